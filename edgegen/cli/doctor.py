@@ -1,0 +1,32 @@
+"""`edgegen doctor`: which backends, devices and accelerators work on this machine, and how to get the missing ones."""
+
+import json
+import platform
+from typing import Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    text = "Show which backends, devices and accelerators work here, and how to get the missing ones."
+    app.command("doctor", help=f"{text}\n\nExample: edgegen doctor --json")(doctor)
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
+    """Looks, and in a process of its own tries, every backend."""
+    from edgegen.diagnosis import diagnose
+
+    found = diagnose()
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"edgegen {found['edgegen']}  python {platform.python_version()}  {platform.platform()}\n")
+    for kind in ("accelerators", "backends", "extras"):
+        print(kind)
+        for row in found[kind]:
+            print(f"  {_mark(row)} {row['name']:<12} {row['detail']}")
+        print()
+
+
+def _mark(row: dict[str, Any]) -> str:
+    return "yes" if row["works"] else "no "

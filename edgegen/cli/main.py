@@ -1,0 +1,42 @@
+"""The `edgegen` command: errors become one message on stderr and the documented exit code."""
+
+import sys
+
+import typer
+
+from edgegen.cli import doctor, run, sample
+from edgegen.errors import EdgegenError
+
+EPILOG = (
+    "Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 missing extra, 4 parity failed, 5 over budget, 6 device failed."
+)
+
+app = typer.Typer(
+    name="edgegen",
+    help="From images, or a diffusion model, to a small one-step generator in ONNX, Core ML and ExecuTorch files.\n\n"
+    "Start with: edgegen run digits",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+run.register(app)
+sample.register(app)
+doctor.register(app)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except EdgegenError as e:
+        print(f"error: {e}", file=sys.stderr)
+        raise SystemExit(e.exit_code) from e
+    except KeyboardInterrupt as e:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from e
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""`edgegen run`, and one command for each stage: the same pipeline, up to a stage or only what a stage needs."""
+
+import json
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgegen.errors import ParityError
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe: digits.")
+]
+RunsOption = Annotated[
+    Path, typer.Option("--runs", metavar="DIR", help="Where run folders are; this one is DIR/<name>.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run again what is there already.")]
+DryOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved recipe and what would run; run nothing.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+STAGE_COMMANDS = {  # command: (stage, what it does)
+    "train": ("teacher", "Train the teacher by flow matching, or take the one that the recipe brings."),
+    "pairs": ("pairs", "Make (noise, image) pairs by the teacher's ODE."),
+    "slim": ("slim", "Annealing reflow of the pairs into the smaller net."),
+    "distill": ("distill", "Flow-guided distillation of the smaller net into one step."),
+    "evaluate": ("evaluate", "Distances of every net's images to the training images, at several numbers of steps."),
+    "export": ("export", "Write the float files: ONNX, ExecuTorch, Core ML."),
+    "quantize": ("quantize", "Write the compressed files, calibrated on noise."),
+    "verify": ("verify", "Run every file on the same noise as PyTorch and compare."),
+    "profile": ("profile", "Measure every file on this machine: load, first and warm latency, memory."),
+    "report": ("report", "Write report.json, report.md and report.html."),
+}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("run", help="Run a recipe from images to phone files and the report.\n\nExample: edgegen run digits")(
+        run
+    )
+    for command, (stage, text) in STAGE_COMMANDS.items():
+        note = f"{text} Earlier stages run only where their result is missing.\n\nExample: edgegen {command} digits"
+        app.command(command, help=note)(_stage_command(stage))
+
+
+def run(
+    recipe: RecipeArgument,
+    to: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")] = None,
+    runs: RunsOption = Path("runs"),
+    force: ForceOption = False,
+    dry_run: DryOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """All stages of a recipe, in order; what is unchanged is not run again."""
+    _carry_out(recipe, runs, to=to, only=None, force=force, dry_run=dry_run, as_json=as_json)
+
+
+def _stage_command(stage: str) -> Any:
+    def command(
+        recipe: RecipeArgument,
+        runs: RunsOption = Path("runs"),
+        force: ForceOption = False,
+        dry_run: DryOption = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        _carry_out(recipe, runs, to=None, only=stage, force=force, dry_run=dry_run, as_json=as_json)
+
+    return command
+
+
+def _carry_out(
+    name: str, runs: Path, *, to: str | None, only: str | None, force: bool, dry_run: bool, as_json: bool
+) -> None:
+    from edgegen import pipeline
+    from edgegen.progress import progress
+    from edgegen.recipe import find, read
+    from edgegen.runs import RunFolder
+
+    path = find(name)
+    recipe, base = read(path), path.parent
+    stages = pipeline.select(recipe, to=to, only=only)
+    pipeline.check(recipe, stages)
+    forced: Collection[str] = ()
+    if force:
+        forced = {only} if only else {stage.name for stage in stages}
+    folder = RunFolder(runs / recipe.name)
+    if dry_run:
+        folder.check(recipe.name)
+        _print_plan(recipe, pipeline.plan(recipe, stages, base=base, folder=folder, force=forced), as_json=as_json)
+        return
+    with folder.open(recipe.name):
+        planned = pipeline.plan(recipe, stages, base=base, folder=folder, force=forced)
+        results = pipeline.run(recipe, planned, base=base, folder=folder, progress=progress(), force=forced)
+    if all(result.reused for result in results):
+        print(f"nothing to do: all {len(results)} stages are up to date", file=sys.stderr)
+    _print_results(recipe.name, folder.path, results, as_json=as_json)
+    failed = pipeline.failed_parity(results)
+    if failed:
+        raise ParityError("not the same as PyTorch:\n  " + "\n  ".join(failed))
+
+
+def _print_plan(recipe: Any, planned: Any, *, as_json: bool) -> None:
+    rows = [{"stage": item.stage.name, "key": item.key, "state": item.state} for item in planned]
+    resolved = recipe.model_dump(mode="json")
+    if as_json:
+        print(json.dumps({"recipe": resolved, "stages": rows}, indent=2))
+        return
+    print(json.dumps(resolved, indent=2))
+    for row in rows:
+        print(f"{row['stage']:<10} {row['key']}  {row['state']}")
+
+
+def _print_results(name: str, folder: Path, results: Any, *, as_json: bool) -> None:
+    by_stage = {result.stage: result for result in results}
+    report = by_stage["report"].folder / "report.html" if "report" in by_stage else None
+    if as_json:
+        rows = [
+            {"stage": r.stage, "key": r.key, "folder": str(r.folder), "seconds": r.seconds, "reused": r.reused}
+            for r in results
+        ]
+        print(
+            json.dumps(
+                {"name": name, "folder": str(folder), "stages": rows, "report": report and str(report)}, indent=2
+            )
+        )
+    elif report:
+        print(f"report: {report}")
+    else:
+        print(f"{results[-1].stage}: {results[-1].folder}")

@@ -1,0 +1,49 @@
+"""Images from where the recipe says: `load` chooses the loader, `split` keeps a part from training."""
+
+import difflib
+from pathlib import Path
+
+from edgegen.data import digits, folder, hf, npz
+from edgegen.data.images import ImageSet, Progress, split, to_float, to_uint8
+from edgegen.errors import DataError
+
+__all__ = ["SOURCES", "ImageSet", "Progress", "load", "split", "to_float", "to_uint8"]
+
+# What a source may look like, and what it is; relative places are relative to the recipe's folder.
+SOURCES = {
+    "digits": "the handwritten digits of scikit-learn, 8x8, no download",
+    "NAME.npz": "uint8 arrays, such as images + labels or x_train + y_train",
+    "FOLDER": "images, one sub-folder per class or none (./digits where the folder has a name of this table)",
+    "NAME.zip": "such a folder, zipped",
+    "hf:NAME[:SPLIT]": "a dataset on the Hugging Face hub; hf:./FOLDER for one written by save_to_disk",
+}
+
+
+def load(source: str, *, base: Path, progress: Progress | None = None) -> ImageSet:
+    """The images of a recipe's `data.source`; `base` is the recipe's folder. Raises DataError."""
+    if source == "digits":
+        return digits.load()
+    if source.startswith(hf.PREFIX):
+        return hf.load(source, base=base, progress=progress)
+    path = base / Path(source).expanduser()
+    if path.is_dir():
+        return folder.load(path, progress=progress)
+    if not path.exists():
+        raise DataError(_missing(source, path))
+    if path.suffix.lower() == ".npz":
+        return npz.load(path)
+    if path.suffix.lower() == ".zip":
+        return folder.load(path, progress=progress)
+    raise DataError(f"data.source '{source}' is a file of an unknown kind; {_kinds()}")
+
+
+def _missing(source: str, path: Path) -> str:
+    around = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, [*around, "digits"], n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    beside = "" if around else f" (there is no folder {path.parent})" if not path.parent.is_dir() else ""
+    return f"data.source '{source}': nothing at {path}{beside}.{hint} {_kinds()}"
+
+
+def _kinds() -> str:
+    return "A source is one of: " + ", ".join(f"{look} ({what})" for look, what in SOURCES.items())

@@ -1,0 +1,37 @@
+"""Which packages belong to which extra, and whether they are here; looks without importing them."""
+
+import importlib.util
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from edgegen.errors import MissingExtraError
+
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "coreml": ("coremltools",),
+    "executorch": ("executorch", "torchao"),
+    "report": ("jinja2", "matplotlib"),
+    "tensorboard": ("tensorboard",),
+    "diffusers": ("diffusers",),
+    "optimum": ("optimum",),
+    "datasets": ("datasets",),
+}
+
+
+def missing(extra: str) -> list[str]:
+    """The packages of an extra that are not installed."""
+    return [package for package in EXTRAS[extra] if importlib.util.find_spec(package) is None]
+
+
+def require(extra: str, *, purpose: str) -> None:
+    """Raises MissingExtraError, with the pip line, when a package of the extra is not installed."""
+    for package in missing(extra):
+        raise MissingExtraError(package, extra=extra, purpose=purpose)
+
+
+def version_of(package: str) -> str | None:
+    """The installed version, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

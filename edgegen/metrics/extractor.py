@@ -1,0 +1,142 @@
+"""The features that images are compared in: those of a small net trained here, on the same data, with no download."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgegen.errors import DataError
+
+CLASSIFIER, ROTATIONS = "cnn-v1", "rot-v1"  # the names say the net and its task; a change of either is a new version
+FEATURES = 64
+WIDTHS = (32, 64)
+BATCH = 512
+
+
+class FeatureExtractor(Protocol):
+    """What a metric needs: `name` goes into the metric's own name, `accuracy` says how good the features can be."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def accuracy(self) -> float: ...
+
+    def features(self, images: Tensor) -> NDArray[np.float64]:
+        """float images (n, channels, height, width) in [-1, 1] -> (n, width of the features)."""
+
+
+class SmallCNN(nn.Module):
+    """Twice (3x3 convolution, ReLU) x 2 and a halving, the mean of each quarter, 64 ReLU features, the classes.
+
+    For images of 4x4 pixels and more, any shape; forward: (batch, channels, height, width) -> (batch, classes).
+    """
+
+    def __init__(self, *, channels: int, classes: int) -> None:
+        super().__init__()
+        first, second = WIDTHS
+        self.conv1 = nn.Conv2d(channels, first, 3, padding=1)
+        self.conv2 = nn.Conv2d(first, first, 3, padding=1)
+        self.conv3 = nn.Conv2d(first, second, 3, padding=1)
+        self.conv4 = nn.Conv2d(second, second, 3, padding=1)
+        self.penultimate = nn.Linear(4 * second, FEATURES)
+        self.head = nn.Linear(FEATURES, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(batch, channels, height, width) -> (batch, 64), not negative."""
+        h = F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(images)))), 2)
+        h = F.max_pool2d(F.relu(self.conv4(F.relu(self.conv3(h)))), 2)
+        return F.relu(self.penultimate(_quarters(h)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.features(images))
+        return out
+
+
+def _quarters(h: Tensor) -> Tensor:
+    """adaptive_avg_pool2d(h, 2), flattened; written out because its gradient on CUDA is not deterministic."""
+    rows, columns = (h.shape[2] + 1) // 2, (h.shape[3] + 1) // 2
+    top, bottom = h[:, :, :rows], h[:, :, h.shape[2] - rows :]
+    parts = [part[..., side] for part in (top, bottom) for side in (slice(columns), slice(h.shape[3] - columns, None))]
+    return torch.stack([part.mean(dim=(2, 3)) for part in parts], dim=2).flatten(1)
+
+
+def classification_loss(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of the classes; images (batch, channels, height, width) in [-1, 1], labels (batch,)."""
+    return F.cross_entropy(net(images), labels)
+
+
+def pretext_labels(images: Tensor) -> tuple[Tensor, Tensor]:
+    """For images without labels: all four quarter turns and which it was (RotNet, arXiv:1803.07728).
+
+    (n, channels, size, size) -> (4 n, channels, size, size), labels (4 n,) in 0..3. Raises DataError unless square.
+    """
+    if images.shape[2] != images.shape[3]:
+        sizes = f"{images.shape[3]}x{images.shape[2]}"
+        raise DataError(
+            f"images without labels must be square for the metrics' rotation task; found {sizes}: crop them"
+        )
+    turned = torch.cat([torch.rot90(images, turns, dims=(2, 3)) for turns in range(4)])
+    return turned, torch.arange(4, device=images.device).repeat_interleave(len(images))
+
+
+def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of the images whose class the net gets right, in 0..1."""
+    device = next(net.parameters()).device
+    with torch.no_grad():
+        right = [
+            (net(part.to(device)).argmax(dim=1).cpu() == truth.cpu()).sum().item()
+            for part, truth in zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
+        ]
+    return float(sum(right)) / len(images)
+
+
+@dataclass(frozen=True)
+class LocalExtractor:
+    """A trained SmallCNN as a FeatureExtractor; made by `local_extractor`."""
+
+    net: SmallCNN
+    accuracy: float
+    name: str
+
+    def features(self, images: Tensor) -> NDArray[np.float64]:
+        """float images (n, channels, height, width) in [-1, 1] -> float64 (n, 64).
+
+        The images are rounded to 8 bits first, as a user sees them. Raises DataError on values that are not finite.
+        """
+        if not bool(torch.isfinite(images).all()):
+            raise DataError("the generated images hold values that are not finite, so they have no features to compare")
+        device = next(self.net.parameters()).device
+        with torch.no_grad():
+            parts = [self.net.features(_to_8_bits(part.to(device).float())) for part in torch.split(images, BATCH)]
+        return torch.cat(parts).cpu().double().numpy()
+
+
+def local_extractor(net: SmallCNN, *, task: str, source: str, accuracy: float) -> LocalExtractor:
+    """`task` is "cnn-v1" or "rot-v1", `source` the name of the data; the weights' hash makes the name exact."""
+    net = net.eval().requires_grad_(False)
+    return LocalExtractor(net, accuracy, f"{task},{source},sha256:{_weights_hash(net)[:8]}")
+
+
+def fd_name(extractor: FeatureExtractor) -> str:
+    """The name of the Frechet distance in these features; never "FID", which is that in Inception's."""
+    return f"fd_local[{extractor.name}]"
+
+
+def _to_8_bits(images: Tensor) -> Tensor:
+    return ((images + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+
+
+def _weights_hash(net: nn.Module) -> str:
+    digest = hashlib.sha256()
+    weights: dict[str, Any] = net.state_dict()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().float().contiguous().numpy()
+        digest.update(f"{name}{value.shape}".encode())
+        digest.update(value.astype("<f4").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,234 @@
+"""EdgeUNet: a small U-Net velocity field u(x, t, class) made to be slimmed, folded and run on phones.
+
+Pre-activation residual blocks (GroupNorm, SiLU, 3x3 convolution), the conditioning *added* between the two
+convolutions as in DDPM (arXiv:2006.11239) and SlimFlow (arXiv:2407.12718), one skip per resolution. Because the
+conditioning is only ever added after a convolution, a net that runs at one fixed time needs no time branch at all:
+`edgegen.capture.fold` turns it into biases.
+"""
+
+import copy
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TIME_FREQUENCIES = 32
+MAX_PERIOD = 10_000.0  # of the positional time embedding, as in DDPM's code and SlimFlow's (t is fed as 1000 t)
+
+
+@dataclass(frozen=True)
+class EdgeUNetConfig:
+    """The architecture: what `config.json` of a generator folder holds.
+
+    `channels` has one width per resolution (each half the one before); `blocks` is the number of residual blocks of
+    a resolution on the way down, and again on the way up; `attention` lists the resolutions (0 = full size) whose
+    blocks are followed by self-attention; `num_classes` 0 means unconditional.
+    """
+
+    sample_size: int
+    in_channels: int = 1
+    channels: tuple[int, ...] = (32, 64)
+    blocks: int = 2
+    attention: tuple[int, ...] = ()
+    num_classes: int = 0
+    embedding: int = 128
+    groups: int = 8
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"_class_name": "EdgeUNet", **asdict(self)}
+
+
+def _groups(channels: int, most: int) -> int:
+    """The largest number of groups, at most `most`, that divides `channels`."""
+    return next(g for g in range(min(most, channels), 0, -1) if channels % g == 0)
+
+
+class Conditioning(nn.Module):
+    """(time, class) -> one additive shift per residual block: shifts (batch, sum of block widths)."""
+
+    def __init__(self, config: EdgeUNetConfig, total: int) -> None:
+        super().__init__()
+        width = config.embedding
+        self.time = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.classes = nn.Embedding(config.num_classes, width) if config.num_classes else None
+        self.project = nn.Linear(width, total)
+        steps = torch.arange(TIME_FREQUENCIES, dtype=torch.float32) / TIME_FREQUENCIES
+        self.register_buffer("frequencies", torch.exp(-math.log(MAX_PERIOD) * steps), persistent=False)
+        self.frequencies: Tensor
+
+    def forward(self, t: Tensor, class_labels: Tensor | None) -> Tensor:
+        angle = 1000.0 * t[:, None].float() * self.frequencies
+        hidden: Tensor = self.time(torch.cat([angle.cos(), angle.sin()], dim=1))
+        if self.classes is not None:
+            if class_labels is None:
+                raise ValueError("this EdgeUNet is class-conditional: pass class_labels (batch,)")
+            hidden = hidden + self.classes(class_labels)
+        shifts: Tensor = self.project(F.silu(hidden))
+        return shifts
+
+
+class FoldedConditioning(nn.Module):
+    """What is left of the conditioning at one fixed time: a table class -> shifts."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = nn.Embedding(len(table), table.shape[1], _weight=table.clone())
+
+    def forward(self, class_labels: Tensor | None) -> Tensor:
+        shifts: Tensor = self.table(class_labels)
+        return shifts
+
+
+class FoldedEdgeUNet(nn.Module):
+    """An EdgeUNet that runs at one time only: forward(x, class_labels) -> velocity; made by `EdgeUNet.fold_time`."""
+
+    def __init__(self, net: "EdgeUNet", conditioning: FoldedConditioning | None) -> None:
+        super().__init__()
+        self.net = net
+        self.conditioning = conditioning
+
+    def forward(self, x: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        return self.net.body(x, None if self.conditioning is None else self.conditioning(class_labels))
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x))) + shift))); a 1x1 convolution on the skip where widths differ."""
+
+    def __init__(self, width_in: int, width: int, *, groups: int) -> None:
+        super().__init__()
+        self.width = width
+        self.norm1 = nn.GroupNorm(_groups(width_in, groups), width_in)
+        self.conv1 = nn.Conv2d(width_in, width, 3, padding=1)
+        self.norm2 = nn.GroupNorm(_groups(width, groups), width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+        self.skip = nn.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
+
+    def forward(self, x: Tensor, shift: Tensor | None) -> Tensor:
+        h: Tensor = self.conv1(F.silu(self.norm1(x)))
+        if shift is not None:
+            h = h + shift[:, :, None, None]
+        h = self.conv2(F.silu(self.norm2(h)))
+        out: Tensor = self.skip(x) + h
+        return out
+
+
+class SelfAttention(nn.Module):
+    """Single-head self-attention over the pixels, written as two matrix products: every runtime delegates those."""
+
+    def __init__(self, width: int, *, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(_groups(width, groups), width)
+        self.qkv = nn.Conv2d(width, 3 * width, 1)
+        self.out = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, width, rows, columns = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(batch, 3 * width, rows * columns).chunk(3, dim=1)
+        weights = torch.softmax(torch.matmul(q.transpose(1, 2), k) * width**-0.5, dim=-1)
+        mixed = torch.matmul(v, weights.transpose(1, 2)).reshape(batch, width, rows, columns)
+        out: Tensor = x + self.out(mixed)
+        return out
+
+
+class EdgeUNet(nn.Module):
+    """u(x, t, class): velocity of the straight path x_t = (1-t) x + t e at (batch, channels, height, width)."""
+
+    def __init__(self, config: EdgeUNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, groups, levels = config.channels, config.groups, len(config.channels)
+
+        def attention(level: int) -> nn.Module:
+            return SelfAttention(widths[level], groups=groups) if level in config.attention else nn.Identity()
+
+        self.stem = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.down = nn.ModuleList()
+        self.shrink = nn.ModuleList()
+        for level, width in enumerate(widths):
+            self.down.append(nn.ModuleList(ResidualBlock(width, width, groups=groups) for _ in range(config.blocks)))
+            if level + 1 < levels:
+                self.shrink.append(nn.Conv2d(width, widths[level + 1], 3, stride=2, padding=1))
+        self.attend_down = nn.ModuleList(attention(level) for level in range(levels))
+        self.up = nn.ModuleList()
+        self.grow = nn.ModuleList()
+        for level in range(levels - 2, -1, -1):
+            width = widths[level]
+            self.grow.append(nn.Conv2d(widths[level + 1], width, 1))
+            self.up.append(
+                nn.ModuleList(
+                    ResidualBlock(2 * width if i == 0 else width, width, groups=groups) for i in range(config.blocks)
+                )
+            )
+        self.attend_up = nn.ModuleList(attention(level) for level in range(levels - 2, -1, -1))
+        self.head_norm = nn.GroupNorm(_groups(widths[0], groups), widths[0])
+        self.head = nn.Conv2d(widths[0], config.in_channels, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.widths = tuple(block.width for block in self.blocks())
+        self.conditioning: nn.Module = Conditioning(config, sum(self.widths))
+
+    def blocks(self) -> list[ResidualBlock]:
+        """The residual blocks in the order in which `forward` runs them (the order of the shifts)."""
+        return [block for part in (self.down, self.up) for level in part for block in _blocks_of(level)]
+
+    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        return self.body(x, self.conditioning(t, class_labels))
+
+    def fold_time(self, t: float) -> FoldedEdgeUNet:
+        """The same velocity at the fixed time `t` without the time branch; the net itself stays as it is.
+
+        Unconditional: the shifts are added to the biases of the convolutions before them, which is exact. Conditional:
+        one table (classes, sum of block widths) replaces the time MLP, the class embedding and the projection.
+        """
+        net = copy.deepcopy(self)
+        conditioning = net.conditioning
+        net.conditioning = nn.Identity()
+        classes = self.config.num_classes
+        labels = torch.arange(classes, device=self.stem.weight.device) if classes else None
+        with torch.no_grad():
+            table = conditioning(torch.full((max(classes, 1),), t, device=self.stem.weight.device), labels)
+            if classes:
+                return FoldedEdgeUNet(net, FoldedConditioning(table))
+            for block, shift in zip(net.blocks(), torch.split(table[0], list(self.widths)), strict=True):
+                block.conv1.bias.add_(shift)  # type: ignore[union-attr]
+        return FoldedEdgeUNet(net, None)
+
+    def body(self, x: Tensor, shifts: Tensor | None) -> Tensor:
+        """The net without its conditioning branch; `shifts` (batch, sum of block widths), None once folded away."""
+        parts = [None] * len(self.widths) if shifts is None else list(torch.split(shifts, list(self.widths), dim=1))
+        pending = iter(parts)
+        h: Tensor = self.stem(x)
+        skips: list[Tensor] = []
+        for level, blocks in enumerate(self.down):
+            if level:
+                skips.append(h)
+                h = self.shrink[level - 1](h)
+            for block in _blocks_of(blocks):
+                h = block(h, next(pending))
+            h = self.attend_down[level](h)
+        for level, blocks in enumerate(self.up):
+            h = F.interpolate(self.grow[level](h), scale_factor=2.0, mode="nearest")
+            h = torch.cat([h, skips.pop()], dim=1)
+            for block in _blocks_of(blocks):
+                h = block(h, next(pending))
+            h = self.attend_up[level](h)
+        out: Tensor = self.head(F.silu(self.head_norm(h)))
+        return out
+
+
+def _blocks_of(level: nn.Module) -> list[ResidualBlock]:
+    """The blocks of one resolution, which a ModuleList holds without their type."""
+    return [block for block in level.children() if isinstance(block, ResidualBlock)]
+
+
+def count_parameters(config: EdgeUNetConfig) -> int:
+    """Parameters of the net with this architecture, without making its weights."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in EdgeUNet(config).parameters())

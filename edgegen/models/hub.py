@@ -1,0 +1,114 @@
+"""Diffusers folders as teachers: a UNet2DModel and its scheduler, seen as a velocity of our straight path.
+
+A variance-preserving net knows x~ = a x + s e with a^2 + s^2 = 1; ours is x_t = (1 - t) x + t e. The two are the same
+point up to scale where s / a = t / (1 - t), that is x_t = x~ (1 - t) / a (Karras et al., arXiv:2206.00364, section 2
+and table 1; Lipman et al., arXiv:2210.02747, section 4.1). From the net's output there follow x and e; v = e - x.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgegen.errors import DataError, MissingExtraError
+from edgegen.models.folder import Loaded
+from edgegen.storage import read_json
+from edgegen.training.paths import per_sample
+from edgegen.types import Signature
+
+VARIANCE_PRESERVING = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler")
+FLOW = ("FlowMatchEulerDiscreteScheduler",)
+
+
+class VariancePreservingVelocity(nn.Module):
+    """velocity(x, t, class_labels) of a net that predicts epsilon, the sample or v at discrete times 0..n-1."""
+
+    def __init__(self, unet: nn.Module, alphas_cumprod: Tensor, prediction: str) -> None:
+        super().__init__()
+        self.unet = unet
+        self.prediction = prediction
+        # log(s / a) grows with the index; times between two indices are interpolated in it.
+        alphas = alphas_cumprod.double()
+        self.register_buffer("log_ratio", 0.5 * torch.log((1 - alphas) / alphas), persistent=False)
+        self.log_ratio: Tensor
+
+    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        # t is kept where the net was trained: from its first noise level to its last.
+        wanted = torch.logit(t.double()).clamp(self.log_ratio[0], self.log_ratio[-1])
+        right = torch.searchsorted(self.log_ratio, wanted).clamp(1, len(self.log_ratio) - 1)
+        low, high = self.log_ratio[right - 1], self.log_ratio[right]
+        index = (right - 1) + (wanted - low) / (high - low)
+        alpha = torch.rsqrt(1 + torch.exp(2 * wanted))
+        a, s = per_sample(alpha).to(x), per_sample((1 - alpha * alpha).sqrt()).to(x)
+        # At t = 1 the path's point is pure noise and 1 / (1 - t) is infinite; (a + s) x_t is the same point for t < 1.
+        scaled = (a + s) * x
+        out = self.unet(scaled, index.to(x.dtype), class_labels=class_labels, return_dict=False)[0]
+        if self.prediction == "epsilon":
+            e = out
+            data = (scaled - s * e) / a
+        elif self.prediction == "sample":
+            data = out
+            e = (scaled - a * data) / s
+        else:  # v_prediction: v = a e - s x
+            data = a * scaled - s * out
+            e = s * scaled + a * out
+        velocity: Tensor = e - data
+        return velocity
+
+
+class FlowVelocity(nn.Module):
+    """velocity(x, t, class_labels) of a net trained on the straight path with time counted 0..n (flow matching)."""
+
+    def __init__(self, unet: nn.Module, steps: int) -> None:
+        super().__init__()
+        self.unet, self.steps = unet, steps
+
+    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        velocity: Tensor = self.unet(x, t * self.steps, class_labels=class_labels, return_dict=False)[0]
+        return velocity
+
+
+def load_unet2d(folder: Path) -> Loaded:
+    """A folder with a UNet2DModel and `scheduler_config.json`, or a pipeline folder with both. Raises DataError."""
+    try:
+        import diffusers
+    except ImportError as e:
+        raise MissingExtraError("diffusers", extra="diffusers", purpose=f"reading the UNet2DModel in {folder}") from e
+    in_pipeline = (folder / "model_index.json").exists()
+    schedule_path = folder / ("scheduler/" if in_pipeline else "") / "scheduler_config.json"
+    if not schedule_path.exists():
+        raise DataError(f"{folder}: no {schedule_path.name}; it says how the UNet2DModel's time and noise are meant")
+    schedule = read_json(schedule_path)
+    try:
+        unet = diffusers.UNet2DModel.from_pretrained(
+            str(folder / "unet" if in_pipeline else folder), use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError) as e:
+        raise DataError(f"{folder}: the UNet2DModel cannot be read: {str(e).splitlines()[0]}") from e
+    config = unet.config
+    if config.in_channels != config.out_channels:
+        raise DataError(
+            f"{folder}: {config.in_channels} channels in and {config.out_channels} out; both must be the same"
+        )
+    size = config.sample_size if isinstance(config.sample_size, int) else config.sample_size[0]
+    signature = Signature.of(channels=config.in_channels, size=size, num_classes=config.num_class_embeds or 0)
+    net = _velocity(unet, schedule, schedule_path)
+    return Loaded(net.eval().requires_grad_(False), signature, {"role": "teacher", "from": "diffusers UNet2DModel"})
+
+
+def _velocity(unet: nn.Module, schedule: dict[str, Any], path: Path) -> nn.Module:
+    import diffusers
+
+    name = schedule.get("_class_name")
+    steps = int(schedule.get("num_train_timesteps", 1000))
+    if name in FLOW:
+        return FlowVelocity(unet, steps)
+    if name in VARIANCE_PRESERVING:
+        prediction = schedule.get("prediction_type", "epsilon")
+        if prediction not in ("epsilon", "sample", "v_prediction"):
+            raise DataError(f"{path}: prediction_type {prediction!r}; there are: epsilon, sample, v_prediction")
+        keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+        known = {key: schedule[key] for key in keys if schedule.get(key) is not None}
+        return VariancePreservingVelocity(unet, diffusers.DDPMScheduler(**known).alphas_cumprod, prediction)
+    raise DataError(f"{path}: scheduler {name!r}; there are: {', '.join(VARIANCE_PRESERVING + FLOW)}")

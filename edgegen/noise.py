@@ -1,0 +1,61 @@
+"""Portable seeded noise: the same (seed, index) is the same picture in Python, Swift, Kotlin and JavaScript.
+
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, doi:10.1145/2063384.2063405) turns
+a counter and a key into four 32-bit words; Box-Muller in float64 turns two words into two normals, rounded to float32.
+
+    key     = (seed low 32 bits, seed high 32 bits)
+    counter = (block, 0, index low 32 bits, index high 32 bits);  block b gives values 4b .. 4b+3 of sample `index`
+    u = (word + 0.5) / 2^32;  r = sqrt(-2 ln u0), a = 2 pi u1;  values r cos a, r sin a; then the same from u2, u3
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDS = 10
+MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))  # Philox4x32, table 2 of the paper
+WEYL = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))  # golden ratio and sqrt(3) - 1, same source
+LOW = np.uint64(0xFFFFFFFF)
+SHIFT = np.uint64(32)
+CHUNK = 1 << 20  # Philox blocks at once: bounds the memory at some 100 MB
+
+
+def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
+    """Ten rounds of Philox4x32: counter (n, 4) of 32-bit words -> (n, 4) random 32-bit words (held in uint64)."""
+    c0, c1, c2, c3 = (counter[:, i].copy() for i in range(4))
+    k0, k1 = np.uint64(key[0]), np.uint64(key[1])
+    for _ in range(ROUNDS):
+        p0, p1 = MULTIPLIERS[0] * c0, MULTIPLIERS[1] * c2
+        c0, c1, c2, c3 = (p1 >> SHIFT) ^ c1 ^ k0, p1 & LOW, (p0 >> SHIFT) ^ c3 ^ k1, p0 & LOW
+        k0, k1 = (k0 + WEYL[0]) & LOW, (k1 + WEYL[1]) & LOW
+    return np.stack([c0, c1, c2, c3], axis=1)
+
+
+def normal(seed: int, first: int, count: int, shape: Sequence[int]) -> NDArray[np.float32]:
+    """Standard normal noise for the samples first .. first+count-1: (count, *shape) float32.
+
+    Sample i depends on (seed, i, shape) only, so any range can be made anywhere, in any order.
+    """
+    size = math.prod(shape)
+    blocks = -(-size // 4)
+    out = np.empty((count, size), dtype=np.float32)
+    rows = max(1, CHUNK // max(blocks, 1))
+    for start in range(0, count, rows):
+        index = np.arange(first + start, first + min(start + rows, count), dtype=np.uint64)
+        out[start : start + len(index)] = _normal_rows(seed, index, blocks)[:, :size]
+    return out.reshape(count, *shape)
+
+
+def _normal_rows(seed: int, index: NDArray[np.uint64], blocks: int) -> NDArray[np.float64]:
+    counter = np.zeros((len(index), blocks, 4), dtype=np.uint64)
+    counter[:, :, 0] = np.arange(blocks, dtype=np.uint64)
+    counter[:, :, 2] = (index & LOW)[:, None]
+    counter[:, :, 3] = (index >> SHIFT)[:, None]
+    words = philox4x32(counter.reshape(-1, 4), (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
+    u = (words.astype(np.float64) + 0.5) / 2.0**32
+    radius = np.sqrt(-2.0 * np.log(u[:, 0::2]))
+    angle = 2.0 * np.pi * u[:, 1::2]
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2)
+    return pairs.reshape(len(index), 4 * blocks)

@@ -1,0 +1,37 @@
+"""What the profiler's workers open, named as "edgegen.openers:artifact": one inference at batch 1, ready to be timed.
+
+The runtimes use their own default number of threads; `threads` is part of the worker's call and is not used yet.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+
+def preload() -> None:
+    """torch and numpy: imported before the clock starts."""
+    import torch  # noqa: F401
+
+
+def artifact(*, threads: int, backend: str, path: str, manifest: str) -> Callable[[], object]:
+    """An exported file in its runtime, on one noise."""
+    from edgegen.capture import example_inputs
+    from edgegen.registry import load
+    from edgegen.sampling import signature_from
+    from edgegen.storage import read_json
+
+    inputs = example_inputs(signature_from(read_json(Path(manifest))["signature"]), 1, 0)
+    session = load("backend", backend).open(Path(path))
+    return lambda: session(inputs)
+
+
+def network(*, threads: int, folder: str, steps: int) -> Callable[[], object]:
+    """A generator folder in PyTorch, by Euler steps."""
+    import torch
+
+    from edgegen.capture import example_inputs
+    from edgegen.models.folder import load
+    from edgegen.training.solvers import solve
+
+    loaded = load(Path(folder))
+    inputs = {name: torch.from_numpy(values) for name, values in example_inputs(loaded.signature, 1, 0).items()}
+    return lambda: solve(loaded.net, inputs["sample"], inputs.get("class_labels"), solver="euler", steps=steps)

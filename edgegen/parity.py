@@ -1,0 +1,72 @@
+"""An artifact against PyTorch on the same inputs: peak signal-to-noise ratio over a floor, or the reason why not."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen.types import Parity
+
+OUTPUT = "out_sample"
+CAP_DB = 200.0  # stands for "equal": JSON has no infinity; float32 against itself recomputed gives 130 to 140 dB
+
+
+class Session(Protocol):
+    """An opened artifact: named arrays of any batch size in, named arrays of the same batch size out."""
+
+    @property
+    def method(self) -> str:
+        """What runs it, for the report: "onnxruntime 1.32.0 CPU"."""
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Raises ExportError where the runtime refuses the inputs."""
+
+
+def psnr_db(reference: NDArray[Any], got: NDArray[Any], *, data_range: float = 2.0) -> float:
+    """10 log10(data_range^2 / mean squared error), in float64 and at most CAP_DB; images in [-1, 1] have range 2."""
+    mse = float(np.mean((np.asarray(reference, np.float64) - np.asarray(got, np.float64)) ** 2))
+    if mse == 0.0:
+        return CAP_DB
+    return min(CAP_DB, 10.0 * math.log10(data_range**2 / mse))
+
+
+def check(session: Session, inputs: Mapping[str, NDArray[Any]], reference: NDArray[Any], *, floor_db: float) -> Parity:
+    """Run `session` on `inputs` and compare `out_sample` with PyTorch's `reference` (batch, channels, height, width).
+
+    "failed" with its reason when the output is missing, of another shape, not finite or below `floor_db`.
+    """
+    outputs = session(inputs)
+    fault = _fault(outputs, reference)
+    if fault:
+        return Parity("failed", session.method, floor_db, samples=len(reference), reason=fault)
+    got = outputs[OUTPUT].astype(np.float64)
+    psnr = psnr_db(reference, got)
+    enough = psnr >= floor_db
+    return Parity(
+        "ok" if enough else "failed",
+        session.method,
+        floor_db,
+        samples=len(reference),
+        psnr_db=psnr,
+        max_abs_error=float(np.abs(got - reference).max()),
+        reason="" if enough else f"{psnr:.1f} dB is below the floor of {floor_db:.1f} dB",
+    )
+
+
+def not_checked(reason: str, floor_db: float) -> Parity:
+    """The record of an artifact that nothing has run: never "ok"."""
+    return Parity("not checked", "none", floor_db, reason=reason)
+
+
+def _fault(outputs: Mapping[str, NDArray[Any]], reference: NDArray[Any]) -> str:
+    if OUTPUT not in outputs:
+        return f"no output '{OUTPUT}'; there are: {', '.join(sorted(outputs))}"
+    got = outputs[OUTPUT]
+    if got.shape != reference.shape:
+        return f"'{OUTPUT}' has shape {got.shape}, PyTorch gives {reference.shape}"
+    if not np.isfinite(reference).all():
+        return "PyTorch's own output is not finite"
+    bad = int(got.size - np.isfinite(got).sum())
+    return f"{bad} of {got.size} values of '{OUTPUT}' are not finite" if bad else ""

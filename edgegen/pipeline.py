@@ -1,0 +1,319 @@
+"""The stages in order: from images to phone files and the report. The one file to read first.
+
+    data ─ teacher ─ pairs ─ slim ─ distill ─ export ─ quantize ─ verify ─ profile ─ report
+                       └─ baseline ─┐   │
+             extractor ─────────── evaluate
+
+A stage is a function of its settings and of the folders of the stages it needs. Its key is the hash of those, so a
+changed key of the recipe re-runs what depends on it and nothing else. This module imports no torch: a plan is quick.
+"""
+
+import hashlib
+import importlib
+import os
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from edgegen.errors import DataError, UsageError, unknown_name
+from edgegen.extras import EXTRAS, require
+from edgegen.progress import Progress, Silent
+from edgegen.quantize.matrix import cell
+from edgegen.recipe import Recipe
+from edgegen.runs import Result, RunFolder, fingerprint, key_of
+from edgegen.storage import read_json
+
+HOW = {"checkpoint_every"}  # keys that say how to get there and do not change the result
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`settings` is the part of the recipe that the result depends on; `run` is imported when the stage starts.
+
+    `everywhere` stages run in all processes of `accelerate launch`, the others in the first one.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    settings: Callable[[Recipe], Mapping[str, Any]]
+    run: str
+    everywhere: bool = False
+    enabled: Callable[[Recipe], bool] = lambda recipe: True
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage is given: where to write, what to read, whom to tell."""
+
+    recipe: Recipe
+    stage: str
+    folder: Path
+    inputs: Mapping[str, Path]
+    base: Path
+    progress: Progress
+    results: Mapping[str, Result]
+
+    @property
+    def seed(self) -> int:
+        """A seed of this stage's own, from the recipe's."""
+        return stage_seed(self.recipe.seed, self.stage)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage with its key; `result` is there when it need not run."""
+
+    stage: Stage
+    key: str
+    content: Mapping[str, Any]
+    result: Result | None
+
+    @property
+    def state(self) -> Literal["unchanged", "to run"]:
+        return "to run" if self.result is None else "unchanged"
+
+
+def _part(table: BaseModel, *, only: set[str] | None = None) -> dict[str, Any]:
+    return table.model_dump(mode="json", include=only, exclude=HOW)
+
+
+def _baseline(recipe: Recipe) -> dict[str, Any]:
+    steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
+    return {"slim": _part(recipe.slim), "distance": recipe.distill.distance, "steps": steps, **_compute(recipe)}
+
+
+def _compute(recipe: Recipe) -> dict[str, Any]:
+    return {"compute": _part(recipe.compute), "seed": recipe.seed}
+
+
+def _cells(recipe: Recipe, *, floating: bool) -> dict[str, Any]:
+    return {"name": recipe.name, "cells": recipe.export.cells(floating=floating)}
+
+
+STAGES = (
+    Stage("data", (), lambda r: {"data": _part(r.data), "seed": r.seed}, "edgegen.stages.training:data"),
+    Stage(
+        "teacher",
+        ("data",),
+        lambda r: {"teacher": _part(r.teacher), **_compute(r)},
+        "edgegen.stages.training:teacher",
+        everywhere=True,
+    ),
+    Stage(
+        "pairs",
+        ("teacher",),
+        lambda r: {"pairs": _part(r.pairs), "seed": r.seed},
+        "edgegen.stages.training:pairs",
+        everywhere=True,
+    ),
+    Stage(
+        "slim",
+        ("teacher", "pairs"),
+        lambda r: {"slim": _part(r.slim), **_compute(r)},
+        "edgegen.stages.training:slim",
+        everywhere=True,
+    ),
+    Stage(
+        "distill",
+        ("pairs", "slim"),
+        lambda r: {"distill": _part(r.distill), **_compute(r)},
+        "edgegen.stages.training:distill",
+        everywhere=True,
+    ),
+    Stage(
+        "baseline",
+        ("teacher", "pairs"),
+        _baseline,
+        "edgegen.stages.training:baseline",
+        everywhere=True,
+        enabled=lambda r: r.baseline.enabled,
+    ),
+    Stage(
+        "extractor",
+        ("data",),
+        lambda r: {"steps": r.evaluate.extractor_steps, **_compute(r)},
+        "edgegen.stages.evaluation:extractor",
+        everywhere=True,
+    ),
+    Stage(
+        "evaluate",
+        ("data", "extractor", "teacher", "slim", "distill", "baseline"),
+        lambda r: {"evaluate": _part(r.evaluate), "seed": r.seed},
+        "edgegen.stages.evaluation:evaluate",
+    ),
+    Stage("export", ("distill",), lambda r: _cells(r, floating=True), "edgegen.stages.files:export"),
+    Stage(
+        "quantize",
+        ("distill",),
+        lambda r: {**_cells(r, floating=False), "calibration": r.export.calibration, "seed": r.seed},
+        "edgegen.stages.files:quantize",
+    ),
+    Stage(
+        "verify",
+        ("data", "extractor", "distill", "export", "quantize"),
+        lambda r: {"verify": _part(r.verify), "evaluate": _part(r.evaluate), "seed": r.seed},
+        "edgegen.stages.files:verify",
+    ),
+    Stage(
+        "profile",
+        ("teacher", "distill", "export", "quantize", "verify"),
+        lambda r: {"profile": _part(r.profile), "steps": max(r.evaluate.steps)},
+        "edgegen.stages.files:profile",
+    ),
+    Stage(
+        "report",
+        (
+            "data",
+            "teacher",
+            "slim",
+            "distill",
+            "baseline",
+            "extractor",
+            "evaluate",
+            "export",
+            "quantize",
+            "verify",
+            "profile",
+        ),
+        lambda r: {"name": r.name, "recipe": r.sha256()},
+        "edgegen.stages.reporting:report",
+    ),
+)
+NAMES = tuple(stage.name for stage in STAGES)
+
+
+def stage_seed(seed: int, stage: str) -> int:
+    """63 bits from the recipe's seed and a name: stages do not share their random numbers."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 1
+
+
+def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) -> list[Stage]:
+    """All stages, those up to `to`, or `only` with what it needs; in order. Raises UsageError on an unknown name."""
+    for name in (to, only):
+        if name is not None and name not in NAMES:
+            raise UsageError(unknown_name("stage", name, NAMES))
+    stages = [stage for stage in STAGES if stage.enabled(recipe)]
+    if to is not None:
+        last = NAMES.index(to)
+        stages = [stage for stage in stages if NAMES.index(stage.name) <= last]
+    if only is not None:
+        wanted = {only}
+        for stage in reversed(STAGES):
+            if stage.name in wanted:
+                wanted.update(stage.needs)
+        stages = [stage for stage in stages if stage.name in wanted]
+    return stages
+
+
+def check(recipe: Recipe, stages: list[Stage]) -> None:
+    """What can be known to fail before any work: an unknown artifact, a missing extra. Raises UsageError and others."""
+    names = {stage.name for stage in stages}
+    for scheme, backend in recipe.export.cells(floating=True) + recipe.export.cells(floating=False):
+        cell(scheme, backend)
+        if names & {"export", "quantize"} and backend in EXTRAS:
+            require(backend, purpose=f"the artifact {backend}-{scheme}")
+    if "report" in names:
+        require("report", purpose="the report")
+
+
+def plan(
+    recipe: Recipe, stages: list[Stage], *, base: Path, folder: RunFolder, force: Collection[str] = ()
+) -> list[Planned]:
+    """Each stage with its key, and its result if it is there and not in `force`; `base` is the recipe's folder."""
+    keys: dict[str, str] = {}
+    planned: list[Planned] = []
+    for stage in stages:
+        settings = dict(stage.settings(recipe))
+        content = {"stage": stage.name, "version": stage.version, "settings": settings, **_outside(stage, recipe, base)}
+        content["inputs"] = {need: keys[need] for need in stage.needs if need in keys}
+        keys[stage.name] = key_of(content)
+        done = None if stage.name in force else folder.finished(stage.name, keys[stage.name])
+        planned.append(Planned(stage, keys[stage.name], content, done))
+    return planned
+
+
+def _outside(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
+    """The fingerprint of a file or folder of the user's that a stage reads."""
+    if stage.name == "data" and recipe.data.source != "digits":
+        path = base / recipe.data.source.removeprefix("hf:")
+        return {"source": fingerprint(path)} if path.exists() else {}
+    if stage.name == "teacher" and recipe.teacher.folder is not None:
+        path = base / recipe.teacher.folder
+        if not path.is_dir():
+            raise DataError(f"teacher.folder: no folder {path}")
+        return {"source": fingerprint(path)}
+    return {}
+
+
+def run(
+    recipe: Recipe,
+    planned: list[Planned],
+    *,
+    base: Path,
+    folder: RunFolder,
+    progress: Progress,
+    force: Collection[str] = (),
+) -> list[Result]:
+    """Runs what is to run, in order; a result that is there is used as it is. Errors leave finished stages as they are.
+
+    What an interrupted run left of a stage is taken up, unless the stage is in `force`.
+    """
+    first = int(os.environ.get("RANK", "0")) == 0
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    progress = progress if first else Silent()
+    results: dict[str, Result] = {}
+    for item in planned:
+        name = item.stage.name
+        if item.result is not None:
+            results[name] = item.result
+            progress.message(f"{name}: unchanged ({item.result.folder})")
+        else:
+            progress.message(f"{name} ...")
+            place = folder.path / name / f"{item.key}.partial"
+            if first:
+                place = folder.partial(name, item.key, fresh=name in force)
+            inputs = {need: results[need].folder for need in item.stage.needs if need in results}
+            context = Context(recipe, name, place, inputs, base, progress, results)
+            results[name] = _run_one(context, item, folder, first=first, several=several)
+            progress.message(f"{name}: done in {results[name].seconds:.1f} s ({results[name].folder})")
+        if first:
+            folder.point(results[name])
+            folder.record(recipe.name, recipe.model_dump(mode="json"), results)
+    return list(results.values())
+
+
+def _run_one(context: Context, item: Planned, folder: RunFolder, *, first: bool, several: bool) -> Result:
+    stage, began = item.stage, time.monotonic()
+    meet(several)
+    if first or stage.everywhere:
+        module, _, function = stage.run.partition(":")
+        getattr(importlib.import_module(module), function)(context)
+    meet(several)
+    seconds = time.monotonic() - began
+    result = Result(stage.name, item.key, folder.path / stage.name / item.key, seconds, reused=False)
+    if first:
+        result = folder.finish(stage.name, item.key, item.content, seconds)
+    meet(several)
+    return result
+
+
+def failed_parity(results: Collection[Result]) -> list[str]:
+    """The artifacts of this run that do not compute what PyTorch computes, each with its reason."""
+    for result in results:
+        if result.stage == "verify":
+            rows = read_json(result.folder / "parity.json")["artifacts"]
+            return [f"{row['file']}: {row['parity']['reason']}" for row in rows if row["parity"]["status"] == "failed"]
+    return []
+
+
+def meet(several: bool) -> None:
+    """All processes of `accelerate launch` wait here for each other."""
+    if several:
+        from edgegen.training.machine import accelerator
+
+        accelerator("no").wait_for_everyone()

@@ -1,0 +1,113 @@
+"""Progress of long work on stderr: a bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+PLAIN_EVERY_S = 10.0  # seconds between lines where there is no terminal
+
+
+class Task(Protocol):
+    def update(self, done: int, note: str = "") -> None: ...
+
+
+class Progress(Protocol):
+    """What long work reports to."""
+
+    def message(self, text: str) -> None: ...
+    def task(self, label: str, total: int, *, start: int = 0) -> Any:
+        """A context manager that gives a Task; `start` is what an earlier run had done already."""
+
+
+class Silent:
+    """Says nothing: for tests, and for all processes but the first."""
+
+    def message(self, text: str) -> None:
+        pass
+
+    @contextmanager
+    def task(self, label: str, total: int, *, start: int = 0) -> Iterator[Task]:
+        yield self
+
+    def update(self, done: int, note: str = "") -> None:
+        pass
+
+
+class Plain:
+    """Lines of text: readable in a log file."""
+
+    def message(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def task(self, label: str, total: int, *, start: int = 0) -> Iterator[Task]:
+        yield _PlainTask(label, total, start)
+
+
+class _PlainTask:
+    def __init__(self, label: str, total: int, start: int) -> None:
+        self.label, self.total, self.start = label, total, start
+        self.began = self.said = time.monotonic()
+
+    def update(self, done: int, note: str = "") -> None:
+        now = time.monotonic()
+        if done < self.total and now - self.said < PLAIN_EVERY_S:
+            return
+        self.said = now
+        rate = (done - self.start) / max(now - self.began, 1e-9)
+        left = "" if done >= self.total or rate == 0 else f", {_clock((self.total - done) / rate)} left"
+        text = f"  {self.label} {done}/{self.total} ({100 * done // max(self.total, 1)} %) {rate:.3g}/s{left}"
+        print(f"{text}  {note}" if note else text, file=sys.stderr, flush=True)
+
+
+class Bars:
+    """Bars by rich, on a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
+
+    def message(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def task(self, label: str, total: int, *, start: int = 0) -> Iterator[Task]:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with RichProgress(*columns, console=self.console) as bars:
+            yield _BarTask(bars, label, total, start)
+
+
+class _BarTask:
+    def __init__(self, bars: Any, label: str, total: int, start: int) -> None:
+        self.bars, self.start, self.began = bars, start, time.monotonic()
+        self.id = bars.add_task(label, total=total, completed=start, rate="", note="")
+
+    def update(self, done: int, note: str = "") -> None:
+        rate = (done - self.start) / max(time.monotonic() - self.began, 1e-9)
+        self.bars.update(self.id, completed=done, rate=f"{rate:.3g}/s", note=note)
+
+
+def progress() -> Progress:
+    """Bars on a terminal, plain lines elsewhere."""
+    return Bars() if sys.stderr.isatty() else Plain()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

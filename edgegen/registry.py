@@ -1,0 +1,41 @@
+"""Names -> "module:attribute", imported only when asked for; third parties add names through entry points."""
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from edgegen.errors import UsageError, unknown_name
+
+Kind = Literal["backend", "objective", "device"]
+
+BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
+    "backend": {
+        "onnx": "edgegen.exporters.onnx:BACKEND",
+        "executorch": "edgegen.exporters.executorch:BACKEND",
+        "coreml": "edgegen.exporters.coreml:BACKEND",
+    },
+    "objective": {
+        "flow_matching": "edgegen.training.objectives.flow_matching:FlowMatching",
+        "annealing_reflow": "edgegen.training.objectives.annealing_reflow:AnnealingReflow",
+        "flow_guided_distillation": "edgegen.training.objectives.flow_guided_distillation:FlowGuidedDistillation",
+        "classification": "edgegen.training.objectives.classification:Classification",
+        "pair_regression": "edgegen.training.objectives.pair_regression:PairRegression",
+    },
+    "device": {"host": "edgegen.profilers.host:DEVICE"},
+}
+
+
+def names(kind: Kind) -> dict[str, str]:
+    """Every known name of a kind and where it lives; an entry point cannot take the name of a built-in."""
+    found = {point.name: point.value for point in entry_points(group=f"edgegen.{kind}s")}
+    return {**found, **BUILT_IN[kind]}
+
+
+def load(kind: Kind, name: str) -> Any:
+    """The object behind a name. Raises UsageError that lists the known names."""
+    table = names(kind)
+    if name not in table:
+        raise UsageError(unknown_name(kind, name, table))
+    module, _, attribute = table[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,105 @@
+"""Sample images as base64 PNG, in rows that share their noise."""
+
+import base64
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen.errors import DataError
+from edgegen.report.formats import plural
+from edgegen.report.schema import Report
+from edgegen.types import Status
+
+ORDER = ("real", "teacher", "reflowed", "student", "baseline")
+Kind = Literal["net", "real", "proven", "failed", "unchecked"]
+KIND: Mapping[Status, Kind] = {"ok": "proven", "failed": "failed", "not checked": "unchecked"}
+SMALL = 64  # pixels: images up to this width are enlarged with hard edges
+
+
+@dataclass(frozen=True)
+class Row:
+    """`images` are data: URIs; `real` images are others than those below them."""
+
+    label: str
+    detail: str
+    images: tuple[str, ...]
+    kind: Kind = "net"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of equally many images, each column from the same noise; `captions` name the columns, where given."""
+
+    rows: tuple[Row, ...]
+    captions: tuple[str, ...]
+    columns: int
+    pixelated: bool
+
+
+def grid(report: Report, pictures: Mapping[str, NDArray[np.uint8]], captions: Sequence[str]) -> Grid | None:
+    """The rows in order: real, the nets, the artifacts, anything else. Keys: "real", "teacher", "student-1" (a net at
+
+    a number of steps), an artifact's file name, or any text. Each value is uint8 (n, height, width, channels), with 1
+    or 3 channels. Raises DataError on another type or shape. None without pictures.
+    """
+    if not pictures:
+        return None
+    files = {row.file: row for row in report.artifacts}
+    for key, images in pictures.items():
+        _check(key, images)
+    names = sorted(pictures, key=lambda key: _rank(key, list(files)))
+    rows = []
+    for key in names:
+        uris = tuple(data_uri(image) for image in pictures[key])
+        if key in files:
+            status = files[key].parity.status
+            detail = status if status == "not checked" else f"parity {status}"
+            rows.append(Row(files[key].label, detail, uris, KIND[status]))
+        else:
+            rows.append(_net_row(key, uris))
+    columns = max(len(row.images) for row in rows)
+    width = max(images.shape[2] for images in pictures.values())
+    return Grid(tuple(rows), tuple(captions)[:columns], columns, width <= SMALL)
+
+
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """A PNG of (height, width, channels) uint8, 1 or 3 channels."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _check(key: str, images: NDArray[Any]) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        found = f"{images.dtype} {tuple(images.shape)}"
+        raise DataError(
+            f"pictures of '{key}': {found}; they must be uint8 (n, height, width, channels), 1 or 3 channels"
+        )
+
+
+def _parts(key: str) -> tuple[str, int | None]:
+    """("teacher", 20) of "teacher-20"; ("teacher", None) of "teacher"."""
+    found = re.fullmatch(r"(\w+)-(\d+)", key)
+    return (found[1], int(found[2])) if found else (key, None)
+
+
+def _rank(key: str, files: list[str]) -> tuple[int, int]:
+    """Where a row goes; many steps before few, as the teacher's best comes first."""
+    net, steps = _parts(key)
+    if net in ORDER:
+        return ORDER.index(net), -(steps or 0)
+    return len(ORDER), files.index(key) if key in files else len(files)
+
+
+def _net_row(key: str, uris: tuple[str, ...]) -> Row:
+    net, steps = _parts(key)
+    if net == "real":
+        return Row("real images", "other images, not from this noise", uris, "real")
+    return Row(net if net in ORDER else key, "PyTorch" if steps is None else f"PyTorch, {plural(steps, 'step')}", uris)

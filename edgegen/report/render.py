@@ -1,0 +1,73 @@
+"""Writes report.json, report.md and report.html into a folder, each whole or not at all."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen.extras import require
+from edgegen.report import formats, tables
+from edgegen.report.headline import chosen, headline
+from edgegen.report.pictures import grid
+from edgegen.report.plots import curve_plots, quality_plot, tradeoff_plot
+from edgegen.report.schema import Report
+from edgegen.storage import write_bytes, write_json
+
+HERE = Path(__file__).parent
+
+
+def write(
+    folder: Path,
+    report: Report,
+    *,
+    pictures: Mapping[str, NDArray[np.uint8]],
+    curves: Mapping[str, Sequence[tuple[int, float]]],
+    captions: Sequence[str] = (),
+) -> None:
+    """Makes report.json (the schema of `schema.py`), report.md and report.html (self-contained) in `folder`.
+
+    `pictures` are uint8 (n, height, width, channels), image i of each from the same noise; their keys are "real", a net
+    ("teacher"), a net at a number of steps ("teacher-20") or an artifact's file. `captions` name the columns, such as
+    the classes. `curves` are (step, loss) by stage. Raises MissingExtraError, DataError, StorageError.
+    """
+    require("report", purpose="the report")
+    content = report.to_json()
+    report = Report.model_validate(content)  # what is shown is what is written: NaN has become unknown
+    facts: dict[str, Any] = {
+        "report": report,
+        "figures": headline(report),
+        "chosen": chosen(report),
+        "verdicts": _verdicts(report),
+        "tables": tables,
+        "recipe": formats.toml(report.recipe),
+    }
+    text = _environment(html=False).get_template("report.md.jinja").render(facts)
+    plots = {"curves": curve_plots(curves), "quality": quality_plot(report), "tradeoff": tradeoff_plot(report)}
+    page = _environment(html=True).get_template("report.html.jinja")
+    shown = page.render(facts, grid=grid(report, pictures, captions), plots=plots)
+    write_json(folder / "report.json", content)
+    write_bytes(folder / "report.md", text.encode())
+    write_bytes(folder / "report.html", shown.encode())
+
+
+def _verdicts(report: Report) -> list[tuple[int, str]]:
+    """How many artifacts have which parity: [(4, "ok"), (1, "failed")]."""
+    statuses = [row.parity.status for row in report.artifacts]
+    return [(statuses.count(status), status) for status in ("ok", "failed", "not checked") if status in statuses]
+
+
+def _environment(*, html: bool) -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = formats.markdown
+    return environment

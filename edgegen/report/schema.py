@@ -1,0 +1,157 @@
+"""What report.json holds: the documented schema "edgegen.report/1".
+
+`python -m edgegen.report.schema` prints its JSON Schema, which is committed beside this file as report.schema.json.
+A figure that is not known is null, never 0; NaN and infinity are written as null.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgegen.types import Latency, Parity
+
+Count = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+Steps = Annotated[str, Field(pattern=r"^\d+$")]
+FileName = Annotated[str, Field(pattern=r"^[^/\\]+$", description="a name inside the artifact folder, never a path")]
+
+
+class Record(BaseModel):
+    """A part of the report: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class DataFacts(Record):
+    """The images: how many, of what shape, from where."""
+
+    source: str
+    train: Count
+    heldout: Count
+    image_shape: tuple[int, int, int] = Field(description="(channels, height, width)")
+    classes: tuple[str, ...] = Field((), description="names of the classes; empty: unconditional")
+
+
+class Sizes(Record):
+    """A number for the teacher and one for the student."""
+
+    teacher: Count
+    student: Count
+
+
+class Fold(Record):
+    """What baking the constant time input into the student removed, and the error that it made."""
+
+    parameters_removed: Count
+    max_relative_error: float | None
+
+
+class Extractor(Record):
+    """The classifier whose features `fd_local` and its kin compare; `accuracy` is on held-out images, 0 to 1."""
+
+    name: str
+    fd_name: str
+    accuracy: float | None
+
+
+class QualityFigure(Record):
+    """Distances of n made images to the real ones; `sd` is over the noise seeds, null for the floor."""
+
+    fd_local: float | None
+    sd: float | None
+    kd_local: float | None
+    precision: float | None
+    recall: float | None
+
+
+BySteps = dict[Steps, QualityFigure]
+
+
+class QualityTable(Record):
+    """Figures by net and number of steps; `floor` has the one key "0": real held-out images, not made ones."""
+
+    teacher: BySteps
+    reflowed: BySteps
+    student: BySteps
+    baseline: BySteps | None
+    floor: BySteps
+
+
+class ArtifactRow(Record):
+    """One exported file with what was found out about it."""
+
+    file: FileName
+    backend: str
+    scheme: str
+    nbytes: Count
+    sha256: Sha256
+    engine: str
+    fd_local: float | None
+    parity: Parity
+    latency: Latency
+
+    @property
+    def label(self) -> str:
+        return f"{self.backend} {self.scheme}"
+
+
+class TorchLatency(Record):
+    """PyTorch on the same machine: what one image cost before."""
+
+    label: str
+    network: Literal["teacher", "student"]
+    steps: Annotated[int, Field(ge=1)]
+    latency: Latency
+
+
+class StageRow(Record):
+    """A stage of the pipeline; `reused` means that an earlier result was taken, made in `seconds` then."""
+
+    name: str
+    key: str
+    seconds: float
+    reused: bool
+
+
+class Report(Record):
+    """Everything that one run found out. Frozen; `edgegen.report.write` makes the files of it."""
+
+    schema_: Literal["edgegen.report/1"] = Field("edgegen.report/1", alias="schema")
+    name: str
+    created_utc: Utc
+    recipe: dict[str, Any]
+    recipe_sha256: Sha256
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    data: DataFacts
+    parameters: Sizes
+    macs: Sizes | None = Field(None, description="multiply-accumulates of one evaluation of the net, one image")
+    fold: Fold
+    extractor: Extractor
+    n: Count = Field(description="made images of each quality figure")
+    quality: QualityTable
+    artifacts: tuple[ArtifactRow, ...]
+    torch_latency: tuple[TorchLatency, ...]
+    stages: tuple[StageRow, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values under the documented keys."""
+        content: dict[str, Any] = json.loads(self.model_dump_json(by_alias=True))
+        return content
+
+
+SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of report.json (draft 2020-12)."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {**dialect, **Report.model_json_schema(by_alias=True, mode="serialization")}
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

@@ -1,0 +1,214 @@
+"""The tables of the report, made once and shown in HTML and in Markdown."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edgegen.report.formats import TIMES, UNKNOWN, count, nbytes, number, percent, plural, seconds, value
+from edgegen.report.schema import ArtifactRow, QualityFigure, Report
+from edgegen.types import Latency, Parity
+
+Tone = Literal["", "ok", "failed", "warn", "muted"]
+NETWORKS = ("teacher", "reflowed", "student", "baseline")
+PARITY_TONE: Mapping[str, Tone] = {"ok": "ok", "failed": "failed", "not checked": "warn"}
+EQUAL_DB = 200.0  # edgegen.parity's stand-in for "not one bit differs"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`detail` goes small under the text; the tone only colours what the text says already."""
+
+    text: str
+    tone: Tone = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+
+def _columns(*titles: str) -> tuple[Column, ...]:
+    """Columns; a title that ends with # is of numbers."""
+    return tuple(Column(title.removesuffix("#"), title.endswith("#")) for title in titles)
+
+
+def _cells(*texts: str | Cell) -> tuple[Cell, ...]:
+    return tuple(text if isinstance(text, Cell) else Cell(text, "muted" if text == UNKNOWN else "") for text in texts)
+
+
+def quality(report: Report) -> Table:
+    """fd_local and its kin of every net at every number of steps; the floor first."""
+    rows = [_quality_row(Cell("real, held out"), "", figure) for figure in report.quality.floor.values()]
+    for network in NETWORKS:
+        table = getattr(report.quality, network) or {}
+        named = [Cell(network), *[Cell(network, "muted")] * len(table)]
+        rows += [_quality_row(name, s, table[s]) for name, s in zip(named, sorted(table, key=int), strict=False)]
+    columns = _columns("Images", "Steps#", "fd_local#", "± sd#", "kd_local#", "Precision#", "Recall#")
+    return Table(columns, tuple(rows), quality_note(report))
+
+
+def quality_note(report: Report) -> str:
+    extractor = report.extractor
+    return (
+        f"fd_local is not FID: it is the Fréchet distance between features of {extractor.name} ({extractor.fd_name}; "
+        f"accuracy {percent(extractor.accuracy)} on held-out images), so it can be compared inside this report only. "
+        f"Lower is better for fd_local and kd_local, higher for precision and recall. Each figure is of "
+        f"{plural(report.n, 'image')}; sd is over the noise seeds."
+    )
+
+
+def _quality_row(name: Cell, steps: str, figure: QualityFigure) -> tuple[Cell, ...]:
+    fields = (figure.fd_local, figure.sd, figure.kd_local, figure.precision, figure.recall)
+    return _cells(name, steps or UNKNOWN, *(number(field) for field in fields))
+
+
+def artifacts(report: Report) -> Table:
+    """Every file: its size, and whether it computes what PyTorch computes."""
+    columns = _columns(
+        "File", "Size#", "Parity", "PSNR dB#", "Floor dB#", "Max. error#", "Samples#", "Run by", "fd_local#"
+    )
+    return Table(columns, tuple(_artifact_row(row) for row in report.artifacts), PARITY_NOTE)
+
+
+PARITY_NOTE = (
+    "Parity: the file against PyTorch in fp32 on the same noise, images in [-1, 1]. “ok” is a PSNR of at least the "
+    "floor of its scheme; a file that could not be run here reads “not checked”."
+)
+
+
+def _artifact_row(row: ArtifactRow) -> tuple[Cell, ...]:
+    parity = row.parity
+    unchecked = parity.status == "not checked"
+    return _cells(
+        Cell(row.file, detail=f"{row.label} · {row.engine}"),
+        nbytes(row.nbytes),
+        Cell(parity.status, PARITY_TONE[parity.status], parity.reason),
+        _psnr(parity),
+        UNKNOWN if unchecked else f"{parity.floor_db:g}",
+        number(parity.max_abs_error, 2),
+        UNKNOWN if unchecked else count(parity.samples),
+        parity.method or UNKNOWN,
+        number(row.fd_local),
+    )
+
+
+def _psnr(parity: Parity) -> str:
+    equal = parity.max_abs_error == 0 or (parity.psnr_db is not None and parity.psnr_db >= EQUAL_DB)
+    return "equal" if equal else number(parity.psnr_db)
+
+
+def latency(report: Report) -> Table:
+    """PyTorch and every file on this machine, one image at a time."""
+    columns = _columns(
+        "What", "p50 ms#", "95 % interval#", "p90 ms#", "Load ms#", "First ms#", "Peak memory#", "Runs#", "Timing"
+    )
+    rows = [
+        _latency_row(row.label, f"PyTorch · {plural(row.steps, 'step')}", row.latency) for row in report.torch_latency
+    ]
+    rows += [_latency_row(row.label, row.file, row.latency) for row in report.artifacts]
+    return Table(columns, tuple(rows), LATENCY_NOTE + _busy(report.machine))
+
+
+LATENCY_NOTE = (
+    "One image (batch 1) on the CPU of this machine, not on a phone. The interval is of the median, by a bootstrap "
+    "over interleaved blocks of runs; load and first are of a fresh process, the import of the runtime not counted. "
+    "Peak memory is of the whole process, Python and the runtime included, after its first image."
+)
+BUSY = 0.5  # load average a thread, above which timings of a machine are doubtful
+
+
+def _busy(machine: Mapping[str, Any]) -> str:
+    """A warning where other work shared the machine; nothing where that is not known."""
+    loads, threads = machine.get("load_average"), machine.get("threads")
+    if not loads or not threads or loads[0] <= BUSY * threads:
+        return ""
+    return f" The machine was busy (load average {number(loads[0])} on {plural(threads, 'thread')}): compare with care."
+
+
+def _latency_row(label: str, detail: str, latency: Latency) -> tuple[Cell, ...]:
+    interval = latency.p50_ci95_ms
+    return _cells(
+        Cell(label, detail=detail),
+        number(latency.p50_ms),
+        UNKNOWN if interval is None else f"{number(interval[0])} to {number(interval[1])}",
+        number(latency.p90_ms),
+        number(latency.load_ms),
+        number(latency.first_ms),
+        nbytes(latency.peak_rss_bytes),
+        count(latency.runs) if latency.runs else UNKNOWN,
+        _timing(latency),
+    )
+
+
+def _timing(latency: Latency) -> Cell:
+    if latency.p50_ms is None:
+        return Cell("not measured", "warn", latency.reason)
+    if latency.converged:
+        return Cell("steady", "ok", latency.reason)
+    return Cell("unsteady", "warn", latency.reason or "wider than ±2 % when its time was up")
+
+
+def sizes(report: Report) -> Table:
+    """Parameters, multiply-accumulates and what folding removed."""
+    rows = [("Parameters", count(report.parameters.teacher), count(report.parameters.student))]
+    if report.macs is not None:
+        rows.append(("Multiply-accumulates, one evaluation", count(report.macs.teacher), count(report.macs.student)))
+    rows.append(("Parameters removed by folding the time input", UNKNOWN, count(report.fold.parameters_removed)))
+    rows.append(("Largest relative error of folding", UNKNOWN, number(report.fold.max_relative_error, 2)))
+    return Table(_columns("", "Teacher#", "Student#"), tuple(_cells(*row) for row in rows))
+
+
+def data(report: Report) -> Table:
+    """The images that all of it was made from."""
+    channels, height, width = report.data.image_shape
+    return _pairs(
+        [
+            ("Source", report.data.source),
+            ("Images for training", count(report.data.train)),
+            ("Images held out", count(report.data.heldout)),
+            ("Shape", f"{height} {TIMES} {width}, {plural(channels, 'channel')}"),
+            ("Classes", ", ".join(report.data.classes) or "none (unconditional)"),
+        ]
+    )
+
+
+def machine(report: Report) -> Table:
+    """What it ran on. `*_bytes` are shown in units."""
+    rows = [
+        (key.removesuffix("_bytes").replace("_", " "), nbytes(item) if key.endswith("_bytes") else value(item))
+        for key, item in report.machine.items()
+    ]
+    return _pairs(rows)
+
+
+def versions(report: Report) -> Table:
+    return _pairs(report.versions.items())
+
+
+def digests(report: Report) -> Table:
+    """The files by their content."""
+    rows = tuple(_cells(row.file, count(row.nbytes), row.sha256) for row in report.artifacts)
+    return Table(_columns("File", "Bytes#", "SHA-256"), rows)
+
+
+def stages(report: Report) -> Table:
+    rows = tuple(
+        _cells(
+            row.name, seconds(row.seconds), Cell("taken from an earlier run", "muted") if row.reused else "run", row.key
+        )
+        for row in report.stages
+    )
+    return Table(_columns("Stage", "Time#", "How", "Key"), rows)
+
+
+def _pairs(rows: Iterable[tuple[str, Any]]) -> Table:
+    return Table(_columns("", ""), tuple(_cells(name, text) for name, text in rows))

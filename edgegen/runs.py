@@ -1,0 +1,146 @@
+"""The run folder: `runs/<name>/<stage>/<key>/`, each result whole or absent, found again by the hash of what made it.
+
+A stage works in `<key>.partial` (which survives a kill, with its checkpoints) and the folder is renamed to `<key>` when
+`stage.json` in it lists every file. `latest` in a stage's folder links to the result of the last run.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgegen.errors import DataError, StorageError, UsageError
+from edgegen.storage import read_json, sha256_of, storage_errors, write_json
+
+MANIFEST, RUN, LOCK = "stage.json", "run.json", ".lock"
+GENERATOR = "generator"  # the sub-folder of a stage that is a generator folder
+
+
+def key_of(content: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of the SHA-256 of canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint(path: Path) -> str:
+    """What a file or folder of input holds: a file's SHA-256; a folder's names, sizes and times of change."""
+    if path.is_file():
+        return sha256_of(path)
+    entries = sorted(p for p in path.rglob("*") if p.is_file())
+    listing = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in entries]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Result:
+    """The finished result of a stage."""
+
+    stage: str
+    key: str
+    folder: Path
+    seconds: float
+    reused: bool
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one recipe's results. `open` checks that it is this recipe's and that nobody else works in it."""
+
+    path: Path
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[None]:
+        """Takes the folder for the recipe `name`. Raises UsageError or StorageError."""
+        self.check(name)
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / LOCK).open("w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as e:
+                raise StorageError(f"{self.path}: another edgegen is working in this run folder; wait for it") from e
+            yield
+
+    def check(self, name: str) -> None:
+        """Raises UsageError when the folder is another recipe's, or not a run folder at all."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise StorageError(
+                f"{self.path}: is a file; the run folder should go there. Choose another place by --runs"
+            )
+        if (self.path / RUN).exists():
+            owner = read_json(self.path / RUN).get("name")
+            if owner != name:
+                raise UsageError(
+                    f"{self.path} was made by the recipe '{owner}', this one is '{name}': choose another place "
+                    "by --runs, or delete the folder if nobody needs it"
+                )
+        elif any(entry.name != LOCK for entry in self.path.iterdir()):
+            raise UsageError(
+                f"{self.path} holds other files and no {RUN}: not a run folder. Choose another place by --runs"
+            )
+
+    def record(self, name: str, recipe: Mapping[str, Any], results: Mapping[str, Result]) -> None:
+        """run.json: whose folder this is, and where the results of the last run are."""
+        stages = {stage: str(result.folder.relative_to(self.path)) for stage, result in results.items()}
+        write_json(self.path / RUN, {"schema": "edgegen.run/1", "name": name, "recipe": dict(recipe), "stages": stages})
+
+    def finished(self, stage: str, key: str) -> Result | None:
+        """The result if it is there and whole; a damaged one counts as absent."""
+        folder = self.path / stage / key
+        try:
+            manifest = read_json(folder / MANIFEST)
+        except DataError:
+            return None
+        for file, nbytes in manifest["files"].items():
+            path = folder / file
+            if not path.is_file() or path.stat().st_size != nbytes:
+                return None
+        return Result(stage, key, folder, float(manifest["seconds"]), reused=True)
+
+    def partial(self, stage: str, key: str, *, fresh: bool) -> Path:
+        """The folder that a stage works in; `fresh` drops what an earlier, interrupted try left there."""
+        folder = self.path / stage / f"{key}.partial"
+        with storage_errors(folder):
+            if fresh and folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def finish(self, stage: str, key: str, content: Mapping[str, Any], seconds: float) -> Result:
+        """Seals the partial folder and gives it its final name; an older result of this key is replaced."""
+        partial, folder = self.path / stage / f"{key}.partial", self.path / stage / key
+        files = {
+            str(p.relative_to(partial)): p.stat().st_size
+            for p in sorted(partial.rglob("*"))
+            if p.is_file() and p.name != MANIFEST
+        }
+        write_json(partial / MANIFEST, {**content, "key": key, "seconds": round(seconds, 3), "files": files})
+        with storage_errors(folder):
+            if folder.exists():
+                retired = folder.with_name(f"{key}.old-{time.time_ns()}")
+                folder.rename(retired)
+                partial.rename(folder)
+                shutil.rmtree(retired)
+            else:
+                partial.rename(folder)
+        return Result(stage, key, folder, seconds, reused=False)
+
+    def point(self, result: Result) -> None:
+        """Lets `<stage>/latest` name the result."""
+        link = self.path / result.stage / "latest"
+        with storage_errors(link):
+            if link.is_symlink() and str(link.readlink()) == result.key:
+                return
+            temporary = link.with_name(f".latest-{os.getpid()}")
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(result.key)
+            temporary.replace(link)

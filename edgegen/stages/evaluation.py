@@ -1,0 +1,215 @@
+"""The stages that judge: the local feature extractor, and how far every net's images are from the training images."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgegen.data import to_uint8
+from edgegen.metrics.distances import frechet, kernel_distance, measure, precision_recall
+from edgegen.metrics.extractor import (
+    CLASSIFIER,
+    ROTATIONS,
+    LocalExtractor,
+    SmallCNN,
+    accuracy,
+    fd_name,
+    local_extractor,
+    pretext_labels,
+)
+from edgegen.models import folder as generators
+from edgegen.noise import normal
+from edgegen.pipeline import Context, stage_seed
+from edgegen.recipe import Recipe, Training
+from edgegen.runs import GENERATOR
+from edgegen.storage import load_tensors, read_json, save_tensors, write_json
+from edgegen.training.batch import TrainingSet, generator
+from edgegen.training.loop import fit
+from edgegen.training.machine import accelerator
+from edgegen.training.objectives.classification import Classification
+from edgegen.training.solvers import solve
+
+NETS = (("teacher", "teacher"), ("reflowed", "slim"), ("student", "distill"), ("baseline", "baseline"))
+BATCH = 512  # images sampled at once
+SHOWN = 12  # images of each net that the report shows
+WEIGHTS = "extractor.safetensors"
+
+
+def extractor(context: Context) -> None:
+    """A small classifier of the data set (of rotations, where there are no labels): extractor.safetensors and .json."""
+    images = load_tensors(context.inputs["data"] / "images.safetensors")
+    about = read_json(context.inputs["data"] / "data.json")
+    train, train_labels, classes = _task(images, "train")
+    heldout, heldout_labels, _ = _task(images, "heldout")
+    torch.manual_seed(context.seed)
+    net = SmallCNN(channels=train.shape[1], classes=classes)
+    steps = context.recipe.evaluate.extractor_steps
+    settings = Training(steps=steps, batch=128, learning_rate=2e-3, warmup=50, ema=0.9)
+    machine = accelerator("no")
+    fitted = fit(
+        Classification(),
+        TrainingSet(train, train_labels),
+        trained={"student": net},
+        frozen={},
+        settings=settings,
+        seed=context.seed,
+        folder=context.folder,
+        accelerator=machine,
+        progress=context.progress,
+        label="extractor",
+    )["student"]
+    if not machine.is_main_process:
+        return
+    (context.folder / "checkpoint.safetensors").unlink()
+    assert isinstance(fitted.ema, SmallCNN)
+    save_tensors(context.folder / WEIGHTS, dict(fitted.ema.state_dict()))
+    task = CLASSIFIER if "train_labels" in images else ROTATIONS
+    score = accuracy(fitted.ema, _float(heldout), heldout_labels)
+    made = local_extractor(fitted.ema, task=task, source=about["source"], accuracy=score)
+    facts = {"name": made.name, "fd_name": fd_name(made), "accuracy": score, "task": task, "classes": classes}
+    write_json(context.folder / "extractor.json", facts)
+
+
+def load_extractor(folder: Path, image_shape: list[int]) -> LocalExtractor:
+    """The extractor of a finished stage."""
+    facts = read_json(folder / "extractor.json")
+    net = SmallCNN(channels=image_shape[0], classes=facts["classes"])
+    net.load_state_dict(load_tensors(folder / WEIGHTS))
+    return LocalExtractor(net.eval(), facts["accuracy"], facts["name"])
+
+
+def _task(images: Mapping[str, Tensor], part: str) -> tuple[Tensor, Tensor, int]:
+    pixels = images[f"{part}_images"].permute(0, 3, 1, 2).contiguous()
+    if f"{part}_labels" in images:
+        return pixels, images[f"{part}_labels"], int(images["train_labels"].max()) + 1
+    turned, labels = pretext_labels(pixels)
+    return turned, labels, 4
+
+
+def _float(pixels: Tensor) -> Tensor:
+    return pixels.float() / 127.5 - 1
+
+
+class Judge:
+    """Features of the real images, and the quality of any set of made ones against them."""
+
+    def __init__(self, recipe: Recipe, inputs: Mapping[str, Path]) -> None:
+        self.about = read_json(inputs["data"] / "data.json")
+        self.images = load_tensors(inputs["data"] / "images.safetensors")
+        self.extractor = load_extractor(inputs["extractor"], self.about["image_shape"])
+        most = self.about["heldout"]
+        self.n = min(recipe.evaluate.samples or most, most)
+        self.seed = stage_seed(recipe.seed, "evaluate")
+        self.real = self.features(self._part("train"))
+
+    def features(self, images: Tensor) -> NDArray[np.float64]:
+        """Features (n, d) of float images (n, channels, height, width)."""
+        return self.extractor.features(images)
+
+    def _part(self, part: str) -> Tensor:
+        return _float(self.images[f"{part}_images"].permute(0, 3, 1, 2))
+
+    def noise(self, index: int) -> Tensor:
+        """The noise of the given seed number: (n, channels, height, width)."""
+        return torch.from_numpy(normal(self.seed + index, 0, self.n, self.about["image_shape"]))
+
+    def labels(self) -> Tensor | None:
+        """Classes as often as the training set has them: (n,), a seeded draw; None where nothing is conditional."""
+        if not self.about["num_classes"]:
+            return None
+        train = self.images["train_labels"]
+        order = torch.randperm(len(train), generator=generator(self.seed))
+        return train[order[torch.arange(self.n) % len(train)]]
+
+    def real_pictures(self) -> Tensor:
+        """A few held-out images, uint8 NHWC, of the classes 0, 1, 2, ... where there are classes."""
+        images, labels = self.images["heldout_images"], self.images.get("heldout_labels")
+        if labels is None:
+            return images[:SHOWN]
+        classes = len(self.about["classes"])
+        rows = [(labels == i % classes).nonzero()[:, 0] for i in range(SHOWN)]
+        return images[torch.stack([row[i // classes % len(row)] for i, row in enumerate(rows)])]
+
+    def floor(self) -> dict[str, Any]:
+        """Held-out images against the training images, at the same n: one set, so without an sd."""
+        heldout = self.features(self._part("heldout")[: self.n])
+        precision, recall = precision_recall(self.real, heldout)
+        return {
+            "fd_local": frechet(self.real, heldout),
+            "sd": None,
+            "kd_local": kernel_distance(self.real, heldout),
+            "precision": precision,
+            "recall": recall,
+        }
+
+    def judge(self, sets: list[Tensor], *, steps: int) -> dict[str, Any]:
+        """Quality of sets of n made images, one set a noise seed."""
+        quality = asdict(measure(self.real, [self.features(images) for images in sets], steps=steps))
+        return {key: quality[key] for key in ("fd_local", "sd", "kd_local", "precision", "recall")}
+
+    def fd_local(self, images: Tensor) -> float:
+        """The Frechet distance of one set of n made images."""
+        return frechet(self.real, self.features(images))
+
+
+@torch.no_grad()
+def evaluate(context: Context) -> None:
+    """quality.json: net -> steps -> figures; pictures.safetensors: a few images of each net from the same noise.
+
+    Each (net, steps) is kept as soon as it is known, so that an interrupted evaluation goes on where it was.
+    """
+    recipe = context.recipe
+    judge = Judge(recipe, context.inputs)
+    labels = judge.labels()
+    noise_shown, labels_shown = shown_inputs(recipe, judge.about)
+    quality: dict[str, dict[str, Any]] = {"floor": {"0": judge.floor()}}
+    pictures: dict[str, Tensor] = {}
+    device = accelerator("no").device
+    nets = [(role, stage) for role, stage in NETS if stage in context.inputs]
+    with context.progress.task("evaluate", len(nets) * len(recipe.evaluate.steps)) as task:
+        done = 0
+        for role, stage in nets:
+            net = generators.load(context.inputs[stage] / GENERATOR).net.to(device)
+            quality[role] = {}
+            for steps in recipe.evaluate.steps:
+                kept = context.folder / "parts" / f"{role}-{steps}.json"
+                shown = kept.with_suffix(".safetensors")
+                if not kept.exists():
+                    sets = [sample(net, judge.noise(i), labels, steps, device) for i in range(recipe.evaluate.seeds)]
+                    few = sample(net, noise_shown, labels_shown, steps, device)
+                    save_tensors(shown, {"images": torch.from_numpy(to_uint8(few))})
+                    write_json(kept, judge.judge(sets, steps=steps))
+                quality[role][str(steps)] = read_json(kept)
+                pictures[f"{role}-{steps}"] = load_tensors(shown)["images"]
+                done += 1
+                task.update(done, f"{role} {steps} steps: fd_local {quality[role][str(steps)]['fd_local']:.3g}")
+    pictures["real"] = judge.real_pictures()
+    write_json(context.folder / "quality.json", {"n": judge.n, "quality": quality})
+    save_tensors(context.folder / "pictures.safetensors", pictures)
+
+
+def shown_inputs(recipe: Recipe, about: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
+    """Noise and classes of the pictures in the report: the first of those that `verify` runs every file on."""
+    noise = torch.from_numpy(normal(stage_seed(recipe.seed, "verify"), 0, SHOWN, about["image_shape"]))
+    return noise, torch.arange(SHOWN) % about["num_classes"] if about["num_classes"] else None
+
+
+@torch.no_grad()
+def sample(net: torch.nn.Module, noise: Tensor, labels: Tensor | None, steps: int, device: torch.device) -> Tensor:
+    """Images (n, channels, height, width) on the CPU from noise of that shape, by Euler steps."""
+    parts = [
+        solve(
+            net,
+            noise[start : start + BATCH].to(device),
+            None if labels is None else labels[start : start + BATCH].to(device),
+            solver="euler",
+            steps=steps,
+        ).x.cpu()
+        for start in range(0, len(noise), BATCH)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,193 @@
+"""The stages that make and judge files: export, quantize, verify and profile."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgegen import registry
+from edgegen.build import MANIFEST, build, write_manifest
+from edgegen.capture import Folded, example_inputs, fold, reference
+from edgegen.data import to_uint8
+from edgegen.errors import ExportError
+from edgegen.models import folder as generators
+from edgegen.parity import Session, check, not_checked
+from edgegen.pipeline import Context
+from edgegen.profilers.host import Job, ProfileOptions, measure
+from edgegen.quantize.matrix import cell
+from edgegen.runs import GENERATOR
+from edgegen.stages.evaluation import SHOWN, Judge
+from edgegen.storage import read_json, save_tensors, storage_errors, write_json
+from edgegen.types import Artifact, Latency, Parity, Signature
+
+FOLD_SAMPLES = 16  # noises on which folded and unfolded are compared
+ARTIFACTS = "artifacts"  # in verify's folder: all files of the run, and the manifest with their parity
+
+
+def export(context: Context) -> None:
+    """The float files, manifest.json, and fold.json: what folding the time removed, and that it changed nothing."""
+    folded, _ = _folded(context)
+    proof = {key: value for key, value in vars(folded).items() if key != "module"}
+    write_json(context.folder / "fold.json", proof)
+    _build(context, context.recipe.export.cells(floating=True))
+
+
+def quantize(context: Context) -> None:
+    """The compressed files and manifest.json."""
+    _build(context, context.recipe.export.cells(floating=False))
+
+
+def _folded(context: Context) -> tuple[Folded, Signature]:
+    loaded = generators.load(context.inputs["distill"] / GENERATOR)
+    inputs = example_inputs(loaded.signature, FOLD_SAMPLES, context.seed)
+    labels = torch.from_numpy(inputs["class_labels"]) if "class_labels" in inputs else None
+    return fold(loaded.net, samples=torch.from_numpy(inputs["sample"]), class_labels=labels), loaded.signature
+
+
+def _build(context: Context, cells: list[tuple[str, str]]) -> None:
+    folded, signature = _folded(context)
+    lineage = {"recipe": context.recipe.name, "generator": context.inputs["distill"].name}
+    made: list[Artifact] = []
+    with context.progress.task(context.stage, len(cells)) as task:
+        for number, (scheme, backend) in enumerate(cells):
+            task.update(number, f"{backend} {scheme}")
+            artifact = build(
+                folded.module,
+                signature,
+                name=context.recipe.name,
+                backend=backend,
+                scheme=scheme,
+                folder=context.folder,
+                calibration_samples=context.recipe.export.calibration,
+                seed=context.seed,
+                metadata=lineage,
+            )
+            made.append(artifact)
+            task.update(number + 1, f"{artifact.file} {artifact.nbytes / 1e6:.2f} MB")
+    write_manifest(context.folder, made, signature, lineage=lineage, parity={})
+
+
+def artifacts_of(folders: Mapping[str, Path]) -> list[tuple[Artifact, Path]]:
+    """The artifacts of the export and quantize stages, each with its file or folder."""
+    found: list[tuple[Artifact, Path]] = []
+    for stage in ("export", "quantize"):
+        for row in read_json(folders[stage] / MANIFEST)["artifacts"]:
+            fields = {key: value for key, value in row.items() if key != "parity"}
+            found.append((Artifact(**fields), folders[stage] / row["file"]))
+    return found
+
+
+def verify(context: Context) -> None:
+    """parity.json, pictures of every file, and a folder with all files and the manifest that says how true they are."""
+    recipe = context.recipe
+    folded, signature = _folded(context)
+    inputs = example_inputs(signature, recipe.verify.samples, context.seed)
+    expected = reference(folded.module, inputs)
+    judge = Judge(recipe, context.inputs)
+    artifacts = artifacts_of(context.inputs)
+    parities: dict[str, Parity] = {}
+    rows: list[dict[str, Any]] = []
+    pictures: dict[str, torch.Tensor] = {}
+    with context.progress.task("verify", len(artifacts)) as task:
+        for number, (artifact, path) in enumerate(artifacts):
+            floor = cell(artifact.scheme, artifact.backend).floor_db
+            fd_local: float | None = None
+            try:
+                session: Session = registry.load("backend", artifact.backend).open(path)
+                parity = check(session, inputs, expected, floor_db=floor)
+                outputs = session({name: values[:SHOWN] for name, values in inputs.items()})["out_sample"]
+                pictures[artifact.file] = torch.from_numpy(to_uint8(np.asarray(outputs, np.float32)))
+                if runs_here(artifact):
+                    fd_local = judge.fd_local(_sampled(session, judge))
+            except ExportError as e:
+                parity = not_checked(str(e), floor)
+            parities[artifact.file] = parity
+            rows.append({**artifact.to_dict(), "fd_local": fd_local, "parity": parity.to_dict()})
+            note = parity.status if parity.psnr_db is None else f"{parity.status}, {parity.psnr_db:.1f} dB"
+            task.update(number + 1, f"{artifact.file}: {note}")
+    _gather(context.folder / ARTIFACTS, artifacts)
+    lineage = {"recipe": recipe.name, "generator": context.inputs["distill"].name}
+    write_manifest(
+        context.folder / ARTIFACTS, [artifact for artifact, _ in artifacts], signature, lineage=lineage, parity=parities
+    )
+    save_tensors(context.folder / "pictures.safetensors", pictures)
+    write_json(context.folder / "parity.json", {"samples": recipe.verify.samples, "artifacts": rows})
+
+
+def runs_here(artifact: Artifact) -> bool:
+    """Whether a runtime, and not our evaluator, executes the file on this machine."""
+    import sys
+
+    return artifact.backend != "coreml" or sys.platform == "darwin"
+
+
+def _sampled(session: Session, judge: Judge) -> torch.Tensor:
+    labels = judge.labels()
+    inputs = {"sample": judge.noise(0).numpy()} | ({} if labels is None else {"class_labels": labels.numpy()})
+    return torch.from_numpy(np.asarray(session(inputs)["out_sample"], np.float32))
+
+
+def _gather(target: Path, artifacts: list[tuple[Artifact, Path]]) -> None:
+    """All files in one folder: hard links where the file system has them, else copies."""
+    with storage_errors(target):
+        if target.exists():
+            shutil.rmtree(target)
+        target.mkdir(parents=True)
+        for artifact, path in artifacts:
+            if path.is_dir():
+                shutil.copytree(path, target / artifact.file)
+                continue
+            try:
+                os.link(path, target / artifact.file)
+            except OSError:
+                shutil.copy2(path, target / artifact.file)
+
+
+def profile(context: Context) -> None:
+    """latency.json: each file that runs here and is true, the student in PyTorch, and the teacher at many steps."""
+    recipe = context.recipe
+    statuses = {
+        row["file"]: row["parity"]["status"] for row in read_json(context.inputs["verify"] / "parity.json")["artifacts"]
+    }
+    jobs: list[Job] = []
+    latencies: dict[str, Latency] = {}
+    for artifact, path in artifacts_of(context.inputs):
+        if not runs_here(artifact):
+            latencies[artifact.file] = Latency(None, reason="Core ML runs on Apple devices only: not measured here")
+        elif statuses[artifact.file] != "ok":
+            latencies[artifact.file] = Latency(
+                None, reason=f"parity {statuses[artifact.file]}: no latency for a wrong file"
+            )
+        else:
+            arguments = {"backend": artifact.backend, "path": str(path), "manifest": str(path.parent / MANIFEST)}
+            jobs.append(Job(artifact.file, "edgegen.openers:artifact", arguments))
+    torch_jobs = _torch_jobs(context)
+    options = ProfileOptions(
+        min_runs=recipe.profile.min_runs,
+        max_seconds=recipe.profile.max_seconds,
+        cold_starts=recipe.profile.cold_starts,
+    )
+    measured = measure([*jobs, *(job for job, _, _ in torch_jobs)], options=options, progress=context.progress)
+    latencies |= {job.label: measured[job.label] for job in jobs}
+    rows = [
+        {"label": job.label, "network": network, "steps": steps, "latency": measured[job.label].to_dict()}
+        for job, network, steps in torch_jobs
+    ]
+    content = {"artifacts": {file: latency.to_dict() for file, latency in latencies.items()}, "torch": rows}
+    write_json(context.folder / "latency.json", content)
+
+
+def _torch_jobs(context: Context) -> list[tuple[Job, str, int]]:
+    jobs = []
+    for network, stage, steps in (
+        ("teacher", "teacher", max(context.recipe.evaluate.steps)),
+        ("student", "distill", 1),
+    ):
+        arguments = {"folder": str(context.inputs[stage] / GENERATOR), "steps": steps}
+        label = f"{network} in PyTorch, {steps} step{'s' * (steps > 1)}"
+        jobs.append((Job(label, "edgegen.openers:network", arguments), network, steps))
+    return jobs

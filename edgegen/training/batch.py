@@ -1,0 +1,83 @@
+"""What a training step sees: a batch, made from (seed, step) alone so that a resumed run sees the same ones."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images (batch, channels, height, width) in [-1, 1]; labels (batch,) or None; noise like images or None.
+
+    `progress` is step / steps of the stage, for schedules.
+    """
+
+    step: int
+    progress: float
+    images: Tensor
+    labels: Tensor | None = None
+    noise: Tensor | None = None
+
+
+# (step, how many, generator on the CPU) -> indices into the training set
+Sampler = Callable[[int, int, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Images in memory, with labels and, for pairs, the noise that each came from; `to` puts it on a device."""
+
+    images: Tensor
+    labels: Tensor | None = None
+    noise: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in (self.images, self.labels, self.noise) if part is not None)
+
+    def to(self, device: torch.device) -> "TrainingSet":
+        """On the device when it fits in half of what is free there; else where it is, and batches are copied over."""
+        if device.type == "cuda" and self.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+            return self
+        moved = [None if part is None else part.to(device) for part in (self.images, self.labels, self.noise)]
+        return TrainingSet(moved[0], moved[1], moved[2])  # type: ignore[arg-type]
+
+    def batch(self, rows: Tensor, device: torch.device, *, step: int, steps: int) -> Batch:
+        """The given rows as a float32 batch on `device`; uint8 images become [-1, 1], fp16 pairs float32."""
+
+        def take(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part[rows.to(part.device)].to(device, non_blocking=True)
+
+        images, noise = take(self.images), take(self.noise)
+        assert images is not None
+        scaled = images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images.float()
+        return Batch(step, step / steps, scaled, take(self.labels), None if noise is None else noise.float())
+
+
+def epoch_rows(count: int, step: int, batch: int, seed: int) -> Tensor:
+    """The rows of a step: shuffled epochs laid end to end, each from (seed, epoch) alone: (batch,) int64."""
+    first = step * batch
+    parts: list[Tensor] = []
+    while batch:
+        epoch, offset = divmod(first, count)
+        order = torch.randperm(count, generator=generator(seed, epoch))
+        parts.append(order[offset : offset + batch])
+        first, batch = first + len(parts[-1]), batch - len(parts[-1])
+    return torch.cat(parts)
+
+
+def generator(*words: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A random generator seeded by whole numbers: the same words, the same numbers, on the same kind of device."""
+    mixed = 0
+    for word in words:
+        # SplitMix64's finaliser (Steele, Lea, Flood 2014), so that near seeds give far states.
+        mixed = (mixed + word + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 31
+    return torch.Generator(device=device).manual_seed(mixed)

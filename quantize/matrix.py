@@ -1,0 +1,72 @@
+"""Which quantization scheme exists for which backend, what does it and how true it must stay. Imports no vendor."""
+
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edgegen.errors import UsageError
+
+Stage = Literal["float", "module", "program", "file"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One scheme on one backend.
+
+    `stage` is what `function` takes and where it sits in the build:
+
+        float     nothing; `lower` alone makes the file
+        module    f(module, calibration) -> module                before the capture
+        program   f(program, calibration) -> program              between capture and lowering
+        file      f(source, target, calibration) -> None          after the lowering of the float file
+
+    `function` is "module:attribute", imported on demand; `precision` is what the backend lowers to; `engine` says in
+    words what quantizes; `floor_db` is the parity below which the file is refused.
+    """
+
+    stage: Stage
+    precision: Literal["fp32", "fp16"]
+    engine: str
+    floor_db: float
+    function: str | None = None
+
+    def load(self) -> Callable[..., Any]:
+        """The function behind `function`; not for "float" cells, which have none."""
+        assert self.function is not None, f"a '{self.stage}' cell without a function"
+        module, _, attribute = self.function.partition(":")
+        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return found
+
+
+# Floors: fp32 runtimes reorder sums (130 dB measured) and a wrong layer gives under 40, so 80 separates them with
+# room. fp16 keeps 11 bits (66 to 72 dB measured), 8-bit weights some 47, 8-bit weights and activations 33 to 37.
+MATRIX: dict[tuple[str, str], Cell] = {
+    ("fp32", "onnx"): Cell("float", "fp32", "none", 80.0),
+    ("w8a8", "onnx"): Cell(
+        "file", "fp32", "onnxruntime.quantization static QDQ", 20.0, "edgegen.quantize.onnx:quantize_w8a8"
+    ),
+    ("fp32", "executorch"): Cell("float", "fp32", "none", 80.0),
+    ("w8a8", "executorch"): Cell(
+        "program", "fp32", "torchao PT2E, XNNPACKQuantizer", 20.0, "edgegen.quantize.executorch:quantize_w8a8"
+    ),
+    ("fp16", "coreml"): Cell("float", "fp16", "none", 50.0),
+    ("w8", "coreml"): Cell(
+        "file", "fp16", "coremltools.optimize linear int8 weights", 35.0, "edgegen.quantize.coreml:quantize_w8"
+    ),
+}
+
+
+def cell(scheme: str, backend: str) -> Cell:
+    """The cell of MATRIX. Raises UsageError that lists the full cells and names the nearest for an empty one."""
+    if (scheme, backend) in MATRIX:
+        return MATRIX[scheme, backend]
+    full = [f"{other_backend} {other}" for other, other_backend in sorted(MATRIX, key=lambda key: key[::-1])]
+    # A known backend is what the user meant; only then may the scheme be guessed across backends.
+    same = [name for name in full if name.startswith(f"{backend} ")]
+    near = difflib.get_close_matches(f"{backend} {scheme}", same or full, n=1, cutoff=0.0)
+    raise UsageError(
+        f"no quantization scheme '{scheme}' for backend '{backend}'; there are: {', '.join(full)}. "
+        f"Did you mean '{near[0]}'?"
+    )

@@ -1,0 +1,101 @@
+"""onnx: every cell on every tiny generator; names, axes, metadata, no trace of the builder, the same bytes twice."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+
+from edgegen.build import build
+from edgegen.capture import capture
+from edgegen.errors import ExportError, MissingExtraError
+from edgegen.exporters.onnx import BACKEND, OPSET
+from edgegen.parity import check
+from edgegen.quantize.matrix import cell
+
+if TYPE_CHECKING:
+    from tests.exporters.conftest import Tiny
+
+
+def lower(tiny: "Tiny", path: Path, *, batch: int | None = None) -> onnx.ModelProto:
+    program = capture(tiny.module, tiny.signature, batch=batch)
+    BACKEND.lower(program, path, signature=tiny.signature, precision="fp32", metadata={"seed": "7"})
+    return onnx.load(path)
+
+
+def test_every_cell_is_small_and_true(each_tiny: "Tiny", tmp_path: Path, traces: Callable[[bytes], list[str]]) -> None:
+    sizes = {}
+    for scheme in ("fp32", "w8a8"):
+        options = {"name": "tiny", "backend": "onnx", "calibration_samples": 256, "seed": 3, "metadata": {}}
+        artifact = build(each_tiny.module, each_tiny.signature, scheme=scheme, folder=tmp_path, **options)  # type: ignore[arg-type]
+        path = tmp_path / artifact.file
+        floor_db = cell(scheme, "onnx").floor_db
+        parity = check(BACKEND.open(path), each_tiny.inputs, each_tiny.expected, floor_db=floor_db)
+        assert parity.status == "ok", parity
+        assert parity.method.startswith("onnxruntime 1.")
+        onnx.checker.check_model(onnx.load(path), full_check=True)
+        assert traces(path.read_bytes()) == []
+        sizes[scheme] = artifact.nbytes
+    weights = 4 * sum(parameter.numel() for parameter in each_tiny.module.parameters())
+    assert weights < sizes["fp32"] < 1.1 * weights
+    assert sizes["w8a8"] < 0.4 * sizes["fp32"]
+
+
+def test_names_axes_and_metadata(tiny: "Tiny", tmp_path: Path) -> None:
+    model = lower(tiny, tmp_path / "tiny.onnx")
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in [*model.graph.input, *model.graph.output]
+    }
+    image = ["batch_size", 1, 8, 8]
+    assert shapes == {"sample": image, "class_labels": ["batch_size"], "out_sample": image}
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
+    assert (model.producer_name, model.doc_string) == ("edgegen", "")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert set(metadata) == {"edgegen.seed", "edgegen.signature"}
+    assert json.loads(metadata["edgegen.signature"])["num_classes"] == 10
+    assert not any(node.metadata_props for node in model.graph.node)
+
+
+def test_the_same_program_gives_the_same_bytes(tiny: "Tiny", tmp_path: Path) -> None:
+    lower(tiny, tmp_path / "a.onnx")
+    lower(tiny, tmp_path / "b.onnx")
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_any_batch_and_a_static_one(tiny: "Tiny", tmp_path: Path) -> None:
+    lower(tiny, tmp_path / "any.onnx")
+    lower(tiny, tmp_path / "one.onnx", batch=1)
+    single = {name: values[:1] for name, values in tiny.inputs.items()}
+    for name in ("any.onnx", "one.onnx"):
+        got = BACKEND.open(tmp_path / name)(single)["out_sample"]
+        np.testing.assert_allclose(got, tiny.expected[:1], atol=1e-5)
+    with pytest.raises(ExportError, match=r"onnxruntime refused sample float32\[12, 1, 8, 8\].*invalid dimensions"):
+        BACKEND.open(tmp_path / "one.onnx")(tiny.inputs)
+
+
+def test_what_is_not_an_onnx_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"not protobuf")
+    with pytest.raises(ExportError, match=r"onnxruntime cannot open .*broken.onnx"):
+        BACKEND.open(tmp_path / "broken.onnx")
+
+
+def test_other_precisions_are_refused(tiny: "Tiny", tmp_path: Path) -> None:
+    program = capture(tiny.module, tiny.signature, batch=None)
+    with pytest.raises(ExportError, match="the onnx backend writes fp32, not fp16"):
+        BACKEND.lower(program, tmp_path / "a.onnx", signature=tiny.signature, precision="fp16", metadata={})
+
+
+def test_a_program_that_torch_cannot_lower_is_an_export_error(tiny: "Tiny", tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"torch.onnx could not lower the program"):
+        BACKEND.lower("no program", tmp_path / "a.onnx", signature=tiny.signature, precision="fp32", metadata={})  # type: ignore[arg-type]
+
+
+def test_without_the_extra_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"running an ONNX file needs 'onnxruntime'.*edgegen\[onnx\]"):
+        BACKEND.open(tmp_path / "a.onnx")

@@ -1,0 +1,193 @@
+"""Distances against independent references: closed forms, scipy's matrix root, and slow double loops in float64."""
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from edgegen.errors import DataError
+from edgegen.metrics import frechet, kernel_distance, measure, precision_recall
+from edgegen.metrics import distances as module
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def relu_features(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Rank-deficient on purpose: 12 features made from 3, of which 4 never fire."""
+    features = np.maximum(rng.normal(size=(n, 3)) @ rng.normal(size=(3, 12)), 0)
+    features[:, 3:7] = 0
+    return features
+
+
+def by_sqrtm(a: np.ndarray, b: np.ndarray) -> float:
+    c1, c2 = np.cov(a.T), np.cov(b.T)
+    root = np.real(scipy.linalg.sqrtm(c1 @ c2))
+    return float(np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(c1 + c2 - 2 * root))
+
+
+def test_frechet_equals_scipys_root_on_full_rank(rng: np.random.Generator) -> None:
+    a = rng.normal(size=(200, 9)) @ rng.normal(size=(9, 9)) + 3
+    b = rng.normal(size=(150, 9)) @ rng.normal(size=(9, 9))
+    assert frechet(a, b) == pytest.approx(by_sqrtm(a, b), rel=1e-9)
+    assert frechet(a, b) == pytest.approx(frechet(b, a), rel=1e-12)
+
+
+def whitened(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
+    """Samples whose mean is exactly 0 and whose covariance is exactly 1."""
+    x = rng.normal(size=(n, d))
+    x -= x.mean(axis=0)
+    return np.asarray(x @ np.linalg.inv(scipy.linalg.cholesky(np.cov(x.T))))
+
+
+def test_frechet_of_diagonal_gaussians_in_closed_form(rng: np.random.Generator) -> None:
+    """|m1 - m2|^2 + sum (s1 - s2)^2."""
+    m1, m2, s1, s2 = rng.normal(size=5), rng.normal(size=5), rng.uniform(size=5), rng.uniform(size=5)
+    s1[0] = s2[1] = 0.0
+    a, b = whitened(rng, 50, 5) * s1 + m1, whitened(rng, 70, 5) * s2 + m2
+    assert frechet(a, b) == pytest.approx(((m1 - m2) ** 2).sum() + ((s1 - s2) ** 2).sum(), rel=1e-10)
+
+
+def test_frechet_of_one_feature(rng: np.random.Generator) -> None:
+    a, b = rng.normal(size=(40, 1)), rng.normal(size=(30, 1)) * 2 + 1
+    expected = (a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2
+    assert frechet(a, b) == pytest.approx(expected, rel=1e-10)
+
+
+def test_frechet_of_a_set_with_itself_is_zero_also_where_rank_is_missing(rng: np.random.Generator) -> None:
+    full, poor = rng.normal(size=(100, 12)) * 50, relu_features(rng, 100)
+    few = rng.normal(size=(5, 12))
+    for a in (full, poor, few):
+        scale = float(np.trace(np.cov(a.T)))
+        assert 0.0 <= frechet(a, a) < 1e-12 * scale
+        assert frechet(a, a + 1.0) == pytest.approx(12.0, rel=1e-9)
+
+
+def test_frechet_of_rank_deficient_features_is_that_of_their_span(rng: np.random.Generator) -> None:
+    """Features in a 3-dimensional subspace: turning them into it leaves full-rank sets, which sqrtm can do."""
+    turn = scipy.linalg.qr(rng.normal(size=(12, 12)))[0]
+    a, b = rng.normal(size=(80, 3)) * [1, 2, 3], rng.normal(size=(60, 3)) + 1
+    wide = [np.hstack([x, np.zeros((len(x), 9))]) @ turn for x in (a, b)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert frechet(wide[0], wide[1]) == pytest.approx(by_sqrtm(a, b), rel=1e-7)
+
+
+def slow_kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+    def k(x: np.ndarray, y: np.ndarray) -> float:
+        return float((float(np.dot(x, y)) / len(x) + 1) ** 3)
+
+    m, n = len(a), len(b)
+    within_a = sum(k(a[i], a[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
+    within_b = sum(k(b[i], b[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+    return within_a + within_b - 2 * sum(k(x, y) for x in a for y in b) / (m * n)
+
+
+@pytest.mark.parametrize("block", [1, 7, 256])
+def test_kernel_distance_equals_the_double_loop(
+    rng: np.random.Generator, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BLOCK", block)
+    a, b = relu_features(rng, 40), relu_features(rng, 31) + 0.3
+    assert kernel_distance(a, b) == pytest.approx(slow_kernel_distance(a, b), rel=1e-10)
+    assert kernel_distance(a, b) == pytest.approx(kernel_distance(b, a), rel=1e-10)
+
+
+def test_kernel_distance_is_unbiased(rng: np.random.Generator) -> None:
+    """Its mean over many draws of one distribution is 0 within 4 standard errors, although single ones are not."""
+    draws = np.array([kernel_distance(rng.normal(size=(20, 4)), rng.normal(size=(30, 4))) for _ in range(400)])
+    assert abs(draws.mean()) < 4 * draws.std() / 20
+    assert draws.min() < 0 < draws.max()
+
+
+def slow_share_inside(points: np.ndarray, centres: np.ndarray, k: int) -> float:
+    inside = 0
+    radii = []
+    for i, centre in enumerate(centres):
+        others = sorted(float(np.linalg.norm(centre - c)) for j, c in enumerate(centres) if j != i)
+        radii.append(others[k - 1])
+    for point in points:
+        inside += any(float(np.linalg.norm(point - c)) <= radius for c, radius in zip(centres, radii, strict=True))
+    return inside / len(points)
+
+
+@pytest.mark.parametrize("block", [1, 7, 256])
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_precision_recall_equals_the_loops(
+    rng: np.random.Generator, block: int, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BLOCK", block)
+    real, fake = rng.normal(size=(60, 4)), rng.normal(size=(45, 4)) * 0.7 + 0.8
+    found = precision_recall(real, fake, k=k)
+    assert found == (slow_share_inside(fake, real, k), slow_share_inside(real, fake, k))
+    assert 0 < found[1] < found[0] < 1
+
+
+def test_precision_recall_with_points_on_edges_and_on_each_other(rng: np.random.Generator) -> None:
+    """Whole numbers: many equal points, balls of radius 0, and points exactly on the edge of a ball."""
+    real = rng.integers(0, 4, (50, 2)).astype(np.float64) + 1000
+    fake = rng.integers(2, 7, (40, 2)).astype(np.float64) + 1000
+    assert precision_recall(real, fake) == (slow_share_inside(fake, real, 3), slow_share_inside(real, fake, 3))
+    same = np.ones((9, 5)) * 0.1
+    assert precision_recall(same, same) == (1.0, 1.0)
+    assert precision_recall(same, same + 1e-4) == (0.0, 0.0)
+
+
+def test_precision_recall_of_known_answers(rng: np.random.Generator) -> None:
+    real = rng.normal(size=(300, 8))
+    assert precision_recall(real, real.copy()) == (1.0, 1.0)
+    assert precision_recall(real, real + 100) == (0.0, 0.0)
+    two_modes = np.vstack([real, real + 100])
+    assert precision_recall(two_modes, real) == (1.0, 0.5)
+    assert precision_recall(real, two_modes) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("distance", [frechet, kernel_distance, precision_recall])
+def test_what_cannot_be_compared(distance: object) -> None:
+    assert callable(distance)
+    good = np.random.default_rng(0).normal(size=(9, 3))
+    with pytest.raises(DataError, match=r"shapes \(9, 3\) and \(9, 2\) cannot be compared"):
+        distance(good, good[:, :2])
+    with pytest.raises(DataError, match=r"shapes \(9,\) and"):
+        distance(good[:, 0], good)
+    with pytest.raises(DataError, match="of 9 and 1 images cannot be compared; needed: 2 or more"):
+        distance(good, good[:1])
+    with pytest.raises(DataError, match="not finite"):
+        distance(good, np.full((9, 3), np.nan))
+    with pytest.raises(DataError, match="more than k = 3 images; found 9 real, 3 fake"):
+        precision_recall(good, good[:3])
+
+
+def test_measure_is_mean_and_deviation_over_the_seeds(rng: np.random.Generator) -> None:
+    real = rng.normal(size=(60, 4))
+    fakes = [rng.normal(size=(50, 4)) + shift for shift in (0.0, 0.2, 0.4)]
+    found = measure(real, fakes, steps=2)
+    singles = [frechet(real, fake) for fake in fakes]
+    assert found.fd_local == pytest.approx(sum(singles) / 3)
+    assert found.sd**2 == pytest.approx(sum((x - found.fd_local) ** 2 for x in singles) / 2)
+    assert found.kd_local == pytest.approx(sum(kernel_distance(real, fake) for fake in fakes) / 3)
+    assert found.precision == pytest.approx(sum(precision_recall(real, fake)[0] for fake in fakes) / 3)
+    assert found.recall == pytest.approx(sum(precision_recall(real, fake)[1] for fake in fakes) / 3)
+    assert (found.n, found.steps) == (50, 2)
+    assert list(found.to_dict()) == ["fd_local", "sd", "kd_local", "precision", "recall", "n", "steps"]
+    for bad in (fakes[:1], [fakes[0], fakes[1][:40]], []):
+        with pytest.raises(DataError, match="sets of 2 noise seeds or more, all of one size; found sets of"):
+            measure(real, bad, steps=1)
+
+
+def test_memory_is_bounded_by_blocks(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No array of all pairs: the largest product has BLOCK rows."""
+    rows: list[int] = []
+    original = torch.addmm
+
+    def counting(bias: torch.Tensor, a: torch.Tensor, b: torch.Tensor, **options: float) -> torch.Tensor:
+        rows.append(len(a))
+        return original(bias, a, b, **options)
+
+    monkeypatch.setattr(torch, "addmm", counting)
+    precision_recall(rng.normal(size=(700, 4)), rng.normal(size=(600, 4)))
+    assert max(rows) == module.BLOCK

@@ -1,0 +1,202 @@
+"""A made-up report with everything that can happen: unknown figures, a failed parity, one that was not checked."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen.report import Report
+from edgegen.report.schema import (
+    ArtifactRow,
+    DataFacts,
+    Extractor,
+    Fold,
+    QualityFigure,
+    QualityTable,
+    Sizes,
+    StageRow,
+    TorchLatency,
+)
+from edgegen.types import Latency, Parity
+
+NOT_MAC = "Core ML predicts on macOS only; the numbers are of our evaluator"
+STEPS = (1, 2, 4, 20)
+
+
+def latency(p50: float, *, converged: bool = True, load: float = 8.1) -> Latency:
+    return Latency(
+        p50_ms=p50,
+        p50_ci95_ms=(0.99 * p50, 1.014 * p50),
+        p90_ms=1.3 * p50,
+        load_ms=load,
+        first_ms=3.1 * p50,
+        runs=max(30, int(900 / p50)),
+        peak_rss_bytes=96_400_000,
+        converged=converged,
+    )
+
+
+def figures(values: tuple[float, ...]) -> dict[str, QualityFigure]:
+    return {
+        str(steps): QualityFigure(fd_local=fd, sd=0.04 * fd, kd_local=fd / 900, precision=0.97 - fd / 2900, recall=0.8)
+        for steps, fd in zip(STEPS, values, strict=True)
+    }
+
+
+def artifact(
+    backend: str, scheme: str, nbytes: int, *, fd: float | None, parity: Parity, timed: Latency
+) -> ArtifactRow:
+    suffix = {"onnx": "onnx", "executorch": "pte", "coreml": "mlpackage"}[backend]
+    engine = {"onnx": "onnxruntime 1.32.0", "executorch": "executorch 1.5.1 XNNPACK", "coreml": "coremltools 9.0"}[
+        backend
+    ]
+    file = f"digits_{backend}_{scheme}.{suffix}"
+    return ArtifactRow(
+        file=file,
+        backend=backend,
+        scheme=scheme,
+        nbytes=nbytes,
+        sha256=f"{abs(hash_of(file)):064x}",
+        engine=engine,
+        fd_local=fd,
+        parity=parity,
+        latency=timed,
+    )
+
+
+def hash_of(text: str) -> int:
+    return sum(ord(letter) * 257**i for i, letter in enumerate(text)) % 2**256
+
+
+def artifacts() -> tuple[ArtifactRow, ...]:
+    def ok(db: float, floor: float, error: float, method: str) -> Parity:
+        return Parity("ok", method, floor, samples=64, psnr_db=db, max_abs_error=error)
+
+    ort, et, mil = "onnxruntime 1.32.0 CPU", "executorch 1.5.1", "edgegen MIL evaluator (torch)"
+    return (
+        artifact("onnx", "fp32", 652_118, fd=70.9, parity=ok(137.2, 90, 1.4e-6, ort), timed=latency(0.91)),
+        artifact("onnx", "w8a8", 203_377, fd=71.4, parity=ok(41.6, 30, 0.083, ort), timed=latency(0.604)),
+        artifact("executorch", "fp32", 661_504, fd=70.9, parity=ok(200.0, 90, 0.0, et), timed=latency(0.72, load=2.2)),
+        artifact(
+            "executorch",
+            "w8a8",
+            186_240,
+            fd=96.2,
+            parity=Parity("failed", et, 30, 64, 24.3, 0.61, "PSNR 24.3 dB is below the floor of 30 dB"),
+            timed=latency(0.43, converged=False),
+        ),
+        artifact(
+            "coreml",
+            "fp16",
+            331_208,
+            fd=70.8,
+            parity=ok(71.9, 50, 0.0021, mil),
+            timed=Latency(p50_ms=None, reason=NOT_MAC),
+        ),
+        artifact(
+            "coreml",
+            "w8",
+            178_993,
+            fd=None,
+            parity=Parity(
+                "not checked", "", 35, reason="no evaluator for the operation constexpr_blockwise_shift_scale"
+            ),
+            timed=Latency(p50_ms=None, reason=NOT_MAC),
+        ),
+    )
+
+
+RECIPE: dict[str, Any] = {
+    "name": "digits",
+    "seed": 0,
+    "data": {"source": "digits", "holdout": 0.25, "conditional": True},
+    "teacher": {"steps": 1600, "batch": 64, "folder": None, "model": {"channels": [24, 64, 128], "blocks": 1}},
+    "slim": {"keep": 0.33, "steps": 600, "flip": False},
+}
+
+
+def report(**changes: Any) -> Report:
+    """The report; `changes` replace parts of it."""
+    quality = QualityTable(
+        teacher=figures((1240.0, 410.0, 121.0, 52.3)),
+        reflowed=figures((182.0, 96.0, 74.0, 63.0)),
+        student=figures((71.2, 70.4, 69.9, 70.3)),
+        baseline=figures((144.0, 141.0, 139.0, 140.0)),
+        floor={"0": QualityFigure(fd_local=18.7, sd=None, kd_local=0.0004, precision=0.96, recall=0.95)},
+    )
+    parts: dict[str, Any] = {
+        "name": "digits",
+        "created_utc": "2026-11-23T06:15:00Z",
+        "recipe": RECIPE,
+        "recipe_sha256": "5f" * 32,
+        "machine": {
+            "cpu": "AMD EPYC",
+            "arch": "x86_64",
+            "cores": 2,
+            "threads": 2,
+            "memory_bytes": 25_276_510_208,
+            "os": "Linux 6.18",
+            "python": "3.11.7",
+            "virtual": True,
+            "load_average": [2.75, 2.21, 1.27],
+        },
+        "versions": {"edgegen": "0.1.0", "torch": "2.13.0", "onnxruntime": "1.32.0", "executorch": "1.5.1"},
+        "data": DataFacts(source="digits", train=1348, heldout=449, image_shape=(1, 8, 8), classes=tuple("0123456789")),
+        "parameters": Sizes(teacher=648_210, student=159_873),
+        "macs": Sizes(teacher=9_812_992, student=2_504_192),
+        "fold": Fold(parameters_removed=20_736, max_relative_error=1.7e-7),
+        "extractor": Extractor(name="small-cnn-digits-3f9a", fd_name="fd_local[small-cnn-digits]", accuracy=0.981),
+        "n": 449,
+        "quality": quality,
+        "artifacts": artifacts(),
+        "torch_latency": (
+            TorchLatency(
+                label="teacher, 20 steps", network="teacher", steps=20, latency=latency(61.2, converged=False)
+            ),
+            TorchLatency(label="student, 1 step", network="student", steps=1, latency=latency(1.31)),
+        ),
+        "stages": (
+            StageRow(name="data", key="9f2c11ab03de4411", seconds=0.31, reused=True),
+            StageRow(name="teacher", key="77aa01cd22ee0913", seconds=184.2, reused=False),
+            StageRow(name="distill", key="0c1d2e3f4a5b6c7d", seconds=96.0, reused=False),
+        ),
+        "notes": ("The mobile figures are missing: no phone was attached.",),
+    }
+    return Report(**{**parts, **changes})
+
+
+def pictures() -> dict[str, NDArray[np.uint8]]:
+    """Scanned digits, more or less spoilt, in the place of samples."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    scans = digits.images[:200] / 16 * 255
+    labels = digits.target[:200]
+    columns = np.arange(12) % 10
+    rng = np.random.default_rng(0)
+
+    def row(which: int, spoilt: float) -> NDArray[np.uint8]:
+        chosen = np.stack([scans[labels == label][which + i // 10] for i, label in enumerate(columns)])
+        noisy = chosen + rng.normal(0.0, spoilt, chosen.shape)
+        return np.clip(noisy, 0, 255).astype(np.uint8)[..., None]
+
+    made = {"real": row(0, 0), "teacher-20": row(3, 6), "reflowed-1": row(3, 40), "student-1": row(3, 15)}
+    made["baseline-1"] = row(3, 30)
+    return {**made, **{item.file: row(3, 15) for item in artifacts()[:-1]}}
+
+
+def curves() -> dict[str, list[tuple[int, float]]]:
+    """Losses that fall, with noise."""
+    rng = np.random.default_rng(1)
+
+    def curve(steps: int, start: float, end: float) -> list[tuple[int, float]]:
+        fall = [end + (start - end) * math.exp(-6 * i / steps) for i in range(steps)]
+        return [(i + 1, value * float(rng.lognormal(0, 0.2))) for i, value in enumerate(fall)]
+
+    return {
+        "teacher": curve(1600, 1.1, 0.16),
+        "slim": curve(600, 0.4, 0.05),
+        "distill": curve(1400, 0.05, 0.004),
+        "extractor": curve(600, 2.3, 0.02),
+    }

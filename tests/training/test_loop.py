@@ -1,0 +1,97 @@
+"""The one loop: resumes to the bit, stops at a loss that is not finite, works in several processes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgegen.errors import TrainingError
+from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+from edgegen.progress import Silent
+from edgegen.recipe import Training
+from edgegen.training.batch import TrainingSet, epoch_rows, generator
+from edgegen.training.log import curve, read
+from edgegen.training.loop import CHECKPOINT, Fitted, fit, learning_rate
+from edgegen.training.machine import accelerator
+from edgegen.training.objectives.flow_matching import FlowMatching
+
+CONFIG = EdgeUNetConfig(sample_size=4, channels=(8, 8), blocks=1, num_classes=3, embedding=16)
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(Silent):
+    """Breaks off at a step, as a kill would, at a point where no checkpoint is due."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def update(self, done: int, note: str = "") -> None:
+        if done >= self.step:
+            raise Stop
+
+
+def train(folder: Path, *, progress: Silent | None = None, **settings: object) -> Fitted:
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    images = torch.rand(20, 1, 4, 4, generator=generator(1)) * 2 - 1
+    return fit(
+        FlowMatching(),
+        TrainingSet(images, torch.arange(20) % 3),
+        trained={"student": EdgeUNet(CONFIG)},
+        frozen={},
+        settings=Training(steps=45, batch=8, checkpoint_every=20, warmup=3, **settings),  # type: ignore[arg-type]
+        seed=5,
+        folder=folder,
+        accelerator=accelerator("no"),
+        progress=progress or Silent(),
+        label="teacher",
+    )["student"]
+
+
+def test_a_run_that_was_broken_off_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(tmp_path / "broken", progress=StopAt(30))
+    resumed = train(tmp_path / "broken")
+    for part in ("raw", "ema"):
+        expected, got = getattr(whole, part).state_dict(), getattr(resumed, part).state_dict()
+        assert all(torch.equal(expected[key], got[key]) for key in expected)
+    steps = [line["step"] for line in read(tmp_path / "broken" / "log.jsonl")]
+    assert steps == [10, 20, 30, 40, 45]
+    assert curve(read(tmp_path / "whole" / "log.jsonl")) == curve(read(tmp_path / "broken" / "log.jsonl"))
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        train(tmp_path / "run", progress=StopAt(30))
+    kept = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    with pytest.raises(
+        TrainingError, match=r"not finite at step 2\d of 45; the checkpoint of step 20 is kept .* Lower learning"
+    ):
+        train(tmp_path / "run", learning_rate=1e38, decay="none")
+    assert (tmp_path / "run" / CHECKPOINT).read_bytes() == kept
+
+
+def test_a_checkpoint_of_another_net_is_refused(tmp_path: Path) -> None:
+    from edgegen.storage import save_tensors
+
+    save_tensors(tmp_path / CHECKPOINT, {"net.student.x": torch.ones(1)}, metadata={"step": "3", "updates": "3"})
+    with pytest.raises(TrainingError, match="not a checkpoint of teacher; delete it"):
+        train(tmp_path)
+
+
+def test_every_image_is_seen_once_an_epoch() -> None:
+    rows = torch.cat([epoch_rows(20, step, 8, seed=3) for step in range(5)])
+    assert sorted(rows[:20].tolist()) == list(range(20))
+    assert sorted(rows[20:].tolist()) == list(range(20))
+    assert rows[:20].tolist() != rows[20:].tolist()
+
+
+def test_cosine_decay_starts_at_the_rate_and_ends_near_zero() -> None:
+    settings = Training(steps=1000, learning_rate=0.1, warmup=10)
+    assert learning_rate(settings, 0) == pytest.approx(0.01)
+    assert learning_rate(settings, 500) == pytest.approx(0.05)
+    assert learning_rate(settings, 999) < 1e-6
