@@ -1,0 +1,76 @@
+"""edgegen: from the GPU where a generator was trained to the phone where it must run.
+
+The steps of the command line as a library; a name is imported when it is first used, so `import edgegen` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgegen.build import build as build_artifact
+    from edgegen.capture import capture as capture_program
+    from edgegen.capture import fold as fold
+    from edgegen.errors import EdgegenError as EdgegenError
+    from edgegen.execute import run_recipe as run_recipe
+    from edgegen.models.edge_unet import EdgeUNet as EdgeUNet
+    from edgegen.models.edge_unet import EdgeUNetConfig as EdgeUNetConfig
+    from edgegen.models.folder import load as load_generator
+    from edgegen.noise import normal as normal
+    from edgegen.parity import check as check_parity
+    from edgegen.recipe import Recipe as Recipe
+    from edgegen.recipe import read as read_recipe
+    from edgegen.training.solvers import solve as solve
+    from edgegen.types import Artifact as Artifact
+    from edgegen.types import Latency as Latency
+    from edgegen.types import Parity as Parity
+    from edgegen.types import Signature as Signature
+
+_PLACES = {
+    "Artifact": "edgegen.types:Artifact",
+    "EdgeUNet": "edgegen.models.edge_unet:EdgeUNet",
+    "EdgeUNetConfig": "edgegen.models.edge_unet:EdgeUNetConfig",
+    "EdgegenError": "edgegen.errors:EdgegenError",
+    "Latency": "edgegen.types:Latency",
+    "Parity": "edgegen.types:Parity",
+    "Recipe": "edgegen.recipe:Recipe",
+    "Signature": "edgegen.types:Signature",
+    "build_artifact": "edgegen.build:build",
+    "capture_program": "edgegen.capture:capture",
+    "check_parity": "edgegen.parity:check",
+    "fold": "edgegen.capture:fold",
+    "load_generator": "edgegen.models.folder:load",
+    "normal": "edgegen.noise:normal",
+    "read_recipe": "edgegen.recipe:read",
+    "run_recipe": "edgegen.execute:run_recipe",
+    "solve": "edgegen.training.solvers:solve",
+}
+__all__ = [
+    "Artifact",
+    "EdgeUNet",
+    "EdgeUNetConfig",
+    "EdgegenError",
+    "Latency",
+    "Parity",
+    "Recipe",
+    "Signature",
+    "build_artifact",
+    "capture_program",
+    "check_parity",
+    "fold",
+    "load_generator",
+    "normal",
+    "read_recipe",
+    "run_recipe",
+    "solve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'edgegen' has no attribute '{name}'; there are: {', '.join(__all__)}")
+    module, _, attribute = _PLACES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

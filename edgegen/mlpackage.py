@@ -22,7 +22,7 @@ WEIGHTS = "com.apple.CoreML/weights"
 CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
 
 COREML = quiet.Chatter(
-    # coremltools reports the Mac libraries that Linux lacks and versions that it was not tested with; it imports torchao.
+    # coremltools reports the Mac libraries that Linux lacks and versions not tested with it; it imports torchao.
     ("coremltools", "torchao", "torch.utils._pytree"),
     (
         quiet.TREESPEC,

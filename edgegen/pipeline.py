@@ -9,9 +9,6 @@ changed key of the recipe re-runs what depends on it and nothing else. This modu
 """
 
 import hashlib
-import importlib
-import os
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +18,10 @@ from pydantic import BaseModel
 
 from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.extras import EXTRAS, require
-from edgegen.progress import Progress, Silent
+from edgegen.progress import Progress
 from edgegen.quantize.matrix import cell
 from edgegen.recipe import Recipe
 from edgegen.runs import Result, RunFolder, fingerprint, key_of
-from edgegen.storage import read_json
 
 HOW = {"checkpoint_every"}  # keys that say how to get there and do not change the result
 
@@ -248,72 +244,3 @@ def _outside(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
             raise DataError(f"teacher.folder: no folder {path}")
         return {"source": fingerprint(path)}
     return {}
-
-
-def run(
-    recipe: Recipe,
-    planned: list[Planned],
-    *,
-    base: Path,
-    folder: RunFolder,
-    progress: Progress,
-    force: Collection[str] = (),
-) -> list[Result]:
-    """Runs what is to run, in order; a result that is there is used as it is. Errors leave finished stages as they are.
-
-    What an interrupted run left of a stage is taken up, unless the stage is in `force`.
-    """
-    first = int(os.environ.get("RANK", "0")) == 0
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    progress = progress if first else Silent()
-    results: dict[str, Result] = {}
-    for item in planned:
-        name = item.stage.name
-        if item.result is not None:
-            results[name] = item.result
-            progress.message(f"{name}: unchanged ({item.result.folder})")
-        else:
-            progress.message(f"{name} ...")
-            place = folder.path / name / f"{item.key}.partial"
-            if first:
-                place = folder.partial(name, item.key, fresh=name in force)
-            inputs = {need: results[need].folder for need in item.stage.needs if need in results}
-            context = Context(recipe, name, place, inputs, base, progress, results)
-            results[name] = _run_one(context, item, folder, first=first, several=several)
-            progress.message(f"{name}: done in {results[name].seconds:.1f} s ({results[name].folder})")
-        if first:
-            folder.point(results[name])
-            folder.record(recipe.name, recipe.model_dump(mode="json"), results)
-    return list(results.values())
-
-
-def _run_one(context: Context, item: Planned, folder: RunFolder, *, first: bool, several: bool) -> Result:
-    stage, began = item.stage, time.monotonic()
-    meet(several)
-    if first or stage.everywhere:
-        module, _, function = stage.run.partition(":")
-        getattr(importlib.import_module(module), function)(context)
-    meet(several)
-    seconds = time.monotonic() - began
-    result = Result(stage.name, item.key, folder.path / stage.name / item.key, seconds, reused=False)
-    if first:
-        result = folder.finish(stage.name, item.key, item.content, seconds)
-    meet(several)
-    return result
-
-
-def failed_parity(results: Collection[Result]) -> list[str]:
-    """The artifacts of this run that do not compute what PyTorch computes, each with its reason."""
-    for result in results:
-        if result.stage == "verify":
-            rows = read_json(result.folder / "parity.json")["artifacts"]
-            return [f"{row['file']}: {row['parity']['reason']}" for row in rows if row["parity"]["status"] == "failed"]
-    return []
-
-
-def meet(several: bool) -> None:
-    """All processes of `accelerate launch` wait here for each other."""
-    if several:
-        from edgegen.training.machine import accelerator
-
-        accelerator("no").wait_for_everyone()

@@ -66,6 +66,8 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as e:
                 raise StorageError(f"{self.path}: another edgegen is working in this run folder; wait for it") from e
+            if not (self.path / RUN).exists():
+                self.record(name, {}, {})
             yield
 
     def check(self, name: str) -> None:

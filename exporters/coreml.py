@@ -51,7 +51,7 @@ class CoreMLSession:
 
 @dataclass(frozen=True)
 class CoreML:
-    """An `.mlpackage` folder of static batch 1, for iOS 17 and macOS 14: the first whose phones decompress in time.
+    """An `.mlpackage` folder of static batch 1, for iOS 17 and macOS 14, the first that decompress weights as they run.
 
     Inputs and outputs are float32 (classes int32) whatever the precision inside: the app feeds the very noise that the
     other backends get, and the one cast costs nothing beside a convolution. The same program gives the same bytes.
@@ -133,5 +133,5 @@ def _sentence(tensor: TensorSpec) -> str:
     if tensor.role == "noise":
         return f"Noise: {shape} values drawn from the standard normal distribution."
     if tensor.role == "class":
-        return f"The class to draw, {tensor.low} to {tensor.high}, as {shape} integer."
+        return f"The class to draw, an integer from {tensor.low} to {tensor.high}."
     return f"The image: {shape} (batch, channels, height, width), values from {tensor.low} to {tensor.high}."

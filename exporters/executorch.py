@@ -111,7 +111,8 @@ BACKEND = ExecuTorchBackend()
 
 def _describe(signature: Signature, metadata: Mapping[str, str]) -> str:
     names = {"inputs": [spec.name for spec in signature.inputs], "outputs": [spec.name for spec in signature.outputs]}
-    return json.dumps({**metadata, **names, "signature": signature.to_dict()}, sort_keys=True)
+    about = {"producer": f"edgegen {version('edgegen')}", "signature": signature.to_dict()}
+    return json.dumps({**metadata, **names, **about}, sort_keys=True)
 
 
 def _cause(error: Exception, said: io.StringIO) -> str:

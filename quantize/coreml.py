@@ -3,13 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgegen import mlpackage
 from edgegen.errors import ExportError
 from edgegen.quantize.calibrate import Batches
 
-# Weights of at most this many elements stay fp16: a compressed one adds some 360 bytes to the program and pads its scales
-# to 64, about what 8 bits save on 400 elements. Measured on an 8x8 EdgeUNet of widths 32 and 64, thresholds 0, 256, 1024
-# and 2048 give 345648, 344070, 343995 and 347141 bytes; the first and the last convolution in fp16 are worth 1 dB.
+# Weights of at most this many elements stay fp16: a compressed one adds some 360 bytes to the program and pads its
+# scales to 64, about what 8 bits save on 400 elements. Measured on an 8x8 EdgeUNet of widths 32 and 64, thresholds 0,
+# 256, 1024 and 2048 give 345648, 344070, 343995 and 347141 bytes; the first and the last convolution, which stay fp16
+# at 1024, are worth 1 dB.
 SMALLEST = 1024
 
 
@@ -23,7 +26,8 @@ def quantize_w8(source: Path, target: Path, calibration: Batches) -> None:
     vendor = mlpackage.coremltools("quantizing a Core ML package")
     mlpackage.read(source)
     try:
-        with mlpackage.silent():
+        # A channel of zeros has scale 0 and divides 0 by 0; whatever integer comes of it, times 0 it is the 0 it was.
+        with mlpackage.silent(), np.errstate(invalid="ignore"):
             _restart_names()
             model = vendor.models.MLModel(str(source), skip_model_load=True)
             settings = vendor.optimize.coreml.OpLinearQuantizerConfig(

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,35 +72,25 @@ def _stage_command(stage: str) -> Any:
 def _carry_out(
     name: str, runs: Path, *, to: str | None, only: str | None, force: bool, dry_run: bool, as_json: bool
 ) -> None:
-    from edgegen import pipeline
+    from edgegen import execute
     from edgegen.progress import progress
-    from edgegen.recipe import find, read
-    from edgegen.runs import RunFolder
 
-    path = find(name)
-    recipe, base = read(path), path.parent
-    stages = pipeline.select(recipe, to=to, only=only)
-    pipeline.check(recipe, stages)
-    forced: Collection[str] = ()
-    if force:
-        forced = {only} if only else {stage.name for stage in stages}
-    folder = RunFolder(runs / recipe.name)
     if dry_run:
-        folder.check(recipe.name)
-        _print_plan(recipe, pipeline.plan(recipe, stages, base=base, folder=folder, force=forced), as_json=as_json)
+        _print_plan(name, runs, to=to, only=only, force=force, as_json=as_json)
         return
-    with folder.open(recipe.name):
-        planned = pipeline.plan(recipe, stages, base=base, folder=folder, force=forced)
-        results = pipeline.run(recipe, planned, base=base, folder=folder, progress=progress(), force=forced)
+    results = execute.run_recipe(name, runs=runs, to=to, only=only, force=force, progress=progress())
     if all(result.reused for result in results):
         print(f"nothing to do: all {len(results)} stages are up to date", file=sys.stderr)
-    _print_results(recipe.name, folder.path, results, as_json=as_json)
-    failed = pipeline.failed_parity(results)
+    _print_results(results, as_json=as_json)
+    failed = execute.failed_parity(results)
     if failed:
         raise ParityError("not the same as PyTorch:\n  " + "\n  ".join(failed))
 
 
-def _print_plan(recipe: Any, planned: Any, *, as_json: bool) -> None:
+def _print_plan(name: str, runs: Path, *, to: str | None, only: str | None, force: bool, as_json: bool) -> None:
+    from edgegen import execute
+
+    recipe, planned = execute.dry_run(name, runs=runs, to=to, only=only, force=force)
     rows = [{"stage": item.stage.name, "key": item.key, "state": item.state} for item in planned]
     resolved = recipe.model_dump(mode="json")
     if as_json:
@@ -112,7 +101,7 @@ def _print_plan(recipe: Any, planned: Any, *, as_json: bool) -> None:
         print(f"{row['stage']:<10} {row['key']}  {row['state']}")
 
 
-def _print_results(name: str, folder: Path, results: Any, *, as_json: bool) -> None:
+def _print_results(results: Any, *, as_json: bool) -> None:
     by_stage = {result.stage: result for result in results}
     report = by_stage["report"].folder / "report.html" if "report" in by_stage else None
     if as_json:
@@ -120,12 +109,8 @@ def _print_results(name: str, folder: Path, results: Any, *, as_json: bool) -> N
             {"stage": r.stage, "key": r.key, "folder": str(r.folder), "seconds": r.seconds, "reused": r.reused}
             for r in results
         ]
-        print(
-            json.dumps(
-                {"name": name, "folder": str(folder), "stages": rows, "report": report and str(report)}, indent=2
-            )
-        )
-    elif report:
-        print(f"report: {report}")
-    else:
-        print(f"{results[-1].stage}: {results[-1].folder}")
+        print(json.dumps({"stages": rows, "report": str(report) if report else None}, indent=2))
+        return
+    if "verify" in by_stage:
+        print(f"files: {by_stage['verify'].folder / 'artifacts'}")
+    print(f"report: {report}" if report else f"{results[-1].stage}: {results[-1].folder}")

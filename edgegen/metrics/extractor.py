@@ -66,11 +66,6 @@ def _quarters(h: Tensor) -> Tensor:
     return torch.stack([part.mean(dim=(2, 3)) for part in parts], dim=2).flatten(1)
 
 
-def classification_loss(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of the classes; images (batch, channels, height, width) in [-1, 1], labels (batch,)."""
-    return F.cross_entropy(net(images), labels)
-
-
 def pretext_labels(images: Tensor) -> tuple[Tensor, Tensor]:
     """For images without labels: all four quarter turns and which it was (RotNet, arXiv:1803.07728).
 

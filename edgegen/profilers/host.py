@@ -39,7 +39,8 @@ class Job:
     """Something to time. `opener` is "module:function"; the worker calls it as `function(threads=..., **arguments)`.
 
     It returns a callable of no arguments that runs one inference at batch 1. `arguments` are plain JSON values. An
-    optional `preload()` in the same module imports the runtime, which keeps the import out of `load_ms`.
+    optional `preload()` or `preload(**arguments)` in the same module imports the runtime, which keeps the import out of
+    `load_ms`.
     """
 
     label: str

@@ -7,12 +7,14 @@
     end of input                                            the process ends
 
 The opener, called as `function(threads=..., **arguments)`, returns a callable of no arguments that runs one inference
-at batch 1. If its module has a function `preload()`, that imports the runtime before the clock starts. An error ends
-the process with a traceback on stderr. This module imports nothing heavy: the memory that it reports is the runtime's.
+at batch 1. If its module has a function `preload`, that imports the runtime before the clock starts; it is called with
+the opener's arguments if it has parameters, else with none. An error ends the process with a traceback on stderr. This
+module imports nothing heavy: the memory that it reports is the runtime's.
 """
 
 import gc
 import importlib
+import inspect
 import json
 import os
 import re
@@ -32,7 +34,7 @@ def main() -> None:
     module_name, _, name = job["opener"].partition(":")
     module = importlib.import_module(module_name)
     if hasattr(module, "preload"):
-        module.preload()
+        module.preload(**(job["arguments"] if inspect.signature(module.preload).parameters else {}))
     _answer(answers, event="ready")
     infer: Inference | None = None
     for line in sys.stdin:

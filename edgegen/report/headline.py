@@ -52,7 +52,7 @@ def _speed(report: Report) -> Figure | None:
     return Figure(
         "Time of one image",
         f"{ratio(old / new)}{TIMES} faster" if old >= new else f"{ratio(new / old)}{TIMES} slower",
-        f"{number(old)} ms → {number(new)} ms",
+        f"{number(old)} → {number(new)} ms",
         f"teacher at {plural(before.steps, 'step')} in PyTorch → {after.label} in one step; median on this CPU",
     )
 

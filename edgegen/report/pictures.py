@@ -3,7 +3,7 @@
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,9 +33,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows of equally many images, each column from the same noise; `captions` name the columns, where given."""
+    """Rows of equally many images, each column from the same noise; `captions` name the columns, where given.
+
+    `more` are the nets at the numbers of steps that they were not made for.
+    """
 
     rows: tuple[Row, ...]
+    more: tuple[Row, ...]
     captions: tuple[str, ...]
     columns: int
     pixelated: bool
@@ -52,19 +56,20 @@ def grid(report: Report, pictures: Mapping[str, NDArray[np.uint8]], captions: Se
     files = {row.file: row for row in report.artifacts}
     for key, images in pictures.items():
         _check(key, images)
-    names = sorted(pictures, key=lambda key: _rank(key, list(files)))
-    rows = []
-    for key in names:
+    rows: list[Row] = []
+    more: list[Row] = []
+    mains = _mains(pictures)
+    for key in sorted(pictures, key=lambda key: _rank(key, list(files))):
         uris = tuple(data_uri(image) for image in pictures[key])
         if key in files:
             status = files[key].parity.status
             detail = status if status == "not checked" else f"parity {status}"
             rows.append(Row(files[key].label, detail, uris, KIND[status]))
         else:
-            rows.append(_net_row(key, uris))
-    columns = max(len(row.images) for row in rows)
+            (rows if key in mains else more).append(_net_row(key, uris))
+    columns = max(len(row.images) for row in (*rows, *more))
     width = max(images.shape[2] for images in pictures.values())
-    return Grid(tuple(rows), tuple(captions)[:columns], columns, width <= SMALL)
+    return Grid(tuple(rows), tuple(more), tuple(captions)[:columns], columns, width <= SMALL)
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:
@@ -90,11 +95,20 @@ def _parts(key: str) -> tuple[str, int | None]:
     return (found[1], int(found[2])) if found else (key, None)
 
 
+def _mains(keys: Iterable[str]) -> set[str]:
+    """All keys but the nets at other steps: the teacher is shown at its most steps, its students at their fewest."""
+    by_net: dict[str, list[tuple[int, str]]] = {}
+    for key in keys:
+        net, steps = _parts(key)
+        by_net.setdefault(net if net in ORDER else key, []).append((steps or 0, key))
+    return {(max(found) if net == "teacher" else min(found))[1] for net, found in by_net.items()}
+
+
 def _rank(key: str, files: list[str]) -> tuple[int, int]:
-    """Where a row goes; many steps before few, as the teacher's best comes first."""
+    """Where a row goes."""
     net, steps = _parts(key)
     if net in ORDER:
-        return ORDER.index(net), -(steps or 0)
+        return ORDER.index(net), steps or 0
     return len(ORDER), files.index(key) if key in files else len(files)
 
 

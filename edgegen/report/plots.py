@@ -10,7 +10,7 @@ import numpy as np
 from edgegen.report.formats import nbytes, number, plural
 from edgegen.report.headline import quality_of
 from edgegen.report.schema import Report
-from edgegen.report.svg import DIM, Mark, log_scale, place_labels, svg
+from edgegen.report.svg import DIM, label_marks, log_scale, svg
 from edgegen.report.tables import NETWORKS
 
 COLOUR = {
@@ -27,7 +27,7 @@ OTHER = "#00a009"
 MARKER = {"teacher": "o", "reflowed": "s", "student": "D", "baseline": "^"}
 CURVE_POINTS = 150
 LARGEST, SMALLEST, DIAMOND = 240.0, 12.0, 34.0  # square points
-WIDE, PANEL = (4.6, 3.3), (2.5, 1.7)  # inches; the page scales them, 72 units an inch
+WIDE, PANEL = (4.4, 3.2), (2.6, 1.8)  # inches; the page scales them, 72 units an inch
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def tradeoff_plot(report: Report) -> Plot | None:
         axes.set_ylim(max(0.0, min(values) - margin), max(values) + margin)
         axes.set_xlabel("p50 of one image, ms")
         axes.set_ylabel("fd_local (lower is better)")
-        marks = [Mark(p.p50_ms, p.fd_local, p.label, math.sqrt(p.area(largest) / math.pi)) for p in found]
-        place_labels(axes, marks)
+        marks = [(p.p50_ms, p.fd_local, p.label, math.sqrt(p.area(largest) / math.pi)) for p in found]
+        label_marks(axes, marks)
 
     alt = "fd_local against latency: " + "; ".join(
         f"{point.label}: {number(point.p50_ms)} ms, fd_local {number(point.fd_local)}" for point in found

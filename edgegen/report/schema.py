@@ -1,6 +1,7 @@
 """What report.json holds: the documented schema "edgegen.report/1".
 
-`python -m edgegen.report.schema` prints its JSON Schema, which is committed beside this file as report.schema.json.
+Its JSON Schema is committed beside this file; after a change here:
+`python -c "import edgegen.report.schema as s; s.update_schema_file()"`.
 A figure that is not known is null, never 0; NaN and infinity are written as null.
 """
 
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgegen.storage import write_json
 from edgegen.types import Latency, Parity
 
 Count = Annotated[int, Field(ge=0)]
@@ -153,5 +155,5 @@ def json_schema() -> dict[str, Any]:
     return {**dialect, **Report.model_json_schema(by_alias=True, mode="serialization")}
 
 
-if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=2))
+def update_schema_file() -> None:
+    write_json(SCHEMA_FILE, json_schema())

@@ -4,10 +4,10 @@ import io
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from edgegen.extras import require
+from edgegen.report.labels import Box, Mark, place
 
 # Colours that mean nothing but their CSS variable: replaced in the finished SVG.
 VARIABLES = {
@@ -43,79 +43,34 @@ def log_scale(axes: Any, which: str, values: Any, *, pad: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A mark at (x, y) in the data's units with `radius` points, and its label."""
-
-    x: float
-    y: float
-    text: str
-    radius: float
-
-
-def place_labels(axes: Any, marks: Sequence[Mark]) -> None:
-    """Each label beside its mark: of some places, the one where it covers least; a line joins those that are far."""
-    from matplotlib.transforms import Bbox
-
-    axes.figure.draw_without_rendering()  # the layout moves the axes: not after the places are chosen
-    renderer = axes.figure.canvas.get_renderer()
+def label_marks(axes: Any, marks: Sequence[tuple[float, float, str, float]]) -> None:
+    """Writes the text of each (x, y, text, radius in points) beside its mark; a line joins those that are far."""
+    figure = axes.figure
+    figure.draw_without_rendering()  # the layout moves the axes: not after the places are chosen
+    renderer = figure.canvas.get_renderer()
+    at = axes.transData.transform([(x, y) for x, y, _, _ in marks])
+    texts = [axes.text(0, 0, text, transform=None, va="center", ha="center") for _, _, text, _ in marks]
+    sized = []
+    for text, (x, y), (_, _, _, radius) in zip(texts, at, marks, strict=True):
+        text.set_in_layout(False)
+        extent = text.get_window_extent(renderer)
+        sized.append(Mark(x, y, radius, extent.width, extent.height))
     frame = axes.get_window_extent(renderer)
-    taken = []
-    for mark, (x, y) in zip(marks, axes.transData.transform([(mark.x, mark.y) for mark in marks]), strict=True):
-        taken.append(Bbox.from_extents(x - mark.radius, y - mark.radius, x + mark.radius, y + mark.radius))
-    for mark in sorted(marks, key=lambda mark: mark.y):
-        line = {"arrowstyle": "-", "color": LINE, "linewidth": 0.8, "shrinkA": 0, "shrinkB": mark.radius}
-        label = axes.annotate(
-            mark.text, (mark.x, mark.y), (0, 0), textcoords="offset points", va="center", arrowprops=line
-        )
-        label.set_in_layout(False)
-
-        def cost(place: tuple[float, float, str], label: Any = label, radius: float = mark.radius) -> float:
-            dx, dy, _ = place
-            box = _put(label, place, radius)
-            outside = max(0.0, frame.x0 - box.x0, box.x1 - frame.x1) + max(0.0, frame.y0 - box.y0, box.y1 - frame.y1)
-            covered = sum(_overlap(box, other) for other in taken)
-            return float(covered + 50.0 * outside + 0.01 * (dx * dx + dy * dy))
-
-        best = min(PLACES, key=cost)
-        taken.append(_put(label, best, mark.radius))
-        label.arrow_patch.set_visible(math.hypot(best[0], best[1]) > FAR)
-
-
-def _put(label: Any, place: tuple[float, float, str], radius: float) -> Any:
-    """Moves the label to a place beside a mark of that radius; the box of the text alone, without its line."""
-    from matplotlib.text import Text
-
-    dx, dy, side = place
-    reach = math.hypot(dx, dy)
-    label.set(position=(dx * (1 + radius / reach), dy * (1 + radius / reach)), horizontalalignment=side)
-    label.update_positions(label.figure.canvas.get_renderer())
-    return Text.get_window_extent(label)
-
-
-AIR = 4.0  # points that labels keep between them
-FAR = 12.0  # points between mark and label from which a line joins them
-PLACES = [
-    (dx * grow, dy * grow, side)
-    for grow in (1.0, 2.5, 4.0, 6.0)
-    for dx, dy, side in (
-        (5, 0, "left"),
-        (-5, 0, "right"),
-        (4, 7, "left"),
-        (4, -7, "left"),
-        (-4, 7, "right"),
-        (-4, -7, "right"),
-        (0, 9, "center"),
-        (0, -9, "center"),
-    )
-]  # points from the edge of the mark
-
-
-def _overlap(a: Any, b: Any) -> float:
-    """Area that two boxes share, each a little larger than it is."""
-    width = min(a.x1, b.x1) - max(a.x0, b.x0) + AIR
-    height = min(a.y1, b.y1) - max(a.y0, b.y0) + AIR
-    return max(0.0, float(width)) * max(0.0, float(height))
+    places = place(sized, Box(frame.x0, frame.y0, frame.x1, frame.y1))
+    for text, mark, (box, joined) in zip(texts, sized, places, strict=True):
+        text.set_position(box.middle)
+        if joined:
+            x, y = box.nearest(mark)
+            axes.plot(
+                [mark.x, x],
+                [mark.y, y],
+                transform=None,
+                color=DIM,
+                linewidth=0.6,
+                zorder=0.5,
+                scalex=False,
+                scaley=False,
+            )
 
 
 def svg(name: str, size: tuple[float, float], draw: Callable[[Any], None]) -> str:
@@ -125,7 +80,7 @@ def svg(name: str, size: tuple[float, float], draw: Callable[[Any], None]) -> st
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "edgegen", "font.size": 9, "text.color": INK}
+    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "edgegen", "font.size": 10, "text.color": INK}
     style |= {"axes.edgecolor": LINE, "axes.labelcolor": DIM, "axes.facecolor": "none", "legend.frameon": False}
     style |= {"xtick.color": LINE, "ytick.color": LINE, "xtick.labelcolor": DIM, "ytick.labelcolor": DIM}
     style |= {"grid.color": LINE, "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.linewidth": 0.8}

@@ -111,9 +111,7 @@ def latency(report: Report) -> Table:
     columns = _columns(
         "What", "p50 ms#", "95 % interval#", "p90 ms#", "Load ms#", "First ms#", "Peak memory#", "Runs#", "Timing"
     )
-    rows = [
-        _latency_row(row.label, f"PyTorch · {plural(row.steps, 'step')}", row.latency) for row in report.torch_latency
-    ]
+    rows = [_latency_row(row.label, "", row.latency) for row in report.torch_latency]
     rows += [_latency_row(row.label, row.file, row.latency) for row in report.artifacts]
     return Table(columns, tuple(rows), LATENCY_NOTE + _busy(report.machine))
 

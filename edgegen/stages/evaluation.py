@@ -36,6 +36,7 @@ from edgegen.training.solvers import solve
 
 NETS = (("teacher", "teacher"), ("reflowed", "slim"), ("student", "distill"), ("baseline", "baseline"))
 BATCH = 512  # images sampled at once
+REFERENCE = 10_000  # most training images to compare with: precision and recall look at every pair
 SHOWN = 12  # images of each net that the report shows
 WEIGHTS = "extractor.safetensors"
 
@@ -105,7 +106,9 @@ class Judge:
         most = self.about["heldout"]
         self.n = min(recipe.evaluate.samples or most, most)
         self.seed = stage_seed(recipe.seed, "evaluate")
-        self.real = self.features(self._part("train"))
+        train = self._part("train")
+        order = torch.randperm(len(train), generator=generator(self.seed))
+        self.real = self.features(train[order[:REFERENCE]])
 
     def features(self, images: Tensor) -> NDArray[np.float64]:
         """Features (n, d) of float images (n, channels, height, width)."""

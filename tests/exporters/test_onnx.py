@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from tests.exporters.conftest import Tiny
 
 
-def lower(tiny: "Tiny", path: Path, *, batch: int | None = None) -> onnx.ModelProto:
+def lower(tiny: "Tiny", path: Path, *, batch: int | None = None) -> Path:
     program = capture(tiny.module, tiny.signature, batch=batch)
     BACKEND.lower(program, path, signature=tiny.signature, precision="fp32", metadata={"seed": "7"})
-    return onnx.load(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lowered(tiny: "Tiny", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lower(tiny, tmp_path_factory.mktemp("onnx") / "tiny.onnx")
 
 
 def test_every_cell_is_small_and_true(each_tiny: "Tiny", tmp_path: Path, traces: Callable[[bytes], list[str]]) -> None:
@@ -45,8 +50,8 @@ def test_every_cell_is_small_and_true(each_tiny: "Tiny", tmp_path: Path, traces:
     assert sizes["w8a8"] < 0.4 * sizes["fp32"]
 
 
-def test_names_axes_and_metadata(tiny: "Tiny", tmp_path: Path) -> None:
-    model = lower(tiny, tmp_path / "tiny.onnx")
+def test_names_axes_and_metadata(lowered: Path) -> None:
+    model = onnx.load(lowered)
     shapes = {
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in [*model.graph.input, *model.graph.output]
@@ -61,21 +66,17 @@ def test_names_axes_and_metadata(tiny: "Tiny", tmp_path: Path) -> None:
     assert not any(node.metadata_props for node in model.graph.node)
 
 
-def test_the_same_program_gives_the_same_bytes(tiny: "Tiny", tmp_path: Path) -> None:
-    lower(tiny, tmp_path / "a.onnx")
-    lower(tiny, tmp_path / "b.onnx")
-    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+def test_the_same_program_gives_the_same_bytes(tiny: "Tiny", lowered: Path, tmp_path: Path) -> None:
+    assert lower(tiny, tmp_path / "again.onnx").read_bytes() == lowered.read_bytes()
 
 
-def test_any_batch_and_a_static_one(tiny: "Tiny", tmp_path: Path) -> None:
-    lower(tiny, tmp_path / "any.onnx")
-    lower(tiny, tmp_path / "one.onnx", batch=1)
+def test_any_batch_and_a_static_one(tiny: "Tiny", lowered: Path, tmp_path: Path) -> None:
+    static = BACKEND.open(lower(tiny, tmp_path / "one.onnx", batch=1))
     single = {name: values[:1] for name, values in tiny.inputs.items()}
-    for name in ("any.onnx", "one.onnx"):
-        got = BACKEND.open(tmp_path / name)(single)["out_sample"]
-        np.testing.assert_allclose(got, tiny.expected[:1], atol=1e-5)
+    for session in (BACKEND.open(lowered), static):
+        np.testing.assert_allclose(session(single)["out_sample"], tiny.expected[:1], atol=1e-5)
     with pytest.raises(ExportError, match=r"onnxruntime refused sample float32\[12, 1, 8, 8\].*invalid dimensions"):
-        BACKEND.open(tmp_path / "one.onnx")(tiny.inputs)
+        static(tiny.inputs)
 
 
 def test_what_is_not_an_onnx_file_is_refused(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import scipy.linalg
 import torch
 
 from edgegen.errors import DataError
-from edgegen.metrics import frechet, kernel_distance, measure, precision_recall
 from edgegen.metrics import distances as module
+from edgegen.metrics import frechet, kernel_distance, measure, precision_recall
 
 
 @pytest.fixture
@@ -135,6 +135,14 @@ def test_precision_recall_with_points_on_edges_and_on_each_other(rng: np.random.
     same = np.ones((9, 5)) * 0.1
     assert precision_recall(same, same) == (1.0, 1.0)
     assert precision_recall(same, same + 1e-4) == (0.0, 0.0)
+
+
+def test_balls_of_radius_zero_hold_their_centre_although_products_round(rng: np.random.Generator) -> None:
+    for count in (5, 41, 301):
+        for width in (64, 65):
+            for _ in range(4):
+                points = rng.normal(size=(count, width)) * 7 + 30
+                assert precision_recall(np.repeat(points, 5, axis=0), points)[0] == 1.0
 
 
 def test_precision_recall_of_known_answers(rng: np.random.Generator) -> None:

@@ -5,12 +5,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PRELOADED = False
+preloaded: list[dict[str, object]] = []
 
 
-def preload() -> None:
-    global PRELOADED
-    PRELOADED = True
+def preload(**arguments: object) -> None:
+    preloaded.append(arguments)
 
 
 def logging(*, threads: int, file: str, label: str) -> Callable[[], None]:
@@ -25,7 +24,12 @@ def logging(*, threads: int, file: str, label: str) -> Callable[[], None]:
 
 
 def only_preloaded(*, threads: int) -> Callable[[], None]:
-    assert PRELOADED, "preload() was not called before the opener"
+    assert preloaded == [{}], "preload() was not called before the opener"
+    return lambda: time.sleep(0.001)
+
+
+def preloaded_with(*, threads: int, backend: str) -> Callable[[], None]:
+    assert [{"backend": backend}] == preloaded, "preload() did not get the opener's arguments"
     return lambda: time.sleep(0.001)
 
 

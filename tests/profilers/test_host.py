@@ -94,6 +94,11 @@ def test_a_hang_is_ended_and_the_others_go_on() -> None:
     assert latencies["good"].p50_ms is not None
 
 
+def test_preload_comes_first_and_gets_the_arguments_if_it_takes_any() -> None:
+    jobs = [GOOD, job("preloaded_with", backend="onnx"), Job("plain", "plain_opener_for_tests:waiting", {"unused": 1})]
+    assert [latency.reason for latency in measure(jobs, options=QUICK).values()] == ["", "", ""]
+
+
 def test_what_a_library_prints_does_not_reach_the_protocol() -> None:
     latency = measure([job("printing")], options=QUICK)["printing"]
     assert latency.reason == ""

@@ -12,7 +12,7 @@ from edgegen.exporters import mil_ops
 
 pytest.importorskip("coremltools")
 
-from coremltools.converters.mil import Builder as mb  # noqa: E402 - only where it is installed
+from coremltools.converters.mil import Builder as mb
 
 Array = NDArray[Any]
 

@@ -1,0 +1,39 @@
+# edgegen: `make demo` and `make test` need nothing but Python 3.11 or newer; everything goes into .venv.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test test-slow lint install install-test clean
+
+demo: install  ## images -> six phone files -> report, in minutes
+	$(BIN)/edgegen run examples/digits.toml
+
+test: install-test lint  ## lint, types, import contracts, quick tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install-test  ## the whole demo, killed and resumed; the wheel in a venv of its own; several processes
+	$(BIN)/python -m pytest -m slow
+
+lint: install-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+install: $(VENV)/installed
+install-test: $(VENV)/installed-test
+
+# torch first and alone: a CPU build already at hand is taken, and on a CUDA machine the same line gives CUDA.
+$(VENV)/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install torch==2.13.0
+	$(PIP) install --editable '.[all]'
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) install --editable '.[all,test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,140 @@
+"""Carries out a plan: stages in order, in one process or in all those of `accelerate launch`."""
+
+import importlib
+import os
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgegen.pipeline import Context, Planned, Stage, check, plan, select
+from edgegen.progress import Progress, Silent
+from edgegen.recipe import Recipe, find, read
+from edgegen.runs import Result, RunFolder
+from edgegen.storage import read_json
+
+
+def run(
+    recipe: Recipe,
+    planned: list[Planned],
+    *,
+    base: Path,
+    folder: RunFolder,
+    progress: Progress,
+    force: Collection[str] = (),
+) -> list[Result]:
+    """Runs what is to run, in order; a result that is there is used as it is. Errors leave finished stages as they are.
+
+    What an interrupted run left of a stage is taken up, unless the stage is in `force`.
+    """
+    first = int(os.environ.get("RANK", "0")) == 0
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    progress = progress if first else Silent()
+    results: dict[str, Result] = {}
+    for item in planned:
+        name = item.stage.name
+        if item.result is not None:
+            results[name] = item.result
+            progress.message(f"{name}: unchanged ({item.result.folder})")
+        else:
+            progress.message(f"{name} ...")
+            place = folder.path / name / f"{item.key}.partial"
+            if first:
+                place = folder.partial(name, item.key, fresh=name in force)
+            inputs = {need: results[need].folder for need in item.stage.needs if need in results}
+            context = Context(recipe, name, place, inputs, base, progress, results)
+            results[name] = _run_one(context, item, folder, first=first, several=several)
+            progress.message(f"{name}: done in {results[name].seconds:.1f} s ({results[name].folder})")
+        if first:
+            folder.point(results[name])
+            folder.record(recipe.name, recipe.model_dump(mode="json"), results)
+    return list(results.values())
+
+
+def _run_one(context: Context, item: Planned, folder: RunFolder, *, first: bool, several: bool) -> Result:
+    stage, began = item.stage, time.monotonic()
+    meet(several)
+    if first or stage.everywhere:
+        module, _, function = stage.run.partition(":")
+        getattr(importlib.import_module(module), function)(context)
+    meet(several)
+    seconds = time.monotonic() - began
+    result = Result(stage.name, item.key, folder.path / stage.name / item.key, seconds, reused=False)
+    if first:
+        result = folder.finish(stage.name, item.key, item.content, seconds)
+    meet(several)
+    return result
+
+
+def run_recipe(
+    name: str | Path,
+    *,
+    runs: Path = Path("runs"),
+    to: str | None = None,
+    only: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[Result]:
+    """What `edgegen run` does: reads the recipe (a file, or the name of a shipped one), runs what is not there yet.
+
+    The results, in order, lie below `runs`/<name of the recipe>. `force` runs all again, or `only` that stage.
+    """
+    ready = _Ready.of(name, runs, to=to, only=only, force=force)
+    with ready.folder.open(ready.recipe.name):
+        return run(
+            ready.recipe,
+            ready.plan(),
+            base=ready.base,
+            folder=ready.folder,
+            progress=progress or Silent(),
+            force=ready.force,
+        )
+
+
+def dry_run(
+    name: str | Path, *, runs: Path = Path("runs"), to: str | None = None, only: str | None = None, force: bool = False
+) -> tuple[Recipe, list[Planned]]:
+    """The resolved recipe, and the stages that `run_recipe` would run; writes nothing."""
+    ready = _Ready.of(name, runs, to=to, only=only, force=force)
+    ready.folder.check(ready.recipe.name)
+    return ready.recipe, ready.plan()
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A recipe that was read and checked, and its place."""
+
+    recipe: Recipe
+    base: Path
+    stages: list[Stage]
+    folder: RunFolder
+    force: Collection[str]
+
+    @staticmethod
+    def of(name: str | Path, runs: Path, *, to: str | None, only: str | None, force: bool) -> "_Ready":
+        path = find(str(name))
+        recipe = read(path)
+        stages = select(recipe, to=to, only=only)
+        check(recipe, stages)
+        forced = {only} if only else {stage.name for stage in stages}
+        return _Ready(recipe, path.parent, stages, RunFolder(runs / recipe.name), forced if force else ())
+
+    def plan(self) -> list[Planned]:
+        return plan(self.recipe, self.stages, base=self.base, folder=self.folder, force=self.force)
+
+
+def failed_parity(results: Collection[Result]) -> list[str]:
+    """The artifacts of this run that do not compute what PyTorch computes, each with its reason."""
+    for result in results:
+        if result.stage == "verify":
+            rows = read_json(result.folder / "parity.json")["artifacts"]
+            return [f"{row['file']}: {row['parity']['reason']}" for row in rows if row["parity"]["status"] == "failed"]
+    return []
+
+
+def meet(several: bool) -> None:
+    """All processes of `accelerate launch` wait here for each other."""
+    if several:
+        from edgegen.training.machine import accelerator
+
+        accelerator("no").wait_for_everyone()

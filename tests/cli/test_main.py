@@ -1,0 +1,118 @@
+"""The command line: help with an example for every command, exit codes, data on stdout and errors on stderr."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from support import TINY
+from typer.testing import CliRunner
+
+from edgegen.cli.main import app
+
+Edgegen = Callable[..., "subprocess.CompletedProcess[str]"]
+COMMANDS = sorted(command.name or "" for command in app.registered_commands)
+
+
+def test_the_commands_are_these() -> None:
+    stages = ["train", "pairs", "slim", "distill", "evaluate", "quantize", "export", "verify", "profile", "report"]
+    assert sorted(["run", "sample", "doctor", *stages]) == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: edgegen {command}" in result.output
+    assert "--json" in result.output
+
+
+def test_a_mistyped_recipe_key(edgegen: Edgegen, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text(TINY + "[distil]\nsteps = 3\n")
+    done = edgegen("run", "bad.toml")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: bad.toml: distil: no key 'distil'")
+    assert "Did you mean 'distill'?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_unknown_options_and_commands_are_usage_errors(edgegen: Edgegen) -> None:
+    assert edgegen("run", "digits", "--fast").returncode == 2
+    assert edgegen("rum", "digits").returncode == 2
+    assert edgegen("run", "digits", "--to", "slimm").returncode == 2
+
+
+def test_dry_run_prints_the_resolved_recipe_and_runs_nothing(edgegen: Edgegen, tiny: Path) -> None:
+    done = edgegen("run", tiny.name, "--dry-run", "--json", "--to", "slim")
+    plan = json.loads(done.stdout)
+    assert plan["recipe"]["distill"]["distance"] == "pseudo_huber"
+    assert [row["stage"] for row in plan["stages"]] == ["data", "teacher", "pairs", "slim"]
+    assert {row["state"] for row in plan["stages"]} == {"to run"}
+    assert not (tiny.parent / "runs").exists()
+    assert "teacher" in edgegen("run", tiny.name, "--dry-run").stdout
+
+
+def test_stages_run_once_and_an_unchanged_recipe_runs_nothing(edgegen: Edgegen, tiny: Path) -> None:
+    first = edgegen("pairs", tiny.name, "--json")
+    assert first.returncode == 0, first.stderr
+    rows = json.loads(first.stdout)["stages"]
+    assert [(row["stage"], row["reused"]) for row in rows] == [("data", False), ("teacher", False), ("pairs", False)]
+    again = edgegen("run", tiny.name, "--to", "pairs", "--json")
+    assert all(row["reused"] for row in json.loads(again.stdout)["stages"])
+    assert "nothing to do: all 3 stages are up to date" in again.stderr
+    tiny.write_text(TINY.replace("steps = 2\n", "steps = 3\n", 1))
+    third = json.loads(edgegen("pairs", tiny.name, "--json").stdout)["stages"]
+    assert [row["reused"] for row in third] == [True, True, False]
+    forced = json.loads(edgegen("pairs", tiny.name, "--json", "--force").stdout)["stages"]
+    assert [row["reused"] for row in forced] == [True, True, False]
+    board = list((tiny.parent / "runs" / "tiny" / "teacher" / "latest" / "tensorboard").glob("events.*"))
+    assert board, "training writes TensorBoard files"
+
+
+def test_a_run_folder_of_another_recipe_is_refused(edgegen: Edgegen, tiny: Path) -> None:
+    assert edgegen("run", tiny.name, "--to", "data").returncode == 0
+    run = tiny.parent / "runs" / "tiny" / "run.json"
+    run.write_text(run.read_text().replace('"name": "tiny"', '"name": "other"', 1))
+    done = edgegen("run", tiny.name, "--to", "data")
+    assert done.returncode == 2
+    assert "was made by the recipe 'other'" in done.stderr
+
+
+def test_data_that_cannot_be_used_leave_nothing_half_done(edgegen: Edgegen, tiny: Path) -> None:
+    (tiny.parent / "cut.npz").write_bytes(b"PK\x03\x04 cut short")
+    tiny.write_text(TINY + '[data]\nsource = "cut.npz"\n')
+    done = edgegen("run", tiny.name)
+    assert done.returncode == 2
+    assert "cut.npz" in done.stderr
+    assert "Traceback" not in done.stderr
+    tiny.write_text(TINY + '[data]\nsource = "cat.npz"\n')
+    done = edgegen("run", tiny.name)
+    assert done.returncode == 2
+    assert "Did you mean 'cut.npz'" in done.stderr
+
+
+def test_resolutions_that_do_not_halve(edgegen: Edgegen, tiny: Path) -> None:
+    tiny.write_text(TINY.replace("channels = [8, 16]", "channels = [8, 8, 8, 8, 8]"))
+    done = edgegen("run", tiny.name)
+    assert done.returncode == 2
+    assert "halve the image 4 times, but 8 pixels cannot" in done.stderr
+
+
+def test_a_loss_that_is_not_finite(edgegen: Edgegen, tiny: Path) -> None:
+    tiny.write_text(
+        TINY.replace("batch = 16\ncheckpoint_every = 10", "batch = 16\nlearning_rate = 1e38\ndecay = 'none'")
+    )
+    done = edgegen("train", tiny.name)
+    assert done.returncode == 1
+    assert "teacher: the loss is not finite at step" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_command_shows_help() -> None:
+    result = CliRunner().invoke(app, [])
+    assert "edgegen run digits" in result.output
+    assert isinstance(app, typer.Typer)

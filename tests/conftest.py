@@ -1,0 +1,32 @@
+"""Fixtures of many tests."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import TINY, command, environment
+
+torch.set_num_threads(1)  # tiny nets: more threads only wait for each other
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A recipe file whose whole run takes seconds."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def edgegen(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line in `tmp_path`: edgegen("run", "x.toml")."""
+
+    def call(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments), cwd=tmp_path, capture_output=True, text=True, env=environment(), check=False, **options
+        )
+
+    return call

@@ -1,0 +1,94 @@
+"""The schema "edgegen.report/1": current on disk, kept by what is written, strict about what it is given."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from pydantic import ValidationError
+
+from edgegen.report import Report
+from edgegen.report.schema import SCHEMA_FILE, ArtifactRow, QualityFigure, json_schema
+from edgegen.types import Latency, Parity
+
+
+def test_the_committed_schema_is_current() -> None:
+    how = 'run: python -c "import edgegen.report.schema as s; s.update_schema_file()"'
+    assert json.loads(SCHEMA_FILE.read_text()) == json_schema(), how
+
+
+def test_the_written_report_keeps_the_schema(written: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is in the extra 'test'")
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    jsonschema.validate(json.loads((written / "report.json").read_text()), json_schema())
+
+
+def test_reading_it_back_gives_the_same(written: Path, made_up: ModuleType) -> None:
+    content = json.loads((written / "report.json").read_text())
+    assert content["schema"] == "edgegen.report/1"
+    assert Report.model_validate(content) == made_up.report()
+
+
+def test_the_documented_keys(written: Path) -> None:
+    content = json.loads((written / "report.json").read_text())
+    assert set(content["artifacts"][0]) == {
+        *("file", "backend", "scheme", "nbytes", "sha256", "engine", "fd_local", "parity", "latency")
+    }
+    parity, latency = content["artifacts"][-1]["parity"], content["artifacts"][-1]["latency"]
+    assert set(parity) == {*("status", "method", "psnr_db", "floor_db", "max_abs_error", "samples", "reason")}
+    assert set(latency) == {
+        *("p50_ms", "p50_ci95_ms", "p90_ms", "load_ms", "first_ms", "runs", "peak_rss_bytes", "converged", "reason")
+    }
+    assert (parity["status"], parity["psnr_db"], latency["p50_ms"]) == ("not checked", None, None)
+    assert set(content["quality"]) == {"teacher", "reflowed", "student", "baseline", "floor"}
+    assert content["quality"]["floor"]["0"]["sd"] is None
+
+
+def test_what_is_not_a_number_becomes_null(made_up: ModuleType) -> None:
+    row = made_up.artifacts()[0]
+    parity = replace(row.parity, psnr_db=math.inf)
+    report = made_up.report(artifacts=(row.model_copy(update={"parity": parity, "fd_local": math.nan}),))
+    content = report.to_json()
+    assert content["artifacts"][0]["parity"]["psnr_db"] is None
+    assert content["artifacts"][0]["fd_local"] is None
+    json.dumps(content, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("sha256", "abc", "String should match pattern"),
+        ("file", "/home/somebody/net.onnx", "String should match pattern"),
+        ("nbytes", -1, "greater than or equal to 0"),
+        ("extra", 1, "Extra inputs are not permitted"),
+    ],
+)
+def test_an_artifact_refuses(key: str, value: object, message: str) -> None:
+    good = {
+        "file": "net.onnx",
+        "backend": "onnx",
+        "scheme": "fp32",
+        "nbytes": 1,
+        "sha256": "0" * 64,
+        "engine": "onnxruntime",
+        "fd_local": None,
+        "parity": Parity("not checked", "", 30.0),
+        "latency": Latency(None),
+    }
+    ArtifactRow(**good)
+    with pytest.raises(ValidationError, match=message):
+        ArtifactRow(**{**good, key: value})
+
+
+def test_records_are_frozen() -> None:
+    figure = QualityFigure(fd_local=1.0, sd=None, kd_local=None, precision=None, recall=None)
+    with pytest.raises(ValidationError, match="frozen"):
+        figure.fd_local = 2.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("time", ["2026-11-23", "2026-11-23T06:15:00+01:00", "now"])
+def test_the_time_is_utc(time: str, made_up: ModuleType) -> None:
+    with pytest.raises(ValidationError, match="created_utc"):
+        made_up.report(created_utc=time)

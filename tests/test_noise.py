@@ -1,0 +1,61 @@
+"""Portable noise against published vectors, a second implementation in plain integers, and statistics."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from edgegen.noise import normal, philox4x32
+
+# kat_vectors of Random123 1.14.0 (D. E. Shaw Research), philox4x32-10: counter, key, result
+KNOWN = [
+    ([0, 0, 0, 0], (0, 0), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+    ([0xFFFFFFFF] * 4, (0xFFFFFFFF,) * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+    (
+        [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+        (0xA4093822, 0x299F31D0),
+        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+    ),
+]
+
+
+@pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
+def test_philox_known_answers(counter: list[int], key: tuple[int, int], expected: list[int]) -> None:
+    assert philox4x32(np.array([counter], dtype=np.uint64), key)[0].tolist() == expected
+
+
+def slow_normal(seed: int, index: int, size: int) -> list[float]:
+    """The definition in noise.py's docstring, one value at a time in Python's integers."""
+    out: list[float] = []
+    for block in range(-(-size // 4)):
+        c, k = [block, 0, index & 0xFFFFFFFF, index >> 32], [seed & 0xFFFFFFFF, seed >> 32]
+        for _ in range(10):
+            a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+            c = [(b >> 32) ^ c[1] ^ k[0], b & 0xFFFFFFFF, (a >> 32) ^ c[3] ^ k[1], a & 0xFFFFFFFF]
+            k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
+        u = [(word + 0.5) / 2**32 for word in c]
+        for first, second in ((u[0], u[1]), (u[2], u[3])):
+            r = math.sqrt(-2 * math.log(first))
+            out += [r * math.cos(2 * math.pi * second), r * math.sin(2 * math.pi * second)]
+    return out[:size]
+
+
+@pytest.mark.parametrize(("seed", "index", "size"), [(0, 0, 4), (1, 2, 5), (2**63 - 1, 2**33 + 7, 64)])
+def test_normal_follows_its_definition(seed: int, index: int, size: int) -> None:
+    got = normal(seed, index, 1, (size,))[0]
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, slow_normal(seed, index, size), rtol=1e-6, atol=1e-7)
+
+
+def test_any_range_gives_the_same_samples() -> None:
+    whole = normal(3, 0, 10, (2, 3, 3))
+    assert np.array_equal(whole[4:7], normal(3, 4, 3, (2, 3, 3)))
+    assert not np.array_equal(whole, normal(4, 0, 10, (2, 3, 3)))
+
+
+def test_values_are_standard_normal_and_uncorrelated() -> None:
+    values = normal(7, 0, 2000, (64,)).astype(np.float64)
+    assert stats.kstest(values.ravel(), "norm").pvalue > 0.001
+    correlation = np.corrcoef(values.T) - np.eye(64)
+    assert np.abs(correlation).max() < 5 / math.sqrt(2000)

@@ -1,0 +1,87 @@
+"""Recipes: what is read, and what is refused with which words."""
+
+from pathlib import Path
+
+import pytest
+
+from edgegen.errors import RecipeError, UsageError
+from edgegen.recipe import Recipe, find, parse, read, shipped
+
+GOOD = {"name": "x", "slim": {"keep": 0.3}}
+
+
+def test_shipped_recipes_are_read_and_examples_are_the_same_files() -> None:
+    examples = Path(__file__).parents[1] / "examples"
+    assert set(shipped()) == {"digits"}
+    for name, path in shipped().items():
+        assert read(path).name == name
+        assert (examples / path.name).read_bytes() == path.read_bytes()
+
+
+def test_defaults_are_filled_in() -> None:
+    recipe = parse(GOOD, where="here")
+    assert recipe.seed == 0
+    assert recipe.evaluate.steps == (1, 2, 4, 20)
+    assert recipe.export.cells(floating=True) == [("fp32", "onnx"), ("fp32", "executorch"), ("fp16", "coreml")]
+    assert recipe.export.cells(floating=False) == [("w8a8", "onnx"), ("w8a8", "executorch"), ("w8", "coreml")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tacher": {}}, r"tacher: no key 'tacher'; there are: .* Did you mean 'teacher'\?"),
+        ({"teacher": {"model": {"chanels": [8]}}}, r"teacher.model.chanels: no key .* Did you mean 'channels'\?"),
+        ({"teacher": {"steps": "100"}}, r"teacher.steps: .*integer.*\(found '100'\)"),
+        ({"teacher": {"steps": 0}}, r"teacher.steps: .*greater than or equal to 1 \(found 0\)"),
+        ({"teacher": {"steps": 1.5}}, r"teacher.steps: .*integer.*\(found 1.5\)"),
+        ({"teacher": {"learning_rate": float("nan")}}, r"teacher.learning_rate: "),
+        ({"teacher": {"folder": "a", "steps": 3}}, "a teacher brought as a folder is not trained here: remove steps"),
+        ({"teacher": {"model": {"channels": [8, 8], "attention": [2]}}}, r"attention \[2\] names a resolution beyond"),
+        ({"slim": {}}, "say how small: either keep"),
+        ({"slim": {"keep": 0.3, "model": {}}}, "say how small: either keep"),
+        ({"slim": {"keep": 1.0}}, r"slim.keep: .*less than 1 \(found 1.0\)"),
+        ({"name": "../x"}, r"name: .*pattern.*\(found '../x'\)"),
+        ({"pairs": {"solver": "rk4"}}, r"pairs.solver: .*'euler', 'heun' or 'rk45' \(found 'rk4'\)"),
+        ({"export": {"artifacts": ["onnx"]}}, "artifact 'onnx' is not BACKEND-SCHEME"),
+        ({"export": {"artifacts": ["onnx-fp32", "onnx-fp32"]}}, "lists one twice"),
+        ({"data": []}, r"data: .*\(found \[\]\)"),
+    ],
+)
+def test_bad_values_name_the_key_what_was_found_and_what_would_do(change: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse({**GOOD, **change}, where="here")
+
+
+def test_all_faults_of_a_recipe_are_told_at_once() -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse({"name": "x", "tacher": {}, "pears": {}}, where="here")
+    assert str(caught.value).count("here: ") == 3
+    assert caught.value.exit_code == 2
+
+
+def test_a_missing_slim_table_is_explained() -> None:
+    with pytest.raises(RecipeError, match=r"slim: missing; say how small: \[slim\] keep = 0.3"):
+        parse({"name": "x"}, where="here")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("name = ")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match=r"bad.toml: not TOML: Invalid value"):
+        read(tmp_path / "bad.toml")
+    with pytest.raises(RecipeError, match=r"bytes.toml: not TOML"):
+        read(tmp_path / "bytes.toml")
+    with pytest.raises(RecipeError, match=r"no recipe file .*nothing.toml'; beside it there are: bad.toml, bytes.toml"):
+        find(str(tmp_path / "nothing.toml"))
+    with pytest.raises(RecipeError, match=r"no recipe 'digit'; there are: digits. Did you mean 'digits'\?"):
+        find("digit")
+
+
+def test_the_hash_changes_with_any_key() -> None:
+    recipe = parse(GOOD, where="here")
+    assert recipe.sha256() == Recipe.model_validate(GOOD).sha256()
+    assert recipe.sha256() != parse({**GOOD, "seed": 1}, where="here").sha256()
+
+
+def test_recipe_errors_are_usage_errors() -> None:
+    assert issubclass(RecipeError, UsageError)
