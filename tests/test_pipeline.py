@@ -96,7 +96,7 @@ def test_selecting_stages() -> None:
 
 def test_an_artifact_that_does_not_exist_is_refused_before_any_work() -> None:
     recipe = parse(changed("export.artifacts", ["onnx-w3"]), where="test")
-    with pytest.raises(UsageError, match="no quantization scheme 'w3' for backend 'onnx'; there are: .*onnx w8a8"):
+    with pytest.raises(UsageError, match=r"no quantization scheme 'w3' for backend 'onnx'; there are: .*onnx w8a8"):
         check(recipe, select(recipe))
 
 

@@ -1,4 +1,4 @@
-"""The straight path of rectified flow (arXiv:2209.03003, Eq. 1): x_t = (1 - t) x + t e, velocity e - x, t = 0 is data."""
+"""The straight path of rectified flow (arXiv:2209.03003, Eq. 1): x_t = (1 - t) x + t e, v = e - x, t = 0 is data."""
 
 from collections.abc import Callable
 

@@ -106,5 +106,5 @@ def test_what_does_not_fit_is_named(pipeline_folder: Path) -> None:
     with pytest.raises(DataError, match="prediction_type 'score'; there are: epsilon"):
         load(pipeline_folder)
     schedule.unlink()
-    with pytest.raises(DataError, match="no scheduler_config.json; it says how"):
+    with pytest.raises(DataError, match=r"no scheduler_config\.json; it says how"):
         load(pipeline_folder)
