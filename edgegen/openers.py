@@ -3,13 +3,19 @@
 The runtimes use their own default number of threads; `threads` is part of the worker's call and is not used yet.
 """
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 
-def preload() -> None:
-    """torch and numpy: imported before the clock starts."""
-    import torch  # noqa: F401
+RUNTIMES = {"onnx": "onnxruntime", "executorch": "executorch.runtime", "coreml": "coremltools"}
+
+
+def preload(*, backend: str | None = None, **_: object) -> None:
+    """torch, and the runtime of a file: imported before the clock starts."""
+    importlib.import_module("torch")
+    if backend is not None:
+        importlib.import_module(RUNTIMES[backend])
 
 
 def artifact(*, threads: int, backend: str, path: str, manifest: str) -> Callable[[], object]:

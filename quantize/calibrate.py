@@ -1,4 +1,8 @@
-"""Calibration inputs: a generator eats noise, so its calibration set is made from a seed and needs no images."""
+"""Calibration inputs: a generator eats noise, so its calibration set is made from a seed and needs no images.
+
+The ranges must hold the tails of the noise, or rare pixels come out wrong: on 8x8 images 128 samples (8 k values, up
+to 4.0 sigma) left errors of half the image's range, 1024 samples (65 k values, up to 4.5 sigma) none over a tenth.
+"""
 
 from typing import Any
 
@@ -21,7 +25,9 @@ def calibration_batches(signature: Signature, *, samples: int, seed: int, batch:
     int64. Raises UsageError when `samples` is not positive.
     """
     if samples < 1:
-        raise UsageError(f"calibration needs at least 1 sample, found {samples}; 64 or more give stable ranges")
+        raise UsageError(
+            f"calibration needs at least 1 sample, found {samples}; the ranges settle at some 65 000 noise values"
+        )
     return [_batch(signature, start, min(batch, samples - start), seed) for start in range(0, samples, batch)]
 
 

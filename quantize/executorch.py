@@ -1,6 +1,7 @@
 """ExecuTorch w8a8: torchao's PT2E with XNNPACK's quantizer, calibrated on noise."""
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from edgegen.errors import ExportError
 from edgegen.extras import require
@@ -10,11 +11,15 @@ from edgegen.quiet import EXECUTORCH, quiet
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+SMALLEST_SCALE = 2**-12  # what XNNPACK's quantizer sets for its observers
+
 
 def quantize_w8a8(program: "ExportedProgram", calibration: Batches) -> "ExportedProgram":
     """A new program with int8 weights per channel (symmetric) and int8 activations per tensor, static ranges.
 
-    `calibration` batches have the program's static batch. Raises ExportError where PT2E cannot quantize it.
+    Only convolutions and linear layers are quantized: with additions and products as well, as the quantizer does when
+    asked for everything, the file is no smaller, no faster and 1 to 2 dB worse. `calibration` batches have the
+    program's static batch. Raises ExportError where PT2E cannot quantize it.
     """
     import torch
 
@@ -22,15 +27,28 @@ def quantize_w8a8(program: "ExportedProgram", calibration: Batches) -> "Exported
     batches = [tuple(torch.from_numpy(values) for values in batch.values()) for batch in calibration]
     with quiet(EXECUTORCH):
         try:
-            from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
             from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-            quantizer = xnnpack.XNNPACKQuantizer()
-            quantizer.set_global(xnnpack.get_symmetric_quantization_config(is_per_channel=True))
-            observed = prepare_pt2e(program.module(), quantizer)
+            observed = prepare_pt2e(program.module(), _quantizer())
             with torch.no_grad():
                 for batch in batches:
                     observed(*batch)
             return torch.export.export(convert_pt2e(observed), batches[0])
         except Exception as e:
             raise ExportError(f"torchao PT2E could not quantize the program: {e}") from e
+
+
+def _quantizer() -> Any:
+    import torch
+    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
+    from torchao.quantization.pt2e import MinMaxObserver
+
+    config = xnnpack.get_symmetric_quantization_config(is_per_channel=True)
+    # XNNPACK's own choice, a histogram, cuts the tails of the noise: pixels over 4 sigma were wrong by half the range.
+    observer = MinMaxObserver.with_args(eps=SMALLEST_SCALE)
+    activations = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
+    config = replace(config, input_activation=activations, output_activation=activations)
+    quantizer = xnnpack.XNNPACKQuantizer()
+    for operator in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default):
+        quantizer.set_operator_type(operator, config)
+    return quantizer

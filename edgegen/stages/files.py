@@ -17,7 +17,7 @@ from edgegen.errors import ExportError
 from edgegen.models import folder as generators
 from edgegen.parity import Session, check, not_checked
 from edgegen.pipeline import Context
-from edgegen.profilers.host import Job, ProfileOptions, measure
+from edgegen.profilers.host import DEVICE, Job, ProfileOptions, measure
 from edgegen.quantize.matrix import cell
 from edgegen.runs import GENERATOR
 from edgegen.stages.evaluation import SHOWN, Judge
@@ -171,13 +171,14 @@ def profile(context: Context) -> None:
         max_seconds=recipe.profile.max_seconds,
         cold_starts=recipe.profile.cold_starts,
     )
+    machine = DEVICE.probe()
     measured = measure([*jobs, *(job for job, _, _ in torch_jobs)], options=options, progress=context.progress)
     latencies |= {job.label: measured[job.label] for job in jobs}
     rows = [
         {"label": job.label, "network": network, "steps": steps, "latency": measured[job.label].to_dict()}
         for job, network, steps in torch_jobs
     ]
-    content = {"artifacts": {file: latency.to_dict() for file, latency in latencies.items()}, "torch": rows}
+    content = {"artifacts": {file: latency.to_dict() for file, latency in latencies.items()}, "torch": rows, "machine": machine}
     write_json(context.folder / "latency.json", content)
 
 

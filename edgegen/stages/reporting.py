@@ -10,7 +10,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgegen.build import tool_versions
 from edgegen.models import folder as generators
 from edgegen.pipeline import Context
-from edgegen.profilers.host import DEVICE
 from edgegen.report import write
 from edgegen.report.schema import Report
 from edgegen.runs import GENERATOR
@@ -38,7 +37,7 @@ def report(context: Context) -> None:
         "created_utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "recipe": recipe.model_dump(mode="json"),
         "recipe_sha256": recipe.sha256(),
-        "machine": DEVICE.probe(),
+        "machine": read_json(inputs["profile"] / "latency.json")["machine"],
         "versions": tool_versions(),
         "data": {key: about[key] for key in ("source", "train", "heldout", "image_shape")}
         | {"classes": about["classes"] if about["num_classes"] else []},

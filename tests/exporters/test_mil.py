@@ -148,6 +148,52 @@ def grid(kind: str, weight: np.ndarray) -> tuple[np.ndarray, Any, int]:
     return blocks, np.abs(blocks).max(axis=1, keepdims=True) / 7, 16
 
 
+def layers() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    made = {
+        "strided": nn.Conv2d(4, 6, 3, stride=2, padding=1),
+        "depthwise": nn.Conv2d(4, 4, 3, padding="same", groups=4),
+        "transposed": nn.ConvTranspose2d(4, 6, 4, stride=2, padding=1),
+        "longer": nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2),
+        "group_norm": nn.GroupNorm(2, 4),
+        "batch_norm": nn.BatchNorm2d(4),
+        "instance_norm": nn.InstanceNorm2d(4, affine=True),
+        "layer_norm": nn.LayerNorm([4, 6, 8]),
+        "average": nn.AvgPool2d(3, 2, padding=1),
+        "average_inside": nn.AvgPool2d(3, 2, padding=1, count_include_pad=False),
+        "greatest": nn.MaxPool2d(3, 2, padding=1),
+        "nearest": nn.Upsample(scale_factor=2.0),
+        "bilinear": nn.Upsample(scale_factor=2.0, mode="bilinear"),
+        "bilinear_corners": nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=True),
+        "shuffle": nn.PixelShuffle(2),
+        "reflection": nn.ReflectionPad2d((1, 2, 2, 1)),
+        "prelu": nn.PReLU(4),
+        "softmax": nn.Softmax(dim=1),
+    }
+    return {name: layer.eval() for name, layer in made.items()}
+
+
+def test_layers_as_coremltools_converts_them(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((1, 4, 6, 8)).astype(np.float32)
+    made = layers()
+    path = convert(lambda x: tuple(layer(x) for layer in made.values()), x, tmp_path / "net.mlpackage")
+    with torch.no_grad():
+        for (name, layer), got in zip(made.items(), MilEvaluator(path, rounded=False)({"x": x}).values(), strict=True):
+            expected = layer(torch.from_numpy(x)).numpy()
+            # Half of fp16's last place: the inputs and the weights are stored so.
+            np.testing.assert_allclose(got, expected, atol=4e-3, err_msg=name)
+
+
+def test_a_wrong_conversion_is_seen(tmp_path: Path) -> None:
+    """coremltools 9.0 drops approximate="tanh" of a GELU from torch.export: the package computes the exact GELU."""
+    x = np.linspace(-3, 3, 64, dtype=np.float32)[None]
+    path = convert(lambda x: nn.functional.gelu(x, approximate="tanh"), x, tmp_path / "net.mlpackage")
+    (got,) = MilEvaluator(path, rounded=False)({"x": x}).values()
+    exact, approximate = (nn.functional.gelu(torch.from_numpy(x), approximate=a).numpy() for a in ("none", "tanh"))
+    np.testing.assert_allclose(got, exact, atol=1e-6)
+    assert np.abs(got - approximate).max() > 3e-4
+
+
 def test_unknown_ops_are_named(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32)
     path = convert(lambda x: (x.argsort(1) * 2, x.topk(3).values * 2), x, tmp_path / "odd.mlpackage")

@@ -1,0 +1,114 @@
+"""What is installed: one package, all of its folders, and the recipes; alone in a venv it runs."""
+
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from support import TINY, environment
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_list_of_packages_is_the_folders_that_are_packages() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    places = {
+        "edgegen": ROOT / "edgegen",
+        "edgegen.exporters": ROOT / "exporters",
+        "edgegen.quantize": ROOT / "quantize",
+    }
+    found = set()
+    for name, place in places.items():
+        for init in place.rglob("__init__.py"):
+            below = init.parent.relative_to(place).parts
+            found.add(".".join((name, *below)))
+    assert sorted(listed) == sorted(found)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    arguments = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_one_package_with_its_data(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"edgegen"}
+    wanted = ["recipes/digits.toml", "exporters/onnx.py", "quantize/matrix.py", "report/report.html.jinja", "py.typed"]
+    assert {f"edgegen/{name}" for name in wanted} <= set(names)
+    sources = {
+        str(Path(package, path.relative_to(ROOT / folder)))
+        for folder, package in (
+            ("edgegen", "edgegen"),
+            ("exporters", "edgegen/exporters"),
+            ("quantize", "edgegen/quantize"),
+        )
+        for path in (ROOT / folder).rglob("*.py")
+        if "__pycache__" not in path.parts
+    }
+    assert {name for name in names if name.endswith(".py")} == sources
+
+
+def test_installed_alone_in_another_venv_and_folder_it_runs(wheel: Path, tmp_path: Path) -> None:
+    """The wheel is installed there; what it depends on is borrowed from this venv to spare a gigabyte of downloads."""
+    venv, work = tmp_path / "venv", tmp_path / "work"
+    work.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    (site,) = (venv / "lib").glob("python*/site-packages")
+    # Lines of a .pth file add folders; .pth files within those are not read, so this venv's editable edgegen stays out.
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(venv),
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, capture_output=True)
+    (work / "tiny.toml").write_text(TINY)
+
+    def edgegen(*arguments: str) -> str:
+        command = [str(venv / "bin" / "edgegen"), *arguments]
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True, env=environment(), check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = subprocess.run(
+        [str(venv / "bin" / "python"), "-c", "import edgegen.quantize; print(edgegen.quantize.__file__)"],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert str(site) in where.stdout
+    assert "distill" in edgegen("run", "digits", "--dry-run")
+    edgegen("run", "tiny.toml", "--to", "distill")
+    assert (work / "runs" / "tiny" / "distill" / "latest" / "generator" / "config.json").exists()
+
+
+def test_a_planted_import_breaks_the_contracts(tmp_path: Path) -> None:
+    """quantize must not know exporters: with such an import, lint-imports fails and names it."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for folder in ("edgegen", "exporters", "quantize"):
+        subprocess.run(["cp", "-a", str(ROOT / folder), str(copy)], check=True)
+    (copy / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    lint = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+    clean = subprocess.run(lint, cwd=copy, capture_output=True, text=True, check=False)
+    assert clean.returncode == 0, clean.stdout
+    (copy / "quantize" / "planted.py").write_text("import edgegen.exporters.onnx\n")
+    broken = subprocess.run(lint, cwd=copy, capture_output=True, text=True, check=False)
+    assert broken.returncode == 1
+    assert "edgegen.quantize.planted -> edgegen.exporters.onnx" in broken.stdout
