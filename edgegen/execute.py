@@ -55,7 +55,10 @@ def _run_one(context: Context, item: Planned, folder: RunFolder, *, first: bool,
     stage, began = item.stage, time.monotonic()
     meet(several)
     if first or stage.everywhere:
+        from edgegen.training.machine import use_threads  # imports torch, which a plan does without
+
         module, _, function = stage.run.partition(":")
+        use_threads(context.recipe.compute.threads)
         getattr(importlib.import_module(module), function)(context)
     meet(several)
     seconds = time.monotonic() - began

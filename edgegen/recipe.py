@@ -36,6 +36,7 @@ class Compute(Table):
 
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 elsewhere")
     compile: bool = Field(False, description="torch.compile of the trained net")
+    threads: Count | None = Field(None, description="CPU threads of PyTorch; default: as many as cores")
 
 
 class Architecture(Table):

@@ -11,6 +11,12 @@ from accelerate.utils import InitProcessGroupKwargs
 PATIENCE = timedelta(hours=24)  # the other processes wait while the first one evaluates or exports
 
 
+def use_threads(threads: int | None) -> None:
+    """PyTorch's CPU threads for this process; None leaves its default. The last bits of a result depend on it."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 @functools.cache
 def accelerator(precision: Literal["no", "bf16"]) -> Accelerator:
     """The Accelerator of this process; precision "no" is float32."""

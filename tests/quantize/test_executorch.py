@@ -37,5 +37,13 @@ def test_the_quantized_program_is_true_and_holds_int8_kernels(tiny: "Tiny", capf
 def test_a_batch_that_the_program_does_not_take_is_refused() -> None:
     signature = Signature.of(channels=1, size=8, num_classes=0)
     program = capture(OneStep(torch.nn.Conv2d(1, 1, 3, padding=1)), signature, batch=1)
-    with pytest.raises(ExportError, match="torchao PT2E could not quantize the program"):
+    with pytest.raises(ExportError, match=r"shape \[\(2, 1, 8, 8\)\], the program takes \[\(1, 1, 8, 8\)\]"):
         quantize_w8a8(program, calibration_batches(signature, samples=2, seed=3, batch=2))
+
+
+def test_what_pt2e_refuses_is_an_export_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    signature = Signature.of(channels=1, size=8, num_classes=0)
+    program = capture(OneStep(torch.nn.Conv2d(1, 1, 3, padding=1)), signature, batch=1)
+    monkeypatch.setattr(program, "module", lambda: torch.nn.Identity())
+    with pytest.raises(ExportError, match="torchao PT2E could not quantize the program"):
+        quantize_w8a8(program, calibration_batches(signature, samples=1, seed=3, batch=1))

@@ -1,0 +1,80 @@
+"""Faults of the machine as a user meets them: a full disk, a place where nobody may write, two runs at once."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import TINY, command, environment
+
+Edgegen = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def on_a_small_disk(size: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """`edgegen train` with its run folder on a tmpfs of the given size, seen by that process only."""
+    place = folder / "small"
+    place.mkdir()
+    mount = f'mount -t tmpfs -o size={size} tmpfs "$1" && shift && exec "$@"'
+    trial = subprocess.run(["unshare", "-m", "sh", "-c", mount, "sh", place, "true"], capture_output=True, check=False)
+    if trial.returncode:
+        pytest.skip(f"mounting a tmpfs is not allowed here: {trial.stderr.decode().strip()}")
+    run = command("train", "tiny.toml", "--runs", place)
+    return subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, "sh", str(place), *run],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("size", ["40k", "200k", "300k"])
+def test_a_full_disk_is_told_in_plain_words(tiny: Path, size: str) -> None:
+    done = on_a_small_disk(size, tiny.parent)
+    assert done.returncode == 1
+    assert "disk full: " in done.stderr or "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs Linux's /sys, where even root may not write")
+def test_a_place_where_nobody_may_write(edgegen: Edgegen, tiny: Path) -> None:
+    done = edgegen("run", tiny.name, "--runs", "/sys/edgegen")
+    assert done.returncode == 1
+    assert "no permission to write /sys/edgegen" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_runs_of_one_recipe_at_once(tiny: Path, edgegen: Edgegen) -> None:
+    tiny.write_text(TINY.replace("steps = 40", "steps = 100000"))
+    first = subprocess.Popen(
+        command("train", tiny.name), cwd=tiny.parent, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        env=environment(),
+    )  # fmt: skip
+    try:
+        assert first.stderr is not None
+        first.stderr.readline()  # it has the folder now
+        second = edgegen("train", tiny.name)
+    finally:
+        first.kill()
+        first.communicate()
+    assert second.returncode == 1
+    assert "another edgegen is working in this run folder" in second.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_by_accelerate_launch(tiny: Path) -> None:
+    """The same recipe in two processes: every stage once, and the result of all shards and both halves of the batch."""
+    import sys
+
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "edgegen.cli.main"]
+    done = subprocess.run(
+        [*launch, "run", tiny.name, "--to", "evaluate"], cwd=tiny.parent, capture_output=True, text=True,
+        env=environment(), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = tiny.parent / "runs" / "tiny"
+    assert len(list((run / "pairs" / "latest").resolve().glob("pairs-*.safetensors"))) == 3
+    assert (run / "evaluate" / "latest" / "quality.json").exists()
+    assert not list(run.rglob("*.partial"))
