@@ -4,7 +4,7 @@ import importlib
 import os
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgegen.pipeline import Context, Planned, Stage, check, plan, select
@@ -33,15 +33,20 @@ def run(
     results: dict[str, Result] = {}
     for item in planned:
         name = item.stage.name
-        if item.result is not None:
-            results[name] = item.result
-            progress.message(f"{name}: unchanged ({item.result.folder})")
+        needed = {need: results[need] for need in item.stage.needs if need in results}
+        meet(several)  # nobody changes the folder while another process looks
+        # Looked up now and not in the plan: an input that was made again may have come out the same.
+        digests = {need: result.digest for need, result in needed.items()}
+        kept = None if name in force else folder.finished(name, item.key, digests)
+        if kept is not None:
+            results[name] = kept
+            progress.message(f"{name}: unchanged ({kept.folder})")
         else:
             progress.message(f"{name} ...")
             place = folder.path / name / f"{item.key}.partial"
             if first:
                 place = folder.partial(name, item.key, fresh=name in force)
-            inputs = {need: results[need].folder for need in item.stage.needs if need in results}
+            inputs = {need: result.folder for need, result in needed.items()}
             context = Context(recipe, name, place, inputs, base, progress, results)
             results[name] = _run_one(context, item, folder, first=first, several=several)
             progress.message(f"{name}: done in {results[name].seconds:.1f} s ({results[name].folder})")
@@ -61,12 +66,13 @@ def _run_one(context: Context, item: Planned, folder: RunFolder, *, first: bool,
         use_threads(context.recipe.compute.threads)
         getattr(importlib.import_module(module), function)(context)
     meet(several)
-    seconds = time.monotonic() - began
-    result = Result(stage.name, item.key, folder.path / stage.name / item.key, seconds, reused=False)
+    digests = {need: context.results[need].digest for need in context.inputs}
     if first:
-        result = folder.finish(stage.name, item.key, item.content, seconds)
+        folder.finish(stage.name, item.key, item.content, time.monotonic() - began, digests)
     meet(several)
-    return result
+    made = folder.finished(stage.name, item.key, digests)
+    assert made is not None, f"{stage.name} is not there after it ran"
+    return replace(made, reused=False)
 
 
 def run_recipe(

@@ -7,7 +7,6 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
-
 RUNTIMES = {"onnx": "onnxruntime", "executorch": "executorch.runtime", "coreml": "coremltools"}
 
 

@@ -222,13 +222,19 @@ def plan(
 ) -> list[Planned]:
     """Each stage with its key, and its result if it is there and not in `force`; `base` is the recipe's folder."""
     keys: dict[str, str] = {}
+    digests: dict[str, str | None] = {}
     planned: list[Planned] = []
     for stage in stages:
         settings = dict(stage.settings(recipe))
         content = {"stage": stage.name, "version": stage.version, "settings": settings, **_outside(stage, recipe, base)}
-        content["inputs"] = {need: keys[need] for need in stage.needs if need in keys}
+        inputs = {need: keys[need] for need in stage.needs if need in keys}
+        content["inputs"] = inputs
         keys[stage.name] = key_of(content)
-        done = None if stage.name in force else folder.finished(stage.name, keys[stage.name])
+        made_from = {need: digests[need] for need in inputs}
+        known = {need: digest for need, digest in made_from.items() if digest is not None}
+        whole = len(known) == len(made_from) and stage.name not in force
+        done = folder.finished(stage.name, keys[stage.name], known) if whole else None
+        digests[stage.name] = done.digest if done else None
         planned.append(Planned(stage, keys[stage.name], content, done))
     return planned
 

@@ -140,7 +140,7 @@ class Export(Table):
         "coreml-fp16",
         "coreml-w8",
     )
-    calibration: Count = Field(128, description="noise inputs that calibrate the activation ranges")
+    calibration: Count = Field(1024, description="noise inputs that calibrate the activation ranges")
 
     @model_validator(mode="after")
     def backend_and_scheme(self) -> "Export":

@@ -20,6 +20,7 @@ from edgegen.errors import DataError, StorageError, UsageError
 from edgegen.storage import read_json, sha256_of, storage_errors, write_json
 
 MANIFEST, RUN, LOCK = "stage.json", "run.json", ".lock"
+TIMED = "tensorboard/"  # files that hold the time of day: no part of what a result is
 GENERATOR = "generator"  # the sub-folder of a stage that is a generator folder
 
 
@@ -39,13 +40,14 @@ def fingerprint(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Result:
-    """The finished result of a stage."""
+    """The finished result of a stage; `digest` is of what its files hold."""
 
     stage: str
     key: str
     folder: Path
     seconds: float
     reused: bool
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -95,18 +97,24 @@ class RunFolder:
         stages = {stage: str(result.folder.relative_to(self.path)) for stage, result in results.items()}
         write_json(self.path / RUN, {"schema": "edgegen.run/1", "name": name, "recipe": dict(recipe), "stages": stages})
 
-    def finished(self, stage: str, key: str) -> Result | None:
-        """The result if it is there and whole; a damaged one counts as absent."""
+    def finished(self, stage: str, key: str, inputs: Mapping[str, str]) -> Result | None:
+        """The result if it is there, whole and made from these inputs (stage: digest); a damaged one counts as absent.
+
+        The key says what a result should hold; the digests catch inputs that were made again with another outcome, as
+        latencies are.
+        """
         folder = self.path / stage / key
         try:
             manifest = read_json(folder / MANIFEST)
         except DataError:
             return None
+        if manifest.get("made_from") != dict(inputs):
+            return None
         for file, nbytes in manifest["files"].items():
             path = folder / file
             if not path.is_file() or path.stat().st_size != nbytes:
                 return None
-        return Result(stage, key, folder, float(manifest["seconds"]), reused=True)
+        return Result(stage, key, folder, float(manifest["seconds"]), reused=True, digest=manifest["digest"])
 
     def partial(self, stage: str, key: str, *, fresh: bool) -> Path:
         """The folder that a stage works in; `fresh` drops what an earlier, interrupted try left there."""
@@ -117,7 +125,9 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def finish(self, stage: str, key: str, content: Mapping[str, Any], seconds: float) -> Result:
+    def finish(
+        self, stage: str, key: str, content: Mapping[str, Any], seconds: float, inputs: Mapping[str, str]
+    ) -> Result:
         """Seals the partial folder and gives it its final name; an older result of this key is replaced."""
         partial, folder = self.path / stage / f"{key}.partial", self.path / stage / key
         files = {
@@ -125,7 +135,9 @@ class RunFolder:
             for p in sorted(partial.rglob("*"))
             if p.is_file() and p.name != MANIFEST
         }
-        write_json(partial / MANIFEST, {**content, "key": key, "seconds": round(seconds, 3), "files": files})
+        digest = key_of({file: sha256_of(partial / file) for file in files if not file.startswith(TIMED)})
+        facts = {"key": key, "digest": digest, "made_from": dict(inputs), "seconds": round(seconds, 3), "files": files}
+        write_json(partial / MANIFEST, {**content, **facts})
         with storage_errors(folder):
             if folder.exists():
                 retired = folder.with_name(f"{key}.old-{time.time_ns()}")
@@ -134,7 +146,7 @@ class RunFolder:
                 shutil.rmtree(retired)
             else:
                 partial.rename(folder)
-        return Result(stage, key, folder, seconds, reused=False)
+        return Result(stage, key, folder, seconds, reused=False, digest=digest)
 
     def point(self, result: Result) -> None:
         """Lets `<stage>/latest` name the result."""

@@ -12,15 +12,15 @@ from edgegen.runs import RunFolder, fingerprint, key_of
 def make(folder: RunFolder, key: str, text: str) -> None:
     place = folder.partial("stage", key, fresh=True)
     (place / "file").write_text(text)
-    folder.finish("stage", key, {"stage": "stage"}, 1.5)
+    folder.finish("stage", key, {"stage": "stage"}, 1.5, {})
 
 
 def test_a_result_is_there_only_when_it_is_finished(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     (folder.partial("stage", "k", fresh=False) / "file").write_text("half")
-    assert folder.finished("stage", "k") is None
-    result = folder.finish("stage", "k", {"stage": "stage"}, 1.5)
-    assert folder.finished("stage", "k") is not None
+    assert folder.finished("stage", "k", {}) is None
+    result = folder.finish("stage", "k", {"stage": "stage"}, 1.5, {})
+    assert folder.finished("stage", "k", {}) is not None
     assert (result.folder / "file").read_text() == "half"
     assert not (tmp_path / "stage" / "k.partial").exists()
 
@@ -29,13 +29,13 @@ def test_a_damaged_result_counts_as_absent(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     make(folder, "k", "whole")
     (tmp_path / "stage" / "k" / "file").write_text("who")
-    assert folder.finished("stage", "k") is None
+    assert folder.finished("stage", "k", {}) is None
     make(folder, "k", "whole")
     (tmp_path / "stage" / "k" / "file").unlink()
-    assert folder.finished("stage", "k") is None
+    assert folder.finished("stage", "k", {}) is None
     make(folder, "k", "whole")
     (tmp_path / "stage" / "k" / "stage.json").write_text('{"seconds": 1')
-    assert folder.finished("stage", "k") is None
+    assert folder.finished("stage", "k", {}) is None
 
 
 def test_a_new_result_replaces_the_old_one_of_its_key(tmp_path: Path) -> None:
@@ -46,11 +46,24 @@ def test_a_new_result_replaces_the_old_one_of_its_key(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "stage").iterdir()) == ["k"]
 
 
+def test_a_result_made_from_another_input_counts_as_absent(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (folder.partial("stage", "k", fresh=True) / "file").write_text("x")
+    made = folder.finish("stage", "k", {}, 1.0, {"before": "digest"})
+    assert folder.finished("stage", "k", {"before": "digest"}) is not None
+    assert folder.finished("stage", "k", {"before": "another"}) is None
+    assert folder.finished("stage", "k", {}) is None
+    (folder.partial("stage", "k", fresh=True) / "file").write_text("x")
+    assert folder.finish("stage", "k", {}, 2.0, {}).digest == made.digest
+    (folder.partial("stage", "k", fresh=True) / "file").write_text("y")
+    assert folder.finish("stage", "k", {}, 2.0, {}).digest != made.digest
+
+
 def test_latest_follows_the_last_result(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for key in ("a", "b"):
         make(folder, key, key)
-        result = folder.finished("stage", key)
+        result = folder.finished("stage", key, {})
         assert result is not None
         folder.point(result)
         folder.point(result)

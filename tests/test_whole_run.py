@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -153,16 +154,13 @@ def test_a_file_that_is_wrong_fails_the_run_with_its_own_exit_code(place: Path) 
         "sys.argv = ['edgegen', 'verify', 'tiny.toml', '--force'];"
         "from edgegen.cli.main import main; main()"
     )
-    import sys
-
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=copy, capture_output=True, text=True, env=environment(), check=False
     )
     assert done.returncode == 4, done.stderr
     assert "tiny_onnx_fp32.onnx" in done.stderr
     assert "is below the floor of 500.0 dB" in done.stderr
-    profile = edgegen(copy, "report", "tiny.toml")
-    assert profile.returncode == 4
+    assert edgegen(copy, "report", "tiny.toml").returncode == 4
     rows = json.loads((copy / "runs/tiny/report/latest/report.json").read_text())["artifacts"]
     wrong = next(row for row in rows if row["file"] == "tiny_onnx_fp32.onnx")
     assert wrong["parity"]["status"] == "failed"

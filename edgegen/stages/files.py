@@ -178,7 +178,11 @@ def profile(context: Context) -> None:
         {"label": job.label, "network": network, "steps": steps, "latency": measured[job.label].to_dict()}
         for job, network, steps in torch_jobs
     ]
-    content = {"artifacts": {file: latency.to_dict() for file, latency in latencies.items()}, "torch": rows, "machine": machine}
+    content = {
+        "artifacts": {file: latency.to_dict() for file, latency in latencies.items()},
+        "torch": rows,
+        "machine": machine,
+    }
     write_json(context.folder / "latency.json", content)
 
 

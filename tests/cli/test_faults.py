@@ -67,7 +67,16 @@ def test_two_processes_by_accelerate_launch(tiny: Path) -> None:
     """The same recipe in two processes: every stage once, and the result of all shards and both halves of the batch."""
     import sys
 
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "edgegen.cli.main"]
     done = subprocess.run(
         [*launch, "run", tiny.name, "--to", "evaluate"], cwd=tiny.parent, capture_output=True, text=True,
