@@ -32,6 +32,9 @@ EXECUTORCH = Chatter(
     ),
 )
 
+# diffusers imports torchao, which reports as above, and says that it found less of it than it knows.
+DIFFUSERS = Chatter(("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer"))
+
 
 @contextmanager
 def quiet(chatter: Chatter) -> Iterator[None]:

@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import TINY, command, environment
+from typer.testing import CliRunner
+
+from edgegen.cli.main import app
+from edgegen.errors import EdgegenError
 
 ARTIFACTS = {
     "tiny_onnx_fp32.onnx": "onnxruntime",
@@ -112,36 +116,47 @@ def test_a_damaged_result_is_made_again(place: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["student", *ARTIFACTS])
-def test_samples_are_the_same_picture_everywhere(place: Path, file: str) -> None:
+def test_samples_are_the_same_picture_everywhere(place: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
     source = "tiny.toml" if file == "student" else f"runs/tiny/verify/latest/artifacts/{file}"
-    name = f"{file}.png"
-    done = edgegen(place, "sample", source, "--count", 4, "--class", 3, "--seed", 5, "-o", name, "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["count"] == 4
-    picture = np.asarray(Image.open(place / name), dtype=np.float64)
+    made = sample(source, "--output", f"{file}.png")
+    assert made["count"] == 4
+    picture = np.asarray(Image.open(place / f"{file}.png"), dtype=np.float64)
     assert picture.shape == (17, 17)
-    reference = edgegen(
-        place, "sample", "runs/tiny/distill/latest/generator", "--count", 4, "--class", 3, "--seed", 5, "-o", "r.png"
-    )
-    assert reference.returncode == 0, reference.stderr
-    difference = np.abs(picture - np.asarray(Image.open(place / "r.png"), dtype=np.float64))
+    sample("runs/tiny/distill/latest/generator", "--output", "reference.png")
+    difference = np.abs(picture - np.asarray(Image.open(place / "reference.png"), dtype=np.float64))
     assert difference.max() <= (24 if "w8" in file else 1)
+
+
+def sample(source: str, *arguments: str) -> dict[str, Any]:
+    """`edgegen sample` in this process: four pictures of class 3."""
+    common = ["--count", "4", "--class", "3", "--seed", "5", "--json"]
+    result = CliRunner().invoke(app, ["sample", source, *common, *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    made: dict[str, Any] = json.loads(result.stdout)
+    return made
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("tiny.toml", "--class", 10), "--class 10: there are 0 to 9"),
-        (("tiny.toml", "-o", "x.jpg"), "give a name that ends in .png"),
-        (("nothing.onnx",), "no file nothing.onnx"),
-        (("runs/tiny/export/latest/tiny_onnx_fp32.onnx", "--steps", 3), "an exported file makes its image in one step"),
+        (("tiny.toml", "--class", "10"), "--class 10: there are 0 to 9"),
+        (("tiny.toml", "-o", "x.jpg"), r"give a name that ends in \.png"),
+        (("nothing.onnx",), r"no file nothing\.onnx"),
+        (
+            ("runs/tiny/export/latest/tiny_onnx_fp32.onnx", "--steps", "3"),
+            "an exported file makes its image in one step",
+        ),
         (("nothing",), "no recipe 'nothing'"),
     ],
 )
-def test_samples_that_cannot_be_made(place: Path, arguments: tuple[object, ...], message: str) -> None:
-    done = edgegen(place, "sample", *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
+def test_samples_that_cannot_be_made(
+    place: Path, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    with pytest.raises(EdgegenError, match=message) as caught:
+        CliRunner().invoke(app, ["sample", *arguments], catch_exceptions=False)
+    assert caught.value.exit_code == 2
 
 
 def test_a_file_that_is_wrong_fails_the_run_with_its_own_exit_code(place: Path) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgegen.errors import DataError, MissingExtraError
+from edgegen.errors import DataError
+from edgegen.extras import require
 from edgegen.models.folder import Loaded
+from edgegen.quiet import DIFFUSERS, quiet
 from edgegen.storage import read_json
 from edgegen.training.paths import per_sample
 from edgegen.types import Signature
@@ -71,17 +73,16 @@ class FlowVelocity(nn.Module):
 
 def load_unet2d(folder: Path) -> Loaded:
     """A folder with a UNet2DModel and `scheduler_config.json`, or a pipeline folder with both. Raises DataError."""
-    try:
-        import diffusers
-    except ImportError as e:
-        raise MissingExtraError("diffusers", extra="diffusers", purpose=f"reading the UNet2DModel in {folder}") from e
+    require("diffusers", purpose=f"reading the UNet2DModel in {folder}")
+    with quiet(DIFFUSERS):
+        from diffusers import UNet2DModel  # imported on access: now, while it is quiet
     in_pipeline = (folder / "model_index.json").exists()
     schedule_path = folder / ("scheduler/" if in_pipeline else "") / "scheduler_config.json"
     if not schedule_path.exists():
         raise DataError(f"{folder}: no {schedule_path.name}; it says how the UNet2DModel's time and noise are meant")
     schedule = read_json(schedule_path)
     try:
-        unet = diffusers.UNet2DModel.from_pretrained(
+        unet = UNet2DModel.from_pretrained(
             str(folder / "unet" if in_pipeline else folder), use_safetensors=True, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError) as e:

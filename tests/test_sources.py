@@ -1,0 +1,86 @@
+"""Other ways in: images without labels, a teacher from diffusers; and what does not fit is refused before training."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import TINY
+
+Edgegen = Callable[..., "subprocess.CompletedProcess[str]"]
+SLIM_MODEL = "model = { channels = [8, 8], blocks = 1, embedding = 16 }"
+ONLY_ONNX = '[export]\nartifacts = ["onnx-fp32"]\n'
+
+
+def without(table: str, text: str) -> str:
+    """The recipe without one of its tables."""
+    head, _, rest = text.partition(f"[{table}]\n")
+    _, bracket, later = rest.partition("\n[")
+    return head + bracket.lstrip("\n") + later
+
+
+def test_images_without_labels_make_an_unconditional_generator(edgegen: Edgegen, tiny: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tiny.parent / "photos").mkdir()
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(tiny.parent / "photos" / f"{i}.png")
+    tiny.write_text(without("export", TINY) + ONLY_ONNX + '[data]\nsource = "photos"\n')
+    done = edgegen("verify", tiny.name)
+    assert done.returncode == 0, done.stderr
+    run = tiny.parent / "runs" / "tiny"
+    manifest = json.loads((run / "verify/latest/artifacts/manifest.json").read_text())
+    assert [spec["name"] for spec in manifest["signature"]["inputs"]] == ["sample"]
+    assert json.loads((run / "extractor/latest/extractor.json").read_text())["name"].startswith("rot-v1,photos,")
+
+
+@pytest.fixture
+def diffusers_teacher(tiny: Path) -> Path:
+    diffusers = pytest.importorskip("diffusers")
+    folder = tiny.parent / "teacher"
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        num_class_embeds=10,
+        add_attention=False,
+    )
+    unet.save_pretrained(folder / "unet", safe_serialization=True)
+    diffusers.DDPMScheduler().save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # diffusers' own imports
+def test_a_diffusers_teacher_is_distilled(edgegen: Edgegen, tiny: Path, diffusers_teacher: Path) -> None:
+    text = without("teacher", TINY).replace("keep = 0.9", SLIM_MODEL) + '[teacher]\nfolder = "teacher"\n'
+    tiny.write_text(text)
+    done = edgegen("distill", tiny.name)
+    assert done.returncode == 0, done.stderr
+    run = tiny.parent / "runs" / "tiny"
+    copied = sorted(p.name for p in (run / "teacher/latest/generator/unet").iterdir())
+    assert copied == ["config.json", "diffusion_pytorch_model.safetensors"]
+    tiny.write_text(text.replace(SLIM_MODEL, "keep = 0.9"))
+    done = edgegen("distill", tiny.name)
+    assert done.returncode == 2
+    assert "for a diffusers teacher give [slim.model]" in done.stderr
+    tiny.write_text(text + "[data]\nconditional = false\n")
+    done = edgegen("distill", tiny.name)
+    assert done.returncode == 2
+    assert "knows 10 classes, the data have 0" in done.stderr
+
+
+def test_images_that_are_not_square_are_refused(edgegen: Edgegen, tiny: Path) -> None:
+    np.savez(tiny.parent / "wide.npz", images=np.zeros((30, 8, 12), np.uint8))
+    tiny.write_text(TINY + '[data]\nsource = "wide.npz"\n')
+    done = edgegen("run", tiny.name)
+    assert done.returncode == 2
+    assert "wide.npz: images of 8x12 pixels; they must be square: crop or pad them" in done.stderr
