@@ -144,6 +144,6 @@ def failed_parity(results: Collection[Result]) -> list[str]:
 def meet(several: bool) -> None:
     """All processes of `accelerate launch` wait here for each other."""
     if several:
-        from edgegen.training.machine import accelerator
+        from edgegen.training.machine import state
 
-        accelerator("no").wait_for_everyone()
+        state().wait_for_everyone()

@@ -84,3 +84,9 @@ def test_images_that_are_not_square_are_refused(edgegen: Edgegen, tiny: Path) ->
     done = edgegen("run", tiny.name)
     assert done.returncode == 2
     assert "wide.npz: images of 8x12 pixels; they must be square: crop or pad them" in done.stderr
+
+
+def test_bf16_training_runs_all_stages_in_one_process(edgegen: Edgegen, tiny: Path) -> None:
+    tiny.write_text(TINY + '[compute]\nprecision = "bf16"\nthreads = 1\n')
+    done = edgegen("run", tiny.name, "--to", "evaluate")
+    assert done.returncode == 0, done.stderr

@@ -30,7 +30,7 @@ from edgegen.runs import GENERATOR
 from edgegen.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet, generator
 from edgegen.training.loop import fit
-from edgegen.training.machine import accelerator
+from edgegen.training.machine import accelerator, state
 from edgegen.training.objectives.classification import Classification
 from edgegen.training.solvers import solve
 
@@ -51,7 +51,7 @@ def extractor(context: Context) -> None:
     net = SmallCNN(channels=train.shape[1], classes=classes)
     steps = context.recipe.evaluate.extractor_steps
     settings = Training(steps=steps, batch=128, learning_rate=2e-3, warmup=50, ema=0.9)
-    machine = accelerator("no")
+    machine = accelerator(context.recipe.compute.precision)
     fitted = fit(
         Classification(),
         TrainingSet(train, train_labels),
@@ -172,7 +172,7 @@ def evaluate(context: Context) -> None:
     noise_shown, labels_shown = shown_inputs(recipe, judge.about)
     quality: dict[str, dict[str, Any]] = {"floor": {"0": judge.floor()}}
     pictures: dict[str, Tensor] = {}
-    device = accelerator("no").device
+    device = state().device
     nets = [(role, stage) for role, stage in NETS if stage in context.inputs]
     with context.progress.task("evaluate", len(nets) * len(recipe.evaluate.steps)) as task:
         done = 0

@@ -21,7 +21,7 @@ from edgegen.slim.arithmetic import shrink
 from edgegen.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
 from edgegen.training.loop import Fitted, Objective, fit
-from edgegen.training.machine import accelerator, mixed_precision
+from edgegen.training.machine import accelerator, state
 from edgegen.training.objectives.annealing_reflow import AnnealingReflow
 from edgegen.training.objectives.flow_guided_distillation import FlowGuidedDistillation
 from edgegen.training.objectives.flow_matching import FlowMatching
@@ -68,7 +68,7 @@ def teacher(context: Context) -> None:
     """A generator folder: trained here by flow matching, or a copy of the one that the user brings."""
     about, settings = read_json(context.inputs["data"] / "data.json"), context.recipe.teacher
     if settings.folder is not None:
-        if accelerator(mixed_precision(context.recipe.compute.precision)).is_main_process:
+        if state().is_main_process:
             _bring_teacher(context, context.base / settings.folder, about)
         return
     config = architecture(settings.model, about["image_shape"], about["num_classes"])
@@ -100,8 +100,7 @@ def _bring_teacher(context: Context, source: Path, about: Mapping[str, object]) 
 
 def pairs(context: Context) -> None:
     """fp16 shards of (noise, image, label); a shard that is there is not made again, and any process can make any."""
-    settings = context.recipe.pairs
-    machine = accelerator(mixed_precision(context.recipe.compute.precision))
+    settings, machine = context.recipe.pairs, state()
     loaded = generators.load(context.inputs["teacher"] / GENERATOR)
     net = loaded.net.to(machine.device)
     shards = range(-(-settings.count // settings.shard))
@@ -258,7 +257,7 @@ def _train(
         settings=settings,
         seed=context.seed,
         folder=context.folder,
-        accelerator=accelerator(mixed_precision(compute.precision)),
+        accelerator=accelerator(compute.precision),
         progress=context.progress,
         label=context.stage,
         compile=compute.compile,
@@ -267,8 +266,7 @@ def _train(
 
 
 def _save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, str]) -> None:
-    machine = accelerator(mixed_precision(context.recipe.compute.precision))
-    if not machine.is_main_process:
+    if not state().is_main_process:
         return
     raw, ema = fitted.raw, fitted.ema
     assert isinstance(raw, EdgeUNet)

@@ -5,8 +5,7 @@ from datetime import timedelta
 from typing import Literal
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate import Accelerator, PartialState
 
 PATIENCE = timedelta(hours=24)  # the other processes wait while the first one evaluates or exports
 
@@ -18,13 +17,14 @@ def use_threads(threads: int | None) -> None:
 
 
 @functools.cache
-def accelerator(precision: Literal["no", "bf16"]) -> Accelerator:
-    """The Accelerator of this process; precision "no" is float32."""
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+def state() -> PartialState:
+    """Device and place of this process among those of `accelerate launch`; knows nothing of precision."""
+    return PartialState(timeout=PATIENCE)
 
 
-def mixed_precision(wanted: Literal["auto", "fp32", "bf16"]) -> Literal["no", "bf16"]:
-    """The recipe's word in Accelerate's: "auto" is bf16 on CUDA, float32 elsewhere."""
-    if wanted == "auto":
-        return "bf16" if torch.cuda.is_available() else "no"
-    return "bf16" if wanted == "bf16" else "no"
+@functools.cache
+def accelerator(precision: Literal["auto", "fp32", "bf16"]) -> Accelerator:
+    """The Accelerator of this process, which allows only one precision; "auto" is bf16 on CUDA, float32 elsewhere."""
+    state()
+    bf16 = precision == "bf16" or (precision == "auto" and torch.cuda.is_available())
+    return Accelerator(mixed_precision="bf16" if bf16 else "no")

@@ -45,7 +45,7 @@ def train(folder: Path, *, progress: Silent | None = None, **settings: object) -
         settings=Training(steps=45, batch=8, checkpoint_every=20, warmup=3, **settings),  # type: ignore[arg-type]
         seed=5,
         folder=folder,
-        accelerator=accelerator("no"),
+        accelerator=accelerator("fp32"),
         progress=progress or Silent(),
         label="teacher",
     )["student"]
