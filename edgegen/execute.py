@@ -47,6 +47,8 @@ def run(
             if first:
                 place = folder.partial(name, item.key, fresh=name in force)
             inputs = {need: result.folder for need, result in needed.items()}
+            for result in needed.values() if first else ():
+                folder.check_content(result)
             context = Context(recipe, name, place, inputs, base, progress, results)
             results[name] = _run_one(context, item, folder, first=first, several=several)
             progress.message(f"{name}: done in {results[name].seconds:.1f} s ({results[name].folder})")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from edgegen.data import local_path
 from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.extras import EXTRAS, require
 from edgegen.progress import Progress
@@ -80,7 +81,9 @@ def _part(table: BaseModel, *, only: set[str] | None = None) -> dict[str, Any]:
 
 def _baseline(recipe: Recipe) -> dict[str, Any]:
     steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
-    return {"slim": _part(recipe.slim), "distance": recipe.distill.distance, "steps": steps, **_compute(recipe)}
+    slim = _part(recipe.slim)
+    slim.pop("anneal_steps")  # of the reflow; the regression has no use for it
+    return {"slim": slim, "distance": recipe.distill.distance, "steps": steps, **_compute(recipe)}
 
 
 def _compute(recipe: Recipe) -> dict[str, Any]:
@@ -152,7 +155,7 @@ STAGES = (
     Stage(
         "verify",
         ("data", "extractor", "distill", "export", "quantize"),
-        lambda r: {"verify": _part(r.verify), "evaluate": _part(r.evaluate), "seed": r.seed},
+        lambda r: {"verify": _part(r.verify), "samples": r.evaluate.samples, "seed": r.seed},
         "edgegen.stages.files:verify",
     ),
     Stage(
@@ -241,12 +244,12 @@ def plan(
 
 def _outside(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
     """The fingerprint of a file or folder of the user's that a stage reads."""
-    if stage.name == "data" and recipe.data.source != "digits":
-        path = base / recipe.data.source.removeprefix("hf:")
-        return {"source": fingerprint(path)} if path.exists() else {}
+    if stage.name == "data":
+        source = local_path(recipe.data.source, base=base)
+        return {"source": fingerprint(source)} if source is not None and source.exists() else {}
     if stage.name == "teacher" and recipe.teacher.folder is not None:
-        path = base / recipe.teacher.folder
-        if not path.is_dir():
-            raise DataError(f"teacher.folder: no folder {path}")
-        return {"source": fingerprint(path)}
+        folder = base / Path(recipe.teacher.folder).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"teacher.folder: no folder {folder}")
+        return {"source": fingerprint(folder)}
     return {}

@@ -104,6 +104,8 @@ class _BarTask:
 
 def progress() -> Progress:
     """Bars on a terminal, plain lines elsewhere."""
+    if sys.stderr is None:  # closed by the caller
+        return Silent()
     return Bars() if sys.stderr.isatty() else Plain()
 
 

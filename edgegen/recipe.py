@@ -72,7 +72,9 @@ class Training(Table):
 class Teacher(Training):
     """The teacher: trained here by flow matching, or brought along as a folder (ours, or a diffusers UNet2DModel)."""
 
-    folder: str | None = Field(None, description="a generator folder to use in place of training")
+    folder: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="a generator folder to use in place of training"
+    )
     model: Architecture = Architecture(channels=(64, 128), blocks=2)
 
     @model_validator(mode="after")
@@ -127,7 +129,9 @@ class Baseline(Table):
 class Evaluate(Table):
     steps: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 20)
     seeds: Annotated[int, Field(ge=2, le=20)] = 3
-    samples: Count | None = Field(None, description="samples of each figure; default and most: the held-out images")
+    samples: Annotated[int, Field(ge=4)] | None = Field(
+        None, description="samples of each figure; default and most: the held-out images"
+    )
     extractor_steps: Count = Field(600, description="training steps of the classifier whose features are compared")
 
 
@@ -213,7 +217,7 @@ def read(path: Path) -> Recipe:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise RecipeError(f"{path}: cannot be read: {e.strerror}") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # also of TOMLDecodeError and UnicodeDecodeError
         raise RecipeError(f"{path}: not TOML: {e}") from e
     return parse(values, where=str(path))
 

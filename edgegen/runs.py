@@ -20,6 +20,7 @@ from edgegen.errors import DataError, StorageError, UsageError
 from edgegen.storage import read_json, sha256_of, storage_errors, write_json
 
 MANIFEST, RUN, LOCK = "stage.json", "run.json", ".lock"
+CHECKPOINT = "checkpoint.safetensors"  # of a training stage under way
 TIMED = "tensorboard/"  # files that hold the time of day: no part of what a result is
 GENERATOR = "generator"  # the sub-folder of a stage that is a generator folder
 
@@ -33,8 +34,8 @@ def fingerprint(path: Path) -> str:
     """What a file or folder of input holds: a file's SHA-256; a folder's names, sizes and times of change."""
     if path.is_file():
         return sha256_of(path)
-    entries = sorted(p for p in path.rglob("*") if p.is_file())
-    listing = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in entries]
+    entries = sorted(Path(place, name) for place, _, names in os.walk(path, followlinks=True) for name in names)
+    listing = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in entries if p.is_file()]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
@@ -68,7 +69,7 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as e:
                 raise StorageError(f"{self.path}: another edgegen is working in this run folder; wait for it") from e
-            if not (self.path / RUN).exists():
+            if self._owner() is None:
                 self.record(name, {}, {})
             yield
 
@@ -80,17 +81,28 @@ class RunFolder:
             raise StorageError(
                 f"{self.path}: is a file; the run folder should go there. Choose another place by --runs"
             )
-        if (self.path / RUN).exists():
-            owner = read_json(self.path / RUN).get("name")
+        owner = self._owner()
+        if owner is not None:
             if owner != name:
                 raise UsageError(
                     f"{self.path} was made by the recipe '{owner}', this one is '{name}': choose another place "
                     "by --runs, or delete the folder if nobody needs it"
                 )
-        elif any(entry.name != LOCK for entry in self.path.iterdir()):
+        elif any(entry.name not in (LOCK, RUN) for entry in self.path.iterdir()) and not self._has_results():
             raise UsageError(
                 f"{self.path} holds other files and no {RUN}: not a run folder. Choose another place by --runs"
             )
+
+    def _owner(self) -> str | None:
+        """The recipe's name in run.json; None where that is missing or damaged: it is written anew."""
+        try:
+            owner: str = read_json(self.path / RUN)["name"]
+            return owner
+        except (DataError, TypeError, KeyError):
+            return None
+
+    def _has_results(self) -> bool:
+        return any(self.path.glob(f"*/*/{MANIFEST}")) or any(self.path.glob("*/*.partial"))
 
     def record(self, name: str, recipe: Mapping[str, Any], results: Mapping[str, Result]) -> None:
         """run.json: whose folder this is, and where the results of the last run are."""
@@ -106,15 +118,27 @@ class RunFolder:
         folder = self.path / stage / key
         try:
             manifest = read_json(folder / MANIFEST)
-        except DataError:
-            return None
-        if manifest.get("made_from") != dict(inputs):
-            return None
-        for file, nbytes in manifest["files"].items():
-            path = folder / file
-            if not path.is_file() or path.stat().st_size != nbytes:
+            if manifest["made_from"] != dict(inputs):
                 return None
-        return Result(stage, key, folder, float(manifest["seconds"]), reused=True, digest=manifest["digest"])
+            for file, facts in manifest["files"].items():
+                path = folder / file
+                if not path.is_file() or path.stat().st_size != facts["nbytes"]:
+                    return None
+            return Result(stage, key, folder, float(manifest["seconds"]), reused=True, digest=manifest["digest"])
+        except (DataError, KeyError, TypeError, AttributeError, ValueError):
+            return None
+
+    def check_content(self, result: Result) -> None:
+        """Raises StorageError when a file of a finished result no longer holds what was written, at the same size.
+
+        Done for the inputs of a stage that is about to run; a plan looks at the sizes only.
+        """
+        for file, facts in read_json(result.folder / MANIFEST)["files"].items():
+            if sha256_of(result.folder / file) != facts["sha256"]:
+                raise StorageError(
+                    f"{result.folder / file} does not hold what was written there; "
+                    f"delete {result.folder} and run the same command again"
+                )
 
     def partial(self, stage: str, key: str, *, fresh: bool) -> Path:
         """The folder that a stage works in; `fresh` drops what an earlier, interrupted try left there."""
@@ -131,11 +155,11 @@ class RunFolder:
         """Seals the partial folder and gives it its final name; an older result of this key is replaced."""
         partial, folder = self.path / stage / f"{key}.partial", self.path / stage / key
         files = {
-            str(p.relative_to(partial)): p.stat().st_size
+            str(p.relative_to(partial)): {"nbytes": p.stat().st_size, "sha256": sha256_of(p)}
             for p in sorted(partial.rglob("*"))
-            if p.is_file() and p.name != MANIFEST
+            if p.is_file() and p.name not in (MANIFEST, CHECKPOINT)
         }
-        digest = key_of({file: sha256_of(partial / file) for file in files if not file.startswith(TIMED)})
+        digest = key_of({file: facts["sha256"] for file, facts in files.items() if not file.startswith(TIMED)})
         facts = {"key": key, "digest": digest, "made_from": dict(inputs), "seconds": round(seconds, 3), "files": files}
         write_json(partial / MANIFEST, {**content, **facts})
         with storage_errors(folder):
@@ -146,6 +170,7 @@ class RunFolder:
                 shutil.rmtree(retired)
             else:
                 partial.rename(folder)
+            (folder / CHECKPOINT).unlink(missing_ok=True)  # only now: a kill before this line goes on from it
         return Result(stage, key, folder, seconds, reused=False, digest=digest)
 
     def point(self, result: Result) -> None:

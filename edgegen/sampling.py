@@ -31,6 +31,8 @@ def sample_to_png(
 
     if output.suffix.lower() != ".png":
         raise UsageError(f"--output {output}: give a name that ends in .png")
+    if output.is_dir():
+        raise UsageError(f"--output {output}: is a folder; give the name of a file")
     run, signature, method = _open(source, steps, runs)
     inputs: dict[str, NDArray[Any]] = {"sample": normal(seed, 0, count, signature.image_shape)}
     classes = signature.num_classes
@@ -103,7 +105,10 @@ def _open_artifact(path: Path) -> tuple[Sampler, Signature, str]:
     if not manifest.exists():
         raise DataError(f"{path}: no manifest.json beside it, which says what goes in; `edgegen export` writes both")
     session = load("backend", SUFFIXES[path.suffix]).open(path)
-    signature = signature_from(read_json(manifest)["signature"])
+    try:
+        signature = signature_from(read_json(manifest)["signature"])
+    except (KeyError, TypeError) as e:
+        raise DataError(f"{manifest}: not a manifest of edgegen's; `edgegen export` writes one") from e
     return (lambda inputs: session(inputs)["out_sample"]), signature, session.method
 
 

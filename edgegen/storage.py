@@ -171,6 +171,8 @@ def _remove(path: Path) -> None:
 
 
 def _replace(temporary: Path, target: Path) -> None:
+    if target.is_dir() and not target.is_symlink() and not temporary.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, and a file should go there", str(target))
     if not (target.is_dir() or (temporary.is_dir() and target.exists())):
         temporary.replace(target)
         return

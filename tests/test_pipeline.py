@@ -46,7 +46,10 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("distill.learning_rate", 0.1, ALL - {"data", "extractor", "teacher", "pairs", "slim", "baseline"}),
         ("distill.distance", "l2", ALL - {"data", "extractor", "teacher", "pairs", "slim"}),
         ("evaluate.extractor_steps", 31, {"extractor", "evaluate", "verify", "profile", "report"}),
-        ("evaluate.seeds", 3, {"evaluate", "verify", "profile", "report"}),
+        ("evaluate.seeds", 3, {"evaluate", "report"}),
+        ("evaluate.steps", [1, 3], {"evaluate", "profile", "report"}),
+        ("evaluate.samples", 20, {"evaluate", "verify", "profile", "report"}),
+        ("slim.anneal_steps", 3, {"slim", "distill", "evaluate"} | FILES),
         ("export.calibration", 9, FILES - {"export"}),
         ("export.artifacts", ["onnx-fp32", "onnx-w8a8"], FILES),
         ("verify.samples", 5, {"verify", "profile", "report"}),
@@ -70,6 +73,17 @@ def test_a_changed_input_file_re_runs_everything(tmp_path: Path) -> None:
     before = keys(values, tmp_path)
     (tmp_path / "x.npz").write_bytes(b"two")
     assert set(before.values()).isdisjoint(keys(copy.deepcopy(values), tmp_path).values())
+
+
+def test_an_input_below_a_link_or_the_home_folder_is_seen_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "real").mkdir()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "class").symlink_to(tmp_path / "real")
+    for source in ("~/images", "hf:~/images:train"):
+        before = keys(changed("data.source", source), tmp_path / "elsewhere")["data"]
+        (tmp_path / "real" / f"{len(source)}.png").write_bytes(b"new")
+        assert keys(changed("data.source", source), tmp_path / "elsewhere")["data"] != before
 
 
 def test_stages_need_only_earlier_ones() -> None:

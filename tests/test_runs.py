@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgegen.errors import StorageError, UsageError
-from edgegen.runs import RunFolder, fingerprint, key_of
+from edgegen.runs import CHECKPOINT, RunFolder, fingerprint, key_of
 
 
 def make(folder: RunFolder, key: str, text: str) -> None:
@@ -57,6 +57,50 @@ def test_a_result_made_from_another_input_counts_as_absent(tmp_path: Path) -> No
     assert folder.finish("stage", "k", {}, 2.0, {}).digest == made.digest
     (folder.partial("stage", "k", fresh=True) / "file").write_text("y")
     assert folder.finish("stage", "k", {}, 2.0, {}).digest != made.digest
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "{}", '{"made_from": {}, "files": []}', "{"])
+def test_a_manifest_of_the_wrong_shape_counts_as_absent(tmp_path: Path, content: str) -> None:
+    folder = RunFolder(tmp_path)
+    make(folder, "k", "x")
+    (tmp_path / "stage" / "k" / "stage.json").write_text(content)
+    assert folder.finished("stage", "k", {}) is None
+
+
+def test_the_checkpoint_goes_only_when_the_result_has_its_name(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    place = folder.partial("stage", "k", fresh=True)
+    (place / "weights").write_text("x")
+    (place / CHECKPOINT).write_text("y")
+    folder.finish("stage", "k", {}, 1.0, {})
+    assert sorted(p.name for p in (tmp_path / "stage" / "k").iterdir()) == ["stage.json", "weights"]
+    # A kill just before the rename leaves both: the stage goes on from the checkpoint.
+    (tmp_path / "stage" / "k").rename(place)
+    (place / CHECKPOINT).write_text("y")
+    assert folder.finish("stage", "k", {}, 1.0, {}).digest == folder.finished("stage", "k", {}).digest  # type: ignore[union-attr]
+
+
+def test_damage_of_the_same_size_is_found_before_the_file_is_used(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    make(folder, "k", "whole")
+    (tmp_path / "stage" / "k" / "file").write_text("hole!")
+    result = folder.finished("stage", "k", {})
+    assert result is not None
+    with pytest.raises(StorageError, match=r"stage/k/file does not hold what was written there; delete .* and run"):
+        folder.check_content(result)
+
+
+@pytest.mark.parametrize("content", [None, "null", '{"name"'])
+def test_a_run_folder_whose_record_is_lost_is_taken_up(tmp_path: Path, content: str | None) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.open("x"):
+        make(folder, "k", "whole")
+    (tmp_path / "run" / "run.json").unlink()
+    if content is not None:
+        (tmp_path / "run" / "run.json").write_text(content)
+    with folder.open("x"):
+        assert folder.finished("stage", "k", {}) is not None
+    assert '"name": "x"' in (tmp_path / "run" / "run.json").read_text()
 
 
 def test_latest_follows_the_last_result(tmp_path: Path) -> None:

@@ -78,6 +78,51 @@ def test_a_diffusers_teacher_is_distilled(edgegen: Edgegen, tiny: Path, diffuser
     assert "knows 10 classes, the data have 0" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arrays", "recipe", "message"),
+    [
+        ({"images": np.zeros((8, 8, 8), np.uint8)}, "", "2 held out; the metrics need at least 4 of each"),
+        ({"images": np.zeros((40, 2, 2), np.uint8)}, "", "images of 2x2 pixels; 4x4 is the least"),
+        ({"images": np.zeros((40, 8, 8), np.uint8)}, "keep = 0.001", "slim.keep = 0.001: at most"),
+    ],
+)
+def test_what_cannot_end_well_is_told_before_training(
+    edgegen: Edgegen, tiny: Path, arrays: dict[str, np.ndarray], recipe: str, message: str
+) -> None:
+    np.savez(tiny.parent / "few.npz", **arrays)
+    tiny.write_text((TINY.replace("keep = 0.9", recipe) if recipe else TINY) + '[data]\nsource = "few.npz"\n')
+    done = edgegen("train", tiny.name)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not list((tiny.parent / "runs").rglob("checkpoint.safetensors"))
+
+
+def test_a_damaged_shard_of_an_interrupted_try_is_made_again(edgegen: Edgegen, tiny: Path) -> None:
+    assert edgegen("pairs", tiny.name).returncode == 0
+    folder = (tiny.parent / "runs" / "tiny" / "pairs" / "latest").resolve()
+    shard = folder / "pairs-00001.safetensors"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-9])
+    (folder / "stage.json").unlink()
+    folder.rename(folder.with_name(folder.name + ".partial"))
+    assert edgegen("pairs", tiny.name).returncode == 0
+    assert shard.read_bytes() == whole
+
+
+def test_a_class_without_held_out_images(edgegen: Edgegen, tiny: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(
+        tiny.parent / "split.npz",
+        x_train=rng.integers(0, 255, (60, 8, 8), dtype=np.uint8),
+        y_train=np.arange(60) % 3,
+        x_test=rng.integers(0, 255, (20, 8, 8), dtype=np.uint8),
+        y_test=np.arange(20) % 2,
+    )
+    tiny.write_text(TINY + '[data]\nsource = "split.npz"\n')
+    done = edgegen("evaluate", tiny.name)
+    assert done.returncode == 0, done.stderr
+
+
 def test_images_that_are_not_square_are_refused(edgegen: Edgegen, tiny: Path) -> None:
     np.savez(tiny.parent / "wide.npz", images=np.zeros((30, 8, 12), np.uint8))
     tiny.write_text(TINY + '[data]\nsource = "wide.npz"\n')

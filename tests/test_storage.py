@@ -123,8 +123,7 @@ def test_the_temporary_name_is_beside_and_keeps_the_suffix(tmp_path: Path) -> No
     assert names(tmp_path / "new") == ["net.mlpackage"]
 
 
-@pytest.mark.parametrize("old", ["folder", "file"])
-@pytest.mark.parametrize("new", ["folder", "file"])
+@pytest.mark.parametrize(("old", "new"), [("folder", "folder"), ("file", "folder"), ("file", "file")])
 def test_replaces_what_was_there(tmp_path: Path, old: str, new: str) -> None:
     target = tmp_path / "x"
     for kind, content in ((old, "1"), (new, "2")):
@@ -136,6 +135,15 @@ def test_replaces_what_was_there(tmp_path: Path, old: str, new: str) -> None:
                 temporary.write_text(content)
     assert names(tmp_path) == ["x"]
     assert (names(target) == ["2"]) if new == "folder" else (target.read_text() == "2")
+
+
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "pics.png").mkdir()
+    (tmp_path / "pics.png" / "keep.txt").write_text("precious")
+    with pytest.raises(StorageError, match=r"pics\.png: is a folder, and a file should go there"):
+        storage.write_bytes(tmp_path / "pics.png", b"new")
+    assert names(tmp_path) == ["pics.png"]
+    assert (tmp_path / "pics.png" / "keep.txt").read_text() == "precious"
 
 
 def test_an_old_folder_comes_back_when_the_rename_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,6 +142,7 @@ def sample(source: str, *arguments: str) -> dict[str, Any]:
     [
         (("tiny.toml", "--class", "10"), "--class 10: there are 0 to 9"),
         (("tiny.toml", "-o", "x.jpg"), r"give a name that ends in \.png"),
+        (("tiny.toml", "-o", "folder.png"), r"folder\.png: is a folder"),
         (("nothing.onnx",), r"no file nothing\.onnx"),
         (
             ("runs/tiny/export/latest/tiny_onnx_fp32.onnx", "--steps", "3"),
@@ -154,6 +155,7 @@ def test_samples_that_cannot_be_made(
     place: Path, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
+    (place / "folder.png").mkdir(exist_ok=True)
     with pytest.raises(EdgegenError, match=message) as caught:
         CliRunner().invoke(app, ["sample", *arguments], catch_exceptions=False)
     assert caught.value.exit_code == 2

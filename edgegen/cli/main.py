@@ -26,6 +26,8 @@ run.register(app)
 sample.register(app)
 doctor.register(app)
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 
 def main() -> None:
     """The console script."""
@@ -37,9 +39,13 @@ def main() -> None:
     except EdgegenError as e:
         print(f"error: {e}", file=sys.stderr)
         raise SystemExit(e.exit_code) from e
-    except KeyboardInterrupt as e:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise SystemExit(130) from e
+    except OSError as e:  # what no seam has turned: a closed or full stdout, say
+        print(f"error: {e.strerror or e}" + (f": {e.filename}" if e.filename else ""), file=sys.stderr)
+        raise SystemExit(1) from e
+    except SystemExit as e:
+        if e.code == INTERRUPTED:
+            print("stopped; the same command (without --force) goes on from the last checkpoint", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from edgegen.data import digits, folder, hf, npz
 from edgegen.data.images import ImageSet, Progress, split, to_float, to_uint8
 from edgegen.errors import DataError
 
-__all__ = ["SOURCES", "ImageSet", "Progress", "load", "split", "to_float", "to_uint8"]
+__all__ = ["SOURCES", "ImageSet", "Progress", "load", "local_path", "split", "to_float", "to_uint8"]
 
 # What a source may look like, and what it is; relative places are relative to the recipe's folder.
 SOURCES = {
@@ -35,6 +35,13 @@ def load(source: str, *, base: Path, progress: Progress | None = None) -> ImageS
     if path.suffix.lower() == ".zip":
         return folder.load(path, progress=progress)
     raise DataError(f"data.source '{source}' is a file of an unknown kind; {_kinds()}")
+
+
+def local_path(source: str, *, base: Path) -> Path | None:
+    """The file or folder that a source reads, there or not; None for digits and for datasets on the hub."""
+    if source.startswith(hf.PREFIX):
+        return hf.local_folder(source, base=base)
+    return None if source == "digits" else base / Path(source).expanduser()
 
 
 def _missing(source: str, path: Path) -> str:

@@ -33,6 +33,12 @@ def load(source: str, *, base: Path, progress: Progress | None = None) -> ImageS
     return with_heldout(train, _read(splits["test"], shown, progress))
 
 
+def local_folder(source: str, *, base: Path) -> Path | None:
+    """The folder of a source written by `save_to_disk`; None for a name on the hub."""
+    name = source.removeprefix(PREFIX).partition(":")[0]
+    return base / Path(name).expanduser() if name.startswith(LOCAL) else None
+
+
 def _open(name: str, base: Path) -> Any:
     try:
         import datasets

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgegen.data.images import Progress, check_memory
 from edgegen.errors import DataError
@@ -34,6 +34,8 @@ def decode(content: bytes, name: str) -> NDArray[np.uint8]:
             return _convert(image, name)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:  # see `pillow_warnings`
         raise DataError(f"{name}: refused, a decompression bomb: {e}") from e
+    except UnidentifiedImageError as e:  # its text names an object in memory
+        raise DataError(f"{name}: not a whole image file (of no known format); replace it or remove it") from e
     except CORRUPT as e:
         raise DataError(f"{name}: not a whole image file ({e}); replace it or remove it") from e
 

@@ -50,7 +50,7 @@ def load(folder: Path) -> Loaded:
         found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
         raise DataError(f"{folder}: no {CONFIG}; found {found}. A generator folder holds {CONFIG} and {WEIGHTS}")
     config = read_json(config_path)
-    kind = config.get("_class_name")
+    kind = config.get("_class_name") if isinstance(config, dict) else None
     if kind == "EdgeUNet":
         return _load_ours(folder, config)
     if kind == "UNet2DModel":
@@ -70,8 +70,9 @@ def _load_ours(folder: Path, config: Mapping[str, Any]) -> Loaded:
     try:
         net = EdgeUNet(EdgeUNetConfig(**fields))
         net.load_state_dict(load_tensors(folder / WEIGHTS))
-    except (TypeError, RuntimeError) as e:
-        raise DataError(f"{folder}: {CONFIG} and {WEIGHTS} do not fit each other: {str(e).splitlines()[0]}") from e
+    except (TypeError, ValueError, IndexError, RuntimeError) as e:
+        what = " ".join(str(e).split())[:200]
+        raise DataError(f"{folder}: {CONFIG} and {WEIGHTS} do not fit each other: {what}") from e
     about = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
     return Loaded(net.eval().requires_grad_(False), signature_of(net.config), about)
 

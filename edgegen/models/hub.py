@@ -92,24 +92,42 @@ def load_unet2d(folder: Path) -> Loaded:
         raise DataError(
             f"{folder}: {config.in_channels} channels in and {config.out_channels} out; both must be the same"
         )
-    size = config.sample_size if isinstance(config.sample_size, int) else config.sample_size[0]
+    size = config.sample_size
+    if isinstance(size, list | tuple) and len(set(size)) == 1:
+        size = size[0]
+    if not isinstance(size, int):
+        raise DataError(f"{folder}: sample_size is {size!r}; it must be one whole number: the images are square")
     signature = Signature.of(channels=config.in_channels, size=size, num_classes=config.num_class_embeds or 0)
     net = _velocity(unet, schedule, schedule_path)
     return Loaded(net.eval().requires_grad_(False), signature, {"role": "teacher", "from": "diffusers UNet2DModel"})
 
 
-def _velocity(unet: nn.Module, schedule: dict[str, Any], path: Path) -> nn.Module:
+def _velocity(unet: nn.Module, schedule: Any, path: Path) -> nn.Module:
     import diffusers
 
-    name = schedule.get("_class_name")
-    steps = int(schedule.get("num_train_timesteps", 1000))
+    if not isinstance(schedule, dict):
+        raise DataError(f"{path}: holds {type(schedule).__name__}, not the settings of a scheduler")
+    name, steps = schedule.get("_class_name"), schedule.get("num_train_timesteps", 1000)
+    if not isinstance(steps, int) or steps < 2:
+        raise DataError(f"{path}: num_train_timesteps is {steps!r}; needed: a whole number of 2 or more")
     if name in FLOW:
         return FlowVelocity(unet, steps)
     if name in VARIANCE_PRESERVING:
         prediction = schedule.get("prediction_type", "epsilon")
         if prediction not in ("epsilon", "sample", "v_prediction"):
             raise DataError(f"{path}: prediction_type {prediction!r}; there are: epsilon, sample, v_prediction")
-        keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+        keys = (
+            "num_train_timesteps",
+            "beta_start",
+            "beta_end",
+            "beta_schedule",
+            "trained_betas",
+            "rescale_betas_zero_snr",
+        )
         known = {key: schedule[key] for key in keys if schedule.get(key) is not None}
-        return VariancePreservingVelocity(unet, diffusers.DDPMScheduler(**known).alphas_cumprod, prediction)
+        try:
+            alphas = diffusers.DDPMScheduler(**known).alphas_cumprod
+        except (TypeError, ValueError, NotImplementedError, RuntimeError) as e:
+            raise DataError(f"{path}: not a noise schedule that diffusers knows: {e}") from e
+        return VariancePreservingVelocity(unet, alphas, prediction)
     raise DataError(f"{path}: scheduler {name!r}; there are: {', '.join(VARIANCE_PRESERVING + FLOW)}")

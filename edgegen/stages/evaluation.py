@@ -66,7 +66,6 @@ def extractor(context: Context) -> None:
     )["student"]
     if not machine.is_main_process:
         return
-    (context.folder / "checkpoint.safetensors").unlink()
     assert isinstance(fitted.ema, SmallCNN)
     save_tensors(context.folder / WEIGHTS, dict(fitted.ema.state_dict()))
     task = CLASSIFIER if "train_labels" in images else ROTATIONS
@@ -136,7 +135,8 @@ class Judge:
             return images[:SHOWN]
         classes = len(self.about["classes"])
         rows = [(labels == i % classes).nonzero()[:, 0] for i in range(SHOWN)]
-        return images[torch.stack([row[i // classes % len(row)] for i, row in enumerate(rows)])]
+        # A class that the held-out part lacks shows another image.
+        return images[[int(row[i // classes % len(row)]) if len(row) else i for i, row in enumerate(rows)]]
 
     def floor(self) -> dict[str, Any]:
         """Held-out images against the training images, at the same n: one set, so without an sd."""

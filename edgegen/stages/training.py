@@ -1,5 +1,6 @@
 """The stages that make nets: data, teacher, pairs, slim, distill and the baseline."""
 
+import contextlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,10 +16,11 @@ from edgegen.models import folder as generators
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig, count_parameters
 from edgegen.noise import normal
 from edgegen.pipeline import Context, stage_seed
-from edgegen.recipe import Architecture, Training
+from edgegen.progress import Task
+from edgegen.recipe import Architecture, Slim, Training
 from edgegen.runs import GENERATOR
 from edgegen.slim.arithmetic import shrink
-from edgegen.storage import load_tensors, read_json, save_tensors, write_json
+from edgegen.storage import load_metadata, load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
 from edgegen.training.loop import Fitted, Objective, fit
 from edgegen.training.machine import accelerator, state
@@ -31,24 +33,34 @@ from edgegen.training.solvers import solve
 PAPER_ANNEAL = (
     300_000 / 800_000
 )  # share of SlimFlow's annealing reflow in which fresh noise fades out (METHODS 1.2, 1.5)
+LEAST_SIZE, LEAST_IMAGES = 4, 4  # of the extractor's halvings, and of precision and recall (k = 3)
 SOLVE_BATCH = 512  # images that the teacher's solver carries at once
 
 
 def data(context: Context) -> None:
     """Images as uint8 NHWC tensors, split in two, and data.json about them."""
     settings = context.recipe.data
-    with context.progress.task("reading images", 1) as task:
+    with contextlib.ExitStack() as stack:
+        tasks: list[Task] = []  # one, as soon as the loader knows how many images there are
 
         def tell(done: int, total: int) -> None:
-            task.update(done, f"of {total}")
+            if not tasks:
+                tasks.append(stack.enter_context(context.progress.task("reading images", total)))
+            tasks[0].update(done)
 
         images = load_images(settings.source, base=context.base, progress=tell)
-        task.update(1)
     train, heldout = split(images, holdout=settings.holdout, seed=context.seed)
     labelled = images.labels is not None and settings.conditional
     _, height, width, channels = train.images.shape
     if height != width:
         raise DataError(f"{settings.source}: images of {height}x{width} pixels; they must be square: crop or pad them")
+    if height < LEAST_SIZE:
+        raise DataError(f"{settings.source}: images of {height}x{width} pixels; {LEAST_SIZE}x{LEAST_SIZE} is the least")
+    if min(len(train), len(heldout)) < LEAST_IMAGES:
+        raise DataError(
+            f"{settings.source}: {len(train)} images to train on and {len(heldout)} held out; the metrics need "
+            f"at least {LEAST_IMAGES} of each: give more images, or change data.holdout (now {settings.holdout})"
+        )
     tensors = {"train_images": torch.from_numpy(train.images), "heldout_images": torch.from_numpy(heldout.images)}
     if train.labels is not None and heldout.labels is not None:
         tensors |= {"train_labels": torch.from_numpy(train.labels), "heldout_labels": torch.from_numpy(heldout.labels)}
@@ -67,11 +79,13 @@ def data(context: Context) -> None:
 def teacher(context: Context) -> None:
     """A generator folder: trained here by flow matching, or a copy of the one that the user brings."""
     about, settings = read_json(context.inputs["data"] / "data.json"), context.recipe.teacher
+    shape, classes = about["image_shape"], about["num_classes"]
     if settings.folder is not None:
         if state().is_main_process:
-            _bring_teacher(context, context.base / settings.folder, about)
+            _bring_teacher(context, context.base / Path(settings.folder).expanduser(), about)
         return
-    config = architecture(settings.model, about["image_shape"], about["num_classes"])
+    config = architecture(settings.model, shape, classes)
+    student_architecture(context.recipe.slim, settings.model, shape, classes)  # an impossible student is told now
     torch.manual_seed(context.seed)
     net = EdgeUNet(config)
     images = load_tensors(context.inputs["data"] / "images.safetensors")
@@ -91,6 +105,8 @@ def _bring_teacher(context: Context, source: Path, about: Mapping[str, object]) 
             f"teacher.folder: knows {loaded.signature.num_classes} classes, the data have {about['num_classes']}; "
             "0 is unconditional: data.conditional = false leaves the labels out"
         )
+    own = _architecture_of(loaded.net)
+    student_architecture(context.recipe.slim, own, list(loaded.signature.image_shape), loaded.signature.num_classes)
     target = context.folder / GENERATOR
     if target.exists():
         shutil.rmtree(target)
@@ -109,12 +125,21 @@ def pairs(context: Context) -> None:
             first = index * settings.shard
             count = min(settings.shard, settings.count - first)
             path = context.folder / shard_name(index)
-            if index % machine.num_processes == machine.process_index and not path.exists():
+            if index % machine.num_processes == machine.process_index and not _is_whole(path):
                 _make_shard(path, net, loaded, first, count, context, machine.device)
             task.update(first + count)
     manifest = {"seed": context.seed, "shards": len(shards), **settings.model_dump(mode="json")}
     if machine.is_main_process:
         write_json(context.folder / "pairs.json", manifest)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether an earlier, interrupted try left this shard, and nothing has damaged it since."""
+    try:
+        load_metadata(path)
+    except DataError:
+        return False
+    return True
 
 
 def shard_name(index: int) -> str:
@@ -220,23 +245,30 @@ def architecture(model: Architecture, image_shape: list[int], num_classes: int) 
     )
 
 
-def _student(context: Context, seed: int) -> EdgeUNet:
-    loaded, settings = generators.load(context.inputs["teacher"] / GENERATOR), context.recipe.slim
-    shape, classes = list(loaded.signature.image_shape), loaded.signature.num_classes
-    model = settings.model
+def student_architecture(slim: Slim, teacher: Architecture | None, shape: list[int], classes: int) -> EdgeUNetConfig:
+    """The student of the recipe's words; `teacher` is None where it is not an EdgeUNet. Raises RecipeError."""
+    model = slim.model
     if model is None:
-        if not isinstance(loaded.net, EdgeUNet):
+        if teacher is None:
             raise RecipeError("slim.keep is for teachers trained here; for a diffusers teacher give [slim.model]")
-        assert settings.keep is not None
-        own = loaded.net.config
-        teacher_model = Architecture(
-            channels=own.channels, blocks=own.blocks, attention=own.attention, embedding=own.embedding
-        )
-        model = shrink(
-            teacher_model, keep=settings.keep, count=lambda m: count_parameters(architecture(m, shape, classes))
-        )
+        assert slim.keep is not None
+        model = shrink(teacher, keep=slim.keep, count=lambda m: count_parameters(architecture(m, shape, classes)))
+    return architecture(model, shape, classes)
+
+
+def _architecture_of(net: torch.nn.Module) -> Architecture | None:
+    if not isinstance(net, EdgeUNet):
+        return None
+    own = net.config
+    return Architecture(channels=own.channels, blocks=own.blocks, attention=own.attention, embedding=own.embedding)
+
+
+def _student(context: Context, seed: int) -> EdgeUNet:
+    loaded = generators.load(context.inputs["teacher"] / GENERATOR)
+    shape, classes = list(loaded.signature.image_shape), loaded.signature.num_classes
+    config = student_architecture(context.recipe.slim, _architecture_of(loaded.net), shape, classes)
     torch.manual_seed(seed)
-    return EdgeUNet(architecture(model, shape, classes))
+    return EdgeUNet(config)
 
 
 def _train(
@@ -274,4 +306,3 @@ def _save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, 
     about = {"name": context.recipe.name, "role": role, "lineage": dict(lineage), "config": asdict(ema.config)}
     generators.save(ema, context.folder / GENERATOR, about=about)
     save_tensors(context.folder / "raw.safetensors", dict(raw.state_dict()))
-    (context.folder / "checkpoint.safetensors").unlink(missing_ok=True)

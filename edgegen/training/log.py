@@ -51,11 +51,18 @@ class TrainingLog:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; a last line cut short by a kill is left out."""
+    """The whole lines of a log; one that a kill cut short is left out."""
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text(errors="replace").split("\n"):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and "step" in line:
+            lines.append(line)
+    return lines
 
 
 def curve(lines: Sequence[Mapping[str, Any]], name: str = "student") -> list[tuple[int, float]]:

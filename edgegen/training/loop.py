@@ -15,15 +15,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from edgegen.errors import TrainingError
+from edgegen.errors import DataError, TrainingError
 from edgegen.progress import Progress
 from edgegen.recipe import Training
+from edgegen.runs import CHECKPOINT
 from edgegen.storage import load_metadata, load_tensors, save_tensors
 from edgegen.training.batch import Batch, TrainingSet, epoch_rows, generator
 from edgegen.training.log import TrainingLog
 
 LOG_EVERY = 10  # steps between looks at the loss: each look waits for the device
-CHECKPOINT = "checkpoint.safetensors"
 BETAS = (0.9, 0.999)  # Adam's, as in SlimFlow
 
 
@@ -176,8 +176,8 @@ class _State:
         """Takes up a checkpoint if there is one; returns the number of steps done."""
         if not path.exists():
             return 0
-        tensors, metadata = load_tensors(path), load_metadata(path)
         try:
+            tensors, metadata = load_tensors(path), load_metadata(path)
             for name, net in self.nets.items():
                 net.load_state_dict(_below(tensors, f"net.{name}."))
                 self.averages[name].load_state_dict(_below(tensors, f"ema.{name}."))
@@ -189,7 +189,7 @@ class _State:
                 self.optimizers[name].load_state_dict({"state": moments, "param_groups": groups})
             self.updates = int(metadata["updates"])
             return int(metadata["step"])
-        except (KeyError, ValueError, RuntimeError) as e:
+        except (DataError, KeyError, ValueError, RuntimeError) as e:
             raise TrainingError(f"{path}: not a checkpoint of {label}; delete it and run the same command again") from e
 
     def check_weights(self, done: int, label: str, settings: Training, folder: Path) -> None:

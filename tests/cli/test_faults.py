@@ -62,6 +62,45 @@ def test_two_runs_of_one_recipe_at_once(tiny: Path, edgegen: Edgegen) -> None:
     assert "another edgegen is working in this run folder" in second.stderr
 
 
+def test_ctrl_c_says_how_to_go_on(tiny: Path) -> None:
+    import signal
+
+    tiny.write_text(TINY.replace("steps = 40", "steps = 100000"))
+    process = subprocess.Popen(
+        command("train", tiny.name),
+        cwd=tiny.parent,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("teacher ..."):
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on from the last checkpoint" in rest
+    assert "Traceback" not in rest
+
+
+def test_a_full_or_closed_output_is_told_without_a_traceback(tiny: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command("run", tiny.name, "--dry-run", "--json"),
+            cwd=tiny.parent,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr
+
+
 @pytest.mark.slow
 def test_two_processes_by_accelerate_launch(tiny: Path) -> None:
     """The same recipe in two processes: every stage once, and the result of all shards and both halves of the batch."""

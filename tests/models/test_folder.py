@@ -48,6 +48,13 @@ def test_what_is_damaged_or_missing_is_named(folder: Path, tmp_path: Path) -> No
     (folder / CONFIG).write_text(json.dumps({**config, "_class_name": "UNet3D"}))
     with pytest.raises(DataError, match="_class_name is 'UNet3D'; there are: EdgeUNet, UNet2DModel"):
         load(folder)
+    for broken in ({**config, "channels": []}, {**config, "channels": "abc"}, {**config, "blocks": "two"}):
+        (folder / CONFIG).write_text(json.dumps(broken))
+        with pytest.raises(DataError, match=r"config\.json and .*safetensors do not fit each other"):
+            load(folder)
+    (folder / CONFIG).write_text("null")
+    with pytest.raises(DataError, match="_class_name is None; there are"):
+        load(folder)
     (folder / CONFIG).unlink()
     with pytest.raises(DataError, match=r"no config.json; found README.md, diffusion"):
         load(folder)

@@ -105,6 +105,15 @@ def test_what_does_not_fit_is_named(pipeline_folder: Path) -> None:
     schedule.write_text(json.dumps({**content, "prediction_type": "score"}))
     with pytest.raises(DataError, match="prediction_type 'score'; there are: epsilon"):
         load(pipeline_folder)
+    schedule.write_text(json.dumps({**content, "beta_schedule": "nope"}))
+    with pytest.raises(DataError, match="not a noise schedule that diffusers knows"):
+        load(pipeline_folder)
+    schedule.write_text(json.dumps({**content, "num_train_timesteps": 1}))
+    with pytest.raises(DataError, match="num_train_timesteps is 1; needed"):
+        load(pipeline_folder)
+    schedule.write_text("[]")
+    with pytest.raises(DataError, match="holds list, not the settings of a scheduler"):
+        load(pipeline_folder)
     schedule.unlink()
     with pytest.raises(DataError, match=r"no scheduler_config\.json; it says how"):
         load(pipeline_folder)

@@ -9,9 +9,10 @@ from edgegen.errors import TrainingError
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.progress import Silent
 from edgegen.recipe import Training
+from edgegen.runs import CHECKPOINT
 from edgegen.training.batch import TrainingSet, epoch_rows, generator
 from edgegen.training.log import curve, read
-from edgegen.training.loop import CHECKPOINT, Fitted, fit, learning_rate
+from edgegen.training.loop import Fitted, fit, learning_rate
 from edgegen.training.machine import accelerator
 from edgegen.training.objectives.flow_matching import FlowMatching
 
@@ -79,6 +80,17 @@ def test_a_checkpoint_of_another_net_is_refused(tmp_path: Path) -> None:
     from edgegen.storage import save_tensors
 
     save_tensors(tmp_path / CHECKPOINT, {"net.student.x": torch.ones(1)}, metadata={"step": "3", "updates": "3"})
+    with pytest.raises(TrainingError, match="not a checkpoint of teacher; delete it"):
+        train(tmp_path)
+
+
+def test_a_damaged_checkpoint_says_what_to_do_and_a_damaged_log_is_cleaned(tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        train(tmp_path, progress=StopAt(30))
+    with (tmp_path / "log.jsonl").open("ab") as log:
+        log.write(b'\xff\xfe garbage\n{}\n{"step": 2')
+    assert [line["step"] for line in read(tmp_path / "log.jsonl")] == [10, 20]
+    (tmp_path / CHECKPOINT).write_bytes((tmp_path / CHECKPOINT).read_bytes()[:-7])
     with pytest.raises(TrainingError, match="not a checkpoint of teacher; delete it"):
         train(tmp_path)
 
