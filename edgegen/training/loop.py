@@ -136,7 +136,7 @@ class _State:
             net.train().requires_grad_(True).to(accelerator.device)
             if accelerator.device.type == "cuda":
                 net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            adam = torch.optim.Adam(net.parameters(), lr=settings.learning_rate, betas=BETAS)
+            adam = torch.optim.Adam(net.parameters(), lr=settings.learning_rate, betas=BETAS, fused=True)
             run = torch.compile(net) if compile else net
             nets[name], averages[name] = net, copy.deepcopy(net).eval().requires_grad_(False)
             wrapped[name], optimizers[name] = accelerator.prepare(run, adam)
