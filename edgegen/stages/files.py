@@ -193,6 +193,6 @@ def _torch_jobs(context: Context) -> list[tuple[Job, str, int]]:
         ("student", "distill", 1),
     ):
         arguments = {"folder": str(context.inputs[stage] / GENERATOR), "steps": steps}
-        label = f"{network} in PyTorch, {steps} step{'s' * (steps > 1)}"
-        jobs.append((Job(label, "edgegen.openers:network", arguments), network, steps))
+        label = f"{network} in PyTorch, {steps} step{'s' * (steps > 1)}, 1 thread"
+        jobs.append((Job(label, "edgegen.openers:network", arguments, threads=1), network, steps))
     return jobs

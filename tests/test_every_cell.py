@@ -1,0 +1,43 @@
+"""Every cell of the matrix is built, opened and compared: a new scheme or backend is covered by its line there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgegen.build import build
+from edgegen.capture import OneStep, example_inputs, randomize_zero_layers, reference
+from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+from edgegen.models.folder import signature_of
+from edgegen.parity import check
+from edgegen.quantize.matrix import MATRIX, cell
+from edgegen.registry import load
+
+CONFIG = EdgeUNetConfig(sample_size=8, in_channels=3, channels=(16, 32), blocks=1, attention=(1,), num_classes=4)
+OVERHEAD = 200_000  # bytes of program text and headers, whatever the weights
+BYTES = {"fp32": 4, "fp16": 2, "w8": 1, "w8a8": 1}
+
+
+@pytest.mark.parametrize(("scheme", "backend"), sorted(MATRIX))
+def test_a_cell_gives_a_file_that_is_small_and_true(scheme: str, backend: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = EdgeUNet(CONFIG)
+    randomize_zero_layers(net, 3)
+    module, signature = OneStep(net.fold_time(1.0)), signature_of(CONFIG)
+    artifact = build(
+        module,
+        signature,
+        name="net",
+        backend=backend,
+        scheme=scheme,
+        folder=tmp_path,
+        calibration_samples=64,
+        seed=0,
+        metadata={},
+    )
+    weights = sum(parameter.numel() for parameter in module.parameters())
+    assert artifact.nbytes < weights * BYTES[scheme] + OVERHEAD
+    session = load("backend", backend).open(tmp_path / artifact.file)
+    inputs = example_inputs(signature, 8, seed=9)
+    parity = check(session, inputs, reference(module, inputs), floor_db=cell(scheme, backend).floor_db)
+    assert parity.status == "ok", parity
