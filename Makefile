@@ -12,7 +12,7 @@ demo: install  ## images -> six phone files -> report, in minutes
 test: install-test lint  ## lint, types, import contracts, quick tests
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: install-test  ## the whole demo, killed and resumed; the wheel in a venv of its own; several processes
+test-slow: install-test  ## the whole demo and its promises; a run killed in every stage; several processes
 	$(BIN)/python -m pytest -m slow
 
 lint: install-test
