@@ -1,5 +1,6 @@
 """Carries out a plan: stages in order, in one process or in all those of `accelerate launch`."""
 
+import contextlib
 import importlib
 import os
 import time
@@ -91,7 +92,9 @@ def run_recipe(
     The results, in order, lie below `runs`/<name of the recipe>. `force` runs all again, or `only` that stage.
     """
     ready = _Ready.of(name, runs, to=to, only=only, force=force)
-    with ready.folder.open(ready.recipe.name):
+    # The first of several processes holds the folder for all of them.
+    first = int(os.environ.get("RANK", "0")) == 0
+    with ready.folder.open(ready.recipe.name) if first else contextlib.nullcontext():
         return run(
             ready.recipe,
             ready.plan(),

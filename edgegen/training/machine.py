@@ -1,6 +1,7 @@
 """Device, precision and processes for training, by Hugging Face Accelerate: one CPU, one GPU or `accelerate launch`."""
 
 import functools
+import os
 from datetime import timedelta
 from typing import Literal
 
@@ -19,7 +20,14 @@ def use_threads(threads: int | None) -> None:
 @functools.cache
 def state() -> PartialState:
     """Device and place of this process among those of `accelerate launch`; knows nothing of precision."""
+    if _several_on_cpu():
+        return PartialState(cpu=True, timeout=PATIENCE)
     return PartialState(timeout=PATIENCE)
+
+
+def _several_on_cpu() -> bool:
+    """Accelerate joins processes on CPU only when it is told that they are meant to be there."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
 
 
 @functools.cache
@@ -27,4 +35,4 @@ def accelerator(precision: Literal["auto", "fp32", "bf16"]) -> Accelerator:
     """The Accelerator of this process, which allows only one precision; "auto" is bf16 on CUDA, float32 elsewhere."""
     state()
     bf16 = precision == "bf16" or (precision == "auto" and torch.cuda.is_available())
-    return Accelerator(mixed_precision="bf16" if bf16 else "no")
+    return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=_several_on_cpu())

@@ -102,26 +102,21 @@ def test_a_full_or_closed_output_is_told_without_a_traceback(tiny: Path) -> None
 
 
 @pytest.mark.slow
-def test_two_processes_by_accelerate_launch(tiny: Path) -> None:
-    """The same recipe in two processes: every stage once, and the result of all shards and both halves of the batch."""
+def test_two_processes(tiny: Path) -> None:
+    """Two processes on CPU by torchrun (`accelerate launch --cpu` starts only one): every stage once, all shards."""
     import sys
 
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "edgegen.cli.main"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*launch, "run", tiny.name, "--to", "evaluate"], cwd=tiny.parent, capture_output=True, text=True,
-        env=environment(), check=False,
-    )  # fmt: skip
+        [*launch, "-m", "edgegen.cli.main", "run", tiny.name, "--to", "evaluate"],
+        cwd=tiny.parent,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("teacher: done") == 1
     run = tiny.parent / "runs" / "tiny"
     assert len(list((run / "pairs" / "latest").resolve().glob("pairs-*.safetensors"))) == 3
     assert (run / "evaluate" / "latest" / "quality.json").exists()
