@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgegen.build import build as build_artifact
     from edgegen.capture import capture as capture_program
-    from edgegen.capture import fold as fold
     from edgegen.errors import EdgegenError as EdgegenError
     from edgegen.execute import run_recipe as run_recipe
+    from edgegen.folding import fold as fold
     from edgegen.models.edge_unet import EdgeUNet as EdgeUNet
     from edgegen.models.edge_unet import EdgeUNetConfig as EdgeUNetConfig
     from edgegen.models.folder import load as load_generator
@@ -37,7 +37,7 @@ _PLACES = {
     "build_artifact": "edgegen.build:build",
     "capture_program": "edgegen.capture:capture",
     "check_parity": "edgegen.parity:check",
-    "fold": "edgegen.capture:fold",
+    "fold": "edgegen.folding:fold",
     "load_generator": "edgegen.models.folder:load",
     "normal": "edgegen.noise:normal",
     "read_recipe": "edgegen.recipe:read",

@@ -1,22 +1,29 @@
-"""One artifact from one generator: capture, quantize, lower, and a manifest of what came out."""
+"""One artifact from one generator: capture, quantize, rewrite, lower in a process of its own, and a manifest."""
 
 import platform
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgegen import registry
-from edgegen.exporters.base import Backend
+from edgegen import child, registry
+from edgegen.errors import UsageError, unknown_name
+from edgegen.exporters.base import DEFAULTS, Backend, LowerOptions, Variant
 from edgegen.extras import version_of
 from edgegen.parity import not_checked
 from edgegen.quantize.calibrate import Batches, calibration_batches
-from edgegen.quantize.matrix import Cell, cell
+from edgegen.quantize.matrix import MATRIX, cell
+from edgegen.quiet import EXPORT, quiet
 from edgegen.storage import atomic_path, nbytes_of, sha256_of, write_json
 from edgegen.types import Artifact, Parity, Signature
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.export import ExportedProgram
+
+    from edgegen.recipe import Export
 
 MANIFEST = "manifest.json"
 SCHEMA = "edgegen.manifest/1"
@@ -24,72 +31,204 @@ CALIBRATION_BATCH = 32  # where the batch axis is dynamic
 TOOLS = ("edgegen", "torch", "onnx", "onnxscript", "onnxruntime", "executorch", "torchao", "coremltools")
 
 
+@dataclass(frozen=True)
+class Target:
+    """What to make: a runtime, a scheme of the matrix for it, and which kind of its files."""
+
+    backend: str
+    scheme: str
+    variant: str = ""
+
+    @staticmethod
+    def parse(text: str) -> "Target":
+        """ "onnx", "onnx-w8a8", "onnx:batch1", "coreml-fp32:generate": BACKEND[-SCHEME][:VARIANT].
+
+        Without a scheme it is the first of the backend's cells. Raises UsageError for what is not there.
+        """
+        first, _, variant = text.partition(":")
+        backend, _, scheme = first.partition("-")
+        if backend not in registry.names("backend"):
+            raise UsageError(unknown_name("backend", backend, registry.names("backend")))
+        if not scheme:
+            scheme = next(scheme for scheme, other in MATRIX if other == backend)
+        target = Target(backend, scheme, variant)
+        cell(scheme, backend)
+        target.kind()
+        return target
+
+    def kind(self) -> Variant:
+        """The variant's record. Raises UsageError that lists those of the backend."""
+        variants: Mapping[str, Variant] = registry.load("backend", self.backend).variants
+        if self.variant not in variants:
+            raise UsageError(unknown_name(f"{self.backend} variant", self.variant, [name for name in variants if name]))
+        return variants[self.variant]
+
+    def file(self, name: str) -> str:
+        """The artifact's file name: name_backend_scheme[_variant].suffix."""
+        parts = [name, self.backend, self.scheme, *([self.variant] if self.variant else [])]
+        return "_".join(parts) + self.kind().suffix
+
+    def __str__(self) -> str:
+        return f"{self.backend}-{self.scheme}" + (f":{self.variant}" if self.variant else "")
+
+
+@dataclass(frozen=True)
+class Built:
+    """An artifact, and what making it took: not part of the manifest, which repeats byte by byte."""
+
+    artifact: Artifact
+    seconds: float
+    peak_rss_bytes: int | None
+
+
 def build(
     module: "nn.Module",
     signature: Signature,
     *,
     name: str,
-    backend: str,
-    scheme: str,
+    target: Target,
     folder: Path,
     calibration_samples: int,
     seed: int,
     metadata: Mapping[str, str],
-) -> Artifact:
-    """Write `<folder>/<name>_<backend>_<scheme><suffix>` for a folded one-step `module`, replacing an older one.
+    options: LowerOptions = DEFAULTS,
+    rewrites: Sequence[str] | None = None,
+    memory_limit: int | None = None,
+) -> Built:
+    """Write the file of a folded one-step `module` into `folder`, replacing an older one.
 
-    `metadata` goes into the file under edgegen's namespace, with name, backend and scheme added. Raises UsageError for
-    an unknown backend or empty cell, ExportError where a vendor's tool fails, StorageError where the disk refuses.
+    All that a vendor's tool does happens in a child process, which may hold `memory_limit` bytes. `rewrites` None
+    takes the backend's own. `metadata` goes into the file under edgegen's namespace, with name, backend and scheme
+    added. Raises UsageError for an unknown backend or empty cell, ExportError where a vendor's tool fails or dies,
+    StorageError where the disk refuses.
     """
-    target: Backend = registry.load("backend", backend)
-    chosen = cell(scheme, backend)
-    file = f"{name}_{backend}_{scheme}{target.suffix}"
-    calibration: Batches = []
-    if chosen.stage != "float":
-        batch = target.batch or CALIBRATION_BATCH
-        calibration = calibration_batches(signature, samples=calibration_samples, seed=seed, batch=batch)
-    about = {**metadata, "name": name, "backend": backend, "scheme": scheme}
-    with atomic_path(folder / file) as path:
-        _make(module, signature, path, target=target, chosen=chosen, calibration=calibration, metadata=about)
-    return Artifact(
+    kind, chosen = target.kind(), cell(target.scheme, target.backend)
+    backend: Backend = registry.load("backend", target.backend)
+    file = target.file(name)
+    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+        program = Path(temporary) / "program.pt2"
+        _save(module, signature, kind.batch, program)
+        made = Path(temporary) / "made"
+        made.mkdir()
+        outcome = child.call(
+            "edgegen.build:lower",
+            {
+                "program": str(program),
+                "signature": signature.to_dict(),
+                "target": asdict(target),
+                "path": str(made / file),
+                "metadata": {
+                    **metadata,
+                    "name": name,
+                    "backend": target.backend,
+                    "scheme": target.scheme,
+                    "precision": chosen.precision if chosen.stage == "float" else target.scheme,
+                },
+                "options": asdict(options),
+                "rewrites": list(backend.rewrites if rewrites is None else rewrites),
+                "calibration_samples": calibration_samples,
+                "seed": seed,
+            },
+            memory_limit=memory_limit,
+        )
+        extra = sorted(path.name for path in made.iterdir() if path.name != file)
+        for one in (*extra, file):  # the file itself last: where it is, all is there
+            with atomic_path(folder / one) as path:
+                shutil.move(made / one, path)
+    artifact = Artifact(
         file=file,
-        backend=backend,
-        scheme=scheme,
+        backend=target.backend,
+        scheme=target.scheme,
         nbytes=nbytes_of(folder / file),
         sha256=sha256_of(folder / file),
         engine=chosen.engine,
+        variant=target.variant,
         details={
-            "batch": target.batch,
+            "batch": kind.batch,
             "precision": chosen.precision,
-            "calibration_samples": calibration_samples if calibration else 0,
+            "calibration_samples": calibration_samples if chosen.stage != "float" else 0,
+            "extra_files": extra,
         },
+    )
+    return Built(artifact, outcome.seconds, outcome.peak_rss_bytes)
+
+
+def lower_options(export: "Export") -> LowerOptions:
+    """What a recipe's [export] table says of the files themselves."""
+    return LowerOptions(
+        opset=export.opset, coreml_target=export.coreml_target, generate=export.generate, winograd=export.winograd
     )
 
 
-def _make(
-    module: "nn.Module",
-    signature: Signature,
-    path: Path,
-    *,
-    target: Backend,
-    chosen: Cell,
-    calibration: Batches,
-    metadata: Mapping[str, str],
-) -> None:
+def _save(module: "nn.Module", signature: Signature, batch: int | None, path: Path) -> None:
+    import torch
+
     from edgegen.capture import capture  # here, so that a mistyped cell answers before torch is imported
 
-    if chosen.stage == "module":
-        module = chosen.load()(module, calibration)
-    program = capture(module, signature, batch=target.batch)
+    program = capture(module, signature, batch=batch)
+    with quiet(EXPORT):
+        torch.export.save(program, path)
+
+
+def lower(
+    *,
+    program: str,
+    signature: Mapping[str, Any],
+    target: Mapping[str, str],
+    path: str,
+    metadata: Mapping[str, str],
+    options: Mapping[str, Any],
+    rewrites: Sequence[str],
+    calibration_samples: int,
+    seed: int,
+) -> None:
+    """The child's part of `build`: from a saved program to the file `path`, and what belongs beside it."""
+    from edgegen.exporters.rewrites import apply
+
+    wanted, about = Target(**target), Signature.from_dict(signature)
+    kind, chosen = wanted.kind(), cell(wanted.scheme, wanted.backend)
+    backend: Backend = registry.load("backend", wanted.backend)
+    calibration: Batches = []
+    if chosen.stage != "float":
+        batch = kind.batch or CALIBRATION_BATCH
+        calibration = calibration_batches(about, samples=calibration_samples, seed=seed, batch=batch)
+    captured = _load(Path(program))
     if chosen.stage == "program":
-        program = chosen.load()(program, calibration)
+        captured = chosen.load()(captured, calibration)
+    captured = apply(captured, rewrites, signature=about, batch=kind.batch)
+    sizes = tuple((int(height), int(width)) for height, width in options["heights_widths"])
+    given = LowerOptions(**{**options, "heights_widths": sizes})
+    if chosen.stage != "float":  # what quantizes or converts the file wants plain convolutions
+        given = replace(given, winograd=False)
+
+    def write(to: Path) -> None:
+        backend.lower(
+            captured,
+            to,
+            signature=about,
+            precision=chosen.precision,
+            metadata=metadata,
+            options=given,
+            variant=wanted.variant,
+        )
+
     if chosen.stage != "file":
-        target.lower(program, path, signature=signature, precision=chosen.precision, metadata=metadata)
+        write(Path(path))
         return
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
-        floating = Path(temporary) / f"float{target.suffix}"
-        target.lower(program, floating, signature=signature, precision=chosen.precision, metadata=metadata)
-        chosen.load()(floating, path, calibration)
+        floating = Path(temporary) / Path(path).name
+        write(floating)
+        chosen.load()(floating, Path(path), calibration)
+
+
+def _load(path: Path) -> "ExportedProgram":
+    """What `_save` wrote a moment ago; the file of a stranger goes through edgegen.models.source."""
+    import torch
+
+    with quiet(EXPORT):
+        program = torch.export.load(path)
+    path.unlink()  # a big one need not lie on the disk beside its own file
+    return program
 
 
 def write_manifest(

@@ -1,22 +1,23 @@
 """From a trained velocity field to the one program that every backend lowers: one step, time folded, torch.export."""
 
 import copy
+import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from edgegen.errors import ExportError
 from edgegen.noise import normal
-from edgegen.types import Signature
+from edgegen.types import Signature, TensorSpec
 
+PIXELS = "image"  # the output of `generate`
 NOISE_TIME = 1.0  # t = 1 is noise: the one time at which a one-step generator runs
-FOLD_TOLERANCE = 1e-5  # of the largest output: float32 sums in another order differ by some 1e-6
 
 
 class OneStep(nn.Module):
@@ -31,47 +32,40 @@ class OneStep(nn.Module):
         self.time = time
 
     def forward(self, sample: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Noise (batch, channels, height, width) and classes (batch,) -> image of the noise's shape."""
+        """Noise (batch, ...) and classes (batch,) -> image of the noise's shape."""
         labels = () if class_labels is None else (class_labels,)
-        times = () if self.time is None else (torch.full_like(sample[:, 0, 0, 0], self.time),)
+        times = () if self.time is None else (torch.full((sample.shape[0],), self.time, device=sample.device),)
         out_sample: Tensor = sample - self.net(sample, *times, *labels)
         return out_sample
 
 
-@dataclass(frozen=True)
-class Folded:
-    """A one-step generator without a time branch, and the proof: `max_relative_error` against the unfolded net."""
+class ToPixels(nn.Module):
+    """A generator whose image in [-1, 1] (batch, channels, height, width) comes out as an app shows it:
 
-    module: OneStep
-    parameters_before: int
-    parameters_after: int
-    max_relative_error: float
-
-
-def fold(net: nn.Module, *, samples: Tensor, class_labels: Tensor | None) -> Folded:
-    """Bake t = 1 into `net` by its own `fold_time` and prove the result equal on `samples`, on the CPU in float32.
-
-    `net` stays as it is. Raises ExportError where it has no `fold_time`, or where the folded generator differs by
-    more than FOLD_TOLERANCE (max abs difference / max abs reference).
+    uint8 (batch, height, width, channels), rounded to the nearest, as edgegen.data.to_uint8 does.
     """
-    if not hasattr(net, "fold_time"):
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.training = False  # not by eval(), which captured programs refuse
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        out_sample: Tensor = self.net(*inputs)
+        return (out_sample * 127.5 + 128.0).clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def pixels_signature(signature: Signature) -> Signature:
+    """The signature of `ToPixels` around a generator. Raises ExportError where it makes no pictures."""
+    if not signature.makes_images:
+        output = signature.outputs[0]
         raise ExportError(
-            f"{type(net).__name__} has no fold_time(t): a net to be exported offers "
-            "fold_time(1.0) -> a net with forward(x, class_labels), as edgegen.models.edge_unet.EdgeUNet does"
+            f"no uint8 image of {output.name}: it is {output.role} {list(output.shape)}; "
+            "`generate` needs an image of 1 or 3 channels"
         )
-    unfolded = OneStep(copy.deepcopy(net).cpu().eval(), time=NOISE_TIME)
-    folded = OneStep(unfolded.net.fold_time(NOISE_TIME)).eval()  # type: ignore[operator]
-    inputs = [samples.cpu()] + ([] if class_labels is None else [class_labels.cpu()])
-    with torch.no_grad():
-        expected, got = unfolded(*inputs), folded(*inputs)
-    scale = expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
-    error = float((got - expected).abs().max() / scale)
-    if not error <= FOLD_TOLERANCE:  # so that NaN fails
-        raise ExportError(
-            f"{type(net).__name__}.fold_time changed the net: the largest relative error is {error:.2e} on "
-            f"{len(samples)} samples, {FOLD_TOLERANCE:.0e} is allowed; does fold_time use every time-dependent layer?"
-        )
-    return Folded(folded, _parameters(net), _parameters(folded), error)
+    channels, height, width = signature.image_shape
+    image = TensorSpec(PIXELS, ("batch_size", height, width, channels), "uint8", "image", 0, 255)
+    return replace(signature, outputs=(image,))
 
 
 def randomize_zero_layers(net: nn.Module, seed: int) -> tuple[str, ...]:
@@ -90,45 +84,90 @@ def randomize_zero_layers(net: nn.Module, seed: int) -> tuple[str, ...]:
 
 
 def example_inputs(signature: Signature, count: int, seed: int) -> dict[str, NDArray[Any]]:
-    """`count` samples of portable noise from (seed, index 0..) and, where there are classes, labels 0, 1, 2, ..."""
-    inputs: dict[str, NDArray[Any]] = {"sample": normal(seed, 0, count, signature.image_shape)}
-    if signature.num_classes:
-        inputs["class_labels"] = np.arange(count, dtype=np.int64) % signature.num_classes
+    """`count` samples for every input: portable noise from (seed, index 0..), classes 0, 1, 2, ...
+
+    Other inputs get noise of streams of their own, cut to their range; one without the batch axis gets one value.
+    """
+    return samples_of(signature, range(count), seed)
+
+
+def samples_of(signature: Signature, indices: range, seed: int) -> dict[str, NDArray[Any]]:
+    """The samples `indices` of the endless row of inputs that belongs to `seed`; see `example_inputs`."""
+    count, first = len(indices), indices.start
+    inputs: dict[str, NDArray[Any]] = {}
+    for position, spec in enumerate(signature.inputs):
+        shape = [int(size) for size in spec.shape[1:]]
+        if spec.role == "class":
+            values: NDArray[Any] = np.arange(first, first + count) % signature.num_classes
+        else:
+            values = normal(seed + position, first, count, shape)
+            if spec.role not in ("noise", "latent") and spec.low is not None and spec.high is not None:
+                middle, half = (spec.low + spec.high) / 2, (spec.high - spec.low) / 2
+                values = np.clip(middle + values * half / 2, spec.low, spec.high)
+        inputs[spec.name] = values.astype(spec.dtype)
     return inputs
 
 
 def reference(module: nn.Module, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """What PyTorch computes in float32 on the CPU: `out_sample` (batch, channels, height, width)."""
-    tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}
+    """What PyTorch computes in float32 on the CPU: `out_sample` (batch, ...), of inputs in the signature's order."""
+    tensors = [torch.from_numpy(values) for values in inputs.values()]
     with torch.no_grad():
-        out: Tensor = copy.deepcopy(module).cpu().eval()(**tensors)
+        out: Tensor = _ready(module)(*tensors)
     return out.numpy()
+
+
+def _ready(module: nn.Module) -> nn.Module:
+    """`module` in evaluation mode on the CPU; itself where it is already: a big one would not fit twice."""
+    kept = all(p.device.type == "cpu" and p.dtype in (torch.float32, torch.int64) for p in module.parameters())
+    if kept and not _trains(module):
+        return module
+    return copy.deepcopy(module).cpu().float().eval()
+
+
+def _trains(module: nn.Module) -> bool:
+    """Whether a part is in training mode. A captured graph has its mode in its operators; its flags say nothing."""
+    if isinstance(module, fx.GraphModule):
+        return False
+    return module.training or any(_trains(part) for part in module.children())
 
 
 def capture(module: nn.Module, signature: Signature, *, batch: int | None) -> ExportedProgram:
     """torch.export of `module` on the CPU in evaluation mode; `batch` None gives a dynamic batch axis.
 
-    The inputs keep the signature's names and order. Raises ExportError where the module does not run on the
-    signature's inputs, gives another shape, or cannot be exported.
+    The inputs keep the signature's order. Raises ExportError where the module does not run on the signature's inputs,
+    gives another shape, or cannot be exported.
     """
-    module = copy.deepcopy(module).cpu().eval()
+    module = _ready(module)
     # Two samples, because torch.export takes an axis of size 1 for a constant.
-    arrays = example_inputs(signature, batch or 2, 0)
+    count = batch or 2
+    arrays = example_inputs(signature, count, 0)
     inputs = tuple(torch.from_numpy(arrays[spec.name]) for spec in signature.inputs)
-    shapes = None if batch else tuple({0: Dim("batch_size", min=1)} for _ in inputs)
+    # Not Dim(min=1): diffusers' nets ask whether the batch is 64 or more, and choose a memory layout by it.
+    shapes: Any = None if batch else tuple({0: Dim.DYNAMIC} for _ in inputs)
+    if shapes and any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(module.forward).parameters.values()):
+        shapes = (shapes,)  # torch.export counts *inputs as one argument
     try:
         with torch.no_grad():
             out = module(*inputs)
             program = torch.export.export(module, inputs, dynamic_shapes=shapes)
     except Exception as e:
-        raise ExportError(f"torch.export could not capture {type(module).__name__}: {e}") from e
-    if out.shape != inputs[0].shape:
+        raise ExportError(f"torch.export could not capture {type(module).__name__}: {_reason(e)}") from e
+    wanted = (count, *signature.outputs[0].shape[1:])
+    if not isinstance(out, Tensor) or tuple(out.shape) != wanted:
+        found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ExportError(
-            f"{type(module).__name__} gives {tuple(out.shape)} for noise {tuple(inputs[0].shape)}; "
-            "a one-step generator gives an image of the noise's shape"
+            f"{type(module).__name__} gives {found} for noise {tuple(inputs[0].shape)}; its signature says {wanted}"
         )
     return program
 
 
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _reason(error: Exception) -> str:
+    """Why torch.export gave up, in a line; its own text can fill a page."""
+    text = str(error).strip() or type(error).__name__
+    if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
+        return (
+            "its control flow depends on the values of a tensor (an `if` or a loop over data), and an exported "
+            "program has one path only; choose by torch.where instead, or take the choice out of forward. "
+            f"{text.splitlines()[0]}"
+        )
+    return text.splitlines()[0]

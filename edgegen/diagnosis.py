@@ -61,8 +61,9 @@ def try_backend(name: str) -> None:
     import tempfile
     from pathlib import Path
 
-    from edgegen.build import build
+    from edgegen.build import Target, build
     from edgegen.capture import OneStep, example_inputs, randomize_zero_layers, reference
+    from edgegen.folding import fold
     from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
     from edgegen.models.folder import signature_of
     from edgegen.parity import check
@@ -73,19 +74,19 @@ def try_backend(name: str) -> None:
     config = EdgeUNetConfig(sample_size=8, channels=(8, 16), blocks=1, embedding=16)
     net = EdgeUNet(config)
     randomize_zero_layers(net, 0)
-    module, signature = OneStep(net.fold_time(1.0)), signature_of(config)
+    signature = signature_of(config)
+    module = fold(OneStep(net, time=1.0), signature).module
     with tempfile.TemporaryDirectory() as folder:
         artifact = build(
             module,
             signature,
             name="doctor",
-            backend=name,
-            scheme=scheme,
+            target=Target(name, scheme),
             folder=Path(folder),
             calibration_samples=1,
             seed=0,
             metadata={},
-        )
+        ).artifact
         session = load("backend", name).open(Path(folder) / artifact.file)
         inputs = example_inputs(signature, 2, 0)
         parity = check(session, inputs, reference(module, inputs), floor_db=cell(scheme, name).floor_db)

@@ -19,6 +19,7 @@ from edgegen.storage import atomic_path
 SUFFIX = ".mlpackage"
 MODEL = "com.apple.CoreML/model.mlmodel"  # as Xcode and coremltools lay a package out, below Data/
 WEIGHTS = "com.apple.CoreML/weights"
+PIECE = 1 << 20  # bytes read at a time
 CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
 
 COREML = quiet.Chatter(
@@ -103,7 +104,9 @@ def write(spec: Any, weights: Path, path: Path) -> None:
         (temporary / "Data" / MODEL).write_bytes(model)
         for source in sorted(weights.iterdir()):
             shutil.copyfile(source, folder / source.name)
-            digest.update(source.read_bytes())
+            with source.open("rb") as file:  # in pieces: the weights of a big generator are gigabytes
+                while piece := file.read(PIECE):
+                    digest.update(piece)
         (temporary / "Manifest.json").write_text(_manifest(digest.hexdigest()))
 
 

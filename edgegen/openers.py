@@ -22,10 +22,10 @@ def artifact(*, threads: int, backend: str, path: str, manifest: str) -> Callabl
     """An exported file in its runtime, on one noise."""
     from edgegen.capture import example_inputs
     from edgegen.registry import load
-    from edgegen.sampling import signature_from
     from edgegen.storage import read_json
+    from edgegen.types import Signature
 
-    inputs = example_inputs(signature_from(read_json(Path(manifest))["signature"]), 1, 0)
+    inputs = example_inputs(Signature.from_dict(read_json(Path(manifest))["signature"]), 1, 0)
     session = load("backend", backend).open(Path(path))
     return lambda: session(inputs)
 

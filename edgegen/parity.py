@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.types import Parity
+from edgegen.types import Parity, Signature
 
 OUTPUT = "out_sample"
 CAP_DB = 200.0  # stands for "equal": JSON has no infinity; float32 against itself recomputed gives 130 to 140 dB
@@ -32,8 +32,25 @@ def psnr_db(reference: NDArray[Any], got: NDArray[Any], *, data_range: float = 2
     return min(CAP_DB, 10.0 * math.log10(data_range**2 / mse))
 
 
-def check(session: Session, inputs: Mapping[str, NDArray[Any]], reference: NDArray[Any], *, floor_db: float) -> Parity:
-    """Run `session` on `inputs` and compare `out_sample` with PyTorch's `reference` (batch, channels, height, width).
+def psnr_range(signature: Signature, reference: NDArray[Any]) -> float:
+    """The range of values that PSNR is relative to: 2 for images in [-1, 1], else what the reference spans.
+
+    Nets with random weights and nets that are not one-step generators leave [-1, 1]; latents and signals have no range.
+    """
+    if signature.outputs[0].role == "image" and float(np.abs(reference).max()) <= 2.0:
+        return 2.0
+    return float(reference.max() - reference.min()) or 1.0
+
+
+def check(
+    session: Session,
+    inputs: Mapping[str, NDArray[Any]],
+    reference: NDArray[Any],
+    *,
+    floor_db: float,
+    data_range: float = 2.0,
+) -> Parity:
+    """Run `session` on `inputs` and compare `out_sample` with PyTorch's `reference` (batch, ...).
 
     "failed" with its reason when the output is missing, of another shape, not finite or below `floor_db`.
     """
@@ -42,7 +59,7 @@ def check(session: Session, inputs: Mapping[str, NDArray[Any]], reference: NDArr
     if fault:
         return Parity("failed", session.method, floor_db, samples=len(reference), reason=fault)
     got = outputs[OUTPUT].astype(np.float64)
-    psnr = psnr_db(reference, got)
+    psnr = psnr_db(reference, got, data_range=data_range)
     enough = psnr >= floor_db
     return Parity(
         "ok" if enough else "failed",
@@ -52,6 +69,7 @@ def check(session: Session, inputs: Mapping[str, NDArray[Any]], reference: NDArr
         psnr_db=psnr,
         max_abs_error=float(np.abs(got - reference).max()),
         reason="" if enough else f"{psnr:.1f} dB is below the floor of {floor_db:.1f} dB",
+        data_range=data_range,
     )
 
 

@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from edgegen.build import Target
 from edgegen.data import local_path
 from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.extras import EXTRAS, require
 from edgegen.progress import Progress
-from edgegen.quantize.matrix import cell
 from edgegen.recipe import Recipe
 from edgegen.runs import Result, RunFolder, fingerprint, key_of
 
@@ -90,8 +90,9 @@ def _compute(recipe: Recipe) -> dict[str, Any]:
     return {"compute": _part(recipe.compute), "seed": recipe.seed}
 
 
-def _cells(recipe: Recipe, *, floating: bool) -> dict[str, Any]:
-    return {"name": recipe.name, "cells": recipe.export.cells(floating=floating)}
+def _files(recipe: Recipe, *, floating: bool) -> dict[str, Any]:
+    options = _part(recipe.export)
+    return {**options, "name": recipe.name, "artifacts": recipe.export.targets(floating=floating)}
 
 
 STAGES = (
@@ -145,11 +146,11 @@ STAGES = (
         lambda r: {"evaluate": _part(r.evaluate), "seed": r.seed},
         "edgegen.stages.evaluation:evaluate",
     ),
-    Stage("export", ("distill",), lambda r: _cells(r, floating=True), "edgegen.stages.files:export"),
+    Stage("export", ("distill",), lambda r: _files(r, floating=True), "edgegen.stages.files:export"),
     Stage(
         "quantize",
         ("distill",),
-        lambda r: {**_cells(r, floating=False), "calibration": r.export.calibration, "seed": r.seed},
+        lambda r: {**_files(r, floating=False), "calibration": r.export.calibration, "seed": r.seed},
         "edgegen.stages.files:quantize",
     ),
     Stage(
@@ -212,10 +213,10 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
 def check(recipe: Recipe, stages: list[Stage]) -> None:
     """What can be known to fail before any work: an unknown artifact, a missing extra. Raises UsageError and others."""
     names = {stage.name for stage in stages}
-    for scheme, backend in recipe.export.cells(floating=True) + recipe.export.cells(floating=False):
-        cell(scheme, backend)
+    for text in recipe.export.artifacts:
+        backend = Target.parse(text).backend
         if names & {"export", "quantize"} and backend in EXTRAS:
-            require(backend, purpose=f"the artifact {backend}-{scheme}")
+            require(backend, purpose=f"the artifact {text}")
     if "report" in names:
         require("report", purpose="the report")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tomllib
 import typing
 from pathlib import Path
@@ -145,20 +146,26 @@ class Export(Table):
         "coreml-w8",
     )
     calibration: Count = Field(1024, description="noise inputs that calibrate the activation ranges")
+    opset: Annotated[int, Field(ge=18, le=24)] = Field(18, description="of the ONNX files")
+    coreml_target: Literal["iOS17", "iOS18", "iOS26"] = Field("iOS17", description="oldest system of the Core ML files")
+    generate: bool = Field(True, description="a second method in the .pte files: noise to uint8 image")
+    winograd: bool = Field(True, description="ONNX fp32: large 3x3 convolutions faster, with 4 times their memory")
+    license: str = Field("not stated", description="licence of the generator, written into every file")
 
     @model_validator(mode="after")
-    def backend_and_scheme(self) -> "Export":
+    def known_form(self) -> "Export":
         for text in self.artifacts:
-            if text.count("-") < 1:
-                raise ValueError(f"artifact '{text}' is not BACKEND-SCHEME, such as onnx-w8a8")
+            if not re.fullmatch(r"\w+-\w+(:\w+)?", text):
+                raise ValueError(
+                    f"artifact '{text}' is not BACKEND-SCHEME or BACKEND-SCHEME:VARIANT, such as onnx-w8a8"
+                )
         if len(set(self.artifacts)) != len(self.artifacts):
             raise ValueError("artifacts lists one twice")
         return self
 
-    def cells(self, *, floating: bool) -> list[tuple[str, str]]:
-        """(scheme, backend) of the float artifacts, or of the compressed ones."""
-        pairs = [tuple(text.split("-", 1)[::-1]) for text in self.artifacts]
-        return [(scheme, backend) for scheme, backend in pairs if (scheme in FLOAT_SCHEMES) == floating]
+    def targets(self, *, floating: bool) -> list[str]:
+        """The float artifacts, or the compressed ones."""
+        return [text for text in self.artifacts if (text.split("-")[1].split(":")[0] in FLOAT_SCHEMES) == floating]
 
 
 class Verify(Table):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import DataError, UsageError
-from edgegen.types import Signature, TensorSpec
+from edgegen.types import Signature
 
 SUFFIXES = {".onnx": "onnx", ".pte": "executorch", ".mlpackage": "coreml"}
 TEACHER_STEPS = 20
@@ -25,8 +25,8 @@ def sample_to_png(
     """Writes a PNG grid and says what made it. Raises DataError and UsageError where source or class do not fit."""
     from PIL import Image
 
+    from edgegen.capture import example_inputs
     from edgegen.data import to_uint8
-    from edgegen.noise import normal
     from edgegen.storage import atomic_path
 
     if output.suffix.lower() != ".png":
@@ -34,12 +34,12 @@ def sample_to_png(
     if output.is_dir():
         raise UsageError(f"--output {output}: is a folder; give the name of a file")
     run, signature, method = _open(source, steps, runs)
-    inputs: dict[str, NDArray[Any]] = {"sample": normal(seed, 0, count, signature.image_shape)}
+    inputs = example_inputs(signature, count, seed)
     classes = signature.num_classes
     if label is not None and label >= max(classes, 1):
         raise UsageError(f"--class {label}: " + (f"there are 0 to {classes - 1}" if classes else "it knows no classes"))
-    if classes:
-        inputs["class_labels"] = np.full(count, label) if label is not None else np.arange(count) % classes
+    if label is not None:
+        inputs["class_labels"] = np.full(count, label)
     pixels = grid(to_uint8(run(inputs).astype(np.float32)))
     with atomic_path(output) as temporary:
         Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(temporary, format="PNG")
@@ -106,16 +106,7 @@ def _open_artifact(path: Path) -> tuple[Sampler, Signature, str]:
         raise DataError(f"{path}: no manifest.json beside it, which says what goes in; `edgegen export` writes both")
     session = load("backend", SUFFIXES[path.suffix]).open(path)
     try:
-        signature = signature_from(read_json(manifest)["signature"])
+        signature = Signature.from_dict(read_json(manifest)["signature"])
     except (KeyError, TypeError) as e:
         raise DataError(f"{manifest}: not a manifest of edgegen's; `edgegen export` writes one") from e
     return (lambda inputs: session(inputs)["out_sample"]), signature, session.method
-
-
-def signature_from(values: dict[str, Any]) -> Signature:
-    """The signature in a manifest."""
-
-    def specs(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(**{**row, "shape": tuple(row["shape"])}) for row in rows)
-
-    return Signature(specs(values["inputs"]), specs(values["outputs"]), values["num_classes"])

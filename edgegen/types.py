@@ -1,30 +1,43 @@
 """The records that pass between the parts: frozen, plain data, no torch at import."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Dim = int | Literal["batch_size"]
 Status = Literal["ok", "failed", "not checked"]
+Role = Literal["noise", "class", "text", "image", "latent", "signal", "features"]
 
 
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output of a generator: `shape` may start with the symbolic "batch_size".
 
-    `role` is "noise", "class" or "image"; `low` and `high` give the range of the values, None where unbounded.
+    `role` says what an app puts in or gets out; `low` and `high` give the range of the values, None where unbounded:
+
+        noise      standard normal numbers, drawn anew for every sample
+        class      class numbers from `low` to `high`, shape (batch_size,)
+        text       the hidden states of a text encoder
+        image      pixels, (batch_size, channels, height, width)
+        latent     what a decoder turns into an image
+        signal     anything else that is generated: audio (batch_size, channels, length), a trajectory, a table
+        features   any other condition: a pooled text embedding, a speaker, a robot's state
     """
 
     name: str
     shape: tuple[Dim, ...]
     dtype: Literal["float32", "float16", "int64", "int32", "uint8"]
-    role: Literal["noise", "class", "image"]
+    role: Role
     low: float | None = None
     high: float | None = None
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a one-step generator takes and gives; `num_classes` 0 means unconditional."""
+    """What a one-step generator takes and gives; `num_classes` 0 means that no input is a class.
+
+    The first input is what it is generated from (noise, or a decoder's latent); there is one output.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -32,9 +45,15 @@ class Signature:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of the noise and of the image."""
-        _, channels, height, width = self.inputs[0].shape
+        """(channels, height, width) of the image; only where `makes_images`."""
+        _, channels, height, width = self.outputs[0].shape
         return int(channels), int(height), int(width)
+
+    @property
+    def makes_images(self) -> bool:
+        """Whether the output is a picture that an app can show: 1 or 3 channels."""
+        output = self.outputs[0]
+        return output.role == "image" and len(output.shape) == 4 and output.shape[1] in (1, 3)
 
     @staticmethod
     def of(*, channels: int, size: int, num_classes: int) -> "Signature":
@@ -49,10 +68,22 @@ class Signature:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Signature":
+        """The inverse of `to_dict`. Raises KeyError and TypeError for something else."""
+
+        def specs(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+            return tuple(TensorSpec(**{**row, "shape": tuple(row["shape"])}) for row in rows)
+
+        return Signature(specs(values["inputs"]), specs(values["outputs"]), values["num_classes"])
+
 
 @dataclass(frozen=True)
 class Artifact:
-    """One exported file (or `.mlpackage` folder). `file` is its name inside the artifact folder, never a full path."""
+    """One exported file (or `.mlpackage` folder). `file` is its name inside the artifact folder, never a full path.
+
+    `variant` is the kind of file that its backend made, "" for the plain one.
+    """
 
     file: str
     backend: str
@@ -60,6 +91,7 @@ class Artifact:
     nbytes: int
     sha256: str
     engine: str
+    variant: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,7 +100,10 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Parity:
-    """An artifact against PyTorch fp32 on the same inputs. `method` says what ran it (a runtime, or our evaluator)."""
+    """An artifact against PyTorch fp32 on the same inputs. `method` says what ran it (a runtime, or our evaluator).
+
+    `psnr_db` is relative to `data_range`: 2 for images in [-1, 1].
+    """
 
     status: Status
     method: str
@@ -77,6 +112,7 @@ class Parity:
     psnr_db: float | None = None
     max_abs_error: float | None = None
     reason: str = ""
+    data_range: float = 2.0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,6 +1,7 @@
 """What a backend is: `lower` a captured program to a file, `open` the file as a session of named arrays."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -13,22 +14,52 @@ from edgegen.types import Signature
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-__all__ = ["Arrays", "Backend", "Precision", "Session", "one_by_one"]
+__all__ = ["DEFAULTS", "Arrays", "Backend", "LowerOptions", "Precision", "Session", "Variant", "one_by_one", "pixels"]
 
 Precision = Literal["fp32", "fp16"]
+CoreMLTarget = Literal["iOS17", "iOS18", "iOS26"]
 Arrays = dict[str, NDArray[Any]]
 
 
+@dataclass(frozen=True)
+class LowerOptions:
+    """What a recipe's [export] table says of the files themselves; each backend takes what concerns it.
+
+    `heights_widths` are further sizes that one Core ML file takes ("enumerated shapes"); `generate` adds the method
+    noise -> uint8 image to a `.pte`; `etrecord` writes ExecuTorch's profiling record beside it. `winograd` makes large
+    3x3 convolutions of an ONNX file faster and their weights larger in memory, not in the file.
+    """
+
+    opset: int = 18
+    coreml_target: CoreMLTarget = "iOS17"
+    generate: bool = True
+    winograd: bool = True
+    etrecord: bool = False
+    heights_widths: tuple[tuple[int, int], ...] = ()
+
+
+DEFAULTS = LowerOptions()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One kind of file of a backend: what it is for, how its name ends, and its batch (None: a dynamic axis)."""
+
+    about: str
+    suffix: str
+    batch: int | None
+
+
 class Backend(Protocol):
-    """One kind of file. Add one by a module in this folder that ends with `BACKEND = ...()`, and a registry line."""
+    """One runtime's files. Add one by a module in this folder that ends with `BACKEND = ...()`, and a registry line."""
 
     @property
-    def suffix(self) -> str:
-        """The end of the file's name: ".onnx"."""
+    def variants(self) -> Mapping[str, Variant]:
+        """The kinds of file by name; "" is the plain one."""
 
     @property
-    def batch(self) -> int | None:
-        """The static batch that `lower` expects of the program; None: the dynamic axis batch_size."""
+    def rewrites(self) -> tuple[str, ...]:
+        """The names in edgegen.exporters.rewrites that made this runtime faster (examples/bench_export.py)."""
 
     def lower(
         self,
@@ -38,14 +69,28 @@ class Backend(Protocol):
         signature: Signature,
         precision: Precision,
         metadata: Mapping[str, str],
+        options: LowerOptions = DEFAULTS,
+        variant: str = "",
     ) -> None:
-        """Write `path`. The keys of `metadata` come without a namespace; the backend adds its own.
+        """Write `path` from a program of the variant's batch. The keys of `metadata` come without a namespace.
 
         Raises ExportError where the vendor's converter fails, MissingExtraError where it is not installed.
         """
 
     def open(self, path: Path) -> Session:
         """Load the file on this machine. Raises ExportError where it cannot be run here."""
+
+
+def pixels(program: "ExportedProgram", signature: Signature) -> tuple[Signature, "ExportedProgram"]:
+    """`program` with its image as uint8 (batch, height, width, channels), and the signature of that.
+
+    Raises ExportError where it makes no pictures.
+    """
+    from edgegen.capture import ToPixels, capture, pixels_signature
+
+    changed = pixels_signature(signature)
+    batch = program.example_inputs[0][0].shape[0] if not program.range_constraints else None
+    return changed, capture(ToPixels(program.module(check_guards=False)), changed, batch=batch)
 
 
 def one_by_one(inputs: Mapping[str, NDArray[Any]], run: Callable[[Arrays], Arrays]) -> Arrays:

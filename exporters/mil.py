@@ -17,11 +17,11 @@ from torch import Tensor
 
 from edgegen import mlpackage
 from edgegen.errors import ExportError
-from edgegen.exporters import mil_layers, mil_ops
+from edgegen.exporters import mil_layers, mil_ops, mil_scatter
 from edgegen.exporters.base import Arrays, one_by_one
 from edgegen.exporters.mil_ops import Op
 
-OPS: Mapping[str, Op] = {**mil_ops.OPS, **mil_layers.OPS}
+OPS: Mapping[str, Op] = {**mil_ops.OPS, **mil_layers.OPS, **mil_scatter.OPS}
 FUNCTION = "main"  # the only function of a program that edgegen writes
 NARROW = {"int8": torch.int8, "uint8": torch.uint8, "int16": torch.int16, "uint16": torch.uint16}
 
@@ -82,12 +82,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Program:
-    """The function `main` of a package, free of the vendor's objects; `constants` are as stored or decompressed."""
+    """The function `main` of a package, free of the vendor's objects; `constants` are as stored or decompressed.
+
+    `pictures` are the outputs that Core ML hands to an app as pixel buffers.
+    """
 
     inputs: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
     constants: Mapping[Slot, Any]
     steps: tuple[Step, ...]
+    pictures: frozenset[str] = frozenset()
 
 
 class MilEvaluator:
@@ -105,7 +109,9 @@ class MilEvaluator:
 
     @property
     def method(self) -> str:
-        return f"edgegen MIL evaluator ({'fp16-rounded' if self.rounded else 'computed in float32'})"
+        """What ran the package, and what therefore was not checked."""
+        how = "fp16-rounded" if self.rounded else "computed in float32"
+        return f"edgegen MIL evaluator ({how}), not a Neural Engine"
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Every input is (batch, ...); a program of static batch 1 runs once per sample.
@@ -140,7 +146,14 @@ class MilEvaluator:
             for slot in step.last_use:
                 del values[slot]
         outputs = {slot.name: values[slot] for slot in self.program.outputs}
-        return {name: value.numpy() for name, value in outputs.items() if isinstance(value, Tensor)}
+        return {name: self._shown(name, value) for name, value in outputs.items() if isinstance(value, Tensor)}
+
+    def _shown(self, name: str, value: Tensor) -> NDArray[Any]:
+        """A picture as the other runtimes give it, uint8 (1, height, width, channels); anything else as it is."""
+        if name in self.program.pictures:
+            value = value.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        shown: NDArray[Any] = value.numpy()
+        return shown
 
 
 def load(path: Path) -> Program:
@@ -161,8 +174,10 @@ def load(path: Path) -> Program:
     computed = [op for op in operations if not _is_constant(op)]
     _check_known(computed, path)
     outputs = tuple(slots[var] for var in function.outputs)
+    described = package.spec.description.output
+    pictures = frozenset(entry.name for entry in described if entry.type.WhichOneof("Type") == "imageType")
     steps = _plan(computed, slots, keep={*constants, *outputs})
-    return Program(tuple(slots[var] for var in function.inputs.values()), outputs, constants, steps)
+    return Program(tuple(slots[var] for var in function.inputs.values()), outputs, constants, steps, pictures)
 
 
 def _slots(variables: list[Any]) -> dict[Any, Slot]:

@@ -85,6 +85,8 @@ def transpose(x: Tensor, perm: Tensor) -> Tensor:
 
 
 def concat(values: list[Tensor], axis: Tensor, interleave: Tensor | None = None) -> Tensor:
+    """Single numbers, as coremltools puts open sizes together, count as vectors of one."""
+    values = [value.reshape(1) if value.ndim == 0 else value for value in values]
     if interleave is not None and bool(interleave):
         stacked = torch.stack(values, dim=int(axis) % values[0].ndim + 1)
         return stacked.flatten(int(axis) % values[0].ndim, int(axis) % values[0].ndim + 1)
@@ -171,7 +173,7 @@ def gather(
         return torch.stack([gather(row, at, axis - 1, int(batch_dims) - 1) for row, at in rows])
     dim = int(axis) % x.ndim
     taken = x.index_select(dim, indices.flatten().long())
-    return taken.reshape(*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :])
+    return taken.reshape([*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :]])
 
 
 def gather_along_axis(x: Tensor, indices: Tensor, axis: Tensor, validate_indices: Tensor | None = None) -> Tensor:

@@ -1,7 +1,11 @@
 """ONNX: torch.onnx's dynamo exporter, cleaned of the builder's traces; run by onnxruntime on the CPU."""
 
+import contextlib
+import io
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -11,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
-from edgegen.exporters.base import Arrays, Precision
+from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels
+from edgegen.exporters.onnx_winograd import winograd
 from edgegen.extras import require
 from edgegen.quiet import TORCH_ONNX, quiet
 from edgegen.types import Signature
@@ -19,7 +24,7 @@ from edgegen.types import Signature
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-OPSET = 18  # the lowest that onnxruntime loads of what torch 2.13 writes, the one that phones' providers know best
+LARGEST = 2_000_000_000  # bytes of one protobuf, with room for the program; above it weights lie in a second file
 NAMESPACE = "edgegen."
 BATCH_AXIS = "batch_size"
 FATAL = 4  # onnxruntime's severity: it prints what its exceptions say, too
@@ -27,15 +32,19 @@ FATAL = 4  # onnxruntime's severity: it prints what its exceptions say, too
 
 @dataclass(frozen=True)
 class OnnxSession:
-    """An onnxruntime session on the CPU; `runtime` is the vendor's object."""
+    """An onnxruntime session on the CPU; `runtime` is the vendor's object, `batch` its fixed batch if it has one."""
 
     runtime: Any
     method: str
+    batch: int | None
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        return self._run(dict(inputs)) if self.batch is None else one_by_one(inputs, self._run)
+
+    def _run(self, inputs: Arrays) -> Arrays:
         names = [output.name for output in self.runtime.get_outputs()]
         try:
-            values = self.runtime.run(names, dict(inputs))
+            values = self.runtime.run(names, inputs)
         except Exception as e:
             raise ExportError(f"onnxruntime refused {_shapes(inputs)}: {e}") from e
         return dict(zip(names, values, strict=True))
@@ -43,10 +52,18 @@ class OnnxSession:
 
 @dataclass(frozen=True)
 class OnnxBackend:
-    """One `.onnx` file: weights inside, opset 18, dynamic axis batch_size, the same bytes from the same program."""
+    """`.onnx` files: weights inside up to 2 GB, the same bytes from the same program; `.ort` for reduced builds."""
 
-    suffix: str = field(default=".onnx", init=False)
-    batch: int | None = field(default=None, init=False)
+    variants: Mapping[str, Variant] = field(
+        default_factory=lambda: {
+            "": Variant("any batch", ".onnx", None),
+            "batch1": Variant("fixed batch 1, for the NPUs of phones (NNAPI, QNN, Core ML)", ".onnx", 1),
+            "generate": Variant("noise -> uint8 image (batch, height, width, channels)", ".onnx", None),
+            "ort": Variant("ORT format, optimised offline, with its required operators beside it", ".ort", 1),
+        },
+        init=False,
+    )
+    rewrites: tuple[str, ...] = field(default=("resampling", "pointwise", "conv_bias", "einsum"), init=False)
 
     def lower(
         self,
@@ -56,33 +73,29 @@ class OnnxBackend:
         signature: Signature,
         precision: Precision,
         metadata: Mapping[str, str],
+        options: LowerOptions = DEFAULTS,
+        variant: str = "",
     ) -> None:
-        """Write `path` with `metadata` and the signature under "edgegen."; checked by onnx's full checker."""
+        """Write `path` with `metadata` and the signature under "edgegen."; checked by onnx's full checker.
+
+        Weights of more than 2 GB lie beside it in `<name>.onnx.data`. The variant "ort" writes
+        `<name>.required_operators.config` beside it, for `build.py --include_ops_by_config` of onnxruntime.
+        """
         if precision != "fp32":
             raise ExportError(f"the onnx backend writes fp32, not {precision}")
         require("onnx", purpose="writing an ONNX file")
+        if variant == "generate":
+            signature, program = pixels(program, signature)
+        about = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
         try:
-            import onnx
-            import torch
-
-            with quiet(TORCH_ONNX):
-                exported = torch.onnx.export(
-                    program,
-                    dynamo=True,
-                    opset_version=OPSET,
-                    external_data=False,
-                    input_names=[spec.name for spec in signature.inputs],
-                    output_names=[spec.name for spec in signature.outputs],
-                    verbose=False,
-                )
-            assert exported is not None
-            model = exported.model_proto
-            _clean(model)
-            _stamp(model, {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)})
-            onnx.checker.check_model(model, full_check=True)
+            exported = _convert(program, signature, options.opset)
+            if variant == "ort":
+                _write_ort(exported, about, path)
+            else:
+                # An NPU's compiler has ways of its own, and wants plain convolutions.
+                _write(exported, about, path, fast=options.winograd and variant != "batch1")
         except Exception as e:
             raise ExportError(f"torch.onnx could not lower the program: {e}") from e
-        path.write_bytes(model.SerializeToString(deterministic=True))
 
     def open(self, path: Path) -> OnnxSession:
         require("onnx", purpose="running an ONNX file")
@@ -94,10 +107,70 @@ class OnnxBackend:
             runtime = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as e:
             raise ExportError(f"onnxruntime cannot open {path}: {e}") from e
-        return OnnxSession(runtime, f"onnxruntime {onnxruntime.__version__} CPU")
+        return OnnxSession(runtime, f"onnxruntime {onnxruntime.__version__} CPU", _batch_of(runtime))
 
 
 BACKEND = OnnxBackend()
+
+
+def _batch_of(runtime: Any) -> int | None:
+    size = runtime.get_inputs()[0].shape[0]
+    return size if isinstance(size, int) else None
+
+
+def _convert(program: "ExportedProgram", signature: Signature, opset: int) -> Any:
+    import torch
+
+    with quiet(TORCH_ONNX):
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=opset,
+            external_data=False,
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+            verbose=False,
+        )
+    assert exported is not None
+    return exported
+
+
+def _write(exported: Any, about: Mapping[str, str], path: Path, *, fast: bool = False) -> None:
+    import onnx
+
+    if sum(value.const_value.nbytes for value in exported.model.graph.initializers.values()) < LARGEST:
+        model = exported.model_proto
+        if fast:
+            winograd(model)
+        _clean(model)
+        _stamp(model, about)
+        onnx.checker.check_model(model, full_check=True)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return
+    exported.save(path, external_data=True)  # weight by weight, straight from torch's memory
+    model = onnx.load(path, load_external_data=False)
+    _clean(model)
+    _stamp(model, about)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(path, full_check=True)
+
+
+def _write_ort(exported: Any, about: Mapping[str, str], path: Path) -> None:
+    """By onnxruntime's own converter: graph optimisation for a CPU of any make, done once, here."""
+    from onnxruntime.tools import convert_onnx_models_to_ort as converter
+
+    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary, contextlib.redirect_stdout(io.StringIO()):
+        source = Path(temporary) / f"{path.stem}.onnx"
+        _write(exported, about, source)
+        converter.convert_onnx_models_to_ort(
+            source,
+            Path(temporary) / "out",
+            optimization_styles=[converter.OptimizationStyle.Fixed],
+            target_platform="arm",
+        )
+        made = {found.suffix: found for found in (Path(temporary) / "out").iterdir()}
+        shutil.move(made[".ort"], path)
+        shutil.move(made[".config"], path.with_suffix(".required_operators.config"))
 
 
 def _clean(model: Any) -> None:

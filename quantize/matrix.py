@@ -47,11 +47,15 @@ MATRIX: dict[tuple[str, str], Cell] = {
     ("w8a8", "onnx"): Cell(
         "file", "fp32", "onnxruntime.quantization static QDQ", 25.0, "edgegen.quantize.onnx:quantize_w8a8"
     ),
+    ("fp16", "onnx"): Cell(
+        "file", "fp32", "onnxruntime.transformers.float16, float32 in and out", 50.0, "edgegen.quantize.onnx:to_fp16"
+    ),
     ("fp32", "executorch"): Cell("float", "fp32", "none", 80.0),
     ("w8a8", "executorch"): Cell(
         "program", "fp32", "torchao PT2E, XNNPACKQuantizer", 25.0, "edgegen.quantize.executorch:quantize_w8a8"
     ),
     ("fp16", "coreml"): Cell("float", "fp16", "none", 50.0),
+    ("fp32", "coreml"): Cell("float", "fp32", "none", 80.0),
     ("w8", "coreml"): Cell(
         "file", "fp16", "coremltools.optimize linear int8 weights", 35.0, "edgegen.quantize.coreml:quantize_w8"
     ),

@@ -1,4 +1,4 @@
-"""ONNX w8a8: onnxruntime's static quantization in QDQ form, calibrated on noise."""
+"""ONNX w8a8 (onnxruntime's static quantization in QDQ form, calibrated on noise) and fp16."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -48,6 +48,28 @@ def quantize_w8a8(source: Path, target: Path, calibration: Batches) -> None:
     except Exception as e:
         raise ExportError(f"onnxruntime could not quantize the graph: {e}") from e
     target.write_bytes(quantized.SerializeToString(deterministic=True))
+
+
+def to_fp16(source: Path, target: Path, calibration: Batches) -> None:
+    """Read the float file `source`, write `target`: weights and arithmetic in float16, inputs and outputs as before.
+
+    Raises ExportError where onnxruntime's converter fails.
+    """
+    require("onnx", purpose="converting an ONNX file to float16")
+    try:
+        import onnx
+        from onnxruntime.quantization.onnx_model import ONNXModel
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        model = onnx.load(source)
+        half = convert_float_to_float16(onnx.load(source), keep_io_types=True)
+        del half.graph.value_info[:]  # it keeps some types as they were
+        ONNXModel(half).topological_sort()  # the casts of the inputs come after their readers
+        _keep_identity(half, model)
+        onnx.checker.check_model(half, full_check=True)
+    except Exception as e:
+        raise ExportError(f"onnxruntime could not convert the graph to float16: {e}") from e
+    target.write_bytes(half.SerializeToString(deterministic=True))
 
 
 def _weightless(model: Any) -> list[str]:

@@ -30,3 +30,17 @@ def edgegen(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return call
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `child.call` runs, run here: it saves the seconds that a process needs to import torch and a vendor."""
+    import importlib
+
+    from edgegen import child
+
+    def call(function: str, arguments: dict[str, object], *, memory_limit: int | None = None) -> child.Outcome:
+        module, _, name = function.partition(":")
+        return child.Outcome(getattr(importlib.import_module(module), name)(**arguments), 0.0, None)
+
+    monkeypatch.setattr(child, "call", call)

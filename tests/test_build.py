@@ -3,7 +3,6 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
@@ -12,7 +11,6 @@ import torch
 from edgegen import build as builder
 from edgegen.capture import OneStep
 from edgegen.errors import ExportError, UsageError
-from edgegen.quantize.matrix import MATRIX, Cell
 from edgegen.types import Artifact, Parity, Signature
 
 SIGNATURE = Signature.of(channels=1, size=8, num_classes=0)
@@ -28,13 +26,12 @@ def build(folder: Path, *, scheme: str = "fp32", backend: str = "onnx") -> Artif
         module(),
         SIGNATURE,
         name="tiny",
-        backend=backend,
-        scheme=scheme,
+        target=builder.Target(backend, scheme),
         folder=folder,
         calibration_samples=40,
         seed=3,
         metadata={"recipe_sha256": "abc"},
-    )
+    ).artifact
 
 
 def test_the_artifact_says_what_lies_in_the_folder(tmp_path: Path) -> None:
@@ -43,7 +40,7 @@ def test_the_artifact_says_what_lies_in_the_folder(tmp_path: Path) -> None:
     assert artifact.file == "tiny_onnx_w8a8.onnx"
     assert (artifact.nbytes, artifact.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert artifact.engine == "onnxruntime.quantization static QDQ"
-    assert artifact.details == {"batch": None, "precision": "fp32", "calibration_samples": 40}
+    assert artifact.details == {"batch": None, "precision": "fp32", "calibration_samples": 40, "extra_files": []}
     stamped = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
     expected = {"name": "tiny", "backend": "onnx", "scheme": "w8a8", "recipe_sha256": "abc"}
     assert stamped.items() >= {f"edgegen.{key}": value for key, value in expected.items()}.items()
@@ -51,34 +48,62 @@ def test_the_artifact_says_what_lies_in_the_folder(tmp_path: Path) -> None:
     assert build(tmp_path / "again", scheme="w8a8") == artifact
 
 
-def test_a_failed_build_leaves_the_older_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_build_leaves_the_older_artifact(tmp_path: Path) -> None:
     older = build(tmp_path)
-
-    def fail(source: Path, target: Path, calibration: Any) -> None:
-        target.write_bytes(source.read_bytes()[:10])
-        raise ExportError("planted")
-
-    monkeypatch.setattr(builder, "cell", lambda scheme, backend: Cell("file", "fp32", "planted", 20.0, "x:y"))
-    monkeypatch.setattr(Cell, "load", lambda self: fail)
-    with pytest.raises(ExportError, match="planted"):
-        build(tmp_path)
+    with pytest.raises(ExportError, match=r"torch.export could not capture Conv2d: .*3 channels"):
+        builder.build(
+            torch.nn.Conv2d(3, 1, 3),
+            SIGNATURE,
+            name="tiny",
+            target=builder.Target("onnx", "fp32"),
+            folder=tmp_path,
+            calibration_samples=1,
+            seed=0,
+            metadata={},
+        )
+    with pytest.raises(ExportError, match=r"it held .* GB of memory, 0.01 GB are allowed"):
+        builder.build(
+            module(),
+            SIGNATURE,
+            name="tiny",
+            target=builder.Target("onnx", "fp32"),
+            folder=tmp_path,
+            calibration_samples=1,
+            seed=0,
+            metadata={},
+            memory_limit=10_000_000,
+        )
     assert [path.name for path in tmp_path.iterdir()] == [older.file]
     assert hashlib.sha256((tmp_path / older.file).read_bytes()).hexdigest() == older.sha256
 
 
-def test_a_module_cell_runs_before_the_capture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        ("onnx", "net_onnx_fp32.onnx"),
+        ("onnx-w8a8", "net_onnx_w8a8.onnx"),
+        ("onnx:ort", "net_onnx_fp32_ort.ort"),
+        ("executorch-fp32:bundled", "net_executorch_fp32_bundled.bpte"),
+        ("coreml", "net_coreml_fp16.mlpackage"),
+    ],
+)
+def test_a_target_is_backend_scheme_and_variant(text: str, file: str) -> None:
+    target = builder.Target.parse(text)
+    assert target.file("net") == file
+    assert builder.Target.parse(str(target)) == target
 
-    def halve(net: torch.nn.Module, calibration: Any) -> torch.nn.Module:
-        seen.append(len(calibration))
-        return torch.nn.Sequential(net, torch.nn.AvgPool2d(1))
 
-    monkeypatch.setitem(MATRIX, ("half", "onnx"), Cell("module", "fp32", "planted", 20.0, "x:y"))
-    monkeypatch.setattr(Cell, "load", lambda self: halve)
-    build(tmp_path, scheme="half")
-    assert seen == [2]
-    operators = [node.op_type for node in onnx.load(tmp_path / "tiny_onnx_half.onnx").graph.node]
-    assert "AveragePool" in operators
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("onxn", r"no backend 'onxn'; there are: coreml, executorch, onnx. Did you mean 'onnx'\?"),
+        ("onnx-w9", "no quantization scheme 'w9' for backend 'onnx'"),
+        ("onnx:batch2", r"no onnx variant 'batch2'; there are: batch1, .* Did you mean 'batch1'\?"),
+    ],
+)
+def test_a_target_that_is_not_there(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        builder.Target.parse(text)
 
 
 def test_unknown_names_answer_before_any_work(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""capture: the one step, the fold and its proof, the re-drawn zero layers, torch.export."""
+"""capture: the one step, the re-drawn zero layers, example inputs, torch.export."""
 
-import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from edgegen import capture
+from edgegen.data import to_uint8
 from edgegen.errors import ExportError
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.noise import normal
-from edgegen.types import Signature
+from edgegen.types import Signature, TensorSpec
 
 
 def net_of(*, classes: int) -> EdgeUNet:
@@ -34,38 +35,6 @@ def test_one_step_is_noise_minus_velocity_at_time_one() -> None:
 
     z = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(capture.OneStep(Velocity(), time=1.0)(z), z - 3.0 * z)
-
-
-@pytest.mark.parametrize("classes", [0, 5])
-def test_the_folded_generator_is_the_unfolded_one_with_fewer_parameters(classes: int) -> None:
-    net, (_, inputs) = net_of(classes=classes), inputs_of(classes=classes)
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    folded = capture.fold(net, samples=inputs[0], class_labels=inputs[1] if classes else None)
-    labels = inputs[1] if classes else None
-    with torch.no_grad():
-        expected = inputs[0].double() - copy.deepcopy(net).double()(inputs[0].double(), torch.ones(6).double(), labels)
-        got = folded.module(*inputs)
-    assert float((got - expected).abs().max()) < 1e-5
-    assert folded.parameters_after < folded.parameters_before == sum(p.numel() for p in net.parameters())
-    assert folded.max_relative_error <= capture.FOLD_TOLERANCE
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-
-
-def test_a_fold_that_changes_the_net_is_refused() -> None:
-    class Wrong(EdgeUNet):
-        def fold_time(self, t: float) -> nn.Module:  # type: ignore[override]
-            return super().fold_time(t - 0.01)
-
-    wrong = Wrong(EdgeUNetConfig(8, 1, (8, 16), 1, (), 5))
-    capture.randomize_zero_layers(wrong, 1)
-    _, inputs = inputs_of(classes=5)
-    with pytest.raises(ExportError, match=r"Wrong.fold_time changed the net: the largest relative error is \d"):
-        capture.fold(wrong, samples=inputs[0], class_labels=inputs[1])
-
-
-def test_a_net_that_cannot_fold_says_what_it_lacks() -> None:
-    with pytest.raises(ExportError, match=r"Identity has no fold_time\(t\)"):
-        capture.fold(nn.Identity(), samples=torch.zeros(1, 1, 4, 4), class_labels=None)
 
 
 def test_zero_layers_are_drawn_anew_and_only_those() -> None:
@@ -92,7 +61,7 @@ def test_example_inputs_are_portable_noise_and_labels_in_turn() -> None:
 @pytest.mark.parametrize("classes", [0, 5])
 @pytest.mark.parametrize("batch", [None, 1])
 def test_the_program_computes_what_the_module_does(batch: int | None, classes: int) -> None:
-    module = capture.OneStep(net_of(classes=classes).fold_time(1.0)).train()
+    module = capture.OneStep(net_of(classes=classes), time=1.0).train()
     signature, inputs = inputs_of(classes=classes)
     program = capture.capture(module, signature, batch=batch)
     assert module.training
@@ -107,13 +76,55 @@ def test_the_program_computes_what_the_module_does(batch: int | None, classes: i
 
 def test_a_module_that_does_not_fit_the_signature_is_refused() -> None:
     signature, _ = inputs_of(classes=0)
-    with pytest.raises(ExportError, match=r"Shrink gives \(2, 1, 7, 8\) for noise \(2, 1, 8, 8\)"):
+    with pytest.raises(ExportError, match=r"Shrink gives \(2, 1, 7, 8\) .*; its signature says \(2, 1, 8, 8\)"):
         capture.capture(Shrink(), signature, batch=None)
     wide = Signature.of(channels=3, size=8, num_classes=0)
     with pytest.raises(ExportError, match=r"torch.export could not capture OneStep: .*3 channels"):
-        capture.capture(capture.OneStep(net_of(classes=0).fold_time(1.0)), wide, batch=None)
+        capture.capture(capture.OneStep(net_of(classes=0), time=1.0), wide, batch=None)
 
 
 class Shrink(nn.Module):
     def forward(self, sample: Tensor) -> Tensor:
         return sample[:, :, 1:]
+
+
+def test_control_flow_over_data_is_named_with_the_way_out() -> None:
+    class Branching(nn.Module):
+        def forward(self, sample: Tensor) -> Tensor:
+            return sample if sample.sum() > 0 else -sample
+
+    signature, _ = inputs_of(classes=0)
+    with pytest.raises(ExportError, match=r"Branching: its control flow depends on .*torch.where"):
+        capture.capture(Branching(), signature, batch=1)
+
+
+def test_every_role_gets_inputs_of_its_own() -> None:
+    signature = Signature(
+        (
+            TensorSpec("sample", ("batch_size", 2, 16), "float32", "noise"),
+            TensorSpec("text", ("batch_size", 5, 4), "float32", "text"),
+            TensorSpec("image", ("batch_size", 3, 4, 4), "float32", "image", -1.0, 1.0),
+        ),
+        (TensorSpec("out_sample", ("batch_size", 2, 16), "float32", "signal"),),
+    )
+    inputs = capture.example_inputs(signature, 3, 5)
+    assert {name: values.shape for name, values in inputs.items()} == {
+        "sample": (3, 2, 16),
+        "text": (3, 5, 4),
+        "image": (3, 3, 4, 4),
+    }
+    assert np.array_equal(inputs["sample"], normal(5, 0, 3, (2, 16)))
+    assert not np.array_equal(inputs["text"].ravel()[:16], inputs["sample"].ravel()[:16])
+    assert float(abs(inputs["image"]).max()) <= 1.0
+    later = capture.samples_of(signature, range(1, 3), 5)
+    assert all(np.array_equal(later[name], values[1:]) for name, values in inputs.items())
+
+
+def test_pixels_are_what_an_app_shows() -> None:
+    signature, (noise,) = inputs_of(classes=0)
+    pixels = capture.ToPixels(nn.Identity())(2 * noise)
+    assert np.array_equal(pixels.numpy(), to_uint8(2 * noise))
+    assert capture.pixels_signature(signature).outputs[0].shape == ("batch_size", 8, 8, 1)
+    latent = replace(signature, outputs=(replace(signature.outputs[0], role="latent"),))
+    with pytest.raises(ExportError, match=r"no uint8 image of out_sample: it is latent"):
+        capture.pixels_signature(latent)

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgegen.build import build
+from edgegen.build import Target, build
 from edgegen.capture import OneStep, example_inputs, randomize_zero_layers, reference
+from edgegen.folding import fold
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.folder import signature_of
 from edgegen.parity import check
@@ -23,18 +24,18 @@ def test_a_cell_gives_a_file_that_is_small_and_true(scheme: str, backend: str, t
     torch.manual_seed(0)
     net = EdgeUNet(CONFIG)
     randomize_zero_layers(net, 3)
-    module, signature = OneStep(net.fold_time(1.0)), signature_of(CONFIG)
+    signature = signature_of(CONFIG)
+    module = fold(OneStep(net, time=1.0), signature).module
     artifact = build(
         module,
         signature,
         name="net",
-        backend=backend,
-        scheme=scheme,
+        target=Target(backend, scheme),
         folder=tmp_path,
         calibration_samples=64,
         seed=0,
         metadata={},
-    )
+    ).artifact
     weights = sum(parameter.numel() for parameter in module.parameters())
     assert artifact.nbytes < weights * BYTES[scheme] + OVERHEAD
     session = load("backend", backend).open(tmp_path / artifact.file)

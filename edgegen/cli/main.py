@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from edgegen.cli import doctor, run, sample
+from edgegen.cli import doctor, export, inspect, run, sample
 from edgegen.errors import EdgegenError
 
 EPILOG = (
@@ -23,8 +23,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 run.register(app)
+export.register(app)
 sample.register(app)
 doctor.register(app)
+inspect.register(app)
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 

@@ -27,7 +27,6 @@ STAGE_COMMANDS = {  # command: (stage, what it does)
     "slim": ("slim", "Annealing reflow of the pairs into the smaller net."),
     "distill": ("distill", "Flow-guided distillation of the smaller net into one step."),
     "evaluate": ("evaluate", "Distances of every net's images to the training images, at several numbers of steps."),
-    "export": ("export", "Write the float files: ONNX, ExecuTorch, Core ML."),
     "quantize": ("quantize", "Write the compressed files, calibrated on noise."),
     "verify": ("verify", "Run every file on the same noise as PyTorch and compare."),
     "profile": ("profile", "Measure every file on this machine: load, first and warm latency, memory."),
@@ -53,7 +52,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """All stages of a recipe, in order; what is unchanged is not run again."""
-    _carry_out(recipe, runs, to=to, only=None, force=force, dry_run=dry_run, as_json=as_json)
+    carry_out(recipe, runs, to=to, only=None, force=force, dry_run=dry_run, as_json=as_json)
 
 
 def _stage_command(stage: str) -> Any:
@@ -64,12 +63,12 @@ def _stage_command(stage: str) -> Any:
         dry_run: DryOption = False,
         as_json: JsonOption = False,
     ) -> None:
-        _carry_out(recipe, runs, to=None, only=stage, force=force, dry_run=dry_run, as_json=as_json)
+        carry_out(recipe, runs, to=None, only=stage, force=force, dry_run=dry_run, as_json=as_json)
 
     return command
 
 
-def _carry_out(
+def carry_out(
     name: str, runs: Path, *, to: str | None, only: str | None, force: bool, dry_run: bool, as_json: bool
 ) -> None:
     from edgegen import execute

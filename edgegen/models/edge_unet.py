@@ -3,10 +3,9 @@
 Pre-activation residual blocks (GroupNorm, SiLU, 3x3 convolution), the conditioning *added* between the two
 convolutions as in DDPM (arXiv:2006.11239) and SlimFlow (arXiv:2407.12718), one skip per resolution. Because the
 conditioning is only ever added after a convolution, a net that runs at one fixed time needs no time branch at all:
-`edgegen.capture.fold` turns it into biases.
+`edgegen.folding.fold` turns it into biases.
 """
 
-import copy
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -70,30 +69,6 @@ class Conditioning(nn.Module):
         return shifts
 
 
-class FoldedConditioning(nn.Module):
-    """What is left of the conditioning at one fixed time: a table class -> shifts."""
-
-    def __init__(self, table: Tensor) -> None:
-        super().__init__()
-        self.table = nn.Embedding(len(table), table.shape[1], _weight=table.clone())
-
-    def forward(self, class_labels: Tensor | None) -> Tensor:
-        shifts: Tensor = self.table(class_labels)
-        return shifts
-
-
-class FoldedEdgeUNet(nn.Module):
-    """An EdgeUNet that runs at one time only: forward(x, class_labels) -> velocity; made by `EdgeUNet.fold_time`."""
-
-    def __init__(self, net: "EdgeUNet", conditioning: FoldedConditioning | None) -> None:
-        super().__init__()
-        self.net = net
-        self.conditioning = conditioning
-
-    def forward(self, x: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        return self.net.body(x, None if self.conditioning is None else self.conditioning(class_labels))
-
-
 class ResidualBlock(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x))) + shift))); a 1x1 convolution on the skip where widths differ."""
 
@@ -108,10 +83,9 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
         self.skip = nn.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
 
-    def forward(self, x: Tensor, shift: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
         h: Tensor = self.conv1(F.silu(self.norm1(x)))
-        if shift is not None:
-            h = h + shift[:, :, None, None]
+        h = h + shift[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
         out: Tensor = self.skip(x) + h
         return out
@@ -172,38 +146,15 @@ class EdgeUNet(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         self.widths = tuple(block.width for block in self.blocks())
-        self.conditioning: nn.Module = Conditioning(config, sum(self.widths))
+        self.conditioning = Conditioning(config, sum(self.widths))
 
     def blocks(self) -> list[ResidualBlock]:
         """The residual blocks in the order in which `forward` runs them (the order of the shifts)."""
         return [block for part in (self.down, self.up) for level in part for block in _blocks_of(level)]
 
     def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        return self.body(x, self.conditioning(t, class_labels))
-
-    def fold_time(self, t: float) -> FoldedEdgeUNet:
-        """The same velocity at the fixed time `t` without the time branch; the net itself stays as it is.
-
-        Unconditional: the shifts are added to the biases of the convolutions before them, which is exact. Conditional:
-        one table (classes, sum of block widths) replaces the time MLP, the class embedding and the projection.
-        """
-        net = copy.deepcopy(self)
-        conditioning = net.conditioning
-        net.conditioning = nn.Identity()
-        classes = self.config.num_classes
-        labels = torch.arange(classes, device=self.stem.weight.device) if classes else None
-        with torch.no_grad():
-            table = conditioning(torch.full((max(classes, 1),), t, device=self.stem.weight.device), labels)
-            if classes:
-                return FoldedEdgeUNet(net, FoldedConditioning(table))
-            for block, shift in zip(net.blocks(), torch.split(table[0], list(self.widths)), strict=True):
-                block.conv1.bias.add_(shift)  # type: ignore[union-attr]
-        return FoldedEdgeUNet(net, None)
-
-    def body(self, x: Tensor, shifts: Tensor | None) -> Tensor:
-        """The net without its conditioning branch; `shifts` (batch, sum of block widths), None once folded away."""
-        parts = [None] * len(self.widths) if shifts is None else list(torch.split(shifts, list(self.widths), dim=1))
-        pending = iter(parts)
+        """Images (batch, channels, height, width), times (batch,) and classes (batch,) -> velocities."""
+        pending = iter(torch.split(self.conditioning(t, class_labels), list(self.widths), dim=1))
         h: Tensor = self.stem(x)
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.down):

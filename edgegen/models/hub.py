@@ -6,7 +6,6 @@ and table 1; Lipman et al., arXiv:2210.02747, section 4.1). From the net's outpu
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +13,10 @@ from torch import Tensor, nn
 from edgegen.errors import DataError
 from edgegen.extras import require
 from edgegen.models.folder import Loaded
+from edgegen.models.schedule import FLOW, VARIANCE_PRESERVING, Schedule, read_schedule
 from edgegen.quiet import DIFFUSERS, quiet
-from edgegen.storage import read_json
 from edgegen.training.paths import per_sample
 from edgegen.types import Signature
-
-VARIANCE_PRESERVING = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler")
-FLOW = ("FlowMatchEulerDiscreteScheduler",)
 
 
 class VariancePreservingVelocity(nn.Module):
@@ -80,7 +76,7 @@ def load_unet2d(folder: Path) -> Loaded:
     schedule_path = folder / ("scheduler/" if in_pipeline else "") / "scheduler_config.json"
     if not schedule_path.exists():
         raise DataError(f"{folder}: no {schedule_path.name}; it says how the UNet2DModel's time and noise are meant")
-    schedule = read_json(schedule_path)
+    schedule = read_schedule(schedule_path, kinds=VARIANCE_PRESERVING + FLOW)
     try:
         unet = UNet2DModel.from_pretrained(
             str(folder / "unet" if in_pipeline else folder), use_safetensors=True, local_files_only=True
@@ -98,36 +94,11 @@ def load_unet2d(folder: Path) -> Loaded:
     if not isinstance(size, int):
         raise DataError(f"{folder}: sample_size is {size!r}; it must be one whole number: the images are square")
     signature = Signature.of(channels=config.in_channels, size=size, num_classes=config.num_class_embeds or 0)
-    net = _velocity(unet, schedule, schedule_path)
+    net = _velocity(unet, schedule)
     return Loaded(net.eval().requires_grad_(False), signature, {"role": "teacher", "from": "diffusers UNet2DModel"})
 
 
-def _velocity(unet: nn.Module, schedule: Any, path: Path) -> nn.Module:
-    import diffusers
-
-    if not isinstance(schedule, dict):
-        raise DataError(f"{path}: holds {type(schedule).__name__}, not the settings of a scheduler")
-    name, steps = schedule.get("_class_name"), schedule.get("num_train_timesteps", 1000)
-    if not isinstance(steps, int) or steps < 2:
-        raise DataError(f"{path}: num_train_timesteps is {steps!r}; needed: a whole number of 2 or more")
-    if name in FLOW:
-        return FlowVelocity(unet, steps)
-    if name in VARIANCE_PRESERVING:
-        prediction = schedule.get("prediction_type", "epsilon")
-        if prediction not in ("epsilon", "sample", "v_prediction"):
-            raise DataError(f"{path}: prediction_type {prediction!r}; there are: epsilon, sample, v_prediction")
-        keys = (
-            "num_train_timesteps",
-            "beta_start",
-            "beta_end",
-            "beta_schedule",
-            "trained_betas",
-            "rescale_betas_zero_snr",
-        )
-        known = {key: schedule[key] for key in keys if schedule.get(key) is not None}
-        try:
-            alphas = diffusers.DDPMScheduler(**known).alphas_cumprod
-        except (TypeError, ValueError, NotImplementedError, RuntimeError) as e:
-            raise DataError(f"{path}: not a noise schedule that diffusers knows: {e}") from e
-        return VariancePreservingVelocity(unet, alphas, prediction)
-    raise DataError(f"{path}: scheduler {name!r}; there are: {', '.join(VARIANCE_PRESERVING + FLOW)}")
+def _velocity(unet: nn.Module, schedule: Schedule) -> nn.Module:
+    if schedule.alphas_cumprod is None:
+        return FlowVelocity(unet, schedule.steps)
+    return VariancePreservingVelocity(unet, schedule.alphas_cumprod, schedule.prediction)

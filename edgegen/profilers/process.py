@@ -2,19 +2,16 @@
 
 import contextlib
 import json
-import os
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from pathlib import Path
 from typing import IO, Any
 
+from edgegen import child
 from edgegen.errors import DeviceError
 
-REASON_LINES, REASON_LENGTH = 3, 400
 GRACE_S = 5.0  # for a worker to end by itself once its input is closed
 
 
@@ -25,7 +22,6 @@ class Worker:
         self.timeout_s = timeout_s
         # A file, not a pipe: nobody has to empty it. Closed by `stop`.
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        paths = [str(Path(path).absolute()) for path in sys.path]
         self.process = subprocess.Popen(
             # -P keeps the folder that we happen to be in off its sys.path: a `json.py` there must not be imported.
             [sys.executable, "-P", "-m", "edgegen.profilers.worker"],
@@ -34,7 +30,7 @@ class Worker:
             stderr=self.errors,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=child.environment(),
         )
         self.lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.reader = threading.Thread(target=self._read, daemon=True)  # a pipe cannot be waited for on Windows
@@ -70,12 +66,8 @@ class Worker:
     def _why_it_died(self) -> str:
         """How the process ended and the last lines of its stderr, without the frames of a traceback."""
         code = self._wait()
-        ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         self.errors.seek(0)
-        text = self.errors.read().decode(errors="replace")
-        lines = [line for line in text.splitlines() if line.strip() and not line.startswith((" ", "Traceback"))]
-        tail = " / ".join(lines[-REASON_LINES:])[-REASON_LENGTH:]
-        return f"{ended}: {tail}" if tail else f"{ended}, nothing on stderr"
+        return child.ending(code, self.errors.read())
 
     def _wait(self) -> int:
         """The exit code; a process that does not end by itself is killed."""

@@ -17,13 +17,13 @@ import importlib
 import inspect
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
+
+from edgegen.memory import peak_rss_bytes
 
 Inference = Callable[[], object]
 
@@ -88,23 +88,6 @@ def _block(infer: Inference, command: dict[str, Any]) -> list[float]:
         if collecting:
             gc.enable()
     return samples
-
-
-def peak_rss_bytes() -> int | None:
-    """The most memory that this process has held so far, Python and the runtime included; None where it is unknown.
-
-    On Linux VmHWM, because ru_maxrss keeps the size of the parent across fork and exec (measured: 611 MB for a child
-    that used 11 MB). Elsewhere ru_maxrss: bytes on macOS, KiB on the BSDs.
-    """
-    if sys.platform == "linux":
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-        return int(found[1]) * 1024 if found else None
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

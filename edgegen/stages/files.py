@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from edgegen import registry
-from edgegen.build import MANIFEST, build, write_manifest
-from edgegen.capture import Folded, example_inputs, fold, reference
+from edgegen.build import MANIFEST, Target, build, lower_options, write_manifest
+from edgegen.capture import NOISE_TIME, OneStep, example_inputs, reference
 from edgegen.data import to_uint8
 from edgegen.errors import ExportError
+from edgegen.folding import Folded, fold
 from edgegen.models import folder as generators
 from edgegen.parity import Session, check, not_checked
 from edgegen.pipeline import Context
@@ -24,7 +25,6 @@ from edgegen.stages.evaluation import SHOWN, Judge
 from edgegen.storage import read_json, save_tensors, storage_errors, write_json
 from edgegen.types import Artifact, Latency, Parity, Signature
 
-FOLD_SAMPLES = 16  # noises on which folded and unfolded are compared
 ARTIFACTS = "artifacts"  # in verify's folder: all files of the run, and the manifest with their parity
 
 
@@ -33,39 +33,43 @@ def export(context: Context) -> None:
     folded, _ = _folded(context)
     proof = {key: value for key, value in vars(folded).items() if key != "module"}
     write_json(context.folder / "fold.json", proof)
-    _build(context, context.recipe.export.cells(floating=True))
+    _build(context, context.recipe.export.targets(floating=True))
 
 
 def quantize(context: Context) -> None:
     """The compressed files and manifest.json."""
-    _build(context, context.recipe.export.cells(floating=False))
+    _build(context, context.recipe.export.targets(floating=False))
 
 
 def _folded(context: Context) -> tuple[Folded, Signature]:
     loaded = generators.load(context.inputs["distill"] / GENERATOR)
-    inputs = example_inputs(loaded.signature, FOLD_SAMPLES, context.seed)
-    labels = torch.from_numpy(inputs["class_labels"]) if "class_labels" in inputs else None
-    return fold(loaded.net, samples=torch.from_numpy(inputs["sample"]), class_labels=labels), loaded.signature
+    return fold(OneStep(loaded.net, time=NOISE_TIME), loaded.signature), loaded.signature
 
 
-def _build(context: Context, cells: list[tuple[str, str]]) -> None:
+def _build(context: Context, targets: list[str]) -> None:
     folded, signature = _folded(context)
-    lineage = {"recipe": context.recipe.name, "generator": context.inputs["distill"].name}
+    recipe = context.recipe
+    lineage = {
+        "recipe": recipe.name,
+        "recipe_sha256": recipe.sha256(),
+        "generator": context.inputs["distill"].name,
+        "license": recipe.export.license,
+    }
     made: list[Artifact] = []
-    with context.progress.task(context.stage, len(cells)) as task:
-        for number, (scheme, backend) in enumerate(cells):
-            task.update(number, f"{backend} {scheme}")
+    with context.progress.task(context.stage, len(targets)) as task:
+        for number, text in enumerate(targets):
+            task.update(number, text)
             artifact = build(
                 folded.module,
                 signature,
-                name=context.recipe.name,
-                backend=backend,
-                scheme=scheme,
+                name=recipe.name,
+                target=Target.parse(text),
                 folder=context.folder,
-                calibration_samples=context.recipe.export.calibration,
+                calibration_samples=recipe.export.calibration,
                 seed=context.seed,
                 metadata=lineage,
-            )
+                options=lower_options(recipe.export),
+            ).artifact
             made.append(artifact)
             task.update(number + 1, f"{artifact.file} {artifact.nbytes / 1e6:.2f} MB")
     write_manifest(context.folder, made, signature, lineage=lineage, parity={})
@@ -110,7 +114,7 @@ def verify(context: Context) -> None:
             note = parity.status if parity.psnr_db is None else f"{parity.status}, {parity.psnr_db:.1f} dB"
             task.update(number + 1, f"{artifact.file}: {note}")
     _gather(context.folder / ARTIFACTS, artifacts)
-    lineage = {"recipe": recipe.name, "generator": context.inputs["distill"].name}
+    lineage = read_json(context.inputs["export"] / MANIFEST)["lineage"]
     write_manifest(
         context.folder / ARTIFACTS, [artifact for artifact, _ in artifacts], signature, lineage=lineage, parity=parities
     )

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgegen.capture import OneStep, example_inputs, randomize_zero_layers, reference
+from edgegen.folding import fold
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.types import Signature
 
@@ -31,7 +32,7 @@ class Tiny:
     """A folded one-step generator, inputs for it (portable noise) and what PyTorch makes of them."""
 
     name: str
-    module: OneStep
+    module: torch.nn.Module
     signature: Signature
     inputs: dict[str, NDArray[Any]]
     expected: NDArray[np.float32]
@@ -42,8 +43,8 @@ def make(name: str) -> Tiny:
     config = CONFIGS[name]
     net = EdgeUNet(config)
     randomize_zero_layers(net, 1)
-    module = OneStep(net.fold_time(1.0)).eval()
     signature = Signature.of(channels=config.in_channels, size=config.sample_size, num_classes=config.num_classes)
+    module = fold(OneStep(net, time=1.0), signature).module
     inputs = example_inputs(signature, SAMPLES, 7)
     return Tiny(name, module, signature, inputs, reference(module, inputs))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from edgegen.build import build
+from edgegen.build import Target, build
 from edgegen.capture import OneStep, capture
 from edgegen.errors import ExportError, MissingExtraError
 from edgegen.exporters.executorch import BACKEND, METADATA
@@ -26,8 +26,9 @@ def test_every_cell_is_small_and_true(
 ) -> None:
     sizes = {}
     for scheme in ("fp32", "w8a8"):
-        options = {"name": "tiny", "backend": "executorch", "calibration_samples": 64, "seed": 3, "metadata": {}}
-        artifact = build(each_tiny.module, each_tiny.signature, scheme=scheme, folder=tmp_path, **options)  # type: ignore[arg-type]
+        options = {"name": "tiny", "calibration_samples": 64, "seed": 3, "metadata": {}}
+        target = Target("executorch", scheme)
+        artifact = build(each_tiny.module, each_tiny.signature, target=target, folder=tmp_path, **options).artifact  # type: ignore[arg-type]
         path = tmp_path / artifact.file
         floor_db = cell(scheme, "executorch").floor_db
         parity = check(BACKEND.open(path), each_tiny.inputs, each_tiny.expected, floor_db=floor_db)

@@ -42,23 +42,6 @@ def test_a_fresh_net_has_velocity_zero() -> None:
     assert not net(torch.randn(2, 1, 8, 8), torch.rand(2)).any()
 
 
-@pytest.mark.parametrize("classes", [0, 7])
-@pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
-def test_folding_a_time_is_exact_and_leaves_the_net_alone(classes: int, t: float) -> None:
-    net = build(num_classes=classes, blocks=2)
-    before = {key: value.clone() for key, value in net.state_dict().items()}
-    folded = net.fold_time(t)
-    x = torch.randn(7, 1, 8, 8)
-    labels = torch.arange(7) if classes else None
-    expected = net(x, torch.full((7,), t), labels)
-    error = (folded(x, labels) - expected).abs().max() / expected.abs().max()
-    assert error < 1e-5
-    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
-    left = sum(p.numel() for p in folded.parameters())
-    body = count_parameters(net.config) - sum(p.numel() for p in net.conditioning.parameters())
-    assert left == body + classes * sum(net.widths)
-
-
 def test_a_conditional_net_asks_for_its_classes() -> None:
     with pytest.raises(ValueError, match="class-conditional: pass class_labels"):
         build(num_classes=3)(torch.randn(1, 1, 8, 8), torch.ones(1))

@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from edgegen.capture import OneStep, example_inputs, randomize_zero_layers, reference
+from edgegen.folding import fold
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.types import Signature
 
 
 @dataclass(frozen=True)
 class Tiny:
-    module: OneStep
+    module: torch.nn.Module
     signature: Signature
     inputs: dict[str, NDArray[Any]]
     expected: NDArray[np.float32]
@@ -26,7 +27,7 @@ def tiny() -> Tiny:
     torch.manual_seed(0)
     net = EdgeUNet(EdgeUNetConfig(8, 1, (32,), 1, (0,), 4))
     randomize_zero_layers(net, 1)
-    module = OneStep(net.fold_time(1.0)).eval()
     signature = Signature.of(channels=1, size=8, num_classes=4)
+    module = fold(OneStep(net, time=1.0), signature).module
     inputs = example_inputs(signature, 12, 7)
     return Tiny(module, signature, inputs, reference(module, inputs))

@@ -237,6 +237,15 @@ def indexing() -> Iterator[tuple[str, Case]]:
         "gather.scalar",
         Case(lambda x, i: mb.gather(x=x, indices=mb.squeeze(x=i), axis=2), lambda x, i: x[:, :, 3], (x, np.int32([3]))),
     )
+    # How coremltools takes the open sizes of a shape apart and puts them together again.
+    yield (
+        "concat.scalars",
+        Case(
+            lambda x: mb.concat(values=[mb.gather(x=x, indices=i, axis=0) for i in (2, 0)], axis=0),
+            lambda x: x[[2, 0]],
+            (noise(3),),
+        ),
+    )
     along = np.int32([[[0, 3, 1, 1], [2, 2, 2, 0], [1, 0, 0, 3]]] * 2)
     yield (
         "gather_along_axis",

@@ -1,0 +1,89 @@
+"""Fold the time: evaluate once what a one-step generator computes from its fixed time, and from its class.
+
+The captured program is evaluated in part (`partial`), and a new one is made of what is left (`rebuilding`); so it knows
+no architecture. Weights that only the time needed go, and each use of the class becomes some columns of a table.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from edgegen.capture import capture, example_inputs, reference
+from edgegen.errors import ExportError
+from edgegen.partial import Partial
+from edgegen.quiet import EXPORT, quiet
+from edgegen.rebuilding import NOTHING_TO_DO, Rebuilt
+from edgegen.types import Signature
+
+FOLD_TOLERANCE = 1e-5  # of the largest output: float32 sums in another order differ by some 1e-6
+PROOF_SAMPLES = 4
+ATEN = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A one-step generator without its time branch, and the proof: `max_relative_error` against the unfolded net.
+
+    `operations` count the calls in the captured program; `class_table` is the shape (classes, numbers) of the table
+    that took the place of the class branch, None where there is none.
+    """
+
+    module: nn.Module
+    parameters_before: int
+    parameters_after: int
+    operations_before: int
+    operations_after: int
+    max_relative_error: float
+    class_table: tuple[int, int] | None = None
+
+
+def fold(module: nn.Module, signature: Signature) -> Folded:
+    """Fold what `module` computes from constants and classes; the result takes the same inputs and any batch.
+
+    `module` stays as it is. Where torch.export cannot give it a dynamic batch, the result has batch 1 and its class
+    branch stays. Raises ExportError where it cannot be captured, or where the folded generator differs by more than
+    FOLD_TOLERANCE (max abs difference / max abs reference).
+    """
+    try:
+        program, batch = capture(module, signature, batch=None), None
+    except ExportError:
+        program, batch = capture(module, signature, batch=1), 1
+    with quiet(EXPORT):
+        graph_module = program.run_decompositions({}).module(check_guards=False)  # without operations in place
+    before = _calls(graph_module.graph)
+    for node in graph_module.graph.nodes:
+        if node.target in (
+            ATEN.view.default,
+            ATEN._unsafe_view.default,
+        ):  # what is expanded to the batch need not have the layout of a view
+            node.target = ATEN.reshape.default
+    rebuilt = Rebuilt(Partial(graph_module, signature, dynamic=batch is None))
+    folded = rebuilt.module()
+    inputs = example_inputs(signature, batch or PROOF_SAMPLES, 0)
+    expected, got = reference(module, inputs), reference(folded, inputs)
+    scale = max(float(abs(expected).max()), torch.finfo(torch.float32).tiny)
+    error = float(abs(got - expected).max()) / scale
+    if not error <= FOLD_TOLERANCE:  # so that NaN fails
+        raise ExportError(
+            f"folding the time of {type(module).__name__} changed it: the largest relative error is {error:.2e} on "
+            f"{len(expected)} samples, {FOLD_TOLERANCE:.0e} is allowed; is its output finite, and the same each time?"
+        )
+    return Folded(
+        folded,
+        parameters_before=_elements(module),
+        parameters_after=_elements(folded),
+        operations_before=before,
+        operations_after=_calls(folded.graph),
+        max_relative_error=error,
+        class_table=rebuilt.table,
+    )
+
+
+def _calls(graph: fx.Graph) -> int:
+    checks = (*NOTHING_TO_DO, ATEN.sym_size.int)
+    return sum(node.op == "call_function" and node.target not in checks for node in graph.nodes)
+
+
+def _elements(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,112 @@
+"""What a source of an export becomes: a module with named inputs, its signature, and where it came from."""
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from edgegen.types import Dim, Signature
+
+LICENSE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One network to be exported, ready: float32, on the CPU, in evaluation mode, without gradients.
+
+    `name` is the stem of the files; `module` takes the signature's inputs in order, by position or by name, and gives
+    one tensor, the fixed time inside; `about` holds what JSON can (see `about`).
+    """
+
+    name: str
+    module: nn.Module
+    signature: Signature
+    about: Mapping[str, Any]
+
+
+class Named(nn.Module):
+    """A module whose `forward` takes inputs with names that are known only when it is made.
+
+    A subclass says what to do with them in `compute`. torch.export names a program's inputs after the parameters of
+    `forward`, and a net with or without classes, text or an image has other ones: so each set gets a subclass.
+    """
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def taking(cls, names: Sequence[str]) -> type[Self]:
+        """This class with forward(<names in order>)."""
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [inspect.Parameter(name, kind) for name in ("self", *names)]
+        signature = inspect.Signature(parameters)
+
+        def forward(self: Named, *args: Tensor, **kwargs: Tensor) -> Tensor:
+            bound = signature.bind(self, *args, **kwargs).arguments
+            del bound["self"]
+            return self.compute(bound)
+
+        forward.__signature__ = signature  # type: ignore[attr-defined]
+        return type(cls.__name__, (cls,), {"forward": forward, "names": tuple(names), "__doc__": cls.__doc__})
+
+    def compute(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The inputs by name -> out_sample."""
+        raise NotImplementedError
+
+
+def finish(module: nn.Module) -> nn.Module:
+    """The module as every source hands it out; in place."""
+    return module.cpu().float().eval().requires_grad_(False)
+
+
+def about(
+    module: nn.Module,
+    *,
+    family: str,
+    come_from: str,
+    time: float | None = None,
+    prediction: str | None = None,
+    license_name: str | None = None,
+    random_weights: int | None = None,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What is told about a source: its family, where it is from, parameters, fixed time and what its output means."""
+    if random_weights is not None:
+        notes = (f"weights are random (seed {random_weights}): good for size and latency, not for pictures", *notes)
+    return {
+        "family": family,
+        "from": come_from,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "time": time,
+        "prediction": prediction,
+        "license": license_name,
+        "random_weights": random_weights,
+        "notes": list(notes),
+    }
+
+
+def license_of(*folders: Path) -> str | None:
+    """The licence in the head of the first model card (README.md) that names one."""
+    for folder in folders:
+        card = folder / "README.md"
+        if not card.is_file():
+            continue
+        text = card.read_text(encoding="utf-8", errors="replace")
+        head = text.split("---", 2)[1] if text.startswith("---") and text.count("---") >= 2 else ""
+        found = LICENSE.search(head)
+        if found:
+            return found[1]
+    return None
+
+
+def image_range(role: str) -> dict[str, float]:
+    """`low` and `high` of a tensor of this role: images are in [-1, 1]."""
+    return {"low": -1.0, "high": 1.0} if role == "image" else {}
+
+
+def batched(*sizes: int) -> tuple[Dim, ...]:
+    """The shape ("batch_size", *sizes)."""
+    return ("batch_size", *sizes)

@@ -1,0 +1,78 @@
+"""What a Core ML package says of itself: Xcode's fields, a sentence for every input and output, edgegen's metadata."""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from edgegen.types import Signature, TensorSpec
+
+NAMESPACE = "com.edgegen."
+UNKNOWN = "not stated"
+Sizes = tuple[tuple[int, int], ...]  # (height, width)
+
+
+def describe(
+    spec: Any, signature: Signature, metadata: Mapping[str, str], *, sizes: Sizes = (), picture: bool = False
+) -> None:
+    """Fill the Model protobuf `spec`: license, author, description and version of `metadata` into Core ML's own
+    fields (what is not stated stays "not stated"), all of it under "com.edgegen.". `sizes` are (height, width) of the
+    noise beside that of the signature.
+    """
+    about = spec.description.metadata
+    about.shortDescription = metadata.get("description", purpose(signature))
+    about.author = metadata.get("author", UNKNOWN)
+    about.license = metadata.get("license", UNKNOWN)
+    about.versionString = metadata.get("version", version("edgegen"))
+    stamped = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
+    for key, text in stamped.items():
+        about.userDefined[NAMESPACE + key] = text
+    first = signature.inputs[0]
+    for entry, tensor in zip(spec.description.input, signature.inputs, strict=True):
+        entry.shortDescription = sentence(tensor) + _also(tensor, first, sizes)
+    for entry, tensor in zip(spec.description.output, signature.outputs, strict=True):
+        said = "The picture, as a pixel buffer." if picture else sentence(tensor)
+        entry.shortDescription = said + _also(tensor, first, sizes)
+
+
+def _also(tensor: TensorSpec, first: TensorSpec, sizes: Sizes) -> str:
+    """The other heights and widths of a tensor that grows with the noise."""
+    if not sizes or len(tensor.shape) != 4 or len(first.shape) != 4:
+        return ""
+    mine, noise = ([int(size) for size in spec.shape[2:]] for spec in (tensor, first))
+    grown = [(height * mine[0] // noise[0], width * mine[1] // noise[1]) for height, width in sizes]
+    others = [f"{height} x {width}" for height, width in grown if [height, width] != mine]
+    return f" Height and width also in {', '.join(others)}." if others else ""
+
+
+def reason(cause: Exception) -> str:
+    """The vendor's message on one line, without the program that it may print."""
+    return " ".join(str(cause).split())[:500] or type(cause).__name__
+
+
+def purpose(signature: Signature) -> str:
+    """One sentence on the whole package, where its maker gave none."""
+    start, end = signature.inputs[0], signature.outputs[0]
+    if start.role == "noise":
+        return f"One-step {end.role} generator: noise in, {end.role} out."
+    return f"{start.role.capitalize()} in, {end.role} out."
+
+
+def sentence(tensor: TensorSpec) -> str:
+    """What an app puts in or gets out, by the tensor's role, for Xcode's list."""
+    shape = " x ".join(str(1 if dim == "batch_size" else dim) for dim in tensor.shape)
+    bounded = tensor.low is not None and tensor.high is not None
+    limits = f", values from {tensor.low} to {tensor.high}" if bounded else ""
+    if tensor.role == "noise":
+        return f"Noise: {shape} values drawn from the standard normal distribution."
+    if tensor.role == "class":
+        return f"The class to draw, an integer from {tensor.low} to {tensor.high}."
+    if tensor.role == "image":
+        return f"The image: {shape} (batch, channels, height, width){limits}."
+    kinds = {
+        "text": "The hidden states of the text encoder",
+        "latent": "The latent, which a decoder turns into an image",
+        "signal": "The signal",
+        "features": "A condition",
+    }
+    return f"{kinds[tensor.role]}: {shape}{limits}."

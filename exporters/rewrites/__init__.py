@@ -1,0 +1,80 @@
+"""Rewrites that keep the mathematics and please a runtime: one file each, chosen by measurement (bench_export.py).
+
+A file has one or both of
+
+    OPS       an ATen operator -> a function of the same arguments and result, made of other operators
+    rewrite   a function that edits a captured graph in place, for what spans several operators
+
+and states the equation in its first lines. `apply` runs the `rewrite` functions in the order given, then replaces the
+operators, and captures the result once more.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgegen.errors import ExportError, UsageError, unknown_name
+from edgegen.types import Signature
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+
+def names() -> list[str]:
+    """All rewrites there are."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+
+
+def apply(
+    program: "ExportedProgram", chosen: Sequence[str], *, signature: Signature, batch: int | None
+) -> "ExportedProgram":
+    """`program` with the rewrites `chosen`; it stays as it is. `batch` is the one it was captured with.
+
+    Raises UsageError for an unknown name, ExportError where a rewrite fails on this program.
+    """
+    from edgegen.capture import capture
+
+    if not chosen:
+        return program
+    modules = [_load(name) for name in chosen]
+    graph_module = program.module(check_guards=False)
+    operators: dict[Any, Callable[..., Any]] = {}
+    for name, module in zip(chosen, modules, strict=True):
+        if hasattr(module, "rewrite"):
+            try:
+                module.rewrite(graph_module)
+            except Exception as e:
+                raise ExportError(f"the rewrite {name} fails on this program: {e}") from e
+        operators |= getattr(module, "OPS", {})
+    graph_module.graph.eliminate_dead_code()
+    graph_module.recompile()
+    return capture(_replaced(graph_module, operators), signature, batch=batch)
+
+
+def _load(name: str) -> Any:
+    if name not in names():
+        raise UsageError(unknown_name("rewrite", name, names()))
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def _replaced(graph_module: Any, operators: Mapping[Any, Callable[..., Any]]) -> Any:
+    """A module that computes the graph, with the operators of the table computed by their functions."""
+    from torch import fx, nn
+
+    class Replaced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            # The very weights, under their own names.
+            self._parameters, self._buffers = graph_module._parameters, graph_module._buffers
+            self._modules = graph_module._modules
+
+        def forward(self, *inputs: Any) -> Any:
+            (output,) = Replacing(self, graph=graph_module.graph).run(*inputs, enable_io_processing=False)
+            return output
+
+    class Replacing(fx.Interpreter):
+        def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+            return super().call_function(operators.get(target, target), args, kwargs)
+
+    return Replaced().eval()

@@ -1,0 +1,124 @@
+"""A 3x3 convolution of a picture upsampled twofold -> nine 1x1 convolutions of the small picture: 9 products for 36.
+
+In one dimension, with x_-1, x_0, x_1 of the small picture, kernel g and s = g_0 + g_1 + g_2:
+
+    y_0 = g_0 x_-1 + (g_1 + g_2) x_0 = s x_0 - g_0 (x_0 - x_-1)
+    y_1 = (g_0 + g_1) x_0 + g_2 x_1  = s x_0 + g_2 (x_1 - x_0)
+
+and in two dimensions the same for rows and columns: x_0, the two differences, or their products, times s, g_0 or g_2.
+The nine kernels are as large as the 3x3 kernel was, and the large picture is written once, at the end. The four
+phases are joined by concatenation and views that are free in XNNPACK's channels-last layout (its own transposed
+convolution, the 4x4 kernel that does the same in one operator, took longer than the plain form).
+
+    conv_1x1(upsample(x)) = upsample(conv_1x1(x)): a 1x1 convolution is done first, with r^2 times fewer products.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from edgegen.exporters.rewrites._graph import ATEN, calls, constant, finish, is_call, replace, shape, store
+
+PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of the large picture: row 2i + a, column 2j + b
+
+
+@dataclass(frozen=True)
+class Site:
+    """A convolution of `weight` (outputs, inputs, k, k) with bias node `bias` of `large` = upsample(`x`, 2)."""
+
+    x: fx.Node
+    large: fx.Node
+    weight: Tensor
+    bias: Any
+    sizes: tuple[int, int, int, int]
+    name: str
+
+
+def rewrite(module: fx.GraphModule) -> None:
+    """Replace every 3x3 or 1x1 convolution with stride 1 and "same" padding that reads nearest upsampling, in place."""
+    for node in calls(module, ATEN.conv2d.default):
+        site = _site(module, node)
+        if site is None:
+            continue
+        if site.weight.shape[-1] == 1:
+            with module.graph.inserting_before(node):
+                small = module.graph.call_function(ATEN.conv2d.default, (site.x, *node.args[1:]))
+            small.meta["val"] = site.x.meta["val"].new_empty(site.sizes[0], len(site.weight), *site.sizes[2:])
+            replace(module, node, ATEN.upsample_nearest2d.vec, small, *site.large.args[1:])
+            continue
+        tracer = fx.proxy.GraphAppendingTracer(module.graph)
+        kernels = {
+            key: fx.Proxy(store(module, f"{site.name}_{key}".replace(".", "_"), kernel, before=node), tracer)
+            for key, kernel in point_kernels(site.weight).items()
+        }
+        with module.graph.inserting_before(node):
+            bias = None if site.bias is None else fx.Proxy(site.bias, tracer)
+            y: Any = convolve(fx.Proxy(site.x, tracer), kernels, bias, site.sizes)
+        y.node.meta.update(node.meta)
+        node.replace_all_uses_with(y.node)
+        module.graph.erase_node(node)
+    finish(module)
+
+
+def point_kernels(weight: Tensor) -> dict[str, Tensor]:
+    """The kernels (outputs, inputs, 1, 1) of a kernel (outputs, inputs, 3, 3), by row and column: "ss", "s0", .. "22".
+
+    "s" is the sum over the axis. The signs of the differences, taken as x_-1 - x_0 on both sides, are in the kernels.
+    """
+    full = weight.double()
+    rows = {"s": full.sum(2, keepdim=True), "0": full[:, :, :1], "2": -full[:, :, 2:]}
+    kernels: dict[str, Tensor] = {}
+    for row, values in rows.items():
+        columns = {"s": values.sum(3, keepdim=True), "0": values[..., :1], "2": -values[..., 2:]}
+        kernels |= {row + column: kernel.to(weight.dtype) for column, kernel in columns.items()}
+    return kernels
+
+
+def convolve(x: Any, kernels: dict[str, Any], bias: Any, sizes: tuple[int, int, int, int]) -> Any:
+    """The 3x3 convolution of the upsampled x (batch, inputs, h, w) -> (batch, outputs, 2 h, 2 w)."""
+    batch, _, height, width = sizes
+    padded = F.pad(x, (1, 1, 1, 1))
+    down = padded[:, :, :-1] - padded[:, :, 1:]  # x_-1 - x_0 over the rows: (h + 1, w + 2)
+    across = padded[:, :, 1:-1, :-1] - padded[:, :, 1:-1, 1:]  # over the columns: (h, w + 1)
+    both = down[..., :-1] - down[..., 1:]  # (h + 1, w + 1)
+    down = down[..., 1:-1]
+    tap = "02"
+    middle = F.conv2d(x, kernels["ss"], bias)
+    rows = [middle + F.conv2d(down[:, :, a : a + height], kernels[tap[a] + "s"]) for a in (0, 1)]
+    columns = [F.conv2d(across[..., b : b + width], kernels["s" + tap[b]]) for b in (0, 1)]
+    phases = []
+    for a, b in PHASES:
+        corner = F.conv2d(both[:, :, a : a + height, b : b + width], kernels[tap[a] + tap[b]])
+        phases.append((rows[a] + columns[b] + corner).reshape(batch, -1, height * width, 1))
+    # [h w, 2, c] = [h, 2 w, c]: the columns interleaved; side by side [h, 2 (2 w), c] = [2 h, 2 w, c]: the rows.
+    lines = [torch.cat(phases[first : first + 2], dim=3).reshape(batch, -1, height, 2 * width) for first in (0, 2)]
+    return torch.cat(lines, dim=3).reshape(batch, -1, 2 * height, 2 * width)
+
+
+def _site(module: fx.GraphModule, node: fx.Node) -> Site | None:
+    """The parts of a convolution that can be done small, None where it cannot."""
+    large, kernel, bias, stride, padding, dilation, groups = (*node.args, *DEFAULTS[len(node.args) - 2 :])
+    weight, after = constant(module, kernel), shape(large)
+    before = shape(large.args[0]) if is_call(large, ATEN.upsample_nearest2d.vec) else None
+    if weight is None or before is None or after is None or node.kwargs or groups != 1:
+        return None
+    if not all(isinstance(size, int) for size in before + after) or after[2] % before[2] or after[3] % before[3]:
+        return None
+    size = weight.shape[-1]
+    twofold = (after[2], after[3]) == (2 * before[2], 2 * before[3])
+    if weight.shape[-2] != size or size not in (1, 3) or (size == 3 and not twofold):
+        return None
+    if [_pair(value) for value in (stride, padding, dilation)] != [(1, 1), (size // 2, size // 2), (1, 1)]:
+        return None
+    return Site(large.args[0], large, weight, bias, (before[0], before[1], before[2], before[3]), str(kernel.target))
+
+
+DEFAULTS = (None, [1, 1], [0, 0], [1, 1], 1)  # of aten.conv2d's arguments from the bias on
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    return (numbers * 2)[:2]

@@ -1,0 +1,74 @@
+"""`edgegen inspect` prints what was found, in tables or as JSON; errors are one line and the documented exit code."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import inspected
+import pytest
+from typer.testing import CliRunner
+
+from edgegen.cli.main import app
+from edgegen.exporters.inspection import inspect
+
+Edgegen = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def pte(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pte") / "net.pte"
+    path.write_bytes(inspected.content(inspected.lower(delegate=True)))
+    return path
+
+
+def test_json_is_the_record(pte: Path) -> None:
+    result = CliRunner().invoke(app, ["inspect", str(pte), "--json"], catch_exceptions=False)
+    assert json.loads(result.stdout) == json.loads(json.dumps(inspect(pte).to_dict()))
+
+
+def test_the_tables_say_what_stays_outside_and_why(pte: Path) -> None:
+    shown = CliRunner().invoke(app, ["inspect", str(pte), "--weights"], catch_exceptions=False, env={"COLUMNS": "160"})
+    found = inspect(pte)
+    text = shown.stdout
+    assert text.startswith(f"net.pte: ExecuTorch, {found.nbytes:,} bytes")
+    for piece in (
+        "takes input_0  float32  [1, 3, 8, 8]",
+        f"{found.main.macs.total:,} multiplications",
+        f"outside the delegates: {found.main.nodes_outside}",
+        "XNNPACK has no GroupNorm",
+        "XnnpackBackend",
+        "weights float32",
+        "16 x 3 x 3 x 3",
+        "hints",
+    ):
+        assert piece in text
+
+
+def test_an_onnx_file_with_edgegens_signature(tmp_path: Path) -> None:
+    import onnx
+
+    path = inspected.write_onnx(tmp_path / "net.onnx")
+    model = onnx.load(path)
+    spec = {"name": "sample", "role": "noise", "low": -1.0, "high": 1.0}
+    model.metadata_props.add(key="edgegen.signature", value=json.dumps({"inputs": [spec], "outputs": []}))
+    model.metadata_props.add(key="edgegen.license", value="[x]" * 50)
+    onnx.save(model, path)
+    shown = CliRunner().invoke(app, ["inspect", str(path)], catch_exceptions=False, env={"COLUMNS": "160"})
+    assert "noise, -1 to 1" in shown.stdout
+    assert "[x][x]" in shown.stdout
+    assert "ai.onnx 18" in shown.stdout
+
+
+def test_errors_are_one_line_and_no_trace(edgegen: Edgegen, tmp_path: Path) -> None:
+    (tmp_path / "a.pte").write_bytes(b"nothing")
+    for name, code, text in (
+        ("a.pte", 1, "cannot read a.pte (7 bytes): it begins with"),
+        ("b.pte", 2, "cannot inspect b.pte: nothing is there"),
+        ("b.bin", 2, "no suffix '.bin'; there are: .bpte, .mlpackage, .onnx"),
+    ):
+        done = edgegen("inspect", name)
+        assert (done.returncode, done.stdout) == (code, "")
+        assert done.stderr.startswith("error: ")
+        assert text in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,113 @@
+"""Export of what a user brings: folder, manifest and card; failures and false files; the command line over it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from families import TINY
+from typer.testing import CliRunner
+
+from edgegen import exporting
+from edgegen.build import Target
+from edgegen.cli.main import app
+from edgegen.errors import DataError, ExportError, ParityError, UsageError
+from edgegen.exporting import ExportSettings, export_source, raise_failures
+from edgegen.parity import psnr_db
+from edgegen.progress import Silent
+from edgegen.types import Parity
+
+
+def settings(*targets: str, **more: Any) -> ExportSettings:
+    return ExportSettings(tuple(Target.parse(text) for text in targets), measure=False, samples=2, **more)
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return TINY["unet2d_class"](tmp_path_factory.mktemp("net") / "tiny")
+
+
+def test_a_folder_of_files_a_manifest_and_a_card(net: Path, tmp_path: Path, in_process: None) -> None:
+    targets = ("onnx", "onnx-fp16", "onnx:generate", "executorch", "coreml-fp32")
+    (done,) = export_source(str(net), tmp_path / "out", settings(*targets), progress=Silent())
+    raise_failures([done])
+    assert {parity.status for parity in done.parity.values()} == {"ok"}
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [row["file"] for row in manifest["artifacts"]] == [one.artifact.file for one in done.built]
+    assert all((tmp_path / "out" / row["file"]).exists() for row in manifest["artifacts"])
+    assert manifest["lineage"]["license"] == "apache-2.0"
+    assert done.fold.class_table is not None
+    card = (tmp_path / "out" / "README.md").read_text()
+    head = ["---", "library_name: edgegen", "pipeline_tag: unconditional-image-generation", "license: apache-2.0"]
+    assert card.splitlines()[:4] == head
+    assert all(f"`{row['file']}`" in card for row in manifest["artifacts"])
+    stamped = {p.key: p.value for p in onnx.load(tmp_path / "out" / "tiny_onnx_fp32.onnx").metadata_props}
+    assert stamped["edgegen.license"] == "apache-2.0"
+    assert str(tmp_path) not in json.dumps(stamped) + json.dumps(manifest) + card
+
+
+def test_one_target_that_fails_does_not_stop_the_others(net: Path, tmp_path: Path, in_process: None) -> None:
+    (done,) = export_source(str(net), tmp_path, settings("executorch:qnn", "onnx"), progress=Silent())
+    assert [one.artifact.file for one in done.built] == ["tiny_onnx_fp32.onnx"]
+    with pytest.raises(ExportError, match=r"not exported:\n  tiny executorch-fp32:qnn: Qualcomm's delegate needs its"):
+        raise_failures([done])
+
+
+def test_a_false_file_is_a_parity_error(
+    net: Path, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    false = Parity("failed", "planted", 80.0, psnr_db=12.0, reason="12.0 dB is below the floor of 80.0 dB")
+    monkeypatch.setattr(exporting, "check", lambda *_, **__: false)
+    (done,) = export_source(str(net), tmp_path, settings("onnx"), progress=Silent())
+    with pytest.raises(ParityError, match=r"tiny_onnx_fp32.onnx: 12.0 dB is below the floor"):
+        raise_failures([done])
+
+
+def test_a_pipeline_is_a_folder_for_each_component(tmp_path: Path, in_process: None) -> None:
+    folder = TINY["pipeline_dit"](tmp_path / "pipe")
+    done = export_source(str(folder), tmp_path / "out", settings("onnx"), progress=Silent())
+    assert {one.name: one.folder.name for one in done} == {"transformer": "transformer", "vae_decoder": "vae_decoder"}
+    assert all((tmp_path / "out" / one.name / "manifest.json").exists() for one in done)
+
+
+def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_process: None) -> None:
+    from edgegen.capture import example_inputs, reference
+    from edgegen.data import to_uint8
+    from edgegen.exporters.executorch import BACKEND
+
+    (done,) = export_source(str(net), tmp_path, settings("executorch"), progress=Silent())
+    inputs = example_inputs(done.signature, 2, 5)
+    generate = BACKEND.open(tmp_path / "tiny_executorch_fp32.pte").generate
+    assert generate is not None
+    pixels = generate(inputs)["image"]
+    assert (pixels.dtype, pixels.shape) == (np.dtype(np.uint8), (2, 8, 8, 3))
+    assert psnr_db(to_uint8(reference(done.fold.module, inputs)), pixels, data_range=255.0) > 50.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["no-such-folder", "--to", "onnx"], 2, "no source 'no-such-folder'"),
+        (["NET", "--to", "tflite"], 2, "no backend 'tflite'; there are: coreml, executorch, onnx"),
+        (["NET", "--to", "onnx:batch7"], 2, "no onnx variant 'batch7'"),
+        (["NET", "--to", ","], 2, "--to ',' names nothing"),
+        (["NET", "--ios", "12"], 2, "--ios 12: there are 17, 18 and 26"),
+        (["NET", "--to", "onnx", "--memory-limit", "much"], 2, "--memory-limit much: give a size such as 8GB"),
+        (["digits", "--to", "onnx"], 2, "--to does not go with the recipe digits"),
+    ],
+)
+def test_what_is_wrong_on_the_command_line(net: Path, arguments: list[str], code: int, message: str) -> None:
+    done = CliRunner().invoke(app, ["export", *(str(net) if one == "NET" else one for one in arguments)])
+    assert isinstance(done.exception, (UsageError, DataError))
+    assert done.exception.exit_code == code
+    assert message in str(done.exception)
+
+
+def test_a_dry_run_writes_nothing(net: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["export", str(net), "--to", "onnx,coreml:generate", "-o", str(tmp_path / "out"), "--dry-run", "--json"]
+    )
+    assert json.loads(done.stdout)["targets"] == ["onnx-fp32", "coreml-fp16:generate"]
+    assert not (tmp_path / "out").exists()

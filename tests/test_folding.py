@@ -1,0 +1,181 @@
+"""fold: the same generator without its time branch, for nets of several makes; tables, biases, what must stay."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgegen import folding
+from edgegen.capture import OneStep, capture, example_inputs, randomize_zero_layers
+from edgegen.errors import ExportError
+from edgegen.folding import fold
+from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+from edgegen.rebuilding import Rebuilt
+from edgegen.types import Signature, TensorSpec
+
+SAMPLES = 6
+
+
+def inputs_of(signature: Signature) -> list[Tensor]:
+    return [torch.from_numpy(values) for values in example_inputs(signature, SAMPLES, 3).values()]
+
+
+def in_float64(module: nn.Module, inputs: list[Tensor]) -> Tensor:
+    """The unfolded generator in double precision: the independent reference."""
+    with torch.no_grad():
+        out: Tensor = copy.deepcopy(module).double()(*(x.double() if x.is_floating_point() else x for x in inputs))
+    return out
+
+
+def image(channels: int = 4, *, classes: int = 0) -> Signature:
+    return Signature.of(channels=channels, size=8, num_classes=classes)
+
+
+@pytest.mark.parametrize("classes", [0, 5])
+def test_an_edge_unet_loses_its_conditioning_and_nothing_else(classes: int) -> None:
+    torch.manual_seed(0)
+    net = EdgeUNet(EdgeUNetConfig(8, 1, (8, 16), 2, (1,), classes)).eval()
+    randomize_zero_layers(net, 1)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    signature, module = image(1, classes=classes), OneStep(net, time=1.0)
+    folded, inputs = fold(module, signature), inputs_of(image(1, classes=classes))
+    expected = in_float64(module, inputs)
+    with torch.no_grad():
+        error = (folded.module(*inputs) - expected).abs().max() / expected.abs().max()
+    assert float(error) < 1e-5
+    body = folded.parameters_before - sum(p.numel() for p in net.conditioning.parameters())
+    assert folded.parameters_after == body + max(1, classes) * sum(net.widths)
+    assert folded.class_table == ((classes, sum(net.widths)) if classes else None)
+    assert folded.operations_after < folded.operations_before
+    assert folded.max_relative_error <= folding.FOLD_TOLERANCE
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_any_batch_goes_through_the_folded_program() -> None:
+    net = EdgeUNet(EdgeUNetConfig(8, 1, (8,), 1, (), 3)).eval()
+    randomize_zero_layers(net, 1)
+    signature = image(1, classes=3)
+    folded = fold(OneStep(net, time=1.0), signature).module
+    inputs = inputs_of(signature)
+    together = capture(folded, signature, batch=None).module()(*inputs)
+    alone = capture(folded, signature, batch=1).module()
+    apart = torch.cat([alone(*(x[i : i + 1] for x in inputs)) for i in range(SAMPLES)])
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+
+
+class Modulated(nn.Module):
+    """Time and class by every road at once: full_like, a scale, a concatenation, a linear layer, an attention mask."""
+
+    def __init__(self, classes: int, *, embedding: int = 64) -> None:
+        super().__init__()
+        self.time = nn.Linear(1, embedding)
+        self.classes = nn.Embedding(classes, embedding)
+        self.scale = nn.Linear(embedding, 4)
+        self.plane = nn.Linear(embedding, 64)
+        self.conv = nn.Conv2d(5, 4, 3, padding=1, bias=False)
+
+    def forward(self, sample: Tensor, class_labels: Tensor) -> Tensor:
+        t = torch.full_like(sample[:, 0, 0, 0], 1.0)[:, None]
+        hidden = torch.tanh(self.time(t) + self.classes(class_labels))
+        plane = self.plane(torch.sin(self.time(t))).view(-1, 1, 8, 8)
+        out = self.conv(torch.cat([sample, plane], dim=1)) * self.scale(hidden)[:, :, None, None]
+        return out + self.scale(torch.cos(self.time(t)))[:, :, None, None]
+
+
+@pytest.mark.parametrize(("classes", "table"), [(3, (3, 4)), (5000, None)])
+def test_a_table_is_kept_only_where_it_is_smaller(classes: int, table: tuple[int, int] | None) -> None:
+    torch.manual_seed(1)
+    # One number of embedding a class: a table of four a class would be larger.
+    module = Modulated(classes, embedding=64 if table else 1).eval()
+    signature = image(4, classes=classes)
+    folded, inputs = fold(module, signature), inputs_of(signature)
+    assert folded.class_table == table
+    assert folded.parameters_after < folded.parameters_before
+    torch.testing.assert_close(folded.module(*inputs).double(), in_float64(module, inputs), atol=1e-5, rtol=1e-5)
+
+
+def test_what_differs_between_samples_is_no_constant() -> None:
+    class Indexed(nn.Module):
+        def forward(self, sample: Tensor) -> Tensor:
+            return sample + torch.arange(sample.shape[0], dtype=torch.float32)[:, None, None, None]
+
+    inputs = inputs_of(image())
+    folded = fold(Indexed().eval(), image())
+    torch.testing.assert_close(folded.module(*inputs), Indexed()(*inputs))
+
+
+def test_an_expansion_is_left_to_the_runtime() -> None:
+    class Expanding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.row = nn.Parameter(torch.randn(1, 4, 1, 256))
+
+        def forward(self, sample: Tensor) -> Tensor:
+            return sample * torch.cos(self.row).expand(1, 4, 256, 256)
+
+    signature = Signature.of(channels=4, size=256, num_classes=0)
+    folded = fold(Expanding().eval(), signature)
+    assert folded.parameters_after == 4 * 256
+
+
+def test_a_net_of_fixed_batch_is_folded_at_batch_one() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.time = nn.Linear(1, 4)
+
+        def forward(self, sample: Tensor) -> Tensor:
+            if sample.shape[0] > 2:
+                raise ValueError("at most two")
+            return sample.reshape(1, 4, -1).reshape(1, 4, 8, 8) + self.time(torch.ones(1, 1))[:, :, None, None]
+
+    module = Fixed().eval()
+    folded = fold(module, image())
+    assert folded.parameters_after == 4
+    (noise,) = inputs_of(image())
+    torch.testing.assert_close(folded.module(noise[:1]), module(noise[:1]))
+
+
+def test_a_fold_that_changes_the_net_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = EdgeUNet(EdgeUNetConfig(8, 1, (16,), 1, (), 0)).eval()
+    randomize_zero_layers(net, 1)
+    store = Rebuilt._store
+    monkeypatch.setattr(Rebuilt, "_store", lambda self, name, value: store(self, name, value * 1.01))
+    with pytest.raises(ExportError, match=r"folding the time of OneStep changed it: the largest relative error is \d"):
+        fold(OneStep(net, time=1.0), image(1))
+
+
+def test_an_output_that_is_not_finite_is_refused() -> None:
+    class Broken(nn.Module):
+        def forward(self, sample: Tensor) -> Tensor:
+            return sample / 0.0 * 0.0
+
+    with pytest.raises(ExportError, match="is its output finite"):
+        fold(Broken().eval(), image())
+
+
+def test_one_dimension_and_other_inputs() -> None:
+    class Speech(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.time = nn.Linear(1, 2)
+            self.conv = nn.Conv1d(2, 2, 3, padding=1)
+            self.speaker = nn.Linear(3, 2)
+
+        def forward(self, sample: Tensor, speaker: Tensor) -> Tensor:
+            shift = self.time(sample.new_ones(sample.shape[0], 1))[:, :, None]
+            return self.conv(sample) + shift + self.speaker(speaker)[:, :, None]
+
+    signature = Signature(
+        (
+            TensorSpec("sample", ("batch_size", 2, 16), "float32", "noise"),
+            TensorSpec("speaker", ("batch_size", 3), "float32", "features"),
+        ),
+        (TensorSpec("out_sample", ("batch_size", 2, 16), "float32", "signal"),),
+    )
+    torch.manual_seed(3)
+    module, inputs = Speech().eval(), inputs_of(signature)
+    folded = fold(module, signature)
+    assert folded.parameters_before - folded.parameters_after == 4 - 2
+    torch.testing.assert_close(folded.module(*inputs).double(), in_float64(module, inputs), atol=1e-5, rtol=1e-5)
