@@ -13,7 +13,6 @@ from edgegen import mlpackage
 from edgegen.errors import ExportError
 from edgegen.exporters import coreml_about
 from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Session, Variant, one_by_one
-from edgegen.exporters.mil import MilEvaluator
 from edgegen.types import Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class CoreML:
         },
         init=False,
     )
-    rewrites: tuple[str, ...] = field(default=(), init=False)
+    rewrites: tuple[str, ...] = field(default=("conv_bias",), init=False)
 
     def lower(
         self,
@@ -131,7 +130,11 @@ class CoreML:
 
     def open(self, path: Path) -> Session:
         """Raises ExportError for a package that cannot be read or evaluated here."""
-        return _run_by_core_ml(path) if platform.system() == "Darwin" else MilEvaluator(path)
+        if platform.system() == "Darwin":
+            return _run_by_core_ml(path)
+        from edgegen.exporters.mil import MilEvaluator  # here, because it imports torch
+
+        return MilEvaluator(path)
 
 
 BACKEND = CoreML()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels
+from edgegen.exporters.xnnpack_layout import channels_last_views
 from edgegen.extras import require
 from edgegen.quiet import EXECUTORCH, quiet
 from edgegen.types import Signature
@@ -75,7 +76,20 @@ class ExecuTorchBackend:
         },
         init=False,
     )
-    rewrites: tuple[str, ...] = field(default=(), init=False)
+    rewrites: tuple[str, ...] = field(
+        default=(
+            "resampling",
+            "pointwise",
+            "conv_bias",
+            "scalar_operands",
+            "group_norm_spatial",
+            "attention_bmm",
+            "upsample_conv",
+            "upsample_cat",
+            "winograd_rows",
+        ),
+        init=False,
+    )
 
     def lower(
         self,
@@ -96,20 +110,21 @@ class ExecuTorchBackend:
         if precision != "fp32":
             raise ExportError(f"the executorch backend writes fp32, not {precision}")
         require("executorch", purpose="writing an ExecuTorch file")
-        programs = {"forward": program}
-        if options.generate and signature.makes_images:
-            programs["generate"] = pixels(program, signature)[1]
         with quiet(EXECUTORCH):
             partitioner = _partitioner(variant)
             try:
                 from executorch.exir import to_edge_transform_and_lower
 
-                edge = to_edge_transform_and_lower(
-                    programs,
-                    partitioner={method: [partitioner()] for method in programs},
-                    constant_methods={METADATA: _describe(signature, metadata)},
-                    generate_etrecord=options.etrecord,
-                )
+                programs = {"forward": program}
+                if options.generate and signature.makes_images:
+                    programs["generate"] = pixels(program, signature)[1]
+                with channels_last_views():
+                    edge = to_edge_transform_and_lower(
+                        programs,
+                        partitioner={method: [partitioner()] for method in programs},
+                        constant_methods={METADATA: _describe(signature, metadata)},
+                        generate_etrecord=options.etrecord,
+                    )
                 manager = edge.to_executorch()
                 content = _bundled(manager, program, signature) if variant == "bundled" else manager.buffer
                 if options.etrecord:

@@ -20,7 +20,9 @@ BYTES = {"fp32": 4, "fp16": 2, "w8": 1, "w8a8": 1}
 
 
 @pytest.mark.parametrize(("scheme", "backend"), sorted(MATRIX))
-def test_a_cell_gives_a_file_that_is_small_and_true(scheme: str, backend: str, tmp_path: Path) -> None:
+def test_a_cell_gives_a_file_that_is_small_and_true(
+    scheme: str, backend: str, tmp_path: Path, in_process: None
+) -> None:
     torch.manual_seed(0)
     net = EdgeUNet(CONFIG)
     randomize_zero_layers(net, 3)

@@ -25,7 +25,9 @@ def test_the_list_of_packages_is_the_folders_that_are_packages() -> None:
         for init in place.rglob("__init__.py"):
             below = init.parent.relative_to(place).parts
             found.add(".".join((name, *below)))
-    assert sorted(listed) == sorted(found)
+    # Optimum's folder of subcommands is shared by several packages and must have no __init__.py.
+    assert not list((ROOT / "optimum_plugin").rglob("__init__.py"))
+    assert sorted(listed) == sorted({*found, "optimum.commands.register"})
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +40,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_holds_one_package_with_its_data(wheel: Path) -> None:
+def test_the_wheel_holds_one_package_with_its_data_and_a_file_for_optimum(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"edgegen"}
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"edgegen", "optimum"}
     wanted = ["recipes/digits.toml", "exporters/onnx.py", "quantize/matrix.py", "report/report.html.jinja", "py.typed"]
     assert {f"edgegen/{name}" for name in wanted} <= set(names)
     sources = {
@@ -49,6 +51,7 @@ def test_the_wheel_holds_one_package_with_its_data(wheel: Path) -> None:
             ("edgegen", "edgegen"),
             ("exporters", "edgegen/exporters"),
             ("quantize", "edgegen/quantize"),
+            ("optimum_plugin", "optimum/commands/register"),
         )
         for path in (ROOT / folder).rglob("*.py")
         if "__pycache__" not in path.parts

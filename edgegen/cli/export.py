@@ -16,9 +16,7 @@ SOURCE is a recipe (its student is exported, and what is missing runs before); a
 config.json; a pipeline folder with model_index.json; your own network as package.module:factory or file.py:factory with
 --signature; or a .pt2 of torch.export.save.
 
-Examples:
-
-  edgegen export digits
+Example: edgegen export digits
 
   edgegen export ./my-unet --to onnx,executorch,coreml -o phone
 

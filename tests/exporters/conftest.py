@@ -54,6 +54,11 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def quickly(in_process: None) -> None:
+    """No child processes here: tests/test_child.py and tests/test_build.py have them."""
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Tiny:
     """The class-conditional generator, for tests that need only one."""

@@ -12,7 +12,7 @@ import torch
 from edgegen.build import Target, build
 from edgegen.capture import OneStep, capture
 from edgegen.errors import ExportError, MissingExtraError
-from edgegen.exporters.executorch import BACKEND, METADATA
+from edgegen.exporters.executorch import BACKEND
 from edgegen.parity import check
 from edgegen.quantize.matrix import cell
 from edgegen.types import Signature
@@ -57,7 +57,7 @@ def lower(path: Path) -> Path:
 
 def test_the_metadata_names_the_inputs_in_order(tmp_path: Path) -> None:
     session = BACKEND.open(lower(tmp_path / "a.pte"))
-    described = json.loads(session.program.load_method(METADATA).execute([])[0])
+    described = session.described
     assert (described["inputs"], described["outputs"], described["seed"]) == (["sample"], ["out_sample"], "7")
     assert described["signature"] == json.loads(json.dumps(small()[1].to_dict()))
 
