@@ -92,6 +92,7 @@ def _compute(recipe: Recipe) -> dict[str, Any]:
 
 def _files(recipe: Recipe, *, floating: bool) -> dict[str, Any]:
     options = _part(recipe.export)
+    del options["calibration"]  # of the compressed files only
     return {**options, "name": recipe.name, "artifacts": recipe.export.targets(floating=floating)}
 
 

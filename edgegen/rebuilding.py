@@ -97,6 +97,8 @@ def _idle(node: fx.Node) -> bool:
         result, given = node.meta["val"], node.args[0].meta["val"]
         # A later view may need the layout that a copy makes.
         return result.dtype == given.dtype and result.stride() == given.stride()
+    if node.target is ATEN.squeeze.dim:  # of an axis that is not 1: PyTorch leaves it, ONNX refuses it
+        return node.args[0].meta["val"].shape[node.args[1]] != 1
     return node.target in SCALINGS and node.args[1] in (1, 1.0) and not isinstance(node.args[1], fx.Node)
 
 

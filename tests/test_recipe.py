@@ -22,8 +22,8 @@ def test_defaults_are_filled_in() -> None:
     recipe = parse(GOOD, where="here")
     assert recipe.seed == 0
     assert recipe.evaluate.steps == (1, 2, 4, 20)
-    assert recipe.export.cells(floating=True) == [("fp32", "onnx"), ("fp32", "executorch"), ("fp16", "coreml")]
-    assert recipe.export.cells(floating=False) == [("w8a8", "onnx"), ("w8a8", "executorch"), ("w8", "coreml")]
+    assert recipe.export.targets(floating=True) == ["onnx-fp32", "executorch-fp32", "coreml-fp16"]
+    assert recipe.export.targets(floating=False) == ["onnx-w8a8", "executorch-w8a8", "coreml-w8"]
 
 
 @pytest.mark.parametrize(

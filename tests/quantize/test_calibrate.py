@@ -19,7 +19,7 @@ def test_batches_hold_all_samples_and_classes_in_turn() -> None:
     samples = np.concatenate([batch["sample"] for batch in batches])
     assert np.array_equal(samples, normal(5, FIRST_INDEX, 10, (1, 4, 4)))
     labels = np.concatenate([batch["class_labels"] for batch in batches])
-    assert (labels.dtype, labels.tolist()) == (np.int64, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
+    assert (labels.dtype, labels.tolist()) == (np.int64, [(FIRST_INDEX + i) % 3 for i in range(10)])
 
 
 def test_the_batch_size_does_not_change_the_samples() -> None:
