@@ -20,7 +20,13 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 
 def missing(extra: str) -> list[str]:
     """The packages of an extra that are not installed."""
-    return [package for package in EXTRAS[extra] if importlib.util.find_spec(package) is None]
+    return [package for package in EXTRAS[extra] if _is_absent(package)]
+
+
+def _is_absent(package: str) -> bool:
+    """Our own wheel puts a folder into optimum's namespace: a namespace alone does not count as installed."""
+    spec = importlib.util.find_spec(package)
+    return spec is None or (spec.origin is None and version_of(package) is None)
 
 
 def require(extra: str, *, purpose: str) -> None:
