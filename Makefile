@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# Two of the processes take 1 GB each; they are given new files as they run dry.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test test-slow lint install install-test clean
@@ -10,9 +12,9 @@ demo: install  ## images -> six phone files -> report, in minutes
 	$(BIN)/edgegen run examples/digits.toml
 
 test: install-test lint  ## lint, types, import contracts, quick tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
-test-slow: install-test  ## the whole demo and its promises; a run killed in every stage; several processes
+test-slow: install-test  ## the whole demo; a run killed in every stage; several processes; sizes of every family; optimum-onnx
 	$(BIN)/python -m pytest -m slow
 
 lint: install-test

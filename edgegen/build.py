@@ -97,6 +97,7 @@ def build(
 ) -> Built:
     """Write the file of a folded one-step `module` into `folder`, replacing an older one.
 
+    A variant of any size needs a module folded so.
     All that a vendor's tool does happens in a child process, which may hold `memory_limit` bytes. `rewrites` None
     takes the backend's own. `metadata` goes into the file under edgegen's namespace, with name, backend and scheme
     added. Raises UsageError for an unknown backend or empty cell, ExportError where a vendor's tool fails or dies,
@@ -107,7 +108,7 @@ def build(
     file = target.file(name)
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         program = Path(temporary) / "program.pt2"
-        _save(module, signature, kind.batch, program)
+        _save(module, signature, kind, program)
         made = Path(temporary) / "made"
         made.mkdir()
         outcome = child.call(
@@ -156,16 +157,20 @@ def build(
 def lower_options(export: "Export") -> LowerOptions:
     """What a recipe's [export] table says of the files themselves."""
     return LowerOptions(
-        opset=export.opset, coreml_target=export.coreml_target, generate=export.generate, winograd=export.winograd
+        opset=export.opset,
+        coreml_target=export.coreml_target,
+        generate=export.generate,
+        winograd=export.winograd,
+        heights_widths=export.heights_widths,
     )
 
 
-def _save(module: "nn.Module", signature: Signature, batch: int | None, path: Path) -> None:
+def _save(module: "nn.Module", signature: Signature, kind: Variant, path: Path) -> None:
     import torch
 
     from edgegen.capture import capture  # here, so that a mistyped cell answers before torch is imported
 
-    program = capture(module, signature, batch=batch)
+    program = capture(module, signature, batch=kind.batch, any_size=kind.any_size)
     with quiet(EXPORT):
         torch.export.save(program, path)
 
@@ -195,7 +200,7 @@ def lower(
     captured = _load(Path(program))
     if chosen.stage == "program":
         captured = chosen.load()(captured, calibration)
-    captured = apply(captured, rewrites, signature=about, batch=kind.batch)
+    captured = apply(captured, rewrites, signature=about, batch=kind.batch, any_size=kind.any_size)
     sizes = tuple((int(height), int(width)) for height, width in options["heights_widths"])
     given = LowerOptions(**{**options, "heights_widths": sizes})
     if chosen.stage != "float":  # what quantizes or converts the file wants plain convolutions

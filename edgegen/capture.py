@@ -14,9 +14,8 @@ from torch.export import Dim, ExportedProgram
 
 from edgegen.errors import ExportError
 from edgegen.noise import normal
-from edgegen.types import Signature, TensorSpec
+from edgegen.types import PIXELS, Signature, TensorSpec
 
-PIXELS = "image"  # the output of `generate`
 NOISE_TIME = 1.0  # t = 1 is noise: the one time at which a one-step generator runs
 
 
@@ -131,19 +130,22 @@ def _trains(module: nn.Module) -> bool:
     return module.training or any(_trains(part) for part in module.children())
 
 
-def capture(module: nn.Module, signature: Signature, *, batch: int | None) -> ExportedProgram:
+def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_size: bool = False) -> ExportedProgram:
     """torch.export of `module` on the CPU in evaluation mode; `batch` None gives a dynamic batch axis.
 
-    The inputs keep the signature's order. Raises ExportError where the module does not run on the signature's inputs,
-    gives another shape, or cannot be exported.
+    With `any_size` height and width are dynamic as well. The inputs keep the signature's order. Raises ExportError
+    where the module does not run on the signature's inputs, gives another shape, or cannot be exported.
     """
     module = _ready(module)
     # Two samples, because torch.export takes an axis of size 1 for a constant.
     count = batch or 2
+    if any_size:
+        signature = _oblong(signature)
     arrays = example_inputs(signature, count, 0)
     inputs = tuple(torch.from_numpy(arrays[spec.name]) for spec in signature.inputs)
     # Not Dim(min=1): diffusers' nets ask whether the batch is 64 or more, and choose a memory layout by it.
-    shapes: Any = None if batch else tuple({0: Dim.DYNAMIC} for _ in inputs)
+    dynamic = [(() if batch else (0,)) + ((2, 3) if any_size and s.is_spatial else ()) for s in signature.inputs]
+    shapes: Any = tuple(dict.fromkeys(axes, Dim.DYNAMIC) for axes in dynamic) if any(dynamic) else None
     if shapes and any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(module.forward).parameters.values()):
         shapes = (shapes,)  # torch.export counts *inputs as one argument
     try:
@@ -151,7 +153,8 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None) -> Ex
             out = module(*inputs)
             program = torch.export.export(module, inputs, dynamic_shapes=shapes)
     except Exception as e:
-        raise ExportError(f"torch.export could not capture {type(module).__name__}: {_reason(e)}") from e
+        size = " for any size (perhaps it takes only its own)" if any_size else ""
+        raise ExportError(f"torch.export could not capture {type(module).__name__}{size}: {_reason(e)}") from e
     wanted = (count, *signature.outputs[0].shape[1:])
     if not isinstance(out, Tensor) or tuple(out.shape) != wanted:
         found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -159,6 +162,15 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None) -> Ex
             f"{type(module).__name__} gives {found} for noise {tuple(inputs[0].shape)}; its signature says {wanted}"
         )
     return program
+
+
+def _oblong(signature: Signature) -> Signature:
+    """At another size than its own: a network that takes only that shows it, and height and width differ."""
+    first = signature.inputs[0]
+    try:
+        return signature.resized(int(first.shape[2]), 2 * int(first.shape[3]))
+    except (IndexError, ValueError) as e:
+        raise ExportError(f"no file for any size: {first.name} {list(first.shape)} is no picture") from e
 
 
 def _reason(error: Exception) -> str:

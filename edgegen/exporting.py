@@ -5,26 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgegen import registry
 from edgegen.build import MANIFEST, Built, Target, build, write_manifest
-from edgegen.capture import PIXELS, example_inputs, reference
 from edgegen.card import write_card
 from edgegen.errors import EdgegenError, ExportError, ParityError
 from edgegen.exporters.base import DEFAULTS, LowerOptions
-from edgegen.folding import Folded, fold
+from edgegen.folding import Folded, Folds
 from edgegen.models.source import Source, load_sources
-from edgegen.parity import OUTPUT, Session, check, not_checked, psnr_range
+from edgegen.ort_pipeline import write_ort_pipeline
 from edgegen.progress import Progress
-from edgegen.quantize.matrix import cell
 from edgegen.types import Artifact, Latency, Parity, Signature
+from edgegen.verification import Verifier
 
 if TYPE_CHECKING:
     from torch import nn
-
-PIXELS_FLOOR_DB = 40.0  # of uint8 images: a value on the edge between two bytes may fall to either side
 
 
 @dataclass(frozen=True)
@@ -88,16 +81,29 @@ def export_source(
 ) -> list[Exported]:
     """Write the files of `source` (see `load_sources`) with manifest.json and README.md into `output`.
 
-    A pipeline's components go to `output/<component>`. A target that fails does not stop the others: it is in
-    `failures`. Raises DataError and UsageError for a source that cannot be read, ExportError where it cannot be
-    captured or folded.
+    A pipeline's components go to `output/<component>`, with what optimum-onnx needs to load `output` where it has a
+    pipeline for it. A target that fails does not stop the others: it is in `failures`. Raises DataError and UsageError
+    for a source that cannot be read, ExportError where it cannot be captured or folded.
     """
     sources = load_sources(source, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder)
     exported = []
     for one in sources:
         folder = output / one.name if len(sources) > 1 else output
         exported.append(_export(one, folder, settings, progress))
+    if len(sources) > 1 and write_ort_pipeline(Path(source), output, _onnx_files(exported)):
+        progress.message(f"{output}: optimum-onnx's ORTDiffusionPipeline loads it, for one step without guidance")
     return exported
+
+
+def _onnx_files(exported: Sequence[Exported]) -> dict[str, str]:
+    """By component, the first of its plain ONNX files that is not known to be false."""
+    files: dict[str, str] = {}
+    for one in exported:
+        for artifact in (built.artifact for built in one.built):
+            is_plain = artifact.backend == "onnx" and not artifact.variant
+            if is_plain and one.parity[artifact.file].status != "failed":
+                files.setdefault(one.name, artifact.file)
+    return files
 
 
 def raise_failures(exported: Sequence[Exported]) -> None:
@@ -117,11 +123,12 @@ def raise_failures(exported: Sequence[Exported]) -> None:
 
 def _export(source: Source, folder: Path, settings: ExportSettings, progress: Progress) -> Exported:
     with progress.task(f"{source.name}: fold", 1) as task:
-        folded = fold(source.module, source.signature)
+        folds = Folds(source.module, source.signature)
+        folded = folds()
         task.update(1, _what_folding_did(folded))
     about = {**source.about, "license": settings.license or source.about.get("license") or "not stated"}
-    inputs = example_inputs(source.signature, settings.samples, settings.seed)
-    expected = reference(folded.module, inputs)
+    sizes = settings.lower.heights_widths
+    verify = Verifier(folds, source.signature, samples=settings.samples, seed=settings.seed, sizes=sizes)
     built: list[Built] = []
     parity: dict[str, Parity] = {}
     failures: dict[str, str] = {}
@@ -129,13 +136,14 @@ def _export(source: Source, folder: Path, settings: ExportSettings, progress: Pr
         for number, target in enumerate(settings.targets):
             task.update(number, str(target))
             try:
-                one = _build(folded.module, source, about, folder, target=target, settings=settings)
+                module = folds(any_size=target.kind().any_size).module
+                one = _build(module, source, about, folder, target=target, settings=settings)
             except EdgegenError as e:
                 failures[str(target)] = str(e)
                 task.update(number + 1, f"{target}: {e}")
                 continue
             built.append(one)
-            found = verify(one.artifact, folder, source.signature, inputs, expected)
+            found = verify(one.artifact, folder / one.artifact.file)
             parity[one.artifact.file] = found
             note = found.status if found.psnr_db is None else f"{found.status}, {found.psnr_db:.1f} dB"
             task.update(number + 1, f"{one.artifact.file}: {one.artifact.nbytes / 1e6:.2f} MB, {note}")
@@ -175,58 +183,6 @@ def _build(
         options=settings.lower,
         memory_limit=settings.memory_limit,
     )
-
-
-def verify(
-    artifact: Artifact,
-    folder: Path,
-    signature: Signature,
-    inputs: Mapping[str, NDArray[Any]],
-    expected: NDArray[np.float32],
-) -> Parity:
-    """The file against PyTorch's `expected` (batch, ...), with the floor of its cell; its images, where it makes some.
-
-    "not checked" with the reason where nothing here can run it.
-    """
-    floor_db = cell(artifact.scheme, artifact.backend).floor_db
-    data_range = psnr_range(signature, expected)
-    try:
-        session: Session = registry.load("backend", artifact.backend).open(folder / artifact.file)
-        if artifact.variant == "generate":
-            return _check_pixels(session, inputs, expected, min(floor_db, PIXELS_FLOOR_DB))
-        parity = check(session, inputs, expected, floor_db=floor_db, data_range=data_range)
-        generate = getattr(session, "generate", None)
-        if parity.status != "ok" or generate is None:
-            return parity
-        pixels = _check_pixels(generate, inputs, expected, min(floor_db, PIXELS_FLOOR_DB))
-        return parity if pixels.status == "ok" else pixels
-    except ExportError as e:
-        return not_checked(str(e), floor_db)
-
-
-class _AsFloat:
-    """A session whose uint8 image is an image in [-1, 1] again, to be compared."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.method = f"{session.method}, method generate"
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        pixels = np.asarray(self.session(inputs)[PIXELS])
-        return {OUTPUT: to_float(pixels)}
-
-
-def to_float(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """uint8 (batch, height, width, channels) -> float32 (batch, channels, height, width) in [-1, 1]."""
-    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / 127.5 - 1.0
-
-
-def _check_pixels(
-    session: Session, inputs: Mapping[str, NDArray[Any]], expected: NDArray[np.float32], floor_db: float
-) -> Parity:
-    from edgegen.data import to_uint8
-
-    return check(_AsFloat(session), inputs, to_float(to_uint8(expected)), floor_db=floor_db, data_range=2.0)
 
 
 def _measure(

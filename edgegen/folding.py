@@ -38,17 +38,18 @@ class Folded:
     class_table: tuple[int, int] | None = None
 
 
-def fold(module: nn.Module, signature: Signature) -> Folded:
+def fold(module: nn.Module, signature: Signature, *, any_size: bool = False) -> Folded:
     """Fold what `module` computes from constants and classes; the result takes the same inputs and any batch.
 
     `module` stays as it is. Where torch.export cannot give it a dynamic batch, the result has batch 1 and its class
-    branch stays. Raises ExportError where it cannot be captured, or where the folded generator differs by more than
-    FOLD_TOLERANCE (max abs difference / max abs reference).
+    branch stays. With `any_size` it takes any height and width that `module` takes, too; what depends on them, such as
+    an embedding of positions, is then not folded. Raises ExportError where it cannot be captured, or where the folded
+    generator differs by more than FOLD_TOLERANCE (max abs difference / max abs reference).
     """
     try:
-        program, batch = capture(module, signature, batch=None), None
+        program, batch = capture(module, signature, batch=None, any_size=any_size), None
     except ExportError:
-        program, batch = capture(module, signature, batch=1), 1
+        program, batch = capture(module, signature, batch=1, any_size=any_size), 1
     with quiet(EXPORT):
         graph_module = program.run_decompositions({}).module(check_guards=False)  # without operations in place
     before = _calls(graph_module.graph)
@@ -78,6 +79,20 @@ def fold(module: nn.Module, signature: Signature) -> Folded:
         max_relative_error=error,
         class_table=rebuilt.table,
     )
+
+
+class Folds:
+    """The folded forms of one generator, each made when it is first asked for."""
+
+    def __init__(self, module: nn.Module, signature: Signature) -> None:
+        self.module, self.signature = module, signature
+        self._made: dict[bool, Folded] = {}
+
+    def __call__(self, *, any_size: bool = False) -> Folded:
+        """See `fold`."""
+        if any_size not in self._made:
+            self._made[any_size] = fold(self.module, self.signature, any_size=any_size)
+        return self._made[any_size]
 
 
 def _calls(graph: fx.Graph) -> int:

@@ -35,8 +35,11 @@ EXECUTORCH = Chatter(
     ),
 )
 
-# diffusers imports torchao, which reports as above, and says that it found less of it than it knows.
-DIFFUSERS = Chatter(("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer"))
+# diffusers imports torchao, which reports as above, says that it found less of it than it knows, and that several
+# distributions share the namespace `optimum`: optimum itself and those with a plug-in for it, as this one.
+DIFFUSERS = Chatter(
+    ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer", "diffusers.utils.import_utils")
+)
 
 
 @contextmanager

@@ -54,7 +54,9 @@ class Rebuilt:
         if node.op == "get_attr":
             return self._store(str(node.target), value)
         axis = self.partial.batch_axis(node)
-        return self._store(f"folded_{node.name}", value.clone() if axis is None else value.narrow(axis, 0, 1).clone())
+        one = value if axis is None else value.narrow(axis, 0, 1)
+        # Not clone() alone, which keeps a stride of 0 where the batch was expanded: ExecuTorch refuses those.
+        return self._store(f"folded_{node.name}", one.clone(memory_format=torch.contiguous_format))
 
     def _whole(self, node: fx.Node) -> Any:
         """The same, of a constant as many samples as the batch has."""

@@ -149,6 +149,7 @@ class Export(Table):
     opset: Annotated[int, Field(ge=18, le=24)] = Field(18, description="of the ONNX files")
     coreml_target: Literal["iOS17", "iOS18", "iOS26"] = Field("iOS17", description="oldest system of the Core ML files")
     generate: bool = Field(True, description="a second method in the .pte files: noise to uint8 image")
+    heights_widths: tuple[tuple[Count, Count], ...] = Field((), description="further sizes of a coreml-...:sizes file")
     winograd: bool = Field(True, description="ONNX fp32: large 3x3 convolutions faster, with 4 times their memory")
     license: str = Field("not stated", description="licence of the generator, written into every file")
 

@@ -1,12 +1,14 @@
 """The records that pass between the parts: frozen, plain data, no torch at import."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Dim = int | Literal["batch_size"]
 Status = Literal["ok", "failed", "not checked"]
 Role = Literal["noise", "class", "text", "image", "latent", "signal", "features"]
+PIXELS = "out_image"  # the output of `generate`: uint8; the float one is called out_sample
+SPATIAL = ("noise", "image", "latent")  # roles of what grows with the picture
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class TensorSpec:
     role: Role
     low: float | None = None
     high: float | None = None
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether it is (batch_size, channels, height, width) and grows with the picture."""
+        return len(self.shape) == 4 and self.role in SPATIAL
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,30 @@ class Signature:
             inputs.append(TensorSpec("class_labels", ("batch_size",), "int64", "class", 0, num_classes - 1))
         outputs = (TensorSpec("out_sample", shape, "float32", "image", -1.0, 1.0),)
         return Signature(tuple(inputs), outputs, num_classes)
+
+    def resized(self, height: int, width: int) -> "Signature":
+        """The signature of the same generator when its first input is `height` x `width`.
+
+        The others keep their proportion to it. Raises ValueError where the first is no picture, or a size would not
+        be whole.
+        """
+        first = self.inputs[0]
+        if not first.is_spatial:
+            raise ValueError(f"{first.name} {list(first.shape)} has no height and width")
+        old_height, old_width = int(first.shape[2]), int(first.shape[3])
+
+        def grown(spec: TensorSpec) -> TensorSpec:
+            if not spec.is_spatial:
+                return spec
+            batch, channels, own_height, own_width = spec.shape
+            rows, left = divmod(int(own_height) * height, old_height)
+            columns, over = divmod(int(own_width) * width, old_width)
+            if left or over:
+                raise ValueError(f"{spec.name} would not be whole at {height}x{width} of {first.name}")
+            return replace(spec, shape=(batch, channels, rows, columns))
+
+        inputs, outputs = (tuple(map(grown, specs)) for specs in (self.inputs, self.outputs))
+        return replace(self, inputs=inputs, outputs=outputs)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -25,7 +25,7 @@ Arrays = dict[str, NDArray[Any]]
 class LowerOptions:
     """What a recipe's [export] table says of the files themselves; each backend takes what concerns it.
 
-    `heights_widths` are further sizes that one Core ML file takes ("enumerated shapes"); `generate` adds the method
+    `heights_widths` are the further sizes of the noise that Core ML's variant "sizes" takes; `generate` adds the method
     noise -> uint8 image to a `.pte`; `etrecord` writes ExecuTorch's profiling record beside it. `winograd` makes large
     3x3 convolutions of an ONNX file faster and their weights larger in memory, not in the file.
     """
@@ -43,11 +43,15 @@ DEFAULTS = LowerOptions()
 
 @dataclass(frozen=True)
 class Variant:
-    """One kind of file of a backend: what it is for, how its name ends, and its batch (None: a dynamic axis)."""
+    """One kind of file of a backend: what it is for, how its name ends, and its batch (None: a dynamic axis).
+
+    `any_size`: its program is captured with dynamic height and width.
+    """
 
     about: str
     suffix: str
     batch: int | None
+    any_size: bool = False
 
 
 class Backend(Protocol):
@@ -81,15 +85,14 @@ class Backend(Protocol):
         """Load the file on this machine. Raises ExportError where it cannot be run here."""
 
 
-def pixels(program: "ExportedProgram", signature: Signature) -> tuple[Signature, "ExportedProgram"]:
+def pixels(program: "ExportedProgram", signature: Signature, batch: int | None) -> tuple[Signature, "ExportedProgram"]:
     """`program` with its image as uint8 (batch, height, width, channels), and the signature of that.
 
-    Raises ExportError where it makes no pictures.
+    `batch` is the one it was captured with. Raises ExportError where it makes no pictures.
     """
     from edgegen.capture import ToPixels, capture, pixels_signature
 
     changed = pixels_signature(signature)
-    batch = program.example_inputs[0][0].shape[0] if not program.range_constraints else None
     return changed, capture(ToPixels(program.module(check_guards=False)), changed, batch=batch)
 
 

@@ -13,14 +13,13 @@ from edgegen import mlpackage
 from edgegen.errors import ExportError
 from edgegen.exporters import coreml_about
 from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Session, Variant, one_by_one
-from edgegen.types import Signature, TensorSpec
+from edgegen.types import PIXELS, Signature, TensorSpec
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 GENERATE = "generate"
-PIXELS = "image"  # the output of `generate`, as in the other runtimes
-SPATIAL = ("noise", "latent", "image")  # roles of inputs that grow with the picture
+SIZES = "sizes"
 # The first deployment target that has it; what is not here is in iOS 17. After coremltools 9.0's op sets and checks.
 FEATURES = {
     "sizes for more than one input": "iOS18",
@@ -76,6 +75,7 @@ class CoreML:
         default_factory=lambda: {
             "": Variant("one sample, float32 image", mlpackage.SUFFIX, 1),
             GENERATE: Variant("one sample, noise to a picture (CVPixelBuffer)", mlpackage.SUFFIX, 1),
+            SIZES: Variant("one sample, several sizes of picture (--sizes)", mlpackage.SUFFIX, 1, any_size=True),
         },
         init=False,
     )
@@ -94,7 +94,8 @@ class CoreML:
     ) -> None:
         """Write `path`: computes in `precision`; metadata under "com.edgegen.", Core ML's own fields where they fit.
 
-        `options.heights_widths` needs a program whose height and width are dynamic. Raises ExportError where
+        The variant "sizes" takes those of `options.heights_widths` beside the signature's own ("enumerated shapes"),
+        and a program whose height and width are dynamic. Raises ExportError where
         coremltools cannot convert the program, the program does not fit the signature, or the deployment target is
         older than what is asked for.
         """
@@ -105,7 +106,10 @@ class CoreML:
                 f"no picture of {output.name}: it is {output.role} {list(output.shape)}; "
                 f"'{GENERATE}' needs an image of 1 or 3 channels"
             )
-        inputs = _inputs(vendor, program, signature, options)
+        sizes = options.heights_widths if variant == SIZES else ()
+        if variant == SIZES and not sizes:
+            raise ExportError(f"the variant '{SIZES}' without sizes: name them, such as --sizes 64x64,64x96")
+        inputs = _inputs(vendor, program, signature, sizes, options.coreml_target)
         outputs = _outputs(vendor, signature, variant)
         try:
             # coremltools compares int32's limits with fp16's in fp16, where they are infinite.
@@ -125,7 +129,7 @@ class CoreML:
         except Exception as e:
             raise ExportError(f"coremltools could not convert the program: {coreml_about.reason(e)}") from e
         _check_names(spec, [entry.name for entry in inputs], [entry.name for entry in outputs])
-        coreml_about.describe(spec, signature, metadata, sizes=options.heights_widths, picture=variant == GENERATE)
+        coreml_about.describe(spec, signature, metadata, sizes=sizes, picture=variant == GENERATE)
         mlpackage.write(spec, Path(model.weights_dir), path)
 
     def open(self, path: Path) -> Session:
@@ -186,7 +190,9 @@ def _fits(have: list[int | None], want: list[int]) -> bool:
     return len(have) == len(want) and all(a in (None, b) for a, b in zip(have, want, strict=True))
 
 
-def _inputs(vendor: Any, program: "ExportedProgram", signature: Signature, options: LowerOptions) -> list[Any]:
+def _inputs(
+    vendor: Any, program: "ExportedProgram", signature: Signature, sizes: tuple[tuple[int, int], ...], target: str
+) -> list[Any]:
     """The vendor's descriptions of the inputs, in the program's order and under the signature's names.
 
     Raises ExportError where program, signature and options do not fit each other.
@@ -195,32 +201,27 @@ def _inputs(vendor: Any, program: "ExportedProgram", signature: Signature, optio
     shapes = {spec.name: _static(spec) for spec in signature.inputs}
     if len(found) != len(shapes) or not all(map(_fits, found, shapes.values())):
         raise ExportError(f"the captured program takes {found}, the signature says {shapes} (Core ML: batch 1)")
-    sizes = options.heights_widths
-    growing = [spec.name for spec in signature.inputs if len(spec.shape) == 4 and spec.role in SPATIAL] if sizes else []
-    if sizes and not growing:
-        raise ExportError(f"heights_widths {list(sizes)}: no input of the generator has a height and a width")
-    if len(growing) > 1:
-        require("sizes for more than one input", options.coreml_target)
+    try:
+        of_all_sizes = [signature, *(signature.resized(*size) for size in sizes)]
+    except ValueError as e:
+        raise ExportError(f"sizes {_listed(sizes)}: {e}") from e
+    if sizes and sum(spec.is_spatial for spec in signature.inputs) > 1:
+        require("sizes for more than one input", target)
     described = []
-    for spec, have in zip(signature.inputs, found, strict=True):
-        shape: Any = shapes[spec.name]
-        if spec.name in growing:
-            if None not in have:
-                raise ExportError(
-                    f"the program was captured for {spec.name} {have} alone; "
-                    "heights_widths need one whose height and width are open"
-                )
-            shape = _enumerated(vendor, shape, shapes[growing[0]], sizes)
+    for position, (spec, have) in enumerate(zip(signature.inputs, found, strict=True)):
+        choice = [list(s) for s in dict.fromkeys(tuple(_static(one.inputs[position])) for one in of_all_sizes)]
+        if len(choice) > 1 and None not in have:
+            raise ExportError(
+                f"sizes {_listed(sizes)}: the program was captured for {spec.name} {have} alone, not for any size"
+            )
+        shape = choice[0] if len(choice) == 1 else vendor.EnumeratedShapes(shapes=choice, default=choice[0])
         kind = np.float32 if spec.dtype.startswith("float") else np.int32
         described.append(vendor.TensorType(name=spec.name, shape=shape, dtype=kind))
     return described
 
 
-def _enumerated(vendor: Any, shape: list[int], first: list[int], sizes: tuple[tuple[int, int], ...]) -> Any:
-    """`shape` and what it becomes when `first`, the generator's own noise, takes each of `sizes`."""
-    batch, channels, height, width = shape
-    grown = [[batch, channels, h * height // first[2], w * width // first[3]] for h, w in sizes]
-    return vendor.EnumeratedShapes(shapes=[shape, *(other for other in grown if other != shape)], default=shape)
+def _listed(sizes: tuple[tuple[int, int], ...]) -> str:
+    return ", ".join(f"{height}x{width}" for height, width in sizes)
 
 
 def _outputs(vendor: Any, signature: Signature, variant: str) -> list[Any]:

@@ -18,12 +18,11 @@ from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Va
 from edgegen.exporters.xnnpack_layout import channels_last_views
 from edgegen.extras import require
 from edgegen.quiet import EXECUTORCH, quiet
-from edgegen.types import Signature
+from edgegen.types import PIXELS, Signature
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-PIXELS = "image"  # the name of what `generate` gives, as edgegen.capture.PIXELS says
 GOLDEN = 2  # samples in a BundledProgram
 METADATA = "get_metadata"  # a constant method, readable from Swift, Kotlin and C++: inputs have no names at run time
 
@@ -84,6 +83,7 @@ class ExecuTorchBackend:
             "scalar_operands",
             "group_norm_spatial",
             "attention_bmm",
+            "split_slices",
             "upsample_conv",
             "upsample_cat",
             "winograd_rows",
@@ -115,16 +115,15 @@ class ExecuTorchBackend:
             try:
                 from executorch.exir import to_edge_transform_and_lower
 
-                programs = {"forward": program}
-                if options.generate and signature.makes_images:
-                    programs["generate"] = pixels(program, signature)[1]
                 with channels_last_views():
                     edge = to_edge_transform_and_lower(
-                        programs,
-                        partitioner={method: [partitioner()] for method in programs},
+                        program,
+                        partitioner=[partitioner()],
                         constant_methods={METADATA: _describe(signature, metadata)},
                         generate_etrecord=options.etrecord,
                     )
+                if options.generate and signature.makes_images:
+                    _add_generate(edge, signature)
                 manager = edge.to_executorch()
                 content = _bundled(manager, program, signature) if variant == "bundled" else manager.buffer
                 if options.etrecord:
@@ -235,6 +234,18 @@ def _qualcomm(sdk: str | None) -> Maker:
     except Exception as e:
         raise ExportError(f"Qualcomm's delegate cannot be used with the SDK in {sdk}: {e}") from e
     return lambda: QnnPartitioner(specs)
+
+
+def _add_generate(edge: Any, signature: Signature) -> None:
+    """Add the method `generate` to what was lowered: the delegates of `forward`, then its image made uint8.
+
+    Lowering the whole net a second time takes as long again, and gives a second copy of its graph in the file.
+    """
+    from executorch.exir import to_edge
+
+    generate = pixels(edge.exported_program("forward"), signature, 1)[1]
+    # The manager has no public way to take one more method; what the delegates hold it knows already.
+    edge._edge_programs["generate"] = to_edge(generate).exported_program()
 
 
 def _bundled(manager: Any, program: "ExportedProgram", signature: Signature) -> bytes:

@@ -38,7 +38,7 @@ REASONS: dict[str, tuple[str, str | None]] = {
     "aten::upsample_nearest2d": ("XNNPACK has no nearest upsampling, only bilinear", "upsample_conv or upsample_cat"),
     "aten::expand_copy": ("a broadcast written as a copy, as torch.matmul does: XNNPACK has none", "attention_bmm"),
     **dict.fromkeys(("aten::eq", "aten::full_like", "aten::logical_not", "aten::any", "aten::where"), SAFE_SOFTMAX),
-    "aten::split_with_sizes_copy": ("XNNPACK takes slices, not splits", None),
+    "aten::split_with_sizes_copy": ("XNNPACK takes slices, not splits", "split_slices"),
     "aten::select_copy": ("XNNPACK takes slices, not selections", None),
     "aten::embedding": ("a row of a table looked up by class, next to no work: XNNPACK has no look-up", None),
     "aten::_softmax": ("XNNPACK's softmax runs over the last axis only", None),

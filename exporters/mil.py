@@ -110,7 +110,8 @@ class MilEvaluator:
     @property
     def method(self) -> str:
         """What ran the package, and what therefore was not checked."""
-        how = "fp16-rounded" if self.rounded else "computed in float32"
+        made = [slot for step in self.program.steps for slot in step.outputs]
+        how = "fp16-rounded" if self.rounded and any(slot.kind == "fp16" for slot in made) else "computed in float32"
         return f"edgegen MIL evaluator ({how}), not a Neural Engine"
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:

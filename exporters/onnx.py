@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LARGEST = 2_000_000_000  # bytes of one protobuf, with room for the program; above it weights lie in a second file
 NAMESPACE = "edgegen."
 BATCH_AXIS = "batch_size"
+AXES = {0: BATCH_AXIS, 2: "height", 3: "width"}  # of the first input
 FATAL = 4  # onnxruntime's severity: it prints what its exceptions say, too
 
 
@@ -58,6 +59,7 @@ class OnnxBackend:
         default_factory=lambda: {
             "": Variant("any batch", ".onnx", None),
             "batch1": Variant("fixed batch 1, for the NPUs of phones (NNAPI, QNN, Core ML)", ".onnx", 1),
+            "any_size": Variant("any batch, height and width that the network takes", ".onnx", None, any_size=True),
             "generate": Variant("noise -> uint8 image (batch, height, width, channels)", ".onnx", None),
             "ort": Variant("ORT format, optimised offline, with its required operators beside it", ".ort", 1),
         },
@@ -85,7 +87,7 @@ class OnnxBackend:
             raise ExportError(f"the onnx backend writes fp32, not {precision}")
         require("onnx", purpose="writing an ONNX file")
         if variant == "generate":
-            signature, program = pixels(program, signature)
+            signature, program = pixels(program, signature, self.variants[variant].batch)
         about = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
         try:
             exported = _convert(program, signature, options.opset)
@@ -93,7 +95,7 @@ class OnnxBackend:
                 _write_ort(exported, about, path)
             else:
                 # An NPU's compiler has ways of its own, and wants plain convolutions.
-                _write(exported, about, path, fast=options.winograd and variant != "batch1")
+                _write(exported, about, path, fast=options.winograd and variant not in ("batch1", "any_size"))
         except Exception as e:
             raise ExportError(f"torch.onnx could not lower the program: {e}") from e
 
@@ -174,16 +176,16 @@ def _write_ort(exported: Any, about: Mapping[str, str], path: Path) -> None:
 
 
 def _clean(model: Any) -> None:
-    """Drop what torch notes about its own run (source paths among it), and name the batch axis."""
+    """Drop what torch notes about its own run (source paths among it), and name the symbolic axes."""
     graph = model.graph
     values = [*graph.input, *graph.output, *graph.value_info]
     for part in [model, graph, *graph.node, *graph.initializer, *values]:
         del part.metadata_props[:]
         part.ClearField("doc_string")
-    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    if symbol:
-        for dim in _symbolic(values):
-            dim.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", BATCH_AXIS, dim.dim_param)
+    first = [size.dim_param for size in graph.input[0].type.tensor_type.shape.dim]
+    for axis, name in AXES.items():
+        for dim in _symbolic(values) if first[axis : axis + 1] not in ([], [""]) else ():
+            dim.dim_param = re.sub(rf"\b{re.escape(first[axis])}\b", name, dim.dim_param)
 
 
 def _symbolic(values: Iterable[Any]) -> Iterator[Any]:

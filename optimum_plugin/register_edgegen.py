@@ -23,6 +23,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--opset": {"metavar": "N", "help": "ONNX opset, 18 to 24."},
     "--ios": {"metavar": "17|18|26", "help": "Oldest system of the Core ML files."},
     "--generate": {"action": BooleanOptionalAction, "help": "Second method of the .pte: noise to uint8 image."},
+    "--sizes": {"metavar": "HxW,...", "help": "Further sizes of the noise that a coreml:sizes file takes."},
     "--etrecord": {"action": "store_true", "help": "Write ExecuTorch's profiling record."},
     "--memory-limit": {"metavar": "SIZE", "help": "Of each exporting process, such as 8GB."},
     "--measure": {"action": BooleanOptionalAction, "help": "Host latency of each file."},

@@ -39,8 +39,21 @@ CONDITION = {
     "cross_attention_dim": 16,
     "attention_head_dim": 2,
 }
-SDXL = {
+# Of one level: enough for what differs from the first of the kind, and lowered in half the time.
+UNET2D_FLAT = {
+    **UNET2D,
+    "block_out_channels": (8,),
+    "down_block_types": ("AttnDownBlock2D",),
+    "up_block_types": ("AttnUpBlock2D",),
+}
+CONDITION_FLAT = {
     **CONDITION,
+    "block_out_channels": (8,),
+    "down_block_types": ("CrossAttnDownBlock2D",),
+    "up_block_types": ("CrossAttnUpBlock2D",),
+}
+SDXL = {
+    **CONDITION_FLAT,
     "addition_embed_type": "text_time",
     "addition_time_embed_dim": 8,
     "projection_class_embeddings_input_dim": 6 * 8 + 16,
@@ -89,14 +102,14 @@ TINY_VAE = {
     "num_encoder_blocks": (1, 1),
     "num_decoder_blocks": (1, 1),
 }
-UNET1D = {  # as in Dance Diffusion
+UNET1D = {  # as in Dance Diffusion, but with one level of its two dozen layers
     "sample_size": 16,
     "in_channels": 2,
     "out_channels": 2,
-    "block_out_channels": (8, 32),
-    "down_block_types": ("DownBlock1DNoSkip", "DownBlock1D"),
-    "up_block_types": ("UpBlock1D", "UpBlock1DNoSkip"),
-    "extra_in_channels": 16,  # the embedding of the time, which blocks of this kind take beside the signal
+    "block_out_channels": (32,),
+    "down_block_types": ("DownBlock1DNoSkip",),
+    "up_block_types": ("UpBlock1DNoSkip",),
+    "extra_in_channels": 64,  # the embedding of the time, which blocks of this kind take beside the signal
 }
 TRAJECTORY = {  # as in Diffuser (arXiv:2205.09991): the channels are a robot's state and action
     "sample_size": 16,
@@ -223,16 +236,16 @@ NETWORKS: dict[str, Callable[[Path], Path]] = {
     "edge_unet": _edge_unet(0),
     "edge_unet_class": _edge_unet(3),
     "unet2d": _family("UNet2DModel", UNET2D, "DDPMScheduler"),
-    "unet2d_class": _family("UNet2DModel", {**UNET2D, "num_class_embeds": 3}, "DDPMScheduler"),
+    "unet2d_class": _family("UNet2DModel", {**UNET2D_FLAT, "num_class_embeds": 3}, "DDPMScheduler"),
     "unet2d_image_conditional": _family(
-        "UNet2DModel", {**UNET2D, "in_channels": 6}, "DDIMScheduler", prediction_type="v_prediction"
+        "UNet2DModel", {**UNET2D_FLAT, "in_channels": 6}, "DDIMScheduler", prediction_type="v_prediction"
     ),
     "unet2d_condition": _family("UNet2DConditionModel", CONDITION, "DDIMScheduler"),
     "unet2d_condition_sdxl": _family(
         "UNet2DConditionModel", SDXL, "EulerDiscreteScheduler", timestep_spacing="trailing"
     ),
     "unet2d_condition_image": _family(
-        "UNet2DConditionModel", {**CONDITION, "in_channels": 7, "num_class_embeds": 5}, "DDIMScheduler"
+        "UNet2DConditionModel", {**CONDITION_FLAT, "in_channels": 7, "num_class_embeds": 5}, "DDIMScheduler"
     ),
     "dit": _family("DiTTransformer2DModel", DIT, "DDIMScheduler"),
     "pixart": _family("PixArtTransformer2DModel", PIXART, "DPMSolverMultistepScheduler"),

@@ -98,7 +98,7 @@ def test_a_target_is_backend_scheme_and_variant(text: str, file: str) -> None:
     [
         ("onxn", r"no backend 'onxn'; there are: coreml, executorch, onnx. Did you mean 'onnx'\?"),
         ("onnx-w9", "no quantization scheme 'w9' for backend 'onnx'"),
-        ("onnx:batch2", r"no onnx variant 'batch2'; there are: batch1, .* Did you mean 'batch1'\?"),
+        ("onnx:batch2", r"no onnx variant 'batch2'; there are: any_size, batch1, .* Did you mean 'batch1'\?"),
     ],
 )
 def test_a_target_that_is_not_there(text: str, message: str) -> None:

@@ -1,5 +1,6 @@
 """Every cell of the matrix is built, opened and compared: a new scheme or backend is covered by its line there."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,25 @@ from edgegen.parity import check
 from edgegen.quantize.matrix import MATRIX, cell
 from edgegen.registry import load
 
-CONFIG = EdgeUNetConfig(sample_size=8, in_channels=3, channels=(16, 32), blocks=1, attention=(1,), num_classes=4)
-OVERHEAD = 200_000  # bytes of program text and headers, whatever the weights
+# Wide enough that the weights dominate the file, few blocks so that lowering takes seconds.
+CONFIG = EdgeUNetConfig(sample_size=8, in_channels=3, channels=(32, 64), blocks=1, attention=(1,), num_classes=4)
+OVERHEAD = 150_000  # bytes of program text and headers, whatever the weights
 BYTES = {"fp32": 4, "fp16": 2, "w8": 1, "w8a8": 1}
+METHODS = {
+    "onnx": "onnxruntime 1.",
+    "executorch": "executorch 1.5.1 XNNPACK CPU",
+    "coreml": "edgegen MIL evaluator (",
+}
 
 
 @pytest.mark.parametrize(("scheme", "backend"), sorted(MATRIX))
 def test_a_cell_gives_a_file_that_is_small_and_true(
-    scheme: str, backend: str, tmp_path: Path, in_process: None
+    scheme: str,
+    backend: str,
+    tmp_path: Path,
+    in_process: None,
+    traces: Callable[[bytes], list[str]],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     torch.manual_seed(0)
     net = EdgeUNet(CONFIG)
@@ -38,9 +50,14 @@ def test_a_cell_gives_a_file_that_is_small_and_true(
         seed=0,
         metadata={},
     ).artifact
-    weights = sum(parameter.numel() for parameter in module.parameters())
-    assert artifact.nbytes < weights * BYTES[scheme] + OVERHEAD
-    session = load("backend", backend).open(tmp_path / artifact.file)
+    path = tmp_path / artifact.file
+    weights = BYTES[scheme] * sum(parameter.numel() for parameter in module.parameters())
+    assert weights < artifact.nbytes < weights + OVERHEAD
+    files = [file for file in (path, *path.rglob("*")) if file.is_file()]
+    assert [traces(file.read_bytes()) for file in files] == [[]] * len(files)
     inputs = example_inputs(signature, 8, seed=9)
+    session = load("backend", backend).open(path)
     parity = check(session, inputs, reference(module, inputs), floor_db=cell(scheme, backend).floor_db)
     assert parity.status == "ok", parity
+    assert parity.method.startswith(METHODS[backend])
+    assert capfd.readouterr() == ("", ""), "a vendor's chatter came through"

@@ -10,7 +10,7 @@ import pytest
 from families import TINY
 from typer.testing import CliRunner
 
-from edgegen import exporting
+from edgegen import verification
 from edgegen.build import Target
 from edgegen.cli.main import app
 from edgegen.errors import DataError, ExportError, ParityError, UsageError
@@ -30,7 +30,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_of_files_a_manifest_and_a_card(net: Path, tmp_path: Path, in_process: None) -> None:
-    targets = ("onnx", "onnx-fp16", "onnx:generate", "executorch", "coreml-fp32")
+    targets = ("onnx", "onnx-fp16", "onnx:generate", "onnx:any_size", "coreml-fp32")
     (done,) = export_source(str(net), tmp_path / "out", settings(*targets), progress=Silent())
     raise_failures([done])
     assert {parity.status for parity in done.parity.values()} == {"ok"}
@@ -46,6 +46,14 @@ def test_a_folder_of_files_a_manifest_and_a_card(net: Path, tmp_path: Path, in_p
     stamped = {p.key: p.value for p in onnx.load(tmp_path / "out" / "tiny_onnx_fp32.onnx").metadata_props}
     assert stamped["edgegen.license"] == "apache-2.0"
     assert str(tmp_path) not in json.dumps(stamped) + json.dumps(manifest) + card
+    graph = onnx.load(tmp_path / "out" / "tiny_onnx_fp32_any_size.onnx").graph
+    shapes = [value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output)]
+    picture = ["batch_size", 3, "height", "width"]
+    assert [[size.dim_param or size.dim_value for size in shape] for shape in shapes] == [
+        picture,
+        ["batch_size"],
+        picture,
+    ]
 
 
 def test_one_target_that_fails_does_not_stop_the_others(net: Path, tmp_path: Path, in_process: None) -> None:
@@ -59,7 +67,7 @@ def test_a_false_file_is_a_parity_error(
     net: Path, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     false = Parity("failed", "planted", 80.0, psnr_db=12.0, reason="12.0 dB is below the floor of 80.0 dB")
-    monkeypatch.setattr(exporting, "check", lambda *_, **__: false)
+    monkeypatch.setattr(verification, "check", lambda *_, **__: false)
     (done,) = export_source(str(net), tmp_path, settings("onnx"), progress=Silent())
     with pytest.raises(ParityError, match=r"tiny_onnx_fp32.onnx: 12.0 dB is below the floor"):
         raise_failures([done])
@@ -72,6 +80,20 @@ def test_a_pipeline_is_a_folder_for_each_component(tmp_path: Path, in_process: N
     assert all((tmp_path / "out" / one.name / "manifest.json").exists() for one in done)
 
 
+def test_a_network_of_one_size_has_no_file_for_any(tmp_path: Path, in_process: None) -> None:
+    folder = TINY["dit"](tmp_path / "dit")
+    (done,) = export_source(str(folder), tmp_path / "out", settings("onnx:any_size", "onnx"), progress=Silent())
+    assert [one.artifact.file for one in done.built] == ["dit_onnx_fp32.onnx"]
+    assert "for any size (perhaps it takes only its own)" in done.failures["onnx-fp32:any_size"]
+
+
+def test_an_input_may_be_called_image(tmp_path: Path, in_process: None) -> None:
+    folder = TINY["unet2d_image_conditional"](tmp_path / "net")
+    (done,) = export_source(str(folder), tmp_path / "out", settings("onnx:generate"), progress=Silent())
+    raise_failures([done])
+    assert [spec.name for spec in done.signature.inputs] == ["sample", "image"]
+
+
 def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_process: None) -> None:
     from edgegen.capture import example_inputs, reference
     from edgegen.data import to_uint8
@@ -81,7 +103,7 @@ def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_proces
     inputs = example_inputs(done.signature, 2, 5)
     generate = BACKEND.open(tmp_path / "tiny_executorch_fp32.pte").generate
     assert generate is not None
-    pixels = generate(inputs)["image"]
+    pixels = generate(inputs)["out_image"]
     assert (pixels.dtype, pixels.shape) == (np.dtype(np.uint8), (2, 8, 8, 3))
     assert psnr_db(to_uint8(reference(done.fold.module, inputs)), pixels, data_range=255.0) > 50.0
 
@@ -93,6 +115,8 @@ def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_proces
         (["NET", "--to", "tflite"], 2, "no backend 'tflite'; there are: coreml, executorch, onnx"),
         (["NET", "--to", "onnx:batch7"], 2, "no onnx variant 'batch7'"),
         (["NET", "--to", ","], 2, "--to ',' names nothing"),
+        (["NET", "--sizes", "64"], 2, "--sizes 64: give height x width of the noise, such as 64x64,64x96"),
+        (["NET", "--sizes", ","], 2, "--sizes ,: give height x width"),
         (["NET", "--ios", "12"], 2, "--ios 12: there are 17, 18 and 26"),
         (["NET", "--to", "onnx", "--memory-limit", "much"], 2, "--memory-limit much: give a size such as 8GB"),
         (["digits", "--to", "onnx"], 2, "--to does not go with the recipe digits"),

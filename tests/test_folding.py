@@ -1,16 +1,19 @@
 """fold: the same generator without its time branch, for nets of several makes; tables, biases, what must stay."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+from families import TINY
 from torch import Tensor, nn
 
 from edgegen import folding
-from edgegen.capture import OneStep, capture, example_inputs, randomize_zero_layers
+from edgegen.capture import OneStep, capture, example_inputs, randomize_zero_layers, reference
 from edgegen.errors import ExportError
 from edgegen.folding import fold
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+from edgegen.models.source import load_sources
 from edgegen.rebuilding import Rebuilt
 from edgegen.types import Signature, TensorSpec
 
@@ -179,3 +182,38 @@ def test_one_dimension_and_other_inputs() -> None:
     folded = fold(module, signature)
     assert folded.parameters_before - folded.parameters_after == 4 - 2
     torch.testing.assert_close(folded.module(*inputs).double(), in_float64(module, inputs), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["edge_unet_class", "unet2d_condition", "sd3", "autoencoder_kl"])
+def test_a_net_folded_for_any_size_is_the_net_at_another(family: str, tmp_path: Path) -> None:
+    (source,) = load_sources(str(TINY[family](tmp_path / family)))
+    folded = fold(source.module, source.signature, any_size=True)
+    height, width = source.signature.inputs[0].shape[2:]
+    inputs = example_inputs(source.signature.resized(int(height), 2 * int(width)), 3, 1)
+    expected, got = reference(source.module, inputs), reference(folded.module, inputs)
+    assert float(abs(got - expected).max() / abs(expected).max()) < 1e-6
+
+
+def test_what_has_no_height_and_width_has_no_other_size(tmp_path: Path) -> None:
+    (source,) = load_sources(str(TINY["unet1d_trajectory"](tmp_path / "net")))
+    with pytest.raises(ExportError, match=r"no file for any size: sample .* is no picture"):
+        fold(source.module, source.signature, any_size=True)
+
+
+class Expanded(nn.Module):
+    """Repeats a weight over the picture and joins it to the sample, as UNet1DModel does with its embedded time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, 2, 8, 8))
+
+    def forward(self, sample: Tensor) -> Tensor:
+        repeated = torch.sin(self.weight).expand(sample.shape[0], 2, 8, 8)
+        return torch.cat([sample, repeated], dim=1)[:, 1:4]
+
+
+def test_a_stored_constant_has_strides_that_every_runtime_takes() -> None:
+    torch.manual_seed(0)
+    folded = fold(Expanded(), image(3)).module
+    (stored,) = folded.parameters()
+    assert stored.stride() == (128, 64, 8, 1)  # of batch 2 it was (0, 64, 8, 1), and ExecuTorch refuses a 0

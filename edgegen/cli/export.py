@@ -1,6 +1,7 @@
 """`edgegen export`: the files of a generator that exists already, or of a recipe's student."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,9 @@ Example: edgegen export digits
 
   edgegen export ./config-only --random-weights 0 --to onnx:batch1,executorch:vulkan
 
-  edgegen export net.py:make --signature net.toml --to onnx-fp16,coreml:generate"""
+  edgegen export net.py:make --signature net.toml --to onnx-fp16,coreml:generate
+
+  edgegen export ./my-unet --to onnx:any_size,coreml:sizes --sizes 64x64,64x96"""
 
 
 def register(app: typer.Typer) -> None:
@@ -57,6 +60,10 @@ def export(
     generate: Annotated[
         bool, typer.Option("--generate/--no-generate", help="Second method of the .pte: noise to uint8 image.")
     ] = True,
+    sizes: Annotated[
+        str | None,
+        typer.Option("--sizes", metavar="HxW,...", help="Further sizes of the noise that a coreml:sizes file takes."),
+    ] = None,
     etrecord: Annotated[bool, typer.Option("--etrecord", help="Write ExecuTorch's profiling record.")] = False,
     memory_limit: Annotated[
         str | None, typer.Option("--memory-limit", metavar="SIZE", help="Of each exporting process, such as 8GB.")
@@ -84,7 +91,13 @@ def export(
     target = f"iOS{ios.lower().removeprefix('ios')}"
     if target not in ("iOS17", "iOS18", "iOS26"):
         raise UsageError(f"--ios {ios}: there are 17, 18 and 26")
-    lower = LowerOptions(opset=opset, coreml_target=target, generate=generate, etrecord=etrecord)  # type: ignore[arg-type]
+    lower = LowerOptions(
+        opset=opset,
+        coreml_target=target,  # type: ignore[arg-type]
+        generate=generate,
+        etrecord=etrecord,
+        heights_widths=_sizes(sizes),
+    )
     folder = output or Path("exports") / name_of(source)
     if dry_run:
         _print_plan(folder, [str(one) for one in targets], as_json=as_json)
@@ -115,6 +128,15 @@ def _is_recipe(source: str) -> bool:
     from edgegen.recipe import shipped
 
     return not Path(source).is_dir() and (source.endswith(".toml") or source in shipped())
+
+
+def _sizes(text: str | None) -> tuple[tuple[int, int], ...]:
+    """64x64,64x96 -> ((64, 64), (64, 96)), heights first. Raises UsageError."""
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    found = [re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", part) for part in parts]
+    if text is not None and (not parts or not all(found)):
+        raise UsageError(f"--sizes {text}: give height x width of the noise, such as 64x64,64x96")
+    return tuple((int(one[1]), int(one[2])) for one in found if one)
 
 
 def _bytes(text: str | None) -> int | None:

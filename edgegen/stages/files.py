@@ -9,29 +9,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgegen import registry
 from edgegen.build import MANIFEST, Target, build, lower_options, write_manifest
-from edgegen.capture import NOISE_TIME, OneStep, example_inputs, reference
+from edgegen.capture import NOISE_TIME, OneStep, example_inputs
 from edgegen.data import to_uint8
-from edgegen.errors import ExportError
-from edgegen.folding import Folded, fold
+from edgegen.folding import Folds
 from edgegen.models import folder as generators
-from edgegen.parity import Session, check, not_checked
+from edgegen.parity import Session
 from edgegen.pipeline import Context
 from edgegen.profilers.host import DEVICE, Job, ProfileOptions, measure
-from edgegen.quantize.matrix import cell
 from edgegen.runs import GENERATOR
 from edgegen.stages.evaluation import SHOWN, Judge
 from edgegen.storage import read_json, save_tensors, storage_errors, write_json
-from edgegen.types import Artifact, Latency, Parity, Signature
+from edgegen.types import Artifact, Latency, Parity
+from edgegen.verification import Verifier
 
 ARTIFACTS = "artifacts"  # in verify's folder: all files of the run, and the manifest with their parity
 
 
 def export(context: Context) -> None:
     """The float files, manifest.json, and fold.json: what folding the time removed, and that it changed nothing."""
-    folded, _ = _folded(context)
-    proof = {key: value for key, value in vars(folded).items() if key != "module"}
+    proof = {key: value for key, value in vars(_folds(context)()).items() if key != "module"}
     write_json(context.folder / "fold.json", proof)
     _build(context, context.recipe.export.targets(floating=True))
 
@@ -41,14 +38,13 @@ def quantize(context: Context) -> None:
     _build(context, context.recipe.export.targets(floating=False))
 
 
-def _folded(context: Context) -> tuple[Folded, Signature]:
+def _folds(context: Context) -> Folds:
     loaded = generators.load(context.inputs["distill"] / GENERATOR)
-    return fold(OneStep(loaded.net, time=NOISE_TIME), loaded.signature), loaded.signature
+    return Folds(OneStep(loaded.net, time=NOISE_TIME), loaded.signature)
 
 
 def _build(context: Context, targets: list[str]) -> None:
-    folded, signature = _folded(context)
-    recipe = context.recipe
+    folds, recipe = _folds(context), context.recipe
     lineage = {
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256(),
@@ -59,11 +55,12 @@ def _build(context: Context, targets: list[str]) -> None:
     with context.progress.task(context.stage, len(targets)) as task:
         for number, text in enumerate(targets):
             task.update(number, text)
+            target = Target.parse(text)
             artifact = build(
-                folded.module,
-                signature,
+                folds(any_size=target.kind().any_size).module,
+                folds.signature,
                 name=recipe.name,
-                target=Target.parse(text),
+                target=target,
                 folder=context.folder,
                 calibration_samples=recipe.export.calibration,
                 seed=context.seed,
@@ -72,7 +69,7 @@ def _build(context: Context, targets: list[str]) -> None:
             ).artifact
             made.append(artifact)
             task.update(number + 1, f"{artifact.file} {artifact.nbytes / 1e6:.2f} MB")
-    write_manifest(context.folder, made, signature, lineage=lineage, parity={})
+    write_manifest(context.folder, made, folds.signature, lineage=lineage, parity={})
 
 
 def artifacts_of(folders: Mapping[str, Path]) -> list[tuple[Artifact, Path]]:
@@ -88,9 +85,10 @@ def artifacts_of(folders: Mapping[str, Path]) -> list[tuple[Artifact, Path]]:
 def verify(context: Context) -> None:
     """parity.json, pictures of every file, and a folder with all files and the manifest that says how true they are."""
     recipe = context.recipe
-    folded, signature = _folded(context)
-    inputs = example_inputs(signature, recipe.verify.samples, context.seed)
-    expected = reference(folded.module, inputs)
+    folds = _folds(context)
+    sizes = recipe.export.heights_widths
+    check = Verifier(folds, folds.signature, samples=recipe.verify.samples, seed=context.seed, sizes=sizes)
+    shown = example_inputs(folds.signature, min(SHOWN, recipe.verify.samples), context.seed)
     judge = Judge(recipe, context.inputs)
     artifacts = artifacts_of(context.inputs)
     parities: dict[str, Parity] = {}
@@ -98,17 +96,14 @@ def verify(context: Context) -> None:
     pictures: dict[str, torch.Tensor] = {}
     with context.progress.task("verify", len(artifacts)) as task:
         for number, (artifact, path) in enumerate(artifacts):
-            floor = cell(artifact.scheme, artifact.backend).floor_db
             fd_local: float | None = None
-            try:
-                session: Session = registry.load("backend", artifact.backend).open(path)
-                parity = check(session, inputs, expected, floor_db=floor)
-                outputs = session({name: values[:SHOWN] for name, values in inputs.items()})["out_sample"]
+            parity = check(artifact, path)
+            if parity.status != "not checked":
+                session = check.open(artifact, path)
+                outputs = session(shown)["out_sample"]
                 pictures[artifact.file] = torch.from_numpy(to_uint8(np.asarray(outputs, np.float32)))
                 if runs_here(artifact):
                     fd_local = judge.fd_local(_sampled(session, judge))
-            except ExportError as e:
-                parity = not_checked(str(e), floor)
             parities[artifact.file] = parity
             rows.append({**artifact.to_dict(), "fd_local": fd_local, "parity": parity.to_dict()})
             note = parity.status if parity.psnr_db is None else f"{parity.status}, {parity.psnr_db:.1f} dB"
@@ -116,7 +111,11 @@ def verify(context: Context) -> None:
     _gather(context.folder / ARTIFACTS, artifacts)
     lineage = read_json(context.inputs["export"] / MANIFEST)["lineage"]
     write_manifest(
-        context.folder / ARTIFACTS, [artifact for artifact, _ in artifacts], signature, lineage=lineage, parity=parities
+        context.folder / ARTIFACTS,
+        [artifact for artifact, _ in artifacts],
+        folds.signature,
+        lineage=lineage,
+        parity=parities,
     )
     save_tensors(context.folder / "pictures.safetensors", pictures)
     write_json(context.folder / "parity.json", {"samples": recipe.verify.samples, "artifacts": rows})

@@ -27,9 +27,14 @@ def names() -> list[str]:
 
 
 def apply(
-    program: "ExportedProgram", chosen: Sequence[str], *, signature: Signature, batch: int | None
+    program: "ExportedProgram",
+    chosen: Sequence[str],
+    *,
+    signature: Signature,
+    batch: int | None,
+    any_size: bool = False,
 ) -> "ExportedProgram":
-    """`program` with the rewrites `chosen`; it stays as it is. `batch` is the one it was captured with.
+    """`program` with the rewrites `chosen`; it stays as it is. `batch` and `any_size` are those of its capture.
 
     Raises UsageError for an unknown name, ExportError where a rewrite fails on this program.
     """
@@ -49,7 +54,7 @@ def apply(
         operators |= getattr(module, "OPS", {})
     graph_module.graph.eliminate_dead_code()
     graph_module.recompile()
-    return capture(_replaced(graph_module, operators), signature, batch=batch)
+    return capture(_replaced(graph_module, operators), signature, batch=batch, any_size=any_size)
 
 
 def _load(name: str) -> Any:

@@ -1,51 +1,84 @@
-"""GroupNorm -> means over the picture, then over the channels of a group: XNNPACK has the former, not GroupNorm.
+"""GroupNorm -> means over the picture, then over the channels of a group: XNNPACK has these, not GroupNorm.
 
-    d = x - mean_group(mean_hw(x)),   y = d * (weight / sqrt(mean_group(mean_hw(d^2)) + eps)) + bias
+    d = x - A mean_hw(x),   y = d * (weight / sqrt(A mean_hw(d^2) + eps)) + bias
 
-All groups are equally large, so the mean over a group is the mean of its channels' means. The variance is taken of d,
-and not as mean(x^2) - mean(x)^2, which loses every digit where the mean is large beside the deviation. On XNNPACK the
-net stays in one piece and in the convolutions' channels-last layout; mean(d * d) is one fused reduction there.
+A (channels, channels / groups, 1, 1) is the kernel of a grouped 1x1 convolution, all groups / channels: it takes the
+mean over each group and gives it to every channel of the group. All groups are equally large, so that this is the mean
+over the group's numbers. The variance is taken of d, and not as mean(x^2) - mean(x)^2, which loses every digit where
+the mean is large beside the deviation. On XNNPACK the net stays in one piece and in the convolutions' channels-last
+layout; mean(d * d) is one fused reduction there.
 Beside it, the normalisation of flattened pictures, as attention does it, is turned into one of pictures:
 group_norm(view(x, [n, c, h w])) = view(group_norm(x), [n, c, h w]).
 """
 
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
-from edgegen.exporters.rewrites._graph import ATEN, calls, finish, is_call, replace, shape
+from edgegen.exporters.rewrites._graph import ATEN, calls, constant, finish, is_call, replace, shape, store
 
 VIEWS = (ATEN.view.default, ATEN.reshape.default, ATEN._unsafe_view.default)
 AXES = (2, 3)  # height and width; the only axes over which XNNPACK takes a mean
 
 
-def group_norm(
-    x: Tensor,
-    groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    cudnn_enabled: bool = True,
-) -> Tensor:
-    """torch's group_norm of (batch, channels, height, width) or (batch, channels, length); others are left to torch."""
-    if x.ndim not in (3, 4):
-        y: Tensor = ATEN.group_norm.default(x, groups, weight, bias, eps, cudnn_enabled)
-        return y
-    if x.ndim == 3:
-        return group_norm(x.unsqueeze(-1), groups, weight, bias, eps).squeeze(-1)
-    channels = x.shape[1]
-    d = x - _group_mean(x, groups)
-    scale = (_group_mean(d * d, groups) + eps).rsqrt()
-    if weight is not None:
-        scale = scale * weight.reshape(1, channels, 1, 1)
-    y = d * scale
-    return y if bias is None else y + bias.reshape(1, channels, 1, 1)
-
-
-OPS = {ATEN.group_norm.default: group_norm}
-
-
 def rewrite(module: fx.GraphModule) -> None:
+    """Replace, in place, every norm of (batch, channels, height, width) and (batch, channels, length)."""
+    _norms_before_views(module)
+    shared: dict[Any, fx.Node] = {}
+    for node in calls(module, ATEN.group_norm.default):
+        x, groups, weight, bias, eps = _arguments(*node.args, **node.kwargs)
+        sizes = shape(x)
+        if sizes is None or len(sizes) not in (3, 4):
+            continue
+        channels = sizes[1]
+
+        def kept(name: str, value: Tensor, key: Any, first: fx.Node = node) -> fx.Node:
+            if key not in shared:
+                shared[key] = store(module, name, value, before=first)
+            return shared[key]
+
+        size = channels // groups
+        average = kept("group_mean", torch.full((channels, size, 1, 1), 1 / size), (channels, groups))
+        small = kept("group_norm_eps", torch.full((channels,), eps), (channels, "eps", eps))
+        scale, shift = (_for_pictures(module, value, channels, before=node) for value in (weight, bias))
+        replace(module, node, group_norm, x, groups, average, small, scale, shift)
+    finish(module)
+
+
+def group_norm(
+    x: Tensor, groups: int, average: Tensor, eps: Tensor, scale: Tensor | None, shift: Tensor | None
+) -> Tensor:
+    """The equation of this module: x (batch, channels, height, width) or (batch, channels, length), eps (channels),
+    scale and shift (1, channels, 1, 1)."""
+    if x.ndim == 3:
+        return group_norm(x.unsqueeze(-1), groups, average, eps, scale, shift).squeeze(-1)
+    d = x - ATEN.conv2d.default(x.mean(AXES, keepdim=True), average, None, [1, 1], [0, 0], [1, 1], groups)
+    variance = (d * d).mean(AXES, keepdim=True)
+    factor = ATEN.conv2d.default(variance, average, eps, [1, 1], [0, 0], [1, 1], groups).rsqrt()
+    y = d * (factor if scale is None else factor * scale)
+    return y if shift is None else y + shift
+
+
+def _arguments(
+    x: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enabled: bool = True
+) -> tuple[Any, int, Any, Any, float]:
+    """The arguments of torch's operator, by its own defaults."""
+    return x, groups, weight, bias, eps
+
+
+def _for_pictures(module: fx.GraphModule, node: Any, channels: int, *, before: fx.Node) -> Any:
+    """One number a channel as (1, channels, 1, 1)."""
+    if node is None:
+        return None
+    value = constant(module, node)
+    if value is not None:
+        return store(module, f"{node.target}_for_pictures".replace(".", "_"), value.reshape(1, -1, 1, 1), before=before)
+    with module.graph.inserting_before(before):
+        return module.graph.call_function(ATEN.reshape.default, (node, [1, channels, 1, 1]))
+
+
+def _norms_before_views(module: fx.GraphModule) -> None:
     """Normalise pictures before they are flattened, in place, where nothing but the flattening is in between."""
     for node in calls(module, ATEN.group_norm.default):
         view = _through_turns(node.args[0])
@@ -58,16 +91,6 @@ def rewrite(module: fx.GraphModule) -> None:
             normal = module.graph.call_function(ATEN.group_norm.default, (x, *node.args[1:]), dict(node.kwargs))
         normal.meta["val"] = x.meta["val"]
         replace(module, node, ATEN.reshape.default, normal, list(after))
-    finish(module)
-
-
-def _group_mean(x: Tensor, groups: int) -> Tensor:
-    """The mean over the picture and each group of channels, (batch, channels, 1, 1): a channel has its group's."""
-    batch, channels = x.shape[0], x.shape[1]
-    means = x.mean(AXES, keepdim=True).reshape(batch, groups, channels // groups, 1)
-    # XNNPACK broadcasts in arithmetic only, and has no operator that makes zeros.
-    each = means.mean(AXES, keepdim=True) + (means - means)
-    return each.reshape(batch, channels, 1, 1)
 
 
 def _through_turns(node: Any) -> Any:

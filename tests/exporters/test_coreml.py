@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from edgegen import mlpackage
-from edgegen.build import Target, build
 from edgegen.capture import capture, reference
 from edgegen.errors import ExportError, MissingExtraError
 from edgegen.exporters.base import LowerOptions, Precision
 from edgegen.exporters.coreml import BACKEND, CoreMLSession
-from edgegen.parity import check, psnr_db
+from edgegen.parity import psnr_db
 from edgegen.quantize.coreml import SMALLEST, quantize_w8
-from edgegen.quantize.matrix import cell
 from edgegen.storage import sha256_of
 from edgegen.types import Signature
 
@@ -65,28 +62,6 @@ def quantized(package: Path) -> Path:
     path = package.with_name("small.mlpackage")
     quantize_w8(package, path, [])
     return path
-
-
-def test_every_cell_is_small_and_true(each_tiny: "Tiny", tmp_path: Path, traces: Callable[[bytes], list[str]]) -> None:
-    sizes = {}
-    for scheme in ("fp16", "w8"):
-        options: dict[str, Any] = {"name": "tiny", "calibration_samples": 8, "seed": 3, "metadata": {}}
-        target = Target("coreml", scheme)
-        artifact = build(each_tiny.module, each_tiny.signature, target=target, folder=tmp_path, **options).artifact
-        path = tmp_path / artifact.file
-        parity = check(
-            BACKEND.open(path), each_tiny.inputs, each_tiny.expected, floor_db=cell(scheme, "coreml").floor_db
-        )
-        assert parity.status == "ok", parity
-        assert parity.method == "edgegen MIL evaluator (fp16-rounded), not a Neural Engine"
-        files = [file for file in path.rglob("*") if file.is_file()]
-        assert [traces(file.read_bytes()) for file in files] == [[]] * 3
-        sizes[scheme] = artifact.nbytes
-    weights = 2 * sum(parameter.numel() for parameter in each_tiny.module.parameters())
-    program = 60_000  # bytes of the ops themselves: some 200 bytes each, constants included
-    assert weights < sizes["fp16"] < weights + program
-    assert sizes["w8"] < 0.5 * weights * 1.05 + program
-    assert sizes["w8"] < 0.65 * sizes["fp16"]
 
 
 def test_fp32_is_exact(tiny: "Tiny", tmp_path: Path) -> None:

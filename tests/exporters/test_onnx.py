@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from edgegen.build import Target, build
 from edgegen.capture import capture
 from edgegen.errors import ExportError, MissingExtraError
 from edgegen.exporters.onnx import BACKEND
-from edgegen.parity import check
-from edgegen.quantize.matrix import cell
 
 if TYPE_CHECKING:
     from tests.exporters.conftest import Tiny
@@ -30,25 +26,6 @@ def lower(tiny: "Tiny", path: Path, *, batch: int | None = None) -> Path:
 @pytest.fixture(scope="module")
 def lowered(tiny: "Tiny", tmp_path_factory: pytest.TempPathFactory) -> Path:
     return lower(tiny, tmp_path_factory.mktemp("onnx") / "tiny.onnx")
-
-
-def test_every_cell_is_small_and_true(each_tiny: "Tiny", tmp_path: Path, traces: Callable[[bytes], list[str]]) -> None:
-    sizes = {}
-    for scheme in ("fp32", "w8a8"):
-        options = {"name": "tiny", "calibration_samples": 256, "seed": 3, "metadata": {}}
-        target = Target("onnx", scheme)
-        artifact = build(each_tiny.module, each_tiny.signature, target=target, folder=tmp_path, **options).artifact  # type: ignore[arg-type]
-        path = tmp_path / artifact.file
-        floor_db = cell(scheme, "onnx").floor_db
-        parity = check(BACKEND.open(path), each_tiny.inputs, each_tiny.expected, floor_db=floor_db)
-        assert parity.status == "ok", parity
-        assert parity.method.startswith("onnxruntime 1.")
-        onnx.checker.check_model(onnx.load(path), full_check=True)
-        assert traces(path.read_bytes()) == []
-        sizes[scheme] = artifact.nbytes
-    weights = 4 * sum(parameter.numel() for parameter in each_tiny.module.parameters())
-    assert weights < sizes["fp32"] < 1.1 * weights
-    assert sizes["w8a8"] < 0.4 * sizes["fp32"]
 
 
 def test_names_axes_and_metadata(lowered: Path) -> None:

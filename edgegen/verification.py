@@ -1,0 +1,104 @@
+"""A file against PyTorch on the same inputs: its float output, its uint8 image, and every size of picture it takes."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen import registry
+from edgegen.capture import example_inputs, reference
+from edgegen.data import to_uint8
+from edgegen.errors import ExportError
+from edgegen.folding import Folds
+from edgegen.parity import OUTPUT, Session, check, not_checked, psnr_range
+from edgegen.quantize.matrix import cell
+from edgegen.types import PIXELS, Artifact, Parity, Signature
+
+PIXELS_FLOOR_DB = 40.0  # of uint8 images: a value on the edge between two bytes may fall to either side
+SIZED = 2  # samples of every further size of picture
+Size = tuple[int, int]  # height and width of the generator's first input
+
+
+class Verifier:
+    """One generator's answers to `samples` inputs drawn from `seed`, which every file of it must give, too."""
+
+    def __init__(
+        self, folds: Folds, signature: Signature, *, samples: int, seed: int, sizes: Sequence[Size] = ()
+    ) -> None:
+        """`sizes` are those of `LowerOptions.heights_widths`."""
+        self.folds, self.signature, self.samples, self.seed = folds, signature, samples, seed
+        self.sizes = sizes
+        self._expected = cache(self._compute)
+
+    def open(self, artifact: Artifact, path: Path) -> Session:
+        """The file as a session that gives `out_sample`, also where it makes uint8 images. Raises ExportError."""
+        session: Session = registry.load("backend", artifact.backend).open(path)
+        return _AsFloat(session) if artifact.variant == "generate" else session
+
+    def __call__(self, artifact: Artifact, path: Path) -> Parity:
+        """How true the file is: the worst of all that it can do, "not checked" where nothing here can run it."""
+        floor_db = cell(artifact.scheme, artifact.backend).floor_db
+        try:
+            found = self._compare(artifact, self.open(artifact, path), floor_db)
+        except ExportError as e:
+            return not_checked(str(e), floor_db)
+        failed = [one for one in found if one.status != "ok"]
+        return failed[0] if failed else min(found, key=lambda one: one.psnr_db or 0.0)
+
+    def _compare(self, artifact: Artifact, session: Session, floor_db: float) -> list[Parity]:
+        if isinstance(session, _AsFloat):
+            return [self._compare_pixels(session, floor_db)]
+        inputs, expected = self._expected(None)
+        found = [self._check(session, inputs, expected, floor_db)]
+        generate = getattr(session, "generate", None)
+        if generate is not None and found[0].status == "ok":
+            # Listed only where it fails: a few rounded pixels would hide how true the float output is.
+            pixels = self._compare_pixels(_AsFloat(generate), floor_db)
+            found += [pixels] if pixels.status != "ok" else []
+        if registry.load("backend", artifact.backend).variants[artifact.variant].any_size:
+            found += [self._check(session, *self._expected(size), floor_db) for size in self._further_sizes(artifact)]
+        return found
+
+    def _compare_pixels(self, session: "_AsFloat", floor_db: float) -> Parity:
+        inputs, expected = self._expected(None)
+        return check(session, inputs, to_float(to_uint8(expected)), floor_db=min(floor_db, PIXELS_FLOOR_DB))
+
+    def _check(
+        self, session: Session, inputs: Mapping[str, NDArray[Any]], expected: NDArray[np.float32], floor_db: float
+    ) -> Parity:
+        data_range = psnr_range(self.signature, expected)
+        return check(session, inputs, expected, floor_db=floor_db, data_range=data_range)
+
+    def _further_sizes(self, artifact: Artifact) -> Sequence[Size]:
+        """Those that the file lists; of a file for any size two: oblong, and twice as large."""
+        if artifact.backend == "coreml":
+            return self.sizes
+        height, width = (int(size) for size in self.signature.inputs[0].shape[2:])
+        return [(height, 2 * width), (2 * height, 2 * width)]
+
+    def _compute(self, size: Size | None) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
+        """Inputs, and what PyTorch computes of them: at the signature's size (None), or another one."""
+        if size is None:
+            inputs = example_inputs(self.signature, self.samples, self.seed)
+            return inputs, reference(self.folds().module, inputs)
+        inputs = example_inputs(self.signature.resized(*size), min(SIZED, self.samples), self.seed)
+        return inputs, reference(self.folds(any_size=True).module, inputs)
+
+
+class _AsFloat:
+    """A session whose uint8 image is an image in [-1, 1] again, to be compared."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.method = f"{session.method}, method generate"
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {OUTPUT: to_float(np.asarray(self.session(inputs)[PIXELS]))}
+
+
+def to_float(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """uint8 (batch, height, width, channels) -> float32 (batch, channels, height, width) in [-1, 1]."""
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / 127.5 - 1.0
