@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgegen import child, registry
-from edgegen.errors import UsageError, unknown_name
+from edgegen.errors import ExportError, UsageError, unknown_name
 from edgegen.exporters.base import DEFAULTS, Backend, LowerOptions, Variant
 from edgegen.extras import version_of
 from edgegen.parity import not_checked
@@ -63,6 +63,11 @@ class Target:
             raise UsageError(unknown_name(f"{self.backend} variant", self.variant, [name for name in variants if name]))
         return variants[self.variant]
 
+    @property
+    def lists_sizes(self) -> bool:
+        """Whether its file takes the sizes in `LowerOptions.heights_widths`."""
+        return self.variant == "sizes"
+
     def file(self, name: str) -> str:
         """The artifact's file name: name_backend_scheme[_variant].suffix."""
         parts = [name, self.backend, self.scheme, *([self.variant] if self.variant else [])]
@@ -106,6 +111,8 @@ def build(
     kind, chosen = target.kind(), cell(target.scheme, target.backend)
     backend: Backend = registry.load("backend", target.backend)
     file = target.file(name)
+    if target.lists_sizes:
+        _try_sizes(module, signature, options.heights_widths)
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         program = Path(temporary) / "program.pt2"
         _save(module, signature, kind, program)
@@ -152,6 +159,19 @@ def build(
         },
     )
     return Built(artifact, outcome.seconds, outcome.peak_rss_bytes)
+
+
+def _try_sizes(module: "nn.Module", signature: Signature, sizes: Sequence[tuple[int, int]]) -> None:
+    """Raises ExportError for a size that the network does not take, before minutes go into a file of it."""
+    from edgegen.capture import example_inputs, reference
+
+    for height, width in sizes:
+        try:
+            resized = signature.resized(height, width)
+            reference(module, example_inputs(resized, 1, 0))
+        except (RuntimeError, ValueError) as e:
+            reason = str(e).strip().splitlines()[0]
+            raise ExportError(f"the network does not take {height}x{width}: {reason}") from e
 
 
 def lower_options(export: "Export") -> LowerOptions:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from edgegen.capture import randomize_zero_layers
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig, count_parameters
+from edgegen.quiet import DIFFUSERS, quiet
 from edgegen.recipe import Architecture
 from edgegen.slim.arithmetic import shrink
 
@@ -57,7 +58,8 @@ class DdpmCifar10(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from diffusers import UNet2DModel
+        with quiet(DIFFUSERS):
+            from diffusers import UNet2DModel
 
         self.unet = UNet2DModel(
             sample_size=32,

@@ -14,6 +14,7 @@ from edgegen import verification
 from edgegen.build import Target
 from edgegen.cli.main import app
 from edgegen.errors import DataError, ExportError, ParityError, UsageError
+from edgegen.exporters.base import LowerOptions
 from edgegen.exporting import ExportSettings, export_source, raise_failures
 from edgegen.parity import psnr_db
 from edgegen.progress import Silent
@@ -87,6 +88,13 @@ def test_a_network_of_one_size_has_no_file_for_any(tmp_path: Path, in_process: N
     assert "for any size (perhaps it takes only its own)" in done.failures["onnx-fp32:any_size"]
 
 
+def test_a_size_that_the_network_does_not_take_is_told_before_a_file_is_made(tmp_path: Path) -> None:
+    folder = TINY["unet2d_condition"](tmp_path / "net")
+    lower = LowerOptions(heights_widths=((9, 9),))
+    (done,) = export_source(str(folder), tmp_path / "out", settings("coreml:sizes", lower=lower), progress=Silent())
+    assert done.failures["coreml-fp16:sizes"].startswith("the network does not take 9x9: ")
+
+
 def test_an_input_may_be_called_image(tmp_path: Path, in_process: None) -> None:
     folder = TINY["unet2d_image_conditional"](tmp_path / "net")
     (done,) = export_source(str(folder), tmp_path / "out", settings("onnx:generate"), progress=Silent())
@@ -115,8 +123,14 @@ def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_proces
         (["NET", "--to", "tflite"], 2, "no backend 'tflite'; there are: coreml, executorch, onnx"),
         (["NET", "--to", "onnx:batch7"], 2, "no onnx variant 'batch7'"),
         (["NET", "--to", ","], 2, "--to ',' names nothing"),
-        (["NET", "--sizes", "64"], 2, "--sizes 64: give height x width of the noise, such as 64x64,64x96"),
-        (["NET", "--sizes", ","], 2, "--sizes ,: give height x width"),
+        (["NET", "--sizes", "16x16"], 2, "--sizes 16x16 goes with a target coreml:sizes"),
+        (["NET", "--to", "coreml:sizes"], 2, "coreml:sizes needs --sizes"),
+        (
+            ["NET", "--to", "coreml:sizes", "--sizes", "64"],
+            2,
+            "--sizes 64: give height x width of the noise, such as 64x64,64x96",
+        ),
+        (["NET", "--to", "coreml:sizes", "--sizes", ","], 2, "--sizes ,: give height x width"),
         (["NET", "--ios", "12"], 2, "--ios 12: there are 17, 18 and 26"),
         (["NET", "--to", "onnx", "--memory-limit", "much"], 2, "--memory-limit much: give a size such as 8GB"),
         (["digits", "--to", "onnx"], 2, "--to does not go with the recipe digits"),

@@ -2,13 +2,17 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carry_out
 from edgegen.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgegen.build import Target
 
 TARGETS = "onnx,executorch,coreml"
 TEXT = """Write ONNX, ExecuTorch and Core ML files, and prove that each computes what PyTorch computes.
@@ -96,7 +100,7 @@ def export(
         coreml_target=target,  # type: ignore[arg-type]
         generate=generate,
         etrecord=etrecord,
-        heights_widths=_sizes(sizes),
+        heights_widths=_sizes(sizes, targets),
     )
     folder = output or Path("exports") / name_of(source)
     if dry_run:
@@ -130,8 +134,15 @@ def _is_recipe(source: str) -> bool:
     return not Path(source).is_dir() and (source.endswith(".toml") or source in shipped())
 
 
-def _sizes(text: str | None) -> tuple[tuple[int, int], ...]:
-    """64x64,64x96 -> ((64, 64), (64, 96)), heights first. Raises UsageError."""
+def _sizes(text: str | None, targets: Sequence["Target"]) -> tuple[tuple[int, int], ...]:
+    """64x64,64x96 -> ((64, 64), (64, 96)), heights first. Raises UsageError, also where no target is for them."""
+    wanted = any(target.lists_sizes for target in targets)
+    if wanted != (text is not None):
+        raise UsageError(
+            "coreml:sizes needs --sizes, such as --sizes 64x64,64x96"
+            if wanted
+            else f"--sizes {text} goes with a target coreml:sizes; --to names none"
+        )
     parts = [part.strip() for part in (text or "").split(",") if part.strip()]
     found = [re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", part) for part in parts]
     if text is not None and (not parts or not all(found)):
