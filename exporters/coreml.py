@@ -79,7 +79,7 @@ class CoreML:
         },
         init=False,
     )
-    rewrites: tuple[str, ...] = field(default=("conv_bias",), init=False)
+    rewrites: tuple[str, ...] = field(default=("resampling", "conv_bias"), init=False)
 
     def lower(
         self,

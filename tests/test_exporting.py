@@ -89,7 +89,7 @@ def test_a_network_of_one_size_has_no_file_for_any(tmp_path: Path, in_process: N
 
 
 def test_a_size_that_the_network_does_not_take_is_told_before_a_file_is_made(tmp_path: Path) -> None:
-    folder = TINY["unet2d_condition"](tmp_path / "net")
+    folder = TINY["unet2d"](tmp_path / "net")
     lower = LowerOptions(heights_widths=((9, 9),))
     (done,) = export_source(str(folder), tmp_path / "out", settings("coreml:sizes", lower=lower), progress=Silent())
     assert done.failures["coreml-fp16:sizes"].startswith("the network does not take 9x9: ")

@@ -73,6 +73,7 @@ def test_ctrl_c_says_how_to_go_on(tiny: Path) -> None:
         stdout=subprocess.DEVNULL,
         text=True,
         env=environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell hands down "ignored"
     )
     assert process.stderr is not None
     for line in process.stderr:
