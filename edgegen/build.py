@@ -63,11 +63,6 @@ class Target:
             raise UsageError(unknown_name(f"{self.backend} variant", self.variant, [name for name in variants if name]))
         return variants[self.variant]
 
-    @property
-    def lists_sizes(self) -> bool:
-        """Whether its file takes the sizes in `LowerOptions.heights_widths`."""
-        return self.variant == "sizes"
-
     def file(self, name: str) -> str:
         """The artifact's file name: name_backend_scheme[_variant].suffix."""
         parts = [name, self.backend, self.scheme, *([self.variant] if self.variant else [])]
@@ -75,6 +70,18 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.backend}-{self.scheme}" + (f":{self.variant}" if self.variant else "")
+
+
+def check_sizes(targets: Sequence[Target], sizes: Sequence[tuple[int, int]]) -> None:
+    """Raises UsageError where a target lacks the sizes that its file shall take, or sizes have no target."""
+    listing = [str(target) for target in targets if target.kind().lists_sizes]
+    if listing and not sizes:
+        raise UsageError(
+            f"{listing[0]} needs --sizes, such as --sizes 64x64,64x96 (in a recipe: export.heights_widths)"
+        )
+    if sizes and not listing:
+        listed = ",".join(f"{height}x{width}" for height, width in sizes)
+        raise UsageError(f"the sizes {listed} go with a target coreml:sizes; there is none")
 
 
 @dataclass(frozen=True)
@@ -102,16 +109,15 @@ def build(
 ) -> Built:
     """Write the file of a folded one-step `module` into `folder`, replacing an older one.
 
-    A variant of any size needs a module folded so.
-    All that a vendor's tool does happens in a child process, which may hold `memory_limit` bytes. `rewrites` None
-    takes the backend's own. `metadata` goes into the file under edgegen's namespace, with name, backend and scheme
-    added. Raises UsageError for an unknown backend or empty cell, ExportError where a vendor's tool fails or dies,
-    StorageError where the disk refuses.
+    A variant of any size needs a module folded so. All that a vendor's tool does happens in a child process, which may
+    hold `memory_limit` bytes. `rewrites` None takes the backend's own. `metadata` goes into the file under edgegen's
+    namespace, with name, backend and scheme added. Raises UsageError for an unknown backend or empty cell, ExportError
+    where a vendor's tool fails or dies, StorageError where the disk refuses.
     """
     kind, chosen = target.kind(), cell(target.scheme, target.backend)
     backend: Backend = registry.load("backend", target.backend)
     file = target.file(name)
-    if target.lists_sizes:
+    if kind.lists_sizes:
         _try_sizes(module, signature, options.heights_widths)
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         program = Path(temporary) / "program.pt2"

@@ -143,7 +143,7 @@ def _export(source: Source, folder: Path, settings: ExportSettings, progress: Pr
                 task.update(number + 1, f"{target}: {e}")
                 continue
             built.append(one)
-            found = verify(one.artifact, folder / one.artifact.file)
+            found, _ = verify(one.artifact, folder / one.artifact.file)
             parity[one.artifact.file] = found
             note = found.status if found.psnr_db is None else f"{found.status}, {found.psnr_db:.1f} dB"
             task.update(number + 1, f"{one.artifact.file}: {one.artifact.nbytes / 1e6:.2f} MB, {note}")

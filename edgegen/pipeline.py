@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from edgegen.build import Target
+from edgegen.build import Target, check_sizes
 from edgegen.data import local_path
 from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.extras import EXTRAS, require
@@ -214,10 +214,11 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
 def check(recipe: Recipe, stages: list[Stage]) -> None:
     """What can be known to fail before any work: an unknown artifact, a missing extra. Raises UsageError and others."""
     names = {stage.name for stage in stages}
-    for text in recipe.export.artifacts:
-        backend = Target.parse(text).backend
-        if names & {"export", "quantize"} and backend in EXTRAS:
-            require(backend, purpose=f"the artifact {text}")
+    targets = [Target.parse(text) for text in recipe.export.artifacts]
+    check_sizes(targets, recipe.export.heights_widths)
+    for target in targets:
+        if names & {"export", "quantize"} and target.backend in EXTRAS:
+            require(target.backend, purpose=f"the artifact {target}")
     if "report" in names:
         require("report", purpose="the report")
 

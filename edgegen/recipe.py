@@ -162,8 +162,6 @@ class Export(Table):
                 )
         if len(set(self.artifacts)) != len(self.artifacts):
             raise ValueError("artifacts lists one twice")
-        if any(text.endswith(":sizes") for text in self.artifacts) != bool(self.heights_widths):
-            raise ValueError("heights_widths and an artifact coreml-...:sizes need each other")
         return self
 
     def targets(self, *, floating: bool) -> list[str]:

@@ -12,6 +12,7 @@ from edgegen import registry
 from edgegen.capture import example_inputs, reference
 from edgegen.data import to_uint8
 from edgegen.errors import ExportError
+from edgegen.exporters.base import Variant
 from edgegen.folding import Folds
 from edgegen.parity import OUTPUT, Session, check, not_checked, psnr_range
 from edgegen.quantize.matrix import cell
@@ -38,15 +39,19 @@ class Verifier:
         session: Session = registry.load("backend", artifact.backend).open(path)
         return _AsFloat(session) if artifact.variant == "generate" else session
 
-    def __call__(self, artifact: Artifact, path: Path) -> Parity:
-        """How true the file is: the worst of all that it can do, "not checked" where nothing here can run it."""
+    def __call__(self, artifact: Artifact, path: Path) -> tuple[Parity, Session | None]:
+        """How true the file is (the worst of all that it can do), and its session.
+
+        "not checked" and None where nothing here can run it.
+        """
         floor_db = cell(artifact.scheme, artifact.backend).floor_db
         try:
-            found = self._compare(artifact, self.open(artifact, path), floor_db)
+            session = self.open(artifact, path)
+            found = self._compare(artifact, session, floor_db)
         except ExportError as e:
-            return not_checked(str(e), floor_db)
+            return not_checked(str(e), floor_db), None
         failed = [one for one in found if one.status != "ok"]
-        return failed[0] if failed else min(found, key=lambda one: one.psnr_db or 0.0)
+        return failed[0] if failed else min(found, key=lambda one: one.psnr_db or 0.0), session
 
     def _compare(self, artifact: Artifact, session: Session, floor_db: float) -> list[Parity]:
         if isinstance(session, _AsFloat):
@@ -58,8 +63,8 @@ class Verifier:
             # Listed only where it fails: a few rounded pixels would hide how true the float output is.
             pixels = self._compare_pixels(_AsFloat(generate), floor_db)
             found += [pixels] if pixels.status != "ok" else []
-        if registry.load("backend", artifact.backend).variants[artifact.variant].any_size:
-            found += [self._check(session, *self._expected(size), floor_db) for size in self._further_sizes(artifact)]
+        kind: Variant = registry.load("backend", artifact.backend).variants[artifact.variant]
+        found += [self._check(session, *self._expected(size), floor_db) for size in self._further_sizes(kind)]
         return found
 
     def _compare_pixels(self, session: "_AsFloat", floor_db: float) -> Parity:
@@ -72,9 +77,11 @@ class Verifier:
         data_range = psnr_range(self.signature, expected)
         return check(session, inputs, expected, floor_db=floor_db, data_range=data_range)
 
-    def _further_sizes(self, artifact: Artifact) -> Sequence[Size]:
+    def _further_sizes(self, kind: Variant) -> Sequence[Size]:
         """Those that the file lists; of a file for any size two: oblong, and twice as large."""
-        if artifact.backend == "coreml":
+        if not kind.any_size:
+            return ()
+        if kind.lists_sizes:
             return self.sizes
         height, width = (int(size) for size in self.signature.inputs[0].shape[2:])
         return [(height, 2 * width), (2 * height, 2 * width)]

@@ -1,13 +1,14 @@
 """Bench of the exporters: edgegen's files against what each vendor's exporter writes by itself, interleaved.
 
-    python examples/bench_export.py [--quick] [--big] [--json]
+    python examples/bench_export.py [--quick] [--json] [--net NAME] [--runtime NAME] [--big] [--rewrites]
 
 Both files of a pair are opened in one process of their own and run in turn, so that a noisy machine slows both alike;
 medians and their ratio. "Plain" is torch.onnx.export with the default session, and to_edge_transform_and_lower with
 the XNNPACK partitioner, and ct.convert, of the network with its time as an input. Core ML runs on Apple's devices
 only: its rows have no times, and its parity is by edgegen's evaluator. The share is of the machine's fp32 matrix
 product (torch.mm, 1024 x 1024, same threads): the physical limit of direct convolutions; Winograd's may pass it.
-`--quick` leaves out the largest net and runs fewer rounds; `--big` adds a U-Net of 860 M parameters.
+`--quick` leaves out the largest net and runs fewer rounds; `--big` adds a U-Net of 860 M parameters; `--rewrites` runs,
+in place of all that, each file beside the same file without one of its rewrites.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,10 @@ from bench_nets import ddpm_cifar10, demo_student, slimflow_cifar10
 from torch import Tensor, nn
 
 from edgegen import child
-from edgegen.build import Target, build
+from edgegen.build import Built, Target, build
 from edgegen.capture import OneStep, example_inputs, reference
-from edgegen.errors import ExportError
+from edgegen.errors import EdgegenError, ExportError
+from edgegen.exporters.base import LowerOptions
 from edgegen.exporters.inspection import inspect
 from edgegen.folding import fold
 from edgegen.parity import psnr_db, psnr_range
@@ -40,7 +43,8 @@ from edgegen.registry import load
 from edgegen.storage import nbytes_of
 from edgegen.types import Signature
 
-TARGETS = {"onnx": "onnx", "executorch": "executorch", "coreml": "coreml"}
+RUNTIMES = ("onnx", "executorch", "coreml")
+BIG_RUNTIMES = ("onnx", "coreml")
 LARGE = ("slimflow 15.7 M", "ddpm 35.7 M")
 LIMIT = {"onnx": 0.90, "executorch": 0.70}
 BIG_LIMIT_GB = 20.0
@@ -178,20 +182,19 @@ def measure(runtime: str, files: list[Path], inputs: list[Any], threads: int, ro
     return found
 
 
-def bench(net: str, runtime: str, folder: Path, rounds: int) -> list[dict[str, Any]]:
-    signature = signature_of(net)
+def make(net: str, runtime: str, folder: Path, **options: Any) -> tuple[nn.Module, Built]:
+    """The network as a step of no time, and edgegen's file of it."""
     module = OneStep(NETS[net][0]().eval().requires_grad_(False), time=1.0)
+    signature = signature_of(net)
+    fixed: dict[str, Any] = {"name": "net", "calibration_samples": 1, "seed": 0, "metadata": {}}
     folded = fold(module, signature).module
-    built = build(
-        folded,
-        signature,
-        name="net",
-        target=Target.parse(TARGETS[runtime]),
-        folder=folder,
-        calibration_samples=1,
-        seed=0,
-        metadata={},
-    )
+    return module, build(folded, signature, target=Target.parse(runtime), folder=folder, **fixed, **options)
+
+
+def bench(net: str, runtime: str, folder: Path, *, rounds: int) -> list[dict[str, Any]]:
+    """edgegen's file beside the plain one: a row for each number of threads."""
+    signature = signature_of(net)
+    module, built = make(net, runtime, folder)
     ours = folder / built.artifact.file
     theirs = folder / f"plain{ours.suffix}"
     outcome, failure = None, ""
@@ -248,24 +251,63 @@ def _gb(value: int | None) -> float | None:
     return None if value is None else value / 1e9
 
 
-def big(folder: Path) -> list[dict[str, Any]]:
-    """Stable Diffusion 1.5's U-Net with random weights to ONNX and Core ML: time and most memory."""
+def without_one(net: str, runtime: str, folder: Path, *, rounds: int) -> list[dict[str, Any]]:
+    """edgegen's file beside the same without one rewrite: a row for each rewrite of the runtime, 1 thread."""
+    names = list(load("backend", runtime).rewrites)
+    variants: dict[str, dict[str, Any]] = {one: {"rewrites": [name for name in names if name != one]} for one in names}
+    if runtime == "onnx":
+        variants["winograd"] = {"options": LowerOptions(winograd=False)}
+    inputs = list(example_inputs(signature_of(net), 1, 0).values())
+    arrays = [inputs[0], np.ones(1, np.float32), *inputs[1:]]
+    files = []
+    for label, options in {"": {}, **variants}.items():
+        place = folder / (label or "all")
+        place.mkdir()
+        files.append(place / make(net, runtime, place, **options)[1].artifact.file)
+    whole_ms, *others = measure(runtime, files, arrays, 1, rounds)[:-1]
+    return [
+        {
+            "net": net,
+            "runtime": runtime,
+            "rewrite": label,
+            "time_with_over_without": whole_ms / ms,
+            "size_with_over_without": nbytes_of(files[0]) / nbytes_of(path),
+        }
+        for label, ms, path in zip(variants, others, files[1:], strict=True)
+    ]
+
+
+def big(runtime: str, folder: Path) -> list[dict[str, Any]]:
+    """Stable Diffusion 1.5's U-Net with random weights, by the command line: time and most memory of all processes."""
     import psutil
 
     (folder / "net").mkdir()
     (folder / "net" / "config.json").write_text(json.dumps(BIG))
-    rows = []
-    for runtime in ("onnx", "coreml"):
-        command = [sys.executable, "-m", "edgegen.cli.main", "export", str(folder / "net"), "--random-weights", "0"]
-        command += ["--to", runtime, "-o", str(folder / runtime), "--no-measure"]
-        began, peak = time.perf_counter(), 0
-        process = psutil.Popen(command, stdout=subprocess.DEVNULL)
-        while process.poll() is None:
-            time.sleep(0.5)
-            with contextlib.suppress(psutil.Error):
-                peak = max(peak, sum(one.memory_info().rss for one in [process, *process.children(recursive=True)]))
-        seconds = time.perf_counter() - began
-        rows.append({"big": runtime, "exit": process.returncode, "seconds": seconds, "peak_gb": peak / 1e9})
+    command = [sys.executable, "-m", "edgegen.cli.main", "export", str(folder / "net"), "--random-weights", "0"]
+    command += ["--to", runtime, "-o", str(folder / "made"), "--no-measure"]
+    began, peak = time.perf_counter(), 0
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        time.sleep(0.5)
+        with contextlib.suppress(psutil.Error):
+            peak = max(peak, sum(one.memory_info().rss for one in [process, *process.children(recursive=True)]))
+    row: dict[str, Any] = {"big": runtime, "exit": process.returncode, "seconds": time.perf_counter() - began}
+    if process.returncode == 0:
+        (artifact,) = json.loads((folder / "made" / "manifest.json").read_text())["artifacts"]
+        row |= {"bytes": artifact["nbytes"], "parity": artifact["parity"]}
+    return [{**row, "peak_gb": peak / 1e9}]
+
+
+def collect(label: str, work: Callable[..., list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The rows of one piece of work, also on stderr as soon as they are made; one that fails stops no other."""
+    print(f"{label} ...", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
+        try:
+            rows = work(folder=Path(folder))
+        except (EdgegenError, subprocess.CalledProcessError) as e:
+            rows = [{"failed": label, "reason": f"{e} {getattr(e, 'stderr', '')}".strip()}]
+    for row in rows:
+        print(json.dumps(row), file=sys.stderr, flush=True)
     return rows
 
 
@@ -293,7 +335,7 @@ def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     add("executorch, large nets: nodes outside the delegate", "<= 10", outside, lambda v: v <= 10)
     add("any file: size / plain", "<= 1.02", [r["size_ratio"] for r in made if r["size_ratio"]], lambda v: v <= 1.02)
     add("any fp32 file: parity, dB", ">= 60", [r["psnr_db"] for r in timed], lambda v: v >= 60, min)
-    for runtime in ("onnx", "coreml"):
+    for runtime in BIG_RUNTIMES:
         peaks = [r["peak_gb"] for r in rows if r.get("big") == runtime and r["exit"] == 0]
         add(f"{runtime}, 860 M parameters: peak memory, GB", "<= 20", peaks, lambda v: v <= BIG_LIMIT_GB)
     return found
@@ -323,35 +365,55 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
+def table_of_rewrites(rows: list[dict[str, Any]]) -> str:
+    lines = ["| net | runtime | rewrite | time with / without | size with / without |", "|---|---|---|---|---|"]
+    for row in [row for row in rows if "rewrite" in row]:
+        numbers = (f"{row[key]:.3f}" for key in ("time_with_over_without", "size_with_over_without"))
+        lines.append("| " + " | ".join([row["net"], row["runtime"], row["rewrite"], *numbers]) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the two smaller nets, fewer rounds")
-    parser.add_argument("--big", action="store_true", help="also the 860 M-parameter U-Net")
     parser.add_argument("--json", action="store_true", help="goals and rows on stdout")
+    parser.add_argument("--net", action="append", choices=list(NETS), help="only this net; may be given again")
+    parser.add_argument("--runtime", action="append", choices=RUNTIMES, help="only this runtime; may be given again")
+    parser.add_argument("--big", action="store_true", help="also the 860 M-parameter U-Net")
+    parser.add_argument("--rewrites", action="store_true", help="what each rewrite of ONNX and ExecuTorch brings")
     parser.add_argument("--race", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.race:
         race()
         return
-    nets = [net for net in NETS if not options.quick or net != LARGE[1]]
-    rows = []
-    for net in nets:
-        for runtime in TARGETS:
-            print(f"{net}, {runtime} ...", file=sys.stderr, flush=True)
-            rounds = (200 if net == "demo student" else 20) // (2 if options.quick else 1)
-            with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
-                rows += bench(net, runtime, Path(folder), rounds)
-    if options.big:
-        with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
-            rows += big(Path(folder))
+    rows = run(options)
     if options.json:
-        print(json.dumps({"goals": goals(rows), "rows": rows}, indent=2))
+        print(json.dumps({"machine": probe(), "goals": goals(rows), "rows": rows}, indent=2))
         return
     print(json.dumps(probe()))
+    if options.rewrites:
+        print(table_of_rewrites(rows))
+        return
     print(table(rows))
     for goal in goals(rows):
         value = "not run" if goal["value"] is None else f"{goal['value']:.3g}"
         print(f"{'met    ' if goal['met'] else 'NOT MET'}  {goal['name']}: {value} (goal {goal['target']})")
+
+
+def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+    nets = options.net or [net for net in NETS if not options.quick or net != LARGE[1]]
+    rows: list[dict[str, Any]] = []
+    for net in nets:
+        rounds = (200 if net == "demo student" else 20) // (2 if options.quick else 1)
+        for runtime in options.runtime or RUNTIMES:
+            if not options.rewrites:
+                rows += collect(f"{net}, {runtime}", partial(bench, net, runtime, rounds=rounds))
+            elif runtime in LIMIT:
+                rows += collect(f"{net}, {runtime}", partial(without_one, net, runtime, rounds=rounds))
+    if options.big:
+        for runtime in BIG_RUNTIMES:
+            rows += collect(f"860 M parameters, {runtime}", partial(big, runtime))
+    return rows
 
 
 if __name__ == "__main__":

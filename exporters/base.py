@@ -45,13 +45,15 @@ DEFAULTS = LowerOptions()
 class Variant:
     """One kind of file of a backend: what it is for, how its name ends, and its batch (None: a dynamic axis).
 
-    `any_size`: its program is captured with dynamic height and width.
+    `any_size`: its program is captured with dynamic height and width. `lists_sizes`: of these it takes the signature's
+    own and those in `LowerOptions.heights_widths`, no others.
     """
 
     about: str
     suffix: str
     batch: int | None
     any_size: bool = False
+    lists_sizes: bool = False
 
 
 class Backend(Protocol):

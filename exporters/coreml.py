@@ -75,7 +75,9 @@ class CoreML:
         default_factory=lambda: {
             "": Variant("one sample, float32 image", mlpackage.SUFFIX, 1),
             GENERATE: Variant("one sample, noise to a picture (CVPixelBuffer)", mlpackage.SUFFIX, 1),
-            SIZES: Variant("one sample, several sizes of picture (--sizes)", mlpackage.SUFFIX, 1, any_size=True),
+            SIZES: Variant(
+                "one sample, the sizes of picture in --sizes", mlpackage.SUFFIX, 1, any_size=True, lists_sizes=True
+            ),
         },
         init=False,
     )
@@ -95,9 +97,8 @@ class CoreML:
         """Write `path`: computes in `precision`; metadata under "com.edgegen.", Core ML's own fields where they fit.
 
         The variant "sizes" takes those of `options.heights_widths` beside the signature's own ("enumerated shapes"),
-        and a program whose height and width are dynamic. Raises ExportError where
-        coremltools cannot convert the program, the program does not fit the signature, or the deployment target is
-        older than what is asked for.
+        and a program whose height and width are dynamic. Raises ExportError where coremltools cannot convert the
+        program, the program does not fit the signature, or the deployment target is older than what is asked for.
         """
         vendor = mlpackage.coremltools("writing a Core ML package")
         if variant == GENERATE and not signature.makes_images:
@@ -106,9 +107,7 @@ class CoreML:
                 f"no picture of {output.name}: it is {output.role} {list(output.shape)}; "
                 f"'{GENERATE}' needs an image of 1 or 3 channels"
             )
-        sizes = options.heights_widths if variant == SIZES else ()
-        if variant == SIZES and not sizes:
-            raise ExportError(f"the variant '{SIZES}' without sizes: name them, such as --sizes 64x64,64x96")
+        sizes = options.heights_widths if self.variants[variant].lists_sizes else ()
         inputs = _inputs(vendor, program, signature, sizes, options.coreml_target)
         outputs = _outputs(vendor, signature, variant)
         try:

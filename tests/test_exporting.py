@@ -123,8 +123,8 @@ def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_proces
         (["NET", "--to", "tflite"], 2, "no backend 'tflite'; there are: coreml, executorch, onnx"),
         (["NET", "--to", "onnx:batch7"], 2, "no onnx variant 'batch7'"),
         (["NET", "--to", ","], 2, "--to ',' names nothing"),
-        (["NET", "--sizes", "16x16"], 2, "--sizes 16x16 goes with a target coreml:sizes"),
-        (["NET", "--to", "coreml:sizes"], 2, "coreml:sizes needs --sizes"),
+        (["NET", "--sizes", "16x16"], 2, "the sizes 16x16 go with a target coreml:sizes"),
+        (["NET", "--to", "coreml:sizes"], 2, "coreml-fp16:sizes needs --sizes"),
         (
             ["NET", "--to", "coreml:sizes", "--sizes", "64"],
             2,

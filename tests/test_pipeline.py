@@ -114,6 +114,16 @@ def test_an_artifact_that_does_not_exist_is_refused_before_any_work() -> None:
         check(recipe, select(recipe))
 
 
+@pytest.mark.parametrize(
+    ("artifact", "sizes", "message"),
+    [("coreml-fp16:sizes", [], "coreml-fp16:sizes needs --sizes"), ("onnx-fp32", [[8, 16]], "the sizes 8x16 go with")],
+)
+def test_sizes_and_their_artifact_need_each_other(artifact: str, sizes: list[list[int]], message: str) -> None:
+    recipe = parse(changed("export", {"artifacts": [artifact], "heights_widths": sizes}), where="test")
+    with pytest.raises(UsageError, match=message):
+        check(recipe, select(recipe))
+
+
 def test_a_missing_extra_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgegen import extras
 

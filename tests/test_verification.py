@@ -75,9 +75,10 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, backend: str, spoil: Callable[[str,
 )
 def test_a_true_file(target: str, folds: Folds, verify: Verifier, tmp_path: Path, in_process: None) -> None:
     artifact, path = made(folds, target, tmp_path)
-    found = verify(artifact, path)
+    found, session = verify(artifact, path)
     assert found.status == "ok", found
-    images = verify.open(artifact, path)(verify._expected(None)[0])["out_sample"]
+    assert session is not None
+    images = session(verify._expected(None)[0])["out_sample"]
     assert (images.dtype, images.shape) == (np.dtype(np.float32), (3, 3, 8, 8))
 
 
@@ -86,7 +87,7 @@ def test_a_false_image_is_found(
 ) -> None:
     artifact, path = made(folds, "onnx:generate", tmp_path)
     spoiled(monkeypatch, "onnx", lambda name, value: value[:, ::-1] if name == "out_image" else value)
-    found = verify(artifact, path)
+    found, _ = verify(artifact, path)
     assert found.status == "failed"
     assert "below the floor of 40.0 dB" in found.reason
 
@@ -103,11 +104,12 @@ def test_a_file_that_is_false_at_another_size_only_is_found(
 ) -> None:
     artifact, path = made(folds, target, tmp_path)
     spoiled(monkeypatch, artifact.backend, lambda _, value: value + 0.5 * (value.shape[-1] == width))
-    assert verify(artifact, path).status == "failed"
+    assert verify(artifact, path)[0].status == "failed"
 
 
 def test_a_file_that_cannot_be_opened_is_not_checked(folds: Folds, verify: Verifier, tmp_path: Path) -> None:
     (tmp_path / "cut.onnx").write_bytes(b"nothing")
-    found = verify(Artifact("cut.onnx", "onnx", "fp32", 7, "", "none"), tmp_path / "cut.onnx")
+    found, session = verify(Artifact("cut.onnx", "onnx", "fp32", 7, "", "none"), tmp_path / "cut.onnx")
+    assert session is None
     assert found.status == "not checked"
     assert "onnxruntime cannot open" in found.reason

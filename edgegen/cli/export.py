@@ -2,17 +2,13 @@
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carry_out
 from edgegen.errors import UsageError
-
-if TYPE_CHECKING:
-    from edgegen.build import Target
 
 TARGETS = "onnx,executorch,coreml"
 TEXT = """Write ONNX, ExecuTorch and Core ML files, and prove that each computes what PyTorch computes.
@@ -86,7 +82,7 @@ def export(
             raise UsageError(f"{wrong[0]} does not go with the recipe {source}: its [export] table lists the files")
         carry_out(source, runs, to=None, only="export", force=force, dry_run=dry_run, as_json=as_json)
         return
-    from edgegen.build import Target
+    from edgegen.build import Target, check_sizes
     from edgegen.exporters.base import LowerOptions
 
     targets = tuple(Target.parse(text.strip()) for text in (to or TARGETS).split(",") if text.strip())
@@ -100,8 +96,9 @@ def export(
         coreml_target=target,  # type: ignore[arg-type]
         generate=generate,
         etrecord=etrecord,
-        heights_widths=_sizes(sizes, targets),
+        heights_widths=_sizes(sizes),
     )
+    check_sizes(targets, lower.heights_widths)
     folder = output or Path("exports") / name_of(source)
     if dry_run:
         _print_plan(folder, [str(one) for one in targets], as_json=as_json)
@@ -134,15 +131,8 @@ def _is_recipe(source: str) -> bool:
     return not Path(source).is_dir() and (source.endswith(".toml") or source in shipped())
 
 
-def _sizes(text: str | None, targets: Sequence["Target"]) -> tuple[tuple[int, int], ...]:
-    """64x64,64x96 -> ((64, 64), (64, 96)), heights first. Raises UsageError, also where no target is for them."""
-    wanted = any(target.lists_sizes for target in targets)
-    if wanted != (text is not None):
-        raise UsageError(
-            "coreml:sizes needs --sizes, such as --sizes 64x64,64x96"
-            if wanted
-            else f"--sizes {text} goes with a target coreml:sizes; --to names none"
-        )
+def _sizes(text: str | None) -> tuple[tuple[int, int], ...]:
+    """64x64,64x96 -> ((64, 64), (64, 96)), heights first. Raises UsageError."""
     parts = [part.strip() for part in (text or "").split(",") if part.strip()]
     found = [re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", part) for part in parts]
     if text is not None and (not parts or not all(found)):

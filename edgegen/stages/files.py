@@ -14,7 +14,7 @@ from edgegen.capture import NOISE_TIME, OneStep, example_inputs
 from edgegen.data import to_uint8
 from edgegen.folding import Folds
 from edgegen.models import folder as generators
-from edgegen.parity import Session
+from edgegen.parity import OUTPUT, Session
 from edgegen.pipeline import Context
 from edgegen.profilers.host import DEVICE, Job, ProfileOptions, measure
 from edgegen.runs import GENERATOR
@@ -97,10 +97,9 @@ def verify(context: Context) -> None:
     with context.progress.task("verify", len(artifacts)) as task:
         for number, (artifact, path) in enumerate(artifacts):
             fd_local: float | None = None
-            parity = check(artifact, path)
-            if parity.status != "not checked":
-                session = check.open(artifact, path)
-                outputs = session(shown)["out_sample"]
+            parity, session = check(artifact, path)
+            if session is not None and parity.psnr_db is not None:  # else its output is no picture
+                outputs = session(shown)[OUTPUT]
                 pictures[artifact.file] = torch.from_numpy(to_uint8(np.asarray(outputs, np.float32)))
                 if runs_here(artifact):
                     fd_local = judge.fd_local(_sampled(session, judge))
@@ -131,7 +130,7 @@ def runs_here(artifact: Artifact) -> bool:
 def _sampled(session: Session, judge: Judge) -> torch.Tensor:
     labels = judge.labels()
     inputs = {"sample": judge.noise(0).numpy()} | ({} if labels is None else {"class_labels": labels.numpy()})
-    return torch.from_numpy(np.asarray(session(inputs)["out_sample"], np.float32))
+    return torch.from_numpy(np.asarray(session(inputs)[OUTPUT], np.float32))
 
 
 def _gather(target: Path, artifacts: list[tuple[Artifact, Path]]) -> None:
