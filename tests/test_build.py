@@ -3,12 +3,15 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
 
 from edgegen import build as builder
+from edgegen import registry
 from edgegen.capture import OneStep
 from edgegen.errors import ExportError, UsageError
 from edgegen.types import Artifact, Parity, Signature
@@ -132,3 +135,25 @@ def test_the_manifest_holds_everything_and_repeats(tmp_path: Path) -> None:
     assert [entry["sha256"] for entry in manifest["artifacts"]] == ["aa", "bb"]
     status = [(entry["parity"]["status"], entry["parity"]["floor_db"]) for entry in manifest["artifacts"]]
     assert status == [("ok", 80.0), ("not checked", 25.0)]
+
+
+class Resampled(torch.nn.Module):
+    """Halved and doubled by tensors of six axes, as the networks of SlimFlow's family do it."""
+
+    def forward(self, sample: torch.Tensor) -> torch.Tensor:
+        batch, channels, rows, columns = sample.shape
+        half = sample.reshape(batch, channels, rows // 2, 2, columns // 2, 2).mean(dim=(3, 5))
+        wide = half.reshape(batch, channels, rows // 2, 1, columns // 2, 1).repeat(1, 1, 1, 2, 1, 2)
+        return sample - wide.reshape(batch, channels, rows, columns)
+
+
+def test_core_ml_with_its_five_axes_takes_a_network_of_six(tmp_path: Path, in_process: None) -> None:
+    pytest.importorskip("coremltools")
+    fixed: dict[str, Any] = {"name": "net", "calibration_samples": 1, "seed": 0, "metadata": {}, "folder": tmp_path}
+    target = builder.Target("coreml", "fp32")
+    artifact = builder.build(Resampled(), SIGNATURE, target=target, **fixed).artifact
+    noise = np.random.default_rng(0).standard_normal((2, 1, 8, 8), np.float32)
+    half = noise.reshape(2, 1, 4, 2, 4, 2).mean(axis=(3, 5))
+    expected = noise - half.repeat(2, axis=2).repeat(2, axis=3)
+    got = registry.load("backend", "coreml").open(tmp_path / artifact.file)({"sample": noise})
+    np.testing.assert_allclose(got["out_sample"], expected, atol=1e-6)
