@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 SCHEMA = "edgegen.manifest/1"
 CALIBRATION_BATCH = 32  # where the batch axis is dynamic
-TOOLS = ("edgegen", "torch", "onnx", "onnxscript", "onnxruntime", "executorch", "torchao", "coremltools")
+TOOLS = ("edgegen", "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "executorch", "torchao", "coremltools")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from edgegen.errors import MissingExtraError
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
-    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "onnx": ("onnx", "onnxruntime", "onnxscript", "onnxslim"),
     "coreml": ("coremltools",),
     "executorch": ("executorch", "torchao"),
     "report": ("jinja2", "matplotlib"),

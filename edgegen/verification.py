@@ -49,7 +49,8 @@ class Verifier:
             session = self.open(artifact, path)
             found = self._compare(artifact, session, floor_db)
         except ExportError as e:
-            return not_checked(str(e), floor_db), None
+            # The reason goes into manifest.json, which holds no path of this machine.
+            return not_checked(str(e).replace(str(path), path.name), floor_db), None
         failed = [one for one in found if one.status != "ok"]
         return failed[0] if failed else min(found, key=lambda one: one.psnr_db or 0.0), session
 
