@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from edgegen.errors import DataError
 from edgegen.extras import require
 from edgegen.models.folder import Loaded
-from edgegen.models.schedule import FLOW, VARIANCE_PRESERVING, Schedule, read_schedule
+from edgegen.models.schedule import FLOW, VARIANCE_PRESERVING, Schedule, read_schedule, require_signal
 from edgegen.quiet import DIFFUSERS, quiet
 from edgegen.training.paths import per_sample
 from edgegen.types import Signature
+
+LEAST_SIGNAL = 1e-6  # cosine schedules end at 5e-5, and a solver's further steps mend what the first one missed
 
 
 class VariancePreservingVelocity(nn.Module):
@@ -27,7 +29,8 @@ class VariancePreservingVelocity(nn.Module):
         self.unet = unet
         self.prediction = prediction
         # log(s / a) grows with the index; times between two indices are interpolated in it.
-        alphas = alphas_cumprod.double()
+        # Schedules with rescale_betas_zero_snr end at 0, where the ratio is infinite.
+        alphas = alphas_cumprod.double().clamp(min=LEAST_SIGNAL**2)
         self.register_buffer("log_ratio", 0.5 * torch.log((1 - alphas) / alphas), persistent=False)
         self.log_ratio: Tensor
 
@@ -77,6 +80,7 @@ def load_unet2d(folder: Path) -> Loaded:
     if not schedule_path.exists():
         raise DataError(f"{folder}: no {schedule_path.name}; it says how the UNet2DModel's time and noise are meant")
     schedule = read_schedule(schedule_path, kinds=VARIANCE_PRESERVING + FLOW)
+    require_signal(schedule, schedule_path, least=LEAST_SIGNAL)
     try:
         unet = UNet2DModel.from_pretrained(
             str(folder / "unet" if in_pipeline else folder), use_safetensors=True, local_files_only=True

@@ -103,6 +103,18 @@ def read_schedule(path: Path, *, kinds: tuple[str, ...] = KINDS) -> Schedule:
     return Schedule(name, steps, prediction, settings, _alphas(settings, path))
 
 
+def require_signal(schedule: Schedule, path: Path, *, least: float) -> None:
+    """Raises DataError where the net predicts epsilon and the share of data at the last time is under `least`."""
+    if schedule.alphas_cumprod is None or schedule.prediction != "epsilon":
+        return
+    signal = math.sqrt(float(schedule.alphas_cumprod.double()[-1]))
+    if signal < least:
+        raise DataError(
+            f"{path}: its last time is pure noise (signal {signal:.1e}), where an epsilon net says nothing about the "
+            "data; needed: prediction_type v_prediction or sample, or a schedule without rescale_betas_zero_snr"
+        )
+
+
 def one_step(schedule: Schedule, path: Path, *, along_path: bool) -> Step:
     """The step from pure noise to data, `along_path` or as its own sampler takes it (see the head of this file).
 
@@ -114,14 +126,10 @@ def one_step(schedule: Schedule, path: Path, *, along_path: bool) -> Step:
         return _consistency(schedule.settings, path)
     if schedule.prediction == "continuous v":
         return Step(1.0, "continuous v", 1.0, 0.0, -1.0)
+    require_signal(schedule, path, least=LEAST_SIGNAL)
     assert schedule.alphas_cumprod is not None
     alpha = float(schedule.alphas_cumprod.double()[-1])
     a, s = math.sqrt(max(alpha, 1e-20)), math.sqrt(1.0 - alpha)
-    if schedule.prediction == "epsilon" and a < LEAST_SIGNAL:
-        raise DataError(
-            f"{path}: its last time is pure noise (signal {a:.1e}), where an epsilon net says nothing about the data; "
-            "one step needs prediction_type v_prediction or sample, or a schedule without rescale_betas_zero_snr"
-        )
     if along_path:
         k = a + s
         gains = {"epsilon": (1.0 + k / a, -k / a), "v_prediction": (2.0 * alpha, -k), "sample": (-a / s, k / s)}

@@ -50,6 +50,16 @@ def test_velocity_of_gaussian_data_is_the_known_one(prediction: str) -> None:
     torch.testing.assert_close(velocity(x, t, None).double(), expected, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
+def test_a_schedule_that_ends_in_pure_noise(prediction: str) -> None:
+    """At t = 1 nothing is known of the data: E[e - x | x_1 = e] = e - MEAN."""
+    alphas = diffusers.DDIMScheduler(rescale_betas_zero_snr=True).alphas_cumprod
+    assert alphas[-1] == 0.0
+    velocity = VariancePreservingVelocity(Oracle(alphas.clamp(min=1e-12), prediction), alphas, prediction)
+    noise = torch.randn(5, 1, 2, 2)
+    torch.testing.assert_close(velocity(noise, torch.ones(5), None), noise - MEAN, rtol=1e-4, atol=1e-4)
+
+
 def test_the_ode_carries_noise_to_the_data() -> None:
     alphas = diffusers.DDPMScheduler().alphas_cumprod
     velocity = VariancePreservingVelocity(Oracle(alphas, "epsilon"), alphas, "epsilon")
@@ -104,6 +114,9 @@ def test_what_does_not_fit_is_named(pipeline_folder: Path) -> None:
         load(pipeline_folder)
     schedule.write_text(json.dumps({**content, "prediction_type": "score"}))
     with pytest.raises(DataError, match="prediction_type 'score'; there are: epsilon"):
+        load(pipeline_folder)
+    schedule.write_text(json.dumps({**content, "rescale_betas_zero_snr": True}))
+    with pytest.raises(DataError, match=r"pure noise \(signal 0.0e\+00\), where an epsilon net"):
         load(pipeline_folder)
     schedule.write_text(json.dumps({**content, "beta_schedule": "nope"}))
     with pytest.raises(DataError, match="not a noise schedule that diffusers knows"):
