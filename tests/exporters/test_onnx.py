@@ -45,7 +45,7 @@ def test_names_axes_and_metadata(lowered: Path) -> None:
 
 
 def test_no_shape_is_computed_that_is_known(lowered: Path) -> None:
-    """torch's GroupNorm asks for its shape at every run, though only the batch is open: then the labels', for a gather."""
+    """torch writes a GroupNorm that asks for its shape at every run, though only the batch of the labels is open."""
     model = onnx.load(lowered)
     asked = [node.input[0] for node in model.graph.node if node.op_type == "Shape"]
     assert set(asked) <= {"class_labels"}, asked
