@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from families import TINY
+from families import CARD, TINY
 from typer.testing import CliRunner
 
 from edgegen import verification
@@ -27,7 +27,9 @@ def settings(*targets: str, **more: Any) -> ExportSettings:
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return TINY["unet2d_class"](tmp_path_factory.mktemp("net") / "tiny")
+    folder = TINY["edge_unet_class"](tmp_path_factory.mktemp("net") / "tiny")
+    (folder / "README.md").write_text(CARD)
+    return folder
 
 
 def test_a_folder_of_files_a_manifest_and_a_card(net: Path, tmp_path: Path, in_process: None) -> None:
@@ -49,7 +51,7 @@ def test_a_folder_of_files_a_manifest_and_a_card(net: Path, tmp_path: Path, in_p
     assert str(tmp_path) not in json.dumps(stamped) + json.dumps(manifest) + card
     graph = onnx.load(tmp_path / "out" / "tiny_onnx_fp32_any_size.onnx").graph
     shapes = [value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output)]
-    picture = ["batch_size", 3, "height", "width"]
+    picture = ["batch_size", 1, "height", "width"]
     assert [[size.dim_param or size.dim_value for size in shape] for shape in shapes] == [
         picture,
         ["batch_size"],
@@ -112,7 +114,7 @@ def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_proces
     generate = BACKEND.open(tmp_path / "tiny_executorch_fp32.pte").generate
     assert generate is not None
     pixels = generate(inputs)["out_image"]
-    assert (pixels.dtype, pixels.shape) == (np.dtype(np.uint8), (2, 8, 8, 3))
+    assert (pixels.dtype, pixels.shape) == (np.dtype(np.uint8), (2, 8, 8, 1))
     assert psnr_db(to_uint8(reference(done.fold.module, inputs)), pixels, data_range=255.0) > 50.0
 
 
