@@ -145,7 +145,11 @@ def build(
             },
             memory_limit=memory_limit,
         )
-        extra = sorted(path.name for path in made.iterdir() if path.name != file)
+        extra: dict[str, dict[str, Any]] = {
+            path.name: {"nbytes": nbytes_of(path), "sha256": sha256_of(path)}
+            for path in sorted(made.iterdir())
+            if path.name != file
+        }
         for one in (*extra, file):  # the file itself last: where it is, all is there
             with atomic_path(folder / one) as path:
                 shutil.move(made / one, path)
@@ -153,7 +157,7 @@ def build(
         file=file,
         backend=target.backend,
         scheme=target.scheme,
-        nbytes=nbytes_of(folder / file),
+        nbytes=nbytes_of(folder / file) + extra.get(f"{file}.data", {}).get("nbytes", 0),
         sha256=sha256_of(folder / file),
         engine=chosen.engine,
         variant=target.variant,

@@ -113,7 +113,8 @@ class Signature:
 class Artifact:
     """One exported file (or `.mlpackage` folder). `file` is its name inside the artifact folder, never a full path.
 
-    `variant` is the kind of file that its backend made, "" for the plain one.
+    `variant` is the kind of file that its backend made, "" for the plain one. `nbytes` counts weights that lie beside
+    the file, too; `details["extra_files"]` has the size and SHA-256 of whatever lies there.
     """
 
     file: str

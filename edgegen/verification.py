@@ -20,6 +20,7 @@ from edgegen.types import PIXELS, Artifact, Parity, Signature
 
 PIXELS_FLOOR_DB = 40.0  # of uint8 images: a value on the edge between two bytes may fall to either side
 SIZED = 2  # samples of every further size of picture
+TOGETHER = 2  # samples in one run: shows the batch axis; eight of a large net's attention maps would fill a laptop
 Size = tuple[int, int]  # height and width of the generator's first input
 
 
@@ -36,7 +37,7 @@ class Verifier:
 
     def open(self, artifact: Artifact, path: Path) -> Session:
         """The file as a session that gives `out_sample`, also where it makes uint8 images. Raises ExportError."""
-        session: Session = registry.load("backend", artifact.backend).open(path)
+        session: Session = _InPairs(registry.load("backend", artifact.backend).open(path))
         return _AsFloat(session) if artifact.variant == "generate" else session
 
     def __call__(self, artifact: Artifact, path: Path) -> tuple[Parity, Session | None]:
@@ -94,6 +95,24 @@ class Verifier:
             return inputs, reference(self.folds().module, inputs)
         inputs = example_inputs(self.signature.resized(*size), min(SIZED, self.samples), self.seed)
         return inputs, reference(self.folds(any_size=True).module, inputs)
+
+
+class _InPairs:
+    """A session that runs TOGETHER samples at a time; `generate` where it has one, as the session itself."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.method = session.method
+        generate = getattr(session, "generate", None)
+        self.generate = None if generate is None else _InPairs(generate)
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        samples = len(next(iter(inputs.values())))
+        parts = [
+            self.session({name: value[start : start + TOGETHER] for name, value in inputs.items()})
+            for start in range(0, samples, TOGETHER)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class _AsFloat:

@@ -14,6 +14,7 @@ from edgegen import build as builder
 from edgegen import registry
 from edgegen.capture import OneStep
 from edgegen.errors import ExportError, UsageError
+from edgegen.stages.files import gather
 from edgegen.types import Artifact, Parity, Signature
 
 SIGNATURE = Signature.of(channels=1, size=8, num_classes=0)
@@ -43,7 +44,7 @@ def test_the_artifact_says_what_lies_in_the_folder(tmp_path: Path) -> None:
     assert artifact.file == "tiny_onnx_w8a8.onnx"
     assert (artifact.nbytes, artifact.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert artifact.engine == "onnxruntime.quantization static QDQ"
-    assert artifact.details == {"batch": None, "precision": "fp32", "calibration_samples": 40, "extra_files": []}
+    assert artifact.details == {"batch": None, "precision": "fp32", "calibration_samples": 40, "extra_files": {}}
     stamped = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
     expected = {"name": "tiny", "backend": "onnx", "scheme": "w8a8", "recipe_sha256": "abc"}
     assert stamped.items() >= {f"edgegen.{key}": value for key, value in expected.items()}.items()
@@ -78,6 +79,31 @@ def test_a_failed_build_leaves_the_older_artifact(tmp_path: Path) -> None:
         )
     assert [path.name for path in tmp_path.iterdir()] == [older.file]
     assert hashlib.sha256((tmp_path / older.file).read_bytes()).hexdigest() == older.sha256
+
+
+def test_weights_beside_the_file_belong_to_it(
+    tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above 2 GB, which is made 100 bytes here."""
+    from edgegen.exporters import onnx as backend
+
+    monkeypatch.setattr(backend, "LARGEST", 100)
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 64, 3, padding=1), torch.nn.Conv2d(64, 1, 3, padding=1))
+    fixed: dict[str, Any] = {"name": "tiny", "calibration_samples": 1, "seed": 0, "metadata": {}}
+    target = builder.Target("onnx", "fp32")
+    artifact = builder.build(net, SIGNATURE, target=target, folder=tmp_path / "made", **fixed).artifact
+    weights = tmp_path / "made" / "tiny_onnx_fp32.onnx.data"
+    file = tmp_path / "made" / artifact.file
+    assert artifact.nbytes == file.stat().st_size + weights.stat().st_size
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert artifact.details["extra_files"] == {weights.name: {"nbytes": weights.stat().st_size, "sha256": sha256}}
+    assert str(tmp_path).encode() not in file.read_bytes()
+    gather(tmp_path / "all", [(artifact, file)])
+    noise = np.random.default_rng(0).standard_normal((3, 1, 8, 8), np.float32)
+    expected = net(torch.from_numpy(noise)).detach().numpy()
+    got = registry.load("backend", "onnx").open(tmp_path / "all" / artifact.file)({"sample": noise})
+    np.testing.assert_allclose(got["out_sample"], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

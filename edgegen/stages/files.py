@@ -107,7 +107,7 @@ def verify(context: Context) -> None:
             rows.append({**artifact.to_dict(), "fd_local": fd_local, "parity": parity.to_dict()})
             note = parity.status if parity.psnr_db is None else f"{parity.status}, {parity.psnr_db:.1f} dB"
             task.update(number + 1, f"{artifact.file}: {note}")
-    _gather(context.folder / ARTIFACTS, artifacts)
+    gather(context.folder / ARTIFACTS, artifacts)
     lineage = read_json(context.inputs["export"] / MANIFEST)["lineage"]
     write_manifest(
         context.folder / ARTIFACTS,
@@ -133,7 +133,7 @@ def _sampled(session: Session, judge: Judge) -> torch.Tensor:
     return torch.from_numpy(np.asarray(session(inputs)[OUTPUT], np.float32))
 
 
-def _gather(target: Path, artifacts: list[tuple[Artifact, Path]]) -> None:
+def gather(target: Path, artifacts: list[tuple[Artifact, Path]]) -> None:
     """All files in one folder: hard links where the file system has them, else copies."""
     with storage_errors(target):
         if target.exists():
@@ -143,10 +143,11 @@ def _gather(target: Path, artifacts: list[tuple[Artifact, Path]]) -> None:
             if path.is_dir():
                 shutil.copytree(path, target / artifact.file)
                 continue
-            try:
-                os.link(path, target / artifact.file)
-            except OSError:
-                shutil.copy2(path, target / artifact.file)
+            for name in (artifact.file, *artifact.details["extra_files"]):
+                try:
+                    os.link(path.parent / name, target / name)
+                except OSError:
+                    shutil.copy2(path.parent / name, target / name)
 
 
 def profile(context: Context) -> None:
