@@ -166,6 +166,7 @@ def build(
             "precision": chosen.precision,
             "calibration_samples": calibration_samples if chosen.stage != "float" else 0,
             "extra_files": extra,
+            **({"heights_widths": list(options.heights_widths)} if kind.lists_sizes else {}),
         },
     )
     return Built(artifact, outcome.seconds, outcome.peak_rss_bytes)

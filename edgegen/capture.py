@@ -1,7 +1,9 @@
 """From a trained velocity field to the one program that every backend lowers: one step, time folded, torch.export."""
 
+import contextlib
 import copy
 import inspect
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 
 from edgegen.errors import ExportError
 from edgegen.noise import normal
+from edgegen.quiet import EXPORT, quiet
 from edgegen.types import PIXELS, Signature, TensorSpec
 
 NOISE_TIME = 1.0  # t = 1 is noise: the one time at which a one-step generator runs
@@ -108,8 +111,8 @@ def samples_of(signature: Signature, indices: range, seed: int) -> dict[str, NDA
 
 
 def reference(module: nn.Module, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """What PyTorch computes in float32 on the CPU: `out_sample` (batch, ...), of inputs in the signature's order."""
-    tensors = [torch.from_numpy(values) for values in inputs.values()]
+    """What PyTorch computes in float32 on the CPU: its output (batch, ...), of inputs in the signature's order."""
+    tensors = [torch.tensor(values) for values in inputs.values()]  # copies: a network may write into its inputs
     with torch.no_grad():
         out: Tensor = _ready(module)(*tensors)
     return out.numpy()
@@ -149,7 +152,8 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_s
     if shapes and any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(module.forward).parameters.values()):
         shapes = (shapes,)  # torch.export counts *inputs as one argument
     try:
-        with torch.no_grad():
+        # What depends on data it prints as a whole graph, more than once; the exception says it in words.
+        with torch.no_grad(), quiet(EXPORT), contextlib.redirect_stderr(io.StringIO()):
             out = module(*inputs)
             program = torch.export.export(module, inputs, dynamic_shapes=shapes)
     except Exception as e:

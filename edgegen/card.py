@@ -30,11 +30,12 @@ def card(exported: Mapping[str, Any]) -> str:
     """The model card as Markdown with a YAML head."""
     about, rows = exported["about"], exported["artifacts"]
     made_by = about["family"] + (" with random weights, for latency only" if _is_random(about) else "")
+    folded_in = "" if about["time"] is None else ", the time folded in"
     parts = [
         _head(exported),
         f"# {exported['name']}",
-        f"{made_by}, exported by edgegen from {about['from']}: one step, the time folded in.",
-        _fold_sentence(exported["fold"]),
+        f"{made_by}, exported by edgegen from {about['from']}: one step{folded_in}.",
+        exported["fold"]["sentence"],
         "## Inputs and output",
         _table(("name", "role", "type", "shape", "range"), [_tensor(spec) for spec in _tensors(exported["signature"])]),
         "## Files",
@@ -42,6 +43,7 @@ def card(exported: Mapping[str, Any]) -> str:
             ("file", "size", "against PyTorch", "p50 at batch 1", "load"),
             [_file(row) for row in rows],
         ),
+        "\n".join(_what(row) for row in rows),
         "PSNR on the same inputs as PyTorch in float32, relative to the range of the values; latencies of the machine "
         "that exported, not of a phone. `manifest.json` has sha256, signature and tool versions.",
         *(_run(row, exported["signature"]) for row in _first_of_each(rows)),
@@ -64,18 +66,6 @@ def _head(exported: Mapping[str, Any]) -> str:
     lines += [f"license: {licence}"] if licence != "not stated" else []
     backends = sorted({row["backend"] for row in exported["artifacts"]})
     return "\n".join([*lines, f"tags: [edgegen, on-device{''.join(f', {name}' for name in backends)}]", "---"])
-
-
-def _fold_sentence(fold: Mapping[str, Any]) -> str:
-    removed = fold["parameters_before"] - fold["parameters_after"]
-    share = removed / max(1, fold["parameters_before"])
-    table = fold["class_table"]
-    return (
-        f"Folding removed {removed:,} of {fold['parameters_before']:,} parameters ({share:.1%}) and "
-        f"{fold['operations_before'] - fold['operations_after']} of {fold['operations_before']} operations; "
-        f"largest relative error {fold['max_relative_error']:.1e}."
-        + (f" A table of {table[0]} classes x {table[1]} numbers stands for the class branch." if table else "")
-    )
 
 
 def _tensors(signature: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -104,6 +94,11 @@ def _file(row: Mapping[str, Any]) -> tuple[str, ...]:
         _ms(latency.get("p50_ms")),
         _ms(latency.get("load_ms")),
     )
+
+
+def _what(row: Mapping[str, Any]) -> str:
+    sizes = ", ".join(f"{height}x{width}" for height, width in row["details"].get("heights_widths", ()))
+    return f"- `{row['file']}`: {row['about']}" + (f" (its own and {sizes})" if sizes else "")
 
 
 def _ms(value: float | None) -> str:

@@ -104,7 +104,7 @@ def _watch(process: subprocess.Popen[bytes], limit: int | None) -> int:
             if limit is not None and peak > limit:
                 raise ExportError(
                     f"it held {peak / 1e9:.2f} GB of memory, {limit / 1e9:.2f} GB are allowed: stopped. "
-                    "Give more by --memory-limit, or export fewer things at once"
+                    "Give more by --memory-limit"
                 )
     finally:
         if process.poll() is None:  # the limit, or Ctrl-C here

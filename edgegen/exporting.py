@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgegen import registry
 from edgegen.build import MANIFEST, Built, Target, build, write_manifest
 from edgegen.card import write_card
-from edgegen.errors import EdgegenError, ExportError, ParityError
+from edgegen.errors import EdgegenError, ExportError, ParityError, UsageError
 from edgegen.exporters.base import DEFAULTS, LowerOptions
 from edgegen.folding import Folded, Folds
 from edgegen.models.source import Source, load_sources
 from edgegen.ort_pipeline import write_ort_pipeline
 from edgegen.progress import Progress
+from edgegen.storage import storage_errors
 from edgegen.types import Artifact, Latency, Parity, Signature
 from edgegen.verification import Verifier
 
@@ -55,9 +57,11 @@ class Exported:
             latency = self.latency.get(one.artifact.file)
             row = {**one.artifact.to_dict(), "parity": self.parity[one.artifact.file].to_dict()}
             row["latency"] = latency.to_dict() if latency else None
+            row["about"] = registry.load("backend", one.artifact.backend).variants[one.artifact.variant].about
             row["export"] = {"seconds": one.seconds, "peak_rss_bytes": one.peak_rss_bytes}
             rows.append(row)
         folded = {key: value for key, value in vars(self.fold).items() if key != "module"}
+        folded["sentence"] = self.fold.sentence()
         return {
             "name": self.name,
             "folder": str(self.folder),
@@ -85,10 +89,14 @@ def export_source(
     pipeline for it. A target that fails does not stop the others: it is in `failures`. Raises DataError and UsageError
     for a source that cannot be read, ExportError where it cannot be captured or folded.
     """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"-o {output} is a file; give a folder, new or with an older export")
     sources = load_sources(source, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder)
     exported = []
     for one in sources:
         folder = output / one.name if len(sources) > 1 else output
+        with storage_errors(folder):  # before minutes of work
+            folder.mkdir(parents=True, exist_ok=True)
         exported.append(_export(one, folder, settings, progress))
     if len(sources) > 1 and write_ort_pipeline(Path(source), output, _onnx_files(exported)):
         progress.message(f"{output}: optimum-onnx's ORTDiffusionPipeline loads it, for one step without guidance")
@@ -125,7 +133,7 @@ def _export(source: Source, folder: Path, settings: ExportSettings, progress: Pr
     with progress.task(f"{source.name}: fold", 1) as task:
         folds = Folds(source.module, source.signature)
         folded = folds()
-        task.update(1, _what_folding_did(folded))
+        task.update(1, folded.sentence())
     about = {**source.about, "license": settings.license or source.about.get("license") or "not stated"}
     sizes = settings.lower.heights_widths
     verify = Verifier(folds, source.signature, samples=settings.samples, seed=settings.seed, sizes=sizes)
@@ -149,17 +157,13 @@ def _export(source: Source, folder: Path, settings: ExportSettings, progress: Pr
             task.update(number + 1, f"{one.artifact.file}: {one.artifact.nbytes / 1e6:.2f} MB, {note}")
     artifacts = [one.artifact for one in built]
     lineage = {"source": source.name, **about}
-    write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity)
+    if built:
+        write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity)
     latency = _measure(artifacts, folder, parity, progress) if settings.measure else {}
     exported = Exported(source.name, folder, source.signature, about, folded, built, parity, latency, failures)
-    write_card(folder, exported.to_dict())
+    if built:
+        write_card(folder, exported.to_dict())
     return exported
-
-
-def _what_folding_did(folded: Folded) -> str:
-    parameters = folded.parameters_before - folded.parameters_after
-    operations = folded.operations_before - folded.operations_after
-    return f"{parameters:,} parameters and {operations} operations removed, error {folded.max_relative_error:.0e}"
 
 
 def _build(

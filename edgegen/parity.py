@@ -49,16 +49,17 @@ def check(
     *,
     floor_db: float,
     data_range: float = 2.0,
+    output: str = OUTPUT,
 ) -> Parity:
-    """Run `session` on `inputs` and compare `out_sample` with PyTorch's `reference` (batch, ...).
+    """Run `session` on `inputs` and compare its `output` with PyTorch's `reference` (batch, ...).
 
     "failed" with its reason when the output is missing, of another shape, not finite or below `floor_db`.
     """
     outputs = session(inputs)
-    fault = _fault(outputs, reference)
+    fault = _fault(outputs, reference, output)
     if fault:
         return Parity("failed", session.method, floor_db, samples=len(reference), reason=fault)
-    got = outputs[OUTPUT].astype(np.float64)
+    got = outputs[output].astype(np.float64)
     psnr = psnr_db(reference, got, data_range=data_range)
     enough = psnr >= floor_db
     return Parity(
@@ -78,13 +79,13 @@ def not_checked(reason: str, floor_db: float) -> Parity:
     return Parity("not checked", "none", floor_db, reason=reason)
 
 
-def _fault(outputs: Mapping[str, NDArray[Any]], reference: NDArray[Any]) -> str:
-    if OUTPUT not in outputs:
-        return f"no output '{OUTPUT}'; there are: {', '.join(sorted(outputs))}"
-    got = outputs[OUTPUT]
+def _fault(outputs: Mapping[str, NDArray[Any]], reference: NDArray[Any], output: str) -> str:
+    if output not in outputs:
+        return f"no output '{output}'; there are: {', '.join(sorted(outputs))}"
+    got = outputs[output]
     if got.shape != reference.shape:
-        return f"'{OUTPUT}' has shape {got.shape}, PyTorch gives {reference.shape}"
+        return f"'{output}' has shape {got.shape}, PyTorch gives {reference.shape}"
     if not np.isfinite(reference).all():
         return "PyTorch's own output is not finite"
     bad = int(got.size - np.isfinite(got).sum())
-    return f"{bad} of {got.size} values of '{OUTPUT}' are not finite" if bad else ""
+    return f"{bad} of {got.size} values of '{output}' are not finite" if bad else ""

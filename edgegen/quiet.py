@@ -21,8 +21,8 @@ TREESPEC = r"`isinstance\(treespec, LeafSpec\)` is deprecated"
 # torch.onnx says four times that torchvision is not installed.
 TORCH_ONNX = Chatter(("torch.onnx._internal.exporter._registration",), (TREESPEC,))
 
-# torch.export.save and load, and run_decompositions.
-EXPORT = Chatter((), (TREESPEC,))
+# torch.export, its save and load, and run_decompositions.
+EXPORT = Chatter(("torch.fx.experimental.symbolic_shapes",), (TREESPEC,))
 
 EXECUTORCH = Chatter(
     # torchao reports GPU libraries that a CPU machine lacks, and registers an enum in a way torch deprecates.

@@ -109,4 +109,5 @@ def _open_artifact(path: Path) -> tuple[Sampler, Signature, str]:
         signature = Signature.from_dict(read_json(manifest)["signature"])
     except (KeyError, TypeError) as e:
         raise DataError(f"{manifest}: not a manifest of edgegen's; `edgegen export` writes one") from e
-    return (lambda inputs: session(inputs)["out_sample"]), signature, session.method
+    output = signature.outputs[0].name
+    return (lambda inputs: session(inputs)[output]), signature, session.method

@@ -14,7 +14,7 @@ from edgegen.data import to_uint8
 from edgegen.errors import ExportError
 from edgegen.exporters.base import Variant
 from edgegen.folding import Folds
-from edgegen.parity import OUTPUT, Session, check, not_checked, psnr_range
+from edgegen.parity import Session, check, not_checked, psnr_range
 from edgegen.quantize.matrix import cell
 from edgegen.types import PIXELS, Artifact, Parity, Signature
 
@@ -33,12 +33,13 @@ class Verifier:
         """`sizes` are those of `LowerOptions.heights_widths`."""
         self.folds, self.signature, self.samples, self.seed = folds, signature, samples, seed
         self.sizes = sizes
+        self.output = signature.outputs[0].name
         self._expected = cache(self._compute)
 
     def open(self, artifact: Artifact, path: Path) -> Session:
-        """The file as a session that gives `out_sample`, also where it makes uint8 images. Raises ExportError."""
+        """The file as a session that gives the float output, also where it makes uint8 images. Raises ExportError."""
         session: Session = _InPairs(registry.load("backend", artifact.backend).open(path))
-        return _AsFloat(session) if artifact.variant == "generate" else session
+        return _AsFloat(session, self.output) if artifact.variant == "generate" else session
 
     def __call__(self, artifact: Artifact, path: Path) -> tuple[Parity, Session | None]:
         """How true the file is (the worst of all that it can do), and its session.
@@ -63,7 +64,7 @@ class Verifier:
         generate = getattr(session, "generate", None)
         if generate is not None and found[0].status == "ok":
             # Listed only where it fails: a few rounded pixels would hide how true the float output is.
-            pixels = self._compare_pixels(_AsFloat(generate), floor_db)
+            pixels = self._compare_pixels(_AsFloat(generate, self.output), floor_db)
             found += [pixels] if pixels.status != "ok" else []
         kind: Variant = registry.load("backend", artifact.backend).variants[artifact.variant]
         found += [self._check(session, *self._expected(size), floor_db) for size in self._further_sizes(kind)]
@@ -71,13 +72,14 @@ class Verifier:
 
     def _compare_pixels(self, session: "_AsFloat", floor_db: float) -> Parity:
         inputs, expected = self._expected(None)
-        return check(session, inputs, to_float(to_uint8(expected)), floor_db=min(floor_db, PIXELS_FLOOR_DB))
+        wanted = to_float(to_uint8(expected))
+        return check(session, inputs, wanted, floor_db=min(floor_db, PIXELS_FLOOR_DB), output=self.output)
 
     def _check(
         self, session: Session, inputs: Mapping[str, NDArray[Any]], expected: NDArray[np.float32], floor_db: float
     ) -> Parity:
         data_range = psnr_range(self.signature, expected)
-        return check(session, inputs, expected, floor_db=floor_db, data_range=data_range)
+        return check(session, inputs, expected, floor_db=floor_db, data_range=data_range, output=self.output)
 
     def _further_sizes(self, kind: Variant) -> Sequence[Size]:
         """Those that the file lists; of a file for any size two: oblong, and twice as large."""
@@ -118,12 +120,12 @@ class _InPairs:
 class _AsFloat:
     """A session whose uint8 image is an image in [-1, 1] again, to be compared."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, session: Session, output: str) -> None:
+        self.session, self.output = session, output
         self.method = f"{session.method}, method generate"
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        return {OUTPUT: to_float(np.asarray(self.session(inputs)[PIXELS]))}
+        return {self.output: to_float(np.asarray(self.session(inputs)[PIXELS]))}
 
 
 def to_float(pixels: NDArray[Any]) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """What a backend is: `lower` a captured program to a file, `open` the file as a session of named arrays."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,18 @@ from edgegen.types import Signature
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-__all__ = ["DEFAULTS", "Arrays", "Backend", "LowerOptions", "Precision", "Session", "Variant", "one_by_one", "pixels"]
+__all__ = [
+    "DEFAULTS",
+    "Arrays",
+    "Backend",
+    "LowerOptions",
+    "Precision",
+    "Session",
+    "Variant",
+    "one_by_one",
+    "pixels",
+    "refusal",
+]
 
 Precision = Literal["fp32", "fp16"]
 CoreMLTarget = Literal["iOS17", "iOS18", "iOS26"]
@@ -108,3 +120,18 @@ def _samples(inputs: Mapping[str, NDArray[Any]]) -> Iterator[Arrays]:
     count = len(next(iter(inputs.values())))
     for i in range(count):
         yield {name: values[i : i + 1] for name, values in inputs.items()}
+
+
+OPERATOR = re.compile(r"aten\.\w+(?:\.\w+)?")
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def refusal(tool: str, error: Exception) -> str:
+    """Why `tool` gave up, in a line: the operator that it lacks, or the first of its own lines with words in it."""
+    text = STYLE.sub("", str(error))
+    if "not in Core ATen opset" in text or "No ONNX function found" in text or "No decompositions registered" in text:
+        found = OPERATOR.search(text)
+        if found:
+            return f"{tool} has no form of {found[0]}: write the network without it, or try another runtime"
+    lines = [" ".join(line.split()) for line in text.splitlines() if any(map(str.isalpha, line))]
+    return f"{tool} could not lower the program: {lines[0] if lines else type(error).__name__}"

@@ -163,7 +163,7 @@ def fixed(program: ExportedProgram) -> ExportedProgram:
     if lacking:
         raise ExportError(
             f"coremltools cannot convert {', '.join(lacking)}; write the network without "
-            f"{'it' if len(lacking) == 1 else 'them'}, or export it to onnx or executorch"
+            f"{'it' if len(lacking) == 1 else 'them'}, or try another runtime"
         )
     return changed
 

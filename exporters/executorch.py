@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
-from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels
+from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels, refusal
 from edgegen.exporters.xnnpack_layout import channels_last_views
 from edgegen.extras import require
 from edgegen.quiet import EXECUTORCH, quiet
@@ -129,7 +129,7 @@ class ExecuTorchBackend:
                 if options.etrecord:
                     manager.get_etrecord().save(path.with_suffix(".etrecord"))
             except Exception as e:
-                raise ExportError(f"ExecuTorch could not lower the program: {e}") from e
+                raise ExportError(refusal("ExecuTorch", e)) from e
         path.write_bytes(content)
 
     def open(self, path: Path) -> ExecuTorchSession:

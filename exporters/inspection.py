@@ -152,6 +152,10 @@ def inspect(path: Path) -> Inspection:
     Raises DataError where nothing is there, UsageError for a suffix that is not in READERS, ExportError for a file that
     is cut short or of another kind, MissingExtraError where the format's package is not installed.
     """
+    if path.suffix not in READERS and path.is_dir():
+        files = sorted(one.name for one in path.iterdir() if one.suffix in READERS)
+        inside = f"one of its files: {', '.join(files)}" if files else "a file, or a source with config.json"
+        raise UsageError(f"cannot inspect {path}: a folder; give {inside}")
     if path.suffix not in READERS:
         raise UsageError(f"cannot inspect {path.name}: {unknown_name('suffix', path.suffix, READERS)}")
     if not path.exists():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
-from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels
+from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels, refusal
 from edgegen.exporters.onnx_winograd import winograd
 from edgegen.extras import require
 from edgegen.quiet import TORCH_ONNX, quiet
@@ -97,7 +97,7 @@ class OnnxBackend:
                 # An NPU's compiler has ways of its own, and wants plain convolutions.
                 _write(exported, about, path, fast=options.winograd and variant not in ("batch1", "any_size"))
         except Exception as e:
-            raise ExportError(f"torch.onnx could not lower the program: {e}") from e
+            raise ExportError(refusal("torch.onnx", e)) from e
 
     def open(self, path: Path) -> OnnxSession:
         require("onnx", purpose="running an ONNX file")

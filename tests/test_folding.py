@@ -154,7 +154,7 @@ def test_an_output_that_is_not_finite_is_refused() -> None:
         def forward(self, sample: Tensor) -> Tensor:
             return sample / 0.0 * 0.0
 
-    with pytest.raises(ExportError, match="is its output finite"):
+    with pytest.raises(ExportError, match="gives numbers that are not finite"):
         fold(Broken().eval(), image())
 
 

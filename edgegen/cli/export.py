@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carry_out
-from edgegen.errors import UsageError
+from edgegen.errors import DataError, UsageError
 
 TARGETS = "onnx,executorch,coreml"
 TEXT = """Write ONNX, ExecuTorch and Core ML files, and prove that each computes what PyTorch computes.
@@ -85,7 +85,8 @@ def export(
     from edgegen.build import Target, check_sizes
     from edgegen.exporters.base import LowerOptions
 
-    targets = tuple(Target.parse(text.strip()) for text in (to or TARGETS).split(",") if text.strip())
+    names = [text.strip() for text in (to or TARGETS).split(",") if text.strip()]
+    targets = tuple(dict.fromkeys(map(Target.parse, names)))
     if not targets:
         raise UsageError(f"--to {to!r} names nothing; for example --to {TARGETS}")
     target = f"iOS{ios.lower().removeprefix('ios')}"
@@ -100,6 +101,8 @@ def export(
     )
     check_sizes(targets, lower.heights_widths)
     folder = output or Path("exports") / name_of(source)
+    if ":" not in source and not Path(source).exists():
+        raise DataError(f"no source {source!r}: nothing is there; see `edgegen export --help`")
     if dry_run:
         _print_plan(folder, [str(one) for one in targets], as_json=as_json)
         return
@@ -168,6 +171,8 @@ def _print(exported: list[dict[str, Any]], *, as_json: bool) -> None:
         print(json.dumps({"exported": exported}, indent=2))
         return
     for one in exported:
+        if not one["artifacts"]:
+            continue
         print(f"{one['name']}: {one['folder']}")
         for row in one["artifacts"]:
             parity, latency = row["parity"], (row["latency"] or {}).get("p50_ms")

@@ -1,4 +1,4 @@
-"""`edgegen inspect`: what an exported file holds and how it would run, from the file alone."""
+"""`edgegen inspect`: what an exported file holds and how it would run, from the file alone; what a source takes."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -7,30 +7,83 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgegen.errors import DataError, ExportError, UsageError
+
 if TYPE_CHECKING:
     from edgegen.exporters.inspection import Inspection, Method
 
+TEXT = """Show what an exported file holds: weights, operations, multiplications, what runs where and why.
+
+Of a source that `edgegen export` takes: its inputs and output.
+
+Examples:
+
+  edgegen inspect digits_executorch_fp32.pte
+
+  edgegen inspect ./my-unet"""
 LONGEST = 100  # characters of a metadata value on the screen; --json has all of it
 
 
 def register(app: typer.Typer) -> None:
-    text = "Show what a .onnx, .pte or .mlpackage holds: weights, operations, multiplications, what runs where and why."
-    app.command("inspect", help=f"{text}\n\nExample: edgegen inspect digits_executorch_fp32.pte")(inspect)
+    app.command("inspect", help=TEXT)(inspect)
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported file, edgegen's or any other's.")],
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="An exported file, edgegen's or any other's; or a source of an export."),
+    ],
     every_weight: Annotated[bool, typer.Option("--weights", help="List every stored tensor.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON on stdout.")] = False,
+    signature: Annotated[
+        Path | None, typer.Option("--signature", help="Of a source: what your own network takes and gives (TOML).")
+    ] = None,
+    random_weights: Annotated[
+        int | None, typer.Option("--random-weights", metavar="SEED", help="Of a source: config.json is enough.")
+    ] = None,
 ) -> None:
     """Reads only; the code of the net is not needed."""
+    if _is_source(file):
+        _print_sources(file, signature, random_weights, as_json=as_json)
+        return
+    if signature is not None or random_weights is not None:
+        raise UsageError(f"{file}: --signature and --random-weights are for sources; a file has all it needs inside")
     from edgegen.exporters.inspection import inspect as read
 
-    found = read(file)
+    try:
+        found = read(Path(file))
+    except ExportError as e:  # the file is at fault, not an export
+        raise DataError(str(e)) from e
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
         return
     _print(found, every_weight=every_weight)
+
+
+def _is_source(text: str) -> bool:
+    path = Path(text)
+    folder = any((path / name).is_file() for name in ("config.json", "model_index.json"))
+    return folder or path.suffix == ".pt2" or (":" in text and not path.exists())
+
+
+def _print_sources(source: str, signature: Path | None, random_weights: int | None, *, as_json: bool) -> None:
+    from edgegen.models.source import load_sources
+
+    found = load_sources(source, signature=signature, random_weights=random_weights)
+    if as_json:
+        rows = [{"name": one.name, "about": dict(one.about), "signature": one.signature.to_dict()} for one in found]
+        print(json.dumps({"sources": rows}, indent=2))
+        return
+    for one in found:
+        about = one.about
+        licence = about["license"] or "not stated"
+        print(f"{one.name}: {about['family']}, {about['parameters']:,} parameters, licence {licence}")
+        roles = _roles(one.signature.to_dict())
+        for arrow, specs in (("takes", one.signature.inputs), ("gives", one.signature.outputs)):
+            for spec in specs:
+                print(f"  {arrow} {spec.name}  {spec.dtype}  [{', '.join(map(str, spec.shape))}]{roles[spec.name]}")
+        for note in about["notes"]:
+            print(f"  - {note}")
 
 
 def _print(found: "Inspection", *, every_weight: bool) -> None:

@@ -149,8 +149,8 @@ def _made(source: str, factory: Callable[[], Any], random_weights: int | None) -
             if random_weights is not None:
                 torch.manual_seed(random_weights)
             net = factory()
-    except Exception as e:
-        raise DataError(f"{source}: the factory failed: {_last_line(e)}") from e
+    except (Exception, SystemExit) as e:
+        raise DataError(f"{source}: the factory failed: {_in_a_line(e)}") from e
     if not isinstance(net, nn.Module):
         raise DataError(f"{source}: the factory gives a {type(net).__name__}; needed is a torch.nn.Module")
     return net
@@ -197,11 +197,11 @@ def _importing(source: str, place: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as e:
-        raise DataError(f"{source}: {place} cannot be imported: {_last_line(e)}") from e
+        raise DataError(f"{source}: {place} cannot be imported: {_in_a_line(e)}") from e
     finally:
         sys.path.remove(folder)
 
 
-def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
+def _in_a_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -13,6 +13,7 @@ from edgegen.errors import DataError, unknown_name
 from edgegen.types import Role, Signature, TensorSpec
 
 EXAMPLES = 2  # samples of the trial run: a net that mixes up the batch with another axis fails on two
+UNION = ("constrained-int", "literal['batch_size']")  # the members of Size, as pydantic calls them
 Size = Annotated[int, Field(ge=1)] | Literal["batch_size"]
 
 
@@ -89,7 +90,7 @@ def read_signature(path: Path) -> SignatureFile:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise DataError(f"{path}: not a TOML file: {e}") from e
     except ValidationError as e:
-        raise DataError("\n".join(f"{path}: {_explain(error)}" for error in e.errors())) from e
+        raise DataError("\n".join(f"{path}: {_explain(error)}" for error in _own(e.errors()))) from e
 
 
 def try_out(module: nn.Module, signature: Signature, *, of: str) -> None:
@@ -126,8 +127,20 @@ def _what(value: Any) -> str:
     return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple | dict) else "")
 
 
+def _own(errors: list[Any]) -> list[Any]:
+    """Without what follows from another: a list that is too short because its one table is wrong, and of a value that
+    fits no member of a union all but the first complaint."""
+    within = {error["loc"][0] for error in errors if len(error["loc"]) > 1}
+    found: dict[tuple[Any, ...], Any] = {}
+    for error in errors:
+        place = tuple(part for part in error["loc"] if part not in UNION)
+        if error["type"] != "too_short" or error["loc"][0] not in within:
+            found.setdefault(place, {**error, "loc": place})
+    return list(found.values())
+
+
 def _explain(error: Any) -> str:
-    # Numbers of tables as TOML's reader counts them, from one; the names of union members are left out.
+    # Numbers of tables as TOML's reader counts them, from one.
     keys = [f"[{part + 1}]" if isinstance(part, int) else str(part) for part in error["loc"]]
     key = ".".join(keys).replace(".[", "[") or "the signature"
     if error["type"] == "extra_forbidden":

@@ -1,5 +1,7 @@
 """What a user can bring to `edgegen export SOURCE`: a folder, pipeline, factory or program, as modules to export."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,15 @@ from edgegen.models.families import FAMILIES, SCHEDULER, Decoder, Place, family_
 from edgegen.models.own_network import load_factory, load_pt2
 from edgegen.models.pipelines import INDEX, load_pipeline
 from edgegen.models.ready import Source, about, finish, license_of
-from edgegen.models.weights import CONFIG, DIFFUSERS_STEM, PICKLES, find_weights, random_net, read_config
+from edgegen.models.weights import (
+    CONFIG,
+    DIFFUSERS_STEM,
+    PICKLES,
+    find_weights,
+    random_net,
+    read_config,
+    require_floats,
+)
 
 __all__ = ["Source", "load_sources"]
 KINDS = (
@@ -31,6 +41,18 @@ def load_sources(
     not fit it, MissingExtraError where diffusers is not installed.
     """
     path = Path(source)
+    found = _load(source, path, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder)
+    return [replace(one, name=_file_stem(one.name)) for one in found]
+
+
+def _file_stem(name: str) -> str:
+    """What can stand in a file's name, a shell's line and a string: letters, digits, dots, underscores and hyphens."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "network"
+
+
+def _load(
+    source: str, path: Path, *, signature: Path | None, random_weights: int | None, fuse_decoder: bool
+) -> list[Source]:
     is_pipeline = (path / INDEX).is_file()
     if fuse_decoder and not is_pipeline:
         raise UsageError(f"{source}: only a pipeline folder ({INDEX}) has a decoder to fuse; leave the option out")
@@ -77,6 +99,7 @@ def _ours(folder: Path, name: str, random_weights: int | None) -> Source:
         find_weights(folder, DIFFUSERS_STEM)
         loaded = generators.load(folder)
         net, signature = loaded.net, loaded.signature
+        require_floats(folder, DIFFUSERS_STEM, net)
     else:
         config: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in read_config(folder).items()}
         config.pop("_class_name")

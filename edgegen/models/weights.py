@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from edgegen.capture import randomize_zero_layers
@@ -40,7 +41,7 @@ def load_diffusers(folder: Path, kind: Any, *, random_weights: int | None) -> nn
         raise DataError(
             f"{folder}: its weights are quantized already; give the float weights, and quantize by --scheme"
         )
-    return _pretrained(folder, kind, variant=find_weights(folder, DIFFUSERS_STEM), torch_dtype=torch.float32)
+    return _pretrained(folder, kind, DIFFUSERS_STEM, torch_dtype=torch.float32)
 
 
 def load_transformers(folder: Path, kind: Any, *, random_weights: int | None) -> nn.Module:
@@ -48,7 +49,7 @@ def load_transformers(folder: Path, kind: Any, *, random_weights: int | None) ->
     config = read_config(folder)
     if random_weights is not None:
         return random_net(folder, lambda: kind(kind.config_class.from_dict(config)), random_weights)
-    return _pretrained(folder, kind, variant=find_weights(folder, TRANSFORMERS_STEM), dtype=torch.float32)
+    return _pretrained(folder, kind, TRANSFORMERS_STEM, dtype=torch.float32)
 
 
 def random_net(folder: Path, make: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -65,6 +66,8 @@ def find_weights(folder: Path, stem: str) -> str | None:
 
     Raises DataError where there are none; pickles are named, and how to get rid of them.
     """
+    for path in folder.glob(f"{stem}*.safetensors"):
+        dtypes_of(path)  # one that is cut short is told here, and not in a vendor's words
     if any((folder / name).is_file() for name in (f"{stem}.safetensors", f"{stem}.safetensors.index.json")):
         return None
     for variant in VARIANTS:
@@ -85,7 +88,32 @@ def find_weights(folder: Path, stem: str) -> str | None:
     )
 
 
-def _pretrained(folder: Path, kind: Any, *, variant: str | None, **options: Any) -> nn.Module:
+def dtypes_of(path: Path) -> dict[str, str]:
+    """name -> dtype, as safetensors writes it ("F32"), by the file's head alone. Raises DataError."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  not a dict
+    except (SafetensorError, OSError) as e:
+        size = f"{path.stat().st_size:,} bytes"
+        raise DataError(f"{path}: cut short, or no safetensors file ({size}): {e}. Copy it again") from e
+
+
+def require_floats(folder: Path, stem: str, net: nn.Module) -> None:
+    """Raises DataError where a parameter of `net` lies in the folder as whole numbers: they are codes, not weights."""
+    names = {name for name, _ in net.named_parameters()}
+    for path in sorted(folder.glob(f"{stem}*.safetensors")):
+        whole = [
+            name for name, dtype in dtypes_of(path).items() if name in names and dtype[0] in "IUB" and dtype != "BF16"
+        ]
+        if whole:
+            raise DataError(
+                f"{path}: {len(whole)} weights are whole numbers, such as {whole[0]}: quantized already? "
+                "Give the float weights"
+            )
+
+
+def _pretrained(folder: Path, kind: Any, stem: str, **options: Any) -> nn.Module:
+    variant = find_weights(folder, stem)
     with _building(folder):
         net, info = kind.from_pretrained(
             str(folder),
@@ -102,6 +130,7 @@ def _pretrained(folder: Path, kind: Any, *, variant: str | None, **options: Any)
             f"{CONFIG} the one that these weights were saved with?"
         )
     assert isinstance(net, nn.Module)
+    require_floats(folder, stem, net)
     return net
 
 

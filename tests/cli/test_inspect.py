@@ -7,6 +7,7 @@ from pathlib import Path
 
 import inspected
 import pytest
+from families import TINY
 from typer.testing import CliRunner
 
 from edgegen.cli.main import app
@@ -63,7 +64,7 @@ def test_an_onnx_file_with_edgegens_signature(tmp_path: Path) -> None:
 def test_errors_are_one_line_and_no_trace(edgegen: Edgegen, tmp_path: Path) -> None:
     (tmp_path / "a.pte").write_bytes(b"nothing")
     for name, code, text in (
-        ("a.pte", 1, "cannot read a.pte (7 bytes): it begins with"),
+        ("a.pte", 2, "cannot read a.pte (7 bytes): it begins with"),
         ("b.pte", 2, "cannot inspect b.pte: nothing is there"),
         ("b.bin", 2, "no suffix '.bin'; there are: .bpte, .mlpackage, .onnx"),
     ):
@@ -72,3 +73,12 @@ def test_errors_are_one_line_and_no_trace(edgegen: Edgegen, tmp_path: Path) -> N
         assert done.stderr.startswith("error: ")
         assert text in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_source_shows_what_it_takes(tmp_path: Path) -> None:
+    folder = TINY["edge_unet_class"](tmp_path / "net")
+    shown = CliRunner().invoke(app, ["inspect", str(folder)], catch_exceptions=False).stdout
+    assert shown.startswith("net: EdgeUNet, ")
+    assert "takes class_labels  int64  [batch_size]  class, 0 to 2" in shown
+    record = json.loads(CliRunner().invoke(app, ["inspect", str(folder), "--json"], catch_exceptions=False).stdout)
+    assert [spec["role"] for spec in record["sources"][0]["signature"]["inputs"]] == ["noise", "class"]

@@ -160,7 +160,7 @@ def test_factories_that_make_no_network(own: Path) -> None:
     refuse("mak", "no factory 'mak'; there are: .*Did you mean 'make'")
     refuse("number", "number is a int; needed is a function that makes the network")
     refuse("wrong", "the factory needs size; it is called without arguments")
-    refuse("broken", "the factory failed: ValueError: no such file")
+    refuse("broken", "the factory failed: ValueError: first line no such file")
     refuse("other", "the factory gives a int; needed is a torch.nn.Module")
     refuse("Pair", "the network gives a tuple of 2 for sample .2, 3. float32; it must give one", signature="plain.toml")
     refuse("Half", "the network gives torch.float16; its signature says float32", signature="plain.toml")
