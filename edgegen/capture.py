@@ -152,9 +152,10 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_s
     if shapes and any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(module.forward).parameters.values()):
         shapes = (shapes,)  # torch.export counts *inputs as one argument
     try:
+        with torch.no_grad():
+            out = module(*inputs)
         # What depends on data it prints as a whole graph, more than once; the exception says it in words.
         with torch.no_grad(), quiet(EXPORT), contextlib.redirect_stderr(io.StringIO()):
-            out = module(*inputs)
             program = torch.export.export(module, inputs, dynamic_shapes=shapes)
     except Exception as e:
         size = " for any size (perhaps it takes only its own)" if any_size else ""

@@ -40,21 +40,14 @@ class Folded:
 
     def sentence(self) -> str:
         """What folding did, in words."""
-        parameters = self.parameters_before - self.parameters_after
-        operations = self.operations_before - self.operations_after
-        table = self.class_table
-        if parameters <= 0 and operations <= 0 and not table:
+        numbers = (self.parameters_before, self.operations_before), (self.parameters_after, self.operations_after)
+        if numbers[0] == numbers[1] and self.class_table is None:
             return "Nothing to fold: no part of it depends on a fixed time alone."
-        share = parameters / max(1, self.parameters_before)
-        kept = (
-            f"removed {parameters:,} of {self.parameters_before:,} parameters ({share:.1%})"
-            if parameters >= 0
-            else f"made {-parameters:,} constants"
-        )
+        table = self.class_table
         table_of = f" A table of {table[0]} classes x {table[1]} numbers stands for the class branch." if table else ""
         return (
-            f"Folding {kept} and removed {operations} of {self.operations_before} operations; largest relative error "
-            f"{self.max_relative_error:.1e}.{table_of}"
+            f"Folded: {self.parameters_before:,} -> {self.parameters_after:,} parameters, {self.operations_before} -> "
+            f"{self.operations_after} operations, largest relative error {self.max_relative_error:.1e}.{table_of}"
         )
 
 
