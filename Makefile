@@ -2,8 +2,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-# A process takes up to 1 GB; one that has nothing left takes tests over from another.
-PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+# A process takes up to 1 GB; tests/conftest.py says what goes together.
+PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test test-slow lint install install-test clean

@@ -55,3 +55,14 @@ def traces() -> Callable[[bytes], list[str]]:
     folders = {str(Path.cwd()), str(Path.home()), tempfile.gettempdir(), str(Path(torch.__file__).parent), sys.prefix}
     clues = {*folders, "site-packages", ".py", getpass.getuser() + "@"}
     return lambda content: sorted(clue for clue in clues if clue.encode() in content)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """How tests are dealt out to processes (`--dist loadgroup`): a module to one, so that its fixtures are made once.
+
+    The families, of which each takes a minute, go one by one.
+    """
+    for item in items:
+        module = item.nodeid.partition("::")[0]
+        alone = module.endswith("test_families_by_runtime.py")
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else module))

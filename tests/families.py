@@ -44,12 +44,14 @@ UNET2D_FLAT = {
     **UNET2D,
     "block_out_channels": (8,),
     "down_block_types": ("AttnDownBlock2D",),
+    "mid_block_type": None,
     "up_block_types": ("AttnUpBlock2D",),
 }
 CONDITION_FLAT = {
     **CONDITION,
     "block_out_channels": (8,),
     "down_block_types": ("CrossAttnDownBlock2D",),
+    "mid_block_type": None,
     "up_block_types": ("CrossAttnUpBlock2D",),
 }
 SDXL = {

@@ -16,9 +16,7 @@ TEXT = """Show what an exported file holds: weights, operations, multiplications
 
 Of a source that `edgegen export` takes: its inputs and output.
 
-Examples:
-
-  edgegen inspect digits_executorch_fp32.pte
+Example: edgegen inspect digits_executorch_fp32.pte
 
   edgegen inspect ./my-unet"""
 LONGEST = 100  # characters of a metadata value on the screen; --json has all of it
