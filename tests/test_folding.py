@@ -13,6 +13,7 @@ from edgegen.capture import OneStep, capture, example_inputs, randomize_zero_lay
 from edgegen.errors import ExportError
 from edgegen.folding import fold
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+from edgegen.models.folder import signature_of
 from edgegen.models.source import load_sources
 from edgegen.rebuilding import Rebuilt
 from edgegen.types import Signature, TensorSpec
@@ -217,3 +218,13 @@ def test_a_stored_constant_has_strides_that_every_runtime_takes() -> None:
     folded = fold(Expanded(), image(3)).module
     (stored,) = folded.parameters()
     assert stored.stride() == (128, 64, 8, 1)  # of batch 2 it was (0, 64, 8, 1), and ExecuTorch refuses a 0
+
+
+def test_the_time_branch_goes_at_any_width_and_number_of_classes() -> None:
+    """Ten rows of 128 numbers: a matrix product does not add up each of them in the same order."""
+    config = EdgeUNetConfig(8, 1, channels=(16, 32), blocks=1, num_classes=10, embedding=128)
+    net = EdgeUNet(config)
+    randomize_zero_layers(net, 0)
+    branch = sum(parameter.numel() for parameter in net.conditioning.time.parameters())
+    folded = fold(OneStep(net, time=1.0), signature_of(config))
+    assert folded.parameters_before - folded.parameters_after >= branch
