@@ -221,10 +221,14 @@ def test_a_stored_constant_has_strides_that_every_runtime_takes() -> None:
 
 
 def test_the_time_branch_goes_at_any_width_and_number_of_classes() -> None:
-    """Ten rows of 128 numbers: a matrix product does not add up each of them in the same order."""
+    """Ten rows of 128 numbers on two threads: a matrix product does not add up each of them in the same order."""
+    torch.set_num_threads(2)
     config = EdgeUNetConfig(8, 1, channels=(16, 32), blocks=1, num_classes=10, embedding=128)
     net = EdgeUNet(config)
     randomize_zero_layers(net, 0)
     branch = sum(parameter.numel() for parameter in net.conditioning.time.parameters())
-    folded = fold(OneStep(net, time=1.0), signature_of(config))
+    try:
+        folded = fold(OneStep(net, time=1.0), signature_of(config))
+    finally:
+        torch.set_num_threads(1)  # as tests/conftest.py has it
     assert folded.parameters_before - folded.parameters_after >= branch
