@@ -1,5 +1,6 @@
 """Export what a user brings: fold, build every file, compare each with PyTorch, measure, describe the folder."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,11 @@ def export_source(
         folder = output / one.name if len(sources) > 1 else output
         with storage_errors(folder):  # before minutes of work
             folder.mkdir(parents=True, exist_ok=True)
-        exported.append(_export(one, folder, settings, progress))
+        try:
+            exported.append(_export(one, folder, settings, progress))
+        finally:
+            with contextlib.suppress(OSError):  # one with files in it stays
+                folder.rmdir()
     if len(sources) > 1 and write_ort_pipeline(Path(source), output, _onnx_files(exported)):
         progress.message(f"{output}: optimum-onnx's ORTDiffusionPipeline loads it, for one step without guidance")
     return exported

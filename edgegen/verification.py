@@ -36,19 +36,16 @@ class Verifier:
         self.output = signature.outputs[0].name
         self._expected = cache(self._compute)
 
-    def open(self, artifact: Artifact, path: Path) -> Session:
-        """The file as a session that gives the float output, also where it makes uint8 images. Raises ExportError."""
-        session: Session = _InPairs(registry.load("backend", artifact.backend).open(path))
-        return _AsFloat(session, self.output) if artifact.variant == "generate" else session
-
     def __call__(self, artifact: Artifact, path: Path) -> tuple[Parity, Session | None]:
-        """How true the file is (the worst of all that it can do), and its session.
+        """How true the file is (the worst of all that it can do), and a session of it that gives the float output.
 
         "not checked" and None where nothing here can run it.
         """
         floor_db = cell(artifact.scheme, artifact.backend).floor_db
         try:
-            session = self.open(artifact, path)
+            session: Session = _InPairs(registry.load("backend", artifact.backend).open(path))
+            if artifact.variant == "generate":
+                session = _AsFloat(session, self.output)
             found = self._compare(artifact, session, floor_db)
         except ExportError as e:
             # The reason goes into manifest.json, which holds no path of this machine.

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,11 @@ LIMIT = {"onnx": 0.90, "executorch": 0.70}
 BIG_LIMIT_GB = 20.0
 SIZE = 1024  # of the matrix product
 PAUSE = 0.02  # seconds: the idle threads of a runtime spin for a while, on the core that the next one needs
-NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "demo student": (demo_student, 0),
-    LARGE[0]: (slimflow_cifar10, 0),
-    LARGE[1]: (ddpm_cifar10, 0),
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "demo student": demo_student,
+    LARGE[0]: slimflow_cifar10,
+    LARGE[1]: ddpm_cifar10,
 }
-
 
 # Stable Diffusion 1.5's U-Net, from its published config: 860 M parameters.
 BIG = {
@@ -88,7 +87,7 @@ class Untimed(nn.Module):
 
 def plain(*, net: str, runtime: str, path: str) -> None:
     """The vendor's own exporter, called in a child process as edgegen's is."""
-    module = Untimed(NETS[net][0]().eval()).requires_grad_(False)
+    module = Untimed(NETS[net]().eval()).requires_grad_(False)
     inputs = example_inputs(signature_of(net), 1, 0)
     arguments = [torch.from_numpy(inputs["sample"]), torch.ones(1)]
     arguments += [torch.from_numpy(inputs["class_labels"])] if "class_labels" in inputs else []
@@ -163,7 +162,10 @@ def _matched(inputs: list[tuple[str, str]], arrays: list[Any]) -> dict[str, Any]
     return {name: value for (name, _), value in zip(inputs, given, strict=True)}
 
 
-def measure(runtime: str, files: list[Path], inputs: list[Any], threads: int, rounds: int) -> list[float]:
+def measure(net: str, runtime: str, files: list[Path], threads: int, rounds: int) -> list[float]:
+    """Median milliseconds of each file, and of the matrix product, in turn in one process."""
+    inputs = list(example_inputs(signature_of(net), 1, 0).values())
+    inputs.insert(1, np.ones(1, np.float32))  # the time, which edgegen's files do not take
     job = {
         "runtime": runtime,
         "files": [str(path) for path in files],
@@ -185,7 +187,7 @@ def measure(runtime: str, files: list[Path], inputs: list[Any], threads: int, ro
 
 def make(net: str, runtime: str, folder: Path, **options: Any) -> tuple[nn.Module, Built]:
     """The network as a step of no time, and edgegen's file of it."""
-    module = OneStep(NETS[net][0]().eval().requires_grad_(False), time=1.0)
+    module = OneStep(NETS[net]().eval().requires_grad_(False), time=1.0)
     signature = signature_of(net)
     fixed: dict[str, Any] = {"name": "net", "calibration_samples": 1, "seed": 0, "metadata": {}}
     folded = fold(module, signature).module
@@ -208,7 +210,6 @@ def bench(net: str, runtime: str, folder: Path, *, rounds: int) -> list[dict[str
     expected = reference(module, inputs)
     got = load("backend", runtime).open(ours)(inputs)["out_sample"]
     psnr = psnr_db(expected, got, data_range=psnr_range(signature, expected))
-    arrays = [inputs["sample"], np.ones(1, np.float32), *list(inputs.values())[1:]]
     facts = inspect(ours).main
     before = inspect(theirs).main if outcome else None
     macs = before.macs.total if before and before.macs else None
@@ -216,7 +217,7 @@ def bench(net: str, runtime: str, folder: Path, *, rounds: int) -> list[dict[str
     for threads in (1, 2) if runtime in LIMIT and outcome else (None,):
         timed: dict[str, float | None] = dict.fromkeys(("plain_ms", "edgegen_ms", "ratio"))
         if threads is not None:
-            plain_ms, ours_ms, product_ms = measure(runtime, [theirs, ours], arrays, threads, rounds)
+            plain_ms, ours_ms, product_ms = measure(net, runtime, [theirs, ours], threads, rounds)
             rate = 2 * SIZE**3 / product_ms / 1e6
             timed = {
                 "plain_ms": plain_ms,
@@ -258,14 +259,12 @@ def without_one(net: str, runtime: str, folder: Path, *, rounds: int) -> list[di
     variants: dict[str, dict[str, Any]] = {one: {"rewrites": [name for name in names if name != one]} for one in names}
     if runtime == "onnx":
         variants["winograd"] = {"options": LowerOptions(winograd=False)}
-    inputs = list(example_inputs(signature_of(net), 1, 0).values())
-    arrays = [inputs[0], np.ones(1, np.float32), *inputs[1:]]
     files = []
     for label, options in {"": {}, **variants}.items():
         place = folder / (label or "all")
         place.mkdir()
         files.append(place / make(net, runtime, place, **options)[1].artifact.file)
-    whole_ms, *others = measure(runtime, files, arrays, 1, rounds)[:-1]
+    whole_ms, *others = measure(net, runtime, files, 1, rounds)[:-1]
     return [
         {
             "net": net,
@@ -313,7 +312,7 @@ def collect(label: str, work: Callable[..., list[dict[str, Any]]]) -> list[dict[
 
 
 def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each figure of issue 3, from this run; what was not run is not met."""
+    """Each figure of issue 3, from this run; what was not run, or not for all nets that it speaks of, is not met."""
     found: list[dict[str, Any]] = []
 
     def add(name: str, target: str, values: list[float], holds: Callable[[float], bool], worst: Any = max) -> None:
@@ -326,20 +325,25 @@ def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for net in LARGE:
             ratios = [row["ratio"] for row in timed if row["runtime"] == runtime and row["net"] == net]
             add(f"{runtime}, {net}: time / plain", f"<= {limit}", ratios, lambda v, most=limit: v <= most)
-    add(
-        "onnx, any net: time / plain",
-        "<= 1.02",
-        [r["ratio"] for r in timed if r["runtime"] == "onnx"],
-        lambda v: v <= 1.02,
-    )
-    outside = [r["nodes_outside"][1] for r in timed if r["runtime"] == "executorch" and r["net"] in LARGE]
+    # What holds for any net is known only where none is missing.
+    ran = {(row["net"], row["runtime"]) for row in made}
+    in_onnx = [row["ratio"] for row in timed if row["runtime"] == "onnx"] if ran >= _pairs(NETS, ["onnx"]) else []
+    add("onnx, any net: time / plain", "<= 1.02", in_onnx, lambda v: v <= 1.02)
+    large = [row for row in made if row["runtime"] == "executorch" and row["net"] in LARGE]
+    outside = [row["nodes_outside"][1] for row in large] if ran >= _pairs(LARGE, ["executorch"]) else []
     add("executorch, large nets: nodes outside the delegate", "<= 10", outside, lambda v: v <= 10)
-    add("any file: size / plain", "<= 1.02", [r["size_ratio"] for r in made if r["size_ratio"]], lambda v: v <= 1.02)
-    add("any fp32 file: parity, dB", ">= 60", [r["psnr_db"] for r in timed], lambda v: v >= 60, min)
+    every = made if ran >= _pairs(NETS, RUNTIMES) else []
+    add("any file: size / plain", "<= 1.02", [r["size_ratio"] for r in every if r["size_ratio"]], lambda v: v <= 1.02)
+    in_fp32 = [row["psnr_db"] for row in every if row["runtime"] != "coreml"]
+    add("any fp32 file: parity, dB", ">= 60", in_fp32, lambda v: v >= 60, min)
     for runtime in BIG_RUNTIMES:
         peaks = [r["peak_gb"] for r in rows if r.get("big") == runtime and r["exit"] == 0]
         add(f"{runtime}, 860 M parameters: peak memory, GB", "<= 20", peaks, lambda v: v <= BIG_LIMIT_GB)
     return found
+
+
+def _pairs(nets: Iterable[str], runtimes: Iterable[str]) -> set[tuple[str, str]]:
+    return {(net, runtime) for net in nets for runtime in runtimes}
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from edgegen.quiet import DIFFUSERS, quiet
 from edgegen.training.paths import per_sample
 from edgegen.types import Signature
 
-LEAST_SIGNAL = 1e-6  # cosine schedules end at 5e-5, and a solver's further steps mend what the first one missed
+FAINTEST = 1e-6  # share of data at the last time; cosine schedules end at 5e-5, and further steps mend the first one
 
 
 class VariancePreservingVelocity(nn.Module):
@@ -30,7 +30,7 @@ class VariancePreservingVelocity(nn.Module):
         self.prediction = prediction
         # log(s / a) grows with the index; times between two indices are interpolated in it.
         # Schedules with rescale_betas_zero_snr end at 0, where the ratio is infinite.
-        alphas = alphas_cumprod.double().clamp(min=LEAST_SIGNAL**2)
+        alphas = alphas_cumprod.double().clamp(min=FAINTEST**2)
         self.register_buffer("log_ratio", 0.5 * torch.log((1 - alphas) / alphas), persistent=False)
         self.log_ratio: Tensor
 
@@ -80,7 +80,7 @@ def load_unet2d(folder: Path) -> Loaded:
     if not schedule_path.exists():
         raise DataError(f"{folder}: no {schedule_path.name}; it says how the UNet2DModel's time and noise are meant")
     schedule = read_schedule(schedule_path, kinds=VARIANCE_PRESERVING + FLOW)
-    require_signal(schedule, schedule_path, least=LEAST_SIGNAL)
+    require_signal(schedule, schedule_path, least=FAINTEST)
     try:
         unet = UNet2DModel.from_pretrained(
             str(folder / "unet" if in_pipeline else folder), use_safetensors=True, local_files_only=True

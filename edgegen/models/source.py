@@ -21,6 +21,7 @@ from edgegen.models.weights import (
     random_net,
     read_config,
     require_floats,
+    weight_files,
 )
 
 __all__ = ["Source", "load_sources"]
@@ -96,10 +97,10 @@ def _folder(folder: Path, random_weights: int | None) -> Source:
 
 def _ours(folder: Path, name: str, random_weights: int | None) -> Source:
     if random_weights is None:
-        find_weights(folder, DIFFUSERS_STEM)
+        variant = find_weights(folder, DIFFUSERS_STEM)
         loaded = generators.load(folder)
         net, signature = loaded.net, loaded.signature
-        require_floats(folder, DIFFUSERS_STEM, net)
+        require_floats(weight_files(folder, DIFFUSERS_STEM, variant), net)
     else:
         config: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in read_config(folder).items()}
         config.pop("_class_name")

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from edgegen.storage import read_json
 CONFIG = "config.json"
 DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"
 VARIANTS = ("fp16", "bf16")  # what diffusers' save_pretrained(variant=...) is called with in practice
+FLOATS = ("F", "BF")  # how safetensors' names of float types begin
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # Beside the chatter at import: what the libraries say about each folder (keys that are new or gone, old class names).
 LOADING = Chatter((*DIFFUSERS.loggers, "diffusers", "transformers"), (r"`?torch_dtype`? is deprecated",))
@@ -66,13 +67,11 @@ def find_weights(folder: Path, stem: str) -> str | None:
 
     Raises DataError where there are none; pickles are named, and how to get rid of them.
     """
-    for path in folder.glob(f"{stem}*.safetensors"):
-        dtypes_of(path)  # one that is cut short is told here, and not in a vendor's words
-    if any((folder / name).is_file() for name in (f"{stem}.safetensors", f"{stem}.safetensors.index.json")):
-        return None
-    for variant in VARIANTS:
-        names = (f"{stem}.{variant}.safetensors", f"{stem}.safetensors.index.{variant}.json")
-        if any((folder / name).is_file() for name in names):
+    for variant in (None, *VARIANTS):
+        found = weight_files(folder, stem, variant)
+        for path in found:
+            dtypes_of(path)  # one that is cut short is told here, and not in a vendor's words
+        if found:
             return variant
     files = sorted(path.name for path in folder.iterdir() if path.is_file())
     pickles = [name for name in files if Path(name).suffix in PICKLES]
@@ -88,8 +87,25 @@ def find_weights(folder: Path, stem: str) -> str | None:
     )
 
 
+def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
+    """The safetensors files of one variant, by the index where they are in shards; none where it is not there."""
+    tag = f".{variant}" if variant else ""
+    whole, index = folder / f"{stem}{tag}.safetensors", folder / f"{stem}.safetensors.index{tag}.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        return []
+    content = read_json(index)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise DataError(f"{index}: no weight_map, which says in which file each weight is")
+    return sorted({folder / str(name) for name in places.values()})
+
+
 def dtypes_of(path: Path) -> dict[str, str]:
     """name -> dtype, as safetensors writes it ("F32"), by the file's head alone. Raises DataError."""
+    if not path.is_file():
+        raise DataError(f"{path}: not there, though the index of the weights names it")
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  not a dict
@@ -98,13 +114,11 @@ def dtypes_of(path: Path) -> dict[str, str]:
         raise DataError(f"{path}: cut short, or no safetensors file ({size}): {e}. Copy it again") from e
 
 
-def require_floats(folder: Path, stem: str, net: nn.Module) -> None:
-    """Raises DataError where a parameter of `net` lies in the folder as whole numbers: they are codes, not weights."""
+def require_floats(files: Iterable[Path], net: nn.Module) -> None:
+    """Raises DataError where a parameter of `net` is whole numbers in its file: they are codes, not weights."""
     names = {name for name, _ in net.named_parameters()}
-    for path in sorted(folder.glob(f"{stem}*.safetensors")):
-        whole = [
-            name for name, dtype in dtypes_of(path).items() if name in names and dtype[0] in "IUB" and dtype != "BF16"
-        ]
+    for path in files:
+        whole = [name for name, dtype in dtypes_of(path).items() if name in names and not dtype.startswith(FLOATS)]
         if whole:
             raise DataError(
                 f"{path}: {len(whole)} weights are whole numbers, such as {whole[0]}: quantized already? "
@@ -130,7 +144,7 @@ def _pretrained(folder: Path, kind: Any, stem: str, **options: Any) -> nn.Module
             f"{CONFIG} the one that these weights were saved with?"
         )
     assert isinstance(net, nn.Module)
-    require_floats(folder, stem, net)
+    require_floats(weight_files(folder, stem, variant), net)
     return net
 
 
