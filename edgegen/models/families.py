@@ -79,10 +79,10 @@ def load_denoiser(place: Place, *, schedule: Path, latent: bool) -> Source:
     kind = family_of(place.folder)
     family = FAMILIES[kind]
     assert isinstance(family, Denoiser)
-    net = _load(place, kind)
+    net, notes = _load(place, kind)
     with _named(place.folder):
         interface = family.interface(net.config, latent=latent)
-    notes = list(interface.notes)
+    notes += interface.notes
     if schedule.exists():
         step = one_step(read_schedule(schedule), schedule, along_path=family.along_path)
     else:
@@ -101,10 +101,10 @@ def load_decoder(place: Place, *, latent: tuple[int, int, int] | None) -> Source
     kind = family_of(place.folder)
     family = FAMILIES[kind]
     assert isinstance(family, Decoder)
-    vae = _load(place, kind)
+    vae, notes = _load(place, kind)
     with _named(place.folder):
-        signature, notes = decoders.signature_of(vae.config, latent=latent)
-    return _source(place, finish(family.decoder(vae)), signature, kind, notes=notes)
+        signature, more = decoders.signature_of(vae.config, latent=latent)
+    return _source(place, finish(family.decoder(vae)), signature, kind, notes=[*notes, *more])
 
 
 def _source(place: Place, module: nn.Module, signature: Signature, kind: str, **told: Any) -> Source:
@@ -119,7 +119,7 @@ def _source(place: Place, module: nn.Module, signature: Signature, kind: str, **
     return Source(place.name, module, signature, facts)
 
 
-def _load(place: Place, kind: str) -> Any:
+def _load(place: Place, kind: str) -> tuple[Any, list[str]]:
     require("diffusers", purpose=f"reading the {kind} in {place.folder}")
     with quiet(LOADING):
         import diffusers

@@ -45,7 +45,8 @@ def text_encoder(place: Place, kind: str, *, wanted: TensorSpec) -> Source:
         import transformers
 
         network = getattr(transformers, kind)
-    net: Any = load_transformers(place.folder, network, random_weights=place.random_weights)
+    loaded, notes = load_transformers(place.folder, network, random_weights=place.random_weights)
+    net: Any = loaded
     _, tokens, width = wanted.shape
     if net.config.hidden_size != width:
         raise DataError(f"its hidden states are {net.config.hidden_size} wide, the denoiser takes {width}")
@@ -60,6 +61,6 @@ def text_encoder(place: Place, kind: str, *, wanted: TensorSpec) -> Source:
         come_from=place.come_from,
         license_name=license_of(*place.cards),
         random_weights=place.random_weights,
-        notes=[f"input_ids: {tokens} tokens of the tokenizer in {Path(place.folder).parent.name}/tokenizer"],
+        notes=[f"input_ids: {tokens} tokens of the tokenizer in {Path(place.folder).parent.name}/tokenizer", *notes],
     )
     return Source(place.name, module, Signature((takes,), (gives,)), told)

@@ -32,12 +32,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def load_diffusers(folder: Path, kind: Any, *, random_weights: int | None) -> nn.Module:
-    """A diffusers network of class `kind`, in float32. Raises DataError where config and weights do not fit."""
+def load_diffusers(folder: Path, kind: Any, *, random_weights: int | None) -> tuple[nn.Module, list[str]]:
+    """A diffusers network of class `kind`, in float32, and notes. Raises DataError where config and weights differ."""
     config = read_config(folder)
     if random_weights is not None:
         settings = {key: value for key, value in config.items() if key != "quantization_config"}
-        return random_net(folder, lambda: kind.from_config(settings), random_weights)
+        return random_net(folder, lambda: kind.from_config(settings), random_weights), []
     if "quantization_config" in config:
         raise DataError(
             f"{folder}: its weights are quantized already; give the float weights, and quantize by --scheme"
@@ -45,11 +45,11 @@ def load_diffusers(folder: Path, kind: Any, *, random_weights: int | None) -> nn
     return _pretrained(folder, kind, DIFFUSERS_STEM, torch_dtype=torch.float32)
 
 
-def load_transformers(folder: Path, kind: Any, *, random_weights: int | None) -> nn.Module:
-    """A transformers network of class `kind`, in float32. Raises DataError where config and weights do not fit."""
+def load_transformers(folder: Path, kind: Any, *, random_weights: int | None) -> tuple[nn.Module, list[str]]:
+    """A transformers network, in float32, and notes. Raises DataError where config and weights differ."""
     config = read_config(folder)
     if random_weights is not None:
-        return random_net(folder, lambda: kind(kind.config_class.from_dict(config)), random_weights)
+        return random_net(folder, lambda: kind(kind.config_class.from_dict(config)), random_weights), []
     return _pretrained(folder, kind, TRANSFORMERS_STEM, dtype=torch.float32)
 
 
@@ -126,7 +126,7 @@ def require_floats(files: Iterable[Path], net: nn.Module) -> None:
             )
 
 
-def _pretrained(folder: Path, kind: Any, stem: str, **options: Any) -> nn.Module:
+def _pretrained(folder: Path, kind: Any, stem: str, **options: Any) -> tuple[nn.Module, list[str]]:
     variant = find_weights(folder, stem)
     with _building(folder):
         net, info = kind.from_pretrained(
@@ -145,7 +145,9 @@ def _pretrained(folder: Path, kind: Any, stem: str, **options: Any) -> nn.Module
         )
     assert isinstance(net, nn.Module)
     require_floats(weight_files(folder, stem, variant), net)
-    return net
+    surplus = sorted(str(key) for key in info.get("unexpected_keys", ()))
+    # No error: the text half of CLIP is loaded from the file of both halves.
+    return net, [f"{len(surplus)} tensors of the weights are not used, such as {surplus[0]}"] if surplus else []
 
 
 def _without_buffers(net: nn.Module, info: Mapping[str, Any]) -> set[str]:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from families import KL, NETWORKS, UNET2D, diffusers_net, save, save_scheduler
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -278,3 +280,11 @@ def test_a_consistency_model_is_the_samplers_one_step(tmp_path: Path) -> None:
     time, sample = scheduler.timesteps[0], inputs["sample"] * scheduler.init_noise_sigma
     out = diffusers_net("UNet2DModel", UNET2D)(scheduler.scale_model_input(sample, time), time).sample
     close(source.module(**inputs), scheduler.step(out, time, sample).prev_sample)
+
+
+def test_weights_that_the_network_has_no_place_for_are_told(tmp_path: Path, folders: Callable[[str], Path]) -> None:
+    shutil.copytree(folders("unet2d"), tmp_path / "net")
+    file = tmp_path / "net" / "diffusion_pytorch_model.safetensors"
+    save_file({**load_file(file), "extra.weight": torch.zeros(2)}, file)
+    source = load_sources(str(tmp_path / "net"))[0]
+    assert "1 tensors of the weights are not used, such as extra.weight" in source.about["notes"]
