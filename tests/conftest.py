@@ -1,5 +1,6 @@
 """Fixtures of many tests."""
 
+import gc
 import getpass
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from support import TINY, command, environment
 
 torch.set_num_threads(1)  # tiny nets: more threads only wait for each other
+gc.set_threshold(50_000, 50, 50)  # capturing makes millions of small objects, few of which are garbage
 
 
 @pytest.fixture
@@ -57,6 +59,7 @@ def traces() -> Callable[[bytes], list[str]]:
     return lambda content: sorted(clue for clue in clues if clue.encode() in content)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist's own, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """How tests are dealt out to processes (`--dist loadgroup`): a module to one, so that its fixtures are made once.
 

@@ -107,11 +107,11 @@ def test_an_unchanged_recipe_runs_nothing_and_answers_at_once(place: Path) -> No
 def test_a_damaged_result_is_made_again(place: Path) -> None:
     copy = place.parent / "damaged"
     shutil.copytree(place, copy, symlinks=True)
-    (path,) = (copy / "runs/tiny/export").glob("[0-9a-f]*/*.onnx")
+    (path,) = (copy / "runs/tiny/extractor").glob("[0-9a-f]*/*.safetensors")
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
-    rows = json.loads(edgegen(copy, "export", "tiny.toml", "--json").stdout)["stages"]
-    assert {row["stage"]: row["reused"] for row in rows}["export"] is False
+    rows = json.loads(edgegen(copy, "run", "tiny.toml", "--to", "extractor", "--json").stdout)["stages"]
+    assert {row["stage"]: row["reused"] for row in rows}["extractor"] is False
     assert path.read_bytes() == whole, "the same input gives the same bytes"
 
 
@@ -165,6 +165,7 @@ def test_a_file_that_is_wrong_fails_the_run_with_its_own_exit_code(place: Path) 
     """A floor that nothing reaches stands for a wrong file: the report is written, and the exit code is 4."""
     copy = place.parent / "strict"
     shutil.copytree(place, copy, symlinks=True)
+    (copy / "tiny.toml").write_text(TINY.replace("[export]", '[export]\nartifacts = ["onnx-fp32"]'))
     code = (
         "import dataclasses, sys; import edgegen.quantize.matrix as m;"
         "key = ('fp32', 'onnx'); m.MATRIX[key] = dataclasses.replace(m.MATRIX[key], floor_db=500.0);"
@@ -179,6 +180,7 @@ def test_a_file_that_is_wrong_fails_the_run_with_its_own_exit_code(place: Path) 
     assert "is below the floor of 500.0 dB" in done.stderr
     assert edgegen(copy, "report", "tiny.toml").returncode == 4
     rows = json.loads((copy / "runs/tiny/report/latest/report.json").read_text())["artifacts"]
-    wrong = next(row for row in rows if row["file"] == "tiny_onnx_fp32.onnx")
+    (wrong,) = rows
+    assert wrong["file"] == "tiny_onnx_fp32.onnx"
     assert wrong["parity"]["status"] == "failed"
     assert wrong["latency"]["p50_ms"] is None
