@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 SCHEMA = "edgegen.manifest/1"
 CALIBRATION_BATCH = 32  # where the batch axis is dynamic
+CANONICAL = ("resampling", "pointwise", "conv_bias")  # the rewrites that come before a quantization of the program
 TOOLS = ("edgegen", "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "executorch", "torchao", "coremltools")
 
 
@@ -121,7 +122,8 @@ def build(
         _try_sizes(module, signature, options.heights_widths)
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         program = Path(temporary) / "program.pt2"
-        _save(module, signature, kind, program)
+        # What is calibrated runs whole batches, whatever its file takes.
+        _save(module, signature, kind, None if chosen.stage == "program" else kind.batch, program)
         made = Path(temporary) / "made"
         made.mkdir()
         outcome = child.call(
@@ -196,12 +198,12 @@ def lower_options(export: "Export") -> LowerOptions:
     )
 
 
-def _save(module: "nn.Module", signature: Signature, kind: Variant, path: Path) -> None:
+def _save(module: "nn.Module", signature: Signature, kind: Variant, batch: int | None, path: Path) -> None:
     import torch
 
     from edgegen.capture import capture  # here, so that a mistyped cell answers before torch is imported
 
-    program = capture(module, signature, batch=kind.batch, any_size=kind.any_size)
+    program = capture(module, signature, batch=batch, any_size=kind.any_size)
     with quiet(EXPORT):
         torch.export.save(program, path)
 
@@ -219,6 +221,7 @@ def lower(
     seed: int,
 ) -> None:
     """The child's part of `build`: from a saved program to the file `path`, and what belongs beside it."""
+    from edgegen.capture import capture
     from edgegen.exporters.rewrites import apply
 
     wanted, about = Target(**target), Signature.from_dict(signature)
@@ -226,11 +229,15 @@ def lower(
     backend: Backend = registry.load("backend", wanted.backend)
     calibration: Batches = []
     if chosen.stage != "float":
-        batch = kind.batch or CALIBRATION_BATCH
+        batch = CALIBRATION_BATCH if chosen.stage == "program" else kind.batch or CALIBRATION_BATCH
         calibration = calibration_batches(about, samples=calibration_samples, seed=seed, batch=batch)
     captured = _load(Path(program))
     if chosen.stage == "program":
-        captured = chosen.load()(captured, calibration)
+        # What turns into convolutions is to be one before it is quantized, and alike for every runtime.
+        first = apply(captured, CANONICAL, signature=about, batch=None, any_size=kind.any_size)
+        quantized = chosen.load()(first, calibration)
+        captured = capture(quantized, about, batch=kind.batch, any_size=kind.any_size)
+        rewrites = [name for name in rewrites if name not in CANONICAL]
     captured = apply(captured, rewrites, signature=about, batch=kind.batch, any_size=kind.any_size)
     sizes = tuple((int(height), int(width)) for height, width in options["heights_widths"])
     given = LowerOptions(**{**options, "heights_widths": sizes})

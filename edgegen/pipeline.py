@@ -21,6 +21,7 @@ from edgegen.data import local_path
 from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.extras import EXTRAS, require
 from edgegen.progress import Progress
+from edgegen.quantize.matrix import cell
 from edgegen.recipe import Recipe
 from edgegen.runs import Result, RunFolder, fingerprint, key_of
 
@@ -217,8 +218,9 @@ def check(recipe: Recipe, stages: list[Stage]) -> None:
     targets = [Target.parse(text) for text in recipe.export.artifacts]
     check_sizes(targets, recipe.export.heights_widths)
     for target in targets:
-        if names & {"export", "quantize"} and target.backend in EXTRAS:
-            require(target.backend, purpose=f"the artifact {target}")
+        needed = {target.backend, *cell(target.scheme, target.backend).extras} & EXTRAS.keys()
+        for extra in sorted(needed) if names & {"export", "quantize"} else ():
+            require(extra, purpose=f"the artifact {target}")
     if "report" in names:
         require("report", purpose="the report")
 

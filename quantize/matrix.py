@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from edgegen.errors import UsageError
 
-Stage = Literal["float", "module", "program", "file"]
+Stage = Literal["float", "program", "file"]
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class Cell:
     `stage` is what `function` takes and where it sits in the build:
 
         float     nothing; `lower` alone makes the file
-        module    f(module, calibration) -> module                before the capture
-        program   f(program, calibration) -> program              between capture and lowering
+        program   f(program, calibration) -> module               between capture and lowering; any batch
         file      f(source, target, calibration) -> None          after the lowering of the float file
 
     `function` is "module:attribute", imported on demand; `precision` is what the backend lowers to; `engine` says in
-    words what quantizes; `floor_db` is the parity below which the file is refused.
+    words what quantizes; `floor_db` is the parity below which the file is refused; `extras` are those to be installed
+    beside the backend's own extra.
     """
 
     stage: Stage
@@ -31,6 +31,7 @@ class Cell:
     engine: str
     floor_db: float
     function: str | None = None
+    extras: tuple[str, ...] = ()
 
     def load(self) -> Callable[..., Any]:
         """The function behind `function`; not for "float" cells, which have none."""
@@ -40,22 +41,20 @@ class Cell:
         return found
 
 
+PT2E, PT2E_EXTRA = "torchao PT2E, XNNPACKQuantizer", "executorch"
 # Floors, some 10 dB or more under what an 8x8 EdgeUNet of 258 k parameters gave, trained and with random weights:
 # fp32 130 to 140 dB (runtimes reorder sums), fp16 66 to 70, w8 48 to 54, w8a8 35 to 40.
 MATRIX: dict[tuple[str, str], Cell] = {
     ("fp32", "onnx"): Cell("float", "fp32", "none", 80.0),
-    ("w8a8", "onnx"): Cell(
-        "file", "fp32", "onnxruntime.quantization static QDQ", 25.0, "edgegen.quantize.onnx:quantize_w8a8"
-    ),
+    ("w8a8", "onnx"): Cell("program", "fp32", PT2E, 25.0, "edgegen.quantize.w8a8:quantize_7_bits", (PT2E_EXTRA,)),
     ("fp16", "onnx"): Cell(
         "file", "fp32", "onnxruntime.transformers.float16, float32 in and out", 50.0, "edgegen.quantize.onnx:to_fp16"
     ),
     ("fp32", "executorch"): Cell("float", "fp32", "none", 80.0),
-    ("w8a8", "executorch"): Cell(
-        "program", "fp32", "torchao PT2E, XNNPACKQuantizer", 25.0, "edgegen.quantize.executorch:quantize_w8a8"
-    ),
+    ("w8a8", "executorch"): Cell("program", "fp32", PT2E, 25.0, "edgegen.quantize.w8a8:quantize_8_bits"),
     ("fp16", "coreml"): Cell("float", "fp16", "none", 50.0),
     ("fp32", "coreml"): Cell("float", "fp32", "none", 80.0),
+    ("w8a8", "coreml"): Cell("program", "fp16", PT2E, 25.0, "edgegen.quantize.w8a8:quantize_8_bits", (PT2E_EXTRA,)),
     ("w8", "coreml"): Cell(
         "file", "fp16", "coremltools.optimize linear int8 weights", 35.0, "edgegen.quantize.coreml:quantize_w8"
     ),

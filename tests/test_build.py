@@ -43,7 +43,7 @@ def test_the_artifact_says_what_lies_in_the_folder(tmp_path: Path) -> None:
     content = (tmp_path / "new" / "folder" / "tiny_onnx_w8a8.onnx").read_bytes()
     assert artifact.file == "tiny_onnx_w8a8.onnx"
     assert (artifact.nbytes, artifact.sha256) == (len(content), hashlib.sha256(content).hexdigest())
-    assert artifact.engine == "onnxruntime.quantization static QDQ"
+    assert artifact.engine == "torchao PT2E, XNNPACKQuantizer"
     assert artifact.details == {"batch": None, "precision": "fp32", "calibration_samples": 40, "extra_files": {}}
     stamped = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
     expected = {"name": "tiny", "backend": "onnx", "scheme": "w8a8", "recipe_sha256": "abc"}

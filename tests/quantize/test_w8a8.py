@@ -1,0 +1,150 @@
+"""w8a8: the quantized program against PyTorch before any lowering, its dtypes, what is refused, and three runtimes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx.numpy_helper import to_array
+from torch import Tensor, nn
+
+from edgegen.build import Target, build
+from edgegen.capture import OneStep, capture
+from edgegen.errors import ExportError
+from edgegen.parity import psnr_db
+from edgegen.quantize.calibrate import calibration_batches
+from edgegen.quantize.w8a8 import quantize_7_bits, quantize_8_bits
+from edgegen.registry import load
+from edgegen.types import Signature
+
+if TYPE_CHECKING:
+    from tests.quantize.conftest import Tiny
+
+ALIKE_DB = 30.0  # the project's goal for one quantization in three runtimes
+PICTURE = Signature.of(channels=1, size=8, num_classes=0)
+
+
+def quantized(module: nn.Module, signature: Signature = PICTURE, samples: int = 64) -> nn.Module:
+    batches = calibration_batches(signature, samples=samples, seed=3, batch=32)
+    return quantize_8_bits(capture(module, signature, batch=None), batches)
+
+
+def outputs(module: nn.Module, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    with torch.no_grad():
+        found: Tensor = module(*(torch.from_numpy(values) for values in inputs.values()))
+    return found.numpy()
+
+
+def test_the_quantized_program_is_true_and_holds_int8_kernels(tiny: "Tiny", capfd: pytest.CaptureFixture[str]) -> None:
+    program = capture(tiny.module, tiny.signature, batch=None)
+    before = {name: value.clone() for name, value in program.state_dict.items()}
+    made = quantize_8_bits(program, calibration_batches(tiny.signature, samples=64, seed=3, batch=32))
+    assert capfd.readouterr() == ("", "")
+    kernels = [value for value in made.state_dict().values() if value.dtype == torch.int8 and value.ndim == 4]
+    assert len(kernels) == sum(value.ndim == 4 for value in tiny.module.state_dict().values())
+    assert max(int(kernel.abs().max()) for kernel in kernels) == 127
+    assert 30.0 < psnr_db(tiny.expected, outputs(made, tiny.inputs)) < 60.0, "quantized, and still the same function"
+    assert all(torch.equal(before[name], value) for name, value in program.state_dict.items())
+
+
+def test_a_layer_is_what_the_formula_gives() -> None:
+    """y = Q(sum s_x (q_x - z_x) s_w q_w + b), with scales and sums worked out here in float64."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(1, 1, 1)
+    inputs = calibration_batches(PICTURE, samples=16, seed=3, batch=16)
+    got = outputs(quantize_8_bits(capture(layer, PICTURE, batch=None), inputs), inputs[0])
+    x = inputs[0]["sample"].astype(np.float64)
+    assert layer.bias is not None
+    weight, bias = float(layer.weight.detach()), float(layer.bias.detach())
+    expected = rounded(rounded(x, x) * weight + bias, x * weight + bias)  # one weight is +-127 steps: exact
+    step = np.ptp(x * weight + bias) / 255
+    assert np.abs(got - expected).max() <= step * 1.01  # a step, where float32 rounds to the other side
+    assert np.mean(np.abs(got - expected) > step / 2) < 0.01
+
+
+def rounded(values: NDArray[np.float64], seen: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Affine int8 over the range of `seen`, which is widened to hold 0."""
+    low, high = min(0.0, float(seen.min())), max(0.0, float(seen.max()))
+    scale = (high - low) / 255
+    zero = np.round(-128 - low / scale)
+    return (np.clip(np.round(values / scale) + zero, -128, 127) - zero) * scale
+
+
+def test_small_weights_use_all_their_bits() -> None:
+    """XNNPACK's own least scale, 2^-12, would leave 8 of 127 steps to weights of 0.002."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(1, 1, 3, padding=1)
+    with torch.no_grad():
+        layer.weight.mul_(0.002 / layer.weight.abs().max())
+    (kernel,) = (v for v in quantized(OneStep(layer)).state_dict().values() if v.dtype == torch.int8)
+    assert int(kernel.abs().max()) == 127
+
+
+def test_one_dimensional_and_dense_layers_are_quantized_too() -> None:
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv1d(8, 8, 3, padding=1), nn.Linear(8, 8)
+
+        def forward(self, sample: Tensor) -> Tensor:
+            found: Tensor = self.second(self.first(sample[:, 0]))
+            return found[:, None]
+
+    whole = [value for value in quantized(Dense()).state_dict().values() if value.dtype == torch.int8]
+    assert sorted(value.ndim for value in whole) == [2, 3]
+
+
+def test_a_channel_of_zeros_and_a_picture_of_one_number() -> None:
+    layer = nn.Conv2d(1, 1, 3, padding=1)
+    with torch.no_grad():
+        layer.weight.zero_()
+        assert layer.bias is not None
+        layer.bias.fill_(0.5)
+    inputs = calibration_batches(PICTURE, samples=4, seed=1, batch=4)[0]
+    assert np.abs(outputs(quantized(layer), inputs) - 0.5).max() < 0.01
+
+
+def test_a_range_that_is_not_finite_is_named() -> None:
+    layer = nn.Conv2d(1, 1, 3, padding=1)
+    with torch.no_grad():
+        layer.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ExportError, match="calibration saw values that are not finite, or none at all, at"):
+        quantized(OneStep(layer))
+
+
+def test_what_pt2e_refuses_is_an_export_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = capture(OneStep(nn.Conv2d(1, 1, 3, padding=1)), PICTURE, batch=None)
+    monkeypatch.setattr(program, "module", lambda **_: nn.Identity())
+    with pytest.raises(ExportError, match="torchao PT2E could not quantize the program"):
+        quantize_8_bits(program, calibration_batches(PICTURE, samples=1, seed=3, batch=1))
+
+
+def test_seven_bits_cannot_overflow_16(tiny: "Tiny") -> None:
+    """Two products of a uint8 and a weight within +-64 fit 16 bits: no core saturates."""
+    program = capture(tiny.module, tiny.signature, batch=None)
+    made = quantize_7_bits(program, calibration_batches(tiny.signature, samples=32, seed=3, batch=32))
+    kernels = [value for value in made.state_dict().values() if value.dtype == torch.int8]
+    assert max(int(kernel.abs().max()) for kernel in kernels) == 64
+
+
+def test_three_runtimes_make_the_same_picture(tiny: "Tiny", tmp_path: Path, in_process: None) -> None:
+    found = {}
+    for backend in ("onnx", "executorch", "coreml"):
+        target = Target(backend, "w8a8")
+        options: dict[str, Any] = {"calibration_samples": 256, "seed": 3, "metadata": {}}
+        built = build(tiny.module, tiny.signature, name="t", target=target, folder=tmp_path, **options)
+        found[backend] = load("backend", backend).open(tmp_path / built.artifact.file)(tiny.inputs)["out_sample"]
+        assert psnr_db(tiny.expected, found[backend]) >= ALIKE_DB, backend
+    for one, other in (("onnx", "executorch"), ("onnx", "coreml"), ("executorch", "coreml")):
+        assert psnr_db(found[one], found[other]) >= ALIKE_DB, (one, other)
+    model = onnx.load(tmp_path / "t_onnx_w8a8.onnx")
+    tensors = [to_array(tensor) for tensor in model.graph.initializer]
+    kernels = [value for value in tensors if value.dtype == np.int8 and value.ndim == 4]
+    assert len(kernels) == sum(node.op_type == "Conv" for node in model.graph.node)
+    made_by = {output: node.op_type for node in model.graph.node for output in node.output}
+    products = [node for node in model.graph.node if node.op_type == "MatMul"]
+    assert len(products) == 2, "attention"
+    assert all(made_by[name] != "DequantizeLinear" for node in products for name in node.input), "stays float"
