@@ -73,8 +73,21 @@ class Target:
         return f"{self.backend}-{self.scheme}" + (f":{self.variant}" if self.variant else "")
 
 
-def check_sizes(targets: Sequence[Target], sizes: Sequence[tuple[int, int]]) -> None:
-    """Raises UsageError where a target lacks the sizes that its file shall take, or sizes have no target."""
+def check_targets(targets: Sequence[Target], options: LowerOptions) -> None:
+    """Raises UsageError for what can be known before any work.
+
+    A target may lack the sizes that its file shall take, sizes a target; a device's system may be too old for a scheme.
+    """
+    from edgegen.exporters import coreml
+
+    for target in targets:
+        feature = cell(target.scheme, target.backend).feature
+        if feature:
+            try:
+                coreml.require(feature, options.coreml_target)
+            except ExportError as e:
+                raise UsageError(f"{target}: {e}") from e
+    sizes = options.heights_widths
     listing = [str(target) for target in targets if target.kind().lists_sizes]
     if listing and not sizes:
         raise UsageError(
@@ -168,6 +181,7 @@ def build(
             "precision": chosen.precision,
             "calibration_samples": calibration_samples if chosen.stage != "float" else 0,
             "extra_files": extra,
+            **({"caution": chosen.caution} if chosen.caution else {}),
             **({"heights_widths": list(options.heights_widths)} if kind.lists_sizes else {}),
         },
     )

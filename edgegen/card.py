@@ -98,7 +98,9 @@ def _file(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _what(row: Mapping[str, Any]) -> str:
     sizes = ", ".join(f"{height}x{width}" for height, width in row["details"].get("heights_widths", ()))
-    return f"- `{row['file']}`: {row['about']}" + (f" (its own and {sizes})" if sizes else "")
+    caution = row["details"].get("caution")
+    told = f" (its own and {sizes})" if sizes else ""
+    return f"- `{row['file']}`: {row['about']}{told}" + (f"; **{caution}**" if caution else "")
 
 
 def _ms(value: float | None) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from edgegen.build import Target, check_sizes
+from edgegen.build import Target, check_targets, lower_options
 from edgegen.data import local_path
 from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.extras import EXTRAS, require
@@ -216,7 +216,7 @@ def check(recipe: Recipe, stages: list[Stage]) -> None:
     """What can be known to fail before any work: an unknown artifact, a missing extra. Raises UsageError and others."""
     names = {stage.name for stage in stages}
     targets = [Target.parse(text) for text in recipe.export.artifacts]
-    check_sizes(targets, recipe.export.heights_widths)
+    check_targets(targets, lower_options(recipe.export))
     for target in targets:
         needed = {target.backend, *cell(target.scheme, target.backend).extras} & EXTRAS.keys()
         for extra in sorted(needed) if names & {"export", "quantize"} else ():

@@ -156,7 +156,7 @@ class Export(Table):
     @model_validator(mode="after")
     def known_form(self) -> "Export":
         for text in self.artifacts:
-            if not re.fullmatch(r"\w+-\w+(:\w+)?", text):
+            if not re.fullmatch(r"\w+-\w+(-\w+)?(:\w+)?", text):
                 raise ValueError(
                     f"artifact '{text}' is not BACKEND-SCHEME or BACKEND-SCHEME:VARIANT, such as onnx-w8a8"
                 )
@@ -166,7 +166,8 @@ class Export(Table):
 
     def targets(self, *, floating: bool) -> list[str]:
         """The float artifacts, or the compressed ones."""
-        return [text for text in self.artifacts if (text.split("-")[1].split(":")[0] in FLOAT_SCHEMES) == floating]
+        schemes = {text: text.partition("-")[2].partition(":")[0] for text in self.artifacts}
+        return [text for text, scheme in schemes.items() if (scheme in FLOAT_SCHEMES) == floating]
 
 
 class Verify(Table):

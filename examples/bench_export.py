@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def signature_of(net: str) -> Signature:
 
 
 def race() -> None:
-    """A process of its own: both files in turn. Arguments on stdin, milliseconds on stdout."""
+    """A process of its own: the files in turn, in another order each round. Arguments on stdin, milliseconds on stdout."""
     job = json.loads(sys.stdin.read())
     threads, arrays = job["threads"], [np.array(values, dtype) for values, dtype in job["inputs"]]
     torch.set_num_threads(threads)
@@ -126,14 +127,16 @@ def race() -> None:
     matrix = torch.randn(SIZE, SIZE)
     runs.append(lambda: torch.mm(matrix, matrix))
     samples: list[list[float]] = [[] for _ in runs]
+    turns, order = list(zip(runs, samples, strict=True)), random.Random(0)
     for _ in range(job["rounds"]):
-        for run, kept in zip(runs, samples, strict=True):
+        order.shuffle(turns)  # what ran before leaves its traces in the caches
+        for run, kept in turns:
             time.sleep(PAUSE)
             run()
             began = time.perf_counter()
             run()
             kept.append(1e3 * (time.perf_counter() - began))
-    print(json.dumps([statistics.median(kept) for kept in samples]))
+    print(json.dumps(samples))
 
 
 def _runner(runtime: str, path: str, arrays: list[Any], threads: int) -> Callable[[], object]:
@@ -162,8 +165,8 @@ def _matched(inputs: list[tuple[str, str]], arrays: list[Any]) -> dict[str, Any]
     return {name: value for (name, _), value in zip(inputs, given, strict=True)}
 
 
-def measure(net: str, runtime: str, files: list[Path], threads: int, rounds: int) -> list[float]:
-    """Median milliseconds of each file, and of the matrix product, in turn in one process."""
+def measure(net: str, runtime: str, files: list[Path], threads: int, rounds: int) -> list[list[float]]:
+    """Milliseconds of each file, and of the matrix product, in each round of turns in one process."""
     inputs = list(example_inputs(signature_of(net), 1, 0).values())
     inputs.insert(1, np.ones(1, np.float32))  # the time, which edgegen's files do not take
     job = {
@@ -181,7 +184,7 @@ def measure(net: str, runtime: str, files: list[Path], threads: int, rounds: int
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "2000"},
     )
-    found: list[float] = json.loads(done.stdout.splitlines()[-1])
+    found: list[list[float]] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -217,7 +220,9 @@ def bench(net: str, runtime: str, folder: Path, *, rounds: int) -> list[dict[str
     for threads in (1, 2) if runtime in LIMIT and outcome else (None,):
         timed: dict[str, float | None] = dict.fromkeys(("plain_ms", "edgegen_ms", "ratio"))
         if threads is not None:
-            plain_ms, ours_ms, product_ms = measure(net, runtime, [theirs, ours], threads, rounds)
+            plain_ms, ours_ms, product_ms = map(
+                statistics.median, measure(net, runtime, [theirs, ours], threads, rounds)
+            )
             rate = 2 * SIZE**3 / product_ms / 1e6
             timed = {
                 "plain_ms": plain_ms,
@@ -264,16 +269,16 @@ def without_one(net: str, runtime: str, folder: Path, *, rounds: int) -> list[di
         place = folder / (label or "all")
         place.mkdir()
         files.append(place / make(net, runtime, place, **options)[1].artifact.file)
-    whole_ms, *others = measure(net, runtime, files, 1, rounds)[:-1]
+    whole, *others = measure(net, runtime, files, 1, rounds)[:-1]
     return [
         {
             "net": net,
             "runtime": runtime,
             "rewrite": label,
-            "time_with_over_without": whole_ms / ms,
+            "time_with_over_without": statistics.median(a / b for a, b in zip(whole, without, strict=True)),
             "size_with_over_without": nbytes_of(files[0]) / nbytes_of(path),
         }
-        for label, ms, path in zip(variants, others, files[1:], strict=True)
+        for label, without, path in zip(variants, others, files[1:], strict=True)
     ]
 
 

@@ -1,5 +1,10 @@
-"""Core ML w8: coremltools' linear int8 weights, one scale per output channel, in the saved package."""
+"""Core ML w8, w6, w4 and w4-block: coremltools' compressed weights in the saved package; arithmetic stays fp16.
 
+They are decompressed by Core ML, at load or while it runs. Kernels, matrices and the class table of more than SMALLEST
+elements are compressed; biases, norms and activations stay fp16. Calibration is not used: weights need none.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +19,49 @@ from edgegen.quantize.calibrate import Batches
 # 256, 1024 and 2048 give 345648, 344070, 343995 and 347141 bytes; the first and the last convolution, which stay fp16
 # at 1024, are worth 1 dB.
 SMALLEST = 1024
+BLOCK = 32  # weights of one scale in w4-block
 
 
 def quantize_w8(source: Path, target: Path, calibration: Batches) -> None:
     """Read the float package `source`, write `target` with int8 weights (symmetric, a scale per output channel).
 
-    Kernels, matrices and the class table of more than SMALLEST elements are stored in 8 bits and decompressed by Core
-    ML; biases, norms and activations stay fp16. `calibration` is not used: weights need none. Raises ExportError where
-    `source` cannot be read or quantized.
+    Raises ExportError where `source` cannot be read or quantized, as the other functions do.
     """
+    _compress(source, target, lambda optimize: _linear(optimize, dtype="int8", granularity="per_channel"))
+
+
+def quantize_w4_block(source: Path, target: Path, calibration: Batches) -> None:
+    """As `quantize_w8`, with int4 weights and a scale for every BLOCK weights along the input channels; iOS 18."""
+    _compress(
+        source,
+        target,
+        lambda optimize: _linear(optimize, dtype="int4", granularity="per_block", block_size=BLOCK),
+    )
+
+
+def palettize_w6(source: Path, target: Path, calibration: Batches) -> None:
+    """As `quantize_w8`, with weights that are one of 64 numbers a tensor, found by k-means."""
+    _compress(source, target, lambda optimize: _palette(optimize, 6))
+
+
+def palettize_w4(source: Path, target: Path, calibration: Batches) -> None:
+    """As `palettize_w6`, one of 16 numbers."""
+    _compress(source, target, lambda optimize: _palette(optimize, 4))
+
+
+def _linear(optimize: Any, **settings: Any) -> Callable[[Any], Any]:
+    chosen = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=SMALLEST, **settings)
+    config = optimize.OptimizationConfig(global_config=chosen)
+    return lambda model: optimize.linear_quantize_weights(model, config)
+
+
+def _palette(optimize: Any, bits: int) -> Callable[[Any], Any]:
+    chosen = optimize.OpPalettizerConfig(mode="kmeans", nbits=bits, weight_threshold=SMALLEST)
+    config = optimize.OptimizationConfig(global_config=chosen)
+    return lambda model: optimize.palettize_weights(model, config)
+
+
+def _compress(source: Path, target: Path, method: Callable[[Any], Callable[[Any], Any]]) -> None:
     vendor = mlpackage.coremltools("quantizing a Core ML package")
     mlpackage.read(source)
     try:
@@ -30,15 +69,10 @@ def quantize_w8(source: Path, target: Path, calibration: Batches) -> None:
         with mlpackage.silent(), np.errstate(invalid="ignore"):
             _restart_names()
             model = vendor.models.MLModel(str(source), skip_model_load=True)
-            settings = vendor.optimize.coreml.OpLinearQuantizerConfig(
-                mode="linear_symmetric", dtype="int8", granularity="per_channel", weight_threshold=SMALLEST
-            )
-            quantized = vendor.optimize.coreml.linear_quantize_weights(
-                model, vendor.optimize.coreml.OptimizationConfig(global_config=settings)
-            )
+            quantized = method(vendor.optimize.coreml)(model)
             spec: Any = quantized.get_spec()
     except Exception as e:
-        raise ExportError(f"coremltools could not quantize the program: {e}") from e
+        raise ExportError(f"coremltools could not compress the weights: {e}") from e
     mlpackage.write(spec, Path(quantized.weights_dir), target)
 
 

@@ -23,7 +23,8 @@ class Cell:
 
     `function` is "module:attribute", imported on demand; `precision` is what the backend lowers to; `engine` says in
     words what quantizes; `floor_db` is the parity below which the file is refused; `extras` are those to be installed
-    beside the backend's own extra.
+    beside the backend's own extra, `feature` what the device's system must have (a key of FEATURES in the Core ML
+    exporter), `caution` what a user should know before shipping the file.
     """
 
     stage: Stage
@@ -32,6 +33,8 @@ class Cell:
     floor_db: float
     function: str | None = None
     extras: tuple[str, ...] = ()
+    feature: str = ""
+    caution: str = ""
 
     def load(self) -> Callable[..., Any]:
         """The function behind `function`; not for "float" cells, which have none."""
@@ -41,22 +44,47 @@ class Cell:
         return found
 
 
+PALETTE_4 = (
+    "verify on the device: 4-bit palettes by coremltools 9.0 were wrong or crashed on the Neural Engine for some nets "
+    "(coremltools #2716)"
+)
 PT2E, PT2E_EXTRA = "torchao PT2E, XNNPACKQuantizer", "executorch"
 # Floors, some 10 dB or more under what an 8x8 EdgeUNet of 258 k parameters gave, trained and with random weights:
-# fp32 130 to 140 dB (runtimes reorder sums), fp16 66 to 70, w8 48 to 54, w8a8 35 to 40.
+# fp32 130 to 140 dB (runtimes reorder sums), fp16 66 to 70, w8 48 to 54, w8a8 35 to 40; the demo student with random
+# weights: w6 47, w4-block 36, w4 34.
 MATRIX: dict[tuple[str, str], Cell] = {
     ("fp32", "onnx"): Cell("float", "fp32", "none", 80.0),
-    ("w8a8", "onnx"): Cell("program", "fp32", PT2E, 25.0, "edgegen.quantize.w8a8:quantize_7_bits", (PT2E_EXTRA,)),
+    ("w8a8", "onnx"): Cell("program", "fp32", PT2E, 25.0, "edgegen.quantize.pt2e:quantize_7_bits", (PT2E_EXTRA,)),
+    ("w8", "onnx"): Cell("program", "fp32", PT2E, 35.0, "edgegen.quantize.pt2e:quantize_weights", (PT2E_EXTRA,)),
     ("fp16", "onnx"): Cell(
         "file", "fp32", "onnxruntime.transformers.float16, float32 in and out", 50.0, "edgegen.quantize.onnx:to_fp16"
     ),
     ("fp32", "executorch"): Cell("float", "fp32", "none", 80.0),
-    ("w8a8", "executorch"): Cell("program", "fp32", PT2E, 25.0, "edgegen.quantize.w8a8:quantize_8_bits"),
+    ("w8a8", "executorch"): Cell("program", "fp32", PT2E, 25.0, "edgegen.quantize.pt2e:quantize_8_bits"),
     ("fp16", "coreml"): Cell("float", "fp16", "none", 50.0),
     ("fp32", "coreml"): Cell("float", "fp32", "none", 80.0),
-    ("w8a8", "coreml"): Cell("program", "fp16", PT2E, 25.0, "edgegen.quantize.w8a8:quantize_8_bits", (PT2E_EXTRA,)),
+    ("w8a8", "coreml"): Cell("program", "fp16", PT2E, 25.0, "edgegen.quantize.pt2e:quantize_8_bits", (PT2E_EXTRA,)),
     ("w8", "coreml"): Cell(
         "file", "fp16", "coremltools.optimize linear int8 weights", 35.0, "edgegen.quantize.coreml:quantize_w8"
+    ),
+    ("w6", "coreml"): Cell(
+        "file", "fp16", "coremltools.optimize palettes of 64, k-means", 30.0, "edgegen.quantize.coreml:palettize_w6"
+    ),
+    ("w4", "coreml"): Cell(
+        "file",
+        "fp16",
+        "coremltools.optimize palettes of 16, k-means",
+        15.0,
+        "edgegen.quantize.coreml:palettize_w4",
+        caution=PALETTE_4,
+    ),
+    ("w4-block", "coreml"): Cell(
+        "file",
+        "fp16",
+        "coremltools.optimize linear int4 weights in blocks of 32",
+        20.0,
+        "edgegen.quantize.coreml:quantize_w4_block",
+        feature="weights of 4 bits in blocks",
     ),
 }
 

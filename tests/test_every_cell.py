@@ -8,6 +8,7 @@ import torch
 
 from edgegen.build import Target, build
 from edgegen.capture import OneStep, example_inputs, randomize_zero_layers, reference
+from edgegen.exporters.base import LowerOptions
 from edgegen.folding import fold
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.folder import signature_of
@@ -18,7 +19,7 @@ from edgegen.registry import load
 # Wide enough that the weights dominate the file, few blocks so that lowering takes seconds.
 CONFIG = EdgeUNetConfig(sample_size=8, in_channels=3, channels=(32, 64), blocks=1, attention=(1,), num_classes=4)
 OVERHEAD = 150_000  # bytes of program text and headers, whatever the weights
-BYTES = {"fp32": 4, "fp16": 2, "w8": 1, "w8a8": 1}
+BYTES = {"fp32": 4, "fp16": 2, "w8": 1, "w8a8": 1, "w6": 0.75, "w4": 0.5, "w4-block": 0.5}
 METHODS = {
     "onnx": "onnxruntime 1.",
     "executorch": "executorch 1.5.1 XNNPACK CPU",
@@ -49,6 +50,7 @@ def test_a_cell_gives_a_file_that_is_small_and_true(
         calibration_samples=64,
         seed=0,
         metadata={},
+        options=LowerOptions(coreml_target="iOS18"),
     ).artifact
     path = tmp_path / artifact.file
     weights = BYTES[scheme] * sum(parameter.numel() for parameter in module.parameters())

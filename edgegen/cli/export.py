@@ -82,7 +82,7 @@ def export(
             raise UsageError(f"{wrong[0]} does not go with the recipe {source}: its [export] table lists the files")
         carry_out(source, runs, to=None, only="export", force=force, dry_run=dry_run, as_json=as_json)
         return
-    from edgegen.build import Target, check_sizes
+    from edgegen.build import Target, check_targets
     from edgegen.exporters.base import LowerOptions
 
     names = [text.strip() for text in (to or TARGETS).split(",") if text.strip()]
@@ -99,7 +99,7 @@ def export(
         etrecord=etrecord,
         heights_widths=_sizes(sizes),
     )
-    check_sizes(targets, lower.heights_widths)
+    check_targets(targets, lower)
     folder = output or Path("exports") / name_of(source)
     if ":" not in source and not Path(source).exists():
         raise DataError(f"no source {source!r}: nothing is there; see `edgegen export --help`")
@@ -180,3 +180,5 @@ def _print(exported: list[dict[str, Any]], *, as_json: bool) -> None:
             timed = "" if latency is None else f", p50 {latency:.2f} ms here"
             reason = f" ({parity['reason']})" if parity["reason"] else ""
             print(f"  {row['file']}: {row['nbytes'] / 1e6:.2f} MB, {parity['status']}{psnr}{reason}{timed}")
+            if "caution" in row["details"]:
+                print(f"    {row['details']['caution']}")

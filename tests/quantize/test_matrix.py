@@ -6,7 +6,10 @@ import sys
 import pytest
 
 from edgegen import registry
+from edgegen.build import Target, check_targets
 from edgegen.errors import UsageError
+from edgegen.exporters.base import LowerOptions
+from edgegen.exporters.coreml import FEATURES
 from edgegen.quantize.matrix import MATRIX, Cell, cell
 
 
@@ -28,15 +31,28 @@ def test_every_scheme_has_a_float_cell_beside_it() -> None:
 
 def test_an_empty_cell_names_the_full_ones_and_the_nearest() -> None:
     message = (
-        "no quantization scheme 'w8' for backend 'executorch'; there are: coreml fp16, coreml fp32, coreml w8, "
-        "coreml w8a8, executorch fp32, executorch w8a8, onnx fp16, onnx fp32, onnx w8a8. "
-        "Did you mean 'executorch w8a8'?"
+        "no quantization scheme 'w8' for backend 'executorch'; there are: coreml fp16, coreml fp32, coreml w4, "
+        "coreml w4-block, coreml w6, coreml w8, coreml w8a8, executorch fp32, executorch w8a8, onnx fp16, onnx fp32, "
+        "onnx w8, onnx w8a8. Did you mean 'executorch w8a8'?"
     )
     with pytest.raises(UsageError) as found:
         cell("w8", "executorch")
     assert str(found.value) == message
     with pytest.raises(UsageError, match=r"for backend 'onxn'; .* Did you mean 'onnx w8a8'\?"):
         cell("w8a8", "onxn")
+
+
+def test_what_the_system_lacks_is_told_before_any_work() -> None:
+    blocks = [Target("coreml", "w4-block")]
+    check_targets(blocks, LowerOptions(coreml_target="iOS18"))
+    with pytest.raises(UsageError, match=r"coreml-w4-block: .* from iOS18 on; the deployment target is iOS17: set"):
+        check_targets(blocks, LowerOptions(coreml_target="iOS17"))
+
+
+def test_every_feature_is_one_of_core_ml() -> None:
+    needed = {found.feature for found in MATRIX.values()} - {""}
+    assert needed
+    assert needed <= FEATURES.keys()
 
 
 def test_a_float_cell_has_no_function() -> None:

@@ -1,9 +1,10 @@
-"""w8a8: torchao's PT2E with XNNPACK's quantizer, calibrated on noise; one quantization for every runtime.
+"""w8a8 and w8: torchao's PT2E with XNNPACK's quantizer, calibrated on noise; one quantization for every runtime.
 
 The captured program gets its 8-bit weights and ranges before any runtime's lowering, so that ONNX Runtime, ExecuTorch
 and Core ML compute the same picture, and whatever improves the numbers is written once.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ def quantize_8_bits(program: "ExportedProgram", calibration: Batches) -> "nn.Mod
     for everything, the file is no smaller, no faster and 1 to 2 dB worse. Attention's products of two activations stay
     float. `program` stays as it is. Raises ExportError where PT2E cannot quantize it, or a range is not finite.
     """
-    return _quantize(program, calibration, largest_weight=127)
+    return _quantize(program, calibration, lambda: _quantizer(127))
 
 
 def quantize_7_bits(program: "ExportedProgram", calibration: Batches) -> "nn.Module":
@@ -38,10 +39,18 @@ def quantize_7_bits(program: "ExportedProgram", calibration: Batches) -> "nn.Mod
     x86 cores without VNNI add two uint8 x int8 products in 16 bits, which overflow with full weights and cannot with
     halved ones (2 x 255 x 64 < 2^15). It costs 0.3 to 0.8 dB and makes an ONNX file compute the same on every core.
     """
-    return _quantize(program, calibration, largest_weight=64)
+    return _quantize(program, calibration, lambda: _quantizer(64))
 
 
-def _quantize(program: "ExportedProgram", calibration: Batches, *, largest_weight: int) -> "nn.Module":
+def quantize_weights(program: "ExportedProgram", calibration: Batches) -> "nn.Module":
+    """As `quantize_8_bits`, the weights alone: they become float again as the file runs.
+
+    Of `calibration` one batch is run, for PT2E sees the weights only as they are used.
+    """
+    return _quantize(program, calibration[:1], _weights_only)
+
+
+def _quantize(program: "ExportedProgram", calibration: Batches, quantizer: Callable[[], Any]) -> "nn.Module":
     import torch
 
     require("executorch", purpose="quantizing to 8 bits")
@@ -50,7 +59,7 @@ def _quantize(program: "ExportedProgram", calibration: Batches, *, largest_weigh
         try:
             from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-            observed = prepare_pt2e(program.module(check_guards=False), _quantizer(largest_weight))
+            observed = prepare_pt2e(program.module(check_guards=False), quantizer())
             with torch.no_grad():
                 for batch in batches:
                     observed(*batch)
@@ -64,8 +73,16 @@ def _quantize(program: "ExportedProgram", calibration: Batches, *, largest_weigh
     return quantized
 
 
-def _quantizer(largest_weight: int) -> Any:
+def _layers() -> tuple[Any, ...]:
+    """The operators that carry weights."""
     import torch
+
+    aten = torch.ops.aten
+    return aten.conv2d.default, aten.conv1d.default, aten.linear.default
+
+
+def _quantizer(largest_weight: int) -> Any:
+    """XNNPACK's, with ranges that hold all that calibration saw."""
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
     from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver
 
@@ -75,16 +92,43 @@ def _quantizer(largest_weight: int) -> Any:
     # XNNPACK's own choice, a histogram, cuts the tails of the noise: with 1024 samples it left single pixels wrong by a
     # quarter of the image's range, minimum and maximum by less than a tenth.
     observer = MinMaxObserver.with_args(eps=SMALLEST_SCALE)
-    activations = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
-    weights = replace(
-        config.weight, observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=SMALLEST_WEIGHT_SCALE)
-    )
-    config = replace(config, input_activation=activations, output_activation=activations, weight=weights)
+    ranges = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
+    each = PerChannelMinMaxObserver.with_args(eps=SMALLEST_WEIGHT_SCALE)
+    weights = replace(config.weight, observer_or_fake_quant_ctr=each)
+    config = replace(config, input_activation=ranges, output_activation=ranges, weight=weights)
     quantizer = xnnpack.XNNPACKQuantizer()
-    aten = torch.ops.aten
-    for operator in (aten.conv2d.default, aten.conv1d.default, aten.linear.default):
+    for operator in _layers():
         quantizer.set_operator_type(operator, config)
     return quantizer
+
+
+def _weights_only() -> Any:
+    """XNNPACK's quantizer asks for ranges; this one has none."""
+    import torch
+    from torchao.quantization.pt2e import PerChannelMinMaxObserver
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
+
+    spec = QuantizationSpec(
+        dtype=torch.int8,
+        observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=SMALLEST_WEIGHT_SCALE),
+        quant_min=-127,
+        quant_max=127,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=0,
+    )
+
+    class WeightsOnly(Quantizer):  # type: ignore[misc]
+        def annotate(self, model: Any) -> Any:
+            for node in model.graph.nodes:
+                if node.target in _layers():
+                    wanted = QuantizationAnnotation(input_qspec_map={node.args[1]: spec}, _annotated=True)
+                    node.meta["quantization_annotation"] = wanted
+            return model
+
+        def validate(self, model: Any) -> None:
+            pass
+
+    return WeightsOnly()
 
 
 def _require_finite(observed: Any) -> None:

@@ -16,7 +16,7 @@ from edgegen.capture import OneStep, capture
 from edgegen.errors import ExportError
 from edgegen.parity import psnr_db
 from edgegen.quantize.calibrate import calibration_batches
-from edgegen.quantize.w8a8 import quantize_7_bits, quantize_8_bits
+from edgegen.quantize.pt2e import quantize_7_bits, quantize_8_bits
 from edgegen.registry import load
 from edgegen.types import Signature
 
