@@ -119,7 +119,7 @@ def signature_of(net: str) -> Signature:
 
 
 def race() -> None:
-    """A process of its own: the files in turn, in another order each round. The job on stdin, milliseconds on stdout."""
+    """A process of its own: the files in turn, in another order each round. Job on stdin, milliseconds on stdout."""
     job = json.loads(sys.stdin.read())
     threads, arrays = job["threads"], [np.array(values, dtype) for values, dtype in job["inputs"]]
     torch.set_num_threads(threads)
