@@ -73,12 +73,15 @@ def _quantize(program: "ExportedProgram", calibration: Batches, quantizer: Calla
     return quantized
 
 
-def _layers() -> tuple[Any, ...]:
-    """The operators that carry weights."""
+def _layers() -> dict[Any, int]:
+    """The operators that carry weights, and the axis of the weights that is the output's channels."""
     import torch
 
     aten = torch.ops.aten
-    return aten.conv2d.default, aten.conv1d.default, aten.linear.default
+    transposed = (aten.conv_transpose1d.default, aten.conv_transpose2d.input)
+    return dict.fromkeys((aten.conv1d.default, aten.conv2d.default, aten.linear.default), 0) | dict.fromkeys(
+        transposed, 1
+    )
 
 
 def _quantizer(largest_weight: int) -> Any:
@@ -108,20 +111,24 @@ def _weights_only() -> Any:
     from torchao.quantization.pt2e import PerChannelMinMaxObserver
     from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
 
-    spec = QuantizationSpec(
-        dtype=torch.int8,
-        observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=SMALLEST_WEIGHT_SCALE),
-        quant_min=-127,
-        quant_max=127,
-        qscheme=torch.per_channel_symmetric,
-        ch_axis=0,
-    )
+    def spec(axis: int) -> Any:
+        return QuantizationSpec(
+            dtype=torch.int8,
+            observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=SMALLEST_WEIGHT_SCALE),
+            quant_min=-127,
+            quant_max=127,
+            qscheme=torch.per_channel_symmetric,
+            ch_axis=axis,
+        )
+
+    layers = _layers()
 
     class WeightsOnly(Quantizer):  # type: ignore[misc]
         def annotate(self, model: Any) -> Any:
             for node in model.graph.nodes:
-                if node.target in _layers():
-                    wanted = QuantizationAnnotation(input_qspec_map={node.args[1]: spec}, _annotated=True)
+                if node.target in layers:
+                    weights = {node.args[1]: spec(layers[node.target])}
+                    wanted = QuantizationAnnotation(input_qspec_map=weights, _annotated=True)
                     node.meta["quantization_annotation"] = wanted
             return model
 
