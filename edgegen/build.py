@@ -13,7 +13,7 @@ from edgegen.errors import ExportError, UsageError, unknown_name
 from edgegen.exporters.base import DEFAULTS, Backend, LowerOptions, Variant
 from edgegen.extras import version_of
 from edgegen.parity import not_checked
-from edgegen.quantize.calibrate import Batches, calibration_batches
+from edgegen.quantize.calibrate import calibration_batches, enough_samples, fitting_batch
 from edgegen.quantize.matrix import MATRIX, cell
 from edgegen.quiet import EXPORT, quiet
 from edgegen.storage import atomic_path, nbytes_of, sha256_of, write_json
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 SCHEMA = "edgegen.manifest/1"
-CALIBRATION_BATCH = 32  # where the batch axis is dynamic
 CANONICAL = ("resampling", "pointwise", "conv_bias")  # the rewrites that come before a quantization of the program
 TOOLS = ("edgegen", "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "executorch", "torchao", "coremltools")
 
@@ -114,7 +113,7 @@ def build(
     name: str,
     target: Target,
     folder: Path,
-    calibration_samples: int,
+    calibration_samples: int | None,
     seed: int,
     metadata: Mapping[str, str],
     options: LowerOptions = DEFAULTS,
@@ -124,11 +123,13 @@ def build(
     """Write the file of a folded one-step `module` into `folder`, replacing an older one.
 
     A variant of any size needs a module folded so. All that a vendor's tool does happens in a child process, which may
-    hold `memory_limit` bytes. `rewrites` None takes the backend's own. `metadata` goes into the file under edgegen's
-    namespace, with name, backend and scheme added. Raises UsageError for an unknown backend or empty cell, ExportError
-    where a vendor's tool fails or dies, StorageError where the disk refuses.
+    hold `memory_limit` bytes. `calibration_samples` None takes as many as settle the ranges, `rewrites` None the
+    backend's own. `metadata` goes into the file under edgegen's namespace, with name, backend and scheme added. Raises
+    UsageError for an unknown backend or empty cell, ExportError where a vendor's tool fails or dies, StorageError where
+    the disk refuses.
     """
     kind, chosen = target.kind(), cell(target.scheme, target.backend)
+    samples = (calibration_samples or enough_samples(signature)) if chosen.calibrated else 0
     backend: Backend = registry.load("backend", target.backend)
     file = target.file(name)
     if kind.lists_sizes:
@@ -155,7 +156,7 @@ def build(
                 },
                 "options": asdict(options),
                 "rewrites": list(backend.rewrites if rewrites is None else rewrites),
-                "calibration_samples": calibration_samples,
+                "calibration_samples": samples,
                 "seed": seed,
             },
             memory_limit=memory_limit,
@@ -179,7 +180,7 @@ def build(
         details={
             "batch": kind.batch,
             "precision": chosen.precision,
-            "calibration_samples": calibration_samples if chosen.stage != "float" else 0,
+            "calibration_samples": samples,
             "extra_files": extra,
             **({"caution": chosen.caution} if chosen.caution else {}),
             **({"heights_widths": list(options.heights_widths)} if kind.lists_sizes else {}),
@@ -241,14 +242,14 @@ def lower(
     wanted, about = Target(**target), Signature.from_dict(signature)
     kind, chosen = wanted.kind(), cell(wanted.scheme, wanted.backend)
     backend: Backend = registry.load("backend", wanted.backend)
-    calibration: Batches = []
-    if chosen.stage != "float":
-        batch = CALIBRATION_BATCH if chosen.stage == "program" else kind.batch or CALIBRATION_BATCH
-        calibration = calibration_batches(about, samples=calibration_samples, seed=seed, batch=batch)
     captured = _load(Path(program))
     if chosen.stage == "program":
         # What turns into convolutions is to be one before it is quantized, and alike for every runtime.
         first = apply(captured, CANONICAL, signature=about, batch=None, any_size=kind.any_size)
+        # What is not calibrated has to run once, too: PT2E sees weights as they are used.
+        calibration = calibration_batches(
+            about, samples=calibration_samples or 1, seed=seed, batch=fitting_batch(about)
+        )
         quantized = chosen.load()(first, calibration)
         captured = capture(quantized, about, batch=kind.batch, any_size=kind.any_size)
         rewrites = [name for name in rewrites if name not in CANONICAL]
@@ -275,7 +276,7 @@ def lower(
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         floating = Path(temporary) / Path(path).name
         write(floating)
-        chosen.load()(floating, Path(path), calibration)
+        chosen.load()(floating, Path(path))
 
 
 def _load(path: Path) -> "ExportedProgram":

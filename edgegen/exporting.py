@@ -29,7 +29,7 @@ class ExportSettings:
 
     targets: tuple[Target, ...]
     lower: LowerOptions = DEFAULTS
-    calibration: int = 1024
+    calibration: int | None = None
     samples: int = 8
     seed: int = 0
     license: str | None = None

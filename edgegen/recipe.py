@@ -145,7 +145,7 @@ class Export(Table):
         "coreml-fp16",
         "coreml-w8",
     )
-    calibration: Count = Field(1024, description="noise inputs that calibrate the activation ranges")
+    calibration: Count | None = Field(None, description="noise inputs that calibrate the ranges; default: enough")
     opset: Annotated[int, Field(ge=18, le=24)] = Field(18, description="of the ONNX files")
     coreml_target: Literal["iOS17", "iOS18", "iOS26"] = Field("iOS17", description="oldest system of the Core ML files")
     generate: bool = Field(True, description="a second method in the .pte files: noise to uint8 image")

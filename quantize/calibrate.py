@@ -4,6 +4,7 @@ The ranges must hold the tails of the noise, or rare pixels come out wrong: on 8
 to 4.0 sigma) left errors of half the image's range, 1024 samples (65 k values, up to 4.5 sigma) none over a tenth.
 """
 
+import math
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,7 +14,25 @@ from edgegen.types import Signature
 
 FIRST_INDEX = 1 << 32  # sample indexes of its own: parity runs on 0, 1, 2, ... and must not see its calibration set
 
+ENOUGH_VALUES = 65_536  # of noise; see above
+FEWEST = 64  # samples, however large: the inner ranges depend on the picture, too
+LARGEST_BATCH = 32
+
 Batches = list[dict[str, NDArray[Any]]]
+
+
+def enough_samples(signature: Signature) -> int:
+    """How many samples settle the ranges."""
+    return max(FEWEST, math.ceil(ENOUGH_VALUES / _values(signature)))
+
+
+def fitting_batch(signature: Signature) -> int:
+    """How many samples to run at once: fewer of a large picture, so that the memory stays that of a few."""
+    return max(1, min(LARGEST_BATCH, ENOUGH_VALUES // _values(signature)))
+
+
+def _values(signature: Signature) -> int:
+    return math.prod(size for size in signature.inputs[0].shape if isinstance(size, int))
 
 
 def calibration_batches(signature: Signature, *, samples: int, seed: int, batch: int) -> Batches:

@@ -1,7 +1,7 @@
 """Core ML w8, w6, w4 and w4-block: coremltools' compressed weights in the saved package; arithmetic stays fp16.
 
 They are decompressed by Core ML, at load or while it runs. Kernels, matrices and the class table of more than SMALLEST
-elements are compressed; biases, norms and activations stay fp16. Calibration is not used: weights need none.
+elements are compressed; biases, norms and activations stay fp16.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,6 @@ import numpy as np
 
 from edgegen import mlpackage
 from edgegen.errors import ExportError
-from edgegen.quantize.calibrate import Batches
 
 # Weights of at most this many elements stay fp16: a compressed one adds some 360 bytes to the program and pads its
 # scales to 64, about what 8 bits save on 400 elements. Measured on an 8x8 EdgeUNet of widths 32 and 64, thresholds 0,
@@ -22,7 +21,7 @@ SMALLEST = 1024
 BLOCK = 32  # weights of one scale in w4-block
 
 
-def quantize_w8(source: Path, target: Path, calibration: Batches) -> None:
+def quantize_w8(source: Path, target: Path) -> None:
     """Read the float package `source`, write `target` with int8 weights (symmetric, a scale per output channel).
 
     Raises ExportError where `source` cannot be read or quantized, as the other functions do.
@@ -30,7 +29,7 @@ def quantize_w8(source: Path, target: Path, calibration: Batches) -> None:
     _compress(source, target, lambda optimize: _linear(optimize, dtype="int8", granularity="per_channel"))
 
 
-def quantize_w4_block(source: Path, target: Path, calibration: Batches) -> None:
+def quantize_w4_block(source: Path, target: Path) -> None:
     """As `quantize_w8`, with int4 weights and a scale for every BLOCK weights along the input channels; iOS 18."""
     _compress(
         source,
@@ -39,12 +38,12 @@ def quantize_w4_block(source: Path, target: Path, calibration: Batches) -> None:
     )
 
 
-def palettize_w6(source: Path, target: Path, calibration: Batches) -> None:
+def palettize_w6(source: Path, target: Path) -> None:
     """As `quantize_w8`, with weights that are one of 64 numbers a tensor, found by k-means."""
     _compress(source, target, lambda optimize: _palette(optimize, 6))
 
 
-def palettize_w4(source: Path, target: Path, calibration: Batches) -> None:
+def palettize_w4(source: Path, target: Path) -> None:
     """As `palettize_w6`, one of 16 numbers."""
     _compress(source, target, lambda optimize: _palette(optimize, 4))
 

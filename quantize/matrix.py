@@ -19,12 +19,12 @@ class Cell:
 
         float     nothing; `lower` alone makes the file
         program   f(program, calibration) -> module               between capture and lowering; any batch
-        file      f(source, target, calibration) -> None          after the lowering of the float file
+        file      f(source, target) -> None                       after the lowering of the float file
 
     `function` is "module:attribute", imported on demand; `precision` is what the backend lowers to; `engine` says in
     words what quantizes; `floor_db` is the parity below which the file is refused; `extras` are those to be installed
-    beside the backend's own extra, `feature` what the device's system must have (a key of FEATURES in the Core ML
-    exporter), `caution` what a user should know before shipping the file.
+    beside the backend's own; `calibrated` says that the function uses its calibration; `feature` is what the device's
+    system must have (a key of FEATURES in the Core ML exporter), `caution` what to know before shipping the file.
     """
 
     stage: Stage
@@ -33,6 +33,7 @@ class Cell:
     floor_db: float
     function: str | None = None
     extras: tuple[str, ...] = ()
+    calibrated: bool = False
     feature: str = ""
     caution: str = ""
 
@@ -54,16 +55,22 @@ PT2E, PT2E_EXTRA = "torchao PT2E, XNNPACKQuantizer", "executorch"
 # weights: w6 47, w4-block 36, w4 34.
 MATRIX: dict[tuple[str, str], Cell] = {
     ("fp32", "onnx"): Cell("float", "fp32", "none", 80.0),
-    ("w8a8", "onnx"): Cell("program", "fp32", PT2E, 25.0, "edgegen.quantize.pt2e:quantize_7_bits", (PT2E_EXTRA,)),
+    ("w8a8", "onnx"): Cell(
+        "program", "fp32", PT2E, 25.0, "edgegen.quantize.pt2e:quantize_7_bits", (PT2E_EXTRA,), calibrated=True
+    ),
     ("w8", "onnx"): Cell("program", "fp32", PT2E, 35.0, "edgegen.quantize.pt2e:quantize_weights", (PT2E_EXTRA,)),
     ("fp16", "onnx"): Cell(
         "file", "fp32", "onnxruntime.transformers.float16, float32 in and out", 50.0, "edgegen.quantize.onnx:to_fp16"
     ),
     ("fp32", "executorch"): Cell("float", "fp32", "none", 80.0),
-    ("w8a8", "executorch"): Cell("program", "fp32", PT2E, 25.0, "edgegen.quantize.pt2e:quantize_8_bits"),
+    ("w8a8", "executorch"): Cell(
+        "program", "fp32", PT2E, 25.0, "edgegen.quantize.pt2e:quantize_8_bits", calibrated=True
+    ),
     ("fp16", "coreml"): Cell("float", "fp16", "none", 50.0),
     ("fp32", "coreml"): Cell("float", "fp32", "none", 80.0),
-    ("w8a8", "coreml"): Cell("program", "fp16", PT2E, 25.0, "edgegen.quantize.pt2e:quantize_8_bits", (PT2E_EXTRA,)),
+    ("w8a8", "coreml"): Cell(
+        "program", "fp16", PT2E, 25.0, "edgegen.quantize.pt2e:quantize_8_bits", (PT2E_EXTRA,), calibrated=True
+    ),
     ("w8", "coreml"): Cell(
         "file", "fp16", "coremltools.optimize linear int8 weights", 35.0, "edgegen.quantize.coreml:quantize_w8"
     ),

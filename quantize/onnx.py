@@ -5,10 +5,9 @@ from typing import Any
 
 from edgegen.errors import ExportError
 from edgegen.extras import require
-from edgegen.quantize.calibrate import Batches
 
 
-def to_fp16(source: Path, target: Path, calibration: Batches) -> None:
+def to_fp16(source: Path, target: Path) -> None:
     """Read the float file `source`, write `target`: weights and arithmetic in float16, inputs and outputs as before.
 
     Raises ExportError where onnxruntime's converter fails.

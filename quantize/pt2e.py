@@ -45,9 +45,9 @@ def quantize_7_bits(program: "ExportedProgram", calibration: Batches) -> "nn.Mod
 def quantize_weights(program: "ExportedProgram", calibration: Batches) -> "nn.Module":
     """As `quantize_8_bits`, the weights alone: they become float again as the file runs.
 
-    Of `calibration` one batch is run, for PT2E sees the weights only as they are used.
+    `calibration` is one input: PT2E sees weights only as they are used.
     """
-    return _quantize(program, calibration[:1], _weights_only)
+    return _quantize(program, calibration, _weights_only)
 
 
 def _quantize(program: "ExportedProgram", calibration: Batches, quantizer: Callable[[], Any]) -> "nn.Module":

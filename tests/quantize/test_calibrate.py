@@ -6,7 +6,7 @@ import pytest
 from edgegen.capture import example_inputs
 from edgegen.errors import UsageError
 from edgegen.noise import normal
-from edgegen.quantize.calibrate import FIRST_INDEX, calibration_batches
+from edgegen.quantize.calibrate import FIRST_INDEX, calibration_batches, enough_samples, fitting_batch
 from edgegen.types import Signature
 
 SIGNATURE = Signature.of(channels=1, size=4, num_classes=3)
@@ -44,3 +44,12 @@ def test_unconditional_generators_get_noise_only() -> None:
 def test_no_samples_are_refused() -> None:
     with pytest.raises(UsageError, match="calibration needs at least 1 sample, found 0"):
         calibration_batches(SIGNATURE, samples=0, seed=0, batch=1)
+
+
+@pytest.mark.parametrize(("channels", "size", "samples", "batch"), [(1, 8, 1024, 32), (3, 32, 64, 21), (4, 128, 64, 1)])
+def test_as_many_as_settle_the_ranges_and_few_of_large_pictures_at_once(
+    channels: int, size: int, samples: int, batch: int
+) -> None:
+    signature = Signature.of(channels=channels, size=size, num_classes=0)
+    assert enough_samples(signature) == samples
+    assert fitting_batch(signature) == batch
