@@ -81,7 +81,7 @@ class CoreML:
         },
         init=False,
     )
-    rewrites: tuple[str, ...] = field(default=("resampling", "conv_bias"), init=False)
+    rewrites: tuple[str, ...] = field(default=("resampling", "conv_bias", "quantized_views"), init=False)
 
     def lower(
         self,

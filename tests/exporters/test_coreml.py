@@ -60,7 +60,7 @@ def package(tiny: "Tiny", tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def quantized(package: Path) -> Path:
     path = package.with_name("small.mlpackage")
-    quantize_w8(package, path, [])
+    quantize_w8(package, path)
     return path
 
 
@@ -112,7 +112,7 @@ def test_big_weights_take_8_bits_each_and_small_ones_stay(package: Path, quantiz
 
 def test_the_same_program_gives_the_same_bytes(tiny: "Tiny", package: Path, quantized: Path, tmp_path: Path) -> None:
     again = lower(tiny, tmp_path / "again.mlpackage", license="CC0-1.0", seed="7")
-    quantize_w8(again, tmp_path / "small.mlpackage", [])
+    quantize_w8(again, tmp_path / "small.mlpackage")
     assert sha256_of(again) == sha256_of(package)
     assert sha256_of(tmp_path / "small.mlpackage") == sha256_of(quantized)
     other = lower(tiny, tmp_path / "other.mlpackage", license="CC0-1.0", seed="8")
@@ -128,7 +128,7 @@ def test_channels_of_zeros_stay_zero(tmp_path: Path) -> None:
     signature = Signature.of(channels=1, size=8, num_classes=0)
     program = capture(module, signature, batch=1)
     BACKEND.lower(program, tmp_path / "a.mlpackage", signature=signature, precision="fp16", metadata={}, **PLAIN)
-    quantize_w8(tmp_path / "a.mlpackage", tmp_path / "b.mlpackage", [])
+    quantize_w8(tmp_path / "a.mlpackage", tmp_path / "b.mlpackage")
     got = BACKEND.open(tmp_path / "b.mlpackage")(inputs)["out_sample"]
     assert psnr_db(reference(module, inputs), got) > 40
 
@@ -151,7 +151,7 @@ def make(folder: Path) -> None:
     program = capture(module, signature, batch=1)
     options = {"metadata": {"b": "1", "a": "2"}, "options": LowerOptions(), "variant": ""}
     BACKEND.lower(program, folder / "a.mlpackage", signature=signature, precision="fp16", **options)
-    quantize_w8(folder / "a.mlpackage", folder / "b.mlpackage", [])
+    quantize_w8(folder / "a.mlpackage", folder / "b.mlpackage")
     BACKEND.open(folder / "b.mlpackage")
 
 
@@ -189,7 +189,7 @@ def test_a_program_that_coremltools_cannot_convert(tiny: "Tiny", tmp_path: Path)
 
 def test_quantizing_what_is_no_package(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"cannot read the Core ML package a.mlpackage \(nothing there\)"):
-        quantize_w8(tmp_path / "a.mlpackage", tmp_path / "b.mlpackage", [])
+        quantize_w8(tmp_path / "a.mlpackage", tmp_path / "b.mlpackage")
 
 
 def test_without_the_extra_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_without_the_extra_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(MissingExtraError, match=r"writing a Core ML package needs 'coremltools'.*edgegen\[coreml\]"):
         BACKEND.lower(None, tmp_path / "a.mlpackage", signature=signature, precision="fp16", metadata={}, **PLAIN)  # type: ignore[arg-type]
     with pytest.raises(MissingExtraError, match="quantizing a Core ML package needs 'coremltools'"):
-        quantize_w8(tmp_path / "a.mlpackage", tmp_path / "b.mlpackage", [])
+        quantize_w8(tmp_path / "a.mlpackage", tmp_path / "b.mlpackage")
 
 
 def test_on_a_mac_core_ml_itself_is_asked(tiny: "Tiny", package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
