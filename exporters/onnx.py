@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.onnx_unsigned import unsigned
 from edgegen.exporters.onnx_winograd import winograd
 from edgegen.extras import require
 from edgegen.quiet import TORCH_ONNX, quiet
@@ -142,6 +143,7 @@ def _write(exported: Any, about: Mapping[str, str], path: Path, *, fast: bool = 
 
     if sum(value.const_value.nbytes for value in exported.model.graph.initializers.values()) < LARGEST:
         model = _slim(exported.model_proto)
+        unsigned(model)
         if fast:
             winograd(model)
         _clean(model)

@@ -148,3 +148,20 @@ def test_three_runtimes_make_the_same_picture(tiny: "Tiny", tmp_path: Path, in_p
     products = [node for node in model.graph.node if node.op_type == "MatMul"]
     assert len(products) == 2, "attention"
     assert all(made_by[name] != "DequantizeLinear" for node in products for name in node.input), "stays float"
+
+
+def test_every_convolution_runs_in_8_bits_in_onnxruntime(tiny: "Tiny", tmp_path: Path, in_process: None) -> None:
+    """And not as dequantize, float convolution, quantize: it is read from what onnxruntime makes of the file."""
+    import onnxruntime
+
+    options: dict[str, Any] = {"calibration_samples": 32, "seed": 3, "metadata": {}}
+    build(tiny.module, tiny.signature, name="t", target=Target("onnx", "w8a8"), folder=tmp_path, **options)
+    path = tmp_path / "t_onnx_w8a8.onnx"
+    settings = onnxruntime.SessionOptions()
+    settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    settings.log_severity_level = 3
+    onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    written = [node.op_type for node in onnx.load(path).graph.node]
+    run = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert run.count("QLinearConv") == written.count("Conv") > 4
+    assert "Conv" not in run
