@@ -59,13 +59,18 @@ def traces() -> Callable[[bytes], list[str]]:
     return lambda content: sorted(clue for clue in clues if clue.encode() in content)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist's own, which reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """How tests are dealt out to processes (`--dist loadgroup`): a module to one, so that its fixtures are made once.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """How tests are dealt out to processes: a module to one, so that its fixtures are made once.
 
-    The families, of which each takes a minute, go one by one.
+    The families, of which each takes a minute, go one by one. Not by the mark xdist_group, which xdist 3.8 writes into
+    a field that pytest 9.2 no longer reads.
     """
-    for item in items:
-        module = item.nodeid.partition("::")[0]
-        alone = module.endswith("test_families_by_runtime.py")
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else module))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Modules(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return nodeid if module.endswith("test_families_by_runtime.py") else module
+
+    return Modules(config, log)
