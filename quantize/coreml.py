@@ -70,8 +70,15 @@ def _compress(source: Path, target: Path, method: Callable[[Any], Callable[[Any]
             model = vendor.models.MLModel(str(source), skip_model_load=True)
             quantized = method(vendor.optimize.coreml)(model)
             spec: Any = quantized.get_spec()
+            (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+            compressed = any(op.type.startswith("constexpr_") for op in block.operations)
     except Exception as e:
         raise ExportError(f"coremltools could not compress the weights: {e}") from e
+    if not compressed:
+        raise ExportError(
+            f"nothing to compress: a weight needs more than {SMALLEST} elements, and in w4-block input channels that "
+            f"{BLOCK} divides; take fp16, or w8"
+        )
     mlpackage.write(spec, Path(quantized.weights_dir), target)
 
 

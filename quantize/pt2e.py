@@ -64,7 +64,9 @@ def _quantize(program: "ExportedProgram", calibration: Batches, quantizer: Calla
                 for batch in batches:
                     observed(*batch)
             _require_finite(observed)
-            quantized: nn.Module = convert_pt2e(observed)
+            quantized: torch.fx.GraphModule = convert_pt2e(observed)
+            if not any("dequantize_per_channel" in str(node.target) for node in quantized.graph.nodes):
+                raise ExportError("nothing to quantize: the network has no convolution and no dense layer")
             _unshare(quantized)
         except ExportError:
             raise

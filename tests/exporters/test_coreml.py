@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from edgegen.errors import ExportError, MissingExtraError
 from edgegen.exporters.base import LowerOptions, Precision
 from edgegen.exporters.coreml import BACKEND, CoreMLSession
 from edgegen.parity import psnr_db
-from edgegen.quantize.coreml import SMALLEST, quantize_w8
+from edgegen.quantize.coreml import SMALLEST, palettize_w6, quantize_w4_block, quantize_w8
 from edgegen.storage import sha256_of
 from edgegen.types import Signature
 
@@ -185,6 +186,19 @@ def test_a_program_that_coremltools_cannot_convert(tiny: "Tiny", tmp_path: Path)
     options: dict[str, Any] = {"signature": tiny.signature, "precision": "fp16", "metadata": {}, **PLAIN}
     with pytest.raises(ExportError, match=r"coremltools could not convert the program: it is a str"):
         BACKEND.lower("no program", tmp_path / "a.mlpackage", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("compress", [quantize_w8, palettize_w6, quantize_w4_block])
+def test_a_network_too_small_to_compress_is_refused(compress: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    """Else an fp16 file would be called w8. Twelve channels fill no block of 32, eight by nine no 1024 elements."""
+    module = nn.Sequential(nn.Conv2d(1, 12, 3, padding=1), nn.Conv2d(12, 1, 3, padding=1)).eval()
+    signature = Signature.of(channels=1, size=8, num_classes=0)
+    program = capture(module, signature, batch=1)
+    options = {**PLAIN, "options": LowerOptions(coreml_target="iOS18")}
+    BACKEND.lower(program, tmp_path / "a.mlpackage", signature=signature, precision="fp16", metadata={}, **options)
+    with pytest.raises(ExportError, match="nothing to compress: a weight needs more than 1024 elements"):
+        compress(tmp_path / "a.mlpackage", tmp_path / "b.mlpackage")
+    assert not (tmp_path / "b.mlpackage").exists()
 
 
 def test_quantizing_what_is_no_package(tmp_path: Path) -> None:

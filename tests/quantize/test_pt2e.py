@@ -115,6 +115,12 @@ def test_a_range_that_is_not_finite_is_named() -> None:
         quantized(OneStep(layer))
 
 
+def test_a_network_without_weights_is_refused() -> None:
+    """Else a float file would be called w8a8."""
+    with pytest.raises(ExportError, match="nothing to quantize: the network has no convolution and no dense layer"):
+        quantized(nn.Tanh())
+
+
 def test_what_pt2e_refuses_is_an_export_error(monkeypatch: pytest.MonkeyPatch) -> None:
     program = capture(OneStep(nn.Conv2d(1, 1, 3, padding=1)), PICTURE, batch=None)
     monkeypatch.setattr(program, "module", lambda **_: nn.Identity())
