@@ -15,6 +15,7 @@ from edgegen.extras import version_of
 from edgegen.parity import not_checked
 from edgegen.quantize.calibrate import calibration_batches, enough_samples, fitting_batch
 from edgegen.quantize.matrix import MATRIX, cell
+from edgegen.quantize.schemes import AS_USUAL, QuantizeOptions
 from edgegen.quiet import EXPORT, quiet
 from edgegen.storage import atomic_path, nbytes_of, sha256_of, write_json
 from edgegen.types import Artifact, Parity, Signature
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-    from edgegen.recipe import Export
+    from edgegen.recipe import Export, Quantize
 
 MANIFEST = "manifest.json"
 SCHEMA = "edgegen.manifest/1"
@@ -113,9 +114,9 @@ def build(
     name: str,
     target: Target,
     folder: Path,
-    calibration_samples: int | None,
     seed: int,
     metadata: Mapping[str, str],
+    quantization: QuantizeOptions = AS_USUAL,
     options: LowerOptions = DEFAULTS,
     rewrites: Sequence[str] | None = None,
     memory_limit: int | None = None,
@@ -123,13 +124,13 @@ def build(
     """Write the file of a folded one-step `module` into `folder`, replacing an older one.
 
     A variant of any size needs a module folded so. All that a vendor's tool does happens in a child process, which may
-    hold `memory_limit` bytes. `calibration_samples` None takes as many as settle the ranges, `rewrites` None the
-    backend's own. `metadata` goes into the file under edgegen's namespace, with name, backend and scheme added. Raises
-    UsageError for an unknown backend or empty cell, ExportError where a vendor's tool fails or dies, StorageError where
-    the disk refuses.
+    hold `memory_limit` bytes. `seed` draws the calibration's noise; `rewrites` None takes the backend's own. `metadata`
+    goes into the file under edgegen's namespace, with name, backend and scheme added. Raises UsageError for an unknown
+    backend, empty cell or unknown layer, ExportError where a vendor's tool fails or dies, StorageError where the disk
+    refuses.
     """
     kind, chosen = target.kind(), cell(target.scheme, target.backend)
-    samples = (calibration_samples or enough_samples(signature)) if chosen.calibrated else 0
+    samples = (quantization.samples or enough_samples(signature)) if chosen.calibrated else 0
     backend: Backend = registry.load("backend", target.backend)
     file = target.file(name)
     if kind.lists_sizes:
@@ -156,7 +157,7 @@ def build(
                 },
                 "options": asdict(options),
                 "rewrites": list(backend.rewrites if rewrites is None else rewrites),
-                "calibration_samples": samples,
+                "quantization": {**asdict(quantization), "samples": samples},
                 "seed": seed,
             },
             memory_limit=memory_limit,
@@ -213,6 +214,11 @@ def lower_options(export: "Export") -> LowerOptions:
     )
 
 
+def quantize_options(quantize: "Quantize") -> QuantizeOptions:
+    """What a recipe's [quantize] table says of the numbers of every file."""
+    return QuantizeOptions(quantize.samples, quantize.ranges, quantize.float_layers)
+
+
 def _save(module: "nn.Module", signature: Signature, kind: Variant, batch: int | None, path: Path) -> None:
     import torch
 
@@ -232,7 +238,7 @@ def lower(
     metadata: Mapping[str, str],
     options: Mapping[str, Any],
     rewrites: Sequence[str],
-    calibration_samples: int,
+    quantization: Mapping[str, Any],
     seed: int,
 ) -> None:
     """The child's part of `build`: from a saved program to the file `path`, and what belongs beside it."""
@@ -246,11 +252,10 @@ def lower(
     if chosen.stage == "program":
         # What turns into convolutions is to be one before it is quantized, and alike for every runtime.
         first = apply(captured, CANONICAL, signature=about, batch=None, any_size=kind.any_size)
+        asked = QuantizeOptions(**{**quantization, "float_layers": tuple(quantization["float_layers"])})
         # What is not calibrated has to run once, too: PT2E sees weights as they are used.
-        calibration = calibration_batches(
-            about, samples=calibration_samples or 1, seed=seed, batch=fitting_batch(about)
-        )
-        quantized = chosen.load()(first, calibration)
+        calibration = calibration_batches(about, samples=asked.samples or 1, seed=seed, batch=fitting_batch(about))
+        quantized = chosen.load()(first, wanted.scheme, calibration, asked)
         captured = capture(quantized, about, batch=kind.batch, any_size=kind.any_size)
         rewrites = [name for name in rewrites if name not in CANONICAL]
     captured = apply(captured, rewrites, signature=about, batch=kind.batch, any_size=kind.any_size)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from edgegen.extras import EXTRAS, missing, version_of
+from edgegen.quantize.schemes import QuantizeOptions
 
 BACKENDS = {"onnx": "fp32", "executorch": "fp32", "coreml": "fp16"}
 PATIENCE_S = 180  # a cold import of executorch alone takes up to 20 s on a busy machine
@@ -81,7 +82,7 @@ def try_backend(name: str) -> None:
             name="doctor",
             target=Target(name, scheme),
             folder=Path(folder),
-            calibration_samples=1,
+            quantization=QuantizeOptions(samples=1),
             seed=0,
             metadata={},
         ).artifact

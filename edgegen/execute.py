@@ -146,6 +146,15 @@ def failed_parity(results: Collection[Result]) -> list[str]:
     return []
 
 
+def broken_budget(results: Collection[Result]) -> list[str]:
+    """The artifacts of this run that do not keep the recipe's budget: what each misses, and the layers to blame."""
+    for result in results:
+        if result.stage == "verify":
+            rows = read_json(result.folder / "parity.json")["artifacts"]
+            return [f"{row['file']}: {'; '.join(row['budget'])}" for row in rows if row["budget"]]
+    return []
+
+
 def meet(several: bool) -> None:
     """All processes of `accelerate launch` wait here for each other."""
     if several:

@@ -1,6 +1,7 @@
 """Export what a user brings: fold, build every file, compare each with PyTorch, measure, describe the folder."""
 
 import contextlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 from edgegen import registry
 from edgegen.build import MANIFEST, Built, Target, build, write_manifest
 from edgegen.card import write_card
-from edgegen.errors import EdgegenError, ExportError, ParityError, UsageError
+from edgegen.errors import BudgetError, EdgegenError, ExportError, ParityError, UsageError
 from edgegen.exporters.base import DEFAULTS, LowerOptions
 from edgegen.folding import Folded, Folds
 from edgegen.models.source import Source, load_sources
 from edgegen.ort_pipeline import write_ort_pipeline
 from edgegen.progress import Progress
+from edgegen.quantize.budget import Budget
+from edgegen.quantize.schemes import AS_USUAL, GRIDS, QuantizeOptions
+from edgegen.recipe import FLOAT_SCHEMES, Recover
 from edgegen.storage import storage_errors
 from edgegen.types import Artifact, Latency, Parity, Signature
 from edgegen.verification import Verifier
@@ -25,11 +29,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What to make of a source. `memory_limit` in bytes is for each child process; `measure` adds host latencies."""
+    """What to make of a source. `memory_limit` in bytes is for each child process; `measure` adds host latencies.
+
+    `recover` trains the weights of every scheme that has a grid; `budget` chooses the float layers of mixed files.
+    """
 
     targets: tuple[Target, ...]
     lower: LowerOptions = DEFAULTS
-    calibration: int | None = None
+    quantization: QuantizeOptions = AS_USUAL
+    recover: Recover | None = None
+    budget: Budget | None = None
     samples: int = 8
     seed: int = 0
     license: str | None = None
@@ -50,6 +59,7 @@ class Exported:
     parity: Mapping[str, Parity]
     latency: Mapping[str, Latency]
     failures: Mapping[str, str]
+    over_budget: Mapping[str, Sequence[str]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -58,6 +68,7 @@ class Exported:
             latency = self.latency.get(one.artifact.file)
             row = {**one.artifact.to_dict(), "parity": self.parity[one.artifact.file].to_dict()}
             row["latency"] = latency.to_dict() if latency else None
+            row["over_budget"] = list(self.over_budget.get(one.artifact.file, ()))
             row["about"] = registry.load("backend", one.artifact.backend).variants[one.artifact.variant].about
             row["export"] = {"seconds": one.seconds, "peak_rss_bytes": one.peak_rss_bytes}
             rows.append(row)
@@ -120,7 +131,7 @@ def _onnx_files(exported: Sequence[Exported]) -> dict[str, str]:
 
 
 def raise_failures(exported: Sequence[Exported]) -> None:
-    """Raises ExportError for targets that were not made, else ParityError for files that are not true."""
+    """Raises ExportError for targets not made, ParityError for files not true, BudgetError for files over budget."""
     failures = [f"{one.name} {target}: {text}" for one in exported for target, text in one.failures.items()]
     if failures:
         raise ExportError("not exported:\n  " + "\n  ".join(failures))
@@ -132,6 +143,11 @@ def raise_failures(exported: Sequence[Exported]) -> None:
     ]
     if wrong:
         raise ParityError("not the same as PyTorch:\n  " + "\n  ".join(wrong))
+    broken = [
+        f"{one.name}: {file}: {'; '.join(what)}" for one in exported for file, what in one.over_budget.items() if what
+    ]
+    if broken:
+        raise BudgetError("the budget is not kept:\n  " + "\n  ".join(broken))
 
 
 def _export(source: Source, folder: Path, settings: ExportSettings, progress: Progress) -> Exported:
@@ -142,6 +158,7 @@ def _export(source: Source, folder: Path, settings: ExportSettings, progress: Pr
     about = {**source.about, "license": settings.license or source.about.get("license") or "not stated"}
     sizes = settings.lower.heights_widths
     verify = Verifier(folds, source.signature, samples=settings.samples, seed=settings.seed, sizes=sizes)
+    ready = _Ready(folds, source, settings, progress)
     built: list[Built] = []
     parity: dict[str, Parity] = {}
     failures: dict[str, str] = {}
@@ -149,8 +166,8 @@ def _export(source: Source, folder: Path, settings: ExportSettings, progress: Pr
         for number, target in enumerate(settings.targets):
             task.update(number, str(target))
             try:
-                module = folds(any_size=target.kind().any_size).module
-                one = _build(module, source, about, folder, target=target, settings=settings)
+                module, numbers = ready(target)
+                one = _build(module, numbers, source, about, folder, target=target, settings=settings)
             except EdgegenError as e:
                 failures[str(target)] = str(e)
                 task.update(number + 1, f"{target}: {e}")
@@ -165,14 +182,64 @@ def _export(source: Source, folder: Path, settings: ExportSettings, progress: Pr
     if built:
         write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity)
     latency = _measure(artifacts, folder, parity, progress) if settings.measure else {}
-    exported = Exported(source.name, folder, source.signature, about, folded, built, parity, latency, failures)
+    over = {one.artifact.file: _over_budget(one.artifact, parity[one.artifact.file], ready, folded) for one in built}
+    exported = Exported(source.name, folder, source.signature, about, folded, built, parity, latency, failures, over)
     if built:
         write_card(folder, exported.to_dict())
     return exported
 
 
+def _over_budget(artifact: Artifact, parity: Parity, ready: "_Ready", folded: Folded) -> list[str]:
+    """What a compressed file does not keep, and which layers cost it most."""
+    settings = ready.settings
+    if settings.budget is None or artifact.scheme in FLOAT_SCHEMES:
+        return []
+    size = artifact.nbytes / (4 * folded.parameters_after)
+    broken = settings.budget.broken(psnr_db=parity.psnr_db, fd_change=None, size=size)
+    if broken:
+        from edgegen.refining import breaking_layers
+
+        module, numbers = ready(Target(artifact.backend, artifact.scheme))
+        signature, seed, progress = ready.source.signature, settings.seed, ready.progress
+        broken.append(
+            breaking_layers(module, signature, artifact.scheme, options=numbers, seed=seed, progress=progress)
+        )
+    return broken
+
+
+class _Ready:
+    """What a target is built from: the folded generator, or for some schemes what `refine` made of it, once each."""
+
+    def __init__(self, folds: Folds, source: Source, settings: ExportSettings, progress: Progress) -> None:
+        self.folds, self.source, self.settings, self.progress = folds, source, settings, progress
+        self.made: dict[str, tuple[nn.Module, QuantizeOptions]] = {}
+
+    def __call__(self, target: Target) -> "tuple[nn.Module, QuantizeOptions]":
+        scheme, settings = target.scheme, self.settings
+        if scheme not in GRIDS or not (settings.recover or scheme == "mixed"):
+            return self.folds(any_size=target.kind().any_size).module, settings.quantization
+        if scheme not in self.made:
+            from edgegen.refining import refine
+
+            with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+                refined = refine(
+                    self.folds().module,
+                    self.source.signature,
+                    scheme,
+                    options=settings.quantization,
+                    recover=settings.recover,
+                    budget=settings.budget,
+                    seed=settings.seed,
+                    folder=Path(temporary),
+                    progress=self.progress,
+                )
+            self.made[scheme] = refined.program.module(check_guards=False), refined.options
+        return self.made[scheme]
+
+
 def _build(
     module: "nn.Module",
+    numbers: QuantizeOptions,
     source: Source,
     about: Mapping[str, Any],
     folder: Path,
@@ -186,9 +253,9 @@ def _build(
         name=source.name,
         target=target,
         folder=folder,
-        calibration_samples=settings.calibration,
         seed=settings.seed,
         metadata=metadata,
+        quantization=numbers,
         options=settings.lower,
         memory_limit=settings.memory_limit,
     )

@@ -1,6 +1,6 @@
 """The stages in order: from images to phone files and the report. The one file to read first.
 
-    data ─ teacher ─ pairs ─ slim ─ distill ─ export ─ quantize ─ verify ─ profile ─ report
+    data ─ teacher ─ pairs ─ slim ─ distill ─ [refine] ─ export ─ quantize ─ verify ─ profile ─ report
                        └─ baseline ─┐   │
              extractor ─────────── evaluate
 
@@ -21,7 +21,9 @@ from edgegen.data import local_path
 from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.extras import EXTRAS, require
 from edgegen.progress import Progress
+from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.matrix import cell
+from edgegen.quantize.schemes import GRIDS
 from edgegen.recipe import Recipe
 from edgegen.runs import Result, RunFolder, fingerprint, key_of
 
@@ -92,9 +94,18 @@ def _compute(recipe: Recipe) -> dict[str, Any]:
 
 
 def _files(recipe: Recipe, *, floating: bool) -> dict[str, Any]:
-    options = _part(recipe.export)
-    del options["calibration"]  # of the compressed files only
-    return {**options, "name": recipe.name, "artifacts": recipe.export.targets(floating=floating)}
+    return {**_part(recipe.export), "name": recipe.name, "artifacts": recipe.export.targets(floating=floating)}
+
+
+def _numbers(recipe: Recipe) -> dict[str, Any]:
+    return recipe.quantize.model_dump(mode="json", exclude={"budget"})  # which judges the files and changes none
+
+
+def refined_schemes(recipe: Recipe) -> list[str]:
+    """The schemes among the artifacts whose weights can be made ready for them."""
+    schemes = {Target.parse(text).scheme for text in recipe.export.artifacts}
+    changed = recipe.recover is not None or bool(recipe.quantize.methods)
+    return [scheme for scheme in GRIDS if scheme in schemes and (changed or scheme == "mixed")]
 
 
 STAGES = (
@@ -148,17 +159,36 @@ STAGES = (
         lambda r: {"evaluate": _part(r.evaluate), "seed": r.seed},
         "edgegen.stages.evaluation:evaluate",
     ),
+    Stage(
+        "refine",
+        ("distill",),
+        lambda r: {
+            "schemes": refined_schemes(r),
+            "recover": _part(r.recover) if r.recover else None,
+            "quantize": _numbers(r),
+            "budget": r.quantize.budget if "mixed" in refined_schemes(r) else None,
+            "seed": r.seed,
+        },
+        "edgegen.stages.refinement:refine",
+        everywhere=True,
+        enabled=lambda r: bool(refined_schemes(r)),
+    ),
     Stage("export", ("distill",), lambda r: _files(r, floating=True), "edgegen.stages.files:export"),
     Stage(
         "quantize",
-        ("distill",),
-        lambda r: {**_files(r, floating=False), "calibration": r.export.calibration, "seed": r.seed},
+        ("distill", "refine"),
+        lambda r: {**_files(r, floating=False), "quantize": _numbers(r), "seed": r.seed},
         "edgegen.stages.files:quantize",
     ),
     Stage(
         "verify",
-        ("data", "extractor", "distill", "export", "quantize"),
-        lambda r: {"verify": _part(r.verify), "samples": r.evaluate.samples, "seed": r.seed},
+        ("data", "extractor", "distill", "refine", "export", "quantize"),
+        lambda r: {
+            "verify": _part(r.verify),
+            "samples": r.evaluate.samples,
+            "budget": r.quantize.budget,
+            "seed": r.seed,
+        },
         "edgegen.stages.files:verify",
     ),
     Stage(
@@ -177,6 +207,7 @@ STAGES = (
             "baseline",
             "extractor",
             "evaluate",
+            "refine",
             "export",
             "quantize",
             "verify",
@@ -217,6 +248,14 @@ def check(recipe: Recipe, stages: list[Stage]) -> None:
     names = {stage.name for stage in stages}
     targets = [Target.parse(text) for text in recipe.export.artifacts]
     check_targets(targets, lower_options(recipe.export))
+    budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
+    if any(target.scheme == "mixed" for target in targets):
+        require_mixed(budget)
+    for target in targets:
+        if target.scheme in refined_schemes(recipe) and target.kind().any_size:
+            raise UsageError(
+                f"{target}: [recover], quantize.methods and mixed files know one size of picture; leave out the variant"
+            )
     for target in targets:
         needed = {target.backend, *cell(target.scheme, target.backend).extras} & EXTRAS.keys()
         for extra in sorted(needed) if names & {"export", "quantize"} else ():

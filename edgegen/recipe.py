@@ -145,7 +145,6 @@ class Export(Table):
         "coreml-fp16",
         "coreml-w8",
     )
-    calibration: Count | None = Field(None, description="noise inputs that calibrate the ranges; default: enough")
     opset: Annotated[int, Field(ge=18, le=24)] = Field(18, description="of the ONNX files")
     coreml_target: Literal["iOS17", "iOS18", "iOS26"] = Field("iOS17", description="oldest system of the Core ML files")
     generate: bool = Field(True, description="a second method in the .pte files: noise to uint8 image")
@@ -168,6 +167,26 @@ class Export(Table):
         """The float artifacts, or the compressed ones."""
         schemes = {text: text.partition("-")[2].partition(":")[0] for text in self.artifacts}
         return [text for text, scheme in schemes.items() if (scheme in FLOAT_SCHEMES) == floating]
+
+
+class Quantize(Table):
+    """How the numbers of the compressed files are chosen; a generator's calibration inputs are noise."""
+
+    samples: Count | None = Field(None, description="noise inputs that calibrate the ranges; default: enough")
+    ranges: Literal["minmax", "percentile", "mse", "entropy"] = Field("minmax", description="of activations")
+    methods: tuple[Literal["rounding", "bias_correction"], ...] = Field(
+        (), description="what is done to the weights beforehand; rounding comes first"
+    )
+    float_layers: tuple[str, ...] = Field((), description="layers that stay float: patterns such as net.up.*")
+    budget: str | None = Field(None, description="what the files must keep, such as psnr>=30,fd_local<=+5%")
+
+
+class Recover(Training):
+    """Quantization-aware self-distillation: the rounded student learns its float self's pictures, from fresh noise."""
+
+    steps: Count = 500
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
 
 
 class Verify(Table):
@@ -194,6 +213,8 @@ class Recipe(Table):
     baseline: Baseline = Baseline()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
+    quantize: Quantize = Quantize()
+    recover: Recover | None = None
     verify: Verify = Verify()
     profile: Profile = Profile()
 

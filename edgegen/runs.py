@@ -159,7 +159,7 @@ class RunFolder:
             for p in sorted(partial.rglob("*"))
             if p.is_file() and p.name not in (MANIFEST, CHECKPOINT)
         }
-        digest = key_of({file: facts["sha256"] for file, facts in files.items() if not file.startswith(TIMED)})
+        digest = key_of({file: facts["sha256"] for file, facts in files.items() if TIMED not in file})
         facts = {"key": key, "digest": digest, "made_from": dict(inputs), "seconds": round(seconds, 3), "files": files}
         write_json(partial / MANIFEST, {**content, **facts})
         with storage_errors(folder):
@@ -170,7 +170,8 @@ class RunFolder:
                 shutil.rmtree(retired)
             else:
                 partial.rename(folder)
-            (folder / CHECKPOINT).unlink(missing_ok=True)  # only now: a kill before this line goes on from it
+            for checkpoint in folder.rglob(CHECKPOINT):  # only now: a kill before this line goes on from it
+                checkpoint.unlink(missing_ok=True)
         return Result(stage, key, folder, seconds, reused=False, digest=digest)
 
     def point(self, result: Result) -> None:

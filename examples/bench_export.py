@@ -14,8 +14,6 @@ in place of all that, each file beside the same file without one of its rewrites
 import argparse
 import contextlib
 import json
-import os
-import random
 import statistics
 import subprocess
 import sys
@@ -29,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_nets import ddpm_cifar10, demo_student, slimflow_cifar10
+from bench_race import SIZE, Entry, measure
 from torch import Tensor, nn
 
 from edgegen import child
@@ -40,6 +39,7 @@ from edgegen.exporters.inspection import inspect
 from edgegen.folding import fold
 from edgegen.parity import psnr_db, psnr_range
 from edgegen.profilers.machine import probe
+from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.registry import load
 from edgegen.storage import nbytes_of
 from edgegen.types import Signature
@@ -49,8 +49,6 @@ BIG_RUNTIMES = ("onnx", "coreml")
 LARGE = ("slimflow 15.7 M", "ddpm 35.7 M")
 LIMIT = {"onnx": 0.90, "executorch": 0.70}
 BIG_LIMIT_GB = 20.0
-SIZE = 1024  # of the matrix product
-PAUSE = 0.02  # seconds: the idle threads of a runtime spin for a while, on the core that the next one needs
 NETS: dict[str, Callable[[], nn.Module]] = {
     "demo student": demo_student,
     LARGE[0]: slimflow_cifar10,
@@ -118,81 +116,17 @@ def signature_of(net: str) -> Signature:
     return Signature.of(channels=3, size=32, num_classes=0)
 
 
-def race() -> None:
-    """A process of its own: the files in turn, in another order each round. Job on stdin, milliseconds on stdout."""
-    job = json.loads(sys.stdin.read())
-    threads, arrays = job["threads"], [np.array(values, dtype) for values, dtype in job["inputs"]]
-    torch.set_num_threads(threads)
-    runs = [_runner(job["runtime"], path, arrays, threads) for path in job["files"]]
-    matrix = torch.randn(SIZE, SIZE)
-    runs.append(lambda: torch.mm(matrix, matrix))
-    samples: list[list[float]] = [[] for _ in runs]
-    turns, order = list(zip(runs, samples, strict=True)), random.Random(0)
-    for _ in range(job["rounds"]):
-        order.shuffle(turns)  # what ran before leaves its traces in the caches
-        for run, kept in turns:
-            time.sleep(PAUSE)
-            run()
-            began = time.perf_counter()
-            run()
-            kept.append(1e3 * (time.perf_counter() - began))
-    print(json.dumps(samples))
-
-
-def _runner(runtime: str, path: str, arrays: list[Any], threads: int) -> Callable[[], object]:
-    if runtime == "onnx":
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        given = _matched([(one.name, one.type) for one in session.get_inputs()], arrays)
-        return lambda: session.run(None, given)
-    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
-    from executorch.runtime import Runtime
-
-    _unsafe_reset_threadpool(threads)
-    program = Runtime.get().load_program(Path(path).read_bytes())
-    method = program.load_method("forward")
-    tensors = [torch.from_numpy(one) for one in arrays]
-    if method.metadata.num_inputs() < len(tensors):  # edgegen's file takes no time
-        del tensors[1]
-    return lambda _alive=program: method.execute(tensors)  # the method points into its program
-
-
-def _matched(inputs: list[tuple[str, str]], arrays: list[Any]) -> dict[str, Any]:
-    given = list(arrays) if len(inputs) == len(arrays) else [arrays[0], *arrays[2:]]
-    return {name: value for (name, _), value in zip(inputs, given, strict=True)}
-
-
-def measure(net: str, runtime: str, files: list[Path], threads: int, rounds: int) -> list[list[float]]:
-    """Milliseconds of each file, and of the matrix product, in each round of turns in one process."""
+def timed(net: str, path: Path, *, has_time: bool = False) -> Entry:
+    """A file to be timed; edgegen's takes no time."""
     inputs = list(example_inputs(signature_of(net), 1, 0).values())
-    inputs.insert(1, np.ones(1, np.float32))  # the time, which edgegen's files do not take
-    job = {
-        "runtime": runtime,
-        "files": [str(path) for path in files],
-        "threads": threads,
-        "rounds": rounds,
-        "inputs": [[one.tolist(), str(one.dtype)] for one in inputs],
-    }
-    done = subprocess.run(
-        [sys.executable, __file__, "--race"],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "2000"},
-    )
-    found: list[list[float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return path, [inputs[0], np.ones(1, np.float32), *inputs[1:]] if has_time else inputs
 
 
 def make(net: str, runtime: str, folder: Path, **options: Any) -> tuple[nn.Module, Built]:
     """The network as a step of no time, and edgegen's file of it."""
     module = OneStep(NETS[net]().eval().requires_grad_(False), time=1.0)
     signature = signature_of(net)
-    fixed: dict[str, Any] = {"name": "net", "calibration_samples": 1, "seed": 0, "metadata": {}}
+    fixed: dict[str, Any] = {"name": "net", "quantization": QuantizeOptions(samples=1), "seed": 0, "metadata": {}}
     folded = fold(module, signature).module
     return module, build(folded, signature, target=Target.parse(runtime), folder=folder, **fixed, **options)
 
@@ -218,13 +152,14 @@ def bench(net: str, runtime: str, folder: Path, *, rounds: int) -> list[dict[str
     macs = before.macs.total if before and before.macs else None
     rows: list[dict[str, Any]] = []
     for threads in (1, 2) if runtime in LIMIT and outcome else (None,):
-        timed: dict[str, float | None] = dict.fromkeys(("plain_ms", "edgegen_ms", "ratio"))
+        times: dict[str, float | None] = dict.fromkeys(("plain_ms", "edgegen_ms", "ratio"))
         if threads is not None:
             plain_ms, ours_ms, product_ms = map(
-                statistics.median, measure(net, runtime, [theirs, ours], threads, rounds)
+                statistics.median,
+                measure(runtime, [timed(net, theirs, has_time=True), timed(net, ours)], threads=threads, rounds=rounds),
             )
             rate = 2 * SIZE**3 / product_ms / 1e6
-            timed = {
+            times = {
                 "plain_ms": plain_ms,
                 "edgegen_ms": ours_ms,
                 "ratio": ours_ms / plain_ms,
@@ -237,7 +172,7 @@ def bench(net: str, runtime: str, folder: Path, *, rounds: int) -> list[dict[str
                 "net": net,
                 "runtime": runtime,
                 "threads": threads,
-                **timed,
+                **times,
                 "plain_failure": failure,
                 "size_ratio": built.artifact.nbytes / nbytes_of(theirs) if outcome else None,
                 "partitions": [_count(before.partitions) if before else None, _count(facts.partitions)],
@@ -269,7 +204,7 @@ def without_one(net: str, runtime: str, folder: Path, *, rounds: int) -> list[di
         place = folder / (label or "all")
         place.mkdir()
         files.append(place / make(net, runtime, place, **options)[1].artifact.file)
-    whole, *others = measure(net, runtime, files, 1, rounds)[:-1]
+    whole, *others = measure(runtime, [timed(net, path) for path in files], threads=1, rounds=rounds)[:-1]
     return [
         {
             "net": net,
@@ -397,11 +332,7 @@ def main() -> None:
     parser.add_argument("--runtime", action="append", choices=RUNTIMES, help="only this runtime; may be given again")
     parser.add_argument("--big", action="store_true", help=f"also the net {BIG_NET}")
     parser.add_argument("--rewrites", action="store_true", help="what each rewrite of ONNX and ExecuTorch brings")
-    parser.add_argument("--race", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.race:
-        race()
-        return
     rows = run(options)
     if options.json:
         print(json.dumps({"machine": probe(), "goals": goals(rows), "rows": rows}, indent=2))

@@ -17,6 +17,7 @@ FIRST_INDEX = 1 << 32  # sample indexes of its own: parity runs on 0, 1, 2, ... 
 ENOUGH_VALUES = 65_536  # of noise; see above
 FEWEST = 64  # samples, however large: the inner ranges depend on the picture, too
 LARGEST_BATCH = 32
+MOST_AT_ONCE = 256
 
 Batches = list[dict[str, NDArray[Any]]]
 
@@ -29,6 +30,11 @@ def enough_samples(signature: Signature) -> int:
 def fitting_batch(signature: Signature) -> int:
     """How many samples to run at once: fewer of a large picture, so that the memory stays that of a few."""
     return max(1, min(LARGEST_BATCH, ENOUGH_VALUES // _values(signature)))
+
+
+def correcting_samples(signature: Signature) -> int:
+    """How many samples correct weights and biases: all their activations are in memory at once."""
+    return max(FEWEST, min(MOST_AT_ONCE, ENOUGH_VALUES // _values(signature)))
 
 
 def _values(signature: Signature) -> int:

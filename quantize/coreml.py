@@ -12,13 +12,7 @@ import numpy as np
 
 from edgegen import mlpackage
 from edgegen.errors import ExportError
-
-# Weights of at most this many elements stay fp16: a compressed one adds some 360 bytes to the program and pads its
-# scales to 64, about what 8 bits save on 400 elements. Measured on an 8x8 EdgeUNet of widths 32 and 64, thresholds 0,
-# 256, 1024 and 2048 give 345648, 344070, 343995 and 347141 bytes; the first and the last convolution, which stay fp16
-# at 1024, are worth 1 dB.
-SMALLEST = 1024
-BLOCK = 32  # weights of one scale in w4-block
+from edgegen.quantize.schemes import BLOCK, SMALLEST
 
 
 def quantize_w8(source: Path, target: Path) -> None:

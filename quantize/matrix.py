@@ -18,7 +18,7 @@ class Cell:
     `stage` is what `function` takes and where it sits in the build:
 
         float     nothing; `lower` alone makes the file
-        program   f(program, calibration) -> module               between capture and lowering; any batch
+        program   f(program, scheme, calibration, options) -> module between capture and lowering; any batch
         file      f(source, target) -> None                       after the lowering of the float file
 
     `function` is "module:attribute", imported on demand; `precision` is what the backend lowers to; `engine` says in
@@ -56,20 +56,25 @@ PT2E, PT2E_EXTRA = "torchao PT2E, XNNPACKQuantizer", "executorch"
 MATRIX: dict[tuple[str, str], Cell] = {
     ("fp32", "onnx"): Cell("float", "fp32", "none", 80.0),
     ("w8a8", "onnx"): Cell(
-        "program", "fp32", PT2E, 25.0, "edgegen.quantize.pt2e:quantize_7_bits", (PT2E_EXTRA,), calibrated=True
+        "program", "fp32", PT2E, 25.0, "edgegen.quantize.pt2e:quantize", (PT2E_EXTRA,), calibrated=True
     ),
-    ("w8", "onnx"): Cell("program", "fp32", PT2E, 35.0, "edgegen.quantize.pt2e:quantize_weights", (PT2E_EXTRA,)),
+    ("mixed", "onnx"): Cell(
+        "program", "fp32", PT2E, 25.0, "edgegen.quantize.pt2e:quantize", (PT2E_EXTRA,), calibrated=True
+    ),
+    ("w8", "onnx"): Cell("program", "fp32", PT2E, 35.0, "edgegen.quantize.pt2e:quantize", (PT2E_EXTRA,)),
     ("fp16", "onnx"): Cell(
         "file", "fp32", "onnxruntime.transformers.float16, float32 in and out", 50.0, "edgegen.quantize.onnx:to_fp16"
     ),
     ("fp32", "executorch"): Cell("float", "fp32", "none", 80.0),
-    ("w8a8", "executorch"): Cell(
-        "program", "fp32", PT2E, 25.0, "edgegen.quantize.pt2e:quantize_8_bits", calibrated=True
-    ),
+    ("w8a8", "executorch"): Cell("program", "fp32", PT2E, 25.0, "edgegen.quantize.pt2e:quantize", calibrated=True),
+    ("mixed", "executorch"): Cell("program", "fp32", PT2E, 25.0, "edgegen.quantize.pt2e:quantize", calibrated=True),
     ("fp16", "coreml"): Cell("float", "fp16", "none", 50.0),
     ("fp32", "coreml"): Cell("float", "fp32", "none", 80.0),
     ("w8a8", "coreml"): Cell(
-        "program", "fp16", PT2E, 25.0, "edgegen.quantize.pt2e:quantize_8_bits", (PT2E_EXTRA,), calibrated=True
+        "program", "fp16", PT2E, 25.0, "edgegen.quantize.pt2e:quantize", (PT2E_EXTRA,), calibrated=True
+    ),
+    ("mixed", "coreml"): Cell(
+        "program", "fp16", PT2E, 25.0, "edgegen.quantize.pt2e:quantize", (PT2E_EXTRA,), calibrated=True
     ),
     ("w8", "coreml"): Cell(
         "file", "fp16", "coremltools.optimize linear int8 weights", 35.0, "edgegen.quantize.coreml:quantize_w8"

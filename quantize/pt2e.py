@@ -4,110 +4,109 @@ The captured program gets its 8-bit weights and ranges before any runtime's lowe
 and Core ML compute the same picture, and whatever improves the numbers is written once.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgegen.errors import ExportError
+from edgegen.errors import EdgegenError, ExportError
 from edgegen.extras import require
+from edgegen.quantize import ranges
 from edgegen.quantize.calibrate import Batches
+from edgegen.quantize.layers import Layer, layers_of
+from edgegen.quantize.schemes import GRIDS, Grid, QuantizeOptions, matching
 from edgegen.quiet import EXECUTORCH, quiet
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import fx
     from torch.export import ExportedProgram
 
-SMALLEST_SCALE = 2**-12  # of an activation: what XNNPACK's quantizer sets for its observers
 # Of a weight. XNNPACK's quantizer takes 2^-12 here, too: a 3x3 kernel over 192 channels, drawn as PyTorch draws it, has
 # weights up to 0.024 and would use 100 of its 127 steps.
 SMALLEST_WEIGHT_SCALE = 2**-24
 
 
-def quantize_8_bits(program: "ExportedProgram", calibration: Batches) -> "nn.Module":
-    """The program with int8 weights per channel (symmetric) and int8 activations per tensor, static ranges.
+def quantize(
+    program: "ExportedProgram", scheme: str, calibration: Batches, options: QuantizeOptions
+) -> "fx.GraphModule":
+    """The program with the numbers of `scheme` ("w8a8", "w8"), which become float again where a runtime has no kernel.
 
     Convolutions and dense layers are quantized: with additions and products as well, as the quantizer does when asked
     for everything, the file is no smaller, no faster and 1 to 2 dB worse. Attention's products of two activations stay
-    float. `program` stays as it is. Raises ExportError where PT2E cannot quantize it, or a range is not finite.
+    float. `program` stays as it is. For w8 one input is enough: PT2E sees weights only as they are used. Raises
+    ExportError where PT2E cannot quantize it, or a range is not finite; UsageError for a pattern without a layer.
     """
-    return _quantize(program, calibration, lambda: _quantizer(127))
+    return converted(observed(program, scheme, calibration, options))
 
 
-def quantize_7_bits(program: "ExportedProgram", calibration: Batches) -> "nn.Module":
-    """As `quantize_8_bits`, with weights of at most +-64.
-
-    x86 cores without VNNI add two uint8 x int8 products in 16 bits, which overflow with full weights and cannot with
-    halved ones (2 x 255 x 64 < 2^15). It costs 0.3 to 0.8 dB and makes an ONNX file compute the same on every core.
-    """
-    return _quantize(program, calibration, lambda: _quantizer(64))
-
-
-def quantize_weights(program: "ExportedProgram", calibration: Batches) -> "nn.Module":
-    """As `quantize_8_bits`, the weights alone: they become float again as the file runs.
-
-    `calibration` is one input: PT2E sees weights only as they are used.
-    """
-    return _quantize(program, calibration, _weights_only)
-
-
-def _quantize(program: "ExportedProgram", calibration: Batches, quantizer: Callable[[], Any]) -> "nn.Module":
+def observed(
+    program: "ExportedProgram", scheme: str, calibration: Batches, options: QuantizeOptions
+) -> "fx.GraphModule":
+    """The program with an observer at every number that `scheme` rounds, which have seen `calibration`."""
     import torch
 
     require("executorch", purpose="quantizing to 8 bits")
     batches = [tuple(torch.from_numpy(values) for values in batch.values()) for batch in calibration]
-    with quiet(EXECUTORCH):
-        try:
-            from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    with _torchao():
+        from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
-            observed = prepare_pt2e(program.module(check_guards=False), quantizer())
-            with torch.no_grad():
-                for batch in batches:
-                    observed(*batch)
-            _require_finite(observed)
-            quantized: torch.fx.GraphModule = convert_pt2e(observed)
-            if not any("dequantize_per_channel" in str(node.target) for node in quantized.graph.nodes):
-                raise ExportError("nothing to quantize: the network has no convolution and no dense layer")
-            _unshare(quantized)
-        except ExportError:
-            raise
-        except Exception as e:
-            raise ExportError(f"torchao PT2E could not quantize the program: {e}") from e
+        module: Any = program.module(check_guards=False)
+        layers = layers_of(module)
+        if not layers:
+            raise ExportError("nothing to quantize: the network has no convolution and no dense layer")
+        floating = matching(options.float_layers, {layer.name for layer in layers})
+        kept = {layer.node.name for layer in layers if layer.name in floating}
+        quantizer = (_xnnpack if GRIDS[scheme].activations else _weights_only)(layers, kept, GRIDS[scheme], options)
+        prepared: fx.GraphModule = prepare_pt2e(module, quantizer)
+        with torch.no_grad():
+            for batch in batches:
+                prepared(*batch)
+        _require_finite(prepared)
+    return prepared
+
+
+def converted(prepared: "fx.GraphModule") -> "fx.GraphModule":
+    """What `observed` gave, with its numbers rounded and the observers gone."""
+    with _torchao():
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+        quantized: fx.GraphModule = convert_pt2e(prepared)
+        _unshare(quantized)
     return quantized
 
 
-def _layers() -> dict[Any, int]:
-    """The operators that carry weights, and the axis of the weights that is the output's channels."""
-    import torch
+@contextmanager
+def _torchao() -> Iterator[None]:
+    with quiet(EXECUTORCH):
+        try:
+            yield
+        except EdgegenError:
+            raise
+        except Exception as e:
+            raise ExportError(f"torchao PT2E could not quantize the program: {e}") from e
 
-    aten = torch.ops.aten
-    transposed = (aten.conv_transpose1d.default, aten.conv_transpose2d.input)
-    return dict.fromkeys((aten.conv1d.default, aten.conv2d.default, aten.linear.default), 0) | dict.fromkeys(
-        transposed, 1
-    )
 
-
-def _quantizer(largest_weight: int) -> Any:
-    """XNNPACK's, with ranges that hold all that calibration saw."""
+def _xnnpack(layers: list[Layer], floating: set[str], grid: Grid, options: QuantizeOptions) -> Any:
+    """XNNPACK's quantizer, with our ranges; `floating` are the nodes that it shall leave."""
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
-    from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver
+    from torchao.quantization.pt2e import PerChannelMinMaxObserver
 
     config = xnnpack.get_symmetric_quantization_config(
-        is_per_channel=True, weight_qmin=-largest_weight, weight_qmax=largest_weight
+        is_per_channel=True, weight_qmin=-grid.largest, weight_qmax=grid.largest
     )
-    # XNNPACK's own choice, a histogram, cuts the tails of the noise: with 1024 samples it left single pixels wrong by a
-    # quarter of the image's range, minimum and maximum by less than a tenth.
-    observer = MinMaxObserver.with_args(eps=SMALLEST_SCALE)
-    ranges = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
+    activations = replace(config.input_activation, observer_or_fake_quant_ctr=ranges.observer(options.ranges))
     each = PerChannelMinMaxObserver.with_args(eps=SMALLEST_WEIGHT_SCALE)
     weights = replace(config.weight, observer_or_fake_quant_ctr=each)
-    config = replace(config, input_activation=ranges, output_activation=ranges, weight=weights)
+    config = replace(config, input_activation=activations, output_activation=activations, weight=weights)
     quantizer = xnnpack.XNNPACKQuantizer()
-    for operator in _layers():
+    # Not "only these": it asks for a ReLU after a convolution as well, and takes both as one.
+    quantizer.set_filter_function(lambda node: node.name not in floating)
+    for operator in dict.fromkeys(layer.node.target for layer in layers):
         quantizer.set_operator_type(operator, config)
     return quantizer
 
 
-def _weights_only() -> Any:
+def _weights_only(layers: list[Layer], floating: set[str], grid: Grid, _: QuantizeOptions) -> Any:
     """XNNPACK's quantizer asks for ranges; this one has none."""
     import torch
     from torchao.quantization.pt2e import PerChannelMinMaxObserver
@@ -117,21 +116,22 @@ def _weights_only() -> Any:
         return QuantizationSpec(
             dtype=torch.int8,
             observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=SMALLEST_WEIGHT_SCALE),
-            quant_min=-127,
-            quant_max=127,
+            quant_min=-grid.largest,
+            quant_max=grid.largest,
             qscheme=torch.per_channel_symmetric,
             ch_axis=axis,
         )
 
-    layers = _layers()
+    axes = {layer.node.name: layer.axis for layer in layers if layer.node.name not in floating}
 
     class WeightsOnly(Quantizer):  # type: ignore[misc]
         def annotate(self, model: Any) -> Any:
             for node in model.graph.nodes:
-                if node.target in layers:
-                    weights = {node.args[1]: spec(layers[node.target])}
-                    wanted = QuantizationAnnotation(input_qspec_map=weights, _annotated=True)
-                    node.meta["quantization_annotation"] = wanted
+                if node.name in axes:
+                    wanted = {node.args[1]: spec(axes[node.name])}
+                    node.meta["quantization_annotation"] = QuantizationAnnotation(
+                        input_qspec_map=wanted, _annotated=True
+                    )
             return model
 
         def validate(self, model: Any) -> None:
@@ -140,14 +140,14 @@ def _weights_only() -> Any:
     return WeightsOnly()
 
 
-def _require_finite(observed: Any) -> None:
+def _require_finite(prepared: Any) -> None:
     """Raises ExportError where a range that calibration saw is not finite."""
     import torch
 
-    for node in observed.graph.nodes:
+    for node in prepared.graph.nodes:
         if node.op != "call_module":
             continue
-        observer = observed.get_submodule(node.target)
+        observer = prepared.get_submodule(node.target)
         low, high = getattr(observer, "min_val", None), getattr(observer, "max_val", None)
         if low is None or high is None:
             continue

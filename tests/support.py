@@ -28,8 +28,8 @@ checkpoint_every = 8
 steps = [1, 2]
 seeds = 2
 extractor_steps = 30
-[export]
-calibration = 8
+[quantize]
+samples = 8
 [verify]
 samples = 4
 [profile]

@@ -14,6 +14,7 @@ from edgegen import build as builder
 from edgegen import registry
 from edgegen.capture import OneStep
 from edgegen.errors import ExportError, UsageError
+from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.stages.files import gather
 from edgegen.types import Artifact, Parity, Signature
 
@@ -32,7 +33,7 @@ def build(folder: Path, *, scheme: str = "fp32", backend: str = "onnx") -> Artif
         name="tiny",
         target=builder.Target(backend, scheme),
         folder=folder,
-        calibration_samples=40,
+        quantization=QuantizeOptions(samples=40),
         seed=3,
         metadata={"recipe_sha256": "abc"},
     ).artifact
@@ -61,7 +62,7 @@ def test_a_failed_build_leaves_the_older_artifact(tmp_path: Path) -> None:
             name="tiny",
             target=builder.Target("onnx", "fp32"),
             folder=tmp_path,
-            calibration_samples=1,
+            quantization=QuantizeOptions(samples=1),
             seed=0,
             metadata={},
         )
@@ -72,7 +73,7 @@ def test_a_failed_build_leaves_the_older_artifact(tmp_path: Path) -> None:
             name="tiny",
             target=builder.Target("onnx", "fp32"),
             folder=tmp_path,
-            calibration_samples=1,
+            quantization=QuantizeOptions(samples=1),
             seed=0,
             metadata={},
             memory_limit=10_000_000,
@@ -90,7 +91,7 @@ def test_weights_beside_the_file_belong_to_it(
     monkeypatch.setattr(backend, "LARGEST", 100)
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 64, 3, padding=1), torch.nn.Conv2d(64, 1, 3, padding=1))
-    fixed: dict[str, Any] = {"name": "tiny", "calibration_samples": 1, "seed": 0, "metadata": {}}
+    fixed: dict[str, Any] = {"name": "tiny", "quantization": QuantizeOptions(samples=1), "seed": 0, "metadata": {}}
     target = builder.Target("onnx", "fp32")
     artifact = builder.build(net, SIGNATURE, target=target, folder=tmp_path / "made", **fixed).artifact
     weights = tmp_path / "made" / "tiny_onnx_fp32.onnx.data"
@@ -175,7 +176,13 @@ class Resampled(torch.nn.Module):
 
 def test_core_ml_with_its_five_axes_takes_a_network_of_six(tmp_path: Path, in_process: None) -> None:
     pytest.importorskip("coremltools")
-    fixed: dict[str, Any] = {"name": "net", "calibration_samples": 1, "seed": 0, "metadata": {}, "folder": tmp_path}
+    fixed: dict[str, Any] = {
+        "name": "net",
+        "quantization": QuantizeOptions(samples=1),
+        "seed": 0,
+        "metadata": {},
+        "folder": tmp_path,
+    }
     target = builder.Target("coreml", "fp32")
     artifact = builder.build(Resampled(), SIGNATURE, target=target, **fixed).artifact
     noise = np.random.default_rng(0).standard_normal((2, 1, 8, 8), np.float32)

@@ -14,6 +14,7 @@ from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.folder import signature_of
 from edgegen.parity import check
 from edgegen.quantize.matrix import MATRIX, cell
+from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.registry import load
 
 # Wide enough that the weights dominate the file, few blocks so that lowering takes seconds.
@@ -47,7 +48,7 @@ def test_a_cell_gives_a_file_that_is_small_and_true(
         name="net",
         target=Target(backend, scheme),
         folder=tmp_path,
-        calibration_samples=64,
+        quantization=QuantizeOptions(samples=64),
         seed=0,
         metadata={},
         options=LowerOptions(coreml_target="iOS18"),

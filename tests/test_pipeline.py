@@ -13,7 +13,7 @@ from edgegen.pipeline import NAMES, STAGES, check, plan, select
 from edgegen.recipe import parse
 from edgegen.runs import RunFolder
 
-ALL = set(NAMES)
+ALL = set(NAMES) - {"refine"}  # which the tiny recipe does not ask for
 FILES = {"export", "quantize", "verify", "profile", "report"}
 
 
@@ -50,7 +50,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("evaluate.steps", [1, 3], {"evaluate", "profile", "report"}),
         ("evaluate.samples", 20, {"evaluate", "verify", "profile", "report"}),
         ("slim.anneal_steps", 3, {"slim", "distill", "evaluate"} | FILES),
-        ("export.calibration", 9, FILES - {"export"}),
+        ("quantize.samples", 9, FILES - {"export"}),
         ("export.artifacts", ["onnx-fp32", "onnx-w8a8"], FILES),
         ("verify.samples", 5, {"verify", "profile", "report"}),
         ("profile.min_runs", 4, {"profile", "report"}),
@@ -59,12 +59,12 @@ def changed(path: str, value: object) -> dict[str, Any]:
 )
 def test_a_changed_key_re_runs_what_depends_on_it(tmp_path: Path, path: str, value: object, stages: set[str]) -> None:
     before, after = keys(tomllib.loads(TINY), tmp_path), keys(changed(path, value), tmp_path)
-    assert {name for name in NAMES if before[name] != after[name]} == stages
+    assert {name for name in before if before[name] != after[name]} == stages
 
 
 def test_the_name_of_the_run_changes_only_what_carries_it(tmp_path: Path) -> None:
     before, after = keys(tomllib.loads(TINY), tmp_path), keys(changed("name", "other"), tmp_path)
-    assert {name for name in NAMES if before[name] != after[name]} == FILES
+    assert {name for name in before if before[name] != after[name]} == FILES
 
 
 def test_a_changed_input_file_re_runs_everything(tmp_path: Path) -> None:

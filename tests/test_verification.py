@@ -14,6 +14,7 @@ from edgegen import registry
 from edgegen.build import Target, build
 from edgegen.exporters.base import LowerOptions
 from edgegen.folding import Folds
+from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.types import Artifact, Signature
 from edgegen.verification import Verifier
 
@@ -46,7 +47,7 @@ def verify(folds: Folds) -> Verifier:
 
 def made(folds: Folds, text: str, folder: Path) -> tuple[Artifact, Path]:
     target = Target.parse(text)
-    options: dict[str, Any] = {"name": "net", "calibration_samples": 1, "seed": 0, "metadata": {}}
+    options: dict[str, Any] = {"name": "net", "quantization": QuantizeOptions(samples=1), "seed": 0, "metadata": {}}
     module = folds(any_size=target.kind().any_size).module
     lower = LowerOptions(heights_widths=SIZES, generate=False)
     artifact = build(module, SIGNATURE, target=target, folder=folder, options=lower, **options).artifact

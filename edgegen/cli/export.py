@@ -25,7 +25,11 @@ Example: edgegen export digits
 
   edgegen export net.py:make --signature net.toml --to onnx-fp16,coreml:generate
 
-  edgegen export ./my-unet --to onnx:any_size,coreml:sizes --sizes 64x64,64x96"""
+  edgegen export ./my-unet --to onnx:any_size,coreml:sizes --sizes 64x64,64x96
+
+  edgegen export ./my-unet --to onnx-w8a8,coreml-w4-block --ios 18 --recover 300
+
+  edgegen export ./my-unet --to onnx-mixed,executorch-mixed --budget "psnr>=45\""""
 
 
 def register(app: typer.Typer) -> None:
@@ -64,6 +68,20 @@ def export(
         str | None,
         typer.Option("--sizes", metavar="HxW,...", help="Further sizes of the noise that a coreml:sizes file takes."),
     ] = None,
+    recover: Annotated[
+        int | None,
+        typer.Option("--recover", metavar="STEPS", min=1, help="Train the weights of w8a8, w8, w4-block for rounding."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="TEXT", help="Of compressed files, such as psnr>=40,size<=0.3; else exit 5."),
+    ] = None,
+    ranges: Annotated[
+        str, typer.Option("--ranges", metavar="NAME", help="Of activations: minmax, percentile, mse or entropy.")
+    ] = "minmax",
+    float_layers: Annotated[
+        str | None, typer.Option("--float-layers", metavar="LIST", help="Patterns of layers that stay float.")
+    ] = None,
     etrecord: Annotated[bool, typer.Option("--etrecord", help="Write ExecuTorch's profiling record.")] = False,
     memory_limit: Annotated[
         str | None, typer.Option("--memory-limit", metavar="SIZE", help="Of each exporting process, such as 8GB.")
@@ -77,16 +95,19 @@ def export(
     """A recipe goes through its stages; everything else is exported directly."""
     if _is_recipe(source):
         given = {"--to": to, "-o": output, "--signature": signature, "--random-weights": random_weights}
+        given |= {"--recover": recover, "--budget": budget, "--float-layers": float_layers}
         wrong = [name for name, value in given.items() if value is not None]
         if wrong:
-            raise UsageError(f"{wrong[0]} does not go with the recipe {source}: its [export] table lists the files")
+            raise UsageError(f"{wrong[0]} does not go with the recipe {source}: its tables say what is made")
         carry_out(source, runs, to=None, only="export", force=force, dry_run=dry_run, as_json=as_json)
         return
     from edgegen.build import Target, check_targets
     from edgegen.exporters.base import LowerOptions
+    from edgegen.quantize.budget import Budget, require_mixed
+    from edgegen.quantize.schemes import QuantizeOptions
+    from edgegen.recipe import Recover
 
-    names = [text.strip() for text in (to or TARGETS).split(",") if text.strip()]
-    targets = tuple(dict.fromkeys(map(Target.parse, names)))
+    targets = tuple(dict.fromkeys(map(Target.parse, _parts(to or TARGETS))))
     if not targets:
         raise UsageError(f"--to {to!r} names nothing; for example --to {TARGETS}")
     target = f"iOS{ios.lower().removeprefix('ios')}"
@@ -100,6 +121,15 @@ def export(
         heights_widths=_sizes(sizes),
     )
     check_targets(targets, lower)
+    quantization = QuantizeOptions(ranges=ranges, float_layers=_parts(float_layers))
+    asked = None if budget is None else Budget.parse(budget)
+    if asked is not None and asked.fd_local is not None:
+        raise UsageError(f"--budget {budget}: fd_local needs images to compare with, which a recipe has")
+    if any(one.scheme == "mixed" for one in targets):
+        require_mixed(asked)
+    sized = [one for one in targets if one.kind().any_size and (one.scheme == "mixed" or recover)]
+    if sized:
+        raise UsageError(f"{sized[0]}: --recover and mixed files know one size of picture; leave out the variant")
     folder = output or Path("exports") / name_of(source)
     if ":" not in source and not Path(source).exists():
         raise DataError(f"no source {source!r}: nothing is there; see `edgegen export --help`")
@@ -109,7 +139,16 @@ def export(
     from edgegen.exporting import ExportSettings, export_source, raise_failures
     from edgegen.progress import progress
 
-    settings = ExportSettings(targets, lower, license=license_name, memory_limit=_bytes(memory_limit), measure=measure)
+    settings = ExportSettings(
+        targets,
+        lower,
+        quantization=quantization,
+        recover=None if recover is None else Recover(steps=recover),
+        budget=asked,
+        license=license_name,
+        memory_limit=_bytes(memory_limit),
+        measure=measure,
+    )
     exported = export_source(
         source,
         folder,
@@ -134,9 +173,13 @@ def _is_recipe(source: str) -> bool:
     return not Path(source).is_dir() and (source.endswith(".toml") or source in shipped())
 
 
+def _parts(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
 def _sizes(text: str | None) -> tuple[tuple[int, int], ...]:
     """64x64,64x96 -> ((64, 64), (64, 96)), heights first. Raises UsageError."""
-    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    parts = _parts(text)
     found = [re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", part) for part in parts]
     if text is not None and (not parts or not all(found)):
         raise UsageError(f"--sizes {text}: give height x width of the noise, such as 64x64,64x96")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgegen.errors import ParityError
+from edgegen.errors import BudgetError, ParityError
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe: digits.")
@@ -84,6 +84,14 @@ def carry_out(
     failed = execute.failed_parity(results)
     if failed:
         raise ParityError("not the same as PyTorch:\n  " + "\n  ".join(failed))
+    broken = execute.broken_budget(results)
+    if broken:
+        raise BudgetError(
+            "quantize.budget is not kept:\n  "
+            + "\n  ".join(broken)
+            + "\nLet [recover] train, name the worst layers in quantize.float_layers, take a mixed or wider scheme, or "
+            "ask for less"
+        )
 
 
 def _print_plan(name: str, runs: Path, *, to: str | None, only: str | None, force: bool, as_json: bool) -> None:

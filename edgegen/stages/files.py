@@ -3,20 +3,27 @@
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from edgegen.build import MANIFEST, Target, build, lower_options, write_manifest
-from edgegen.capture import NOISE_TIME, OneStep, example_inputs
+from edgegen.build import MANIFEST, Target, build, lower_options, quantize_options, write_manifest
+from edgegen.capture import NOISE_TIME, OneStep, example_inputs, reference
 from edgegen.data import to_uint8
 from edgegen.folding import Folds
 from edgegen.models import folder as generators
+from edgegen.models.program_archive import load_program
 from edgegen.parity import OUTPUT, Session
-from edgegen.pipeline import Context
+from edgegen.pipeline import Context, stage_seed
 from edgegen.profilers.host import DEVICE, Job, ProfileOptions, measure
+from edgegen.quantize.budget import Budget
+from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.recipe import FLOAT_SCHEMES
+from edgegen.refining import breaking_layers
 from edgegen.runs import GENERATOR
 from edgegen.stages.evaluation import SHOWN, Judge
 from edgegen.storage import read_json, save_tensors, storage_errors, write_json
@@ -56,20 +63,32 @@ def _build(context: Context, targets: list[str]) -> None:
         for number, text in enumerate(targets):
             task.update(number, text)
             target = Target.parse(text)
+            module, numbers = _refined(context, target.scheme)
             artifact = build(
-                folds(any_size=target.kind().any_size).module,
+                module or folds(any_size=target.kind().any_size).module,
                 folds.signature,
                 name=recipe.name,
                 target=target,
                 folder=context.folder,
-                calibration_samples=recipe.export.calibration,
-                seed=context.seed,
+                seed=stage_seed(recipe.seed, "quantize"),
                 metadata=lineage,
+                quantization=numbers,
                 options=lower_options(recipe.export),
             ).artifact
             made.append(artifact)
             task.update(number + 1, f"{artifact.file} {artifact.nbytes / 1e6:.2f} MB")
     write_manifest(context.folder, made, folds.signature, lineage=lineage, parity={})
+
+
+def _refined(context: Context, scheme: str) -> tuple[torch.nn.Module | None, QuantizeOptions]:
+    """What the stage `refine` made for a scheme, None where it made nothing; and how its numbers are chosen."""
+    numbers = quantize_options(context.recipe.quantize)
+    folder = context.inputs.get("refine")
+    if folder is None or not (folder / f"{scheme}.pt2").exists():
+        return None, numbers
+    (row,) = (row for row in read_json(folder / "refine.json")["schemes"] if row["scheme"] == scheme)
+    numbers = replace(numbers, float_layers=tuple(row["float_layers"]))
+    return load_program(folder / f"{scheme}.pt2").module(check_guards=False), numbers
 
 
 def artifacts_of(folders: Mapping[str, Path]) -> list[tuple[Artifact, Path]]:
@@ -90,7 +109,9 @@ def verify(context: Context) -> None:
     check = Verifier(folds, folds.signature, samples=recipe.verify.samples, seed=context.seed, sizes=sizes)
     shown = example_inputs(folds.signature, min(SHOWN, recipe.verify.samples), context.seed)
     judge = Judge(recipe, context.inputs)
+    budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
     artifacts = artifacts_of(context.inputs)
+    floating: dict[str, float] = {}  # fd_local of the float generator, once a budget asks for it
     parities: dict[str, Parity] = {}
     rows: list[dict[str, Any]] = []
     pictures: dict[str, torch.Tensor] = {}
@@ -101,10 +122,20 @@ def verify(context: Context) -> None:
             if session is not None and parity.psnr_db is not None:  # else its output is no picture
                 outputs = session(shown)[OUTPUT]
                 pictures[artifact.file] = torch.from_numpy(to_uint8(np.asarray(outputs, np.float32)))
-                if runs_here(artifact):
+                asked = budget is not None and budget.fd_local is not None and artifact.scheme not in FLOAT_SCHEMES
+                if runs_here(artifact) or asked:  # our evaluator takes minutes for what a runtime does in seconds
                     fd_local = judge.fd_local(_sampled(session, judge))
             parities[artifact.file] = parity
-            rows.append({**artifact.to_dict(), "fd_local": fd_local, "parity": parity.to_dict()})
+            broken: list[str] = []
+            if budget is not None and artifact.scheme not in FLOAT_SCHEMES:
+                if not floating:
+                    floating["fd_local"] = judge.fd_local(_pictures(folds, judge))
+                change = None if fd_local is None else fd_local / floating["fd_local"] - 1
+                size = artifact.nbytes / (4 * folds().parameters_after)
+                broken = budget.broken(psnr_db=parity.psnr_db, fd_change=change, size=size)
+            if broken:
+                broken.append(_breaking_layers(context, folds, artifact.scheme))
+            rows.append({**artifact.to_dict(), "fd_local": fd_local, "parity": parity.to_dict(), "budget": broken})
             note = parity.status if parity.psnr_db is None else f"{parity.status}, {parity.psnr_db:.1f} dB"
             task.update(number + 1, f"{artifact.file}: {note}")
     gather(context.folder / ARTIFACTS, artifacts)
@@ -128,9 +159,23 @@ def runs_here(artifact: Artifact) -> bool:
 
 
 def _sampled(session: Session, judge: Judge) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(session(_judged(judge))[OUTPUT], np.float32))
+
+
+def _pictures(folds: Folds, judge: Judge) -> torch.Tensor:
+    return torch.from_numpy(reference(folds().module, _judged(judge)))
+
+
+def _judged(judge: Judge) -> dict[str, NDArray[Any]]:
     labels = judge.labels()
-    inputs = {"sample": judge.noise(0).numpy()} | ({} if labels is None else {"class_labels": labels.numpy()})
-    return torch.from_numpy(np.asarray(session(inputs)[OUTPUT], np.float32))
+    return {"sample": judge.noise(0).numpy()} | ({} if labels is None else {"class_labels": labels.numpy()})
+
+
+def _breaking_layers(context: Context, folds: Folds, scheme: str) -> str:
+    module, numbers = _refined(context, scheme)
+    seed = stage_seed(context.recipe.seed, "quantize")
+    module = module or folds().module
+    return breaking_layers(module, folds.signature, scheme, options=numbers, seed=seed, progress=context.progress)
 
 
 def gather(target: Path, artifacts: list[tuple[Artifact, Path]]) -> None:

@@ -2,16 +2,22 @@
 
 import functools
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from edgegen.capture import samples_of
+from edgegen.types import Signature
+
+FIRST_INDEX = 1 << 33  # of fresh inputs: parity runs on 0, 1, 2, ... and calibration on those from 2^32
 
 
 @dataclass(frozen=True)
 class Batch:
     """images (batch, channels, height, width) in [-1, 1]; labels (batch,) or None; noise like images or None.
 
-    `progress` is step / steps of the stage, for schedules.
+    `progress` is step / steps of the stage, for schedules; `inputs` are a generator's, where it trains on noise alone.
     """
 
     step: int
@@ -19,6 +25,15 @@ class Batch:
     images: Tensor
     labels: Tensor | None = None
     noise: Tensor | None = None
+    inputs: tuple[Tensor, ...] = ()
+
+
+class Examples(Protocol):
+    """What the loop trains on; rows are numbers below its length."""
+
+    def __len__(self) -> int: ...
+    def to(self, device: torch.device) -> "Examples": ...
+    def batch(self, rows: Tensor, device: torch.device, *, step: int, steps: int) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,29 @@ class TrainingSet:
         assert images is not None
         scaled = images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images.float()
         return Batch(step, step / steps, scaled, take(self.labels), None if noise is None else noise.float())
+
+
+@dataclass(frozen=True)
+class FreshInputs:
+    """`count` inputs of a generator, each made when it is asked for: noise, classes and what else it takes."""
+
+    signature: Signature
+    count: int
+    seed: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def to(self, device: torch.device) -> "FreshInputs":
+        return self
+
+    def batch(self, rows: Tensor, device: torch.device, *, step: int, steps: int) -> Batch:
+        """The inputs of these rows, in the signature's order; `images` is the noise."""
+        indices = (FIRST_INDEX + row for row in rows.tolist())
+        made = [samples_of(self.signature, range(index, index + 1), self.seed) for index in indices]
+        names = [spec.name for spec in self.signature.inputs]
+        inputs = tuple(torch.cat([torch.from_numpy(one[name]) for one in made]).to(device) for name in names)
+        return Batch(step, step / steps, inputs[0], inputs=inputs)
 
 
 def epoch_rows(count: int, step: int, batch: int, seed: int) -> Tensor:

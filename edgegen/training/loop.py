@@ -20,7 +20,7 @@ from edgegen.progress import Progress
 from edgegen.recipe import Training
 from edgegen.runs import CHECKPOINT
 from edgegen.storage import load_metadata, load_tensors, save_tensors
-from edgegen.training.batch import Batch, TrainingSet, epoch_rows, generator
+from edgegen.training.batch import Batch, Examples, epoch_rows, generator
 from edgegen.training.log import TrainingLog
 
 LOG_EVERY = 10  # steps between looks at the loss: each look waits for the device
@@ -45,7 +45,7 @@ class Fitted:
 
 def fit(
     objective: Objective,
-    data: TrainingSet,
+    data: Examples,
     *,
     trained: Mapping[str, nn.Module],
     frozen: Mapping[str, nn.Module],

@@ -31,9 +31,9 @@ def test_every_scheme_has_a_float_cell_beside_it() -> None:
 
 def test_an_empty_cell_names_the_full_ones_and_the_nearest() -> None:
     message = (
-        "no quantization scheme 'w8' for backend 'executorch'; there are: coreml fp16, coreml fp32, coreml w4, "
-        "coreml w4-block, coreml w6, coreml w8, coreml w8a8, executorch fp32, executorch w8a8, onnx fp16, onnx fp32, "
-        "onnx w8, onnx w8a8. Did you mean 'executorch w8a8'?"
+        "no quantization scheme 'w8' for backend 'executorch'; there are: coreml fp16, coreml fp32, coreml mixed, "
+        "coreml w4, coreml w4-block, coreml w6, coreml w8, coreml w8a8, executorch fp32, executorch mixed, "
+        "executorch w8a8, onnx fp16, onnx fp32, onnx mixed, onnx w8, onnx w8a8. Did you mean 'executorch w8a8'?"
     )
     with pytest.raises(UsageError) as found:
         cell("w8", "executorch")

@@ -16,7 +16,8 @@ from edgegen.capture import OneStep, capture
 from edgegen.errors import ExportError
 from edgegen.parity import psnr_db
 from edgegen.quantize.calibrate import calibration_batches
-from edgegen.quantize.pt2e import quantize_7_bits, quantize_8_bits
+from edgegen.quantize.pt2e import quantize
+from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.registry import load
 from edgegen.types import Signature
 
@@ -29,7 +30,7 @@ PICTURE = Signature.of(channels=1, size=8, num_classes=0)
 
 def quantized(module: nn.Module, signature: Signature = PICTURE, samples: int = 64) -> nn.Module:
     batches = calibration_batches(signature, samples=samples, seed=3, batch=32)
-    return quantize_8_bits(capture(module, signature, batch=None), batches)
+    return quantize(capture(module, signature, batch=None), "w8a8", batches, QuantizeOptions())
 
 
 def outputs(module: nn.Module, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -41,11 +42,12 @@ def outputs(module: nn.Module, inputs: dict[str, NDArray[Any]]) -> NDArray[np.fl
 def test_the_quantized_program_is_true_and_holds_int8_kernels(tiny: "Tiny", capfd: pytest.CaptureFixture[str]) -> None:
     program = capture(tiny.module, tiny.signature, batch=None)
     before = {name: value.clone() for name, value in program.state_dict.items()}
-    made = quantize_8_bits(program, calibration_batches(tiny.signature, samples=64, seed=3, batch=32))
+    batches = calibration_batches(tiny.signature, samples=64, seed=3, batch=32)
+    made = quantize(program, "w8a8", batches, QuantizeOptions())
     assert capfd.readouterr() == ("", "")
     kernels = [value for value in made.state_dict().values() if value.dtype == torch.int8 and value.ndim == 4]
     assert len(kernels) == sum(value.ndim == 4 for value in tiny.module.state_dict().values())
-    assert max(int(kernel.abs().max()) for kernel in kernels) == 127
+    assert max(int(kernel.abs().max()) for kernel in kernels) == 64, "two products of a uint8 and a weight fit 16 bits"
     assert 30.0 < psnr_db(tiny.expected, outputs(made, tiny.inputs)) < 60.0, "quantized, and still the same function"
     assert all(torch.equal(before[name], value) for name, value in program.state_dict.items())
 
@@ -55,11 +57,12 @@ def test_a_layer_is_what_the_formula_gives() -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(1, 1, 1)
     inputs = calibration_batches(PICTURE, samples=16, seed=3, batch=16)
-    got = outputs(quantize_8_bits(capture(layer, PICTURE, batch=None), inputs), inputs[0])
+    program = capture(layer, PICTURE, batch=None)
+    got = outputs(quantize(program, "w8a8", inputs, QuantizeOptions()), inputs[0])
     x = inputs[0]["sample"].astype(np.float64)
     assert layer.bias is not None
     weight, bias = float(layer.weight.detach()), float(layer.bias.detach())
-    expected = rounded(rounded(x, x) * weight + bias, x * weight + bias)  # one weight is +-127 steps: exact
+    expected = rounded(rounded(x, x) * weight + bias, x * weight + bias)  # one weight is +-64 steps: exact
     step = np.ptp(x * weight + bias) / 255
     assert np.abs(got - expected).max() <= step * 1.01  # a step, where float32 rounds to the other side
     assert np.mean(np.abs(got - expected) > step / 2) < 0.01
@@ -74,13 +77,13 @@ def rounded(values: NDArray[np.float64], seen: NDArray[np.float64]) -> NDArray[n
 
 
 def test_small_weights_use_all_their_bits() -> None:
-    """XNNPACK's own least scale, 2^-12, would leave 8 of 127 steps to weights of 0.002."""
+    """XNNPACK's own least scale, 2^-12, would leave 8 of 64 steps to weights of 0.002."""
     torch.manual_seed(0)
     layer = nn.Conv2d(1, 1, 3, padding=1)
     with torch.no_grad():
         layer.weight.mul_(0.002 / layer.weight.abs().max())
     (kernel,) = (v for v in quantized(OneStep(layer)).state_dict().values() if v.dtype == torch.int8)
-    assert int(kernel.abs().max()) == 127
+    assert int(kernel.abs().max()) == 64
 
 
 def test_one_dimensional_and_dense_layers_are_quantized_too() -> None:
@@ -125,22 +128,14 @@ def test_what_pt2e_refuses_is_an_export_error(monkeypatch: pytest.MonkeyPatch) -
     program = capture(OneStep(nn.Conv2d(1, 1, 3, padding=1)), PICTURE, batch=None)
     monkeypatch.setattr(program, "module", lambda **_: nn.Identity())
     with pytest.raises(ExportError, match="torchao PT2E could not quantize the program"):
-        quantize_8_bits(program, calibration_batches(PICTURE, samples=1, seed=3, batch=1))
-
-
-def test_seven_bits_cannot_overflow_16(tiny: "Tiny") -> None:
-    """Two products of a uint8 and a weight within +-64 fit 16 bits: no core saturates."""
-    program = capture(tiny.module, tiny.signature, batch=None)
-    made = quantize_7_bits(program, calibration_batches(tiny.signature, samples=32, seed=3, batch=32))
-    kernels = [value for value in made.state_dict().values() if value.dtype == torch.int8]
-    assert max(int(kernel.abs().max()) for kernel in kernels) == 64
+        quantize(program, "w8a8", calibration_batches(PICTURE, samples=1, seed=3, batch=1), QuantizeOptions())
 
 
 def test_three_runtimes_make_the_same_picture(tiny: "Tiny", tmp_path: Path, in_process: None) -> None:
     found = {}
     for backend in ("onnx", "executorch", "coreml"):
         target = Target(backend, "w8a8")
-        options: dict[str, Any] = {"calibration_samples": 256, "seed": 3, "metadata": {}}
+        options: dict[str, Any] = {"quantization": QuantizeOptions(samples=256), "seed": 3, "metadata": {}}
         built = build(tiny.module, tiny.signature, name="t", target=target, folder=tmp_path, **options)
         found[backend] = load("backend", backend).open(tmp_path / built.artifact.file)(tiny.inputs)["out_sample"]
         assert psnr_db(tiny.expected, found[backend]) >= ALIKE_DB, backend
@@ -160,7 +155,7 @@ def test_every_convolution_runs_in_8_bits_in_onnxruntime(tiny: "Tiny", tmp_path:
     """And not as dequantize, float convolution, quantize: it is read from what onnxruntime makes of the file."""
     import onnxruntime
 
-    options: dict[str, Any] = {"calibration_samples": 32, "seed": 3, "metadata": {}}
+    options: dict[str, Any] = {"quantization": QuantizeOptions(samples=32), "seed": 3, "metadata": {}}
     build(tiny.module, tiny.signature, name="t", target=Target("onnx", "w8a8"), folder=tmp_path, **options)
     path = tmp_path / "t_onnx_w8a8.onnx"
     settings = onnxruntime.SessionOptions()

@@ -1,0 +1,228 @@
+"""A generator made ready for one scheme: its weights are changed so that rounding them costs the pictures less.
+
+No data set: calibration and training inputs are noise, and the float generator says what every picture should be.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from edgegen.build import CANONICAL
+from edgegen.capture import capture, example_inputs, reference
+from edgegen.exporters.rewrites import apply
+from edgegen.parity import psnr_db, psnr_range
+from edgegen.progress import Progress
+from edgegen.quantize.bias_correction import correct_biases
+from edgegen.quantize.budget import Budget, require_mixed
+from edgegen.quantize.calibrate import Batches, calibration_batches, correcting_samples, enough_samples, fitting_batch
+from edgegen.quantize.rounding import learn_rounding
+from edgegen.quantize.schemes import GRIDS, QuantizeOptions
+from edgegen.quantize.sensitivity import FLOAT_BYTES, Choice, LayerCost, choose, fitting, sensitivity, worst
+from edgegen.quantize.simulate import Simulated, floating, simulate
+from edgegen.quiet import EXPORT, quiet
+from edgegen.recipe import Recover
+from edgegen.types import Signature
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import fx, nn
+    from torch.export import ExportedProgram
+
+JUDGED = 64  # noises of the figures before and after
+ITERATIONS = 500  # of learned rounding, a layer
+
+
+@dataclass(frozen=True)
+class Refined:
+    """`program` in float, to be quantized by its scheme with `options`.
+
+    PSNR of the rounded pictures to the generator's own, before and after; of "mixed" also what rounding each layer
+    alone costs.
+    """
+
+    program: "ExportedProgram"
+    options: QuantizeOptions
+    psnr_before_db: float
+    psnr_after_db: float
+    costs: Sequence[LayerCost] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a file."""
+        return {
+            "float_layers": list(self.options.float_layers),
+            "psnr_before_db": self.psnr_before_db,
+            "psnr_after_db": self.psnr_after_db,
+            "costs": [vars(cost) for cost in self.costs],
+        }
+
+
+def canonical(module: "nn.Module", signature: Signature) -> "ExportedProgram":
+    """A folded generator's program as it is quantized: what turns into convolutions is one. `module` stays as it is."""
+    with quiet(EXPORT):
+        own = copy.deepcopy(module)
+    program = capture(own, signature, batch=None)
+    return apply(program, CANONICAL, signature=signature, batch=None, any_size=False)
+
+
+def calibration(signature: Signature, options: QuantizeOptions, seed: int) -> Batches:
+    """The noise that `build` would calibrate with."""
+    samples = options.samples or enough_samples(signature)
+    return calibration_batches(signature, samples=samples, seed=seed, batch=fitting_batch(signature))
+
+
+def refine(
+    module: "nn.Module",
+    signature: Signature,
+    scheme: str,
+    *,
+    options: QuantizeOptions,
+    methods: Sequence[str] = (),
+    recover: Recover | None = None,
+    budget: Budget | None = None,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> Refined:
+    """A folded one-step `module` for a scheme of GRIDS; `folder` keeps the checkpoint of its training.
+
+    "mixed" needs a `budget`, which chooses the layers that stay float: before recovery, which fits the weights to what
+    is rounded. `seed` is that of the calibration of its files. Raises ExportError where the network cannot be captured
+    or quantized, TrainingError where training fails, BudgetError where no choice of layers keeps the budget.
+    """
+    judge = _Judge(module, signature, seed)
+    noise = calibration(signature, options, seed)
+    program = canonical(module, signature)
+    costs: Sequence[LayerCost] = ()
+    if scheme == "mixed":
+        require_mixed(budget)
+        assert budget is not None
+        left, costs = _left_float(program, noise, judge, options=options, budget=budget, progress=progress)
+        options = replace(options, float_layers=(*options.float_layers, *left))
+        progress.message(f"mixed: float are {', '.join(options.float_layers) or 'no layers'}")
+    simulated = simulate(program, scheme, noise, options)
+    before = judge.psnr_db(simulated)
+    exact = copy.deepcopy(floating(simulated))
+    _correct(exact, simulated, signature, methods, noise, seed=seed, progress=progress)
+    if recover is not None:  # last: it looks at the pictures, the others at one layer each
+        simulated = _recover(
+            simulated, exact, signature, recover, seed=seed, folder=folder, progress=progress, label=scheme
+        )
+    after = judge.psnr_db(simulated)
+    progress.message(f"{scheme}, rounded in PyTorch: {before:.1f} dB -> {after:.1f} dB")
+    return Refined(capture(floating(simulated), signature, batch=None), options, before, after, costs)
+
+
+class _Judge:
+    """A float generator's pictures, and how near others come."""
+
+    def __init__(self, module: "nn.Module", signature: Signature, seed: int) -> None:
+        self.inputs = example_inputs(signature, JUDGED, seed)
+        self.expected = reference(module, self.inputs)
+        self.data_range = psnr_range(signature, self.expected)
+
+    def pictures(self, simulated: Simulated) -> "NDArray[np.float32]":
+        return reference(simulated.module, self.inputs)
+
+    def psnr_db(self, simulated: Simulated) -> float:
+        return psnr_db(self.expected, self.pictures(simulated), data_range=self.data_range)
+
+
+def _left_float(
+    program: "ExportedProgram",
+    noise: Batches,
+    judge: _Judge,
+    *,
+    options: QuantizeOptions,
+    budget: Budget,
+    progress: Progress,
+) -> tuple[tuple[str, ...], Sequence[LayerCost]]:
+    """The smallest weights that keep the budget's psnr, or the truest of its size."""
+
+    def mixed(choice: Choice) -> Simulated:
+        names = (*options.float_layers, *choice.float_layers)
+        return simulate(program, "mixed", noise, replace(options, float_layers=names))
+
+    costs = _costs(simulate(program, "mixed", noise, options), judge, progress)
+    if budget.psnr_db is not None:
+        # A tenth of a decibel more: the file is judged on other noises.
+        mse = judge.data_range**2 / 10 ** ((budget.psnr_db + 0.1) / 10)
+        choice = fitting(costs, lambda one: judge.data_range**2 / 10 ** (judge.psnr_db(mixed(one)) / 10), mse=mse)
+    else:
+        assert budget.size is not None
+        everything = FLOAT_BYTES * sum(tensor.numel() for tensor in program.parameters())
+        others = everything - FLOAT_BYTES * sum(cost.weights for cost in costs)
+        choice = choose(costs, nbytes=int(budget.size * everything - others))
+    return choice.float_layers, costs
+
+
+def _costs(simulated: Simulated, judge: _Judge, progress: Progress) -> list[LayerCost]:
+    with progress.task("sensitivity", len(simulated.layers)) as task:
+        return sensitivity(simulated, judge.pictures, tell=task.update)
+
+
+def breaking_layers(
+    module: "nn.Module", signature: Signature, scheme: str, *, options: QuantizeOptions, seed: int, progress: Progress
+) -> str:
+    """Which layers cost a file of this scheme most, in words; of schemes whose rounding is not simulated, that."""
+    if scheme not in GRIDS:
+        return f"the layers' shares are not known for {scheme}"
+    simulated = simulate(canonical(module, signature), scheme, calibration(signature, options, seed), options)
+    return "most by " + worst(_costs(simulated, _Judge(module, signature, seed), progress))
+
+
+def _correct(
+    exact: "fx.GraphModule",
+    simulated: Simulated,
+    signature: Signature,
+    methods: Sequence[str],
+    noise: Batches,
+    *,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Learned rounding, then bias correction, as far as they are among `methods`; in place, against `exact`."""
+    parts = [torch.from_numpy(np.concatenate([batch[name] for batch in noise])) for name in noise[0]]
+    batch = tuple(part[: correcting_samples(signature)] for part in parts)
+    if "rounding" in methods:
+        with progress.task("rounding", len(simulated.layers)) as task:
+            learned = learn_rounding(exact, simulated, batch, iterations=ITERATIONS, seed=seed, tell=task.update)
+        share = learned.error_after / max(learned.error_before, 1e-30)
+        progress.message(f"rounding: learned in {learned.layers} layers; their errors sum to {share:.0%} of before")
+    if "bias_correction" in methods:
+        progress.message(f"bias correction: {correct_biases(exact, simulated, batch)} layers")
+
+
+def _recover(
+    simulated: Simulated,
+    exact: "nn.Module",
+    signature: Signature,
+    settings: Recover,
+    *,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+    label: str,
+) -> Simulated:
+    from edgegen.training.batch import FreshInputs
+    from edgegen.training.loop import fit
+    from edgegen.training.machine import accelerator
+    from edgegen.training.objectives.self_distillation import SelfDistillation
+
+    fitted = fit(
+        SelfDistillation(),
+        FreshInputs(signature, settings.steps * settings.batch, seed),
+        trained={"student": simulated.module},
+        frozen={"float": exact},
+        settings=settings,
+        seed=seed,
+        folder=folder,
+        accelerator=accelerator("fp32"),  # bf16 is coarser than what is to be learned
+        progress=progress,
+        label=f"recover {label}",
+    )
+    return Simulated.of(fitted["student"].ema)

@@ -1,0 +1,57 @@
+"""A quality budget: what compressed files must keep of their float generator, "psnr>=30,fd_local<=+5%,size<=0.3"."""
+
+import re
+from dataclasses import dataclass
+
+from edgegen.errors import UsageError
+
+FORM = "psnr>=30 (dB), fd_local<=+5% (of the float generator's), size<=0.3 (of the fp32 weights), separated by commas"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """None: not asked for. `fd_local` is the allowed rise as a share, `size` of what the fp32 parameters take."""
+
+    psnr_db: float | None = None
+    fd_local: float | None = None
+    size: float | None = None
+
+    @staticmethod
+    def parse(text: str) -> "Budget":
+        """Raises UsageError for what it cannot read, or what is asked twice."""
+        found: dict[str, float] = {}
+        forms = {
+            "psnr_db": r"psnr\s*>=\s*(\d+(?:\.\d+)?)\s*(?:dB)?",
+            "fd_local": r"fd_local\s*<=\s*\+\s*(\d+(?:\.\d+)?)\s*%",
+            "size": r"size\s*<=\s*(0?\.\d+|1(?:\.0*)?)",
+        }
+        for part in text.split(","):
+            matched = {name: m for name, form in forms.items() if (m := re.fullmatch(form, part.strip(), re.I))}
+            if not matched:
+                raise UsageError(f"budget '{part.strip()}' cannot be read; give {FORM}")
+            ((name, match),) = matched.items()
+            if name in found:
+                raise UsageError(f"budget '{text}' asks twice for {name.removesuffix('_db')}")
+            found[name] = float(match[1]) / (100 if name == "fd_local" else 1)
+        return Budget(**found)
+
+    def broken(self, *, psnr_db: float | None, fd_change: float | None, size: float | None) -> list[str]:
+        """What is not kept, in words; a figure that is not known (None) is not kept."""
+        found = []
+        if self.psnr_db is not None and (psnr_db is None or psnr_db < self.psnr_db):
+            found.append(f"psnr {_shown(psnr_db, '{:.1f} dB')}, asked >= {self.psnr_db:g} dB")
+        if self.fd_local is not None and (fd_change is None or fd_change > self.fd_local):
+            found.append(f"fd_local {_shown(fd_change, '{:+.1%}')}, asked <= +{self.fd_local:.0%}")
+        if self.size is not None and (size is None or size > self.size):
+            found.append(f"size {_shown(size, '{:.3f}')} of fp32, asked <= {self.size:g}")
+        return found
+
+
+def require_mixed(budget: Budget | None) -> None:
+    """Raises UsageError where nothing says how small or how true a mixed file shall be."""
+    if budget is None or (budget.psnr_db is None and budget.size is None):
+        raise UsageError("a mixed file needs a budget that says psnr or size, such as psnr>=45 or size<=0.35")
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "not known" if value is None else form.format(value)

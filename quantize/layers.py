@@ -1,0 +1,62 @@
+"""The layers of a captured program that carry weights: convolutions and dense layers, by the names of their weights."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, fx
+
+
+@dataclass(frozen=True)
+class Layer:
+    """`node` computes its args (input, weights, bias, ...); `target` is the weights' place in the module.
+
+    `axis` of the weights is the output's channels, `inputs` the input's.
+    """
+
+    name: str
+    target: str
+    node: "fx.Node"
+    axis: int
+    inputs: int
+
+
+def layers_of(module: "fx.GraphModule") -> list[Layer]:
+    """In the order in which they run. A prepared program counts as well: its weights come by way of an observer."""
+    found = []
+    for node in module.graph.nodes:
+        axes = _axes().get(node.target)
+        target = None if axes is None else _weights_of(node)
+        if axes is not None and target is not None:
+            found.append(Layer(name_of(target), target, node, *axes))
+    return found
+
+
+def name_of(target: str) -> str:
+    """ "net.stem.weight" -> "net.stem"; a 1x1 convolution that was a matrix keeps its matrix's name."""
+    return target.removesuffix("_1x1").removesuffix(".weight").removesuffix("_weight")
+
+
+def _weights_of(node: "fx.Node") -> str | None:
+    source: Any = node.args[1]
+    while source.op in ("call_module", "call_function") and source.args and hasattr(source.args[0], "op"):
+        source = source.args[0]
+    return source.target if source.op == "get_attr" else None
+
+
+def tensor_of(module: "fx.GraphModule", target: str) -> "Tensor":
+    """The parameter or buffer behind a get_attr node's target."""
+    found: Any = module
+    for part in target.split("."):
+        found = getattr(found, part)
+    return found  # type: ignore[no-any-return]
+
+
+def _axes() -> dict[Any, tuple[int, int]]:
+    """By operator, which axes of its weights are the output's and the input's channels."""
+    import torch
+
+    aten = torch.ops.aten
+    plain = (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
+    transposed = (aten.conv_transpose1d.default, aten.conv_transpose2d.input)
+    return dict.fromkeys(plain, (0, 1)) | dict.fromkeys(transposed, (1, 0))

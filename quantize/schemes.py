@@ -1,0 +1,70 @@
+"""What a quantized number can be, by scheme; and how a recipe or a command asks for it. Imports no torch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from edgegen.errors import UsageError, unknown_name
+
+RANGES = ("minmax", "percentile", "mse", "entropy")
+BLOCK = 32  # weights of one scale in w4-block
+# Core ML's weights of at most this many elements stay fp16: a compressed one adds some 360 bytes to the program and
+# pads its scales to 64, about what 8 bits save on 400 elements. Measured on an 8x8 EdgeUNet of widths 32 and 64,
+# thresholds 0, 256, 1024 and 2048 give 345648, 344070, 343995 and 347141 bytes; the first and the last convolution,
+# which stay fp16 at 1024, are worth 1 dB.
+SMALLEST = 1024
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Weights are whole numbers from -`largest` to `largest`, times a scale: the least that holds the largest weight.
+
+    An output channel has one scale, or with `block` each so many weights along its input channels. `activations` are
+    8-bit numbers, too: affine, one static range a tensor. Tensors of at most `smallest` elements stay float.
+    """
+
+    largest: int
+    block: int = 0
+    activations: bool = False
+    smallest: int = 0
+
+
+GRIDS = {
+    # 64 and not 127: x86 cores without VNNI add two products of a uint8 and an int8 in 16 bits, which overflow with
+    # full weights and cannot with halved ones (2 x 255 x 64 < 2^15). It costs 0.3 to 0.8 dB, and makes one
+    # quantization that computes the same on every core.
+    "w8a8": Grid(64, activations=True),
+    "mixed": Grid(64, activations=True),  # w8a8 but for the layers that a budget leaves float
+    "w8": Grid(127),
+    "w4-block": Grid(7, block=BLOCK, smallest=SMALLEST),
+}
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """`samples` noises calibrate the ranges (None: as many as settle them), which are chosen by `ranges`.
+
+    Layers that match a pattern of `float_layers` ("net.head", "net.up.*") stay float in the schemes of GRIDS.
+    """
+
+    samples: int | None = None
+    ranges: str = "minmax"
+    float_layers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.ranges not in RANGES:
+            raise UsageError(unknown_name("way to choose ranges", self.ranges, RANGES))
+
+
+AS_USUAL = QuantizeOptions()
+
+
+def matching(patterns: Iterable[str], names: Iterable[str]) -> set[str]:
+    """The names that match one of the patterns. Raises UsageError for a pattern that matches none."""
+    known, found = sorted(names), set()
+    for pattern in patterns:
+        matched = {name for name in known if fnmatchcase(name, pattern)}
+        if not matched:
+            raise UsageError(unknown_name("layer that matches", pattern, known))
+        found |= matched
+    return found

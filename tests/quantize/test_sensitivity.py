@@ -1,0 +1,79 @@
+"""What layers cost, and which to leave float: against all subsets, tried one by one."""
+
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+
+from edgegen.errors import BudgetError
+from edgegen.quantize.sensitivity import FLOAT_BYTES, Choice, LayerCost, choose, fitting, pareto, worst
+
+
+def costs(count: int = 9, seed: int = 0) -> list[LayerCost]:
+    rng = np.random.default_rng(seed)
+    return [
+        LayerCost(f"layer{index}", int(weights), float(mse))
+        for index, (weights, mse) in enumerate(
+            zip(rng.integers(100, 90_000, count), 10.0 ** rng.uniform(-7, -3, count), strict=True)
+        )
+    ]
+
+
+def subsets(layers: list[LayerCost]) -> list[tuple[int, float]]:
+    """Bytes and summed cost of every choice of rounded layers."""
+    found = []
+    for rounded in product((False, True), repeat=len(layers)):
+        chosen = list(zip(layers, rounded, strict=True))
+        nbytes = sum(layer.weights * (1 if is_rounded else FLOAT_BYTES) for layer, is_rounded in chosen)
+        found.append((nbytes, sum(layer.mse for layer, is_rounded in chosen if is_rounded)))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_choice_is_the_best_of_all(seed: int) -> None:
+    layers = costs(seed=seed)
+    total = sum(layer.mse for layer in layers)
+    for share in (0.01, 0.2, 0.7):
+        choice = choose(layers, mse=share * total)
+        assert choice.mse <= share * total * (1 + 1e-6)
+        assert choice.nbytes == min(nbytes for nbytes, mse in subsets(layers) if mse <= share * total)
+    weights = sum(layer.weights for layer in layers)
+    for share in (1.2, 2.0, 3.5):
+        limit = int(share * weights)
+        choice = choose(layers, nbytes=limit)
+        assert choice.nbytes <= limit
+        best = min(mse for nbytes, mse in subsets(layers) if nbytes <= limit)
+        assert choice.mse == pytest.approx(best, rel=1e-6)
+
+
+def test_no_weights_fit_in_less_than_all_rounded() -> None:
+    layers = costs()
+    with pytest.raises(BudgetError, match="no choice of layers keeps the budget"):
+        choose(layers, nbytes=int(0.99 * sum(layer.weights for layer in layers)))
+
+
+def test_none_of_the_pareto_set_beats_another() -> None:
+    found = pareto(costs(20))
+    assert found[0].float_layers == ()
+    assert found[-1].mse == 0.0
+    for smaller, larger in pairwise(found):
+        assert smaller.nbytes < larger.nbytes
+        assert smaller.mse > larger.mse
+
+
+def test_layers_that_cost_more_together_are_asked_for_less() -> None:
+    def measured(choice: Choice) -> float:
+        return 2.5 * choice.mse
+
+    layers = costs(12)
+    allowed = 0.5 * sum(layer.mse for layer in layers)
+    choice = fitting(layers, measured, mse=allowed)
+    assert 0 < measured(choice) <= allowed
+    with pytest.raises(BudgetError, match="nearest: mean squared error"):
+        fitting(layers, lambda choice: 1.0, mse=allowed)
+
+
+def test_the_worst_layers_in_words() -> None:
+    layers = [LayerCost("net.a", 1, 1.0), LayerCost("net.b", 1, 3.0)]
+    assert worst(layers, count=1) == "net.b (75%)"
+    assert worst([LayerCost("net.a", 1, 0.0)]) == "net.a (0%)"
