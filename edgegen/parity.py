@@ -26,10 +26,14 @@ class Session(Protocol):
 
 def psnr_db(reference: NDArray[Any], got: NDArray[Any], *, data_range: float = 2.0) -> float:
     """10 log10(data_range^2 / mean squared error), in float64 and at most CAP_DB; images in [-1, 1] have range 2."""
-    mse = float(np.mean((np.asarray(reference, np.float64) - np.asarray(got, np.float64)) ** 2))
-    if mse == 0.0:
-        return CAP_DB
-    return min(CAP_DB, 10.0 * math.log10(data_range**2 / mse))
+    return psnr_of(
+        float(np.mean((np.asarray(reference, np.float64) - np.asarray(got, np.float64)) ** 2)), data_range=data_range
+    )
+
+
+def psnr_of(mse: float, *, data_range: float) -> float:
+    """The PSNR of a mean squared error."""
+    return CAP_DB if mse == 0.0 else min(CAP_DB, 10.0 * math.log10(data_range**2 / mse))
 
 
 def psnr_range(signature: Signature, reference: NDArray[Any]) -> float:

@@ -15,14 +15,14 @@ import torch
 from edgegen.build import CANONICAL
 from edgegen.capture import capture, example_inputs, reference
 from edgegen.exporters.rewrites import apply
-from edgegen.parity import psnr_db, psnr_range
+from edgegen.parity import psnr_db, psnr_of, psnr_range
 from edgegen.progress import Progress
 from edgegen.quantize.bias_correction import correct_biases
 from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.calibrate import Batches, calibration_batches, correcting_samples, enough_samples, fitting_batch
 from edgegen.quantize.rounding import learn_rounding
 from edgegen.quantize.schemes import GRIDS, QuantizeOptions
-from edgegen.quantize.sensitivity import FLOAT_BYTES, Choice, LayerCost, choose, fitting, sensitivity, worst
+from edgegen.quantize.sensitivity import FLOAT_BYTES, Choice, LayerCost, choose, fitting, pareto, sensitivity, worst
 from edgegen.quantize.simulate import Simulated, floating, simulate
 from edgegen.quiet import EXPORT, quiet
 from edgegen.recipe import Recover
@@ -49,16 +49,34 @@ class Refined:
     options: QuantizeOptions
     psnr_before_db: float
     psnr_after_db: float
+    data_range: float
     costs: Sequence[LayerCost] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for a file."""
+        """Plain data for a file: a row of the report's `refined`, without the scheme."""
         return {
             "float_layers": list(self.options.float_layers),
             "psnr_before_db": self.psnr_before_db,
             "psnr_after_db": self.psnr_after_db,
-            "costs": [vars(cost) for cost in self.costs],
+            **sensitivity_rows(self.costs, self.data_range),
         }
+
+
+def sensitivity_rows(costs: Sequence[LayerCost], data_range: float) -> dict[str, Any]:
+    """Plain data: each layer with the PSNR when it alone is rounded, and the Pareto set of layers left float."""
+    layers = [
+        {"name": cost.name, "weights": cost.weights, "psnr_db": psnr_of(cost.mse, data_range=data_range)}
+        for cost in costs
+    ]
+    choices = [
+        {
+            "nbytes": choice.nbytes,
+            "psnr_db": psnr_of(choice.mse, data_range=data_range),
+            "float_layers": list(choice.float_layers),
+        }
+        for choice in (pareto(costs) if costs else ())
+    ]
+    return {"layers": layers, "pareto": choices}
 
 
 def canonical(module: "nn.Module", signature: Signature) -> "ExportedProgram":
@@ -114,7 +132,8 @@ def refine(
         )
     after = judge.psnr_db(simulated)
     progress.message(f"{scheme}, rounded in PyTorch: {before:.1f} dB -> {after:.1f} dB")
-    return Refined(capture(floating(simulated), signature, batch=None), options, before, after, costs)
+    program = capture(floating(simulated), signature, batch=None)
+    return Refined(program, options, before, after, judge.data_range, costs)
 
 
 class _Judge:
@@ -163,6 +182,15 @@ def _left_float(
 def _costs(simulated: Simulated, judge: _Judge, progress: Progress) -> list[LayerCost]:
     with progress.task("sensitivity", len(simulated.layers)) as task:
         return sensitivity(simulated, judge.pictures, tell=task.update)
+
+
+def sensitivity_of(
+    module: "nn.Module", signature: Signature, scheme: str, *, options: QuantizeOptions, seed: int, progress: Progress
+) -> dict[str, Any]:
+    """What rounding each layer of a folded one-step `module` alone costs, and the Pareto set: `sensitivity_rows`."""
+    judge = _Judge(module, signature, seed)
+    simulated = simulate(canonical(module, signature), scheme, calibration(signature, options, seed), options)
+    return sensitivity_rows(_costs(simulated, judge, progress), judge.data_range)
 
 
 def breaking_layers(

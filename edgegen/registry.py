@@ -21,6 +21,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "flow_guided_distillation": "edgegen.training.objectives.flow_guided_distillation:FlowGuidedDistillation",
         "classification": "edgegen.training.objectives.classification:Classification",
         "pair_regression": "edgegen.training.objectives.pair_regression:PairRegression",
+        "self_distillation": "edgegen.training.objectives.self_distillation:SelfDistillation",
     },
     "device": {"host": "edgegen.profilers.host:DEVICE"},
 }

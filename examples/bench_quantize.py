@@ -6,8 +6,8 @@ Nets: the demo's student and a Fashion-MNIST student, both trained here once (mi
 15.7 M shape and the 35.7 M ddpm shape with fixed random weights, the latter two for size and speed. Each cell: bytes of
 the file over the same runtime's fp32 file, PSNR of the same noises' pictures to PyTorch's, the change of fd_local with
 a paired bootstrap interval of 95 %, the time of one picture over fp32's (both files in turn in one process, medians),
-and what making it took. Core ML's pictures are by edgegen's evaluator, and have no times. "+recovery" is the training
-of [recover]. `--quick`: the demo's student alone, fewer noises.
+and what making it took. Core ML's pictures are by edgegen's evaluator, and have no times. "+recovery" is learned
+rounding and the training of [recover]. `--quick`: the demo's student alone, fewer noises.
 """
 
 import argparse
@@ -64,7 +64,7 @@ CELLS = (
     "coreml-w4-block+recovery",
 )
 FOR_SPEED = ("onnx-w8a8", "executorch-w8a8")
-RECOVERY = {"w8a8": Recover(steps=400, learning_rate=1e-4), "w4-block": Recover(steps=400, learning_rate=1e-3)}
+RECOVERY = {"w8a8": Recover(steps=300, learning_rate=1e-4), "w4-block": Recover(steps=300, learning_rate=1e-3)}
 NOISES, FEW = 1000, 16  # of trained nets; of the large ones, whose pictures mean nothing
 RESAMPLED = 400
 SEED = 1
@@ -104,13 +104,13 @@ class Net:
     real: NDArray[np.float64] | None = None
 
 
-def trained(name: str, recipe: Path, runs: Path, noises: int) -> Net:
+def trained(name: str, recipe: str, runs: Path, noises: int) -> Net:
     tell = progress()
     results = {one.stage: one for one in run_recipe(recipe, runs=runs, to="distill", progress=tell)}
     results |= {one.stage: one for one in run_recipe(recipe, runs=runs, only="extractor", progress=tell)}
     loaded = generators.load(results["distill"].folder / "generator")
     module = fold(OneStep(loaded.net, time=1.0), loaded.signature).module
-    judge = Judge(read(find(str(recipe))), {stage: one.folder for stage, one in results.items()})
+    judge = Judge(read(find(recipe)), {stage: one.folder for stage, one in results.items()})
     return Net(
         name,
         module,
@@ -130,14 +130,14 @@ def nets(options: argparse.Namespace, folder: Path) -> list[Callable[[], Net]]:
     """Those asked for, each made when its turn comes."""
     noises = 200 if options.quick else NOISES
     makers: dict[str, Callable[[], Net]] = {
-        DEMO: partial(trained, DEMO, HERE / "digits.toml", options.runs, noises),
+        DEMO: partial(trained, DEMO, "digits", options.runs, noises),
         SLIMFLOW: partial(random_net, SLIMFLOW, slimflow_cifar10),
         DDPM: partial(random_net, DDPM, ddpm_cifar10),
     }
     if options.fashion.is_file():
         recipe = folder / "fashion.toml"
         recipe.write_text(FASHION_RECIPE.format(source=json.dumps(str(options.fashion.resolve()))))
-        makers[FASHION] = partial(trained, FASHION, recipe, options.runs, noises)
+        makers[FASHION] = partial(trained, FASHION, str(recipe), options.runs, noises)
     else:
         print(f"no {options.fashion}: the {FASHION} is left out", file=sys.stderr)
     wanted = options.net or ([DEMO] if options.quick else [DEMO, FASHION, SLIMFLOW, DDPM])
@@ -220,6 +220,7 @@ def _recovered(net: Net, scheme: str, folder: Path) -> nn.Module:
         net.signature,
         scheme,
         options=QuantizeOptions(),
+        methods=("rounding",),
         recover=RECOVERY[scheme],
         seed=SEED,
         folder=place,

@@ -108,6 +108,26 @@ def test_selecting_stages() -> None:
         select(recipe, to="destill")
 
 
+def test_weights_are_refined_only_where_the_recipe_asks_for_it() -> None:
+    def stages(**tables: Any) -> list[str]:
+        recipe = parse({**tomllib.loads(TINY), **tables}, where="test")
+        check(recipe, select(recipe))
+        return [stage.name for stage in select(recipe)]
+
+    assert "refine" not in stages()
+    assert "refine" in stages(recover={})
+    assert "refine" in stages(quantize={"methods": ["rounding"]})
+    mixed = {"artifacts": ["onnx-fp32", "onnx-mixed"]}
+    assert "refine" in stages(export=mixed, quantize={"budget": "psnr>=40"})
+    assert "refine" not in stages(export={"artifacts": ["onnx-fp32", "coreml-w6"]}, recover={}), "palettes have no grid"
+    with pytest.raises(UsageError, match="a mixed file needs a budget"):
+        stages(export=mixed)
+    with pytest.raises(UsageError, match=r"onnx-w8a8:any_size: \[recover\], .* know one size"):
+        stages(export={"artifacts": ["onnx-w8a8:any_size"]}, recover={})
+    with pytest.raises(UsageError, match="budget 'psnr' cannot be read"):
+        stages(quantize={"budget": "psnr"})
+
+
 def test_an_artifact_that_does_not_exist_is_refused_before_any_work() -> None:
     recipe = parse(changed("export.artifacts", ["onnx-w3"]), where="test")
     with pytest.raises(UsageError, match=r"no quantization scheme 'w3' for backend 'onnx'; there are: .*onnx w8a8"):

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from edgegen.cli import doctor, export, inspect, run, sample
+from edgegen.cli import doctor, export, inspect, run, sample, sensitivity
 from edgegen.errors import EdgegenError
 
 EPILOG = (
@@ -27,6 +27,7 @@ export.register(app)
 sample.register(app)
 doctor.register(app)
 inspect.register(app)
+sensitivity.register(app)
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 

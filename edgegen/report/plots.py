@@ -11,7 +11,7 @@ from edgegen.report.formats import nbytes, number, plural
 from edgegen.report.headline import quality_of
 from edgegen.report.schema import Report
 from edgegen.report.svg import DIM, label_marks, log_scale, svg
-from edgegen.report.tables import NETWORKS
+from edgegen.report.tables import EQUAL_DB, NETWORKS
 
 COLOUR = {
     "teacher": "#00a005",
@@ -104,6 +104,28 @@ def quality_plot(report: Report) -> Plot | None:
 
     alt = "fd_local against the number of steps, for " + ", ".join(series)
     return Plot("Quality against steps", svg("quality", WIDE, draw), alt, "Bars: standard deviation over noise seeds.")
+
+
+def pareto_plot(report: Report) -> Plot | None:
+    """PSNR against the size of the weights, for growing sets of layers left float; None without a mixed file."""
+    found = [row for row in report.refined if row.pareto]
+    if not found:
+        return None
+    (row,) = found
+    # All float is no rounding at all: its PSNR stands for "equal" and would flatten the rest.
+    shown = [choice for choice in row.pareto if choice.psnr_db < EQUAL_DB]
+
+    def draw(axes: Any) -> None:
+        sizes, decibels = [choice.nbytes / 1e6 for choice in shown], [choice.psnr_db for choice in shown]
+        axes.plot(sizes, decibels, color=COLOUR["student"], marker="o", markersize=4, linewidth=1.4)
+        axes.set_xlabel("weights, MB")
+        axes.set_ylabel("PSNR to the float student, dB")
+
+    worst = sorted(row.layers, key=lambda layer: layer.psnr_db)[:5]
+    aside = tuple(f"{layer.name} alone: {number(layer.psnr_db)} dB, {layer.weights:,} weights" for layer in worst)
+    ends = f"from {number(shown[0].psnr_db)} dB to {number(shown[-1].psnr_db)} dB" if shown else "no choice"
+    note = "Foretold from each layer rounded alone; the worst five are listed. The file itself is measured above."
+    return Plot("Which layers to leave float", svg("pareto", WIDE, draw), f"PSNR against size: {ends}", note, aside)
 
 
 def points(report: Report) -> tuple[list[Point], list[str]]:

@@ -11,7 +11,7 @@ from edgegen.extras import require
 from edgegen.report import formats, tables
 from edgegen.report.headline import chosen, headline
 from edgegen.report.pictures import grid
-from edgegen.report.plots import curve_plots, quality_plot, tradeoff_plot
+from edgegen.report.plots import curve_plots, pareto_plot, quality_plot, tradeoff_plot
 from edgegen.report.schema import Report
 from edgegen.storage import write_bytes, write_json
 
@@ -45,6 +45,7 @@ def write(
     }
     text = _environment(html=False).get_template("report.md.jinja").render(facts)
     plots = {"curves": curve_plots(curves), "quality": quality_plot(report), "tradeoff": tradeoff_plot(report)}
+    plots |= {"pareto": pareto_plot(report)}
     page = _environment(html=True).get_template("report.html.jinja")
     shown = page.render(facts, grid=grid(report, pictures, captions), plots=plots)
     write_json(folder / "report.json", content)

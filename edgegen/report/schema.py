@@ -100,6 +100,36 @@ class ArtifactRow(Record):
         return f"{self.backend} {self.scheme}"
 
 
+class Choice(Record):
+    """Layers left float for a size of the weights, and the PSNR that the layers' own costs foretell."""
+
+    nbytes: Count
+    psnr_db: float
+    float_layers: tuple[str, ...]
+
+
+class LayerCost(Record):
+    """One layer: the PSNR of the pictures when it alone is rounded."""
+
+    name: str
+    weights: Count
+    psnr_db: float
+
+
+class Refinement(Record):
+    """Weights made ready for a scheme: PSNR of the rounded pictures in PyTorch, before and after.
+
+    `layers` and `pareto` are of mixed files, whose `float_layers` a budget chose.
+    """
+
+    scheme: str
+    psnr_before_db: float
+    psnr_after_db: float
+    float_layers: tuple[str, ...]
+    layers: tuple[LayerCost, ...] = ()
+    pareto: tuple[Choice, ...] = ()
+
+
 class TorchLatency(Record):
     """PyTorch on the same machine: what one image cost before."""
 
@@ -136,6 +166,7 @@ class Report(Record):
     n: Count = Field(description="made images of each quality figure")
     quality: QualityTable
     artifacts: tuple[ArtifactRow, ...]
+    refined: tuple[Refinement, ...] = ()
     torch_latency: tuple[TorchLatency, ...]
     stages: tuple[StageRow, ...]
     notes: tuple[str, ...] = ()

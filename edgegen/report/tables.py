@@ -106,6 +106,25 @@ def _psnr(parity: Parity) -> str:
     return "equal" if equal else number(parity.psnr_db)
 
 
+def refined(report: Report) -> Table:
+    """What recovery and the other methods brought, by scheme."""
+    rows = tuple(
+        _cells(
+            row.scheme,
+            number(row.psnr_before_db),
+            number(row.psnr_after_db),
+            ", ".join(row.float_layers) or "none",
+        )
+        for row in report.refined
+    )
+    return Table(
+        _columns("Scheme", "PSNR before, dB#", "PSNR after, dB#", "Layers that stay float"), rows, REFINED_NOTE
+    )
+
+
+REFINED_NOTE = "Rounded in PyTorch as the file will round, against the float student on the same noises."
+
+
 def latency(report: Report) -> Table:
     """PyTorch and every file on this machine, one image at a time."""
     columns = _columns(

@@ -85,7 +85,8 @@ def _artifacts(context: Context) -> dict[str, Any]:
         {**{key: row[key] for key in keys}, "latency": latency["artifacts"][row["file"]]}
         for row in read_json(context.inputs["verify"] / "parity.json")["artifacts"]
     ]
-    return {"artifacts": rows, "torch_latency": latency["torch"]}
+    refined = read_json(context.inputs["refine"] / "refine.json")["schemes"] if "refine" in context.inputs else []
+    return {"artifacts": rows, "torch_latency": latency["torch"], "refined": refined}
 
 
 def _notes(context: Context) -> list[str]:
@@ -98,6 +99,13 @@ def _notes(context: Context) -> list[str]:
         steps = recipe.slim.steps + recipe.distill.steps
         notes.append(
             f"baseline: the student's net by plain regression on the same pairs for {steps} steps (slim + distill)."
+        )
+    rows = read_json(context.inputs["verify"] / "parity.json")["artifacts"]
+    notes += [f"{row['file']}: {row['details']['caution']}." for row in rows if "caution" in row["details"]]
+    if recipe.quantize.budget:
+        broken = [f"{row['file']}: {'; '.join(row['budget'])}" for row in rows if row["budget"]]
+        notes.append(
+            f"Budget {recipe.quantize.budget}: " + ("; ".join(broken) if broken else "kept by every file") + "."
         )
     if platform.system() != "Darwin" and any("coreml" in name for name in recipe.export.artifacts):
         notes.append("Core ML files were run by edgegen's evaluator; Neural Engine and GPU arithmetic was not checked.")

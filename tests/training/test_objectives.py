@@ -7,13 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgegen.capture import example_inputs
+from edgegen.quantize.calibrate import calibration_batches
 from edgegen.registry import load, names
-from edgegen.training.batch import Batch, generator
+from edgegen.training.batch import Batch, FreshInputs, generator
 from edgegen.training.distances import DISTANCES
 from edgegen.training.objectives.annealing_reflow import AnnealingReflow
 from edgegen.training.objectives.flow_guided_distillation import FlowGuidedDistillation
 from edgegen.training.objectives.flow_matching import FlowMatching
 from edgegen.training.objectives.pair_regression import PairRegression
+from edgegen.training.objectives.self_distillation import SelfDistillation
+from edgegen.types import Signature
 
 
 class Field(nn.Module):
@@ -31,7 +35,8 @@ class Field(nn.Module):
 def make_batch(progress: float = 0.5) -> Batch:
     g = generator(3)
     shape = (6, 1, 4, 4)
-    return Batch(0, progress, torch.randn(shape, generator=g), torch.arange(6) % 3, torch.randn(shape, generator=g))
+    images, labels, noise = torch.randn(shape, generator=g), torch.arange(6) % 3, torch.randn(shape, generator=g)
+    return Batch(0, progress, images, labels, noise, inputs=(noise, torch.ones(6), labels))
 
 
 def f64(x: Tensor) -> np.ndarray:
@@ -48,13 +53,39 @@ def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient() -
         if arguments.get(name, ()) is None:
             continue  # not a velocity; tested with the extractor
         objective = load("objective", name)(*arguments.get(name, ()))
-        nets = {"student": Field(0.3), "reflowed": Field(0.2)}
+        nets = {"student": Field(0.3), "reflowed": Field(0.2), "float": Field(0.1)}
         loss = objective.losses(nets, make_batch(), generator(0))["student"]
         loss.backward()
         assert "arXiv:" in objective.paper
         assert math.isfinite(loss.item())
         assert float(nets["student"].weight.grad) != 0
         assert nets["reflowed"].weight.grad is None
+        assert nets["float"].weight.grad is None
+
+
+def test_self_distillation_formula() -> None:
+    batch = make_batch()
+    noise, labels = f64(batch.inputs[0]), batch.inputs[2].tolist()
+    errors = [velocity(0.3, z, 1.0, c) - velocity(0.1, z, 1.0, c) for z, c in zip(noise, labels, strict=True)]
+    nets = {"student": Field(0.3), "float": Field(0.1)}
+    loss = SelfDistillation().losses(nets, batch, generator(0))["student"]
+    assert loss.item() == pytest.approx(np.mean(np.square(errors)), rel=1e-5)
+
+
+def test_fresh_inputs_are_new_every_step_and_not_those_of_parity_or_calibration() -> None:
+    signature = Signature.of(channels=1, size=4, num_classes=3)
+    data = FreshInputs(signature, 12, seed=5)
+    first, again, next_ = (
+        data.batch(torch.tensor(rows), torch.device("cpu"), step=0, steps=2) for rows in ([0, 7], [0, 7], [1, 2])
+    )
+    assert len(data) == 12
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.inputs[0], first.images)
+    assert first.inputs[1].dtype == torch.int64
+    others = [example_inputs(signature, 64, 5), *calibration_batches(signature, samples=64, seed=5, batch=32)]
+    known = {row.tobytes() for values in others for row in values["sample"]}
+    assert not any(row.numpy().tobytes() in known for batch in (first, next_) for row in batch.images)
+    assert not (first.images[:, None] == next_.images[None]).flatten(2).all(-1).any()
 
 
 def test_flow_matching_formula() -> None:
