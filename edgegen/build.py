@@ -13,10 +13,12 @@ from edgegen.errors import ExportError, UsageError, unknown_name
 from edgegen.exporters.base import DEFAULTS, Backend, LowerOptions, Variant
 from edgegen.extras import version_of
 from edgegen.parity import not_checked
+from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.calibrate import calibration_batches, enough_samples, fitting_batch
 from edgegen.quantize.matrix import MATRIX, cell
-from edgegen.quantize.schemes import AS_USUAL, QuantizeOptions
+from edgegen.quantize.schemes import AS_USUAL, GRIDS, QuantizeOptions
 from edgegen.quiet import EXPORT, quiet
+from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.storage import atomic_path, nbytes_of, sha256_of, write_json
 from edgegen.types import Artifact, Parity, Signature
 
@@ -96,6 +98,28 @@ def check_targets(targets: Sequence[Target], options: LowerOptions) -> None:
     if sizes and not listing:
         listed = ",".join(f"{height}x{width}" for height, width in sizes)
         raise UsageError(f"the sizes {listed} go with a target coreml:sizes; there is none")
+
+
+def check_quantization(
+    targets: Sequence[Target], quantization: QuantizeOptions, *, budget: Budget | None, trains: bool
+) -> None:
+    """Raises UsageError for wishes that would come to nothing; `trains`: recovery or another method changes weights."""
+    for target in targets:
+        chosen = cell(target.scheme, target.backend)
+        if quantization.float_layers and chosen.stage == "file" and target.scheme not in FLOAT_SCHEMES:
+            raise UsageError(
+                f"{target}: {chosen.engine} compresses every large weight; float layers are for w8a8, mixed and ONNX w8"
+            )
+        if target.scheme == "mixed":
+            require_mixed(budget)
+        if target.kind().any_size and target.scheme in GRIDS and (trains or target.scheme == "mixed"):
+            raise UsageError(
+                f"{target}: recovery, methods and mixed files know one size of picture; leave out the variant"
+            )
+    if trains and not any(target.scheme in GRIDS for target in targets):
+        raise UsageError(
+            f"recovery and methods are for {', '.join(GRIDS)}; none of them is among {', '.join(map(str, targets))}"
+        )
 
 
 @dataclass(frozen=True)

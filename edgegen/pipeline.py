@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from edgegen.build import Target, check_targets, lower_options
+from edgegen.build import Target, check_quantization, check_targets, lower_options, quantize_options
 from edgegen.data import local_path
 from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.extras import EXTRAS, require
 from edgegen.progress import Progress
-from edgegen.quantize.budget import Budget, require_mixed
+from edgegen.quantize.budget import Budget
 from edgegen.quantize.matrix import cell
 from edgegen.quantize.schemes import GRIDS
 from edgegen.recipe import Recipe
@@ -249,13 +249,8 @@ def check(recipe: Recipe, stages: list[Stage]) -> None:
     targets = [Target.parse(text) for text in recipe.export.artifacts]
     check_targets(targets, lower_options(recipe.export))
     budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
-    if any(target.scheme == "mixed" for target in targets):
-        require_mixed(budget)
-    for target in targets:
-        if target.scheme in refined_schemes(recipe) and target.kind().any_size:
-            raise UsageError(
-                f"{target}: [recover], quantize.methods and mixed files know one size of picture; leave out the variant"
-            )
+    trains = recipe.recover is not None or bool(recipe.quantize.methods)
+    check_quantization(targets, quantize_options(recipe.quantize), budget=budget, trains=trains)
     for target in targets:
         needed = {target.backend, *cell(target.scheme, target.backend).extras} & EXTRAS.keys()
         for extra in sorted(needed) if names & {"export", "quantize"} else ():

@@ -119,10 +119,13 @@ def test_weights_are_refined_only_where_the_recipe_asks_for_it() -> None:
     assert "refine" in stages(quantize={"methods": ["rounding"]})
     mixed = {"artifacts": ["onnx-fp32", "onnx-mixed"]}
     assert "refine" in stages(export=mixed, quantize={"budget": "psnr>=40"})
-    assert "refine" not in stages(export={"artifacts": ["onnx-fp32", "coreml-w6"]}, recover={}), "palettes have no grid"
+    with pytest.raises(UsageError, match=r"recovery and methods are for w8a8, .*; none of them is among .*coreml-w6"):
+        stages(export={"artifacts": ["onnx-fp32", "coreml-w6"]}, recover={})
+    with pytest.raises(UsageError, match=r"coreml-w8: coremltools.* compresses every large weight; float layers are"):
+        stages(export={"artifacts": ["coreml-w8"]}, quantize={"float_layers": ["net.head"]})
     with pytest.raises(UsageError, match="a mixed file needs a budget"):
         stages(export=mixed)
-    with pytest.raises(UsageError, match=r"onnx-w8a8:any_size: \[recover\], .* know one size"):
+    with pytest.raises(UsageError, match=r"onnx-w8a8:any_size: recovery, .* know one size of picture"):
         stages(export={"artifacts": ["onnx-w8a8:any_size"]}, recover={})
     with pytest.raises(UsageError, match="budget 'psnr' cannot be read"):
         stages(quantize={"budget": "psnr"})

@@ -101,9 +101,9 @@ def export(
             raise UsageError(f"{wrong[0]} does not go with the recipe {source}: its tables say what is made")
         carry_out(source, runs, to=None, only="export", force=force, dry_run=dry_run, as_json=as_json)
         return
-    from edgegen.build import Target, check_targets
+    from edgegen.build import Target, check_quantization, check_targets
     from edgegen.exporters.base import LowerOptions
-    from edgegen.quantize.budget import Budget, require_mixed
+    from edgegen.quantize.budget import Budget
     from edgegen.quantize.schemes import QuantizeOptions
     from edgegen.recipe import Recover
 
@@ -125,11 +125,7 @@ def export(
     asked = None if budget is None else Budget.parse(budget)
     if asked is not None and asked.fd_local is not None:
         raise UsageError(f"--budget {budget}: fd_local needs images to compare with, which a recipe has")
-    if any(one.scheme == "mixed" for one in targets):
-        require_mixed(asked)
-    sized = [one for one in targets if one.kind().any_size and (one.scheme == "mixed" or recover)]
-    if sized:
-        raise UsageError(f"{sized[0]}: --recover and mixed files know one size of picture; leave out the variant")
+    check_quantization(targets, quantization, budget=asked, trains=recover is not None)
     folder = output or Path("exports") / name_of(source)
     if ":" not in source and not Path(source).exists():
         raise DataError(f"no source {source!r}: nothing is there; see `edgegen export --help`")
