@@ -134,7 +134,8 @@ class Artifact:
 class Parity:
     """An artifact against PyTorch fp32 on the same inputs. `method` says what ran it (a runtime, or our evaluator).
 
-    `psnr_db` is relative to `data_range`: 2 for images in [-1, 1].
+    `psnr_db` is relative to `data_range`: 2 for images in [-1, 1]. `arithmetic` says of a quantized file what the
+    runtime really multiplies, where that can be read.
     """
 
     status: Status
@@ -145,6 +146,7 @@ class Parity:
     max_abs_error: float | None = None
     reason: str = ""
     data_range: float = 2.0
+    arithmetic: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

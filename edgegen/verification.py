@@ -1,6 +1,7 @@
 """A file against PyTorch on the same inputs: its float output, its uint8 image, and every size of picture it takes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from edgegen import registry
 from edgegen.capture import example_inputs, reference
 from edgegen.data import to_uint8
 from edgegen.errors import ExportError
+from edgegen.exporters.arithmetic import arithmetic
 from edgegen.exporters.base import Variant
 from edgegen.folding import Folds
 from edgegen.parity import Session, check, not_checked, psnr_range
 from edgegen.quantize.matrix import cell
+from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.types import PIXELS, Artifact, Parity, Signature
 
 PIXELS_FLOOR_DB = 40.0  # of uint8 images: a value on the edge between two bytes may fall to either side
@@ -51,7 +54,10 @@ class Verifier:
             # The reason goes into manifest.json, which holds no path of this machine.
             return not_checked(str(e).replace(str(path), path.name), floor_db), None
         failed = [one for one in found if one.status != "ok"]
-        return failed[0] if failed else min(found, key=lambda one: one.psnr_db or 0.0), session
+        worst = failed[0] if failed else min(found, key=lambda one: one.psnr_db or 0.0)
+        if artifact.scheme not in FLOAT_SCHEMES and path.suffix in (".onnx", ".pte"):
+            worst = replace(worst, arithmetic=arithmetic(artifact.backend, path))
+        return worst, session
 
     def _compare(self, artifact: Artifact, session: Session, floor_db: float) -> list[Parity]:
         if isinstance(session, _AsFloat):

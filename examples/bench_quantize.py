@@ -1,13 +1,15 @@
 """Bench of quantization: every cell on trained and on large nets, against the float generator and the fp32 file.
 
-    python examples/bench_quantize.py [--quick] [--json] [--net NAME] [--runs DIR] [--fashion FILE.npz]
+    python examples/bench_quantize.py [--quick] [--json] [--net NAME] [--cell CELL] [--into FILE.json]
+                                      [--runs DIR] [--fashion FILE.npz]
 
 Nets: the demo's student and a Fashion-MNIST student, both trained here once (minutes; kept in --runs), SlimFlow's
 15.7 M shape and the 35.7 M ddpm shape with fixed random weights, the latter two for size and speed. Each cell: bytes of
 the file over the same runtime's fp32 file, PSNR of the same noises' pictures to PyTorch's, the change of fd_local with
 a paired bootstrap interval of 95 %, the time of one picture over fp32's (both files in turn in one process, medians),
 and what making it took. Core ML's pictures are by edgegen's evaluator, and have no times. "+recovery" is learned
-rounding and the training of [recover]. `--quick`: the demo's student alone, fewer noises.
+rounding and the training of [recover]. `--quick`: the demo's student alone, fewer noises. `--into FILE.json` keeps
+the rows of earlier runs, so that an hour's work can be done in parts; examples/bench_quantize.json was made so.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,7 @@ from edgegen.build import Built, Target, build
 from edgegen.capture import OneStep, example_inputs, reference
 from edgegen.errors import EdgegenError
 from edgegen.execute import run_recipe
+from edgegen.exporters.base import LowerOptions
 from edgegen.folding import fold
 from edgegen.metrics.distances import frechet
 from edgegen.models import folder as generators
@@ -44,6 +47,7 @@ from edgegen.recipe import Recover, find, read
 from edgegen.refining import refine
 from edgegen.registry import load
 from edgegen.stages.evaluation import Judge
+from edgegen.storage import write_json
 from edgegen.types import Signature
 
 HERE = Path(__file__).parent
@@ -144,15 +148,15 @@ def nets(options: argparse.Namespace, folder: Path) -> list[Callable[[], Net]]:
     return [makers[name] for name in wanted if name in makers]
 
 
-def bench(net: Net, folder: Path, *, quick: bool) -> list[dict[str, Any]]:
+def bench(net: Net, folder: Path, cells: Sequence[str], *, quick: bool) -> Iterator[dict[str, Any]]:
     """A row for every cell of a net, those of one runtime after its fp32 file."""
     inputs = example_inputs(net.signature, net.noises, SEED)
     expected = reference(net.module, inputs)
-    rows: list[dict[str, Any]] = []
     pictures: dict[str, NDArray[np.float32]] = {}
-    cells: tuple[str, ...] = CELLS if net.name != DDPM else FOR_SPEED
+    if net.name == DDPM:
+        cells = [cell for cell in cells if cell in FOR_SPEED]
     if net.name == SLIMFLOW:  # hours of training on a CPU
-        cells = tuple(cell for cell in cells if "+" not in cell)
+        cells = [cell for cell in cells if "+" not in cell]
     recovered: dict[str, nn.Module] = {}
     for runtime in RUNTIMES:
         wanted = [cell for cell in cells if cell.startswith(runtime)]
@@ -172,7 +176,7 @@ def bench(net: Net, folder: Path, *, quick: bool) -> list[dict[str, Any]]:
             built, path = _made(net, target, module, folder)
             session = load("backend", runtime).open(path)
             pictures[cell] = _run(session, inputs)
-            row = {
+            row: dict[str, Any] = {
                 "net": net.name,
                 "cell": cell,
                 "engine": built.artifact.engine,
@@ -196,19 +200,20 @@ def bench(net: Net, folder: Path, *, quick: bool) -> list[dict[str, Any]]:
                     )
                     floating, rounded, _ = map(statistics.median, samples)
                     row["time_ratio"][str(threads)] = rounded / floating
-            rows.append(row)
-            print(json.dumps(row), file=sys.stderr, flush=True)
+            yield row
     three = [pictures[cell] for cell in ("onnx-w8a8", "executorch-w8a8", "coreml-w8a8") if cell in pictures]
     if len(three) == 3:
         data_range = psnr_range(net.signature, expected)
         pairs = [(0, 1), (0, 2), (1, 2)]
         alike = min(psnr_db(three[a], three[b], data_range=data_range) for a, b in pairs)
-        rows.append({"net": net.name, "alike_db": alike})
-    return rows
+        yield {"net": net.name, "alike_db": alike}
 
 
 def _made(net: Net, target: Target, module: nn.Module, folder: Path) -> tuple[Built, Path]:
-    built = build(module, net.signature, name="net", target=target, folder=folder, seed=SEED, metadata={})
+    options = LowerOptions(coreml_target="iOS18")  # w4-block needs it
+    built = build(
+        module, net.signature, name="net", target=target, folder=folder, seed=SEED, metadata={}, options=options
+    )
     return built, folder / built.artifact.file
 
 
@@ -324,7 +329,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines += [
         f"{row['net']}: w8a8 of the three runtimes {row['alike_db']:.1f} dB alike" for row in rows if "alike_db" in row
     ]
-    lines += [f"FAILED: {row['failed']}" for row in rows if "failed" in row]
     return "\n".join(lines)
 
 
@@ -333,18 +337,28 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the demo's student alone, fewer noises")
     parser.add_argument("--json", action="store_true", help="goals and rows on stdout")
     parser.add_argument("--net", action="append", choices=[*TRAINED, *LARGE], help="only this net; may be given again")
+    parser.add_argument("--cell", action="append", choices=CELLS, help="only this cell; may be given again")
+    parser.add_argument("--into", type=Path, metavar="FILE.json", help="keep its other rows, and write it anew")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the trained nets are kept")
     parser.add_argument("--fashion", type=Path, default=HERE.parent.parent / "shared/data/fashion_mnist.npz")
     options = parser.parse_args()
+    failures: list[str] = []
     rows: list[dict[str, Any]] = []
+    if options.into is not None and options.into.is_file():
+        rows = json.loads(options.into.read_text())["rows"]
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         for number, make in enumerate(nets(options, Path(temporary))):
             folder = Path(temporary) / str(number)
             folder.mkdir()
             try:
-                rows += bench(make(), folder, quick=options.quick)
+                for row in bench(make(), folder, options.cell or CELLS, quick=options.quick):
+                    rows = [kept for kept in rows if (kept["net"], kept.get("cell")) != (row["net"], row.get("cell"))]
+                    rows.append(row)
+                    print(json.dumps(row), file=sys.stderr, flush=True)
+                    if options.into is not None:
+                        write_json(options.into, {"machine": probe(), "goals": goals(rows), "rows": rows})
             except EdgegenError as e:
-                rows.append({"failed": str(e)})
+                failures.append(str(e))
                 print(f"failed: {e}", file=sys.stderr, flush=True)
     if options.json:
         print(json.dumps({"machine": probe(), "goals": goals(rows), "rows": rows}, indent=2))
@@ -354,7 +368,7 @@ def main() -> None:
         for goal in goals(rows):
             value = "not run" if goal["value"] is None else f"{goal['value']:.3g}"
             print(f"{'met    ' if goal['met'] else 'NOT MET'}  {goal['name']}: {value} (goal {goal['target']})")
-    if any("failed" in row for row in rows):
+    if failures:
         sys.exit(1)
 
 

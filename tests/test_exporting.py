@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 from edgegen import verification
 from edgegen.build import Target
 from edgegen.cli.main import app
-from edgegen.errors import DataError, ExportError, ParityError, UsageError
+from edgegen.errors import BudgetError, DataError, ExportError, ParityError, UsageError
 from edgegen.exporters.base import LowerOptions
 from edgegen.exporting import ExportSettings, export_source, raise_failures
 from edgegen.parity import psnr_db
 from edgegen.progress import Silent
+from edgegen.quantize.budget import Budget
+from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.types import Parity
 
 
@@ -63,6 +65,26 @@ def test_one_target_that_fails_does_not_stop_the_others(net: Path, tmp_path: Pat
     (done,) = export_source(str(net), tmp_path, settings("executorch:qnn", "onnx"), progress=Silent())
     assert [one.artifact.file for one in done.built] == ["tiny_onnx_fp32.onnx"]
     with pytest.raises(ExportError, match=r"not exported:\n  tiny executorch-fp32:qnn: Qualcomm's delegate needs its"):
+        raise_failures([done])
+
+
+def test_a_budget_that_is_not_kept_names_the_layers(net: Path, tmp_path: Path, in_process: None) -> None:
+    budget = Budget.parse("psnr>=90,size<=0.9")
+    numbers = QuantizeOptions(samples=16)
+    wanted = settings("onnx", "onnx-w8", "onnx-w8a8", budget=budget, quantization=numbers)
+    (done,) = export_source(str(net), tmp_path, wanted, progress=Silent())
+    assert not done.over_budget["tiny_onnx_fp32.onnx"], "a budget is for compressed files"
+    with pytest.raises(
+        BudgetError, match=r"tiny_onnx_w8a8.onnx: psnr \d\d.\d dB, asked >= 90 dB; .*most by net\."
+    ) as e:
+        raise_failures([done])
+    assert e.value.exit_code == 5
+
+
+def test_a_pattern_that_matches_no_layer_fails_its_file(net: Path, tmp_path: Path, in_process: None) -> None:
+    numbers = QuantizeOptions(samples=16, float_layers=("net.haed",))
+    (done,) = export_source(str(net), tmp_path, settings("onnx-w8a8", quantization=numbers), progress=Silent())
+    with pytest.raises(ExportError, match=r"no layer that matches 'net.haed'; .*Did you mean 'net.head'"):
         raise_failures([done])
 
 
@@ -136,6 +158,13 @@ def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_proces
         (["NET", "--ios", "12"], 2, "--ios 12: there are 17, 18 and 26"),
         (["NET", "--to", "onnx", "--memory-limit", "much"], 2, "--memory-limit much: give a size such as 8GB"),
         (["digits", "--to", "onnx"], 2, "--to does not go with the recipe digits"),
+        (["digits", "--recover", "9"], 2, "--recover does not go with the recipe digits"),
+        (["NET", "--to", "onnx-mixed"], 2, "a mixed file needs a budget"),
+        (["NET", "--to", "onnx-w8a8", "--budget", "psnr=30"], 2, "budget 'psnr=30' cannot be read"),
+        (["NET", "--to", "onnx-w8a8", "--budget", "fd_local<=+5%"], 2, "fd_local needs images to compare with"),
+        (["NET", "--to", "onnx-w8a8", "--ranges", "mean"], 2, "no way to choose ranges 'mean'"),
+        (["NET", "--to", "onnx", "--recover", "9"], 2, "none of them is among onnx-fp32"),
+        (["NET", "--to", "coreml-w6", "--float-layers", "net.head"], 2, "compresses every large weight"),
     ],
 )
 def test_what_is_wrong_on_the_command_line(net: Path, arguments: list[str], code: int, message: str) -> None:

@@ -219,5 +219,7 @@ def _print(exported: list[dict[str, Any]], *, as_json: bool) -> None:
             timed = "" if latency is None else f", p50 {latency:.2f} ms here"
             reason = f" ({parity['reason']})" if parity["reason"] else ""
             print(f"  {row['file']}: {row['nbytes'] / 1e6:.2f} MB, {parity['status']}{psnr}{reason}{timed}")
+            if parity["arithmetic"]:
+                print(f"    {parity['arithmetic']}")
             if "caution" in row["details"]:
                 print(f"    {row['details']['caution']}")

@@ -96,7 +96,7 @@ def _artifact_row(row: ArtifactRow) -> tuple[Cell, ...]:
         UNKNOWN if unchecked else f"{parity.floor_db:g}",
         number(parity.max_abs_error, 2),
         UNKNOWN if unchecked else count(parity.samples),
-        parity.method or UNKNOWN,
+        Cell(parity.method or UNKNOWN, detail=parity.arithmetic),
         number(row.fd_local),
     )
 

@@ -75,6 +75,16 @@ def test_errors_are_one_line_and_no_trace(edgegen: Edgegen, tmp_path: Path) -> N
         assert "Traceback" not in done.stderr
 
 
+def test_sensitivity_lists_every_layer_and_what_leaving_some_float_brings(tmp_path: Path) -> None:
+    folder = TINY["edge_unet_class"](tmp_path / "net")
+    done = CliRunner().invoke(app, ["sensitivity", str(folder), "--scheme", "w8", "--json"], catch_exceptions=False)
+    (figures,) = json.loads(done.stdout)["sources"].values()
+    assert {"net.stem", "net.head"} < {layer["name"] for layer in figures["layers"]}
+    assert figures["pareto"][0]["float_layers"] == []
+    refused = CliRunner().invoke(app, ["sensitivity", str(folder), "--scheme", "w5"])
+    assert "no scheme 'w5'; there are: mixed, w4-block, w8, w8a8" in str(refused.exception)
+
+
 def test_a_source_shows_what_it_takes(tmp_path: Path) -> None:
     folder = TINY["edge_unet_class"](tmp_path / "net")
     shown = CliRunner().invoke(app, ["inspect", str(folder)], catch_exceptions=False).stdout

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from edgegen.build import Target, build
 from edgegen.capture import OneStep, capture
 from edgegen.errors import ExportError
+from edgegen.exporters.arithmetic import WHOLE, arithmetic
 from edgegen.parity import psnr_db
 from edgegen.quantize.calibrate import calibration_batches
 from edgegen.quantize.pt2e import quantize
-from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.quantize.schemes import AS_USUAL, QuantizeOptions
 from edgegen.registry import load
 from edgegen.types import Signature
 
@@ -166,3 +167,29 @@ def test_every_convolution_runs_in_8_bits_in_onnxruntime(tiny: "Tiny", tmp_path:
     run = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert run.count("QLinearConv") == written.count("Conv") > 4
     assert "Conv" not in run
+    assert arithmetic("onnx", path) == f"all {len(run_in_8_bits(run))} layers multiply in 8 bits"
+
+
+def run_in_8_bits(operators: list[str]) -> list[str]:
+    return [kind for kind in operators if kind in WHOLE]
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "said"),
+    [
+        ("onnx-w8", AS_USUAL, "runs float: none of 7 layers multiplies in 8 bits"),
+        ("executorch-w8a8", QuantizeOptions(samples=16), "all 7 layers multiply in 8 bits"),
+        (
+            "executorch-mixed",
+            QuantizeOptions(samples=16, float_layers=("net.stem",)),
+            "6 of 7 layers multiply in 8 bits, the others float",
+        ),
+    ],
+)
+def test_a_file_that_runs_float_is_called_so(
+    tiny: "Tiny", target: str, options: QuantizeOptions, said: str, tmp_path: Path, in_process: None
+) -> None:
+    wanted = Target.parse(target)
+    fixed: dict[str, Any] = {"name": "t", "folder": tmp_path, "seed": 3, "metadata": {}}
+    built = build(tiny.module, tiny.signature, target=wanted, quantization=options, **fixed)
+    assert arithmetic(wanted.backend, tmp_path / built.artifact.file) == said

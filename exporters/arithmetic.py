@@ -1,0 +1,79 @@
+"""What a runtime really does with a quantized file: how many of its layers multiply whole numbers of 8 bits.
+
+A runtime that has no kernel for a pattern turns its numbers to float and multiplies those; the file is then small, and
+not fast.
+"""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from edgegen.exporters.inspect_pte import take_apart
+
+# What onnxruntime makes of a layer: with whole numbers, or in float. Products of two activations are no layers.
+WHOLE = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
+FLOAT = {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+XNNPACK_LAYERS = ("XNNConv2d", "XNNDepthwiseConv2d", "XNNConvTranspose2d", "XNNFullyConnected")
+
+
+def arithmetic(backend: str, path: Path) -> str:
+    """In words, read from what onnxruntime makes of the file, or XNNPACK's part of it; "" of other runtimes."""
+    if backend == "onnx":
+        return _sentence(_onnx(path))
+    if backend == "executorch":
+        return _sentence(_xnnpack(path))
+    return ""
+
+
+def _sentence(whole: Iterable[bool]) -> str:
+    layers = list(whole)
+    if not layers:
+        return ""
+    if all(layers):
+        return f"all {len(layers)} layers multiply in 8 bits"
+    if not any(layers):
+        return f"runs float: none of {len(layers)} layers multiplies in 8 bits"
+    return f"{sum(layers)} of {len(layers)} layers multiply in 8 bits, the others float"
+
+
+def _onnx(path: Path) -> list[bool]:
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it says that the optimised file is for this machine alone: so it is
+    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+        optimised = Path(temporary) / "optimised.onnx"
+        options.optimized_model_filepath = str(optimised)
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        graph = onnx.load(optimised, load_external_data=False).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    made = {output: node for node in graph.node for output in node.output}
+
+    def from_weights(name: str) -> bool:
+        """Stored, or turned to float from what is stored."""
+        node: Any = made.get(name)
+        return name in stored or (node is not None and all(from_weights(one) for one in node.input if one))
+
+    found = []
+    for node in graph.node:
+        if node.op_type in WHOLE:
+            found.append(True)
+        elif node.op_type in FLOAT and any(from_weights(name) for name in node.input[:2]):
+            found.append(False)
+    return found
+
+
+def _xnnpack(path: Path) -> list[bool]:
+    found = []
+    for graph in take_apart(path.read_bytes()).graphs.values():
+        values = {}
+        for value in (graph or {}).get("xvalues", ()):
+            union = value["xvalue_union"]
+            tensor = union.get("tensor_value", union)
+            values[tensor["id_out"]] = tensor["datatype"]
+        for node in (graph or {}).get("xnodes", ()):
+            if node["xnode_union_type"] in XNNPACK_LAYERS:
+                found.append("qint8" in values[node["xnode_union"]["input1_id"]])
+    return found
