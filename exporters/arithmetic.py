@@ -4,16 +4,18 @@ A runtime that has no kernel for a pattern turns its numbers to float and multip
 not fast.
 """
 
+import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgegen.exporters.inspect_pte import take_apart
+from edgegen.exporters.inspect_pte import place_of, take_apart
 
 # What onnxruntime makes of a layer: with whole numbers, or in float. Products of two activations are no layers.
 WHOLE = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
 FLOAT = {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+LEAST = 1e-3  # of a file's multiplications, that a layer must have to count
 XNNPACK_LAYERS = ("XNNConv2d", "XNNDepthwiseConv2d", "XNNConvTranspose2d", "XNNFullyConnected")
 
 
@@ -66,14 +68,23 @@ def _onnx(path: Path) -> list[bool]:
 
 
 def _xnnpack(path: Path) -> list[bool]:
-    found = []
-    for graph in take_apart(path.read_bytes()).graphs.values():
-        values = {}
-        for value in (graph or {}).get("xvalues", ()):
+    """Of `forward`. Layers that do next to nothing are left out: a GroupNorm's means are spread by convolutions."""
+    pte = take_apart(path.read_bytes())
+    (plan,) = (plan for plan in pte.plans if plan["name"] == "forward")
+    graphs = [pte.graphs.get(place_of(delegate)) for delegate in plan["delegates"]]
+    found: list[tuple[int, bool]] = []
+    for graph in filter(None, graphs):
+        values: dict[int, Mapping[str, Any]] = {}
+        for value in graph.get("xvalues", ()):
             union = value["xvalue_union"]
             tensor = union.get("tensor_value", union)
-            values[tensor["id_out"]] = tensor["datatype"]
-        for node in (graph or {}).get("xnodes", ()):
+            values[tensor["id_out"]] = tensor
+        for node in graph.get("xnodes", ()):
             if node["xnode_union_type"] in XNNPACK_LAYERS:
-                found.append("qint8" in values[node["xnode_union"]["input1_id"]])
-    return found
+                given, weights, out = (
+                    values[node["xnode_union"][name]] for name in ("input1_id", "filter_id", "output_id")
+                )
+                macs = math.prod(weights["dims"]) * math.prod(out["dims"][:-1])
+                found.append((macs, "qint8" in given["datatype"]))
+    least = LEAST * sum(macs for macs, _ in found)
+    return [whole for macs, whole in found if macs >= least]
