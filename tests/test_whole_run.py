@@ -165,7 +165,7 @@ def test_a_file_that_is_wrong_fails_the_run_with_its_own_exit_code(place: Path) 
     """A floor that nothing reaches stands for a wrong file: the report is written, and the exit code is 4."""
     copy = place.parent / "strict"
     shutil.copytree(place, copy, symlinks=True)
-    (copy / "tiny.toml").write_text(TINY.replace("[export]", '[export]\nartifacts = ["onnx-fp32"]'))
+    (copy / "tiny.toml").write_text(TINY + '[export]\nartifacts = ["onnx-fp32"]\n')
     code = (
         "import dataclasses, sys; import edgegen.quantize.matrix as m;"
         "key = ('fp32', 'onnx'); m.MATRIX[key] = dataclasses.replace(m.MATRIX[key], floor_db=500.0);"
