@@ -122,10 +122,10 @@ def pareto_plot(report: Report) -> Plot | None:
         axes.set_ylabel("PSNR to the float student, dB")
 
     worst = sorted(row.layers, key=lambda layer: layer.psnr_db)[:5]
-    aside = tuple(f"{layer.name} alone: {number(layer.psnr_db)} dB, {layer.weights:,} weights" for layer in worst)
+    alone = "; ".join(f"{layer.name} {number(layer.psnr_db)} dB, {layer.weights:,} weights" for layer in worst)
     ends = f"from {number(shown[0].psnr_db)} dB to {number(shown[-1].psnr_db)} dB" if shown else "no choice"
-    note = "Foretold from each layer rounded alone; the worst five are listed. The file itself is measured above."
-    return Plot("Which layers to leave float", svg("pareto", WIDE, draw), f"PSNR against size: {ends}", note, aside)
+    note = f"Foretold from each layer rounded alone; the file itself is measured above. The worst alone: {alone}."
+    return Plot("Which layers to leave float", svg("pareto", WIDE, draw), f"PSNR against size: {ends}", note)
 
 
 def points(report: Report) -> tuple[list[Point], list[str]]:

@@ -1,5 +1,6 @@
 """The plots: what is unknown is listed and not drawn, colours follow the page, the same input gives the same bytes."""
 
+import json
 import math
 import re
 from types import ModuleType
@@ -7,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from edgegen.report.plots import curve_plots, points, quality_plot, tradeoff_plot
-from edgegen.report.schema import QualityFigure, QualityTable
+from edgegen.report.plots import curve_plots, pareto_plot, points, quality_plot, tradeoff_plot
+from edgegen.report.schema import QualityFigure, QualityTable, Refinement
 from edgegen.types import Latency
 
 UNKNOWN = QualityFigure(fd_local=None, sd=None, kd_local=None, precision=None, recall=None)
@@ -114,3 +115,15 @@ def test_no_state_of_matplotlib_is_left_changed(made_up: ModuleType) -> None:
     before = dict(matplotlib.rcParams)
     quality_plot(made_up.report())
     assert dict(matplotlib.rcParams) == before
+
+
+def test_the_pareto_set_of_a_mixed_file_is_drawn_with_its_worst_layers(made_up: ModuleType) -> None:
+    choices = [{"nbytes": 100 + 10 * i, "psnr_db": 40.0 + i, "float_layers": ["net.a"][:i]} for i in range(3)]
+    layers = [{"name": "net.a", "weights": 1234, "psnr_db": 41.5}, {"name": "net.b", "weights": 9, "psnr_db": 60.0}]
+    row = {"scheme": "mixed", "psnr_before_db": 40.0, "psnr_after_db": 42.0, "float_layers": ["net.a"]}
+    refined = Refinement.model_validate_json(json.dumps({**row, "layers": layers, "pareto": choices}))
+    plot = pareto_plot(made_up.report(refined=(refined,)))
+    assert plot is not None
+    assert plot.alt == "PSNR against size: from 40.0 dB to 42.0 dB"
+    assert "net.a 41.5 dB, 1,234 weights; net.b" in plot.note
+    assert pareto_plot(made_up.report()) is None
