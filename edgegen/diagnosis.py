@@ -64,11 +64,12 @@ def try_backend(name: str) -> None:
 
     from torch import nn
 
-    from edgegen.build import Target, build
+    from edgegen.build import build
     from edgegen.capture import example_inputs, reference
     from edgegen.parity import check
     from edgegen.quantize.matrix import cell
     from edgegen.registry import load
+    from edgegen.targets import Target
     from edgegen.types import Signature
 
     scheme = BACKENDS[name]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgegen import registry
-from edgegen.build import MANIFEST, Built, Target, build, write_manifest
+from edgegen.build import MANIFEST, Built, build, write_manifest
 from edgegen.card import write_card
 from edgegen.errors import BudgetError, EdgegenError, ExportError, ParityError, UsageError
 from edgegen.exporters.base import DEFAULTS, LowerOptions
@@ -18,8 +18,9 @@ from edgegen.ort_pipeline import write_ort_pipeline
 from edgegen.progress import Progress
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import AS_USUAL, GRIDS, QuantizeOptions
-from edgegen.recipe import FLOAT_SCHEMES, Recover
+from edgegen.recipe import Method, Recover
 from edgegen.storage import storage_errors
+from edgegen.targets import Target
 from edgegen.types import Artifact, Latency, Parity, Signature
 from edgegen.verification import Verifier
 
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
 class ExportSettings:
     """What to make of a source. `memory_limit` in bytes is for each child process; `measure` adds host latencies.
 
-    `recover` trains the weights of every scheme that has a grid; `budget` chooses the float layers of mixed files.
+    `methods` and `recover` change the weights of every scheme that has a grid; `budget` chooses the float layers of
+    mixed files.
     """
 
     targets: tuple[Target, ...]
     lower: LowerOptions = DEFAULTS
     quantization: QuantizeOptions = AS_USUAL
+    methods: tuple[Method, ...] = ()
     recover: Recover | None = None
     budget: Budget | None = None
     samples: int = 8
@@ -166,7 +169,7 @@ def _export(source: Source, folder: Path, settings: ExportSettings, progress: Pr
         for number, target in enumerate(settings.targets):
             task.update(number, str(target))
             try:
-                module, numbers = ready(target)
+                module, numbers = ready(target.scheme, any_size=target.kind().any_size)
                 one = _build(module, numbers, source, about, folder, target=target, settings=settings)
             except EdgegenError as e:
                 failures[str(target)] = str(e)
@@ -182,29 +185,31 @@ def _export(source: Source, folder: Path, settings: ExportSettings, progress: Pr
     if built:
         write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity)
     latency = _measure(artifacts, folder, parity, progress) if settings.measure else {}
-    over = {one.artifact.file: _over_budget(one.artifact, parity[one.artifact.file], ready, folded) for one in built}
+    over = _over_budget(artifacts, parity, ready, folded)
     exported = Exported(source.name, folder, source.signature, about, folded, built, parity, latency, failures, over)
     if built:
         write_card(folder, exported.to_dict())
     return exported
 
 
-def _over_budget(artifact: Artifact, parity: Parity, ready: "_Ready", folded: Folded) -> list[str]:
-    """What a compressed file does not keep, and which layers cost it most."""
+def _over_budget(
+    artifacts: Sequence[Artifact], parity: Mapping[str, Parity], ready: "_Ready", folded: Folded
+) -> dict[str, list[str]]:
+    """By file, what it does not keep of the budget."""
     settings = ready.settings
-    if settings.budget is None or artifact.scheme in FLOAT_SCHEMES:
-        return []
-    size = artifact.nbytes / (4 * folded.parameters_after)
-    broken = settings.budget.broken(psnr_db=parity.psnr_db, fd_change=None, size=size)
-    if broken:
-        from edgegen.refining import breaking_layers
+    if settings.budget is None:
+        return {}
+    from edgegen.refining import Budgeted
 
-        module, numbers = ready(Target(artifact.backend, artifact.scheme))
-        signature, seed, progress = ready.source.signature, settings.seed, ready.progress
-        broken.append(
-            breaking_layers(module, signature, artifact.scheme, options=numbers, seed=seed, progress=progress)
-        )
-    return broken
+    budgeted = Budgeted(
+        settings.budget,
+        ready.source.signature,
+        ready,
+        parameters=folded.parameters_after,
+        seed=settings.seed,
+        progress=ready.progress,
+    )
+    return {one.file: budgeted.broken(one, parity[one.file]) for one in artifacts}
 
 
 class _Ready:
@@ -214,10 +219,10 @@ class _Ready:
         self.folds, self.source, self.settings, self.progress = folds, source, settings, progress
         self.made: dict[str, tuple[nn.Module, QuantizeOptions]] = {}
 
-    def __call__(self, target: Target) -> "tuple[nn.Module, QuantizeOptions]":
-        scheme, settings = target.scheme, self.settings
-        if scheme not in GRIDS or not (settings.recover or scheme == "mixed"):
-            return self.folds(any_size=target.kind().any_size).module, settings.quantization
+    def __call__(self, scheme: str, *, any_size: bool = False) -> "tuple[nn.Module, QuantizeOptions]":
+        settings = self.settings
+        if scheme not in GRIDS or not (settings.recover or settings.methods or scheme == "mixed"):
+            return self.folds(any_size=any_size).module, settings.quantization
         if scheme not in self.made:
             from edgegen.refining import refine
 
@@ -227,6 +232,7 @@ class _Ready:
                     self.source.signature,
                     scheme,
                     options=settings.quantization,
+                    methods=settings.methods,
                     recover=settings.recover,
                     budget=settings.budget,
                     seed=settings.seed,

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from edgegen.build import Target, check_quantization, check_targets, lower_options, quantize_options
 from edgegen.data import local_path
 from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.extras import EXTRAS, require
@@ -26,6 +25,7 @@ from edgegen.quantize.matrix import cell
 from edgegen.quantize.schemes import GRIDS
 from edgegen.recipe import Recipe
 from edgegen.runs import Result, RunFolder, fingerprint, key_of
+from edgegen.targets import Target, check_quantization, check_targets, lower_options, quantize_options
 
 HOW = {"checkpoint_every"}  # keys that say how to get there and do not change the result
 

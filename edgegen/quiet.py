@@ -32,6 +32,7 @@ EXECUTORCH = Chatter(
         r"(open_text|read_text|read_binary) is deprecated. Use files\(\) instead",  # how executorch reads its tables
         r"`torch.jit.script_method` is deprecated",  # at the import of torch modules that only executorch needs
         r"This API is experimental and subject to change without notice",  # its Python runtime
+        r"Output Buffer not found",  # its Inspector, of a trace without the tensors' values
     ),
 )
 

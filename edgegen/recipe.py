@@ -169,13 +169,16 @@ class Export(Table):
         return [text for text, scheme in schemes.items() if (scheme in FLOAT_SCHEMES) == floating]
 
 
+Method = Literal["equalization", "smoothing", "rounding", "bias_correction"]  # in the order in which they are applied
+
+
 class Quantize(Table):
     """How the numbers of the compressed files are chosen; a generator's calibration inputs are noise."""
 
     samples: Count | None = Field(None, description="noise inputs that calibrate the ranges; default: enough")
     ranges: Literal["minmax", "percentile", "mse", "entropy"] = Field("minmax", description="of activations")
-    methods: tuple[Literal["rounding", "bias_correction"], ...] = Field(
-        (), description="what is done to the weights beforehand; rounding comes first"
+    methods: tuple[Method, ...] = Field(
+        (), description="what is done to the weights beforehand; the order is always the same"
     )
     float_layers: tuple[str, ...] = Field((), description="layers that stay float: patterns such as net.up.*")
     budget: str | None = Field(None, description="what the files must keep, such as psnr>=30,fd_local<=+5%")

@@ -4,7 +4,7 @@ No data set: calibration and training inputs are noise, and the float generator 
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,15 @@ from edgegen.progress import Progress
 from edgegen.quantize.bias_correction import correct_biases
 from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.calibrate import Batches, calibration_batches, correcting_samples, enough_samples, fitting_batch
+from edgegen.quantize.equalization import equalize
 from edgegen.quantize.rounding import learn_rounding
 from edgegen.quantize.schemes import GRIDS, QuantizeOptions
 from edgegen.quantize.sensitivity import FLOAT_BYTES, Choice, LayerCost, choose, fitting, pareto, sensitivity, worst
 from edgegen.quantize.simulate import Simulated, floating, simulate
+from edgegen.quantize.smoothing import smooth
 from edgegen.quiet import EXPORT, quiet
-from edgegen.recipe import Recover
-from edgegen.types import Signature
+from edgegen.recipe import FLOAT_SCHEMES, Recover
+from edgegen.types import Artifact, Parity, Signature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,7 +116,8 @@ def refine(
     """
     judge = _Judge(module, signature, seed)
     noise = calibration(signature, options, seed)
-    program = canonical(module, signature)
+    plain = canonical(module, signature)
+    program = _rescaled(plain, signature, methods, noise, progress)
     costs: Sequence[LayerCost] = ()
     if scheme == "mixed":
         require_mixed(budget)
@@ -123,7 +126,7 @@ def refine(
         options = replace(options, float_layers=(*options.float_layers, *left))
         progress.message(f"mixed: float are {', '.join(options.float_layers) or 'no layers'}")
     simulated = simulate(program, scheme, noise, options)
-    before = judge.psnr_db(simulated)
+    before = judge.psnr_db(simulated if program is plain else simulate(plain, scheme, noise, options))
     exact = copy.deepcopy(floating(simulated))
     _correct(exact, simulated, signature, methods, noise, seed=seed, progress=progress)
     if recover is not None:  # last: it looks at the pictures, the others at one layer each
@@ -139,8 +142,8 @@ def refine(
 class _Judge:
     """A float generator's pictures, and how near others come."""
 
-    def __init__(self, module: "nn.Module", signature: Signature, seed: int) -> None:
-        self.inputs = example_inputs(signature, JUDGED, seed)
+    def __init__(self, module: "nn.Module", signature: Signature, seed: int, noises: int = JUDGED) -> None:
+        self.inputs = example_inputs(signature, noises, seed)
         self.expected = reference(module, self.inputs)
         self.data_range = psnr_range(signature, self.expected)
 
@@ -179,28 +182,100 @@ def _left_float(
     return choice.float_layers, costs
 
 
-def _costs(simulated: Simulated, judge: _Judge, progress: Progress) -> list[LayerCost]:
+def _costs(
+    simulated: Simulated,
+    judge: _Judge,
+    progress: Progress,
+    fd_local: "Callable[[NDArray[np.float32]], float] | None" = None,
+) -> list[LayerCost]:
     with progress.task("sensitivity", len(simulated.layers)) as task:
-        return sensitivity(simulated, judge.pictures, tell=task.update)
+        return sensitivity(simulated, judge.pictures, fd_local=fd_local, tell=task.update)
 
 
 def sensitivity_of(
-    module: "nn.Module", signature: Signature, scheme: str, *, options: QuantizeOptions, seed: int, progress: Progress
+    module: "nn.Module",
+    signature: Signature,
+    scheme: str,
+    *,
+    options: QuantizeOptions,
+    seed: int,
+    fd_local: "Callable[[NDArray[np.float32]], float] | None" = None,
+    noises: int = JUDGED,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """What rounding each layer of a folded one-step `module` alone costs, and the Pareto set: `sensitivity_rows`."""
-    judge = _Judge(module, signature, seed)
+    """What rounding each layer of a folded one-step `module` alone costs, and the Pareto set: `sensitivity_rows`.
+
+    With `fd_local` of `noises` pictures also how much of it each layer adds, as a share of the float generator's.
+    """
+    judge = _Judge(module, signature, seed, noises)
     simulated = simulate(canonical(module, signature), scheme, calibration(signature, options, seed), options)
-    return sensitivity_rows(_costs(simulated, judge, progress), judge.data_range)
+    costs = _costs(simulated, judge, progress, fd_local)
+    found = sensitivity_rows(costs, judge.data_range)
+    if fd_local is not None:
+        floats = fd_local(judge.expected)
+        found["fd_local"] = floats
+        for row, cost in zip(found["layers"], costs, strict=True):
+            assert cost.fd_local is not None, "judged"
+            row["fd_change"] = cost.fd_local / floats - 1
+    return found
 
 
-def breaking_layers(
-    module: "nn.Module", signature: Signature, scheme: str, *, options: QuantizeOptions, seed: int, progress: Progress
-) -> str:
-    """Which layers cost a file of this scheme most, in words; of schemes whose rounding is not simulated, that."""
-    if scheme not in GRIDS:
-        return f"the layers' shares are not known for {scheme}"
-    simulated = simulate(canonical(module, signature), scheme, calibration(signature, options, seed), options)
-    return "most by " + worst(_costs(simulated, _Judge(module, signature, seed), progress))
+class Budgeted:
+    """Holds the compressed files of one generator to a budget.
+
+    `ready` gives what a scheme's files are built from and with which options, `parameters` is the number of the float
+    generator's. The layers that cost most are looked for once for each scheme.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        signature: Signature,
+        ready: "Callable[[str], tuple[nn.Module, QuantizeOptions]]",
+        *,
+        parameters: int,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        self.budget, self.signature, self.ready, self.parameters = budget, signature, ready, parameters
+        self.seed, self.progress = seed, progress
+        self.worst: dict[str, str] = {}
+
+    def broken(self, artifact: Artifact, parity: Parity, fd_change: float | None = None) -> list[str]:
+        """What the file does not keep and, where its pictures are too far off, the layers that move them most."""
+        if artifact.scheme in FLOAT_SCHEMES:
+            return []
+        size = artifact.nbytes / (FLOAT_BYTES * self.parameters)
+        found = self.budget.broken(psnr_db=parity.psnr_db, fd_change=fd_change, size=size)
+        if self.budget.too_far(psnr_db=parity.psnr_db, fd_change=fd_change):
+            found.append(self._worst(artifact.scheme))
+        return found
+
+    def _worst(self, scheme: str) -> str:
+        if scheme not in GRIDS:
+            return f"the layers' shares are not known for {scheme}"
+        if scheme not in self.worst:
+            module, options = self.ready(scheme)
+            noise = calibration(self.signature, options, self.seed)
+            simulated = simulate(canonical(module, self.signature), scheme, noise, options)
+            costs = _costs(simulated, _Judge(module, self.signature, self.seed), self.progress)
+            self.worst[scheme] = f"most by {worst(costs)}"
+        return self.worst[scheme]
+
+
+def _rescaled(
+    program: "ExportedProgram", signature: Signature, methods: Sequence[str], noise: Batches, progress: Progress
+) -> "ExportedProgram":
+    """The same function with other weights: equalization, then smoothing, as far as they are among `methods`."""
+    if not {"equalization", "smoothing"} & set(methods):
+        return program
+    with quiet(EXPORT):
+        module: Any = copy.deepcopy(program.module(check_guards=False))
+    if "equalization" in methods:
+        progress.message(f"equalization: {equalize(module)} pairs of layers")
+    if "smoothing" in methods:
+        progress.message(f"smoothing: {smooth(module, noise)} multiplications more")
+    return capture(module, signature, batch=None)
 
 
 def _correct(

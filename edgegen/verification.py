@@ -68,7 +68,8 @@ class Verifier:
         if generate is not None and found[0].status == "ok":
             # Listed only where it fails: a few rounded pixels would hide how true the float output is.
             pixels = self._compare_pixels(_AsFloat(generate, self.output), floor_db)
-            found += [pixels] if pixels.status != "ok" else []
+            if pixels.status != "ok":
+                found.append(replace(pixels, reason=f"the uint8 images of generate: {pixels.reason}"))
         kind: Variant = registry.load("backend", artifact.backend).variants[artifact.variant]
         found += [self._check(session, *self._expected(size), floor_db) for size in self._further_sizes(kind)]
         return found

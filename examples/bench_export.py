@@ -31,7 +31,7 @@ from bench_race import SIZE, Entry, measure
 from torch import Tensor, nn
 
 from edgegen import child
-from edgegen.build import Built, Target, build
+from edgegen.build import Built, build
 from edgegen.capture import OneStep, example_inputs, reference
 from edgegen.errors import EdgegenError, ExportError
 from edgegen.exporters.base import LowerOptions
@@ -42,6 +42,7 @@ from edgegen.profilers.machine import probe
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.registry import load
 from edgegen.storage import nbytes_of
+from edgegen.targets import Target
 from edgegen.types import Signature
 
 RUNTIMES = ("onnx", "executorch", "coreml")

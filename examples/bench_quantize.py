@@ -1,7 +1,7 @@
 """Bench of quantization: every cell on trained and on large nets, against the float generator and the fp32 file.
 
     python examples/bench_quantize.py [--quick] [--json] [--net NAME] [--cell CELL] [--into FILE.json]
-                                      [--runs DIR] [--fashion FILE.npz]
+                                      [--runs DIR] [--fashion FILE.npz] [--profile]
 
 Nets: the demo's student and a Fashion-MNIST student, both trained here once (minutes; kept in --runs), SlimFlow's
 15.7 M shape and the 35.7 M ddpm shape with fixed random weights, the latter two for size and speed. Each cell: bytes of
@@ -10,6 +10,7 @@ a paired bootstrap interval of 95 %, the time of one picture over fp32's (both f
 and what making it took. Core ML's pictures are by edgegen's evaluator, and have no times. "+recovery" is learned
 rounding and the training of [recover]. `--quick`: the demo's student alone, fewer noises. `--into FILE.json` keeps
 the rows of earlier runs, so that an hour's work can be done in parts; examples/bench_quantize.json was made so.
+`--profile`: nothing of that, but where the time of the large nets' fp32 and w8a8 files goes, by the runtimes' profiles.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from bench_race import measure
 from numpy.typing import NDArray
 from torch import nn
 
-from edgegen.build import Built, Target, build
+from edgegen.build import Built, build
 from edgegen.capture import OneStep, example_inputs, reference
 from edgegen.errors import EdgegenError
 from edgegen.execute import run_recipe
@@ -41,6 +42,7 @@ from edgegen.metrics.distances import frechet
 from edgegen.models import folder as generators
 from edgegen.parity import psnr_db, psnr_range
 from edgegen.profilers.machine import probe
+from edgegen.profilers.operators import OperatorTime, operators
 from edgegen.progress import progress
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.recipe import Recover, find, read
@@ -48,6 +50,7 @@ from edgegen.refining import refine
 from edgegen.registry import load
 from edgegen.stages.evaluation import Judge
 from edgegen.storage import write_json
+from edgegen.targets import Target
 from edgegen.types import Signature
 
 HERE = Path(__file__).parent
@@ -71,6 +74,7 @@ FOR_SPEED = ("onnx-w8a8", "executorch-w8a8")
 RECOVERY = {"w8a8": Recover(steps=300, learning_rate=1e-4), "w4-block": Recover(steps=300, learning_rate=1e-3)}
 NOISES, FEW = 1000, 16  # of trained nets; of the large ones, whose pictures mean nothing
 RESAMPLED = 400
+PROFILED = 0.01  # of a file's time, from which on a kind of operation is listed
 SEED = 1
 FASHION_RECIPE = """
 name = "bench-fashion"
@@ -209,6 +213,29 @@ def bench(net: Net, folder: Path, cells: Sequence[str], *, quick: bool) -> Itera
         yield {"net": net.name, "alike_db": alike}
 
 
+def profile(net: Net, folder: Path) -> Iterator[str]:
+    """A table for each runtime: ms by kind of operation in the fp32 and in the w8a8 file, and their shares."""
+    for runtime in ("onnx", "executorch"):
+        found: dict[str, dict[str, OperatorTime]] = {}
+        for scheme in ("fp32", "w8a8"):
+            _, path = _made(net, Target(runtime, scheme), net.module, folder)
+            found[scheme] = {one.kind: one for one in operators(runtime, path, threads=1, runs=20)}
+        yield f"| {net.name}, {runtime} | fp32, ms | w8a8, ms |\n|---|---|---|"
+        kinds: dict[str, float] = {}
+        for one in [one for rows in found.values() for one in rows.values()]:
+            kinds[one.kind] = max(one.ms, kinds.get(one.kind, 0.0))
+        totals = {scheme: sum(one.ms for one in rows.values()) for scheme, rows in found.items()}
+        for kind in sorted(kinds, key=lambda kind: -kinds[kind]):
+            if kinds[kind] >= PROFILED * max(totals.values()):
+                cells = [_share(found[scheme].get(kind), totals[scheme]) for scheme in found]
+                yield f"| {kind} | {' | '.join(cells)} |"
+        yield f"| all | {' | '.join(f'{total:.1f}' for total in totals.values())} |\n"
+
+
+def _share(one: OperatorTime | None, total: float) -> str:
+    return "" if one is None else f"{one.ms:.1f} ({one.ms / total:.0%}, {one.count})"
+
+
 def _made(net: Net, target: Target, module: nn.Module, folder: Path) -> tuple[Built, Path]:
     options = LowerOptions(coreml_target="iOS18")  # w4-block needs it
     built = build(
@@ -341,7 +368,10 @@ def main() -> None:
     parser.add_argument("--into", type=Path, metavar="FILE.json", help="keep its other rows, and write it anew")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the trained nets are kept")
     parser.add_argument("--fashion", type=Path, default=HERE.parent.parent / "shared/data/fashion_mnist.npz")
+    parser.add_argument("--profile", action="store_true", help="where the large nets' time goes, and nothing else")
     options = parser.parse_args()
+    if options.profile:
+        options.net = options.net or list(LARGE)
     failures: list[str] = []
     rows: list[dict[str, Any]] = []
     if options.into is not None and options.into.is_file():
@@ -351,6 +381,9 @@ def main() -> None:
             folder = Path(temporary) / str(number)
             folder.mkdir()
             try:
+                if options.profile:
+                    print("\n".join(profile(make(), folder)), flush=True)
+                    continue
                 for row in bench(make(), folder, options.cell or CELLS, quick=options.quick):
                     rows = [kept for kept in rows if (kept["net"], kept.get("cell")) != (row["net"], row.get("cell"))]
                     rows.append(row)
@@ -360,6 +393,8 @@ def main() -> None:
             except EdgegenError as e:
                 failures.append(str(e))
                 print(f"failed: {e}", file=sys.stderr, flush=True)
+    if options.profile:
+        sys.exit(1 if failures else 0)
     if options.json:
         print(json.dumps({"machine": probe(), "goals": goals(rows), "rows": rows}, indent=2))
     else:

@@ -50,19 +50,14 @@ def _onnx(path: Path) -> list[bool]:
         options.optimized_model_filepath = str(optimised)
         onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         graph = onnx.load(optimised, load_external_data=False).graph
-    stored = {tensor.name for tensor in graph.initializer}
-    made = {output: node for node in graph.node for output in node.output}
-
-    def from_weights(name: str) -> bool:
-        """Stored, or turned to float from what is stored."""
-        node: Any = made.get(name)
-        return name in stored or (node is not None and all(from_weights(one) for one in node.input if one))
-
+    from_weights = {tensor.name for tensor in graph.initializer}  # or turned to float from what is stored
     found = []
-    for node in graph.node:
+    for node in graph.node:  # what makes an input stands before what reads it
+        if all(name in from_weights for name in node.input if name):
+            from_weights.update(node.output)
         if node.op_type in WHOLE:
             found.append(True)
-        elif node.op_type in FLOAT and any(from_weights(name) for name in node.input[:2]):
+        elif node.op_type in FLOAT and any(name in from_weights for name in node.input[:2]):
             found.append(False)
     return found
 

@@ -26,6 +26,10 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--sizes": {"metavar": "HxW,...", "help": "Further sizes of the noise that a coreml:sizes file takes."},
     "--recover": {"metavar": "STEPS", "help": "Train the weights of w8a8, w8, w4-block for rounding."},
     "--budget": {"metavar": "TEXT", "help": "Of compressed files, such as psnr>=40,size<=0.3; else exit 5."},
+    "--methods": {
+        "metavar": "LIST",
+        "help": "Done to the weights beforehand: equalization, smoothing, rounding, bias_correction.",
+    },
     "--ranges": {"metavar": "NAME", "help": "Of activations: minmax, percentile, mse or entropy."},
     "--float-layers": {"metavar": "LIST", "help": "Patterns of layers that stay float."},
     "--etrecord": {"action": "store_true", "help": "Write ExecuTorch's profiling record."},

@@ -1,7 +1,7 @@
 """A quality budget: what compressed files must keep of their float generator, "psnr>=30,fd_local<=+5%,size<=0.3"."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgegen.errors import UsageError
 
@@ -34,6 +34,10 @@ class Budget:
                 raise UsageError(f"budget '{text}' asks twice for {name.removesuffix('_db')}")
             found[name] = float(match[1]) / (100 if name == "fd_local" else 1)
         return Budget(**found)
+
+    def too_far(self, *, psnr_db: float | None, fd_change: float | None) -> bool:
+        """Whether the pictures, or their distribution, are further from the float generator's than asked."""
+        return bool(replace(self, size=None).broken(psnr_db=psnr_db, fd_change=fd_change, size=None))
 
     def broken(self, *, psnr_db: float | None, fd_change: float | None, size: float | None) -> list[str]:
         """What is not kept, in words; a figure that is not known (None) is not kept."""

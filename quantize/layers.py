@@ -32,6 +32,18 @@ def layers_of(module: "fx.GraphModule") -> list[Layer]:
     return found
 
 
+def plain_layers(module: "fx.GraphModule") -> list[Layer]:
+    """Those whose weights are their own and join every input channel to every output channel, output first."""
+    layers = layers_of(module)
+    targets = [layer.target for layer in layers]
+    groups = [layer.node.args[6] if len(layer.node.args) > 6 else 1 for layer in layers]
+    return [
+        layer
+        for layer, count in zip(layers, groups, strict=True)
+        if layer.axis == 0 and count == 1 and targets.count(layer.target) == 1
+    ]
+
+
 def name_of(target: str) -> str:
     """ "net.stem.weight" -> "net.stem"; a 1x1 convolution that was a matrix keeps its matrix's name."""
     return target.removesuffix("_1x1").removesuffix(".weight").removesuffix("_weight")

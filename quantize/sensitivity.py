@@ -1,6 +1,6 @@
 """What each layer's rounding costs, and which layers to leave float under a budget."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,8 +126,3 @@ def worst(costs: Sequence[LayerCost], count: int = 5) -> str:
     total = sum(cost.mse for cost in costs) or 1.0
     ranked = sorted(costs, key=lambda cost: -cost.mse)[:count]
     return ", ".join(f"{cost.name} ({cost.mse / total:.0%})" for cost in ranked)
-
-
-def table(costs: Sequence[LayerCost]) -> list[Mapping[str, object]]:
-    """Rows for a file or `--json`."""
-    return [vars(cost) for cost in costs]

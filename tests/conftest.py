@@ -59,6 +59,12 @@ def traces() -> Callable[[bytes], list[str]]:
     return lambda content: sorted(clue for clue in clues if clue.encode() in content)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest goes first: at the end of a run no process waits long for another."""
+    longest = ("test_families_by_runtime.py", "test_whole_run.py")
+    items.sort(key=lambda item: item.path.name not in longest)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """How tests are dealt out to processes: a module to one, so that its fixtures are made once.
@@ -73,4 +79,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             module = nodeid.partition("::")[0]
             return nodeid if module.endswith("test_families_by_runtime.py") else module
 
+    config.option.loadscopereorder = False  # by number of tests, else
     return Modules(config, log)

@@ -30,6 +30,7 @@ FAMILIES = {
 }
 RUNTIMES = {"onnx-fp32": "ONNX", "executorch-fp32": "ExecuTorch", "coreml-fp32": "Core ML"}
 ANY_SIZE = {"onnx-fp32:any_size": "ONNX, any size", "coreml-fp32:sizes": "Core ML, several sizes"}
+ROUNDED = ("onnx-w8a8", "executorch-w8a8", "coreml-w8a8")
 TRANSFORMERS = ("pixart", "pixart_sized", "sd3")  # coremltools has no patches and positions of an open size
 WITHOUT_SIZE = ("unet1d", "unet1d_trajectory")
 ITS_OWN_SIZE = ("dit",)  # its position embeddings are of the size that it was trained for
@@ -44,10 +45,10 @@ def sized(family: str) -> list[str]:
 
 def table() -> str:
     """The README's lines."""
-    columns = {**RUNTIMES, **ANY_SIZE}
+    columns = {**RUNTIMES, **ANY_SIZE, ROUNDED: "w8a8 in all three"}
     lines = ["| network | generator | " + " | ".join(columns.values()) + " |", "|---" * (2 + len(columns)) + "|"]
     for family, (network, kind) in FAMILIES.items():
-        cells = ["yes" if target in [*RUNTIMES, *sized(family)] else "" for target in columns]
+        cells = ["yes" if target in [*RUNTIMES, *sized(family), ROUNDED] else "" for target in columns]
         lines.append("| " + " | ".join([network, kind, *cells]) + " |")
     return "\n".join(lines)
 

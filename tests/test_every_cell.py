@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgegen.build import Target, build
+from edgegen.build import build
 from edgegen.capture import OneStep, example_inputs, randomize_zero_layers, reference
 from edgegen.exporters.base import LowerOptions
 from edgegen.folding import fold
@@ -16,6 +16,7 @@ from edgegen.parity import check
 from edgegen.quantize.matrix import MATRIX, cell
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.registry import load
+from edgegen.targets import Target
 
 # Wide enough that the weights dominate the file, few blocks so that lowering takes seconds.
 CONFIG = EdgeUNetConfig(sample_size=8, in_channels=3, channels=(32, 64), blocks=1, attention=(1,), num_classes=4)

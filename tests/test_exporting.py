@@ -11,7 +11,6 @@ from families import CARD, TINY
 from typer.testing import CliRunner
 
 from edgegen import verification
-from edgegen.build import Target
 from edgegen.cli.main import app
 from edgegen.errors import BudgetError, DataError, ExportError, ParityError, UsageError
 from edgegen.exporters.base import LowerOptions
@@ -20,6 +19,7 @@ from edgegen.parity import psnr_db
 from edgegen.progress import Silent
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.targets import Target
 from edgegen.types import Parity
 
 
@@ -165,6 +165,14 @@ def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_proces
         (["NET", "--to", "onnx-w8a8", "--ranges", "mean"], 2, "no way to choose ranges 'mean'"),
         (["NET", "--to", "onnx", "--recover", "9"], 2, "none of them is among onnx-fp32"),
         (["NET", "--to", "coreml-w6", "--float-layers", "net.head"], 2, "compresses every large weight"),
+        (["NET", "--to", "onnx", "--float-layers", "net.head"], 2, "none of them is among onnx-fp32"),
+        (["NET", "--to", "onnx-w8a8", "--methods", "smoothin"], 2, "no method 'smoothin'"),
+        (["NET", "--to", "onnx-w8a8", "--methods", ","], 2, "--methods ',' names nothing"),
+        (["NET", "--to", "onnx-w8a8", "--float-layers", ""], 2, "--float-layers '' names nothing"),
+        (["NET", "--to", "onnx", "--methods", "smoothing"], 2, "none of them is among onnx-fp32"),
+        (["NET", "--to", "onnx-w8", "--ranges", "mse"], 2, "ranges are for w8a8 and mixed files"),
+        (["NET", "--to", "onnx,coreml", "--budget", "psnr>=30"], 2, "a budget is for compressed files"),
+        (["digits", "--ranges", "mse"], 2, "--ranges does not go with the recipe digits"),
     ],
 )
 def test_what_is_wrong_on_the_command_line(net: Path, arguments: list[str], code: int, message: str) -> None:

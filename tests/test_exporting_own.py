@@ -9,11 +9,11 @@ from families import TINY
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from edgegen.build import Target
 from edgegen.cli.main import app
 from edgegen.errors import DataError, EdgegenError, ExportError, UsageError
 from edgegen.exporting import Exported, ExportSettings, export_source, raise_failures
 from edgegen.progress import Silent
+from edgegen.targets import Target
 
 NETS = """
 import sys

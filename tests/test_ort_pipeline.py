@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from support import environment
 
-from edgegen.build import Target
 from edgegen.errors import DataError
 from edgegen.exporters.onnx import BACKEND
 from edgegen.exporting import ExportSettings, _onnx_files, export_source, raise_failures
 from edgegen.ort_pipeline import SMALL, write_ort_pipeline
 from edgegen.progress import Silent
+from edgegen.targets import Target
 from edgegen.types import Parity
 
 # optimum-onnx 0.1 pins optimum 2.1 and transformers 4, which do not go with ours.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgegen.build import Target, build
+from edgegen.build import build
 from edgegen.capture import OneStep, capture, example_inputs, reference
 from edgegen.errors import BudgetError, UsageError
 from edgegen.parity import psnr_db, psnr_range
@@ -23,13 +23,14 @@ from edgegen.quantize.simulate import floating, simulate
 from edgegen.recipe import Recover
 from edgegen.refining import refine, sensitivity_of
 from edgegen.registry import load
+from edgegen.targets import Target
 from edgegen.types import Signature
 
 SIGNATURE = Signature.of(channels=1, size=8, num_classes=0)
 FEW = QuantizeOptions(samples=64)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def module() -> nn.Module:
     torch.manual_seed(0)
     layers: list[nn.Module] = [nn.Conv2d(1, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 32, 3, padding=1), nn.SiLU()]
@@ -125,3 +126,22 @@ def test_the_most_sensitive_layer_is_the_one_that_was_made_so(module: nn.Module)
     rows = sensitivity_of(spoiled, SIGNATURE, "w8", options=FEW, seed=3, progress=Silent())["layers"]
     assert min(rows, key=lambda row: row["psnr_db"])["name"] == "net.2"
     assert all(np.isfinite(row["psnr_db"]) for row in rows)
+
+
+def test_how_far_the_distribution_moves_is_told_apart(module: nn.Module) -> None:
+    """Any figure of the pictures will do: here their variance; w4-block rounds the inner layer alone."""
+    asked: list[tuple[int, ...]] = []
+
+    def spread(pictures: Any) -> float:
+        asked.append(pictures.shape)
+        return float(np.var(pictures))
+
+    found = sensitivity_of(
+        module, SIGNATURE, "w4-block", options=FEW, seed=3, fd_local=spread, noises=24, progress=Silent()
+    )
+    expected = reference(module, example_inputs(SIGNATURE, 24, 3))
+    assert found["fd_local"] == pytest.approx(float(np.var(expected)))
+    changes = {row["name"]: row["fd_change"] for row in found["layers"]}
+    assert changes["net.2"] != 0.0, "large enough for blocks"
+    assert changes["net.0"] == changes["net.4"] == pytest.approx(0.0, abs=1e-5)
+    assert set(asked) == {(24, 1, 8, 8)}

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgegen import registry
-from edgegen.build import Target, build
+from edgegen.build import build
+from edgegen.data import to_uint8
 from edgegen.exporters.base import LowerOptions
 from edgegen.folding import Folds
 from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.targets import Target
 from edgegen.types import Artifact, Signature
 from edgegen.verification import Verifier
 
@@ -91,6 +93,36 @@ def test_a_false_image_is_found(
     found, _ = verify(artifact, path)
     assert found.status == "failed"
     assert "below the floor of 40.0 dB" in found.reason
+
+
+def test_a_second_method_that_is_false_is_named(
+    folds: Folds, verify: Verifier, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a .pte: `forward` true, and `generate` a picture upside down."""
+    artifact, path = made(folds, "onnx", tmp_path)
+    plain = type(registry.load("backend", "onnx")).open
+
+    class Generate:
+        method = "planted"
+
+        def __init__(self, session: Run) -> None:
+            self.session = session
+
+        def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            return {"out_image": to_uint8(self.session(inputs)["out_sample"])[:, ::-1]}
+
+    class Both(Generate):
+        def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            return dict(self.session(inputs))
+
+        @property
+        def generate(self) -> Generate:
+            return Generate(self.session)
+
+    monkeypatch.setattr(type(registry.load("backend", "onnx")), "open", lambda self, path: Both(plain(self, path)))
+    found, _ = verify(artifact, path)
+    assert found.status == "failed"
+    assert found.reason.startswith("the uint8 images of generate: ")
 
 
 @pytest.mark.parametrize(("target", "width"), [("onnx:any_size", 16), ("coreml-fp32:sizes", 16)])

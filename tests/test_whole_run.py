@@ -115,6 +115,16 @@ def test_a_damaged_result_is_made_again(place: Path) -> None:
     assert path.read_bytes() == whole, "the same input gives the same bytes"
 
 
+def test_sensitivity_of_a_recipe_tells_pictures_and_distribution_apart(place: Path) -> None:
+    done = edgegen(place, "sensitivity", "tiny.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["sources"]["tiny.toml"]
+    assert found["fd_local"] > 0
+    assert len(found["layers"]) > 10
+    assert len({row["fd_change"] for row in found["layers"]}) > 5
+    assert min(row["psnr_db"] for row in found["layers"]) > 20
+
+
 @pytest.mark.parametrize("file", ["student", *ARTIFACTS])
 def test_samples_are_the_same_picture_everywhere(place: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)

@@ -3,12 +3,15 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carry_out
-from edgegen.errors import DataError, UsageError
+from edgegen.errors import DataError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from edgegen.recipe import Method
 
 TARGETS = "onnx,executorch,coreml"
 TEXT = """Write ONNX, ExecuTorch and Core ML files, and prove that each computes what PyTorch computes.
@@ -76,9 +79,18 @@ def export(
         str | None,
         typer.Option("--budget", metavar="TEXT", help="Of compressed files, such as psnr>=40,size<=0.3; else exit 5."),
     ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods",
+            metavar="LIST",
+            help="Done to the weights beforehand: equalization, smoothing, rounding, bias_correction.",
+        ),
+    ] = None,
     ranges: Annotated[
-        str, typer.Option("--ranges", metavar="NAME", help="Of activations: minmax, percentile, mse or entropy.")
-    ] = "minmax",
+        str | None,
+        typer.Option("--ranges", metavar="NAME", help="Of activations: minmax (default), percentile, mse or entropy."),
+    ] = None,
     float_layers: Annotated[
         str | None, typer.Option("--float-layers", metavar="LIST", help="Patterns of layers that stay float.")
     ] = None,
@@ -93,19 +105,20 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """A recipe goes through its stages; everything else is exported directly."""
-    if _is_recipe(source):
+    if is_recipe(source):
         given = {"--to": to, "-o": output, "--signature": signature, "--random-weights": random_weights}
-        given |= {"--recover": recover, "--budget": budget, "--float-layers": float_layers}
+        given |= {"--recover": recover, "--budget": budget, "--methods": methods, "--ranges": ranges}
+        given |= {"--float-layers": float_layers}
         wrong = [name for name, value in given.items() if value is not None]
         if wrong:
             raise UsageError(f"{wrong[0]} does not go with the recipe {source}: its tables say what is made")
         carry_out(source, runs, to=None, only="export", force=force, dry_run=dry_run, as_json=as_json)
         return
-    from edgegen.build import Target, check_quantization, check_targets
     from edgegen.exporters.base import LowerOptions
     from edgegen.quantize.budget import Budget
-    from edgegen.quantize.schemes import QuantizeOptions
+    from edgegen.quantize.schemes import AS_USUAL, QuantizeOptions
     from edgegen.recipe import Recover
+    from edgegen.targets import Target, check_quantization, check_targets
 
     targets = tuple(dict.fromkeys(map(Target.parse, _parts(to or TARGETS))))
     if not targets:
@@ -121,11 +134,17 @@ def export(
         heights_widths=_sizes(sizes),
     )
     check_targets(targets, lower)
-    quantization = QuantizeOptions(ranges=ranges, float_layers=_parts(float_layers))
+    left = _parts(float_layers)
+    if float_layers is not None and not left:
+        raise UsageError(
+            f"--float-layers {float_layers!r} names nothing; for example --float-layers 'net.head,net.up.*'"
+        )
+    quantization = QuantizeOptions(ranges=ranges or AS_USUAL.ranges, float_layers=left)
+    chosen = _methods(methods)
     asked = None if budget is None else Budget.parse(budget)
     if asked is not None and asked.fd_local is not None:
         raise UsageError(f"--budget {budget}: fd_local needs images to compare with, which a recipe has")
-    check_quantization(targets, quantization, budget=asked, trains=recover is not None)
+    check_quantization(targets, quantization, budget=asked, trains=bool(recover or chosen))
     folder = output or Path("exports") / name_of(source)
     if ":" not in source and not Path(source).exists():
         raise DataError(f"no source {source!r}: nothing is there; see `edgegen export --help`")
@@ -139,6 +158,7 @@ def export(
         targets,
         lower,
         quantization=quantization,
+        methods=chosen,
         recover=None if recover is None else Recover(steps=recover),
         budget=asked,
         license=license_name,
@@ -163,7 +183,8 @@ def name_of(source: str) -> str:
     return Path(source).resolve().stem if ":" not in source else source.rpartition(":")[2]
 
 
-def _is_recipe(source: str) -> bool:
+def is_recipe(source: str) -> bool:
+    """Whether SOURCE is a recipe's file or the name of one that is shipped; a folder of that name comes first."""
     from edgegen.recipe import shipped
 
     return not Path(source).is_dir() and (source.endswith(".toml") or source in shipped())
@@ -171,6 +192,20 @@ def _is_recipe(source: str) -> bool:
 
 def _parts(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def _methods(text: str | None) -> "tuple[Method, ...]":
+    """In the order in which they are applied. Raises UsageError for one that does not exist."""
+    from edgegen.recipe import Method
+
+    known: tuple[Method, ...] = get_args(Method)
+    parts = _parts(text)
+    if text is not None and not parts:
+        raise UsageError(f"--methods {text!r} names nothing; there are {', '.join(known)}")
+    for part in parts:
+        if part not in known:
+            raise UsageError(unknown_name("method", part, known))
+    return tuple(method for method in known if method in parts)
 
 
 def _sizes(text: str | None) -> tuple[tuple[int, int], ...]:

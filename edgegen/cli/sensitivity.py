@@ -6,13 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
+from edgegen.cli.export import is_recipe
+from edgegen.cli.run import RunsOption
 from edgegen.errors import UsageError, unknown_name
 
 TEXT = """Show what rounding each layer of a generator costs its pictures, and what leaving some float would bring.
 
-SOURCE is what `edgegen export` takes, but no recipe: its student is the folder runs/NAME/distill/latest/generator.
+SOURCE is what `edgegen export` takes. Of a recipe it is the student (what is missing runs before), and there are images
+to compare with: then each layer's share in fd_local is shown as well. A layer may move the pictures and leave them as
+good as they were.
 
 Example: edgegen sensitivity ./my-unet
+
+  edgegen sensitivity digits
 
   edgegen sensitivity ./my-unet --scheme w4-block --json"""
 
@@ -27,9 +33,10 @@ def sensitivity(
     signature: Annotated[
         Path | None, typer.Option("--signature", metavar="FILE", help="TOML: inputs and outputs of a factory or .pt2.")
     ] = None,
+    runs: RunsOption = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")] = False,
 ) -> None:
-    """Nothing is written."""
+    """Nothing is written but a recipe's stages."""
     from edgegen.quantize.schemes import AS_USUAL, GRIDS
 
     if scheme not in GRIDS:
@@ -40,9 +47,15 @@ def sensitivity(
     from edgegen.refining import sensitivity_of
 
     found: dict[str, Any] = {}
-    for one in load_sources(source, signature=signature):
-        module = fold(one.module, one.signature).module
-        found[one.name] = sensitivity_of(module, one.signature, scheme, options=AS_USUAL, seed=0, progress=progress())
+    if is_recipe(source):
+        if signature is not None:
+            raise UsageError(f"--signature does not go with the recipe {source}")
+        found[source] = _of_recipe(source, scheme, runs)
+    else:
+        tell = progress()
+        for one in load_sources(source, signature=signature):
+            module = fold(one.module, one.signature).module
+            found[one.name] = sensitivity_of(module, one.signature, scheme, options=AS_USUAL, seed=0, progress=tell)
     if as_json:
         print(json.dumps({"scheme": scheme, "sources": found}, indent=2))
         return
@@ -50,10 +63,26 @@ def sensitivity(
         _print(name, scheme, figures)
 
 
+def _of_recipe(name: str, scheme: str, runs: Path) -> dict[str, Any]:
+    from edgegen.execute import run_recipe
+    from edgegen.progress import progress
+    from edgegen.recipe import find, read
+    from edgegen.stages.refinement import sensitivity_of_student
+
+    tell = progress()
+    folders = {
+        one.stage: one.folder
+        for stage in ("distill", "extractor")
+        for one in run_recipe(name, runs=runs, only=stage, progress=tell)
+    }
+    return sensitivity_of_student(read(find(name)), folders, scheme, progress=tell)
+
+
 def _print(name: str, scheme: str, figures: dict[str, Any]) -> None:
     print(f"{name}, {scheme}: PSNR of the pictures when one layer alone is rounded, the worst first")
     for layer in sorted(figures["layers"], key=lambda layer: layer["psnr_db"]):
-        print(f"  {layer['psnr_db']:6.1f} dB  {layer['weights']:>10,} weights  {layer['name']}")
+        change = f"  fd_local {layer['fd_change']:+6.1%}" if "fd_change" in layer else ""
+        print(f"  {layer['psnr_db']:6.1f} dB{change}  {layer['weights']:>10,} weights  {layer['name']}")
     print("weights in MB, PSNR foretold, layers left float")
     for choice in figures["pareto"]:
         left = choice["float_layers"]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgegen.build import MANIFEST, Target, build, lower_options, quantize_options, write_manifest
+from edgegen.build import MANIFEST, build, write_manifest
 from edgegen.capture import NOISE_TIME, OneStep, example_inputs, reference
 from edgegen.data import to_uint8
 from edgegen.folding import Folds
@@ -23,10 +23,11 @@ from edgegen.profilers.host import DEVICE, Job, ProfileOptions, measure
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.recipe import FLOAT_SCHEMES
-from edgegen.refining import breaking_layers
+from edgegen.refining import Budgeted
 from edgegen.runs import GENERATOR
 from edgegen.stages.evaluation import SHOWN, Judge
 from edgegen.storage import read_json, save_tensors, storage_errors, write_json
+from edgegen.targets import Target, lower_options, quantize_options
 from edgegen.types import Artifact, Latency, Parity
 from edgegen.verification import Verifier
 
@@ -109,9 +110,9 @@ def verify(context: Context) -> None:
     check = Verifier(folds, folds.signature, samples=recipe.verify.samples, seed=context.seed, sizes=sizes)
     shown = example_inputs(folds.signature, min(SHOWN, recipe.verify.samples), context.seed)
     judge = Judge(recipe, context.inputs)
-    budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
+    budgeted = _budgeted(context, folds)
     artifacts = artifacts_of(context.inputs)
-    floating: dict[str, float] = {}  # fd_local of the float generator, once a budget asks for it
+    of_floats = judge.fd_local(_pictures(folds, judge)) if budgeted and budgeted.budget.fd_local is not None else None
     parities: dict[str, Parity] = {}
     rows: list[dict[str, Any]] = []
     pictures: dict[str, torch.Tensor] = {}
@@ -122,19 +123,12 @@ def verify(context: Context) -> None:
             if session is not None and parity.psnr_db is not None:  # else its output is no picture
                 outputs = session(shown)[OUTPUT]
                 pictures[artifact.file] = torch.from_numpy(to_uint8(np.asarray(outputs, np.float32)))
-                asked = budget is not None and budget.fd_local is not None and artifact.scheme not in FLOAT_SCHEMES
+                asked = of_floats is not None and artifact.scheme not in FLOAT_SCHEMES
                 if runs_here(artifact) or asked:  # our evaluator takes minutes for what a runtime does in seconds
                     fd_local = judge.fd_local(_sampled(session, judge))
             parities[artifact.file] = parity
-            broken: list[str] = []
-            if budget is not None and artifact.scheme not in FLOAT_SCHEMES:
-                if not floating:
-                    floating["fd_local"] = judge.fd_local(_pictures(folds, judge))
-                change = None if fd_local is None else fd_local / floating["fd_local"] - 1
-                size = artifact.nbytes / (4 * folds().parameters_after)
-                broken = budget.broken(psnr_db=parity.psnr_db, fd_change=change, size=size)
-            if broken:
-                broken.append(_breaking_layers(context, folds, artifact.scheme))
+            change = None if fd_local is None or of_floats is None else fd_local / of_floats - 1
+            broken = budgeted.broken(artifact, parity, change) if budgeted else []
             rows.append({**artifact.to_dict(), "fd_local": fd_local, "parity": parity.to_dict(), "budget": broken})
             note = parity.status if parity.psnr_db is None else f"{parity.status}, {parity.psnr_db:.1f} dB"
             task.update(number + 1, f"{artifact.file}: {note}")
@@ -171,11 +165,23 @@ def _judged(judge: Judge) -> dict[str, NDArray[Any]]:
     return {"sample": judge.noise(0).numpy()} | ({} if labels is None else {"class_labels": labels.numpy()})
 
 
-def _breaking_layers(context: Context, folds: Folds, scheme: str) -> str:
-    module, numbers = _refined(context, scheme)
-    seed = stage_seed(context.recipe.seed, "quantize")
-    module = module or folds().module
-    return breaking_layers(module, folds.signature, scheme, options=numbers, seed=seed, progress=context.progress)
+def _budgeted(context: Context, folds: Folds) -> Budgeted | None:
+    recipe = context.recipe
+    if recipe.quantize.budget is None:
+        return None
+
+    def ready(scheme: str) -> tuple[torch.nn.Module, QuantizeOptions]:
+        module, numbers = _refined(context, scheme)
+        return module or folds().module, numbers
+
+    return Budgeted(
+        Budget.parse(recipe.quantize.budget),
+        folds.signature,
+        ready,
+        parameters=folds().parameters_after,
+        seed=stage_seed(recipe.seed, "quantize"),
+        progress=context.progress,
+    )
 
 
 def gather(target: Path, artifacts: list[tuple[Artifact, Path]]) -> None:

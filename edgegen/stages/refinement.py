@@ -1,24 +1,35 @@
 """The stage between the student and its compressed files: weights that bear rounding, and layers that stay float."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import torch
 
-from edgegen.build import quantize_options
 from edgegen.capture import NOISE_TIME, OneStep
 from edgegen.folding import Folds
 from edgegen.models import folder as generators
 from edgegen.pipeline import Context, refined_schemes, stage_seed
+from edgegen.progress import Progress
 from edgegen.quantize.budget import Budget
 from edgegen.quiet import EXPORT, quiet
+from edgegen.recipe import Recipe
 from edgegen.refining import refine as refined
+from edgegen.refining import sensitivity_of
 from edgegen.runs import GENERATOR
+from edgegen.stages.evaluation import Judge
 from edgegen.storage import atomic_path, write_json
+from edgegen.targets import quantize_options
 from edgegen.training.machine import state
+from edgegen.types import Signature
+
+NOISES = 256  # most of those whose pictures fd_local compares
 
 
 def refine(context: Context) -> None:
     """<scheme>.pt2 for every scheme of the recipe's files that has one: the student to be rounded; and refine.json."""
-    loaded, recipe = generators.load(context.inputs["distill"] / GENERATOR), context.recipe
-    module = Folds(OneStep(loaded.net, time=NOISE_TIME), loaded.signature)().module
+    recipe = context.recipe
+    module, signature = _student(context.inputs)
     options, seed = quantize_options(recipe.quantize), stage_seed(recipe.seed, "quantize")  # its files' calibration
     budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
     rows = []
@@ -27,7 +38,7 @@ def refine(context: Context) -> None:
         place.mkdir(exist_ok=True)
         made = refined(
             module,
-            loaded.signature,
+            signature,
             scheme,
             options=options,
             methods=recipe.quantize.methods,
@@ -44,3 +55,26 @@ def refine(context: Context) -> None:
         rows.append({"scheme": scheme, **made.to_dict()})
     if state().is_main_process:
         write_json(context.folder / "refine.json", {"schemes": rows})
+
+
+def sensitivity_of_student(
+    recipe: Recipe, inputs: Mapping[str, Path], scheme: str, *, progress: Progress
+) -> dict[str, Any]:
+    """`sensitivity_of` a recipe's student, with fd_local; `inputs` are the stages data, extractor and distill."""
+    module, signature = _student(inputs)
+    judge = Judge(recipe, inputs)
+    return sensitivity_of(
+        module,
+        signature,
+        scheme,
+        options=quantize_options(recipe.quantize),
+        seed=stage_seed(recipe.seed, "quantize"),
+        fd_local=lambda pictures: judge.fd_local(torch.from_numpy(pictures)),
+        noises=min(judge.n, NOISES),
+        progress=progress,
+    )
+
+
+def _student(inputs: Mapping[str, Path]) -> tuple[torch.nn.Module, Signature]:
+    loaded = generators.load(inputs["distill"] / GENERATOR)
+    return Folds(OneStep(loaded.net, time=NOISE_TIME), loaded.signature)().module, loaded.signature

@@ -52,7 +52,8 @@ def group_norm(
     """The equation of this module: x (batch, channels, height, width) or (batch, channels, length), eps (channels),
     scale and shift (1, channels, 1, 1)."""
     if x.ndim == 3:
-        return group_norm(x.unsqueeze(-1), groups, average, eps, scale, shift).squeeze(-1)
+        # Not squeezed: XNNPACK reshapes, but leaves a squeeze to the portable kernels, one piece for each norm.
+        return group_norm(x.unsqueeze(-1), groups, average, eps, scale, shift).reshape(x.shape)
     d = x - ATEN.conv2d.default(x.mean(AXES, keepdim=True), average, None, [1, 1], [0, 0], [1, 1], groups)
     variance = (d * d).mean(AXES, keepdim=True)
     factor = ATEN.conv2d.default(variance, average, eps, [1, 1], [0, 0], [1, 1], groups).rsqrt()

@@ -25,6 +25,13 @@ def test_what_cannot_be_read_is_told_with_the_form(text: str) -> None:
         Budget.parse(text)
 
 
+def test_a_file_that_is_only_too_big_is_not_too_far_off() -> None:
+    budget = Budget.parse("psnr>=30,size<=0.3")
+    assert budget.broken(psnr_db=31.0, fd_change=None, size=0.4)
+    assert not budget.too_far(psnr_db=31.0, fd_change=None)
+    assert budget.too_far(psnr_db=29.0, fd_change=None)
+
+
 def test_asking_twice_is_no_budget() -> None:
     with pytest.raises(UsageError, match="asks twice for psnr"):
         Budget.parse("psnr>=30,psnr>=40")

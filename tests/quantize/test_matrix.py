@@ -6,11 +6,11 @@ import sys
 import pytest
 
 from edgegen import registry
-from edgegen.build import Target, check_targets
 from edgegen.errors import UsageError
 from edgegen.exporters.base import LowerOptions
 from edgegen.exporters.coreml import FEATURES
 from edgegen.quantize.matrix import MATRIX, Cell, cell
+from edgegen.targets import Target, check_targets
 
 
 @pytest.mark.parametrize(("scheme", "backend"), sorted(MATRIX))

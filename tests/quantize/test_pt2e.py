@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx.numpy_helper import to_array
 from torch import Tensor, nn
 
-from edgegen.build import Target, build
+from edgegen.build import build
 from edgegen.capture import OneStep, capture
 from edgegen.errors import ExportError
 from edgegen.exporters.arithmetic import WHOLE, arithmetic
@@ -20,6 +20,7 @@ from edgegen.quantize.calibrate import calibration_batches
 from edgegen.quantize.pt2e import quantize
 from edgegen.quantize.schemes import AS_USUAL, QuantizeOptions
 from edgegen.registry import load
+from edgegen.targets import Target
 from edgegen.types import Signature
 
 if TYPE_CHECKING:
@@ -193,3 +194,21 @@ def test_a_file_that_runs_float_is_called_so(
     fixed: dict[str, Any] = {"name": "t", "folder": tmp_path, "seed": 3, "metadata": {}}
     built = build(tiny.module, tiny.signature, target=wanted, quantization=options, **fixed)
     assert arithmetic(wanted.backend, tmp_path / built.artifact.file) == said
+
+
+def test_a_graph_of_thousands_of_operations_is_read_as_well(tmp_path: Path) -> None:
+    """What is weights and what is not is followed along the graph: not by recursion, whose depth Python limits."""
+    steps = 3000
+    nodes = [onnx.helper.make_node("Sin", [f"x{step}"], [f"x{step + 1}"]) for step in range(steps)]
+    nodes.append(onnx.helper.make_node("MatMul", [f"x{steps}", "weights"], ["out"]))
+    of = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "deep",
+        [of("x0", onnx.TensorProto.FLOAT, [1, 4])],
+        [of("out", onnx.TensorProto.FLOAT, [1, 4])],
+        [onnx.numpy_helper.from_array(np.eye(4, dtype=np.float32), "weights")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "deep.onnx")
+    assert arithmetic("onnx", tmp_path / "deep.onnx") == "runs float: none of 1 layers multiplies in 8 bits"

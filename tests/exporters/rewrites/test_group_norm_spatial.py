@@ -84,3 +84,9 @@ def test_the_net_stays_in_one_piece() -> None:
     assert pieces == 2
     assert left == ["aten.native_group_norm.default"]
     assert outside(rewritten(net, x, rewrite=rewrite)) == (1, [])
+
+
+def test_a_net_of_sounds_stays_in_one_piece_too() -> None:
+    norms = [nn.Conv1d(4, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.GELU(), nn.Conv1d(8, 8, 3, padding=1)]
+    net = nn.Sequential(*norms, nn.GroupNorm(1, 8), nn.Conv1d(8, 4, 1)).eval()
+    assert outside(rewritten(net, torch.randn(1, 4, 16), rewrite=rewrite)) == (1, [])
