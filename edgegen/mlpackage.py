@@ -5,8 +5,8 @@ import hashlib
 import io
 import json
 import shutil
+import sys
 import uuid
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,11 @@ WEIGHTS = "com.apple.CoreML/weights"
 PIECE = 1 << 20  # bytes read at a time
 CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
 
+# coremltools imports every one of these that is installed, to convert its models: four seconds of each process.
+OTHER_FRAMEWORKS = ("executorch", "libsvm", "sklearn", "tensorflow", "torchao", "transformers", "xgboost")
 COREML = quiet.Chatter(
-    # coremltools reports the Mac libraries that Linux lacks and versions not tested with it; it imports torchao.
-    ("coremltools", "torchao", "torch.utils._pytree"),
+    # coremltools reports the Mac libraries that Linux lacks and versions not tested with it.
+    ("coremltools", "torch.utils._pytree"),
     (
         quiet.TREESPEC,
         r"Function _TORCH_OPS_REGISTRY",  # its own deprecation, on every conversion
@@ -42,15 +44,30 @@ class Package:
 
 
 def coremltools(purpose: str) -> Any:
-    """The vendor's package with `optimize.coreml`. Raises MissingExtraError where it is not installed."""
+    """The vendor's package with `optimize.coreml`. Raises MissingExtraError where it is not installed.
+
+    Without its converters of other frameworks' models: who needs those too imports coremltools before edgegen does.
+    """
     try:
-        # It imports torchao and executorch, whose deprecated calls at import have nothing to do with our use.
-        with silent(), warnings.catch_warnings(action="ignore"):
+        with silent(), absent(OTHER_FRAMEWORKS):
             import coremltools as vendor
             import coremltools.optimize.coreml
     except ImportError as e:
         raise MissingExtraError(e.name or "coremltools", extra="coreml", purpose=purpose) from e
     return vendor
+
+
+@contextlib.contextmanager
+def absent(packages: tuple[str, ...]) -> Iterator[None]:
+    """What is imported inside finds none of `packages`; one that has been imported before stays."""
+    hidden = [package for package in packages if package not in sys.modules]
+    for package in hidden:
+        sys.modules[package] = None  # type: ignore[assignment]  # what makes an import fail at once
+    try:
+        yield
+    finally:
+        for package in hidden:
+            del sys.modules[package]
 
 
 @contextlib.contextmanager
