@@ -22,6 +22,7 @@ from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.types import PIXELS, Artifact, Parity, Signature
 
 PIXELS_FLOOR_DB = 40.0  # of uint8 images: a value on the edge between two bytes may fall to either side
+UNTRAINED = 0.5  # share of a network's numbers beyond [-1, 1]; a trained one's pictures hardly leave it
 SIZED = 2  # samples of every further size of picture
 TOGETHER = 2  # samples in one run: shows the batch axis; eight of a large net's attention maps would fill a laptop
 Size = tuple[int, int]  # height and width of the generator's first input
@@ -77,7 +78,13 @@ class Verifier:
     def _compare_pixels(self, session: "_AsFloat", floor_db: float) -> Parity:
         inputs, expected = self._expected(None)
         wanted = to_float(to_uint8(expected))
-        return check(session, inputs, wanted, floor_db=min(floor_db, PIXELS_FLOOR_DB), output=self.output)
+        found = check(session, inputs, wanted, floor_db=min(floor_db, PIXELS_FLOOR_DB), output=self.output)
+        beyond = float(np.mean(np.abs(expected) > 1))
+        if found.status != "failed" or beyond <= UNTRAINED:
+            return found
+        # What is left of the range is a small part of it, and every error that part's size.
+        why = f"{beyond:.0%} of PyTorch's own numbers lie beyond -1 to 1 and are cut off: is the network trained?"
+        return replace(found, reason=f"{found.reason}; {why}")
 
     def _check(
         self, session: Session, inputs: Mapping[str, NDArray[Any]], expected: NDArray[np.float32], floor_db: float

@@ -92,7 +92,22 @@ def test_a_false_image_is_found(
     spoiled(monkeypatch, "onnx", lambda name, value: value[:, ::-1] if name == "out_image" else value)
     found, _ = verify(artifact, path)
     assert found.status == "failed"
-    assert "below the floor of 40.0 dB" in found.reason
+    assert found.reason.endswith("below the floor of 40.0 dB")
+
+
+def test_a_network_whose_numbers_are_no_images_is_told_so(
+    tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Untrained(Net):
+        def forward(self, sample: Tensor) -> Tensor:
+            return 40.0 * super().forward(sample)
+
+    folds = Folds(Untrained(), SIGNATURE)
+    artifact, path = made(folds, "onnx:generate", tmp_path)
+    spoiled(monkeypatch, "onnx", lambda name, value: value[:, ::-1] if name == "out_image" else value)
+    found, _ = Verifier(folds, SIGNATURE, samples=3, seed=0)(artifact, path)
+    assert found.status == "failed"
+    assert found.reason.endswith("are cut off: is the network trained?")
 
 
 def test_a_second_method_that_is_false_is_named(
