@@ -18,9 +18,10 @@ from edgegen.ort_pipeline import write_ort_pipeline
 from edgegen.progress import Progress
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import AS_USUAL, GRIDS, QuantizeOptions
+from edgegen.racing import Race
 from edgegen.recipe import Method, Recover
 from edgegen.storage import storage_errors
-from edgegen.targets import Target
+from edgegen.targets import Target, backends_of
 from edgegen.types import Artifact, Latency, Parity, Signature
 from edgegen.verification import Verifier
 
@@ -61,7 +62,7 @@ class Exported:
     built: Sequence[Built]
     parity: Mapping[str, Parity]
     latency: Mapping[str, Latency]
-    failures: Mapping[str, str]
+    failures: Mapping[str, EdgegenError]
     over_budget: Mapping[str, Sequence[str]]
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class Exported:
             "signature": self.signature.to_dict(),
             "fold": folded,
             "artifacts": rows,
-            "failures": dict(self.failures),
+            "failures": {target: str(error) for target, error in self.failures.items()},
         }
 
 
@@ -113,7 +114,8 @@ def export_source(
         with storage_errors(folder):  # before minutes of work
             folder.mkdir(parents=True, exist_ok=True)
         try:
-            exported.append(_export(one, folder, settings, progress))
+            with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+                exported.append(_export(one, folder, Path(temporary), settings, progress))
         finally:
             with contextlib.suppress(OSError):  # one with files in it stays
                 folder.rmdir()
@@ -135,9 +137,10 @@ def _onnx_files(exported: Sequence[Exported]) -> dict[str, str]:
 
 def raise_failures(exported: Sequence[Exported]) -> None:
     """Raises ExportError for targets not made, ParityError for files not true, BudgetError for files over budget."""
-    failures = [f"{one.name} {target}: {text}" for one in exported for target, text in one.failures.items()]
+    failures = [(f"{one.name} {target}", error) for one in exported for target, error in one.failures.items()]
     if failures:
-        raise ExportError("not exported:\n  " + "\n  ".join(failures))
+        kind = BudgetError if all(isinstance(error, BudgetError) for _, error in failures) else ExportError
+        raise kind("not exported:\n  " + "\n  ".join(f"{what}: {error}" for what, error in failures))
     wrong = [
         f"{file}: {parity.reason}"
         for one in exported
@@ -153,7 +156,7 @@ def raise_failures(exported: Sequence[Exported]) -> None:
         raise BudgetError("the budget is not kept:\n  " + "\n  ".join(broken))
 
 
-def _export(source: Source, folder: Path, settings: ExportSettings, progress: Progress) -> Exported:
+def _export(source: Source, folder: Path, temporary: Path, settings: ExportSettings, progress: Progress) -> Exported:
     with progress.task(f"{source.name}: fold", 1) as task:
         folds = Folds(source.module, source.signature)
         folded = folds()
@@ -161,10 +164,18 @@ def _export(source: Source, folder: Path, settings: ExportSettings, progress: Pr
     about = {**source.about, "license": settings.license or source.about.get("license") or "not stated"}
     sizes = settings.lower.heights_widths
     verify = Verifier(folds, source.signature, samples=settings.samples, seed=settings.seed, sizes=sizes)
-    ready = _Ready(folds, source, settings, progress)
+    race = Race(
+        folds,
+        folder=temporary,
+        options=settings.lower,
+        seed=settings.seed,
+        memory_limit=settings.memory_limit,
+        progress=progress,
+    )
+    ready = _Ready(folds, source, settings, race, progress)
     built: list[Built] = []
     parity: dict[str, Parity] = {}
-    failures: dict[str, str] = {}
+    failures: dict[str, EdgegenError] = {}
     with progress.task(f"{source.name}: export", len(settings.targets)) as task:
         for number, target in enumerate(settings.targets):
             task.update(number, str(target))
@@ -172,7 +183,7 @@ def _export(source: Source, folder: Path, settings: ExportSettings, progress: Pr
                 module, numbers = ready(target.scheme, any_size=target.kind().any_size)
                 one = _build(module, numbers, source, about, folder, target=target, settings=settings)
             except EdgegenError as e:
-                failures[str(target)] = str(e)
+                failures[str(target)] = e
                 task.update(number + 1, f"{target}: {e}")
                 continue
             built.append(one)
@@ -185,7 +196,7 @@ def _export(source: Source, folder: Path, settings: ExportSettings, progress: Pr
     if built:
         write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity)
     latency = _measure(artifacts, folder, parity, progress) if settings.measure else {}
-    over = _over_budget(artifacts, parity, ready, folded)
+    over = _over_budget(artifacts, folder, parity, ready, folded)
     exported = Exported(source.name, folder, source.signature, about, folded, built, parity, latency, failures, over)
     if built:
         write_card(folder, exported.to_dict())
@@ -193,54 +204,67 @@ def _export(source: Source, folder: Path, settings: ExportSettings, progress: Pr
 
 
 def _over_budget(
-    artifacts: Sequence[Artifact], parity: Mapping[str, Parity], ready: "_Ready", folded: Folded
+    artifacts: Sequence[Artifact], folder: Path, parity: Mapping[str, Parity], ready: "_Ready", folded: Folded
 ) -> dict[str, list[str]]:
     """By file, what it does not keep of the budget."""
     settings = ready.settings
     if settings.budget is None:
         return {}
-    from edgegen.refining import Budgeted
+    from edgegen.budgeting import Budgeted
 
     budgeted = Budgeted(
         settings.budget,
         ready.source.signature,
         ready,
         parameters=folded.parameters_after,
+        race=ready.race,
         seed=settings.seed,
         progress=ready.progress,
     )
-    return {one.file: budgeted.broken(one, parity[one.file]) for one in artifacts}
+    return {one.file: budgeted.broken(one, folder / one.file, parity[one.file]) for one in artifacts}
 
 
 class _Ready:
     """What a target is built from: the folded generator, or for some schemes what `refine` made of it, once each."""
 
-    def __init__(self, folds: Folds, source: Source, settings: ExportSettings, progress: Progress) -> None:
-        self.folds, self.source, self.settings, self.progress = folds, source, settings, progress
-        self.made: dict[str, tuple[nn.Module, QuantizeOptions]] = {}
+    def __init__(self, folds: Folds, source: Source, settings: ExportSettings, race: Race, progress: Progress) -> None:
+        self.folds, self.source, self.settings, self.race, self.progress = folds, source, settings, race, progress
+        self.made: dict[str, tuple[nn.Module, QuantizeOptions] | EdgegenError] = {}
 
     def __call__(self, scheme: str, *, any_size: bool = False) -> "tuple[nn.Module, QuantizeOptions]":
         settings = self.settings
         if scheme not in GRIDS or not (settings.recover or settings.methods or scheme == "mixed"):
             return self.folds(any_size=any_size).module, settings.quantization
         if scheme not in self.made:
-            from edgegen.refining import refine
+            try:
+                self.made[scheme] = self._refined(scheme)
+            except EdgegenError as e:  # for every file of the scheme
+                self.made[scheme] = e
+        made = self.made[scheme]
+        if isinstance(made, EdgegenError):
+            raise made
+        return made
 
-            with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
-                refined = refine(
-                    self.folds().module,
-                    self.source.signature,
-                    scheme,
-                    options=settings.quantization,
-                    methods=settings.methods,
-                    recover=settings.recover,
-                    budget=settings.budget,
-                    seed=settings.seed,
-                    folder=Path(temporary),
-                    progress=self.progress,
-                )
-            self.made[scheme] = refined.program.module(check_guards=False), refined.options
-        return self.made[scheme]
+    def _refined(self, scheme: str) -> "tuple[nn.Module, QuantizeOptions]":
+        from edgegen.refining import refine
+
+        settings = self.settings
+        with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+            refined = refine(
+                self.folds().module,
+                self.source.signature,
+                scheme,
+                options=settings.quantization,
+                methods=settings.methods,
+                recover=settings.recover,
+                budget=settings.budget,
+                race=self.race,
+                backends=backends_of(scheme, settings.targets),
+                seed=settings.seed,
+                folder=Path(temporary),
+                progress=self.progress,
+            )
+        return refined.program.module(check_guards=False), refined.options
 
 
 def _build(

@@ -181,7 +181,9 @@ class Quantize(Table):
         (), description="what is done to the weights beforehand; the order is always the same"
     )
     float_layers: tuple[str, ...] = Field((), description="layers that stay float: patterns such as net.up.*")
-    budget: str | None = Field(None, description="what the files must keep, such as psnr>=30,fd_local<=+5%")
+    budget: str | None = Field(
+        None, description="what the files must keep, such as psnr>=30,fd_local<=+5%,size<=0.3,latency<=0.6"
+    )
 
 
 class Recover(Training):

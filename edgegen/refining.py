@@ -4,6 +4,7 @@ No data set: calibration and training inputs are noise, and the float generator 
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,13 +23,23 @@ from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.calibrate import Batches, calibration_batches, correcting_samples, enough_samples, fitting_batch
 from edgegen.quantize.equalization import equalize
 from edgegen.quantize.rounding import learn_rounding
-from edgegen.quantize.schemes import GRIDS, QuantizeOptions
-from edgegen.quantize.sensitivity import FLOAT_BYTES, Choice, LayerCost, choose, fitting, pareto, sensitivity, worst
+from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.quantize.sensitivity import (
+    FLOAT_BYTES,
+    Choice,
+    Figures,
+    LayerCost,
+    fitting,
+    pareto,
+    sensitivity,
+    worst,
+)
 from edgegen.quantize.simulate import Simulated, floating, simulate
 from edgegen.quantize.smoothing import smooth
 from edgegen.quiet import EXPORT, quiet
-from edgegen.recipe import FLOAT_SCHEMES, Recover
-from edgegen.types import Artifact, Parity, Signature
+from edgegen.racing import Race, Timed
+from edgegen.recipe import Recover
+from edgegen.types import Signature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,6 +47,8 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 JUDGED = 64  # noises of the figures before and after
+# Of what each layer costs: they run once for every layer. As many numbers as 64 pictures of 32x32, one channel.
+LAYER_NUMBERS, LEAST_JUDGED = 2**16, 8
 ITERATIONS = 500  # of learned rounding, a layer
 
 
@@ -104,6 +117,8 @@ def refine(
     methods: Sequence[str] = (),
     recover: Recover | None = None,
     budget: Budget | None = None,
+    race: Race | None = None,
+    backends: Sequence[str] = (),
     seed: int,
     folder: Path,
     progress: Progress,
@@ -111,8 +126,9 @@ def refine(
     """A folded one-step `module` for a scheme of GRIDS; `folder` keeps the checkpoint of its training.
 
     "mixed" needs a `budget`, which chooses the layers that stay float: before recovery, which fits the weights to what
-    is rounded. `seed` is that of the calibration of its files. Raises ExportError where the network cannot be captured
-    or quantized, TrainingError where training fails, BudgetError where no choice of layers keeps the budget.
+    is rounded. A budget of latency needs the `race` that times its files in each of `backends`. `seed` is that of the
+    calibration of its files. Raises ExportError where the network cannot be captured or quantized, TrainingError where
+    training fails, BudgetError where no choice of layers keeps the budget, DeviceError where a file cannot be timed.
     """
     judge = _Judge(module, signature, seed)
     noise = calibration(signature, options, seed)
@@ -122,7 +138,9 @@ def refine(
     if scheme == "mixed":
         require_mixed(budget)
         assert budget is not None
-        left, costs = _left_float(program, noise, judge, options=options, budget=budget, progress=progress)
+        timed = [race.of_mixed(backend) for backend in backends] if race and budget.latency else []
+        costs = _costs(simulate(program, scheme, noise, options), _Judge.of_layers(module, signature, seed), progress)
+        left = _left_float(program, noise, judge, costs, options=options, budget=budget, timed=timed, progress=progress)
         options = replace(options, float_layers=(*options.float_layers, *left))
         progress.message(f"mixed: float are {', '.join(options.float_layers) or 'no layers'}")
     simulated = simulate(program, scheme, noise, options)
@@ -150,6 +168,14 @@ class _Judge:
     def pictures(self, simulated: Simulated) -> "NDArray[np.float32]":
         return reference(simulated.module, self.inputs)
 
+    @staticmethod
+    def of_layers(module: "nn.Module", signature: Signature, seed: int) -> "_Judge":
+        numbers = math.prod(size for size in signature.outputs[0].shape if isinstance(size, int))
+        return _Judge(module, signature, seed, min(JUDGED, max(LEAST_JUDGED, LAYER_NUMBERS // numbers)))
+
+    def mse(self, simulated: Simulated) -> float:
+        return self.data_range**2 / 10 ** (self.psnr_db(simulated) / 10)
+
     def psnr_db(self, simulated: Simulated) -> float:
         return psnr_db(self.expected, self.pictures(simulated), data_range=self.data_range)
 
@@ -158,28 +184,46 @@ def _left_float(
     program: "ExportedProgram",
     noise: Batches,
     judge: _Judge,
+    costs: Sequence[LayerCost],
     *,
     options: QuantizeOptions,
     budget: Budget,
+    timed: Sequence[Timed],
     progress: Progress,
-) -> tuple[tuple[str, ...], Sequence[LayerCost]]:
-    """The smallest weights that keep the budget's psnr, or the truest of its size."""
+) -> tuple[str, ...]:
+    """The smallest weights that keep the budget's psnr, or the truest of its size; fast enough in all of `timed`."""
 
-    def mixed(choice: Choice) -> Simulated:
-        names = (*options.float_layers, *choice.float_layers)
-        return simulate(program, "mixed", noise, replace(options, float_layers=names))
+    def with_float(choice: Choice) -> QuantizeOptions:
+        return replace(options, float_layers=(*options.float_layers, *choice.float_layers))
 
-    costs = _costs(simulate(program, "mixed", noise, options), judge, progress)
-    if budget.psnr_db is not None:
-        # A tenth of a decibel more: the file is judged on other noises.
-        mse = judge.data_range**2 / 10 ** ((budget.psnr_db + 0.1) / 10)
-        choice = fitting(costs, lambda one: judge.data_range**2 / 10 ** (judge.psnr_db(mixed(one)) / 10), mse=mse)
-    else:
-        assert budget.size is not None
-        everything = FLOAT_BYTES * sum(tensor.numel() for tensor in program.parameters())
-        others = everything - FLOAT_BYTES * sum(cost.weights for cost in costs)
-        choice = choose(costs, nbytes=int(budget.size * everything - others))
-    return choice.float_layers, costs
+    def latency(numbers: QuantizeOptions) -> float | None:
+        return max((time(program.module(check_guards=False), numbers) for time in timed), default=None)
+
+    def measured(choice: Choice) -> Figures:
+        numbers = with_float(choice)
+        mse = None
+        if limits.mse is not None:
+            mse = judge.mse(simulate(program, "mixed", noise, numbers))
+        return Figures(mse=mse, latency=latency(numbers))
+
+    limits = Figures(
+        # A tenth of a decibel more: the file is judged on other noises. And a time is never the same twice.
+        mse=None if budget.psnr_db is None else judge.data_range**2 / 10 ** ((budget.psnr_db + 0.1) / 10),
+        nbytes=None if budget.size is None else int(budget.size * FLOAT_BYTES * _elements(program)),
+        latency=None if budget.latency is None else 0.98 * budget.latency,
+    )
+    if limits.nbytes is not None:  # of the layers alone
+        others = _elements(program) - sum(cost.weights for cost in costs)
+        limits = replace(limits, nbytes=limits.nbytes - FLOAT_BYTES * others)
+    rounded = latency(options)
+    if rounded is not None:
+        progress.message(f"mixed: all rounded takes {rounded:.2f} of the float file's time")
+    choice = fitting(costs, measured, limits, rounded_latency=1.0 if rounded is None else rounded)
+    return choice.float_layers
+
+
+def _elements(program: "ExportedProgram") -> int:
+    return sum(tensor.numel() for tensor in program.parameters())
 
 
 def _costs(
@@ -192,6 +236,14 @@ def _costs(
         return sensitivity(simulated, judge.pictures, fd_local=fd_local, tell=task.update)
 
 
+def worst_layers(
+    module: "nn.Module", signature: Signature, scheme: str, *, options: QuantizeOptions, seed: int, progress: Progress
+) -> str:
+    """The layers of a folded one-step `module` whose rounding moves its pictures most, with their shares, in words."""
+    simulated = simulate(canonical(module, signature), scheme, calibration(signature, options, seed), options)
+    return worst(_costs(simulated, _Judge.of_layers(module, signature, seed), progress))
+
+
 def sensitivity_of(
     module: "nn.Module",
     signature: Signature,
@@ -200,14 +252,14 @@ def sensitivity_of(
     options: QuantizeOptions,
     seed: int,
     fd_local: "Callable[[NDArray[np.float32]], float] | None" = None,
-    noises: int = JUDGED,
+    noises: int | None = None,
     progress: Progress,
 ) -> dict[str, Any]:
     """What rounding each layer of a folded one-step `module` alone costs, and the Pareto set: `sensitivity_rows`.
 
     With `fd_local` of `noises` pictures also how much of it each layer adds, as a share of the float generator's.
     """
-    judge = _Judge(module, signature, seed, noises)
+    judge = _Judge.of_layers(module, signature, seed) if noises is None else _Judge(module, signature, seed, noises)
     simulated = simulate(canonical(module, signature), scheme, calibration(signature, options, seed), options)
     costs = _costs(simulated, judge, progress, fd_local)
     found = sensitivity_rows(costs, judge.data_range)
@@ -218,49 +270,6 @@ def sensitivity_of(
             assert cost.fd_local is not None, "judged"
             row["fd_change"] = cost.fd_local / floats - 1
     return found
-
-
-class Budgeted:
-    """Holds the compressed files of one generator to a budget.
-
-    `ready` gives what a scheme's files are built from and with which options, `parameters` is the number of the float
-    generator's. The layers that cost most are looked for once for each scheme.
-    """
-
-    def __init__(
-        self,
-        budget: Budget,
-        signature: Signature,
-        ready: "Callable[[str], tuple[nn.Module, QuantizeOptions]]",
-        *,
-        parameters: int,
-        seed: int,
-        progress: Progress,
-    ) -> None:
-        self.budget, self.signature, self.ready, self.parameters = budget, signature, ready, parameters
-        self.seed, self.progress = seed, progress
-        self.worst: dict[str, str] = {}
-
-    def broken(self, artifact: Artifact, parity: Parity, fd_change: float | None = None) -> list[str]:
-        """What the file does not keep and, where its pictures are too far off, the layers that move them most."""
-        if artifact.scheme in FLOAT_SCHEMES:
-            return []
-        size = artifact.nbytes / (FLOAT_BYTES * self.parameters)
-        found = self.budget.broken(psnr_db=parity.psnr_db, fd_change=fd_change, size=size)
-        if self.budget.too_far(psnr_db=parity.psnr_db, fd_change=fd_change):
-            found.append(self._worst(artifact.scheme))
-        return found
-
-    def _worst(self, scheme: str) -> str:
-        if scheme not in GRIDS:
-            return f"the layers' shares are not known for {scheme}"
-        if scheme not in self.worst:
-            module, options = self.ready(scheme)
-            noise = calibration(self.signature, options, self.seed)
-            simulated = simulate(canonical(module, self.signature), scheme, noise, options)
-            costs = _costs(simulated, _Judge(module, self.signature, self.seed), self.progress)
-            self.worst[scheme] = f"most by {worst(costs)}"
-        return self.worst[scheme]
 
 
 def _rescaled(

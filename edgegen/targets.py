@@ -1,5 +1,6 @@
 """What to make: a runtime's file of one scheme, and what can be known of wishes before any work."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -102,10 +103,24 @@ def check_quantization(
         raise UsageError(f"float layers are for w8a8, mixed and ONNX w8; none of them is among {_listed(targets)}")
     if quantization.ranges != AS_USUAL.ranges and not any(cell(one.scheme, one.backend).calibrated for one in targets):
         raise UsageError(f"ranges are for w8a8 and mixed files; none is among {_listed(targets)}")
+    if budget is not None and budget.latency is not None:
+        absent = [str(one) for one in targets if one.scheme not in FLOAT_SCHEMES and not runs_here(one.backend)]
+        if absent:
+            raise UsageError(f"{absent[0]}: a budget's latency is measured on this machine, where it does not run")
     if budget is not None and all(target.scheme in FLOAT_SCHEMES for target in targets):
         raise UsageError(f"a budget is for compressed files; none is among {_listed(targets)}")
     if trains and not any(target.scheme in GRIDS for target in targets):
         raise UsageError(f"recovery and methods are for {', '.join(GRIDS)}; none of them is among {_listed(targets)}")
+
+
+def backends_of(scheme: str, targets: Sequence[Target]) -> tuple[str, ...]:
+    """The backends of the targets of one scheme, each once."""
+    return tuple(dict.fromkeys(target.backend for target in targets if target.scheme == scheme))
+
+
+def runs_here(backend: str) -> bool:
+    """Whether a runtime, and not our evaluator, executes the files of `backend` on this machine."""
+    return backend != "coreml" or sys.platform == "darwin"
 
 
 def _listed(targets: Sequence[Target]) -> str:

@@ -1,20 +1,27 @@
-"""A quality budget: what compressed files must keep of their float generator, "psnr>=30,fd_local<=+5%,size<=0.3"."""
+"""A budget: what compressed files must keep of their float generator, "psnr>=30,fd_local<=+5%,size<=0.3"."""
 
 import re
 from dataclasses import dataclass, replace
 
 from edgegen.errors import UsageError
 
-FORM = "psnr>=30 (dB), fd_local<=+5% (of the float generator's), size<=0.3 (of the fp32 weights), separated by commas"
+FORM = (
+    "psnr>=30 (dB), fd_local<=+5% (of the float generator's), size<=0.3 (of the fp32 weights), "
+    "latency<=0.6 (of the fp32 file's, on this machine), separated by commas"
+)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """None: not asked for. `fd_local` is the allowed rise as a share, `size` of what the fp32 parameters take."""
+    """None: not asked for. `fd_local` is the allowed rise as a share, `size` of what the fp32 parameters take.
+
+    `latency` is a share of what the same runtime's fp32 file takes on this machine.
+    """
 
     psnr_db: float | None = None
     fd_local: float | None = None
     size: float | None = None
+    latency: float | None = None
 
     @staticmethod
     def parse(text: str) -> "Budget":
@@ -24,6 +31,7 @@ class Budget:
             "psnr_db": r"psnr\s*>=\s*(\d+(?:\.\d+)?)\s*(?:dB)?",
             "fd_local": r"fd_local\s*<=\s*\+\s*(\d+(?:\.\d+)?)\s*%",
             "size": r"size\s*<=\s*(0?\.\d+|1(?:\.0*)?)",
+            "latency": r"latency\s*<=\s*(0?\.\d+|1(?:\.0*)?)",
         }
         for part in text.split(","):
             matched = {name: m for name, form in forms.items() if (m := re.fullmatch(form, part.strip(), re.I))}
@@ -37,9 +45,17 @@ class Budget:
 
     def too_far(self, *, psnr_db: float | None, fd_change: float | None) -> bool:
         """Whether the pictures, or their distribution, are further from the float generator's than asked."""
-        return bool(replace(self, size=None).broken(psnr_db=psnr_db, fd_change=fd_change, size=None))
+        pictures = replace(self, size=None, latency=None)
+        return bool(pictures.broken(psnr_db=psnr_db, fd_change=fd_change, size=None))
 
-    def broken(self, *, psnr_db: float | None, fd_change: float | None, size: float | None) -> list[str]:
+    def broken(
+        self,
+        *,
+        psnr_db: float | None,
+        fd_change: float | None,
+        size: float | None,
+        latency: float | None = None,
+    ) -> list[str]:
         """What is not kept, in words; a figure that is not known (None) is not kept."""
         found = []
         if self.psnr_db is not None and (psnr_db is None or psnr_db < self.psnr_db):
@@ -48,13 +64,17 @@ class Budget:
             found.append(f"fd_local {_shown(fd_change, '{:+.1%}')}, asked <= +{self.fd_local:.0%}")
         if self.size is not None and (size is None or size > self.size):
             found.append(f"size {_shown(size, '{:.3f}')} of fp32, asked <= {self.size:g}")
+        if self.latency is not None and (latency is None or latency > self.latency):
+            found.append(f"latency {_shown(latency, '{:.3f}')} of fp32, asked <= {self.latency:g}")
         return found
 
 
 def require_mixed(budget: Budget | None) -> None:
-    """Raises UsageError where nothing says how small or how true a mixed file shall be."""
-    if budget is None or (budget.psnr_db is None and budget.size is None):
-        raise UsageError("a mixed file needs a budget that says psnr or size, such as psnr>=45 or size<=0.35")
+    """Raises UsageError where nothing says how true, small or fast a mixed file shall be."""
+    if budget is None or (budget.psnr_db is None and budget.size is None and budget.latency is None):
+        raise UsageError(
+            "a mixed file needs a budget that says psnr, size or latency, such as psnr>=45, size<=0.35 or latency<=0.6"
+        )
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -1,5 +1,6 @@
 """The layers of a captured program that carry weights: convolutions and dense layers, by the names of their weights."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,18 @@ def _weights_of(node: "fx.Node") -> str | None:
     while source.op in ("call_module", "call_function") and source.args and hasattr(source.args[0], "op"):
         source = source.args[0]
     return source.target if source.op == "get_attr" else None
+
+
+def macs_of(layer: Layer, weights: int) -> int:
+    """Products of one layer of so many weights at batch 1: each weight once at every place of its output.
+
+    Of a transposed convolution, of its input.
+    """
+    transposed, dense = layer.axis == 1, "linear" in str(layer.node.target)
+    counted: Any = layer.node.args[0] if transposed else layer.node
+    shape = counted.meta["val"].shape
+    places = shape[1:-1] if dense else shape[2:]
+    return weights * math.prod(map(int, places))
 
 
 def tensor_of(module: "fx.GraphModule", target: str) -> "Tensor":

@@ -1,13 +1,13 @@
 """What each layer's rounding costs, and which layers to leave float under a budget."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import BudgetError
-from edgegen.quantize.layers import tensor_of
+from edgegen.quantize.layers import macs_of, tensor_of
 from edgegen.quantize.simulate import Simulated
 
 FLOAT_BYTES, ROUNDED_BYTES = 4, 1  # of a weight
@@ -20,22 +20,37 @@ Pictures = NDArray[np.float32]
 class LayerCost:
     """Rounding this layer alone (its weights, its input and its output) moves the pictures by `mse`.
 
-    `fd_local` is the distribution's distance then, None where nothing judged it; `weights` counts its elements.
+    `fd_local` is the distribution's distance then, None where nothing judged it; `weights` counts its elements, `macs`
+    its products at batch 1.
     """
 
     name: str
     weights: int
     mse: float
     fd_local: float | None = None
+    macs: int = 0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Layers left float, what the weights then take, and the sum of the costs of the others: a prediction."""
+    """Layers left float, what the weights then take, and the sum of the costs of the others: a prediction.
+
+    `latency` is the share of the float file's time, 1 where nothing was timed.
+    """
 
     float_layers: tuple[str, ...]
     nbytes: int
     mse: float
+    latency: float = 1.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of a choice: what it may cost, or what was measured of it; None is not asked for, or not measured."""
+
+    mse: float | None = None
+    nbytes: int | None = None
+    latency: float | None = None
 
 
 def sensitivity(
@@ -60,39 +75,50 @@ def sensitivity(
         mse = float(np.mean((pictures.astype(np.float64) - exact) ** 2))
         distance = None if fd_local is None else fd_local(pictures)
         weights = tensor_of(simulated.module, layer.target).numel()
-        found.append(LayerCost(layer.name, weights, mse, distance))
+        found.append(LayerCost(layer.name, weights, mse, distance, macs_of(layer, weights)))
         tell(number + 1)
     simulated.set_active(True)
     return found
 
 
-def choose(costs: Sequence[LayerCost], *, mse: float | None = None, nbytes: int | None = None) -> Choice:
-    """The smallest weights that cost at most `mse`, or the cheapest in at most `nbytes`: exactly, by SciPy's milp.
+def choose(costs: Sequence[LayerCost], limits: Figures, *, rounded_latency: float = 1.0) -> Choice:
+    """The smallest weights that cost at most `limits.mse`, without that the cheapest; within the other limits.
 
-    Costs are taken to add up, as errors that know nothing of each other do: measure the result. Raises BudgetError
-    where even all rounded, or all float, is too much.
+    Exactly, by SciPy's milp. Errors are taken to add up, as errors that know nothing of each other do; and the time
+    that rounding saves (`rounded_latency` is that of the file with all rounded) to lie with the layers by their
+    products: measure the result. Raises BudgetError where even all rounded is too much.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
-    assert (mse is None) != (nbytes is None), "one budget"
     weights = np.array([cost.weights for cost in costs], np.float64)
     errors = np.array([cost.mse for cost in costs], np.float64)
+    macs = np.array([cost.macs for cost in costs], np.float64)
     saved = weights * (FLOAT_BYTES - ROUNDED_BYTES)
     everything = float(weights.sum()) * FLOAT_BYTES
+    faster = (1.0 - rounded_latency) * macs / max(float(macs.sum()), 1.0)
     # Scaled to sums of 1: the solver's tolerances are absolute.
-    if mse is not None:
-        scale = max(float(errors.sum()), 1e-30)
-        objective, limits = -saved / saved.sum(), LinearConstraint(errors / scale, ub=mse / scale)
-    else:
-        assert nbytes is not None
-        scale = max(float(errors.sum()), 1e-30)
-        objective, limits = errors / scale, LinearConstraint(saved / everything, lb=(everything - nbytes) / everything)
-    solved = milp(objective, constraints=limits, integrality=np.ones(len(costs)), bounds=Bounds(0, 1))
+    scale = max(float(errors.sum()), 1e-30)
+    objective = errors / scale if limits.mse is None else -saved / saved.sum()
+    constraints = []
+    if limits.mse is not None:
+        constraints.append(LinearConstraint(errors / scale, ub=limits.mse / scale))
+    if limits.nbytes is not None:
+        constraints.append(LinearConstraint(saved / everything, lb=(everything - limits.nbytes) / everything))
+    if limits.latency is not None:
+        constraints.append(LinearConstraint(faster, lb=1.0 - limits.latency))
+    assert constraints, "a budget"
+    solved = milp(objective, constraints=constraints, integrality=np.ones(len(costs)), bounds=Bounds(0, 1))
     if solved.x is None:
-        raise BudgetError(f"no choice of layers keeps the budget: {solved.message}")
+        least = f"{everything - saved.sum():,.0f} bytes and {rounded_latency:.2f} of the float file's time"
+        raise BudgetError(f"no choice of layers keeps the budget: with all rounded they take {least}")
     rounded = solved.x > 0.5
     left = tuple(cost.name for cost, is_rounded in zip(costs, rounded, strict=True) if not is_rounded)
-    return Choice(left, int(everything - saved[rounded].sum()), float(errors[rounded].sum()))
+    return Choice(
+        left,
+        int(everything - saved[rounded].sum()),
+        float(errors[rounded].sum()),
+        float(1.0 - faster[rounded].sum()),
+    )
 
 
 def pareto(costs: Sequence[LayerCost], *, points: int = 12) -> list[Choice]:
@@ -101,24 +127,47 @@ def pareto(costs: Sequence[LayerCost], *, points: int = 12) -> list[Choice]:
     sizes = np.linspace(total * ROUNDED_BYTES, total * FLOAT_BYTES, points)
     found: list[Choice] = []
     for size in sizes:
-        choice = choose(costs, nbytes=int(np.ceil(size)))
+        choice = choose(costs, Figures(nbytes=int(np.ceil(size))))
         if not found or choice.mse < found[-1].mse:
             found.append(choice)
     return found
 
 
-def fitting(costs: Sequence[LayerCost], measured: Callable[[Choice], float], *, mse: float) -> Choice:
-    """The smallest choice whose `measured` error keeps `mse`: asked for less until it does. Raises BudgetError."""
-    allowed = mse
+def fitting(
+    costs: Sequence[LayerCost],
+    measured: Callable[[Choice], Figures],
+    limits: Figures,
+    *,
+    rounded_latency: float = 1.0,
+) -> Choice:
+    """What `choose` gives, but `measured` to keep the limits: asked for less until it does. Raises BudgetError."""
+    asked, nearest = limits, ""
     for _ in range(TRIES):
-        choice = choose(costs, mse=allowed)
+        try:
+            choice = choose(costs, asked, rounded_latency=rounded_latency)
+        except BudgetError as e:
+            raise BudgetError(f"{e}{nearest}") from e
         found = measured(choice)
-        if found <= mse:
+        if not (over := _over(found, limits, rounded_latency)):
             return choice
-        allowed = choice.mse * 0.95 * mse / found
-    raise BudgetError(
-        f"no choice of float layers keeps the budget; nearest: mean squared error {found:.3g}, asked {mse:.3g}"
-    )
+        told = [f"{name} {getattr(found, name):.3g}, asked {getattr(limits, name):.3g}" for name in over]
+        nearest = f"; nearest: {', '.join(told)}"
+        if "mse" in over:
+            asked = replace(asked, mse=choice.mse * 0.95 * over["mse"])
+        if "latency" in over:
+            slower = 0.95 * over["latency"] * (choice.latency - rounded_latency)
+            asked = replace(asked, latency=rounded_latency + slower)
+    raise BudgetError(f"no choice of float layers keeps the budget{nearest}")
+
+
+def _over(found: Figures, limits: Figures, rounded_latency: float) -> dict[str, float]:
+    """By what is over its limit, the limit's share of what was found; of a time, beyond that of all rounded."""
+    pairs = {"mse": (limits.mse, found.mse, 0.0), "latency": (limits.latency, found.latency, rounded_latency)}
+    return {
+        name: (limit - least) / (got - least)
+        for name, (limit, got, least) in pairs.items()
+        if limit is not None and got is not None and got > limit
+    }
 
 
 def worst(costs: Sequence[LayerCost], count: int = 5) -> str:

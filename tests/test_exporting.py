@@ -1,6 +1,7 @@
 """Export of what a user brings: folder, manifest and card; failures and false files; the command line over it."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from edgegen.parity import psnr_db
 from edgegen.progress import Silent
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import QuantizeOptions
-from edgegen.targets import Target
+from edgegen.targets import Target, check_quantization
 from edgegen.types import Parity
 
 
@@ -109,14 +110,14 @@ def test_a_network_of_one_size_has_no_file_for_any(tmp_path: Path, in_process: N
     folder = TINY["dit"](tmp_path / "dit")
     (done,) = export_source(str(folder), tmp_path / "out", settings("onnx:any_size", "onnx"), progress=Silent())
     assert [one.artifact.file for one in done.built] == ["dit_onnx_fp32.onnx"]
-    assert "for any size (perhaps it takes only its own)" in done.failures["onnx-fp32:any_size"]
+    assert "for any size (perhaps it takes only its own)" in str(done.failures["onnx-fp32:any_size"])
 
 
 def test_a_size_that_the_network_does_not_take_is_told_before_a_file_is_made(tmp_path: Path) -> None:
     folder = TINY["unet2d"](tmp_path / "net")
     lower = LowerOptions(heights_widths=((9, 9),))
     (done,) = export_source(str(folder), tmp_path / "out", settings("coreml:sizes", lower=lower), progress=Silent())
-    assert done.failures["coreml-fp16:sizes"].startswith("the network does not take 9x9: ")
+    assert str(done.failures["coreml-fp16:sizes"]).startswith("the network does not take 9x9: ")
 
 
 def test_an_input_may_be_called_image(tmp_path: Path, in_process: None) -> None:
@@ -138,6 +139,16 @@ def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_proces
     pixels = generate(inputs)["out_image"]
     assert (pixels.dtype, pixels.shape) == (np.dtype(np.uint8), (2, 8, 8, 1))
     assert psnr_db(to_uint8(reference(done.fold.module, inputs)), pixels, data_range=255.0) > 50.0
+
+
+def test_a_latency_that_this_machine_cannot_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget, numbers = Budget.parse("latency<=0.5"), QuantizeOptions()
+    targets = [Target.parse("onnx-w8a8"), Target.parse("coreml-w8a8")]
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(UsageError, match="coreml-w8a8: a budget's latency is measured on this machine, where it does"):
+        check_quantization(targets, numbers, budget=budget, trains=False)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    check_quantization(targets, numbers, budget=budget, trains=False)
 
 
 @pytest.mark.parametrize(

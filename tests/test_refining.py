@@ -20,6 +20,7 @@ from edgegen.quantize.calibrate import calibration_batches
 from edgegen.quantize.rounding import learn_rounding
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.quantize.simulate import floating, simulate
+from edgegen.racing import Timed
 from edgegen.recipe import Recover
 from edgegen.refining import refine, sensitivity_of
 from edgegen.registry import load
@@ -108,6 +109,29 @@ def test_a_mixed_file_keeps_its_budget(module: nn.Module, tmp_path: Path, in_pro
     rows = made.to_dict()
     assert [row["name"] for row in rows["layers"]] == ["net.0", "net.2", "net.4"]
     assert rows["pareto"][0]["float_layers"] == []
+
+
+class Timer:
+    """In place of `Race`: each layer left float takes 0.2 of the float file's time more than all rounded, 0.3."""
+
+    def of_mixed(self, backend: str) -> Timed:
+        slower = {"onnx": 0.0, "executorch": 0.1}[backend]
+        return lambda module, numbers: 0.3 + slower + 0.2 * len(numbers.float_layers)
+
+
+def test_a_mixed_file_is_as_fast_as_asked_in_every_runtime(module: nn.Module, tmp_path: Path) -> None:
+    budget = Budget(latency=0.65)
+    race: Any = Timer()
+    alone = refined(module, "mixed", tmp_path, budget=budget, race=race, backends=("executorch",))
+    both = refined(module, "mixed", tmp_path, budget=budget, race=race, backends=("onnx", "executorch"))
+    assert len(alone.options.float_layers) == len(both.options.float_layers) == 1
+    # Of the two small layers either may stay float, of their costs in pictures the larger one; the large one may not.
+    costs = {cost.name: cost for cost in both.costs}
+    assert costs["net.2"].macs == 32 * 32 * 9 * 64
+    assert costs["net.0"].macs == costs["net.4"].macs == 32 * 9 * 64
+    assert both.options.float_layers == (max("net.0", "net.4", key=lambda name: costs[name].mse),)
+    with pytest.raises(BudgetError, match=r"all rounded .* and 0\.40 of the float file's time"):
+        refined(module, "mixed", tmp_path, budget=Budget(latency=0.39), race=race, backends=("executorch",))
 
 
 def test_what_a_mixed_file_cannot_keep_is_told(module: nn.Module, tmp_path: Path) -> None:

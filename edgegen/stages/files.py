@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgegen.budgeting import Budgeted
 from edgegen.build import MANIFEST, build, write_manifest
 from edgegen.capture import NOISE_TIME, OneStep, example_inputs, reference
 from edgegen.data import to_uint8
@@ -22,12 +24,12 @@ from edgegen.pipeline import Context, stage_seed
 from edgegen.profilers.host import DEVICE, Job, ProfileOptions, measure
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.racing import Race
 from edgegen.recipe import FLOAT_SCHEMES
-from edgegen.refining import Budgeted
 from edgegen.runs import GENERATOR
 from edgegen.stages.evaluation import SHOWN, Judge
 from edgegen.storage import read_json, save_tensors, storage_errors, write_json
-from edgegen.targets import Target, lower_options, quantize_options
+from edgegen.targets import Target, lower_options, quantize_options, runs_here
 from edgegen.types import Artifact, Latency, Parity
 from edgegen.verification import Verifier
 
@@ -110,13 +112,17 @@ def verify(context: Context) -> None:
     check = Verifier(folds, folds.signature, samples=recipe.verify.samples, seed=context.seed, sizes=sizes)
     shown = example_inputs(folds.signature, min(SHOWN, recipe.verify.samples), context.seed)
     judge = Judge(recipe, context.inputs)
-    budgeted = _budgeted(context, folds)
     artifacts = artifacts_of(context.inputs)
-    of_floats = judge.fd_local(_pictures(folds, judge)) if budgeted and budgeted.budget.fd_local is not None else None
+    budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
+    of_floats = judge.fd_local(_pictures(folds, judge)) if budget and budget.fd_local is not None else None
     parities: dict[str, Parity] = {}
     rows: list[dict[str, Any]] = []
     pictures: dict[str, torch.Tensor] = {}
-    with context.progress.task("verify", len(artifacts)) as task:
+    with (
+        context.progress.task("verify", len(artifacts)) as task,
+        tempfile.TemporaryDirectory(prefix="edgegen-") as temporary,
+    ):
+        budgeted = _budgeted(context, folds, budget, Path(temporary)) if budget else None
         for number, (artifact, path) in enumerate(artifacts):
             fd_local: float | None = None
             parity, session = check(artifact, path)
@@ -124,11 +130,13 @@ def verify(context: Context) -> None:
                 outputs = session(shown)[OUTPUT]
                 pictures[artifact.file] = torch.from_numpy(to_uint8(np.asarray(outputs, np.float32)))
                 asked = of_floats is not None and artifact.scheme not in FLOAT_SCHEMES
-                if runs_here(artifact) or asked:  # our evaluator takes minutes for what a runtime does in seconds
+                if (
+                    runs_here(artifact.backend) or asked
+                ):  # our evaluator takes minutes for what a runtime does in seconds
                     fd_local = judge.fd_local(_sampled(session, judge))
             parities[artifact.file] = parity
             change = None if fd_local is None or of_floats is None else fd_local / of_floats - 1
-            broken = budgeted.broken(artifact, parity, change) if budgeted else []
+            broken = budgeted.broken(artifact, path, parity, fd_change=change) if budgeted else []
             rows.append({**artifact.to_dict(), "fd_local": fd_local, "parity": parity.to_dict(), "budget": broken})
             note = parity.status if parity.psnr_db is None else f"{parity.status}, {parity.psnr_db:.1f} dB"
             task.update(number + 1, f"{artifact.file}: {note}")
@@ -145,13 +153,6 @@ def verify(context: Context) -> None:
     write_json(context.folder / "parity.json", {"samples": recipe.verify.samples, "artifacts": rows})
 
 
-def runs_here(artifact: Artifact) -> bool:
-    """Whether a runtime, and not our evaluator, executes the file on this machine."""
-    import sys
-
-    return artifact.backend != "coreml" or sys.platform == "darwin"
-
-
 def _sampled(session: Session, judge: Judge) -> torch.Tensor:
     return torch.from_numpy(np.asarray(session(_judged(judge))[OUTPUT], np.float32))
 
@@ -165,21 +166,20 @@ def _judged(judge: Judge) -> dict[str, NDArray[Any]]:
     return {"sample": judge.noise(0).numpy()} | ({} if labels is None else {"class_labels": labels.numpy()})
 
 
-def _budgeted(context: Context, folds: Folds) -> Budgeted | None:
-    recipe = context.recipe
-    if recipe.quantize.budget is None:
-        return None
-
+def _budgeted(context: Context, folds: Folds, budget: Budget, temporary: Path) -> Budgeted:
     def ready(scheme: str) -> tuple[torch.nn.Module, QuantizeOptions]:
         module, numbers = _refined(context, scheme)
         return module or folds().module, numbers
 
+    seed = stage_seed(context.recipe.seed, "quantize")
+    options = lower_options(context.recipe.export)
     return Budgeted(
-        Budget.parse(recipe.quantize.budget),
+        budget,
         folds.signature,
         ready,
         parameters=folds().parameters_after,
-        seed=stage_seed(recipe.seed, "quantize"),
+        race=Race(folds, folder=temporary, options=options, seed=seed, progress=context.progress),
+        seed=seed,
         progress=context.progress,
     )
 
@@ -210,7 +210,7 @@ def profile(context: Context) -> None:
     jobs: list[Job] = []
     latencies: dict[str, Latency] = {}
     for artifact, path in artifacts_of(context.inputs):
-        if not runs_here(artifact):
+        if not runs_here(artifact.backend):
             latencies[artifact.file] = Latency(None, reason="Core ML runs on Apple devices only: not measured here")
         elif statuses[artifact.file] != "ok":
             latencies[artifact.file] = Latency(

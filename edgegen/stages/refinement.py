@@ -1,5 +1,6 @@
 """The stage between the student and its compressed files: weights that bear rounding, and layers that stay float."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,15 @@ from edgegen.pipeline import Context, refined_schemes, stage_seed
 from edgegen.progress import Progress
 from edgegen.quantize.budget import Budget
 from edgegen.quiet import EXPORT, quiet
+from edgegen.racing import Race
 from edgegen.recipe import Recipe
 from edgegen.refining import refine as refined
 from edgegen.refining import sensitivity_of
 from edgegen.runs import GENERATOR
 from edgegen.stages.evaluation import Judge
 from edgegen.storage import atomic_path, write_json
-from edgegen.targets import quantize_options
+from edgegen.targets import Target, backends_of, lower_options, quantize_options
 from edgegen.training.machine import state
-from edgegen.types import Signature
 
 NOISES = 256  # most of those whose pictures fd_local compares
 
@@ -29,25 +30,30 @@ NOISES = 256  # most of those whose pictures fd_local compares
 def refine(context: Context) -> None:
     """<scheme>.pt2 for every scheme of the recipe's files that has one: the student to be rounded; and refine.json."""
     recipe = context.recipe
-    module, signature = _student(context.inputs)
+    folds = _folds(context.inputs)
+    targets = [Target.parse(text) for text in recipe.export.artifacts]
     options, seed = quantize_options(recipe.quantize), stage_seed(recipe.seed, "quantize")  # its files' calibration
     budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
     rows = []
     for scheme in refined_schemes(recipe):
         place = context.folder / f"training-{scheme}"
         place.mkdir(exist_ok=True)
-        made = refined(
-            module,
-            signature,
-            scheme,
-            options=options,
-            methods=recipe.quantize.methods,
-            recover=recipe.recover,
-            budget=budget,
-            seed=seed,
-            folder=place,
-            progress=context.progress,
-        )
+        with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+            lowering = lower_options(recipe.export)
+            made = refined(
+                folds().module,
+                folds.signature,
+                scheme,
+                options=options,
+                methods=recipe.quantize.methods,
+                recover=recipe.recover,
+                budget=budget,
+                race=Race(folds, folder=Path(temporary), options=lowering, seed=seed, progress=context.progress),
+                backends=backends_of(scheme, targets),
+                seed=seed,
+                folder=place,
+                progress=context.progress,
+            )
         if not state().is_main_process:
             continue
         with atomic_path(context.folder / f"{scheme}.pt2") as path, quiet(EXPORT):
@@ -61,11 +67,11 @@ def sensitivity_of_student(
     recipe: Recipe, inputs: Mapping[str, Path], scheme: str, *, progress: Progress
 ) -> dict[str, Any]:
     """`sensitivity_of` a recipe's student, with fd_local; `inputs` are the stages data, extractor and distill."""
-    module, signature = _student(inputs)
+    folds = _folds(inputs)
     judge = Judge(recipe, inputs)
     return sensitivity_of(
-        module,
-        signature,
+        folds().module,
+        folds.signature,
         scheme,
         options=quantize_options(recipe.quantize),
         seed=stage_seed(recipe.seed, "quantize"),
@@ -75,6 +81,6 @@ def sensitivity_of_student(
     )
 
 
-def _student(inputs: Mapping[str, Path]) -> tuple[torch.nn.Module, Signature]:
+def _folds(inputs: Mapping[str, Path]) -> Folds:
     loaded = generators.load(inputs["distill"] / GENERATOR)
-    return Folds(OneStep(loaded.net, time=NOISE_TIME), loaded.signature)().module, loaded.signature
+    return Folds(OneStep(loaded.net, time=NOISE_TIME), loaded.signature)
