@@ -41,8 +41,10 @@ from edgegen.folding import fold
 from edgegen.metrics.distances import frechet
 from edgegen.models import folder as generators
 from edgegen.parity import psnr_db, psnr_range
+from edgegen.profilers.host import DEVICE
 from edgegen.profilers.machine import probe
-from edgegen.profilers.operators import OperatorTime, operators
+from edgegen.profilers.operators import OperatorTime
+from edgegen.profiling import per_operation
 from edgegen.progress import progress
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.recipe import Recover, find, read
@@ -219,7 +221,7 @@ def profile(net: Net, folder: Path) -> Iterator[str]:
         found: dict[str, dict[str, OperatorTime]] = {}
         for scheme in ("fp32", "w8a8"):
             _, path = _made(net, Target(runtime, scheme), net.module, folder)
-            found[scheme] = {one.kind: one for one in operators(runtime, path, threads=1, runs=20)}
+            found[scheme] = {one.kind: one for one in per_operation(path, DEVICE, threads=1, runs=20)}
         yield f"| {net.name}, {runtime} | fp32, ms | w8a8, ms |\n|---|---|---|"
         kinds: dict[str, float] = {}
         for one in [one for rows in found.values() for one in rows.values()]:

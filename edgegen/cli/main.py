@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from edgegen.cli import doctor, export, inspect, run, sample, sensitivity
+from edgegen.cli import compare, doctor, export, inspect, profile, run, sample, sensitivity
 from edgegen.errors import EdgegenError
 
 EPILOG = (
@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 run.register(app)
 export.register(app)
+profile.register(app)
+compare.register(app)
 sample.register(app)
 doctor.register(app)
 inspect.register(app)

@@ -1,40 +1,41 @@
-"""The host's end of a worker process: start it, ask it, say why it died, end it."""
+"""This machine's end of a worker: start it on a device, ask it, say why it died, end it."""
 
 import contextlib
 import json
 import queue
+import secrets
 import subprocess
-import sys
 import tempfile
 import threading
 from typing import IO, Any
 
 from edgegen import child
 from edgegen.errors import DeviceError
+from edgegen.profilers.device import Command, Device
 
 GRACE_S = 5.0  # for a worker to end by itself once its input is closed
 
 
 class Worker:
-    """One `python -m edgegen.profilers.worker`. `ask` raises DeviceError when it dies, hangs or answers nonsense."""
+    """A program that speaks as runners/onnx_runner.py does, and has said that it is ready.
 
-    def __init__(self, *, timeout_s: float) -> None:
-        self.timeout_s = timeout_s
+    Every answer carries the nonce that it was started with and its number: one of an older process, or one too many,
+    is refused. `ask` raises DeviceError when the worker dies, hangs or answers nonsense, and so does making it.
+    """
+
+    def __init__(self, device: Device, command: Command, *, timeout_s: float) -> None:
+        self.timeout_s, self.device, self.nonce, self.number = timeout_s, device, secrets.token_hex(8), 0
         # A file, not a pipe: nobody has to empty it. Closed by `stop`.
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        self.process = subprocess.Popen(
-            # -P keeps the folder that we happen to be in off its sys.path: a `json.py` there must not be imported.
-            [sys.executable, "-P", "-m", "edgegen.profilers.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            encoding="utf-8",
-            env=child.environment(),
-        )
+        self.process: subprocess.Popen[str] = device.start(command.with_nonce(self.nonce), errors=self.errors)
         self.lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.reader = threading.Thread(target=self._read, daemon=True)  # a pipe cannot be waited for on Windows
         self.reader.start()
+        try:
+            self._answer("ready")
+        except DeviceError:
+            self.stop()
+            raise
 
     def _read(self) -> None:
         assert self.process.stdout is not None, "opened as a pipe"
@@ -42,25 +43,34 @@ class Worker:
             self.lines.put(line)
         self.lines.put("")
 
-    def ask(self, **question: Any) -> dict[str, Any]:
-        """One question, one answer, both a JSON object."""
+    def ask(self, command: str, *words: object) -> dict[str, Any]:
+        """One command, one answer."""
         assert self.process.stdin is not None, "opened as a pipe"
         try:
-            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.write("\t".join([command, *map(str, words)]) + "\n")
             self.process.stdin.flush()
-            line = self.lines.get(timeout=self.timeout_s)
         except BrokenPipeError as e:
             raise DeviceError(self._why_it_died()) from e
+        return self._answer(command)
+
+    def _answer(self, event: str) -> dict[str, Any]:
+        try:
+            line = self.lines.get(timeout=self.timeout_s)
         except queue.Empty as e:
-            self.process.kill()
+            self._kill()
             raise DeviceError(f"no answer within {self.timeout_s:g} s: the process was ended") from e
         if not line:
             raise DeviceError(self._why_it_died())
         try:
             answer: dict[str, Any] = json.loads(line)
-        except json.JSONDecodeError as e:
-            self.process.kill()
-            raise DeviceError(f"answered something that is not JSON: {line[:80]!r}") from e
+            said = answer["nonce"], answer["number"], answer["event"]
+        except (json.JSONDecodeError, KeyError, TypeError) as e:
+            self._kill()
+            raise DeviceError(f"answered something that is no answer: {line[:80]!r}") from e
+        if said != (self.nonce, self.number, event):
+            self._kill()
+            raise DeviceError(f"answered something else than was asked: {line[:80]!r}")
+        self.number += 1
         return answer
 
     def _why_it_died(self) -> str:
@@ -74,8 +84,11 @@ class Worker:
         try:
             return self.process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self._kill()
             return self.process.wait()
+
+    def _kill(self) -> None:
+        self.device.kill(self.process)
 
     def stop(self) -> None:
         """Ends the process, politely first; may be called twice."""

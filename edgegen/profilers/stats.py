@@ -44,6 +44,30 @@ def median_interval(
     would call a median certain to 0.1 % after one quiet block. The cluster bootstrap (Davison and Hinkley, "Bootstrap
     Methods and their Application", 1997, section 3.8) draws blocks; with blocks of one run it is the plain bootstrap.
     """
+    return _interval(_medians(blocks, resamples=resamples, seed=seed), level)
+
+
+def ratio_interval(
+    before: Sequence[Samples],
+    after: Sequence[Samples],
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of median(after) / median(before), the blocks of both drawn on their own."""
+    drawn = [_medians(blocks, resamples=RESAMPLES, seed=seed + index) for index, blocks in enumerate((before, after))]
+    return _interval(drawn[1] / drawn[0], level)
+
+
+def _interval(values: Samples, level: float) -> tuple[float, float]:
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def _medians(blocks: Sequence[Samples], *, resamples: int, seed: int) -> Samples:
+    """The pooled medians of resampled blocks."""
     sketches = [_sketch(block) for block in blocks]
     values = np.concatenate(sketches)
     owner = np.repeat(np.arange(len(blocks)), [len(sketch) for sketch in sketches])
@@ -62,9 +86,8 @@ def median_interval(
     # The middle value, or the mean of the two middle values where exactly half of the weight lies below.
     low = values[np.argmax(below > half - ROUNDING, axis=1)]
     high = values[np.argmax(below > half + ROUNDING, axis=1)]
-    tail = (1.0 - level) / 2.0
-    interval = np.quantile((low + high) / 2.0, [tail, 1.0 - tail])
-    return float(interval[0]), float(interval[1])
+    medians: Samples = (low + high) / 2.0
+    return medians
 
 
 def _sketch(block: Samples) -> Samples:

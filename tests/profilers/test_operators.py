@@ -12,7 +12,8 @@ from torch import nn
 from edgegen.build import build
 from edgegen.capture import OneStep
 from edgegen.errors import ExportError
-from edgegen.profilers.operators import operators
+from edgegen.profilers.host import DEVICE
+from edgegen.profiling import per_operation
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.targets import Target
 from edgegen.types import Signature
@@ -34,14 +35,14 @@ def test_every_node_that_onnxruntime_runs_is_counted_once(tmp_path: Path, in_pro
     settings.log_severity_level = 3
     onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
     run = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
-    found = operators("onnx", path, runs=3)
+    found = per_operation(path, DEVICE, runs=3)
     assert {one.kind: one.count for one in found} == dict(run)
     assert [one.ms for one in found] == sorted((one.ms for one in found), reverse=True)
     assert all(one.ms > 0 for one in found)
 
 
 def test_what_is_inside_a_delegate_is_counted_and_the_delegate_is_not(tmp_path: Path, in_process: None) -> None:
-    found = {one.kind: one for one in operators("executorch", made("executorch-w8a8", tmp_path), runs=3)}
+    found = {one.kind: one for one in per_operation(made("executorch-w8a8", tmp_path), DEVICE, runs=3)}
     whole = sum(one.count for kind, one in found.items() if "QC8" in kind)
     assert whole == 2
     assert not {"DELEGATE_CALL", "OPERATOR_CALL", "Method::execute"} & set(found)
@@ -50,4 +51,4 @@ def test_what_is_inside_a_delegate_is_counted_and_the_delegate_is_not(tmp_path: 
 def test_a_file_that_does_not_run_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "cut.onnx").write_bytes(b"\x08\x09")
     with pytest.raises(ExportError):
-        operators("onnx", tmp_path / "cut.onnx")
+        per_operation(tmp_path / "cut.onnx", DEVICE)

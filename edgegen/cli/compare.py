@@ -1,0 +1,55 @@
+"""`edgegen compare`: two measurements beside each other, and an exit code where one is slower than allowed."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgegen.cli.run import JsonOption
+from edgegen.errors import BudgetError, DeviceError
+
+TEXT = """Compare two measurements of the same files, with the interval in which the difference lies.
+
+--fail-on ends with exit code 5 where the whole interval is beyond it, and with 6 where a measurement was noisy.
+
+Example: edgegen compare before.json after.json --fail-on "p50>+5%\""""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("compare", help=TEXT)(compare)
+
+
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE.json", help="From edgegen profile -o.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER.json", help="Another one, of the same files.")],
+    fail_on: Annotated[
+        str | None, typer.Option("--fail-on", metavar="TEXT", help="Such as p50>+5%,memory>+10%; else exit code 5.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Reads only."""
+    from edgegen.profilers.difference import Limit, differences
+    from edgegen.profilers.result import read
+
+    limits = () if fail_on is None else Limit.parse(fail_on)
+    found = differences(read(before), read(after))
+    if as_json:
+        rows = [{**asdict(one), "surely": one.surely, "broken": one.broken(limits)} for one in found]
+        print(json.dumps({"differences": rows}, indent=2))
+    else:
+        print("| file | before ms | after ms | change of p50 (95 %) | surely |\n|---|---|---|---|---|")
+        for one in found:
+            low, high = one.interval
+            change = f"{one.changes['p50']:+.1%} ({low:+.1%} to {high:+.1%})"
+            print(f"| {one.label} | {one.before_ms:.3g} | {one.after_ms:.3g} | {change} | {one.surely} |")
+    broken = [text for one in found for text in one.broken(limits)]
+    noisy = [f"{one.label}: {'; '.join(one.noisy)}" for one in found if one.noisy]
+    if limits and noisy:
+        raise DeviceError("not judged, because a measurement was noisy:\n  " + "\n  ".join(noisy))
+    if noisy:
+        print("noisy:\n  " + "\n  ".join(noisy), file=sys.stderr)
+    if broken:
+        raise BudgetError("slower than allowed:\n  " + "\n  ".join(broken))

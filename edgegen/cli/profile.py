@@ -1,0 +1,140 @@
+"""`edgegen profile`: latency, memory and operations of exported files on a device; or a recipe's stage of that name."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgegen.cli.export import is_recipe
+from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carry_out
+from edgegen.errors import DataError, DeviceError, ParityError, UsageError
+
+if TYPE_CHECKING:
+    from edgegen.profilers.result import Profile, Result
+
+TEXT = """Measure exported files on a device: first whether they are right there, then latency and memory.
+
+Several files run in turn, so that they can be compared. Of a recipe: the files that it made, on this machine.
+
+Example: edgegen profile phone/my-unet_onnx_fp32.onnx phone/my-unet_executorch_w8a8.pte
+
+  edgegen profile net.pte --profile full --threads 1,2 --per-op -o net.json
+
+  edgegen profile digits"""
+SHOWN_OPS = 8
+
+
+def register(app: typer.Typer) -> None:
+    app.command("profile", help=TEXT)(profile)
+
+
+def profile(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Exported files, .onnx and .pte; or a recipe.")],
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="DEVICE", help="Where to measure: host (default).")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="quick|full", help="quick: 3 s a file. full: 10 to 60 s, three cold starts."),
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option("--threads", metavar="LIST", help="Such as 1,2,4: each file with each; default 1.")
+    ] = None,
+    per_op: Annotated[bool, typer.Option("--per-op", help="Also where the time goes, in a traced pass.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.json", help="Keep all samples, for edgegen compare.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+    force: ForceOption = False,
+    dry_run: DryOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A recipe goes through its stages; files are measured directly."""
+    if is_recipe(files[0]):
+        given = {"--device": device, "--profile": kind, "--threads": threads, "-o": output, "--per-op": per_op or None}
+        wrong = [name for name, value in given.items() if value is not None] + files[1:]
+        if wrong:
+            raise UsageError(f"{wrong[0]} does not go with the recipe {files[0]}: its [profile] table says how")
+        carry_out(files[0], runs, to=None, only="profile", force=force, dry_run=dry_run, as_json=as_json)
+        return
+    if force or dry_run:
+        raise UsageError("--force and --dry-run are for recipes")
+    from edgegen import registry
+    from edgegen.profilers.protocol import PROFILES
+    from edgegen.storage import write_json
+
+    chosen, counts = kind or "quick", _threads(threads)
+    if chosen not in PROFILES:
+        raise UsageError(f"--profile {chosen}: there are {' and '.join(PROFILES)}")
+    paths = [Path(file) for file in files]
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"no file {path}")
+    if output is not None and not output.parent.is_dir():
+        raise UsageError(f"-o {output}: no folder {output.parent}")
+    where = registry.load("device", device or "host")
+    from edgegen.profiling import profile_files
+    from edgegen.progress import progress
+
+    found = profile_files(paths, where, profile=chosen, threads=counts, per_op=per_op, progress=progress())
+    if output is not None:
+        write_json(output, found.to_json())
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+    else:
+        print(_table(found))
+    _raise_failures(found)
+
+
+def _threads(text: str | None) -> tuple[int, ...]:
+    try:
+        counts = tuple(dict.fromkeys(int(part) for part in (text or "1").split(",")))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1:
+        raise UsageError(f"--threads {text}: give whole numbers from 1, such as 1,2,4")
+    return counts
+
+
+def _table(found: "Profile") -> str:
+    from edgegen.profilers.difference import label_of
+
+    machine = found.target
+    lines = [f"{found.device}: {machine['cpu'] or machine['arch']}, {machine['threads']} threads, {machine['os']}", ""]
+    lines += [
+        "| file | p50 ms (95 %) | p90 | first | load | memory MB | right | verdict |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in found.results:
+        lines.append(f"| {label_of(one)} | {' | '.join(_cells(one))} |")
+    for one in found.results:
+        lines += [f"{label_of(one)}: {reason}" for reason in one.verdict.reasons]
+        if one.ops:
+            lines += ["", f"| {label_of(one)}: operations, traced | count | share |", "|---|---|---|"]
+            lines += [f"| {op.kind} | {op.count} | {op.share:.0%} |" for op in one.ops[:SHOWN_OPS]]
+    return "\n".join(lines)
+
+
+def _cells(one: "Result") -> list[str]:
+    import statistics
+
+    snr = one.numerics.snr_db
+    right = "no" if one.numerics.passed is False else "equal" if snr is None else f"{snr:.0f} dB"
+    if one.latency is None:
+        return ["-"] * 5 + [right, one.verdict.status]
+    low, high = one.latency.p50_ci95_ms
+    memory = "-" if one.peak_rss_bytes is None else f"{one.peak_rss_bytes / 1e6:.0f}"
+    first, load = (statistics.median(getattr(cold, name) for cold in one.cold) for name in ("first_ms", "load_ms"))
+    times = [f"{one.latency.p50_ms:.3g} ({low:.3g} to {high:.3g})", f"{one.latency.p90_ms:.3g}", f"{first:.3g}"]
+    return [*times, f"{load:.3g}", memory, right, one.verdict.status]
+
+
+def _raise_failures(found: "Profile") -> None:
+    wrong = [one for one in found.results if one.verdict.status == "failed"]
+    if not wrong:
+        return
+    text = "\n  ".join(f"{one.artifact.name}: {'; '.join(one.verdict.reasons)}" for one in wrong)
+    if any(one.numerics.passed is False for one in wrong):
+        raise ParityError(f"no latency for a wrong file:\n  {text}")
+    raise DeviceError(f"not measured:\n  {text}")

@@ -1,0 +1,82 @@
+"""What a device is: a place to put files, to start programs, and to ask what it is and how busy it is."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+NONCE = "{nonce}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program with its arguments, as the device names its files; `environment` is added to the device's own.
+
+    The argument NONCE is replaced when the program is started.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def with_nonce(self, nonce: str) -> "Command":
+        return replace(self, argv=tuple(nonce if word == NONCE else word for word in self.argv))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that ran to its end."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Core-seconds since the device was started: that its programs used, and that a hypervisor kept from it."""
+
+    used_s: float
+    stolen_s: float
+
+
+class Device(Protocol):
+    """Add one by a module in this folder and a registry line; tests/profilers/test_devices.py covers it.
+
+    Every method raises DeviceError where the device cannot be reached, or a file does not arrive as it was sent.
+    """
+
+    name: str
+
+    def probe(self) -> dict[str, Any]:
+        """What it is and in which state, see `machine.probe`; unknown is None."""
+
+    def put(self, path: Path, name: str) -> str:
+        """A file under `name` in the folder of this session; returns its path there."""
+
+    def get(self, path: str, target: Path) -> None:
+        """A file of the device's, to `target`."""
+
+    def place(self, name: str) -> str:
+        """Where the device may write a file of this name."""
+
+    def onnx_runner(self, model: str) -> Command:
+        """The runner of ONNX files, ready for the file `model` of the device's."""
+
+    def pte_runner(self, model: str) -> Command:
+        """The runner of `.pte` files, likewise."""
+
+    def start(self, command: Command, *, errors: IO[bytes]) -> "subprocess.Popen[str]":
+        """A program whose stdin and stdout are pipes to here, and whose stderr goes to `errors`."""
+
+    def kill(self, process: "subprocess.Popen[str]") -> None:
+        """End what `start` started, on the device, too."""
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> Finished:
+        """A program to its end. Raises DeviceError, and ends it, when it takes longer."""
+
+    def busy(self) -> Busy | None:
+        """None where the system does not say."""
+
+    def close(self) -> None:
+        """Take away what was put there."""

@@ -1,0 +1,1 @@
+"""Programs that run on the device that is measured, each one file without edgegen."""

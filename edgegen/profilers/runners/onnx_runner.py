@@ -1,0 +1,146 @@
+"""Runs and times an ONNX file with onnxruntime and numpy alone, told what to do by lines on stdin.
+
+    python onnx_runner.py NONCE MODEL.onnx
+
+A command's fields are separated by tabs; INPUT is SHAPE:FILE ("1x3x32x32:noise.bin"), raw numbers in the file's order.
+
+    open   THREADS INPUT...               load, and the first inference
+    block  LEAST_RUNS LEAST_MS MOST_MS    inferences back to back, until both of the first are reached, or the third is
+    run    OUTPUT [INPUT...]              one inference (on other inputs); OUTPUT gets its first output's raw numbers
+    trace  RUNS FILE                      inferences with the runtime's own profiler on; FILE gets what it wrote
+
+The first line of output says "ready", once the imports are done; each command is answered by one line of JSON with the
+nonce and its number in turn. An error ends the process with a traceback on stderr. pte_runner.cpp speaks the same.
+"""
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+Facts = dict[str, Any]
+
+
+class Model(Protocol):
+    """What is measured: `open` answers how long loading and the first inference took."""
+
+    def open(self, words: Sequence[str]) -> Facts: ...
+
+    def infer(self) -> object: ...
+
+
+def serve(nonce: str, model: Model, *, peak_rss_bytes: Callable[[], int | None]) -> None:
+    """Obeys stdin until it ends. `block` is answered here, every other command by the model's method of that name."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")  # what libraries print goes to stderr, C libraries' too
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    _answer(answers, nonce, 0, "ready", {})
+    for number, line in enumerate(sys.stdin, start=1):
+        command, *words = line.rstrip("\n").split("\t")
+        facts = _block(model.infer, *map(float, words)) if command == "block" else getattr(model, command)(words)
+        about = {"peak_rss_bytes": peak_rss_bytes(), "cpu_ms": 1e3 * time.process_time()}
+        _answer(answers, nonce, number, command, {**facts, **about})
+
+
+def _answer(answers: Any, nonce: str, number: int, event: str, facts: Facts) -> None:
+    answers.write(json.dumps({"nonce": nonce, "number": number, "event": event, **facts}) + "\n")
+    answers.flush()
+
+
+def _block(infer: Callable[[], object], least_runs: float, least_ms: float, most_ms: float) -> Facts:
+    clock = time.perf_counter_ns
+    samples: list[float] = []
+    collecting = gc.isenabled()
+    gc.disable()  # as timeit does: a pause of ours is not the runtime's
+    try:
+        start = now = clock()
+        while now - start < most_ms * 1e6 and (len(samples) < least_runs or now - start < least_ms * 1e6):
+            began = clock()
+            infer()
+            now = clock()
+            samples.append((now - began) / 1e6)
+    finally:
+        if collecting:
+            gc.enable()
+    return {"samples_ms": samples}
+
+
+def timed_open(load: Callable[[], object], infer: Callable[[], object]) -> Facts:
+    """Milliseconds of loading and of the first inference."""
+    began = time.perf_counter_ns()
+    load()
+    loaded = time.perf_counter_ns()
+    infer()
+    answered = time.perf_counter_ns()
+    return {"load_ms": (loaded - began) / 1e6, "first_ms": (answered - loaded) / 1e6}
+
+
+class OnnxModel:
+    """An ONNX file in onnxruntime's CPU provider."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.threads = path, 1
+        self.inputs: Facts = {}
+
+    def open(self, words: Sequence[str]) -> Facts:
+        self.threads = int(words[0])
+
+        def load() -> None:
+            self.session = self._session()
+            self.inputs = self._read(words[1:])
+
+        return {**timed_open(load, self.infer), "threads": self.threads}
+
+    def infer(self) -> Any:
+        return self.session.run(None, self.inputs)
+
+    def run(self, words: Sequence[str]) -> Facts:
+        if len(words) > 1:
+            self.inputs = self._read(words[1:])
+        Path(words[0]).write_bytes(self.infer()[0].tobytes())
+        return {}
+
+    def trace(self, words: Sequence[str]) -> Facts:
+        session = self._session(words[1])
+        for _ in range(int(words[0])):
+            session.run(None, self.inputs)
+        Path(session.end_profiling()).replace(words[1])  # it adds the time to the name
+        return {}
+
+    def _session(self, profile: str | None = None) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = 4
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, profile
+        return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+
+    def _read(self, inputs: Sequence[str]) -> Facts:
+        import numpy as np
+
+        names = {"float": "float32", "float16": "float16", "int64": "int64", "int32": "int32", "double": "float64"}
+        found = {}
+        for about, given in zip(self.session.get_inputs(), inputs, strict=True):
+            shape, _, path = given.partition(":")
+            dtype = names[about.type.removeprefix("tensor(").removesuffix(")")]
+            found[about.name] = np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])
+        return found
+
+
+def _peak_rss_bytes() -> int | None:
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+
+
+if __name__ == "__main__":
+    import numpy as np  # noqa: F401  (imports are not timed)
+    import onnxruntime  # noqa: F401
+
+    serve(sys.argv[1], OnnxModel(sys.argv[2]), peak_rss_bytes=_peak_rss_bytes)

@@ -1,0 +1,55 @@
+"""Made-up measurements for the tests of this folder."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen.profilers.result import Profile, Result
+from edgegen.profilers.stats import summarize
+
+
+def result(blocks: NDArray[np.float64], **changes: Any) -> Result:
+    """A file whose warm runs are `blocks` (block, run) in ms."""
+    found = summarize(list(blocks))
+    latency = {
+        "blocks_ms": blocks.tolist(),
+        "runs": found.runs,
+        "p50_ms": found.p50_ms,
+        "p50_ci95_ms": found.p50_ci95_ms,
+        "p90_ms": found.p90_ms,
+        "min_ms": float(blocks.min()),
+        "mean_ms": float(blocks.mean()),
+        "converged": True,
+    }
+    content: dict[str, Any] = {
+        "artifact": {
+            "name": "net.pte",
+            "format": "pte",
+            "sha256": "0" * 64,
+            "nbytes": 10,
+            "scheme": "fp32",
+            "inputs": [{"name": "sample", "dtype": "float32", "shape": [1, 1, 8, 8]}],
+        },
+        "config": {"runner": "r", "runtime": "t", "threads_requested": 1, "threads_actual": 1},
+        "numerics": {"reference": "r", "snr_db": None, "max_abs": 0.0, "passed": True},
+        "cold": [{"load_ms": 1.0, "first_ms": 2.0}],
+        "warm_up": {"runs": 10, "stable": True},
+        "latency": latency,
+        "peak_rss_bytes": 1000,
+        "verdict": {"status": "ok"},
+    }
+    return Result.model_validate({**content, **changes})
+
+
+def profile(*results: Result) -> Profile:
+    return Profile(
+        created="2026-01-01T00:00:00Z",
+        tool="edgegen 0",
+        device="host",
+        target={"cpu": None},
+        profile="quick",
+        others_cores=None,
+        stolen_cores=None,
+        results=results,
+    )
