@@ -23,7 +23,8 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "pair_regression": "edgegen.training.objectives.pair_regression:PairRegression",
         "self_distillation": "edgegen.training.objectives.self_distillation:SelfDistillation",
     },
-    "device": {"host": "edgegen.profilers.host:DEVICE"},
+    # "NAME:PLACE" is what attribute(PLACE) gives
+    "device": {"host": "edgegen.profilers.host:connect", "ssh": "edgegen.profilers.ssh:connect"},
 }
 
 

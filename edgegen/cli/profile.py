@@ -21,6 +21,8 @@ Example: edgegen profile phone/my-unet_onnx_fp32.onnx phone/my-unet_executorch_w
 
   edgegen profile net.pte --profile full --threads 1,2 --per-op -o net.json
 
+  edgegen profile net.onnx net.pte --device ssh:pi@raspberrypi
+
   edgegen profile digits"""
 SHOWN_OPS = 8
 
@@ -32,7 +34,8 @@ def register(app: typer.Typer) -> None:
 def profile(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Exported files, .onnx and .pte; or a recipe.")],
     device: Annotated[
-        str | None, typer.Option("--device", metavar="DEVICE", help="Where to measure: host (default).")
+        str | None,
+        typer.Option("--device", metavar="DEVICE", help="Where: host (default), or ssh:USER@HOST."),
     ] = None,
     kind: Annotated[
         str | None,
@@ -73,7 +76,8 @@ def profile(
             raise DataError(f"no file {path}")
     if output is not None and not output.parent.is_dir():
         raise UsageError(f"-o {output}: no folder {output.parent}")
-    where = registry.load("device", device or "host")
+    name, _, place = (device or "host").partition(":")
+    where = registry.load("device", name)(place)
     from edgegen.profiling import profile_files
     from edgegen.progress import progress
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgegen import child
-from edgegen.errors import DeviceError
+from edgegen.errors import DeviceError, UsageError
 from edgegen.profilers.device import NONCE, Busy, Command, Finished
 from edgegen.profilers.machine import probe
 from edgegen.profilers.toolchain import pte_runner
@@ -64,7 +64,9 @@ class HostDevice:
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> Finished:
         try:
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
+            done = subprocess.run(
+                argv, capture_output=True, text=True, errors="replace", timeout=timeout_s, stdin=subprocess.DEVNULL
+            )
         except subprocess.TimeoutExpired as e:
             raise DeviceError(f"{argv[0]} did not end within {timeout_s:g} s: it was ended") from e
         except OSError as e:
@@ -91,3 +93,10 @@ def busy_of(stat: str) -> Busy | None:
 
 
 DEVICE = HostDevice()
+
+
+def connect(place: str) -> HostDevice:
+    """What `--device host` names."""
+    if place:
+        raise UsageError(f"--device host:{place}: the host has no other name")
+    return DEVICE

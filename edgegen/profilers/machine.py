@@ -1,10 +1,11 @@
-"""What this machine is, for the report: no host name, no user name, no path."""
+"""What a machine is, for the report: no host name, no user name, no path."""
 
 import os
 import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import psutil
 
 
 def probe() -> dict[str, Any]:
-    """cpu, cores, threads, memory_bytes, os, python, virtual, load_average (1, 5, 15 minutes); unknown is None."""
+    """Of this machine: cpu, arch, cores, threads, memory_bytes, os, python, virtual, load_average (1, 5, 15 minutes).
+
+    Unknown is None.
+    """
     return {
         "cpu": cpu_model(),
         "arch": platform.machine(),
@@ -21,8 +25,25 @@ def probe() -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "virtual": _virtual(),
+        "virtual": _virtual(_cpuinfo()),
         "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def describe(told: Mapping[str, str]) -> dict[str, Any]:
+    """The same of another machine: what its `uname -m`, `uname -sr`, `nproc` and files of /proc say, "" for nothing."""
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", told["meminfo"], flags=re.MULTILINE)
+    loads = re.findall(r"\d+\.\d+", told["loadavg"])[:3]
+    return {
+        "cpu": _model(told["cpuinfo"]),
+        "arch": told["arch"].strip() or None,
+        "cores": None,
+        "threads": int(told["threads"]) if told["threads"].strip().isdigit() else None,
+        "memory_bytes": 1024 * int(memory[1]) if memory else None,
+        "os": told["system"].strip() or None,
+        "python": None,
+        "virtual": _virtual(told["cpuinfo"]),
+        "load_average": [float(load) for load in loads] if len(loads) == 3 else None,
     }
 
 
@@ -31,13 +52,17 @@ def cpu_model() -> str | None:
     if sys.platform == "darwin":
         told = subprocess.run(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
         return told.stdout.strip() or None
-    found = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", _cpuinfo(), flags=re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or None
+    return _model(_cpuinfo()) or platform.processor() or None
 
 
-def _virtual() -> bool | None:
+def _model(cpuinfo: str) -> str | None:
+    found = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", cpuinfo, flags=re.MULTILINE)
+    return found[1].strip() if found else None
+
+
+def _virtual(cpuinfo: str) -> bool | None:
     """Whether a hypervisor is below; None where the system does not say."""
-    flags = re.search(r"^flags\s*:\s*(.+)$", _cpuinfo(), flags=re.MULTILINE)
+    flags = re.search(r"^flags\s*:\s*(.+)$", cpuinfo, flags=re.MULTILINE)
     return "hypervisor" in flags[1].split() if flags else None
 
 

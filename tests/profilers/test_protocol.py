@@ -148,7 +148,7 @@ def test_an_opener_names_a_function(opener: str) -> None:
 def test_the_registry_has_the_host() -> None:
     from edgegen import registry
 
-    assert registry.load("device", "host") is DEVICE
+    assert registry.load("device", "host")("") is DEVICE
     assert DEVICE.name == "host"
     assert measure([]) == {}
 

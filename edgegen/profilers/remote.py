@@ -1,0 +1,183 @@
+"""What devices behind a shell have in common: a POSIX shell runs there, and only how words reach it differs."""
+
+import hashlib
+import re
+import secrets
+import shlex
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from edgegen.errors import DeviceError
+from edgegen.profilers import toolchain
+from edgegen.profilers.device import NONCE, Busy, Command, Finished
+from edgegen.profilers.host import ONNX_RUNNER, busy_of
+from edgegen.profilers.machine import describe
+from edgegen.storage import sha256_of
+
+SHORT_S, TRANSFER_S = 30.0, 600.0  # for a question, for a file
+# One round trip: each part after a line of its own, empty where the system does not have it.
+QUESTIONS = {
+    "arch": "uname -m",
+    "system": "uname -sr",
+    "threads": "nproc",
+    "cpuinfo": "cat /proc/cpuinfo",
+    "meminfo": "cat /proc/meminfo",
+    "loadavg": "cat /proc/loadavg",
+}
+
+
+class ShellDevice(ABC):
+    """Everything lies in one folder there, which `close` takes away. No word of a user's is read by the shell there."""
+
+    name: str
+    python: str
+
+    def __init__(self) -> None:
+        self.folder: str | None = None
+        self.started: dict[int, str] = {}
+        self.runner: Command | None = None
+
+    @abstractmethod
+    def shell(self, script: str) -> list[str]:
+        """The command of this machine that runs `script` in the device's shell."""
+
+    @abstractmethod
+    def make_folder(self) -> str:
+        """A new folder there that only we write to."""
+
+    @abstractmethod
+    def explain(self, stderr: str) -> str:
+        """What to tell of a connection that failed, with what would help."""
+
+    def probe(self) -> dict[str, Any]:
+        mark = secrets.token_hex(8)
+        script = "; ".join(f"echo {mark}; {question} 2>/dev/null" for question in QUESTIONS.values())
+        done = self._sh(f"{script}; echo {mark}")
+        parts = done.stdout.split(f"{mark}\n")[1:]
+        if len(parts) != len(QUESTIONS) + 1:
+            raise DeviceError(f"{self.name}: the device's shell did not answer as one does: {done.stdout[:80]!r}")
+        return describe(dict(zip(QUESTIONS, parts, strict=False)))
+
+    def place(self, name: str) -> str:
+        if self.folder is None:
+            self.folder = self.make_folder()
+        return f"{self.folder}/{name}"
+
+    def put(self, path: Path, name: str) -> str:
+        there = self.place(name)
+        with path.open("rb") as source:
+            done = self._call(self.shell(f"cat > {shlex.quote(there)}"), TRANSFER_S, stdin=source)
+        if done.code or self._sha256(there) != sha256_of(path):
+            raise DeviceError(f"{self.name}: {name} did not arrive as it was sent: {done.stderr.strip()[-200:]}")
+        return there
+
+    def get(self, path: str, target: Path) -> None:
+        expected, digest = self._sha256(path), hashlib.sha256()
+        with target.open("wb") as file:
+            try:
+                subprocess.run(
+                    self.shell(f"cat {shlex.quote(path)}"), stdout=file, stdin=subprocess.DEVNULL, timeout=TRANSFER_S
+                )
+            except subprocess.TimeoutExpired as e:
+                raise DeviceError(f"{self.name}: {path} did not come within {TRANSFER_S:g} s") from e
+        digest.update(target.read_bytes())
+        if digest.hexdigest() != expected:
+            target.unlink()
+            raise DeviceError(f"{self.name}: {Path(path).name} did not come as it lies there")
+
+    def start(self, command: Command, *, errors: IO[bytes]) -> "subprocess.Popen[str]":
+        pid = self.place(f"{secrets.token_hex(4)}.pid")
+        process = subprocess.Popen(
+            self.shell(self._script(command, pid)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            encoding="utf-8",
+        )
+        self.started[process.pid] = pid
+        return process
+
+    def kill(self, process: "subprocess.Popen[str]") -> None:
+        self._kill(self.started[process.pid])
+        process.kill()
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> Finished:
+        pid = self.place(f"{secrets.token_hex(4)}.pid")
+        try:
+            return self._call(self.shell(self._script(Command(tuple(argv)), pid)), timeout_s)
+        except DeviceError:
+            self._kill(pid)
+            raise
+
+    def busy(self) -> Busy | None:
+        return busy_of(self._sh("cat /proc/stat 2>/dev/null").stdout)
+
+    def onnx_runner(self, model: str) -> Command:
+        return Command((self.python, self.put(ONNX_RUNNER, ONNX_RUNNER.name), NONCE, model))
+
+    def pte_runner(self, model: str) -> Command:
+        if self.runner is None:
+            here, there = self._arch_here(), self._sh("uname -sm").stdout.strip()
+            if here != there:
+                raise DeviceError(
+                    f"{self.name}: a .pte runs there by a program for {there}, and this machine's compiler makes those "
+                    f"for {here}"
+                )
+            runner, libraries = toolchain.pte_runner()
+            for library in toolchain.LIBRARIES:
+                self.put(libraries / f"libexecutorch{library}.so", f"libexecutorch{library}.so")
+            program = self.put(runner, "pte_runner")
+            self._sh(f"chmod 700 {shlex.quote(program)}")
+            self.runner = Command((program, NONCE), {"LD_LIBRARY_PATH": self.place("")})
+        return Command((*self.runner.argv, model), self.runner.environment)
+
+    def close(self) -> None:
+        if self.folder is not None:
+            self._sh(f"rm -rf {shlex.quote(self.folder)}")
+            self.folder = None
+
+    def _arch_here(self) -> str:
+        return subprocess.run(["uname", "-sm"], capture_output=True, text=True, check=True).stdout.strip()
+
+    def _script(self, command: Command, pid: str) -> str:
+        """The shell writes its number down and becomes the program."""
+        words = [f"{name}={value}" for name, value in command.environment.items()]
+        program = shlex.join(["env", *words, *command.argv] if words else list(command.argv))
+        return f"echo $$ > {shlex.quote(pid)}; exec {program}"
+
+    def _kill(self, pid: str) -> None:
+        self._sh(f"kill -9 $(cat {shlex.quote(pid)}) 2>/dev/null; true")
+
+    def _sha256(self, path: str) -> str:
+        found = re.match(r"\\?([0-9a-f]{64}) ", self._sh(f"sha256sum {shlex.quote(path)}").stdout)
+        if found is None:
+            raise DeviceError(f"{self.name}: no file {path} there, or no sha256sum")
+        return found[1]
+
+    def _sh(self, script: str) -> Finished:
+        """A question: that the shell got as far as its end is known by the mark that it says there."""
+        mark = secrets.token_hex(8)
+        done = self._call(self.shell(f"{script}\necho; echo {mark}"), SHORT_S)
+        text, found, _ = done.stdout.rpartition(f"\n{mark}\n")
+        if not found:
+            raise DeviceError(f"{self.name}: {self.explain(done.stderr)}")
+        return Finished(done.code, text, done.stderr)
+
+    def _call(self, argv: Sequence[str], timeout_s: float, *, stdin: Any = subprocess.DEVNULL) -> Finished:
+        with tempfile.TemporaryFile() as errors:
+            try:
+                done = subprocess.run(
+                    argv, stdin=stdin, stdout=subprocess.PIPE, stderr=errors, timeout=timeout_s, check=False
+                )
+            except subprocess.TimeoutExpired as e:
+                raise DeviceError(f"{self.name}: no end within {timeout_s:g} s: it was ended") from e
+            except OSError as e:
+                raise DeviceError(f"{self.name}: {argv[0]} cannot be run: {e.strerror}") from e
+            errors.seek(0)
+            said = errors.read().decode(errors="replace")
+        return Finished(done.returncode, done.stdout.decode(errors="replace"), said)
