@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen import child, noise
+from edgegen import child, noise, registry
 from edgegen.build import MANIFEST
-from edgegen.errors import DataError, DeviceError, UsageError
+from edgegen.errors import DataError, DeviceError, EdgegenError, UsageError
 from edgegen.exporters.inspection import Value, inspect
 from edgegen.extras import require, version_of
 from edgegen.profilers.device import Command, Device
@@ -43,6 +43,7 @@ FORMATS = {".onnx": "onnx", ".pte": "pte"}
 # the other way, 45 dB (examples/bench_arm.json). A wrong kernel gave 2 dB.
 LEAST_SNR_DB = 40.0
 TRACED = 10  # inferences of a traced pass
+TRY_S = 60.0  # for a runner to say that it is ready
 SEED = 0
 
 
@@ -104,7 +105,7 @@ def profile_files(
         by_label = {timing.job.label: timing for timing in timings}
         results = []
         for label, (candidate, count) in jobs.items():
-            result = _result(candidate, count, by_label.get(label), noise_found)
+            result = result_of(candidate, count, by_label.get(label), noise_found)
             if per_op and result.latency is not None:
                 result = result.model_copy(update={"ops": _ops(candidate, count, device, Path(temporary), chosen)})
             results.append(result)
@@ -120,12 +121,43 @@ def profile_files(
     )
 
 
+def connect(text: str) -> Device:
+    """The device of a name: "host", "ssh:USER@HOST". Raises UsageError for one that is not there."""
+    name, _, place = text.partition(":")
+    device: Device = registry.load("device", name)(place)
+    return device
+
+
+def runners_of(device: Device) -> dict[str, str]:
+    """By form of file, what would run it on the device, or why nothing does: tried."""
+    found = {}
+    for suffix, form in FORMATS.items():
+        try:
+            if form == "onnx":
+                worker = Worker(device, device.onnx_runner("none"), timeout_s=TRY_S)
+                worker.stop()
+                found[suffix] = "onnxruntime, in Python"
+            else:
+                worker = Worker(device, device.pte_runner("none"), timeout_s=TRY_S)
+                worker.stop()
+                found[suffix] = f"executorch {version_of('executorch')}, in C++"
+        except EdgegenError as e:
+            found[suffix] = f"no: {e}"
+    return found
+
+
 def per_operation(path: Path, device: Device, *, threads: int = 1, runs: int = TRACED) -> list[OperatorTime]:
     """The time of a file by kind of operation, the slowest first."""
-    candidate = _candidate(path)
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
-        _put(candidate, device, Path(temporary))
+        candidate = put_file(path, device, Path(temporary))
         return _traced(candidate, threads, device, Path(temporary), PROFILES["quick"], runs)
+
+
+def put_file(path: Path, device: Device, temporary: Path) -> Candidate:
+    """A file on the device with its inputs and its runner, ready to be started."""
+    candidate = _candidate(path)
+    _put(candidate, device, temporary)
+    return candidate
 
 
 def _candidate(path: Path) -> Candidate:
@@ -269,7 +301,8 @@ def compare_outputs(wanted: NDArray[Any], got: NDArray[Any], *, reference: str) 
     return Numerics(reference=reference, snr_db=snr, max_abs=largest, passed=not reason, reason=reason)
 
 
-def _result(candidate: Candidate, threads: int, timing: Timing | None, noise_found: Noise) -> Result:
+def result_of(candidate: Candidate, threads: int, timing: Timing | None, noise_found: Noise) -> Result:
+    """The record of a file with so many threads; `timing` is None where it was not run, because it is wrong."""
     runtime = "onnxruntime" if candidate.facts.format == "onnx" else "executorch"
     config = Config(
         runner="onnx_runner.py" if candidate.facts.format == "onnx" else "pte_runner",

@@ -5,9 +5,9 @@
 Needs Debian, or Ubuntu with `debian-archive-keyring` (apt-get and dpkg-deb install nothing and need no root), and the
 compiler for ARM64: `apt install g++-aarch64-linux-gnu`. `--fetch` downloads 170 MB, once, into --tools: qemu 10 (7.2
 computes 8-bit files wrongly, without an error), Debian's Python for ARM64, and the ARM64 wheels of the onnxruntime and
-executorch that are installed here. Then each net of the export bench (`--quick`: the demo's student) goes through
-onnxruntime, and through ExecuTorch's C++ runtime (examples/pte_runner.cpp), here and on an emulated Cortex-A76, with
-the same noises. Before all that the runner holds the emulator's 8-bit dot products against plain arithmetic.
+executorch that are installed here. Then each net of the export bench (`--quick`: the demo's student) goes through the
+runners of `edgegen profile` (edgegen/profilers/runners), here and on an emulated Cortex-A76, with the same noises.
+Before all that the .pte runner holds the emulator's 8-bit dot products against plain arithmetic.
 """
 
 import argparse
@@ -30,9 +30,12 @@ from edgegen.build import build
 from edgegen.capture import OneStep, example_inputs, reference
 from edgegen.folding import fold
 from edgegen.parity import psnr_db, psnr_range
+from edgegen.profilers.device import NONCE, Command
+from edgegen.profilers.host import ONNX_RUNNER, HostDevice
 from edgegen.profilers.machine import probe
+from edgegen.profilers.process import Worker
+from edgegen.profilers.toolchain import compiled
 from edgegen.registry import load
-from edgegen.storage import atomic_path
 from edgegen.targets import Target
 from edgegen.types import Signature
 
@@ -42,25 +45,26 @@ PACKAGES = ("qemu-user:amd64", "python3-minimal", "libpython3-stdlib", "libstdc+
 PROCESSOR = "cortex-a76"  # qemu's default, "max", has given wrong 8-bit results
 CELLS = ("executorch-fp32", "executorch-w8a8", "onnx-fp32", "onnx-w8a8")  # the runner with its known answers first
 ALIKE_DB = {"fp32": 90.0, "w8a8": 45.0}  # the kernels differ: an 8-bit number on the edge may round the other way
+ANSWER_S = 1800.0  # emulated
 SEED = 1
 
 Inputs = dict[str, NDArray[Any]]
 
 
 class Tools:
-    """An ARM64 userland in a folder: emulator, libraries, Python with onnxruntime, and the .pte runner."""
+    """An ARM64 userland in a folder: emulator, libraries, and Python with onnxruntime."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.root, self.wheels, self.runner = folder / "root", folder / "wheels", folder / "pte_runner"
+        self.root, self.wheels, self.marker = folder / "root", folder / "wheels", folder / "complete"
         self.qemu = self.root / "usr/bin/qemu-aarch64"
 
     @property
     def ready(self) -> bool:
-        return self.runner.exists()
+        return self.marker.exists()
 
     def fetch(self) -> None:
-        """Downloads and builds; the runner comes last, so that where it is, all is there. Raises SystemExit."""
+        """Downloads; the marker comes last, so that where it is, all is there. Raises SystemExit."""
         missing = [tool for tool in ("apt-get", "dpkg-deb", "aarch64-linux-gnu-g++") if shutil.which(tool) is None]
         if missing:
             raise SystemExit(f"no {missing[0]} on this machine: apt install g++-aarch64-linux-gnu, on Debian or Ubuntu")
@@ -78,7 +82,7 @@ class Tools:
             other.unlink()
         for folder in ("apt", "downloads"):
             shutil.rmtree(self.folder / folder)
-        self._compile()
+        self.marker.touch()
 
     def _debian(self, packages: Sequence[str]) -> list[Path]:
         """Packages of SUITE with all they need, by an apt that knows nothing of this machine's."""
@@ -114,37 +118,46 @@ class Tools:
         (wheel,) = place.glob("*.whl")
         shutil.unpack_archive(wheel, self.wheels, "zip")
 
-    def _compile(self) -> None:
-        home = self.wheels / "executorch"
-        libraries = ("", "_kernels_optimized", "_kernels_quantized", "_backend_xnnpack", "_threadpool")
-        with atomic_path(self.runner) as path:
-            _call(
-                "aarch64-linux-gnu-g++",
-                *("-std=c++17", "-O2", "-w", "-march=armv8.2-a+dotprod", "-DC10_USING_CUSTOM_GENERATED_MACROS"),
-                *(f"-I{home}/include", f"-I{home}/include/executorch/runtime/core/portable_type/c10"),
-                *(HERE / "pte_runner.cpp", "-o", path, f"-L{home}/lib", "-Wl,--no-as-needed"),
-                *(f"-lexecutorch{name}" for name in libraries),
-                "-Wl,--allow-shlib-undefined",
-            )
-
     def run(self, model: Path, inputs: Inputs, shape: tuple[int, ...], folder: Path) -> NDArray[np.float32]:
-        """A file's pictures, on the emulated processor. Raises SystemExit with what the runner said."""
-        files = []
-        for name, array in inputs.items():
-            files.append(folder / f"{name}.bin")
-            array.tofile(files[-1])
-        output = folder / "output.bin"
-        emulator = [self.qemu, "-cpu", PROCESSOR, "-L", self.root]
-        if model.suffix == ".pte":
-            libraries = f"LD_LIBRARY_PATH={self.wheels}/executorch/lib"
-            _call(*emulator, "-E", libraries, self.runner, model, output, *files)
-        else:
-            shapes = [json.dumps([str(array.dtype), [1, *array.shape[1:]]]) for array in inputs.values()]
-            pairs = [part for pair in zip(inputs, shapes, files, strict=True) for part in pair]
-            python = self.root / f"usr/bin/python{PYTHON}"
-            environment = ["-E", f"PYTHONPATH={self.wheels}", "-E", f"PYTHONHOME={self.root}/usr"]
-            _call(*emulator, *environment, python, HERE / "onnx_runner.py", model, output, *pairs)
-        return np.fromfile(output, np.float32).reshape(shape)
+        """A file's pictures, on the emulated processor. Raises DeviceError with what the runner said."""
+        device = Emulated(self)
+        command = (device.pte_runner if model.suffix == ".pte" else device.onnx_runner)(str(model))
+        worker = Worker(device, command, timeout_s=ANSWER_S)
+        pictures, output = [], folder / "output.bin"
+        try:
+            for number in range(shape[0]):
+                files = []
+                for name, array in inputs.items():
+                    one = folder / f"{name}.bin"
+                    array[number : number + 1].tofile(one)
+                    files.append(f"{'x'.join(map(str, (1, *array.shape[1:])))}:{one}")
+                if number == 0:
+                    worker.ask("open", 1, *files)
+                worker.ask("run", output, *files)
+                pictures.append(np.fromfile(output, np.float32))
+        finally:
+            worker.stop()
+        return np.concatenate(pictures).reshape(shape)
+
+
+class Emulated(HostDevice):
+    """This machine's files, and an ARM64 processor that runs them."""
+
+    def __init__(self, tools: Tools) -> None:
+        super().__init__()
+        self.tools = tools
+        self.emulator = (str(tools.qemu), "-cpu", PROCESSOR, "-L", str(tools.root))
+
+    def onnx_runner(self, model: str) -> Command:
+        python = str(self.tools.root / f"usr/bin/python{PYTHON}")
+        settings = ("-E", f"PYTHONPATH={self.tools.wheels}", "-E", f"PYTHONHOME={self.tools.root}/usr")
+        return Command((*self.emulator, *settings, python, str(ONNX_RUNNER), NONCE, model))
+
+    def pte_runner(self, model: str) -> Command:
+        home = self.tools.wheels / "executorch"
+        runner = compiled("aarch64-linux-gnu-g++", home, flags=("-march=armv8.2-a+dotprod",))
+        libraries = ("-E", f"LD_LIBRARY_PATH={home}/lib")
+        return Command((*self.emulator, *libraries, str(runner), NONCE, model))
 
 
 def _call(*command: object) -> None:

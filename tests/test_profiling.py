@@ -182,7 +182,9 @@ def test_the_command_keeps_all_samples_and_compares_them(folder: Path, tmp_path:
         (["FILE", "--threads", "0"], UsageError, "--threads 0: give whole numbers from 1"),
         (["FILE", "--threads", "1,x"], UsageError, "--threads 1,x: give whole numbers from 1"),
         (["FILE", "--profile", "long"], UsageError, "--profile long: there are quick and full"),
-        (["FILE", "--device", "phone"], UsageError, "no device 'phone'; there are: host"),
+        (["FILE", "--device", "phone"], UsageError, "no device 'phone'; there are: host, ssh"),
+        (["FILE", "--device", "ssh:"], UsageError, "give ssh:USER@HOST"),
+        (["FILE", "--device", "host:1"], UsageError, "the host has no other name"),
         (["FILE", "-o", "no/such/folder/x.json"], UsageError, "no folder no/such/folder"),
         (["FILE", "FILE"], UsageError, "two files have one name"),
         (["FILE", "--force"], UsageError, "--force and --dry-run are for recipes"),
@@ -213,3 +215,16 @@ def test_a_result_that_failed_ends_with_its_code(folder: Path, monkeypatch: pyte
     assert json.loads(done.stdout)["results"][0]["latency"] is None
     assert done.exception.exit_code == 6
     assert ParityError.exit_code == 4
+
+
+def test_devices_tells_what_runs_here_and_what_is_not_reached() -> None:
+    done = call("devices", "host", "--json")
+    (row,) = json.loads(done.stdout)["devices"]
+    assert row["runs"][".onnx"] == "onnxruntime, in Python"
+    assert row["runs"][".pte"].startswith("executorch ")
+    lost = call("devices", "host", "ssh:nobody@edgegen.invalid", "--json")
+    assert isinstance(lost.exception, DeviceError)
+    rows = json.loads(lost.stdout)["devices"]
+    assert rows[0]["error"] is None
+    assert "which must work without a password" in rows[1]["error"]
+    assert "others by name: edgegen devices ssh:USER@HOST" in call("devices").stdout

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from edgegen.cli import compare, doctor, export, inspect, profile, run, sample, sensitivity
+from edgegen.cli import compare, devices, doctor, export, inspect, profile, run, sample, sensitivity
 from edgegen.errors import EdgegenError
 
 EPILOG = (
@@ -26,6 +26,7 @@ run.register(app)
 export.register(app)
 profile.register(app)
 compare.register(app)
+devices.register(app)
 sample.register(app)
 doctor.register(app)
 inspect.register(app)

@@ -63,7 +63,6 @@ def profile(
         return
     if force or dry_run:
         raise UsageError("--force and --dry-run are for recipes")
-    from edgegen import registry
     from edgegen.profilers.protocol import PROFILES
     from edgegen.storage import write_json
 
@@ -76,11 +75,10 @@ def profile(
             raise DataError(f"no file {path}")
     if output is not None and not output.parent.is_dir():
         raise UsageError(f"-o {output}: no folder {output.parent}")
-    name, _, place = (device or "host").partition(":")
-    where = registry.load("device", name)(place)
-    from edgegen.profiling import profile_files
+    from edgegen.profiling import connect, profile_files
     from edgegen.progress import progress
 
+    where = connect(device or "host")
     found = profile_files(paths, where, profile=chosen, threads=counts, per_op=per_op, progress=progress())
     if output is not None:
         write_json(output, found.to_json())

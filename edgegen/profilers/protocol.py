@@ -6,13 +6,15 @@ The device's programs only obey; when to start, to stop and to doubt is decided 
 2. Open and run each once, strictly one after the other while the rest wait on their pipes: load and first inference.
    `cold_starts` above 1 repeats 1 and 2 with fresh processes. "Cold" is the process; the files are in the disk cache.
 3. Warm up each, until two blocks in a row agree.
-4. Blocks in turn (A B C A B C ...), so that a slow spell of the machine falls on all jobs alike. A job is done when its
-   median is known to PRECISION and it has run long enough, or when its time is up (then `converged` is False).
+4. Blocks in turn, so that a slow spell of the machine falls on all jobs alike, and in another order each round: what
+   ran before leaves its traces in the caches (in one order the first of three was 1.5 % slower, always). A job is done
+   when its median is known to PRECISION and it has run long enough, or when its time is up (then `converged` is False).
    Meanwhile the device is asked how much of it other programs used: `Noise` says whether to believe the times.
 """
 
 import json
 import math
+import random
 import statistics
 import sys
 import time
@@ -285,9 +287,10 @@ def _warm(running: list[Timing], device: Device, options: ProfileOptions, progre
     for state in _alive(running):
         _attempt(state, lambda state: _warm_up(state, options))
     before = _used(device, running)
-    total = len(_alive(running))
+    total, order = len(_alive(running)), random.Random(0)
     with progress.task("timing", total) as task:
         while pending := [state for state in _alive(running) if not state.done]:
+            order.shuffle(pending)
             for state in pending:
                 _attempt(state, measure_block)
             task.update(total - sum(not state.done for state in _alive(running)))

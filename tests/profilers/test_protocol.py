@@ -31,8 +31,10 @@ def test_blocks_of_the_jobs_take_turns_in_processes_that_stay(tmp_path: Path) ->
     lines = [line.split() for line in log.read_text().splitlines()]
 
     visits = "".join(label for label, _ in groupby(label for label, _, _ in lines))
-    rounds = visits[: visits.rindex("ABC")]  # a job that is done drops out of the last rounds
-    assert rounds.startswith("ABC" * 4), visits  # cold, warm-up, then at least two rounds of blocks
+    # Cold and warm-up, then rounds of blocks in changing order; a job that is done drops out of the last ones.
+    assert visits.startswith("ABC" * 2), visits
+    assert min(visits.count(label) for label in "ABC") >= 4, visits
+    assert "ABC" * 4 not in visits
     assert len({process for _, process, _ in lines}) == 3
     assert {threads for _, _, threads in lines} == {"3"}
     assert list(latencies) == ["A", "B", "C"]
