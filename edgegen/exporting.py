@@ -294,7 +294,8 @@ def _build(
 def _measure(
     artifacts: Sequence[Artifact], folder: Path, parity: Mapping[str, Parity], progress: Progress
 ) -> dict[str, Latency]:
-    from edgegen.profilers.protocol import Job, ProfileOptions, measure
+    from edgegen.profilers.jobs import Job
+    from edgegen.profilers.protocol import ProfileOptions, measure
 
     jobs = []
     latency: dict[str, Latency] = {}

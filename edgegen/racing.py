@@ -9,7 +9,8 @@ from edgegen.build import MANIFEST, build, write_manifest
 from edgegen.errors import DeviceError
 from edgegen.exporters.base import DEFAULTS, LowerOptions
 from edgegen.folding import Folds
-from edgegen.profilers.protocol import Job, ProfileOptions, measure
+from edgegen.profilers.jobs import Job
+from edgegen.profilers.protocol import ProfileOptions, measure
 from edgegen.progress import Progress
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.targets import Target, runs_here

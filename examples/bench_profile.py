@@ -22,15 +22,17 @@ import numpy as np
 from bench_nets import slimflow_cifar10
 
 from edgegen.build import build
+from edgegen.candidate import put_file
 from edgegen.capture import OneStep
 from edgegen.folding import fold
 from edgegen.profilers.device import NONCE, Command
 from edgegen.profilers.difference import Limit, difference
 from edgegen.profilers.host import DEVICE, ONNX_RUNNER
+from edgegen.profilers.jobs import FileJob
 from edgegen.profilers.machine import probe
 from edgegen.profilers.protocol import PROFILES, measure, timed
 from edgegen.profilers.result import Profile
-from edgegen.profiling import FileJob, profile_files, put_file, result_of
+from edgegen.profiling import profile_files, result_of
 from edgegen.progress import Silent
 from edgegen.targets import Target
 from edgegen.types import Signature

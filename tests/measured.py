@@ -1,12 +1,16 @@
-"""Made-up measurements for the tests of this folder."""
+"""Made-up measurements, and what real ones need."""
 
+import shutil
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from edgegen.profilers.result import Profile, Result
 from edgegen.profilers.stats import summarize
+
+needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler: apt install g++")
 
 
 def result(blocks: NDArray[np.float64], **changes: Any) -> Result:

@@ -8,12 +8,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from measured import needs_compiler
 from onnx import TensorProto, helper
 from torch import nn
 from typer.testing import CliRunner
 
-from edgegen import profiling
+from edgegen import candidate, profiling
 from edgegen.build import build, write_manifest
+from edgegen.candidate import compare_outputs
 from edgegen.capture import OneStep
 from edgegen.cli.main import app
 from edgegen.errors import BudgetError, DataError, DeviceError, ParityError, UsageError
@@ -21,7 +23,7 @@ from edgegen.profilers import toolchain
 from edgegen.profilers.host import DEVICE
 from edgegen.profilers.protocol import ProfileOptions
 from edgegen.profilers.result import Result, read
-from edgegen.profiling import compare_outputs, profile_files
+from edgegen.profiling import profile_files
 from edgegen.progress import Silent
 from edgegen.storage import read_json, write_json
 from edgegen.targets import Target
@@ -60,6 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@needs_compiler
 def test_both_runners_compute_what_python_does_and_are_timed(folder: Path, in_process: None) -> None:
     files = [folder / "net_onnx_fp32.onnx", folder / "net_executorch_fp32.pte"]
     found = profile_files(files, DEVICE, threads=(1, 2), per_op=True, options=FEW, progress=Silent())
@@ -80,12 +83,13 @@ def test_both_runners_compute_what_python_does_and_are_timed(folder: Path, in_pr
     assert str(folder) not in json.dumps(found.to_json())
 
 
+@needs_compiler
 def test_a_wrong_file_has_no_latency(folder: Path, monkeypatch: pytest.MonkeyPatch, in_process: None) -> None:
     def other(*, path: str, inputs: str, expected: str) -> str:
         np.save(expected, np.ones((1, 1, 8, 8), np.float32))
         return "somebody else"
 
-    monkeypatch.setattr(profiling, "reference_output", other)
+    monkeypatch.setattr(candidate, "reference_output", other)
     found = profile_files([folder / "net_executorch_fp32.pte"], DEVICE, options=FEW, progress=Silent())
     (one,) = found.results
     assert one.latency is None
@@ -132,6 +136,7 @@ def test_outputs_are_compared_by_signal_to_noise() -> None:
     assert not compare_outputs(wanted, -wanted, reference="r").passed
 
 
+@needs_compiler
 def test_without_a_compiler_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match=r"there is no 'no-such-c\+\+': apt install g\+\+"):
         toolchain.compiled("no-such-c++", tmp_path)
@@ -217,6 +222,7 @@ def test_a_result_that_failed_ends_with_its_code(folder: Path, monkeypatch: pyte
     assert ParityError.exit_code == 4
 
 
+@needs_compiler
 def test_devices_tells_what_runs_here_and_what_is_not_reached() -> None:
     done = call("devices", "host", "--json")
     (row,) = json.loads(done.stdout)["devices"]

@@ -12,24 +12,23 @@ The device's programs only obey; when to start, to stop and to doubt is decided 
    Meanwhile the device is asked how much of it other programs used: `Noise` says whether to believe the times.
 """
 
-import json
 import math
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from edgegen.errors import DeviceError, UsageError
-from edgegen.profilers.device import NONCE, Busy, Command, Device
+from edgegen.profilers.device import Busy, Device
 from edgegen.profilers.host import DEVICE
+from edgegen.profilers.jobs import Work
 from edgegen.profilers.process import Worker
 from edgegen.profilers.stats import Samples, summarize
 from edgegen.progress import Progress, Silent
@@ -42,56 +41,6 @@ LOOK_GROWTH = 1.2  # blocks until the next look at the interval: it costs as muc
 WARM_RUNS, WARM_AGREE = 5, 0.05  # of a warm-up's blocks: least runs, and how near two medians in a row must be
 IMPORTS_AT_ONCE = 2
 OTHERS, STOLEN, SPREAD = 0.10, 0.05, 1.5  # cores used by other programs, kept by a hypervisor; p90 over p50
-
-
-class Work(Protocol):
-    """What is timed: a program on the device that speaks as runners/onnx_runner.py does."""
-
-    @property
-    def label(self) -> str: ...
-
-    @property
-    def command(self) -> Command: ...
-
-    @property
-    def opening(self) -> Sequence[object]:
-        """The fields of its command "open"."""
-
-    @property
-    def paths(self) -> Iterable[str]:
-        """Local paths that no message may hold."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Something that Python opens. `opener` is "module:function", called as `function(threads=..., **arguments)`.
-
-    It returns a callable of no arguments that runs one inference at batch 1. `arguments` are plain JSON values. An
-    optional `preload()` or `preload(**arguments)` in the same module imports the runtime, which keeps the import out of
-    `load_ms`. On this machine only.
-    """
-
-    label: str
-    opener: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-    threads: int = 1
-
-    @property
-    def command(self) -> Command:
-        module, _, function = self.opener.partition(":")
-        if not module or not function.isidentifier():
-            raise UsageError(f"{self.label}: the opener '{self.opener}' is not of the form 'module:function'")
-        job = json.dumps({"opener": self.opener, "arguments": self.arguments})
-        # -P keeps the folder that we happen to be in off its sys.path: a `json.py` there must not be imported.
-        return Command((sys.executable, "-P", "-m", "edgegen.profilers.worker", NONCE, job))
-
-    @property
-    def opening(self) -> Sequence[object]:
-        return (self.threads,)
-
-    @property
-    def paths(self) -> Iterable[str]:
-        return [value for value in self.arguments.values() if isinstance(value, str) and Path(value).is_absolute()]
 
 
 @dataclass(frozen=True)

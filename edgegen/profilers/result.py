@@ -10,23 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from edgegen.errors import DataError
 from edgegen.profilers.stats import summarize
+from edgegen.records import Count, Record, Sha256, Utc
 from edgegen.storage import read_json, write_json
 
 Ms = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$", description="a name, never a path")]
-
-
-class Record(BaseModel):
-    """A part of a measurement: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Tensor(Record):

@@ -9,22 +9,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from edgegen.records import Count, Record, Sha256, Utc
 from edgegen.storage import write_json
 from edgegen.types import Latency, Parity
 
-Count = Annotated[int, Field(ge=0)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 Steps = Annotated[str, Field(pattern=r"^\d+$")]
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$", description="a name inside the artifact folder, never a path")]
-
-
-class Record(BaseModel):
-    """A part of the report: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class DataFacts(Record):

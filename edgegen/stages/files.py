@@ -22,7 +22,8 @@ from edgegen.models.program_archive import load_program
 from edgegen.parity import OUTPUT, Session
 from edgegen.pipeline import Context, stage_seed
 from edgegen.profilers.host import DEVICE
-from edgegen.profilers.protocol import Job, ProfileOptions, measure
+from edgegen.profilers.jobs import Job
+from edgegen.profilers.protocol import ProfileOptions, measure
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.racing import Race

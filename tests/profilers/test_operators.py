@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from measured import needs_compiler
 from torch import nn
 
 from edgegen.build import build
@@ -41,6 +42,7 @@ def test_every_node_that_onnxruntime_runs_is_counted_once(tmp_path: Path, in_pro
     assert all(one.ms > 0 for one in found)
 
 
+@needs_compiler
 def test_what_is_inside_a_delegate_is_counted_and_the_delegate_is_not(tmp_path: Path, in_process: None) -> None:
     found = {one.kind: one for one in per_operation(made("executorch-w8a8", tmp_path), DEVICE, runs=3)}
     whole = sum(one.count for kind, one in found.items() if "QC8" in kind)

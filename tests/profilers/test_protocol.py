@@ -8,7 +8,8 @@ import pytest
 
 from edgegen.errors import UsageError
 from edgegen.profilers.host import DEVICE
-from edgegen.profilers.protocol import Job, ProfileOptions, measure
+from edgegen.profilers.jobs import Job
+from edgegen.profilers.protocol import ProfileOptions, measure
 
 HERE = "openers_for_tests"
 QUICK = ProfileOptions(min_runs=5, max_seconds=0.1, timeout_seconds=60.0)
