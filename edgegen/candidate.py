@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgegen import child, noise
 from edgegen.build import MANIFEST
-from edgegen.errors import DataError, DeviceError, UsageError
+from edgegen.errors import DataError, UsageError
 from edgegen.exporters.inspection import Value, inspect
 from edgegen.extras import require, version_of
 from edgegen.profilers.device import Command, Device
@@ -28,7 +28,10 @@ SEED = 0
 
 @dataclass
 class Candidate:
-    """A file to be measured, with all that is known of it; `put` once it lies on the device."""
+    """A file to be measured, with all that is known of it; `put` once it lies on the device.
+
+    `failed` says why it does not run there.
+    """
 
     path: Path
     facts: FileFacts
@@ -37,6 +40,11 @@ class Candidate:
     inputs: list[str] = field(default_factory=list)
     command: Command | None = None
     numerics: Numerics = field(default_factory=lambda: Numerics(reference=None, snr_db=None, max_abs=None, passed=None))
+    failed: str = ""
+
+    @property
+    def may_be_timed(self) -> bool:
+        return not self.failed and self.numerics.passed is not False
 
 
 def put_file(path: Path, device: Device, temporary: Path) -> Candidate:
@@ -121,24 +129,20 @@ def job_of(label: str, candidate: Candidate, threads: int) -> FileJob:
 
 
 def numerics_of(candidate: Candidate, device: Device, temporary: Path, threads: int, timeout_s: float) -> Numerics:
-    """One inference there against one here, in the runtime's Python bindings."""
+    """One inference there against one here, in Python. Raises DeviceError where it does not run."""
     if candidate.parity == "failed":
         return Numerics(reference="PyTorch", snr_db=None, max_abs=None, passed=False, reason="manifest: parity failed")
     assert candidate.command is not None, "put before"
     output = temporary / f"{candidate.path.name}.out"
     expected = temporary / f"{candidate.path.name}.expected.npy"
+    worker = Worker(device, candidate.command, timeout_s=timeout_s)
     try:
-        worker = Worker(device, candidate.command, timeout_s=timeout_s)
-        try:
-            worker.ask("open", threads, *candidate.inputs)
-            place = device.place(output.name)
-            worker.ask("run", place)
-            device.get(place, output)
-        finally:
-            worker.stop()
-    except DeviceError as e:
-        reason = str(e).replace(str(candidate.path.resolve()), candidate.path.name)
-        return Numerics(reference=None, snr_db=None, max_abs=None, passed=False, reason=reason)
+        worker.ask("open", threads, *candidate.inputs)
+        place = device.place(output.name)
+        worker.ask("run", place)
+        device.get(place, output)
+    finally:
+        worker.stop()
     arrays = temporary / f"{candidate.path.name}.inputs.npz"
     np.savez(arrays, *candidate.arrays)
     arguments = {"path": str(candidate.path), "inputs": str(arrays), "expected": str(expected)}

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgegen import child, registry
 from edgegen.candidate import FORMATS, Candidate, candidate_of, job_of, numerics_of, put, put_file
-from edgegen.errors import EdgegenError, UsageError
+from edgegen.errors import DeviceError, EdgegenError, UsageError
 from edgegen.extras import version_of
 from edgegen.profilers.device import Device
 from edgegen.profilers.operators import FIRST_RUNS, OperatorTime
@@ -48,24 +48,28 @@ def profile_files(
     A file that computes something else than here has no latency. Raises DataError and UsageError for a file that
     cannot be measured at all, DeviceError where the device cannot be used.
     """
-    if len({path.name for path in files}) < len(files):
-        raise UsageError("two files have one name; measure them one after the other, and compare the two results")
-    candidates = [candidate_of(path) for path in files]
     chosen = options or PROFILES[profile]
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         stack.callback(device.close)
+        if len({path.name for path in files}) < len(files):
+            raise UsageError("two files have one name; measure them one after the other, and compare the two results")
+        candidates = [candidate_of(path) for path in files]
         target = device.probe()
         with progress.task("checking", len(candidates)) as task:
             for number, candidate in enumerate(candidates, start=1):
                 put(candidate, device, Path(temporary))
-                candidate.numerics = numerics_of(candidate, device, Path(temporary), threads[0], chosen.timeout_seconds)
+                try:
+                    found = numerics_of(candidate, device, Path(temporary), threads[0], chosen.timeout_seconds)
+                    candidate.numerics = found
+                except DeviceError as e:
+                    candidate.failed = str(e).replace(str(candidate.path.resolve()), candidate.path.name)
                 task.update(number, candidate.path.name)
         jobs = {
             f"{candidate.path.name}, {count} thread{'s' * (count > 1)}": (candidate, count)
             for candidate in candidates
             for count in threads
         }
-        work = [job_of(label, *jobs[label]) for label in jobs if jobs[label][0].numerics.passed is not False]
+        work = [job_of(label, candidate, count) for label, (candidate, count) in jobs.items() if candidate.may_be_timed]
         timings, noise_found = timed(work, device=device, options=chosen, progress=progress)
         by_label = {timing.job.label: timing for timing in timings}
         results = []
@@ -113,13 +117,14 @@ def runners_of(device: Device) -> dict[str, str]:
 
 def per_operation(path: Path, device: Device, *, threads: int = 1, runs: int = TRACED) -> list[OperatorTime]:
     """The time of a file by kind of operation, the slowest first."""
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+        stack.callback(device.close)
         candidate = put_file(path, device, Path(temporary))
         return _traced(candidate, threads, device, Path(temporary), PROFILES["quick"], runs)
 
 
 def result_of(candidate: Candidate, threads: int, timing: Timing | None, noise_found: Noise) -> Result:
-    """The record of a file with so many threads; `timing` is None where it was not run, because it is wrong."""
+    """The record of a file with so many threads; `timing` is None where it was not run."""
     runtime = "onnxruntime" if candidate.facts.format == "onnx" else "executorch"
     config = Config(
         runner="onnx_runner.py" if candidate.facts.format == "onnx" else "pte_runner",
@@ -131,7 +136,7 @@ def result_of(candidate: Candidate, threads: int, timing: Timing | None, noise_f
         artifact=candidate.facts,
         config=config,
         numerics=candidate.numerics,
-        verdict=Verdict(status="failed", reasons=(f"wrong: {candidate.numerics.reason}",)),
+        verdict=Verdict(status="failed", reasons=(candidate.failed or f"wrong: {candidate.numerics.reason}",)),
     )
     if timing is None:
         return known

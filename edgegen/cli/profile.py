@@ -25,6 +25,7 @@ Example: edgegen profile phone/my-unet_onnx_fp32.onnx phone/my-unet_executorch_w
 
   edgegen profile digits"""
 SHOWN_OPS = 8
+LEAST_US = 5.0  # of a mean operation, for shares that a clock of whole microseconds can tell
 
 
 def register(app: typer.Typer) -> None:
@@ -115,6 +116,11 @@ def _table(found: "Profile") -> str:
         if one.ops:
             lines += ["", f"| {label_of(one)}: operations, traced | count | share |", "|---|---|---|"]
             lines += [f"| {op.kind} | {op.count} | {op.share:.0%} |" for op in one.ops[:SHOWN_OPS]]
+            each_us = 1e3 * sum(op.ms for op in one.ops) / sum(op.count for op in one.ops)
+            if one.artifact.format == "pte" and each_us < LEAST_US:
+                lines.append(
+                    "(ExecuTorch's clock counts whole microseconds, and most of these take less: not to be relied on)"
+                )
     return "\n".join(lines)
 
 
@@ -122,7 +128,8 @@ def _cells(one: "Result") -> list[str]:
     import statistics
 
     snr = one.numerics.snr_db
-    right = "no" if one.numerics.passed is False else "equal" if snr is None else f"{snr:.0f} dB"
+    passed = one.numerics.passed
+    right = "-" if passed is None else "no" if not passed else "equal" if snr is None else f"{snr:.0f} dB"
     if one.latency is None:
         return ["-"] * 5 + [right, one.verdict.status]
     low, high = one.latency.p50_ci95_ms

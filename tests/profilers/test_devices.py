@@ -152,10 +152,12 @@ def test_nothing_is_left_there(device: Device, tmp_path: Path) -> None:
 
 def test_a_host_that_is_not_known_is_refused(sshd: Path, tmp_path: Path) -> None:
     (tmp_path / "client").write_text((sshd / "client").read_text().replace(str(sshd / "known"), str(tmp_path / "none")))
+    lost = board(tmp_path)
     with pytest.raises(
         DeviceError, match=r"ssh: .*try `ssh board true`, which must work without a password and with a"
     ):
-        board(tmp_path).probe()
+        lost.probe()
+    lost.close()
 
 
 def test_a_place_that_ssh_would_read_as_an_option_is_refused() -> None:

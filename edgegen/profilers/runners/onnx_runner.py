@@ -140,7 +140,9 @@ def _peak_rss_bytes() -> int | None:
 
 
 if __name__ == "__main__":
-    import numpy as np  # noqa: F401  (imports are not timed)
-    import onnxruntime  # noqa: F401
-
+    try:  # here, because imports are not timed
+        import numpy as np  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ModuleNotFoundError as e:
+        sys.exit(f"{e}: {sys.executable} -m pip install onnxruntime numpy")
     serve(sys.argv[1], OnnxModel(sys.argv[2]), peak_rss_bytes=_peak_rss_bytes)
