@@ -293,11 +293,10 @@ def _block(state: Timing, *, least_runs: int, least_ms: float, most_ms: float) -
 
 def _judge(state: Timing, options: ProfileOptions, budget_ms: float) -> None:
     """Done when the median is known well enough, or when the time is up."""
-    enough = (
-        sum(len(block) for block in state.blocks) >= options.min_runs
-        and _spent_ms(state) >= 1000.0 * options.min_seconds
-    )
-    if enough and len(state.blocks) >= state.next_look:
-        state.converged = summarize(state.blocks).within(PRECISION)
+    spent_ms = _spent_ms(state)
+    enough = sum(map(len, state.blocks)) >= options.min_runs and spent_ms >= 1000.0 * options.min_seconds
+    is_over = spent_ms >= budget_ms
+    if enough and (is_over or len(state.blocks) >= state.next_look):
+        state.converged = len(state.blocks) >= LEAST_BLOCKS and summarize(state.blocks).within(PRECISION)
         state.next_look = math.ceil(LOOK_GROWTH * len(state.blocks))
-    state.done = state.converged or _spent_ms(state) >= budget_ms
+    state.done = state.converged or is_over

@@ -1,6 +1,6 @@
 """What devices behind a shell have in common: a POSIX shell runs there, and only how words reach it differs."""
 
-import hashlib
+import contextlib
 import re
 import secrets
 import shlex
@@ -76,7 +76,7 @@ class ShellDevice(ABC):
         return there
 
     def get(self, path: str, target: Path) -> None:
-        expected, digest = self._sha256(path), hashlib.sha256()
+        expected = self._sha256(path)
         with target.open("wb") as file:
             try:
                 subprocess.run(
@@ -84,8 +84,7 @@ class ShellDevice(ABC):
                 )
             except subprocess.TimeoutExpired as e:
                 raise DeviceError(f"{self.name}: {path} did not come within {TRANSFER_S:g} s") from e
-        digest.update(target.read_bytes())
-        if digest.hexdigest() != expected:
+        if sha256_of(target) != expected:
             target.unlink()
             raise DeviceError(f"{self.name}: {Path(path).name} did not come as it lies there")
 
@@ -103,8 +102,11 @@ class ShellDevice(ABC):
         return process
 
     def kill(self, process: "subprocess.Popen[str]") -> None:
-        self._kill(self.started[process.pid])
-        process.kill()
+        try:
+            with contextlib.suppress(DeviceError):  # a device that cannot be reached any more: nothing to end there
+                self._kill(self.started[process.pid])
+        finally:
+            process.kill()
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> Finished:
         pid = self.place(f"{secrets.token_hex(4)}.pid")

@@ -26,13 +26,14 @@ class SshDevice(ShellDevice):
         if shutil.which("ssh") is None:
             raise DeviceError("no ssh on this machine: apt install openssh-client")
         self.name, self.host, self.options, self.python = "ssh", host, tuple(options), python
-        self.control = Path(tempfile.mkdtemp(prefix="edgegen-"))
+        self.folder_here = Path(tempfile.mkdtemp(prefix="edgegen-"))
+        self.control = self.folder_here / "c"  # short: a socket's path has some 100 characters
 
     def shell(self, script: str) -> list[str]:
         settings = {
             "BatchMode": "yes",  # nobody is there to type a password
             "ControlMaster": "auto",
-            "ControlPath": str(self.control / "%C"),
+            "ControlPath": str(self.control),
             "ControlPersist": "60",
             "ServerAliveInterval": str(ALIVE_S // 3),
             "ServerAliveCountMax": "3",
@@ -52,10 +53,10 @@ class SshDevice(ShellDevice):
             super().close()
         finally:
             subprocess.run(
-                ["ssh", *self.options, "-o", f"ControlPath={self.control / '%C'}", "-O", "exit", "--", self.host],
+                ["ssh", *self.options, "-o", f"ControlPath={self.control}", "-O", "exit", "--", self.host],
                 capture_output=True,
             )
-            shutil.rmtree(self.control, ignore_errors=True)
+            shutil.rmtree(self.folder_here, ignore_errors=True)
 
 
 def connect(host: str) -> SshDevice:

@@ -71,3 +71,7 @@ def closing_stdout(*, threads: int) -> Callable[[], None]:
 def filling(*, threads: int, megabytes: int) -> Callable[[], None]:
     held: list[bytes] = []
     return lambda: held.append(b"x" * (megabytes << 20)) if not held else time.sleep(0.001)
+
+
+def computing(*, threads: int) -> Callable[[], int]:
+    return lambda: sum(range(20_000))

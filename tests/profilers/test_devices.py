@@ -16,6 +16,7 @@ from edgegen.profilers.host import HostDevice
 from edgegen.profilers.machine import describe
 from edgegen.profilers.process import Worker
 from edgegen.profilers.protocol import ProfileOptions
+from edgegen.profilers.remote import ShellDevice
 from edgegen.profilers.ssh import SshDevice
 from edgegen.storage import sha256_of
 
@@ -74,9 +75,32 @@ def _free_port() -> int:
         return int(one.getsockname()[1])
 
 
-@pytest.fixture(params=["host", "ssh"])
+class Shell(ShellDevice):
+    """A shell of this machine as the device's: what ssh adds is not in the way, and a word of it can be spoilt."""
+
+    name, python = "shell", sys.executable
+
+    def __init__(self, *, spoil: tuple[str, str] = ("", "")) -> None:
+        super().__init__()
+        self.spoil = spoil
+
+    def shell(self, script: str) -> list[str]:
+        return ["sh", "-c", script.replace(*self.spoil) if self.spoil[0] else script]
+
+    def make_folder(self) -> str:
+        return self._sh("mktemp -d").stdout.strip()
+
+    def explain(self, stderr: str) -> str:
+        return f"lost: {stderr}"
+
+
+@pytest.fixture(params=["host", "shell", "ssh"])
 def device(request: pytest.FixtureRequest) -> Iterator[Device]:
-    made: Device = HostDevice() if request.param == "host" else board(request.getfixturevalue("sshd"))
+    made: Device
+    if request.param == "ssh":
+        made = board(request.getfixturevalue("sshd"))
+    else:
+        made = HostDevice() if request.param == "host" else Shell()
     yield made
     made.close()
 
@@ -122,9 +146,9 @@ def test_a_worker_that_hangs_is_ended_over_there(device: Device) -> None:
 
 
 def test_a_worker_whose_connection_ends_is_an_error(device: Device) -> None:
-    program = f"{TALKING}import os; sys.stdin.readline(); os.kill(os.getppid(), 9); os.kill(os.getpid(), 9)"
-    if isinstance(device, HostDevice):
-        program = f"{TALKING}import os; sys.stdin.readline(); os.kill(os.getpid(), 9)"
+    program = f"{TALKING}import os; sys.stdin.readline(); os.kill(os.getpid(), 9)"
+    if isinstance(device, SshDevice):  # the server's process for us
+        program = f"{TALKING}import os; sys.stdin.readline(); os.kill(os.getppid(), 9); os.kill(os.getpid(), 9)"
     worker = Worker(device, Command((sys.executable, "-c", program, NONCE)), timeout_s=30.0)
     with pytest.raises(DeviceError, match="ended"):
         worker.ask("open", 1)
@@ -138,6 +162,37 @@ def test_it_says_what_it_is_and_how_busy(device: Device) -> None:
     assert told["memory_bytes"] == pytest.approx(psutil.virtual_memory().total, rel=0.01)
     busy = device.busy()
     assert busy is None or busy.used_s > 0
+
+
+def test_a_file_that_does_not_arrive_as_it_was_sent_is_refused(tmp_path: Path) -> None:
+    source, target = tmp_path / "x", tmp_path / "back"
+    source.write_bytes(b"0123456789")
+    short = Shell(spoil=("cat >", "head -c 5 >"))
+    with pytest.raises(DeviceError, match="shell: x did not arrive as it was sent"):
+        short.put(source, "x")
+    short.spoil = ("", "")
+    there = short.put(source, "x")
+    short.spoil = ("cat ", "head -c 5 ")
+    with pytest.raises(DeviceError, match="shell: x did not come as it lies there"):
+        short.get(there, target)
+    assert not target.exists()
+    short.close()
+
+
+def test_a_shell_that_ends_early_is_no_answer() -> None:
+    """An adb of version 29 exits with 0 when its device dies: only what was said counts."""
+    with pytest.raises(DeviceError, match="shell: lost: "):
+        Shell(spoil=("uname", "exit 0; uname")).probe()
+
+
+def test_a_device_that_is_gone_does_not_keep_our_end_of_a_worker(tmp_path: Path) -> None:
+    device = Shell()
+    worker = Worker(device, Command((sys.executable, "-c", f"{TALKING}sys.stdin.readline()", NONCE)), timeout_s=30.0)
+    device.spoil = ("kill", "exit 0; kill")
+    device.kill(worker.process)
+    assert worker.process.wait(10) != 0
+    worker.stop()
+    device.close()
 
 
 def test_nothing_is_left_there(device: Device, tmp_path: Path) -> None:

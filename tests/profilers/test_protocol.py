@@ -4,12 +4,14 @@ import os
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgegen.errors import UsageError
-from edgegen.profilers.host import DEVICE
+from edgegen.profilers.device import Busy
+from edgegen.profilers.host import DEVICE, HostDevice
 from edgegen.profilers.jobs import Job
-from edgegen.profilers.protocol import ProfileOptions, measure
+from edgegen.profilers.protocol import ProfileOptions, Timing, _judge, measure, timed
 
 HERE = "openers_for_tests"
 QUICK = ProfileOptions(min_runs=5, max_seconds=0.1, timeout_seconds=60.0)
@@ -127,6 +129,50 @@ def test_a_module_in_the_current_folder_does_not_replace_the_standard_library(
     (tmp_path / "json.py").write_text("raise ImportError('shadowed')\n")
     monkeypatch.chdir(tmp_path)
     assert measure([GOOD], options=QUICK)["good"].reason == ""
+
+
+class Watched(HostDevice):
+    """Whose system says what the test says: core-seconds used and stolen, at the start and at the end."""
+
+    def __init__(self, *said: Busy) -> None:
+        super().__init__()
+        self.said = list(said)
+
+    def busy(self) -> Busy | None:
+        return self.said.pop(0) if self.said else None
+
+
+def test_what_other_programs_used_makes_the_times_doubtful() -> None:
+    _, noise = timed([GOOD], device=Watched(Busy(10.0, 1.0), Busy(10_000.0, 500.0)), options=QUICK)
+    assert [reason.split(" used ")[0].split(" kept ")[0] for reason in noise.reasons()] == [
+        "other programs",
+        "the hypervisor",
+    ]
+    _, quiet = timed([GOOD], device=Watched(Busy(10.0, 1.0), Busy(10.0, 1.0)), options=QUICK)
+    assert quiet.reasons() == []
+    _, unknown = timed([GOOD], device=Watched(), options=QUICK)
+    assert (unknown.others_cores, unknown.reasons()) == (None, [])
+
+
+def test_what_our_own_worker_uses_is_not_others() -> None:
+    """A worker that computes all the time, on a device that counts nothing but it."""
+    busy = Job("busy", f"{HERE}:computing")
+    timings, noise = timed([busy], device=Watched(Busy(0.0, 0.0), Busy(0.1, 0.0)), options=QUICK)
+    assert timings[0].cpu_ms > 0
+    assert noise.others_cores == 0.0
+
+
+def test_a_median_that_is_known_when_the_time_is_up_has_settled() -> None:
+    """Between two looks, too."""
+    options = ProfileOptions(min_runs=5, max_seconds=0.02 * 11)
+    state = Timing(GOOD, blocks=[np.full(10, 2.0)] * 11, next_look=12)
+    _judge(state, options, 220.0)
+    assert state.done
+    assert state.converged
+    few = Timing(GOOD, blocks=[np.full(10, 22.0)])
+    _judge(few, options, 220.0)
+    assert few.done
+    assert not few.converged, "one block says nothing of the next"
 
 
 def test_no_process_is_left_behind() -> None:
