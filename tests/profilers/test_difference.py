@@ -6,7 +6,7 @@ from measured import profile, result
 from numpy.typing import NDArray
 
 from edgegen.errors import UsageError
-from edgegen.profilers.difference import Limit, difference, differences
+from edgegen.profilers.difference import Difference, Limit, Metric, difference, differences
 
 LIMITS = Limit.parse("p50>+5%")
 
@@ -28,6 +28,13 @@ def test_ten_percent_are_found_and_nothing_where_nothing_is() -> None:
         assert not same.broken(LIMITS)
         assert slow.surely == "slower"
         assert same.surely == "no difference"
+
+
+def test_a_rise_that_may_lie_within_the_limit_is_none() -> None:
+    changes: dict[Metric, float | None] = {"p50": 0.06, "p90": None, "load": None, "first": None, "memory": None}
+    assert not Difference("a", 1.0, 1.06, (0.03, 0.09), changes, ()).broken(LIMITS)
+    assert Difference("a", 1.0, 1.06, (0.051, 0.07), changes, ()).broken(LIMITS)
+    assert not Difference("a", 1.0, 1.0, (0.0, 0.0), changes, ()).broken(Limit.parse("p90>+5%")), "not known"
 
 
 def test_the_other_figures_have_limits_too() -> None:
