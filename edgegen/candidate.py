@@ -20,6 +20,7 @@ from edgegen.quiet import EXECUTORCH, quiet
 from edgegen.storage import read_json, sha256_of
 
 FORMATS = {".onnx": "onnx", ".pte": "pte"}
+EXTRAS = {"onnx": "onnx", "pte": "executorch"}  # by format: what the reference needs here
 # Two builds of one runtime differ by the order of sums, 100 dB and more; of 8-bit files a number on the edge may round
 # the other way, 45 dB (examples/bench_arm.json). A wrong kernel gave 2 dB.
 LEAST_SNR_DB = 40.0
@@ -30,7 +31,7 @@ SEED = 0
 class Candidate:
     """A file to be measured, with all that is known of it; `put` once it lies on the device.
 
-    `failed` says why it does not run there.
+    `failed` says why it does not run there, `runtime` what its runner says that it is.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Candidate:
     command: Command | None = None
     numerics: Numerics = field(default_factory=lambda: Numerics(reference=None, snr_db=None, max_abs=None, passed=None))
     failed: str = ""
+    runtime: str | None = None
 
     @property
     def may_be_timed(self) -> bool:
@@ -60,6 +62,7 @@ def candidate_of(path: Path) -> Candidate:
             f"cannot measure {path.name}: there are runners for {' and '.join(FORMATS)}; a .mlpackage runs on Apple's "
             "systems only"
         )
+    require(EXTRAS[FORMATS[path.suffix]], purpose=f"measuring {path.name}")
     found = inspect(path)
     inputs = tuple(_tensor(value) for value in found.main.inputs)
     row = _row(path)
@@ -116,11 +119,7 @@ def put(candidate: Candidate, device: Device, temporary: Path) -> None:
         local = temporary / f"{path.name}.{number}.bin"
         array.tofile(local)
         candidate.inputs.append(f"{'x'.join(map(str, tensor.shape))}:{device.put(local, local.name)}")
-    if candidate.facts.format == "onnx":
-        require("onnx", purpose="measuring an ONNX file")
-        candidate.command = device.onnx_runner(there)
-    else:
-        candidate.command = device.pte_runner(there)
+    candidate.command = device.runner(candidate.facts.format, there)
 
 
 def job_of(label: str, candidate: Candidate, threads: int) -> FileJob:
@@ -140,6 +139,7 @@ def numerics_of(candidate: Candidate, device: Device, temporary: Path, threads: 
         worker.ask("open", threads, *candidate.inputs)
         place = device.place(output.name)
         worker.ask("run", place)
+        candidate.runtime = worker.runtime
         device.get(place, output)
     finally:
         worker.stop()

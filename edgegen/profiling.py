@@ -69,12 +69,19 @@ def profile_files(
             for candidate in candidates
             for count in threads
         }
-        work = [job_of(label, candidate, count) for label, (candidate, count) in jobs.items() if candidate.may_be_timed]
+        emulated = target["emulated"]
+        work = [
+            job_of(label, candidate, count)
+            for label, (candidate, count) in jobs.items()
+            if candidate.may_be_timed and not emulated
+        ]
         timings, noise_found = timed(work, device=device, options=chosen, progress=progress)
         by_label = {timing.job.label: timing for timing in timings}
         results = []
         for label, (candidate, count) in jobs.items():
             result = result_of(candidate, count, by_label.get(label), noise_found)
+            if emulated and candidate.may_be_timed:
+                result = result.model_copy(update={"verdict": _numbers_only(emulated)})
             if per_op and result.latency is not None:
                 result = result.model_copy(update={"ops": _ops(candidate, count, device, Path(temporary), chosen)})
             results.append(result)
@@ -86,6 +93,7 @@ def profile_files(
         profile="full" if profile == "full" else "quick",
         others_cores=noise_found.others_cores,
         stolen_cores=noise_found.stolen_cores,
+        drift=noise_found.drift,
         results=tuple(results),
     )
 
@@ -102,14 +110,9 @@ def runners_of(device: Device) -> dict[str, str]:
     found = {}
     for suffix, form in FORMATS.items():
         try:
-            if form == "onnx":
-                worker = Worker(device, device.onnx_runner("none"), timeout_s=TRY_S)
-                worker.stop()
-                found[suffix] = "onnxruntime, in Python"
-            else:
-                worker = Worker(device, device.pte_runner("none"), timeout_s=TRY_S)
-                worker.stop()
-                found[suffix] = f"executorch {version_of('executorch')}, in C++"
+            worker = Worker(device, device.runner(form, "none"), timeout_s=TRY_S)
+            worker.stop()
+            found[suffix] = worker.runtime
         except EdgegenError as e:
             found[suffix] = f"no: {e}"
     return found
@@ -125,10 +128,8 @@ def per_operation(path: Path, device: Device, *, threads: int = 1, runs: int = T
 
 def result_of(candidate: Candidate, threads: int, timing: Timing | None, noise_found: Noise) -> Result:
     """The record of a file with so many threads; `timing` is None where it was not run."""
-    runtime = "onnxruntime" if candidate.facts.format == "onnx" else "executorch"
     config = Config(
-        runner="onnx_runner.py" if candidate.facts.format == "onnx" else "pte_runner",
-        runtime=f"{runtime} {version_of(runtime)}",
+        runtime=candidate.runtime,
         threads_requested=threads,
         threads_actual=None if timing is None or not timing.cold else timing.cold[-1]["threads"],
     )
@@ -164,6 +165,11 @@ def result_of(candidate: Candidate, threads: int, timing: Timing | None, noise_f
         peak_rss_bytes=timing.latency().peak_rss_bytes,
         verdict=Verdict(status="noisy" if reasons else "ok", reasons=reasons),
     )
+
+
+def _numbers_only(emulated: str) -> Verdict:
+    reason = f"numbers only: {emulated} says nothing about a real device's time"
+    return Verdict(status="ok", performance_valid=False, reasons=(reason,))
 
 
 def _ops(

@@ -35,7 +35,7 @@ def result(blocks: NDArray[np.float64], **changes: Any) -> Result:
             "scheme": "fp32",
             "inputs": [{"name": "sample", "dtype": "float32", "shape": [1, 1, 8, 8]}],
         },
-        "config": {"runner": "r", "runtime": "t", "threads_requested": 1, "threads_actual": 1},
+        "config": {"runtime": "t", "threads_requested": 1, "threads_actual": 1},
         "numerics": {"reference": "r", "snr_db": None, "max_abs": 0.0, "passed": True},
         "cold": [{"load_ms": 1.0, "first_ms": 2.0}],
         "warm_up": {"runs": 10, "stable": True},

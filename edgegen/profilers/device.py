@@ -1,10 +1,9 @@
 """What a device is: a place to put files, to start programs, and to ask what it is and how busy it is."""
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 NONCE = "{nonce}"
 
@@ -34,10 +33,26 @@ class Finished:
 
 @dataclass(frozen=True)
 class Busy:
-    """Core-seconds since the device was started: that its programs used, and that a hypervisor kept from it."""
+    """Core-seconds up to now: that programs other than this one used there, and that a hypervisor kept from it."""
 
     used_s: float
     stolen_s: float
+
+
+class Channel(Protocol):
+    """A runner that was started, wherever it runs: a line to it, a line from it."""
+
+    def send(self, line: str) -> None:
+        """Raises BrokenPipeError when it is gone."""
+
+    def receive(self, timeout_s: float) -> str:
+        """Its next line, "" after the last. Raises TimeoutError."""
+
+    def kill(self) -> None:
+        """End it at once, where it runs."""
+
+    def close(self) -> str:
+        """Let it end by itself, within a moment; returns how it ended and what it said last. May be called twice."""
 
 
 class Device(Protocol):
@@ -49,7 +64,10 @@ class Device(Protocol):
     name: str
 
     def probe(self) -> dict[str, Any]:
-        """What it is and in which state, see `machine.probe`; unknown is None."""
+        """What it is and in which state, see `machine.probe`; unknown is None.
+
+        Where "emulated" says by what, nothing is timed.
+        """
 
     def put(self, path: Path, name: str) -> str:
         """A file under `name` in the folder of this session; returns its path there."""
@@ -60,17 +78,11 @@ class Device(Protocol):
     def place(self, name: str) -> str:
         """Where the device may write a file of this name."""
 
-    def onnx_runner(self, model: str) -> Command:
-        """The runner of ONNX files, ready for the file `model` of the device's."""
+    def runner(self, form: str, model: str) -> Command:
+        """The runner of files of this form ("onnx", "pte", "mlpackage"), ready for the file `model` of the device's."""
 
-    def pte_runner(self, model: str) -> Command:
-        """The runner of `.pte` files, likewise."""
-
-    def start(self, command: Command, *, errors: IO[bytes]) -> "subprocess.Popen[str]":
-        """A program whose stdin and stdout are pipes to here, and whose stderr goes to `errors`."""
-
-    def kill(self, process: "subprocess.Popen[str]") -> None:
-        """End what `start` started, on the device, too."""
+    def start(self, command: Command) -> Channel:
+        """A program that speaks as runners/onnx_runner.py does."""
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> Finished:
         """A program to its end. Raises DeviceError, and ends it, when it takes longer."""

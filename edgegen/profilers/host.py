@@ -5,14 +5,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from edgegen import child
 from edgegen.errors import DeviceError, UsageError
 from edgegen.profilers.device import NONCE, Busy, Command, Finished
 from edgegen.profilers.machine import probe
+from edgegen.profilers.process import Pipes
 from edgegen.profilers.toolchain import pte_runner
 
 ONNX_RUNNER = Path(__file__).with_name("runners") / "onnx_runner.py"
@@ -40,27 +43,15 @@ class HostDevice:
         self.folder = self.folder or Path(tempfile.mkdtemp(prefix="edgegen-"))
         return str(self.folder / name)
 
-    def onnx_runner(self, model: str) -> Command:
-        return Command((sys.executable, "-P", str(ONNX_RUNNER), NONCE, model))
-
-    def pte_runner(self, model: str) -> Command:
+    def runner(self, form: str, model: str) -> Command:
+        if form == "onnx":
+            return Command((sys.executable, "-P", str(ONNX_RUNNER), NONCE, model))
         runner, libraries = pte_runner()
         variable = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
         return Command((str(runner), NONCE, model), {variable: str(libraries)})
 
-    def start(self, command: Command, *, errors: IO[bytes]) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            command.argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            encoding="utf-8",
-            env={**child.environment(), **command.environment},
-        )
-
-    def kill(self, process: "subprocess.Popen[str]") -> None:
-        process.kill()
+    def start(self, command: Command) -> Pipes:
+        return Pipes(command.argv, environment={**child.environment(), **command.environment})
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> Finished:
         try:
@@ -75,7 +66,8 @@ class HostDevice:
 
     def busy(self) -> Busy | None:
         stat = Path("/proc/stat")
-        return busy_of(stat.read_text(encoding="ascii")) if stat.exists() else None
+        found = busy_of(stat.read_text(encoding="ascii")) if stat.exists() else None
+        return found and replace(found, used_s=found.used_s - time.process_time())
 
     def close(self) -> None:
         if self.folder is not None:

@@ -15,7 +15,7 @@ import psutil
 def probe() -> dict[str, Any]:
     """Of this machine: cpu, arch, cores, threads, memory_bytes, os, python, virtual, load_average (1, 5, 15 minutes).
 
-    Unknown is None.
+    "emulated" is None or what computes in the place of a processor. Unknown is None.
     """
     return {
         "cpu": cpu_model(),
@@ -26,6 +26,7 @@ def probe() -> dict[str, Any]:
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "virtual": _virtual(_cpuinfo()),
+        "emulated": None,
         "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
     }
 
@@ -43,6 +44,7 @@ def describe(told: Mapping[str, str]) -> dict[str, Any]:
         "os": told["system"].strip() or None,
         "python": None,
         "virtual": _virtual(told["cpuinfo"]),
+        "emulated": None,
         "load_average": [float(load) for load in loads] if len(loads) == 3 else None,
     }
 

@@ -9,7 +9,8 @@ The device's programs only obey; when to start, to stop and to doubt is decided 
 4. Blocks in turn, so that a slow spell of the machine falls on all jobs alike, and in another order each round: what
    ran before leaves its traces in the caches (in one order the first of three was 1.5 % slower, always). A job is done
    when its median is known to PRECISION and it has run long enough, or when its time is up (then `converged` is False).
-   Meanwhile the device is asked how much of it other programs used: `Noise` says whether to believe the times.
+   Meanwhile the device is asked how much of it other programs used, and a fixed piece of arithmetic before and after
+   tells whether its processor slowed down: `Noise` says whether to believe the times.
 """
 
 import math
@@ -41,6 +42,7 @@ LOOK_GROWTH = 1.2  # blocks until the next look at the interval: it costs as muc
 WARM_RUNS, WARM_AGREE = 5, 0.05  # of a warm-up's blocks: least runs, and how near two medians in a row must be
 IMPORTS_AT_ONCE = 2
 OTHERS, STOLEN, SPREAD = 0.10, 0.05, 1.5  # cores used by other programs, kept by a hypervisor; p90 over p50
+DRIFT = 0.10  # of the fixed arithmetic's time, between before and after
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,14 @@ PROFILES: Mapping[str, ProfileOptions] = {
 
 @dataclass(frozen=True)
 class Noise:
-    """How much of the device other programs used in the warm runs, in cores; None where it does not say."""
+    """How much of the device other programs used in the warm runs, in cores; None where it does not say.
 
-    others_cores: float | None
-    stolen_cores: float | None
+    `drift`: by how much a fixed piece of arithmetic took longer after them than before (0.1: a tenth).
+    """
+
+    others_cores: float | None = None
+    stolen_cores: float | None = None
+    drift: float | None = None
 
     def reasons(self) -> list[str]:
         """Why no time that was taken meanwhile should be believed; none: nothing was found."""
@@ -80,6 +86,10 @@ class Noise:
             found.append(f"other programs used {self.others_cores:.2f} cores")
         if self.stolen_cores is not None and self.stolen_cores > STOLEN:
             found.append(f"the hypervisor kept {self.stolen_cores:.2f} cores to itself")
+        if self.drift is not None and abs(self.drift) > DRIFT:
+            found.append(
+                f"the processor became {abs(self.drift):.0%} {'slower' if self.drift > 0 else 'faster'} meanwhile"
+            )
         return found
 
 
@@ -259,25 +269,39 @@ def _warm_up(state: Timing, options: ProfileOptions) -> None:
 
 @dataclass(frozen=True)
 class _Used:
-    """At one moment: what the device's programs had used, and of that its workers and, on the host, this program."""
+    """At one moment: what the device's programs had used, and of that its workers; and the fixed arithmetic's time."""
 
     at_s: float
     device: Busy | None
     ours_s: float
+    probe_ms: float | None
 
 
 def _used(device: Device, running: Iterable[Timing]) -> _Used:
-    ours = sum(state.cpu_ms for state in running) / 1000.0
-    here = time.process_time() if device is DEVICE else 0.0
-    return _Used(time.monotonic(), device.busy(), ours + here)
+    probes: list[float] = []
+
+    def probe(state: Timing) -> None:
+        assert state.worker is not None, "the worker was started before"
+        answer = state.worker.ask("probe")
+        state.cpu_ms = answer["cpu_ms"]
+        probes.append(answer["probe_ms"])
+
+    for state in running:
+        if not probes and not state.reason:
+            _attempt(state, probe)
+    ours_s = sum(state.cpu_ms for state in running) / 1000.0
+    return _Used(time.monotonic(), device.busy(), ours_s, probes[0] if probes else None)
 
 
 def _noise(before: _Used, after: _Used) -> Noise:
     span = after.at_s - before.at_s
+    drift = None
+    if before.probe_ms is not None and after.probe_ms is not None:
+        drift = after.probe_ms / before.probe_ms - 1
     if before.device is None or after.device is None or span <= 0:
-        return Noise(None, None)
+        return Noise(drift=drift)
     others = after.device.used_s - before.device.used_s - (after.ours_s - before.ours_s)
-    return Noise(max(0.0, others / span), (after.device.stolen_s - before.device.stolen_s) / span)
+    return Noise(max(0.0, others / span), (after.device.stolen_s - before.device.stolen_s) / span, drift)
 
 
 def _spent_ms(state: Timing) -> float:

@@ -1,6 +1,5 @@
 """What devices behind a shell have in common: a POSIX shell runs there, and only how words reach it differs."""
 
-import contextlib
 import re
 import secrets
 import shlex
@@ -9,13 +8,14 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from edgegen.errors import DeviceError
 from edgegen.profilers import toolchain
 from edgegen.profilers.device import NONCE, Busy, Command, Finished
 from edgegen.profilers.host import ONNX_RUNNER, busy_of
 from edgegen.profilers.machine import describe
+from edgegen.profilers.process import Pipes
 from edgegen.storage import sha256_of
 
 SHORT_S, TRANSFER_S = 30.0, 600.0  # for a question, for a file
@@ -38,8 +38,7 @@ class ShellDevice(ABC):
 
     def __init__(self) -> None:
         self.folder: str | None = None
-        self.started: dict[int, str] = {}
-        self.runner: Command | None = None
+        self.pte_program: Command | None = None
 
     @abstractmethod
     def shell(self, script: str) -> list[str]:
@@ -88,25 +87,9 @@ class ShellDevice(ABC):
             target.unlink()
             raise DeviceError(f"{self.name}: {Path(path).name} did not come as it lies there")
 
-    def start(self, command: Command, *, errors: IO[bytes]) -> "subprocess.Popen[str]":
+    def start(self, command: Command) -> Pipes:
         pid = self.place(f"{secrets.token_hex(4)}.pid")
-        process = subprocess.Popen(
-            self.shell(self._script(command, pid)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            encoding="utf-8",
-        )
-        self.started[process.pid] = pid
-        return process
-
-    def kill(self, process: "subprocess.Popen[str]") -> None:
-        try:
-            with contextlib.suppress(DeviceError):  # a device that cannot be reached any more: nothing to end there
-                self._kill(self.started[process.pid])
-        finally:
-            process.kill()
+        return Pipes(self.shell(self._script(command, pid)), end_there=lambda: self._kill(pid))
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> Finished:
         pid = self.place(f"{secrets.token_hex(4)}.pid")
@@ -119,11 +102,10 @@ class ShellDevice(ABC):
     def busy(self) -> Busy | None:
         return busy_of(self._sh("cat /proc/stat 2>/dev/null").stdout)
 
-    def onnx_runner(self, model: str) -> Command:
-        return Command((self.python, self.put(ONNX_RUNNER, ONNX_RUNNER.name), NONCE, model))
-
-    def pte_runner(self, model: str) -> Command:
-        if self.runner is None:
+    def runner(self, form: str, model: str) -> Command:
+        if form == "onnx":
+            return Command((self.python, self.put(ONNX_RUNNER, ONNX_RUNNER.name), NONCE, model))
+        if self.pte_program is None:
             here, there = self._arch_here(), self._sh("uname -sm").stdout.strip()
             if here != there:
                 raise DeviceError(
@@ -135,8 +117,8 @@ class ShellDevice(ABC):
                 self.put(libraries / f"libexecutorch{library}.so", f"libexecutorch{library}.so")
             program = self.put(runner, "pte_runner")
             self._sh(f"chmod 700 {shlex.quote(program)}")
-            self.runner = Command((program, NONCE), {"LD_LIBRARY_PATH": self.place("")})
-        return Command((*self.runner.argv, model), self.runner.environment)
+            self.pte_program = Command((program, NONCE), {"LD_LIBRARY_PATH": self.place("")})
+        return Command((*self.pte_program.argv, model), self.pte_program.environment)
 
     def close(self) -> None:
         if self.folder is not None:

@@ -39,10 +39,9 @@ class FileFacts(Record):
 
 
 class Config(Record):
-    """How it was run. `threads_actual` is what the runtime said of itself."""
+    """How it was run. `runtime` and `threads_actual` are what the runner said of itself."""
 
-    runner: str
-    runtime: str
+    runtime: str | None
     threads_requested: Count
     threads_actual: Count | None
 
@@ -104,9 +103,13 @@ class OpRow(Record):
 
 
 class Verdict(Record):
-    """`failed` has no latency, `noisy` has one that should not be believed; the reasons are for people."""
+    """`failed` has no latency, `noisy` has one that should not be believed; the reasons are for people.
+
+    Where `performance_valid` is false, by an emulator or a GPU that is a program, there is none either.
+    """
 
     status: Literal["ok", "noisy", "failed"]
+    performance_valid: bool = True
     reasons: tuple[str, ...] = ()
 
 
@@ -127,6 +130,8 @@ class Result(Record):
     def _no_latency_of_a_wrong_file(self) -> "Result":
         if self.latency is not None and (self.numerics.passed is False or self.verdict.status == "failed"):
             raise ValueError("a latency of a file that failed")
+        if self.latency is not None and not self.verdict.performance_valid:
+            raise ValueError("a latency where none is valid")
         return self
 
 
@@ -142,6 +147,7 @@ class Profile(Record):
     profile: Literal["quick", "full"]
     others_cores: float | None = Field(description="used by other programs during the warm runs")
     stolen_cores: float | None = Field(description="kept by a hypervisor during the warm runs")
+    drift: float | None = Field(None, description="a fixed arithmetic's time after the warm runs over before, less 1")
     results: tuple[Result, ...]
 
     def to_json(self) -> dict[str, Any]:

@@ -44,7 +44,9 @@ def compiled(compiler: str, home: Path, *, flags: tuple[str, ...] = ()) -> Path:
             f"measuring a .pte needs a C++ compiler, and there is no '{compiler}': apt install g++ "
             "(macOS: xcode-select --install)"
         )
-    made_from = (SOURCE.read_text(encoding="utf-8"), found, str(version_of("executorch")), *FLAGS, *flags)
+    runtime = f"executorch {version_of('executorch')}"
+    given = (*FLAGS, f'-DRUNTIME="{runtime}"', *flags)
+    made_from = (SOURCE.read_text(encoding="utf-8"), found, *given)
     key = hashlib.sha256("\0".join(made_from).encode()).hexdigest()[:16]
     target = cache() / f"pte_runner-{key}"
     if target.exists():
@@ -52,7 +54,7 @@ def compiled(compiler: str, home: Path, *, flags: tuple[str, ...] = ()) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     includes = (home / "include", home / "include/executorch/runtime/core/portable_type/c10")
     with atomic_path(target) as path:
-        command = [found, *FLAGS, *flags, *(f"-I{folder}" for folder in includes), str(SOURCE), "-o", str(path)]
+        command = [found, *given, *(f"-I{folder}" for folder in includes), str(SOURCE), "-o", str(path)]
         linked = [f"-L{home / 'lib'}", "-Wl,--no-as-needed", *(f"-lexecutorch{name}" for name in LIBRARIES)]
         done = subprocess.run([*command, *linked, "-Wl,--allow-shlib-undefined"], capture_output=True, text=True)
         if done.returncode:

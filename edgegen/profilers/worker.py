@@ -22,6 +22,7 @@ class Opened:
     """What a job's opener opens."""
 
     infer: Callable[[], object]
+    runtime = "opened by edgegen"
 
     def __init__(self, job: dict[str, Any]) -> None:
         module, _, self.name = job["opener"].partition(":")

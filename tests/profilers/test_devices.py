@@ -189,9 +189,8 @@ def test_a_device_that_is_gone_does_not_keep_our_end_of_a_worker(tmp_path: Path)
     device = Shell()
     worker = Worker(device, Command((sys.executable, "-c", f"{TALKING}sys.stdin.readline()", NONCE)), timeout_s=30.0)
     device.spoil = ("kill", "exit 0; kill")
-    device.kill(worker.process)
-    assert worker.process.wait(10) != 0
-    worker.stop()
+    worker.channel.kill()
+    assert "SIGKILL" in worker.channel.close()
     device.close()
 
 

@@ -63,7 +63,7 @@ def test_limits_that_cannot_be_read(text: str) -> None:
 
 def test_files_that_only_one_has_are_not_compared() -> None:
     one = profile(result(samples(0)))
-    config = {"runner": "r", "runtime": "t", "threads_requested": 2, "threads_actual": 2}
+    config = {"runtime": "t", "threads_requested": 2, "threads_actual": 2}
     other = profile(result(samples(0), config=config))
     with pytest.raises(UsageError, match=r"nothing to compare: one has net\.pte, 1 thread, the other net\.pte, 2"):
         differences(one, other)

@@ -1,8 +1,10 @@
 """Jobs in worker processes: order, and what a crash, a hang, a print and a fat parent do. No timing is asserted."""
 
 import os
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from edgegen.errors import UsageError
 from edgegen.profilers.device import Busy
 from edgegen.profilers.host import DEVICE, HostDevice
 from edgegen.profilers.jobs import Job
+from edgegen.profilers.process import Worker
 from edgegen.profilers.protocol import ProfileOptions, Timing, _judge, measure, timed
 
 HERE = "openers_for_tests"
@@ -144,14 +147,27 @@ class Watched(HostDevice):
 
 def test_what_other_programs_used_makes_the_times_doubtful() -> None:
     _, noise = timed([GOOD], device=Watched(Busy(10.0, 1.0), Busy(10_000.0, 500.0)), options=QUICK)
-    assert [reason.split(" used ")[0].split(" kept ")[0] for reason in noise.reasons()] == [
-        "other programs",
-        "the hypervisor",
-    ]
+    others, stolen, *_ = noise.reasons()
+    assert "other programs used" in others
+    assert "the hypervisor kept" in stolen
     _, quiet = timed([GOOD], device=Watched(Busy(10.0, 1.0), Busy(10.0, 1.0)), options=QUICK)
-    assert quiet.reasons() == []
+    assert replace(quiet, drift=None).reasons() == []
     _, unknown = timed([GOOD], device=Watched(), options=QUICK)
-    assert (unknown.others_cores, unknown.reasons()) == (None, [])
+    assert (unknown.others_cores, replace(unknown, drift=None).reasons()) == (None, [])
+
+
+def test_a_processor_that_slows_down_meanwhile_makes_the_times_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that answers 10 ms for the fixed arithmetic before the warm runs and 12 ms after them."""
+    said, asked = iter([10.0, 12.0]), Worker.ask
+
+    def ask(self: Worker, command: str, *words: object) -> dict[str, Any]:
+        answer = asked(self, command, *words)
+        return {**answer, "probe_ms": next(said)} if command == "probe" else answer
+
+    monkeypatch.setattr(Worker, "ask", ask)
+    _, noise = timed([GOOD], device=Watched(), options=QUICK)
+    assert noise.drift == pytest.approx(0.2)
+    assert noise.reasons() == ["the processor became 20% slower meanwhile"]
 
 
 def test_what_our_own_worker_uses_is_not_others() -> None:

@@ -30,6 +30,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         (lambda one: one["latency"].update(p50_ms=1.9), "results.0.latency: .*p50_ms is 1.9, and its samples give 2"),
         (lambda one: one["latency"].update(blocks_ms=[]), "a latency without samples"),
         (lambda one: one["numerics"].update(passed=False), "a latency of a file that failed"),
+        (lambda one: one["verdict"].update(performance_valid=False), "a latency where none is valid"),
         (lambda one: one["artifact"].update(name="/home/me/net.onnx"), "results.0.artifact.name"),
         (lambda one: one.update(p51_ms=3.0), "results.0.p51_ms: Extra inputs are not permitted"),
     ],

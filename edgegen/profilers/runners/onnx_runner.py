@@ -8,9 +8,11 @@ A command's fields are separated by tabs; INPUT is SHAPE:FILE ("1x3x32x32:noise.
     block  LEAST_RUNS LEAST_MS MOST_MS    inferences back to back, until both of the first are reached, or the third is
     run    OUTPUT [INPUT...]              one inference (on other inputs); OUTPUT gets its first output's raw numbers
     trace  RUNS FILE                      inferences with the runtime's own profiler on; FILE gets what it wrote
+    probe                                 a fixed piece of arithmetic: has the processor slowed down?
 
-The first line of output says "ready", once the imports are done; each command is answered by one line of JSON with the
-nonce and its number in turn. An error ends the process with a traceback on stderr. pte_runner.cpp speaks the same.
+The first line of output says "ready" and the runtime, once the imports are done; each command is answered by one line
+of JSON with the nonce and its number in turn. An error ends the process with a traceback on stderr. pte_runner.cpp
+speaks the same.
 """
 
 import gc
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 Facts = dict[str, Any]
+PROBES, PROBE_STEPS = 8, 100_000
 
 
 class Model(Protocol):
@@ -32,16 +35,20 @@ class Model(Protocol):
 
     def infer(self) -> object: ...
 
+    @property
+    def runtime(self) -> str: ...
+
 
 def serve(nonce: str, model: Model, *, peak_rss_bytes: Callable[[], int | None]) -> None:
-    """Obeys stdin until it ends. `block` is answered here, every other command by the model's method of that name."""
+    """Obeys stdin until it ends; a command that is not known here is the model's method of that name."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")  # what libraries print goes to stderr, C libraries' too
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    _answer(answers, nonce, 0, "ready", {})
+    _answer(answers, nonce, 0, "ready", {"runtime": model.runtime})
+    here = {"block": lambda words: _block(model.infer, *map(float, words)), "probe": lambda words: _probe()}
     for number, line in enumerate(sys.stdin, start=1):
         command, *words = line.rstrip("\n").split("\t")
-        facts = _block(model.infer, *map(float, words)) if command == "block" else getattr(model, command)(words)
+        facts = (here.get(command) or getattr(model, command))(words)
         about = {"peak_rss_bytes": peak_rss_bytes(), "cpu_ms": 1e3 * time.process_time()}
         _answer(answers, nonce, number, command, {**facts, **about})
 
@@ -69,6 +76,17 @@ def _block(infer: Callable[[], object], least_runs: float, least_ms: float, most
     return {"samples_ms": samples}
 
 
+def _probe() -> Facts:
+    """The best of a few rounds of the same work, some 50 ms in all: a processor's clock, and not another program."""
+    best = float("inf")
+    for _ in range(PROBES):
+        began, value = time.perf_counter_ns(), 1
+        for _ in range(PROBE_STEPS):
+            value = value * 1664525 + 1013904223 & 0xFFFFFFFF
+        best = min(best, (time.perf_counter_ns() - began) / 1e6)
+    return {"probe_ms": best, "value": value}
+
+
 def timed_open(load: Callable[[], object], infer: Callable[[], object]) -> Facts:
     """Milliseconds of loading and of the first inference."""
     began = time.perf_counter_ns()
@@ -83,7 +101,10 @@ class OnnxModel:
     """An ONNX file in onnxruntime's CPU provider."""
 
     def __init__(self, path: str) -> None:
+        import onnxruntime
+
         self.path, self.threads = path, 1
+        self.runtime = f"onnxruntime {onnxruntime.__version__} in Python"
         self.inputs: Facts = {}
 
     def open(self, words: Sequence[str]) -> Facts:

@@ -8,12 +8,15 @@
 //   block  LEAST_RUNS LEAST_MS MOST_MS    inferences back to back, until both of the first are reached, or the third is
 //   run    OUTPUT [INPUT...]              one inference (on other inputs); OUTPUT gets its first output's raw numbers
 //   trace  RUNS FILE                      inferences with the runtime's event tracer on; FILE gets the ETDump
+//   probe                                 a fixed piece of arithmetic: has the processor slowed down?
 //
-// The first line of output says "ready"; each command is answered by one line of JSON with the nonce and its number in
+// The first line of output says "ready" and the runtime; each command is answered by one line of JSON with the nonce and its number in
 // turn. An error ends the process: a line on stderr, exit code 1. onnx_runner.py speaks the same. Made for libexecutorch of the PyPI wheel: edgegen/profilers/toolchain.py has the compiler's line.
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -102,11 +105,14 @@ static long long peak_rss_bytes() {
 
 class Runner {
  public:
-  Runner(std::string nonce, std::string path) : nonce_(std::move(nonce)), path_(std::move(path)) { answer("ready", ""); }
+  Runner(std::string nonce, std::string path) : nonce_(std::move(nonce)), path_(std::move(path)) {
+    answer("ready", ", \"runtime\": \"" RUNTIME " in C++\"");
+  }
 
   void obey(const std::vector<std::string>& words) {
     const size_t given = words.size();
     if (words[0] == "open" && given >= 2) return open(words);
+    if (words[0] == "probe" && given == 1) return probe();
     if (!module_) fail("first comes open");
     if (words[0] == "block" && given == 4) return block(words);
     if (words[0] == "run" && given >= 2) return run(words);
@@ -169,6 +175,18 @@ class Runner {
     write(words[2], dump.buf, dump.size);
     std::free(dump.buf);
     answer("trace", ", \"nbytes\": " + std::to_string(dump.size));
+  }
+
+  // The best of a few rounds of the same work, some 50 ms in all: a processor's clock, and not another program.
+  void probe() {
+    double best = 1e9;
+    uint32_t value = 1;
+    for (int round = 0; round < 8; ++round) {
+      const auto began = Clock::now();
+      for (int i = 0; i < 4000000; ++i) value = value * 1664525u + 1013904223u;
+      best = std::min(best, ms_since(began));
+    }
+    answer("probe", ", \"probe_ms\": " + std::to_string(best) + ", \"value\": " + std::to_string(value));
   }
 
   void load(Module& module) {
