@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --maxprocesses 4 --dist loadscope
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-slow lint install install-test clean
+.PHONY: demo test test-devices test-slow lint install install-test clean
 
 demo: install  ## images -> six phone files -> report, in minutes
 	$(BIN)/edgegen run examples/digits.toml
 
 test: install-test lint  ## lint, types, import contracts, quick tests
-	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
+	$(BIN)/python -m pytest -m "not slow and not devices" $(PARALLEL)
+
+test-devices: install-test  ## a phone's daemon, an emulated ARM64, a browser: what apt, pip and npm give, and why the rest is not run
+	$(BIN)/python tests/device_parts.py
+	$(BIN)/python -m pytest -m devices
 
 test-slow: install-test  ## the whole demo; a run killed in every stage; several processes; sizes of every family; optimum-onnx
 	$(BIN)/python -m pytest -m slow

@@ -30,6 +30,7 @@ from edgegen.profilers.stats import summarize
 from edgegen.progress import Progress
 
 TRACED = 10  # inferences of a traced pass
+EMULATED_SLOWER = 15
 TRY_S = 60.0  # for a runner to say that it is ready
 
 
@@ -55,11 +56,12 @@ def profile_files(
             raise UsageError("two files have one name; measure them one after the other, and compare the two results")
         candidates = [candidate_of(path) for path in files]
         target = device.probe()
+        patience = chosen.timeout_seconds * (EMULATED_SLOWER if target["emulated"] else 1)
         with progress.task("checking", len(candidates)) as task:
             for number, candidate in enumerate(candidates, start=1):
                 put(candidate, device, Path(temporary))
                 try:
-                    found = numerics_of(candidate, device, Path(temporary), threads[0], chosen.timeout_seconds)
+                    found = numerics_of(candidate, device, Path(temporary), threads[0], patience)
                     candidate.numerics = found
                 except DeviceError as e:
                     candidate.failed = str(e).replace(str(candidate.path.resolve()), candidate.path.name)

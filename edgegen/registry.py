@@ -24,7 +24,12 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "self_distillation": "edgegen.training.objectives.self_distillation:SelfDistillation",
     },
     # "NAME:PLACE" is what attribute(PLACE) gives
-    "device": {"host": "edgegen.profilers.host:connect", "ssh": "edgegen.profilers.ssh:connect"},
+    "device": {
+        "host": "edgegen.profilers.host:connect",
+        "ssh": "edgegen.profilers.ssh:connect",
+        "adb": "edgegen.profilers.adb:connect",
+        "arm64": "edgegen.profilers.emulator:connect",
+    },
 }
 
 

@@ -7,16 +7,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 from measured import needs_compiler
 from onnx import TensorProto, helper
-from torch import nn
+from small_nets import net_files
 from typer.testing import CliRunner
 
 from edgegen import candidate, profiling
-from edgegen.build import build, write_manifest
 from edgegen.candidate import compare_outputs
-from edgegen.capture import OneStep
 from edgegen.cli.main import app
 from edgegen.errors import BudgetError, DataError, DeviceError, ParityError, UsageError
 from edgegen.profilers import toolchain
@@ -26,40 +23,14 @@ from edgegen.profilers.result import Result, read
 from edgegen.profiling import profile_files
 from edgegen.progress import Silent
 from edgegen.storage import read_json, write_json
-from edgegen.targets import Target
-from edgegen.types import Signature
 
 FEW = ProfileOptions(min_runs=3, max_seconds=0.05, timeout_seconds=60.0, warm_seconds=0.0)
-SIGNATURE = Signature.of(channels=1, size=8, num_classes=10)
-
-
-class Net(nn.Module):
-    """With whole numbers among its inputs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.classes = nn.Conv2d(1, 8, 3, padding=1), nn.Embedding(10, 8)
-        self.last = nn.Conv2d(8, 1, 3, padding=1)
-
-    def forward(self, sample: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
-        hidden = torch.nn.functional.silu(self.first(sample) + self.classes(class_labels)[:, :, None, None])
-        made: torch.Tensor = self.last(hidden)
-        return made
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A net's .onnx and .pte with their manifest; a space and an umlaut in the folder's name."""
-    place = tmp_path_factory.mktemp("files") / "für ein Gerät"
-    place.mkdir()
-    torch.manual_seed(0)
-    net = OneStep(Net()).eval()
-    made = [
-        build(net, SIGNATURE, name="net", target=Target.parse(target), folder=place, seed=3, metadata={}).artifact
-        for target in ("onnx-fp32", "executorch-fp32")
-    ]
-    write_manifest(place, made, SIGNATURE, lineage={}, parity={})
-    return place
+    return net_files(tmp_path_factory.mktemp("files") / "für ein Gerät")
 
 
 @needs_compiler
@@ -140,10 +111,10 @@ def test_outputs_are_compared_by_signal_to_noise() -> None:
 @needs_compiler
 def test_without_a_compiler_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match=r"there is no 'no-such-c\+\+': apt install g\+\+"):
-        toolchain.compiled("no-such-c++", tmp_path)
+        toolchain._compiled("no-such-c++", tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(DeviceError, match=r"c\+\+ could not compile the runner of .pte files: .*executorch"):
-        toolchain.compiled("c++", tmp_path)
+        toolchain._compiled("c++", tmp_path)
     assert not list((tmp_path / "edgegen").iterdir())
 
 
@@ -188,7 +159,7 @@ def test_the_command_keeps_all_samples_and_compares_them(folder: Path, tmp_path:
         (["FILE", "--threads", "0"], UsageError, "--threads 0: give whole numbers from 1"),
         (["FILE", "--threads", "1,x"], UsageError, "--threads 1,x: give whole numbers from 1"),
         (["FILE", "--profile", "long"], UsageError, "--profile long: there are quick and full"),
-        (["FILE", "--device", "phone"], UsageError, "no device 'phone'; there are: host, ssh"),
+        (["FILE", "--device", "phone"], UsageError, "no device 'phone'; there are: adb, arm64, host, ssh"),
         (["FILE", "--device", "ssh:"], UsageError, "give ssh:USER@HOST"),
         (["FILE", "--device", "host:1"], UsageError, "the host has no other name"),
         (["FILE", "-o", "no/such/folder/x.json"], UsageError, "no folder no/such/folder"),
@@ -234,4 +205,4 @@ def test_devices_tells_what_runs_here_and_what_is_not_reached() -> None:
     rows = json.loads(lost.stdout)["devices"]
     assert rows[0]["error"] is None
     assert "which must work without a password" in rows[1]["error"]
-    assert "others by name: edgegen devices ssh:USER@HOST" in call("devices").stdout
+    assert "others by name: host, ssh:USER@HOST, adb:SERIAL, arm64" in call("devices").stdout

@@ -1,20 +1,25 @@
 """`edgegen devices`: where files can be measured from here, and what these machines are."""
 
 import json
+import shutil
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
 
 from edgegen.cli.run import JsonOption
-from edgegen.errors import DeviceError
+from edgegen.errors import DeviceError, UsageError
 
 TEXT = """Show what a device is: its chip, its system, how busy it is, and what runs there.
 
-Without a device: this machine, and how others are named.
+Without a device: this machine and the phones that adb lists, and how others are named.
 
 Example: edgegen devices
 
-  edgegen devices ssh:pi@raspberrypi"""
+  edgegen devices ssh:pi@raspberrypi
+
+  edgegen devices arm64 --fetch"""
+NAMES = "host, ssh:USER@HOST, adb:SERIAL, arm64"
 
 
 def register(app: typer.Typer) -> None:
@@ -22,31 +27,45 @@ def register(app: typer.Typer) -> None:
 
 
 def devices(
-    names: Annotated[list[str] | None, typer.Argument(metavar="DEVICE...", help="host, ssh:USER@HOST.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="DEVICE...", help=f"{NAMES}.")] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Download what measuring there needs (arm64: 190 MB, ARM boards: 18 MB).")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Asks only; leaves nothing there. A device that cannot be reached is told with the others, and ends in exit 6."""
+    if fetch and not names:
+        raise UsageError("--fetch needs a DEVICE: downloads are never made unasked")
     from edgegen.profiling import connect, runners_of
 
     rows: list[dict[str, Any]] = []
-    for name in names or ["host"]:
-        device = connect(name)
-        try:
-            rows.append({"device": name, **device.probe(), "runs": runners_of(device), "error": None})
-        except DeviceError as e:
-            rows.append({"device": name, "error": str(e)})
-        finally:
-            device.close()
+    for name in names or ["host", *_phones()]:
+        with ExitStack() as stack:
+            try:
+                device = connect(name)
+                stack.callback(device.close)
+                if fetch:
+                    device.fetch()
+                rows.append({"device": name, **device.probe(), "runs": runners_of(device), "error": None})
+            except DeviceError as e:
+                rows.append({"device": name, "error": str(e)})
     if as_json:
         print(json.dumps({"devices": rows}, indent=2))
     else:
         for row in rows:
             print("\n".join(_lines(row)))
         if not names:
-            print("others by name: edgegen devices ssh:USER@HOST")
+            print(f"others by name: {NAMES}")
     lost = [f"{row['device']}: {row['error']}" for row in rows if row["error"]]
     if lost:
         raise DeviceError("\n  ".join(lost))
+
+
+def _phones() -> list[str]:
+    """What adb lists, where adb is installed."""
+    from edgegen.profilers.adb import attached
+
+    return [f"adb:{serial}" for serial in attached()] if shutil.which("adb") else []
 
 
 def _lines(row: dict[str, Any]) -> list[str]:
@@ -55,9 +74,14 @@ def _lines(row: dict[str, Any]) -> list[str]:
     memory = "unknown" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 2**30:.0f} GiB"
     load = "unknown" if row["load_average"] is None else f"{row['load_average'][0]:.2f}"
     virtual = ", a virtual machine" if row["virtual"] else ""
-    chip = row["cpu"] or row["arch"] or "unknown"
+    chip = ", ".join(filter(None, [row["model"], row["cpu"] or row["arch"] or "unknown"]))
+    state = [f"load {load}"]
+    if row["battery_c"] is not None:
+        state.append(f"battery {row['battery_c']:g} °C")
+    if row["thermal_status"] is not None:
+        state.append(f"thermal status {row['thermal_status']}")
     lines = [
         f"{row['device']}: {chip}, {row['threads'] or '?'} threads, {memory}{virtual}",
-        f"  {row['os'] or 'unknown system'}, {row['arch'] or 'unknown processor'}, load {load}",
+        f"  {row['os'] or 'unknown system'}, {row['arch'] or 'unknown processor'}, {', '.join(state)}",
     ]
     return lines + [f"  {form}: {what}" for form, what in row["runs"].items()]

@@ -36,7 +36,7 @@ def profile(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Exported files, .onnx and .pte; or a recipe.")],
     device: Annotated[
         str | None,
-        typer.Option("--device", metavar="DEVICE", help="Where: host (default), or ssh:USER@HOST."),
+        typer.Option("--device", metavar="DEVICE", help="Where: host (default), ssh:USER@HOST, adb[:SERIAL], arm64."),
     ] = None,
     kind: Annotated[
         str | None,

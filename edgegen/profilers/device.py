@@ -90,5 +90,8 @@ class Device(Protocol):
     def busy(self) -> Busy | None:
         """None where the system does not say."""
 
+    def fetch(self) -> None:
+        """Download to this machine what measuring there needs; nothing else does."""
+
     def close(self) -> None:
         """Take away what was put there."""

@@ -16,7 +16,7 @@ from edgegen.errors import DeviceError, UsageError
 from edgegen.profilers.device import NONCE, Busy, Command, Finished
 from edgegen.profilers.machine import probe
 from edgegen.profilers.process import Pipes
-from edgegen.profilers.toolchain import pte_runner
+from edgegen.profilers.toolchain import pte_program, this_system
 
 ONNX_RUNNER = Path(__file__).with_name("runners") / "onnx_runner.py"
 TICKS_PER_S = 100  # of /proc/stat: USER_HZ of every Linux
@@ -46,9 +46,9 @@ class HostDevice:
     def runner(self, form: str, model: str) -> Command:
         if form == "onnx":
             return Command((sys.executable, "-P", str(ONNX_RUNNER), NONCE, model))
-        runner, libraries = pte_runner()
+        program = pte_program(this_system())
         variable = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
-        return Command((str(runner), NONCE, model), {variable: str(libraries)})
+        return Command((str(program.runner), NONCE, model), {variable: str(program.folder)})
 
     def start(self, command: Command) -> Pipes:
         return Pipes(command.argv, environment={**child.environment(), **command.environment})
@@ -68,6 +68,9 @@ class HostDevice:
         stat = Path("/proc/stat")
         found = busy_of(stat.read_text(encoding="ascii")) if stat.exists() else None
         return found and replace(found, used_s=found.used_s - time.process_time())
+
+    def fetch(self) -> None:
+        """Nothing is missing that pip does not install."""
 
     def close(self) -> None:
         if self.folder is not None:

@@ -15,7 +15,8 @@ import psutil
 def probe() -> dict[str, Any]:
     """Of this machine: cpu, arch, cores, threads, memory_bytes, os, python, virtual, load_average (1, 5, 15 minutes).
 
-    "emulated" is None or what computes in the place of a processor. Unknown is None.
+    "emulated" is None or what computes in the place of a processor. Of a phone also its model, soc, battery_c and
+    thermal_status (Android's, 0 none to 6 shutdown). Unknown is None.
     """
     return {
         "cpu": cpu_model(),
@@ -28,24 +29,35 @@ def probe() -> dict[str, Any]:
         "virtual": _virtual(_cpuinfo()),
         "emulated": None,
         "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "model": None,
+        "soc": None,
+        "battery_c": None,
+        "thermal_status": None,
     }
 
 
 def describe(told: Mapping[str, str]) -> dict[str, Any]:
-    """The same of another machine: what its `uname -m`, `uname -sr`, `nproc` and files of /proc say, "" for nothing."""
+    """The same of another machine: what the commands of `remote.QUESTIONS` say there, "" for nothing."""
     memory = re.search(r"^MemTotal:\s+(\d+) kB", told["meminfo"], flags=re.MULTILINE)
     loads = re.findall(r"\d+\.\d+", told["loadavg"])[:3]
+    tenths = re.search(r"^\s*temperature: (-?\d+)\s*$", told["battery"], flags=re.MULTILINE)
+    status = re.search(r"^\s*Thermal Status: (\d+)\s*$", told["thermal"], flags=re.MULTILINE)
+    release = told["release"].strip()
     return {
-        "cpu": _model(told["cpuinfo"]),
+        "cpu": _model(told["cpuinfo"]) or told["soc"].strip() or None,
         "arch": told["arch"].strip() or None,
         "cores": None,
         "threads": int(told["threads"]) if told["threads"].strip().isdigit() else None,
         "memory_bytes": 1024 * int(memory[1]) if memory else None,
-        "os": told["system"].strip() or None,
+        "os": ", ".join(filter(None, [release and f"Android {release}", told["system"].strip()])) or None,
         "python": None,
         "virtual": _virtual(told["cpuinfo"]),
         "emulated": None,
         "load_average": [float(load) for load in loads] if len(loads) == 3 else None,
+        "model": told["model"].strip() or None,
+        "soc": told["soc"].strip() or None,
+        "battery_c": int(tenths[1]) / 10 if tenths else None,
+        "thermal_status": int(status[1]) if status else None,
     }
 
 

@@ -27,6 +27,12 @@ QUESTIONS = {
     "cpuinfo": "cat /proc/cpuinfo",
     "meminfo": "cat /proc/meminfo",
     "loadavg": "cat /proc/loadavg",
+    # Android's own
+    "model": "getprop ro.product.model",
+    "soc": "getprop ro.soc.model",
+    "release": "getprop ro.build.version.release",
+    "battery": "dumpsys battery",
+    "thermal": "dumpsys thermalservice",
 }
 
 
@@ -45,8 +51,8 @@ class ShellDevice(ABC):
         """The command of this machine that runs `script` in the device's shell."""
 
     @abstractmethod
-    def make_folder(self) -> str:
-        """A new folder there that only we write to."""
+    def folder_script(self) -> str:
+        """The script that makes a new folder there, which only we write to, and prints its path."""
 
     @abstractmethod
     def explain(self, stderr: str) -> str:
@@ -63,7 +69,11 @@ class ShellDevice(ABC):
 
     def place(self, name: str) -> str:
         if self.folder is None:
-            self.folder = self.make_folder()
+            made = self._sh(self.folder_script())
+            folder = made.stdout.strip()
+            if not folder.startswith("/") or "\n" in folder:
+                raise DeviceError(f"{self.name}: no folder for our files there: {made.stderr.strip() or folder}")
+            self.folder = folder
         return f"{self.folder}/{name}"
 
     def put(self, path: Path, name: str) -> str:
@@ -106,18 +116,7 @@ class ShellDevice(ABC):
         if form == "onnx":
             return Command((self.python, self.put(ONNX_RUNNER, ONNX_RUNNER.name), NONCE, model))
         if self.pte_program is None:
-            here, there = self._arch_here(), self._sh("uname -sm").stdout.strip()
-            if here != there:
-                raise DeviceError(
-                    f"{self.name}: a .pte runs there by a program for {there}, and this machine's compiler makes those "
-                    f"for {here}"
-                )
-            runner, libraries = toolchain.pte_runner()
-            for library in toolchain.LIBRARIES:
-                self.put(libraries / f"libexecutorch{library}.so", f"libexecutorch{library}.so")
-            program = self.put(runner, "pte_runner")
-            self._sh(f"chmod 700 {shlex.quote(program)}")
-            self.pte_program = Command((program, NONCE), {"LD_LIBRARY_PATH": self.place("")})
+            self.pte_program = self._put_pte_program()
         return Command((*self.pte_program.argv, model), self.pte_program.environment)
 
     def close(self) -> None:
@@ -125,8 +124,28 @@ class ShellDevice(ABC):
             self._sh(f"rm -rf {shlex.quote(self.folder)}")
             self.folder = None
 
-    def _arch_here(self) -> str:
-        return subprocess.run(["uname", "-sm"], capture_output=True, text=True, check=True).stdout.strip()
+    def fetch(self) -> None:
+        if self._system() == toolchain.ARM64:
+            toolchain.fetch_executorch()
+
+    def _system(self) -> str:
+        return self._sh("uname -sm").stdout.strip()
+
+    def _put_pte_program(self) -> Command:
+        """The runner with its libraries, and with a C library where the device has none of that kind (Android)."""
+        system = self._system()
+        program = toolchain.pte_program(system)
+        for library in program.libraries:
+            self.put(library, library.name)
+        runner = self.put(program.runner, "pte_runner")
+        loader = toolchain.GLIBC[0]
+        if system != toolchain.ARM64 or not self._sh(f"[ -e /lib/{loader} ] || echo none").stdout.strip():
+            self._sh(f"chmod 700 {shlex.quote(runner)}")
+            return Command((runner, NONCE), {"LD_LIBRARY_PATH": self.place("")})
+        for name, path in toolchain.glibc().items():
+            self.put(path, name)
+        self._sh(f"chmod 700 {shlex.quote(self.place(loader))}")
+        return Command((self.place(loader), "--library-path", self.place(""), runner, NONCE))
 
     def _script(self, command: Command, pid: str) -> str:
         """The shell writes its number down and becomes the program."""

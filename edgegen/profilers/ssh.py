@@ -41,8 +41,8 @@ class SshDevice(ShellDevice):
         given = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
         return ["ssh", *self.options, *given, "-T", "--", self.host, f"sh -c {shlex.quote(script)}"]
 
-    def make_folder(self) -> str:
-        return self._sh("mktemp -d").stdout.strip()
+    def folder_script(self) -> str:
+        return "mktemp -d"
 
     def explain(self, stderr: str) -> str:
         said = stderr.strip().splitlines()[-1:] or ["the connection was lost"]

@@ -1,104 +1,39 @@
-"""What every device must do, on each that can be had here: this machine, and a real sshd on loopback."""
+"""What every device must do: this machine, a real sshd on loopback, a real adbd in a network of its own."""
 
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import device_parts
 import psutil
 import pytest
+from local_shell import Shell
+from small_nets import sigmoid
 
 from edgegen.errors import DeviceError, UsageError
+from edgegen.profilers.adb import AdbDevice
 from edgegen.profilers.device import NONCE, Command, Device
 from edgegen.profilers.host import HostDevice
-from edgegen.profilers.machine import describe
 from edgegen.profilers.process import Worker
 from edgegen.profilers.protocol import ProfileOptions
-from edgegen.profilers.remote import ShellDevice
 from edgegen.profilers.ssh import SshDevice
+from edgegen.profiling import profile_files
+from edgegen.progress import Silent
 from edgegen.storage import sha256_of
 
-SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 ODD = "ein Bild; rm -rf $HOME `x` 'q' \"ü\".bin"
 TALKING = 'import sys; print(\'{"nonce": "\' + sys.argv[1] + \'", "number": 0, "event": "ready"}\', flush=True); '
 
 
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the client's configuration of a server that only this test can log in to."""
-    if SSHD is None:
-        pytest.skip("no sshd: apt install openssh-server")
-    folder = tmp_path_factory.mktemp("sshd")
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
-    port = _free_port()
-    server = {
-        "Port": port,
-        "ListenAddress": "127.0.0.1",
-        "HostKey": folder / "host",
-        "AuthorizedKeysFile": folder / "user.pub",
-        "PasswordAuthentication": "no",
-        "UsePAM": "no",
-        "StrictModes": "no",
-        "PidFile": folder / "pid",
-    }
-    (folder / "server").write_text("".join(f"{name} {value}\n" for name, value in server.items()))
-    key = " ".join((folder / "host.pub").read_text().split()[:2])
-    (folder / "known").write_text(f"[127.0.0.1]:{port} {key}\n")
-    client = {
-        "HostName": "127.0.0.1",
-        "Port": port,
-        "User": psutil.Process().username(),
-        "IdentityFile": folder / "user",
-        "IdentitiesOnly": "yes",
-        "UserKnownHostsFile": folder / "known",
-    }
-    (folder / "client").write_text("Host board\n" + "".join(f"  {name} {value}\n" for name, value in client.items()))
-    Path("/run/sshd").mkdir(exist_ok=True)
-    process = subprocess.Popen([SSHD, "-D", "-f", str(folder / "server")], stderr=subprocess.DEVNULL)
-    for _ in range(100):
-        if (folder / "pid").exists():
-            break
-        time.sleep(0.05)
-    yield folder
-    process.terminate()
-    process.wait()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-class Shell(ShellDevice):
-    """A shell of this machine as the device's: what ssh adds is not in the way, and a word of it can be spoilt."""
-
-    name, python = "shell", sys.executable
-
-    def __init__(self, *, spoil: tuple[str, str] = ("", "")) -> None:
-        super().__init__()
-        self.spoil = spoil
-
-    def shell(self, script: str) -> list[str]:
-        return ["sh", "-c", script.replace(*self.spoil) if self.spoil[0] else script]
-
-    def make_folder(self) -> str:
-        return self._sh("mktemp -d").stdout.strip()
-
-    def explain(self, stderr: str) -> str:
-        return f"lost: {stderr}"
-
-
-@pytest.fixture(params=["host", "shell", "ssh"])
+@pytest.fixture(params=["host", "shell", "ssh", pytest.param("adb", marks=pytest.mark.devices)])
 def device(request: pytest.FixtureRequest) -> Iterator[Device]:
     made: Device
     if request.param == "ssh":
         made = board(request.getfixturevalue("sshd"))
+    elif request.param == "adb":
+        request.getfixturevalue("phone")
+        made = AdbDevice(device_parts.SERIAL, python=sys.executable)
     else:
         made = HostDevice() if request.param == "host" else Shell()
     yield made
@@ -179,6 +114,40 @@ def test_a_file_that_does_not_arrive_as_it_was_sent_is_refused(tmp_path: Path) -
     short.close()
 
 
+def test_a_device_whose_disk_is_full(tmp_path: Path) -> None:
+    """The system's own words, by a file that is always full; nothing is left there."""
+    full = Shell(spoil=("cat > ", "cat > /dev/full; e=$?; : > "))
+    folder = Path(full.place(""))
+    with pytest.raises(DeviceError, match=r"shell: net.onnx did not arrive as it was sent: .*No space left on device"):
+        profile_files([sigmoid(tmp_path / "net.onnx")], full, progress=Silent())
+    assert not folder.exists()
+
+
+def test_a_device_without_a_folder_for_us_gets_nothing(tmp_path: Path) -> None:
+    """An adbd away from Android once put everything into / instead."""
+    full = Shell(spoil=("mktemp", "echo no room >&2; false mktemp"))
+    with pytest.raises(DeviceError, match="shell: no folder for our files there: no room"):
+        profile_files([sigmoid(tmp_path / "net.onnx")], full, progress=Silent())
+
+
+def test_a_pte_on_a_processor_that_no_runner_is_made_for() -> None:
+    strange = Shell(spoil=("uname -sm", "echo Linux riscv64"))
+    with pytest.raises(DeviceError, match=r"a program for Linux riscv64, and there are only those for .*Linux aarch64"):
+        strange.runner("pte", "net.pte")
+    strange.close()
+
+
+def test_an_onnx_on_a_device_without_its_runtime(tmp_path: Path) -> None:
+    """Python is there, onnxruntime is not: the pip line comes, and no latency."""
+    bare = Shell()
+    bare.python = sys.executable
+    Path(bare.place("onnxruntime.py")).write_text("raise ModuleNotFoundError(\"No module named 'onnxruntime'\")\n")
+    (one,) = profile_files([sigmoid(tmp_path / "net.onnx")], bare, progress=Silent()).results
+    assert one.verdict.status == "failed"
+    assert "No module named 'onnxruntime'" in one.verdict.reasons[0]
+    assert "-m pip install onnxruntime numpy" in one.verdict.reasons[0]
+
+
 def test_a_shell_that_ends_early_is_no_answer() -> None:
     """An adb of version 29 exits with 0 when its device dies: only what was said counts."""
     with pytest.raises(DeviceError, match="shell: lost: "):
@@ -221,41 +190,14 @@ def test_a_place_that_ssh_would_read_as_an_option_is_refused() -> None:
 
 
 def test_files_are_measured_over_ssh(sshd: Path, tmp_path: Path, in_process: None) -> None:
-    import onnx
-    from onnx import TensorProto, helper
-
-    from edgegen.profiling import profile_files
-    from edgegen.progress import Silent
-
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("sample", "out")]
-    graph = helper.make_graph([helper.make_node("Sigmoid", ["sample"], ["out"])], "g", values[:1], values[1:])
-    path = tmp_path / "net.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
     few = ProfileOptions(min_runs=3, max_seconds=0.05, timeout_seconds=60.0, warm_seconds=0.0)
+    path = sigmoid(tmp_path / "net.onnx")
     found = profile_files([path], board(sshd), per_op=True, options=few, progress=Silent())
     (one,) = found.results
     assert found.device == "ssh"
     assert one.numerics.passed
     assert one.latency is not None
     assert [row.kind for row in one.ops] == ["Sigmoid"]
-
-
-def test_a_phone_s_proc_recorded_is_read() -> None:
-    """From recorded lines of an aarch64 Linux, not from a phone at hand."""
-    told = {
-        "arch": "aarch64\n",
-        "system": "Linux 6.1.25-android14\n",
-        "threads": "8\n",
-        "cpuinfo": "processor\t: 0\nBogoMIPS\t: 38.40\nHardware\t: Some SoC 8\n",
-        "meminfo": "MemTotal:        7654321 kB\nMemFree: 1 kB\n",
-        "loadavg": "1.20 0.80 0.40 1/900 1234\n",
-    }
-    found = describe(told)
-    assert (found["cpu"], found["arch"], found["threads"]) == ("Some SoC 8", "aarch64", 8)
-    assert (found["memory_bytes"], found["load_average"]) == (7654321 * 1024, [1.2, 0.8, 0.4])
-    assert found["virtual"] is None
-    nothing = describe(dict.fromkeys(told, ""))
-    assert not {key: value for key, value in nothing.items() if value is not None}
 
 
 def _gone(word: str) -> None:

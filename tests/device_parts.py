@@ -1,0 +1,123 @@
+"""What tests of devices need beside pip's packages, and how it is fetched: `python tests/device_parts.py`.
+
+Each part is fetched where it can be, into edgegen's cache; what cannot is said with its reason, and its tests skip with
+that reason. Debian's adbd is the real daemon of an Android phone. It asks nobody for a key and listens everywhere: it
+runs in a network of its own, and the client reaches its server through a socket in a folder.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from edgegen.errors import EdgegenError
+from edgegen.profilers.emulator import EmulatedDevice
+from edgegen.profilers.toolchain import cache, called
+
+SUITE = "bookworm-backports"
+PACKAGES = ("adbd", "android-libbase", "android-libboringssl", "android-libcutils", "android-liblog")
+KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
+SERIAL = "127.0.0.1:5555"  # the server also lists the same daemon as emulator-5554
+SCRIPT = """
+ip link set lo up || exit 1
+"$1"/usr/lib/android-sdk/platform-tools/adbd >"$2"/adbd.log 2>&1 &
+adbd=$!
+echo $adbd >"$2"/pid
+adb start-server >"$2"/server.log 2>&1
+until adb connect 127.0.0.1:5555 2>&1 | grep -q connected; do sleep 0.1; done
+echo ready
+cat >/dev/null
+adb kill-server
+kill $adbd
+"""
+
+
+def adbd_folder() -> Path:
+    return cache() / "adbd"
+
+
+def fetch_adbd() -> None:
+    """Debian's adbd and its libraries, unpacked; nothing is installed."""
+    target = adbd_folder()
+    if target.is_dir():
+        return
+    state = target.with_name("adbd.partial")
+    shutil.rmtree(state, ignore_errors=True)
+    for name in ("lists/partial", "archives/partial", "root"):
+        (state / name).mkdir(parents=True)
+    (state / "sources.list").write_text(f"deb [signed-by={KEYS}] http://deb.debian.org/debian {SUITE} main\n")
+    options = {
+        "APT::Sandbox::User": "",
+        "Dir::Etc::sourcelist": state / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::State::lists": state / "lists",
+        "Dir::Cache": state,
+        "Dir::Cache::archives": state / "archives",
+    }
+    given = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
+    called("apt-get", *given, "update")
+    with contextlib.chdir(state / "archives"):
+        called("apt-get", *given, "download", *(f"{package}/{SUITE}" for package in PACKAGES))
+    for archive in (state / "archives").glob("*.deb"):
+        called("dpkg-deb", "-x", archive, state / "root")
+    (state / "root").replace(target)
+    shutil.rmtree(state)
+
+
+def no_adbd() -> str | None:
+    """Why there is no adbd to test against."""
+    if shutil.which("adb") is None:
+        return "no adb: apt install adb"
+    if not adbd_folder().is_dir():
+        return "no adbd: python tests/device_parts.py"
+    alone = subprocess.run([*_alone(), "true"], capture_output=True, text=True)
+    return f"no network of its own for adbd: {alone.stderr.strip()}" if alone.returncode else None
+
+
+def _alone() -> list[str]:
+    return ["unshare", "--net", *(["--map-root-user"] if os.getuid() else [])]
+
+
+@contextlib.contextmanager
+def adbd(folder: Path) -> Iterator[Mapping[str, str]]:
+    """A running adbd; the environment by which an adb client reaches it. Its files go to `folder`."""
+    environment = {"ADB_SERVER_SOCKET": f"localfilesystem:{folder}/s", "HOME": str(folder)}
+    root = adbd_folder()
+    libraries = {"LD_LIBRARY_PATH": f"{root}/usr/lib/x86_64-linux-gnu/android"}
+    process = subprocess.Popen(
+        [*_alone(), "sh", "-c", SCRIPT, "sh", str(root), str(folder)],
+        env={**os.environ, **environment, **libraries},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "ready\n", (folder / "server.log").read_text()[-500:]
+        yield environment
+    finally:
+        process.stdin.close()
+        process.wait(20)
+        process.stdout.close()
+
+
+def main() -> None:
+    parts: Mapping[str, Callable[[], None]] = {
+        "adbd, an Android phone's daemon": fetch_adbd,
+        "an emulated ARM64 Linux": lambda: EmulatedDevice().fetch(),
+    }
+    for name, fetch in parts.items():
+        try:
+            fetch()
+            print(f"{name}: here")
+        except EdgegenError as e:
+            print(f"{name}: NOT here, its tests are skipped: {e}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

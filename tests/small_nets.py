@@ -1,0 +1,50 @@
+"""Small files for tests of what runs them."""
+
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from edgegen.build import build, write_manifest
+from edgegen.capture import OneStep
+from edgegen.targets import Target
+from edgegen.types import Signature
+
+SIGNATURE = Signature.of(channels=1, size=8, num_classes=10)
+
+
+def sigmoid(path: Path) -> Path:
+    """An ONNX file that makes "out" of "sample", four numbers."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("sample", "out")]
+    graph = helper.make_graph([helper.make_node("Sigmoid", ["sample"], ["out"])], "g", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+class Net(nn.Module):
+    """With whole numbers among its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.classes = nn.Conv2d(1, 8, 3, padding=1), nn.Embedding(10, 8)
+        self.last = nn.Conv2d(8, 1, 3, padding=1)
+
+    def forward(self, sample: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
+        hidden = torch.nn.functional.silu(self.first(sample) + self.classes(class_labels)[:, :, None, None])
+        made: torch.Tensor = self.last(hidden)
+        return made
+
+
+def net_files(place: Path) -> Path:
+    """A new folder with the net's net_onnx_fp32.onnx and net_executorch_fp32.pte, and their manifest."""
+    place.mkdir()
+    torch.manual_seed(0)
+    net = OneStep(Net()).eval()
+    made = [
+        build(net, SIGNATURE, name="net", target=Target.parse(target), folder=place, seed=3, metadata={}).artifact
+        for target in ("onnx-fp32", "executorch-fp32")
+    ]
+    write_manifest(place, made, SIGNATURE, lineage={}, parity={})
+    return place
