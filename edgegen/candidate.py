@@ -19,8 +19,8 @@ from edgegen.profilers.result import FileFacts, Numerics, Tensor
 from edgegen.quiet import EXECUTORCH, quiet
 from edgegen.storage import read_json, sha256_of
 
-FORMATS = {".onnx": "onnx", ".pte": "pte"}
-EXTRAS = {"onnx": "onnx", "pte": "executorch"}  # by format: what the reference needs here
+FORMATS = {".onnx": "onnx", ".pte": "pte", ".mlpackage": "mlpackage"}
+EXTRAS = {"onnx": "onnx", "pte": "executorch", "mlpackage": "coreml"}  # by format: what the reference needs here
 # Two builds of one runtime differ by the order of sums, 100 dB and more; of 8-bit files a number on the edge may round
 # the other way, 45 dB (examples/bench_arm.json). A wrong kernel gave 2 dB.
 LEAST_SNR_DB = 40.0
@@ -58,10 +58,7 @@ def put_file(path: Path, device: Device, temporary: Path) -> Candidate:
 
 def candidate_of(path: Path) -> Candidate:
     if path.suffix not in FORMATS:
-        raise UsageError(
-            f"cannot measure {path.name}: there are runners for {' and '.join(FORMATS)}; a .mlpackage runs on Apple's "
-            "systems only"
-        )
+        raise UsageError(f"cannot measure {path.name}: there are runners for {', '.join(FORMATS)}")
     require(EXTRAS[FORMATS[path.suffix]], purpose=f"measuring {path.name}")
     found = inspect(path)
     inputs = tuple(_tensor(value) for value in found.main.inputs)
@@ -162,6 +159,14 @@ def reference_output(*, path: str, inputs: str, expected: str) -> str:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         names = [one.name for one in session.get_inputs()]
         made = session.run(None, dict(zip(names, arrays, strict=True)))[0]
+    elif path.endswith(".mlpackage"):
+        from edgegen.exporters.mil import MilEvaluator
+
+        evaluator = MilEvaluator(Path(path))
+        names = [slot.name for slot in evaluator.program.inputs]
+        made = evaluator(dict(zip(names, arrays, strict=True)))[evaluator.program.outputs[0].name]
+        np.save(expected, made, allow_pickle=False)
+        return evaluator.method
     else:
         import torch
 

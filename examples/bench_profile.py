@@ -27,7 +27,7 @@ from edgegen.capture import OneStep
 from edgegen.folding import fold
 from edgegen.profilers.device import NONCE, Command
 from edgegen.profilers.difference import Limit, difference
-from edgegen.profilers.host import DEVICE, ONNX_RUNNER
+from edgegen.profilers.host import DEVICE, PYTHON_RUNNER
 from edgegen.profilers.jobs import FileJob
 from edgegen.profilers.machine import probe
 from edgegen.profilers.protocol import PROFILES, measure, timed
@@ -43,8 +43,8 @@ PLANTED = 0.10
 # The runner, with a sleep after each inference: its share of p50 is known from a measurement before.
 SLOW = f"""
 import sys, time
-sys.path.insert(0, {str(ONNX_RUNNER.parent)!r})
-from onnx_runner import OnnxModel, serve
+sys.path.insert(0, {str(PYTHON_RUNNER.parent)!r})
+from python_runner import OnnxModel, serve
 class Slow(OnnxModel):
     def infer(self):
         made = super().infer()

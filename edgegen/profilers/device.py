@@ -82,7 +82,7 @@ class Device(Protocol):
         """The runner of files of this form ("onnx", "pte", "mlpackage"), ready for the file `model` of the device's."""
 
     def start(self, command: Command) -> Channel:
-        """A program that speaks as runners/onnx_runner.py does."""
+        """A program that speaks as runners/python_runner.py does."""
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> Finished:
         """A program to its end. Raises DeviceError, and ends it, when it takes longer."""

@@ -13,7 +13,7 @@ from edgegen.errors import DeviceError, UsageError
 from edgegen.extras import require
 from edgegen.profilers import toolchain
 from edgegen.profilers.device import NONCE, Command
-from edgegen.profilers.host import ONNX_RUNNER, HostDevice
+from edgegen.profilers.host import NO_CORE_ML, PYTHON_RUNNER, HostDevice
 from edgegen.profilers.toolchain import called
 
 SUITE, PYTHON = "trixie", "3.13"  # Debian's release, and the Python that is in it
@@ -108,10 +108,12 @@ class EmulatedDevice(HostDevice):
             raise DeviceError(
                 f"its Linux is not in {userland.folder}: `edgegen devices arm64 --fetch` downloads it (170 MB)"
             )
+        if form == "mlpackage":
+            raise DeviceError(NO_CORE_ML)
         if form == "onnx":
             python = str(userland.root / f"usr/bin/python{PYTHON}")
             settings = ("-E", f"PYTHONPATH={userland.wheels}", "-E", f"PYTHONHOME={userland.root}/usr")
-            return Command((*userland.emulator, *settings, python, str(ONNX_RUNNER), NONCE, model))
+            return Command((*userland.emulator, *settings, python, str(PYTHON_RUNNER), NONCE, model))
         program = toolchain.pte_program(toolchain.ARM64)
         libraries = ("-E", f"LD_LIBRARY_PATH={program.folder}")
         return Command((*userland.emulator, *libraries, str(program.runner), NONCE, model))

@@ -18,7 +18,8 @@ from edgegen.profilers.machine import probe
 from edgegen.profilers.process import Pipes
 from edgegen.profilers.toolchain import pte_program, this_system
 
-ONNX_RUNNER = Path(__file__).with_name("runners") / "onnx_runner.py"
+PYTHON_RUNNER = Path(__file__).with_name("runners") / "python_runner.py"
+NO_CORE_ML = "Core ML runs on Apple's systems only: measure a .mlpackage on a Mac, or with --device ssh:USER@MAC"
 TICKS_PER_S = 100  # of /proc/stat: USER_HZ of every Linux
 
 
@@ -44,8 +45,10 @@ class HostDevice:
         return str(self.folder / name)
 
     def runner(self, form: str, model: str) -> Command:
-        if form == "onnx":
-            return Command((sys.executable, "-P", str(ONNX_RUNNER), NONCE, model))
+        if form == "mlpackage" and sys.platform != "darwin":
+            raise DeviceError(NO_CORE_ML)
+        if form != "pte":
+            return Command((sys.executable, "-P", str(PYTHON_RUNNER), NONCE, model))
         program = pte_program(this_system())
         variable = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
         return Command((str(program.runner), NONCE, model), {variable: str(program.folder)})

@@ -12,7 +12,7 @@ from edgegen.profilers.device import NONCE, Command
 
 
 class Work(Protocol):
-    """What is timed: a program on the device that speaks as runners/onnx_runner.py does."""
+    """What is timed: a program on the device that speaks as runners/python_runner.py does."""
 
     @property
     def label(self) -> str: ...

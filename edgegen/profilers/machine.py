@@ -70,7 +70,9 @@ def cpu_model() -> str | None:
 
 
 def _model(cpuinfo: str) -> str | None:
-    found = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", cpuinfo, flags=re.MULTILINE)
+    found = re.search(
+        r"^(?:model name|Model|Hardware|machdep\.cpu\.brand_string)\s*:\s*(.+)$", cpuinfo, flags=re.MULTILINE
+    )
     return found[1].strip() if found else None
 
 

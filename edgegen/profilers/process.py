@@ -89,7 +89,7 @@ class Pipes:
 
 
 class Worker:
-    """A program that speaks as runners/onnx_runner.py does, and has said that it is ready.
+    """A program that speaks as runners/python_runner.py does, and has said that it is ready.
 
     Every answer carries the nonce that it was started with and its number: one of an older process, or one too many,
     is refused. `ask` raises DeviceError when the worker dies, hangs or answers nonsense, and so does making it.

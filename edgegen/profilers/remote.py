@@ -13,7 +13,7 @@ from typing import Any
 from edgegen.errors import DeviceError
 from edgegen.profilers import toolchain
 from edgegen.profilers.device import NONCE, Busy, Command, Finished
-from edgegen.profilers.host import ONNX_RUNNER, busy_of
+from edgegen.profilers.host import NO_CORE_ML, PYTHON_RUNNER, busy_of
 from edgegen.profilers.machine import describe
 from edgegen.profilers.process import Pipes
 from edgegen.storage import sha256_of
@@ -23,8 +23,8 @@ SHORT_S, TRANSFER_S = 30.0, 600.0  # for a question, for a file
 QUESTIONS = {
     "arch": "uname -m",
     "system": "uname -sr",
-    "threads": "nproc",
-    "cpuinfo": "cat /proc/cpuinfo",
+    "threads": "nproc || sysctl -n hw.ncpu",
+    "cpuinfo": "cat /proc/cpuinfo || sysctl machdep.cpu.brand_string",
     "meminfo": "cat /proc/meminfo",
     "loadavg": "cat /proc/loadavg",
     # Android's own
@@ -60,7 +60,7 @@ class ShellDevice(ABC):
 
     def probe(self) -> dict[str, Any]:
         mark = secrets.token_hex(8)
-        script = "; ".join(f"echo {mark}; {question} 2>/dev/null" for question in QUESTIONS.values())
+        script = "; ".join(f"echo {mark}; {{ {question}; }} 2>/dev/null" for question in QUESTIONS.values())
         done = self._sh(f"{script}; echo {mark}")
         parts = done.stdout.split(f"{mark}\n")[1:]
         if len(parts) != len(QUESTIONS) + 1:
@@ -78,6 +78,13 @@ class ShellDevice(ABC):
 
     def put(self, path: Path, name: str) -> str:
         there = self.place(name)
+        if path.is_dir():
+            for folder in (path, *(one for one in sorted(path.rglob("*")) if one.is_dir())):
+                self._sh(f"mkdir -p {shlex.quote(self.place(str(Path(name, folder.relative_to(path)))))}")
+            for one in sorted(path.rglob("*")):
+                if one.is_file():
+                    self.put(one, str(Path(name, one.relative_to(path))))
+            return there
         with path.open("rb") as source:
             done = self._call(self.shell(f"cat > {shlex.quote(there)}"), TRANSFER_S, stdin=source)
         if done.code or self._sha256(there) != sha256_of(path):
@@ -113,8 +120,10 @@ class ShellDevice(ABC):
         return busy_of(self._sh("cat /proc/stat 2>/dev/null").stdout)
 
     def runner(self, form: str, model: str) -> Command:
-        if form == "onnx":
-            return Command((self.python, self.put(ONNX_RUNNER, ONNX_RUNNER.name), NONCE, model))
+        if form == "mlpackage" and not self._system().startswith("Darwin"):
+            raise DeviceError(NO_CORE_ML)
+        if form != "pte":
+            return Command((self.python, self.put(PYTHON_RUNNER, PYTHON_RUNNER.name), NONCE, model))
         if self.pte_program is None:
             self.pte_program = self._put_pte_program()
         return Command((*self.pte_program.argv, model), self.pte_program.environment)
@@ -157,7 +166,10 @@ class ShellDevice(ABC):
         self._sh(f"kill -9 $(cat {shlex.quote(pid)}) 2>/dev/null; true")
 
     def _sha256(self, path: str) -> str:
-        found = re.match(r"\\?([0-9a-f]{64}) ", self._sh(f"sha256sum {shlex.quote(path)}").stdout)
+        words = shlex.quote(path)
+        found = re.match(
+            r"\\?([0-9a-f]{64}) ", self._sh(f"{{ sha256sum {words} || shasum -a 256 {words}; }} 2>/dev/null").stdout
+        )
         if found is None:
             raise DeviceError(f"{self.name}: no file {path} there, or no sha256sum")
         return found[1]

@@ -3,8 +3,8 @@
 JOB is JSON: {"opener": "module:function", "arguments": {...}}. The opener, called as `function(threads=...,
 **arguments)`, returns a callable of no arguments that runs one inference at batch 1. If its module has a function
 `preload`, that imports the runtime before the clock starts; it is called with the opener's arguments if it has
-parameters, else with none. Commands and answers are those of runners/onnx_runner.py. This module imports nothing heavy:
-the memory that it reports is the runtime's.
+parameters, else with none. Commands and answers are those of runners/python_runner.py. This module imports nothing
+heavy: the memory that it reports is the runtime's.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgegen.memory import peak_rss_bytes
-from edgegen.profilers.runners.onnx_runner import Facts, serve, timed_open
+from edgegen.profilers.runners.python_runner import Facts, serve, timed_open
 
 
 class Opened:

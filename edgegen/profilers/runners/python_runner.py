@@ -1,6 +1,7 @@
-"""Runs and times an ONNX file with onnxruntime and numpy alone, told what to do by lines on stdin.
+"""Runs and times a file by onnxruntime, or on a Mac by Core ML, told what to do by lines on stdin; needs no edgegen.
 
-    python onnx_runner.py NONCE MODEL.onnx
+    python python_runner.py NONCE MODEL.onnx
+    python python_runner.py NONCE MODEL.mlpackage [UNITS]      ALL, CPU_ONLY, CPU_AND_GPU, CPU_AND_NE; never run by us
 
 A command's fields are separated by tabs; INPUT is SHAPE:FILE ("1x3x32x32:noise.bin"), raw numbers in the file's order.
 
@@ -18,11 +19,12 @@ speaks the same.
 import gc
 import json
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 Facts = dict[str, Any]
 PROBES, PROBE_STEPS = 8, 100_000
@@ -154,6 +156,61 @@ class OnnxModel:
         return found
 
 
+class CoreMLModel:
+    """A Core ML package by coremltools; it chooses its threads itself."""
+
+    DTYPES: ClassVar = {65552: "float16", 65568: "float32", 65600: "float64", 131104: "int32"}  # ArrayDataType
+
+    def __init__(self, path: str, units: str = "ALL") -> None:
+        import coremltools
+
+        self.vendor, self.path, self.units = coremltools, path, coremltools.ComputeUnit[units]
+        self.runtime = f"Core ML of macOS {platform.mac_ver()[0]}, {units}, by coremltools {coremltools.__version__}"
+        self.inputs: Facts = {}
+
+    def open(self, words: Sequence[str]) -> Facts:
+        def load() -> None:
+            self.model = self.vendor.models.MLModel(self.path, compute_units=self.units)
+            self.inputs = self._read(words[1:])
+
+        return {**timed_open(load, self.infer), "threads": None}
+
+    def infer(self) -> Any:
+        return self.model.predict(self.inputs)
+
+    def run(self, words: Sequence[str]) -> Facts:
+        import numpy as np
+
+        if len(words) > 1:
+            self.inputs = self._read(words[1:])
+        first = self.model.get_spec().description.output[0].name
+        Path(words[0]).write_bytes(np.asarray(self.infer()[first]).tobytes())
+        return {}
+
+    def trace(self, words: Sequence[str]) -> Facts:
+        """Where Core ML would run each operation, and its share of the cost: an estimate of its own, nothing is run."""
+        planner = self.vendor.models.compute_plan.MLComputePlan
+        plan = planner.load_from_path(self.model.get_compiled_model_path(), compute_units=self.units)
+        rows = []
+        for operation in plan.model_structure.program.functions["main"].block.operations:
+            cost = plan.get_estimated_cost_for_mlprogram_operation(operation)
+            usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
+            device = type(usage.preferred_compute_device).__name__ if usage else None
+            rows.append({"kind": operation.operator_name, "device": device, "cost": cost.weight if cost else None})
+        Path(words[1]).write_text(json.dumps(rows), encoding="utf-8")
+        return {}
+
+    def _read(self, inputs: Sequence[str]) -> Facts:
+        import numpy as np
+
+        found = {}
+        for about, given in zip(self.model.get_spec().description.input, inputs, strict=True):
+            shape, _, path = given.partition(":")
+            dtype = self.DTYPES[about.type.multiArrayType.dataType]
+            found[about.name] = np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])
+        return found
+
+
 def _peak_rss_bytes() -> int | None:
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
@@ -161,9 +218,11 @@ def _peak_rss_bytes() -> int | None:
 
 
 if __name__ == "__main__":
-    try:  # here, because imports are not timed
+    is_onnx = sys.argv[2].endswith(".onnx")
+    try:  # made here, with the imports: they are not timed
         import numpy as np  # noqa: F401
-        import onnxruntime  # noqa: F401
+
+        made: Model = OnnxModel(sys.argv[2]) if is_onnx else CoreMLModel(*sys.argv[2:])
     except ModuleNotFoundError as e:
-        sys.exit(f"{e}: {sys.executable} -m pip install onnxruntime numpy")
-    serve(sys.argv[1], OnnxModel(sys.argv[2]), peak_rss_bytes=_peak_rss_bytes)
+        sys.exit(f"{e}: {sys.executable} -m pip install {'onnxruntime' if is_onnx else 'coremltools'} numpy")
+    serve(sys.argv[1], made, peak_rss_bytes=_peak_rss_bytes)
