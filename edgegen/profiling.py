@@ -1,10 +1,12 @@
 """Exported files measured on a device: first whether they compute there what they should, then how fast."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,8 @@ from edgegen.candidate import FORMATS, Candidate, candidate_of, job_of, numerics
 from edgegen.errors import DeviceError, EdgegenError, UsageError
 from edgegen.extras import version_of
 from edgegen.profilers.device import Device
+from edgegen.profilers.heat import cooled, throttled
+from edgegen.profilers.jobs import Work
 from edgegen.profilers.operators import FIRST_RUNS, OperatorTime
 from edgegen.profilers.process import Worker
 from edgegen.profilers.protocol import PROFILES, Noise, ProfileOptions, Timing, timed
@@ -27,8 +31,10 @@ from edgegen.profilers.result import (
     WarmUp,
 )
 from edgegen.profilers.stats import summarize
+from edgegen.profilers.sustained import sustained
 from edgegen.progress import Progress
 
+CHANGING = ("load_average", "battery_c", "thermal_status")  # of what a device says of itself
 TRACED = 10  # inferences of a traced pass
 EMULATED_SLOWER = 15
 TRY_S = 60.0  # for a runner to say that it is ready
@@ -41,13 +47,15 @@ def profile_files(
     profile: str = "quick",
     threads: Sequence[int] = (1,),
     per_op: bool = False,
+    for_minutes: bool = False,
     options: ProfileOptions | None = None,
     progress: Progress,
 ) -> Profile:
     """Measures all files in turn, each with each number of threads.
 
-    A file that computes something else than here has no latency. Raises DataError and UsageError for a file that
-    cannot be measured at all, DeviceError where the device cannot be used.
+    A file that computes something else than here has no latency. `for_minutes` adds how fast each still is after five
+    minutes without a pause. Raises DataError and UsageError for a file that cannot be measured at all, DeviceError
+    where the device cannot be used.
     """
     chosen = options or PROFILES[profile]
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
@@ -61,8 +69,7 @@ def profile_files(
             for number, candidate in enumerate(candidates, start=1):
                 put(candidate, device, Path(temporary))
                 try:
-                    found = numerics_of(candidate, device, Path(temporary), threads[0], patience)
-                    candidate.numerics = found
+                    candidate.numerics = numerics_of(candidate, device, Path(temporary), threads[0], patience)
                 except DeviceError as e:
                     candidate.failed = str(e).replace(str(candidate.path.resolve()), candidate.path.name)
                 task.update(number, candidate.path.name)
@@ -77,7 +84,7 @@ def profile_files(
             for label, (candidate, count) in jobs.items()
             if candidate.may_be_timed and not emulated
         ]
-        timings, noise_found = timed(work, device=device, options=chosen, progress=progress)
+        timings, noise_found, after = _timed_when_cool(work, device, target, chosen, progress)
         by_label = {timing.job.label: timing for timing in timings}
         results = []
         for label, (candidate, count) in jobs.items():
@@ -86,18 +93,37 @@ def profile_files(
                 result = result.model_copy(update={"verdict": _numbers_only(emulated)})
             if per_op and result.latency is not None:
                 result = result.model_copy(update={"ops": _ops(candidate, count, device, Path(temporary), chosen)})
+            if for_minutes and result.latency is not None:
+                job = job_of(label, candidate, count)
+                found = sustained(job, device, timeout_s=chosen.timeout_seconds, progress=progress)
+                result = result.model_copy(update={"sustained": found})
             results.append(result)
     return Profile(
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         tool=f"edgegen {version_of('edgegen')}",
         device=device.name,
         target=target,
+        after={name: after[name] for name in CHANGING},
         profile="full" if profile == "full" else "quick",
         others_cores=noise_found.others_cores,
         stolen_cores=noise_found.stolen_cores,
         drift=noise_found.drift,
         results=tuple(results),
     )
+
+
+def _timed_when_cool(
+    work: Sequence[Work], device: Device, target: Mapping[str, Any], options: ProfileOptions, progress: Progress
+) -> tuple[list[Timing], Noise, Mapping[str, Any]]:
+    """As `timed`, once the device is cool; once more where it grew too warm meanwhile. Also what it says afterwards."""
+    told = target
+    for last in (False, True):
+        told = cooled(device, told, progress)
+        timings, noise = timed(work, device=device, options=options, progress=progress)
+        told = device.probe()
+        if last or not throttled(told):
+            break
+    return timings, replace(noise, heat=throttled(told)), told
 
 
 def connect(text: str) -> Device:
@@ -112,7 +138,7 @@ def runners_of(device: Device) -> dict[str, str]:
     found = {}
     for suffix, form in FORMATS.items():
         try:
-            worker = Worker(device, device.runner(form, "none"), timeout_s=TRY_S)
+            worker = Worker(device, device.runner(form, f"none{suffix}"), timeout_s=TRY_S)
             worker.stop()
             found[suffix] = worker.runtime
         except EdgegenError as e:

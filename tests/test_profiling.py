@@ -205,4 +205,4 @@ def test_devices_tells_what_runs_here_and_what_is_not_reached() -> None:
     rows = json.loads(lost.stdout)["devices"]
     assert rows[0]["error"] is None
     assert "which must work without a password" in rows[1]["error"]
-    assert "others by name: host, ssh:USER@HOST, adb:SERIAL, arm64" in call("devices").stdout
+    assert "others by name: host, ssh:USER@HOST, adb:SERIAL, arm64, macos" in call("devices").stdout

@@ -19,7 +19,7 @@ Example: edgegen devices
   edgegen devices ssh:pi@raspberrypi
 
   edgegen devices arm64 --fetch"""
-NAMES = "host, ssh:USER@HOST, adb:SERIAL, arm64"
+NAMES = "host, ssh:USER@HOST, adb:SERIAL, arm64, macos"
 
 
 def register(app: typer.Typer) -> None:

@@ -36,7 +36,11 @@ def profile(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Exported files, .onnx and .pte; or a recipe.")],
     device: Annotated[
         str | None,
-        typer.Option("--device", metavar="DEVICE", help="Where: host (default), ssh:USER@HOST, adb[:SERIAL], arm64."),
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="Where: host (default), ssh:USER@HOST, adb[:SERIAL], arm64, macos[:UNITS].",
+        ),
     ] = None,
     kind: Annotated[
         str | None,
@@ -46,6 +50,9 @@ def profile(
         str | None, typer.Option("--threads", metavar="LIST", help="Such as 1,2,4: each file with each; default 1.")
     ] = None,
     per_op: Annotated[bool, typer.Option("--per-op", help="Also where the time goes, in a traced pass.")] = False,
+    for_minutes: Annotated[
+        bool, typer.Option("--sustained", help="Also how fast each file still is after five minutes without a pause.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE.json", help="Keep all samples, for edgegen compare.")
     ] = None,
@@ -57,6 +64,7 @@ def profile(
     """A recipe goes through its stages; files are measured directly."""
     if is_recipe(files[0]):
         given = {"--device": device, "--profile": kind, "--threads": threads, "-o": output, "--per-op": per_op or None}
+        given["--sustained"] = for_minutes or None
         wrong = [name for name, value in given.items() if value is not None] + files[1:]
         if wrong:
             raise UsageError(f"{wrong[0]} does not go with the recipe {files[0]}: its [profile] table says how")
@@ -80,7 +88,9 @@ def profile(
     from edgegen.progress import progress
 
     where = connect(device or "host")
-    found = profile_files(paths, where, profile=chosen, threads=counts, per_op=per_op, progress=progress())
+    found = profile_files(
+        paths, where, profile=chosen, threads=counts, per_op=per_op, for_minutes=for_minutes, progress=progress()
+    )
     if output is not None:
         write_json(output, found.to_json())
     if as_json:
@@ -113,6 +123,12 @@ def _table(found: "Profile") -> str:
         lines.append(f"| {label_of(one)} | {' | '.join(_cells(one))} |")
     for one in found.results:
         lines += [f"{label_of(one)}: {reason}" for reason in one.verdict.reasons]
+        if one.sustained:
+            first, last = one.sustained.first_p50_ms, one.sustained.last_p50_ms
+            lines.append(
+                f"{label_of(one)}: {one.sustained.seconds:.0f} s without a pause: p50 {first:.3g} ms at the start, "
+                f"{last:.3g} ms at the end ({first / last:.0%} of the speed)"
+            )
         if one.ops:
             lines += ["", f"| {label_of(one)}: operations, traced | count | share |", "|---|---|---|"]
             lines += [f"| {op.kind} | {op.count} | {op.share:.0%} |" for op in one.ops[:SHOWN_OPS]]

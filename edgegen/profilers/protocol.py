@@ -72,12 +72,14 @@ PROFILES: Mapping[str, ProfileOptions] = {
 class Noise:
     """How much of the device other programs used in the warm runs, in cores; None where it does not say.
 
-    `drift`: by how much a fixed piece of arithmetic took longer after them than before (0.1: a tenth).
+    `drift`: by how much a fixed piece of arithmetic took longer after them than before (0.1: a tenth). `heat`: what the
+    device said of its own.
     """
 
     others_cores: float | None = None
     stolen_cores: float | None = None
     drift: float | None = None
+    heat: str = ""
 
     def reasons(self) -> list[str]:
         """Why no time that was taken meanwhile should be believed; none: nothing was found."""
@@ -86,6 +88,8 @@ class Noise:
             found.append(f"other programs used {self.others_cores:.2f} cores")
         if self.stolen_cores is not None and self.stolen_cores > STOLEN:
             found.append(f"the hypervisor kept {self.stolen_cores:.2f} cores to itself")
+        if self.heat:
+            found.append(self.heat)
         if self.drift is not None and abs(self.drift) > DRIFT:
             found.append(
                 f"the processor became {abs(self.drift):.0%} {'slower' if self.drift > 0 else 'faster'} meanwhile"

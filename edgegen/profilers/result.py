@@ -102,6 +102,15 @@ class OpRow(Record):
     share: float
 
 
+class Sustained(Record):
+    """Inferences back to back for minutes: the median of the first tenth of the time, and of the last."""
+
+    seconds: Annotated[float, Field(gt=0)]
+    runs: Count
+    first_p50_ms: Ms
+    last_p50_ms: Ms
+
+
 class Verdict(Record):
     """`failed` has no latency, `noisy` has one that should not be believed; the reasons are for people.
 
@@ -124,6 +133,7 @@ class Result(Record):
     latency: Latencies | None = None
     peak_rss_bytes: Count | None = Field(None, description="after the first inference, the runner included")
     ops: tuple[OpRow, ...] = ()
+    sustained: Sustained | None = None
     verdict: Verdict
 
     @model_validator(mode="after")
@@ -145,6 +155,7 @@ class Profile(Record):
     target: dict[str, Any] = Field(description="what the device says of itself; unknown is null")
     protocol: Literal["edgegen-bench/1"] = "edgegen-bench/1"
     profile: Literal["quick", "full"]
+    after: dict[str, Any] = Field({}, description="what of `target` may have changed: load_average, battery_c, ...")
     others_cores: float | None = Field(description="used by other programs during the warm runs")
     stolen_cores: float | None = Field(description="kept by a hypervisor during the warm runs")
     drift: float | None = Field(None, description="a fixed arithmetic's time after the warm runs over before, less 1")
