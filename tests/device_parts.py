@@ -8,15 +8,20 @@ runs in a network of its own, and the client reaches its server through a socket
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+import psutil
 
 from edgegen.errors import EdgegenError
 from edgegen.profilers.emulator import EmulatedDevice
 from edgegen.profilers.toolchain import cache, called
 
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 SUITE = "bookworm-backports"
 PACKAGES = ("adbd", "android-libbase", "android-libboringssl", "android-libcutils", "android-liblog")
 KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -33,6 +38,54 @@ cat >/dev/null
 adb kill-server
 kill $adbd
 """
+
+
+@contextlib.contextmanager
+def sshd(folder: Path) -> Iterator[None]:
+    """A server that only its own key can log in to; `ssh -F FOLDER/client board` reaches it."""
+    assert SSHD is not None, "asked before"
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+    port = _free_port()
+    server = {
+        "Port": port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": folder / "host",
+        "AuthorizedKeysFile": folder / "user.pub",
+        "PasswordAuthentication": "no",
+        "UsePAM": "no",
+        "StrictModes": "no",
+        "PidFile": folder / "pid",
+    }
+    (folder / "server").write_text("".join(f"{name} {value}\n" for name, value in server.items()))
+    key = " ".join((folder / "host.pub").read_text().split()[:2])
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {key}\n")
+    client = {
+        "HostName": "127.0.0.1",
+        "Port": port,
+        "User": psutil.Process().username(),
+        "IdentityFile": folder / "user",
+        "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": folder / "known",
+    }
+    (folder / "client").write_text("Host board\n" + "".join(f"  {name} {value}\n" for name, value in client.items()))
+    Path("/run/sshd").mkdir(exist_ok=True)
+    process = subprocess.Popen([SSHD, "-D", "-f", str(folder / "server")], stderr=subprocess.DEVNULL)
+    for _ in range(100):
+        if (folder / "pid").exists():
+            break
+        time.sleep(0.05)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 def adbd_folder() -> Path:
