@@ -18,7 +18,7 @@ class Shell(ShellDevice):
         return ["sh", "-c", script.replace(*self.spoil) if self.spoil[0] else script]
 
     def folder_script(self) -> str:
-        return "mktemp -d"
+        return "mktemp -d /tmp/edgegen.XXXXXX"
 
     def explain(self, stderr: str) -> str:
         return f"lost: {stderr}"

@@ -18,6 +18,7 @@ from edgegen.profilers.machine import describe
 from edgegen.profilers.process import Pipes
 from edgegen.storage import sha256_of
 
+FOLDER = re.compile(r"/.*/edgegen\.\w+")
 SHORT_S, TRANSFER_S = 30.0, 600.0  # for a question, for a file
 # One round trip: each part after a line of its own, empty where the system does not have it.
 QUESTIONS = {
@@ -52,7 +53,7 @@ class ShellDevice(ABC):
 
     @abstractmethod
     def folder_script(self) -> str:
-        """The script that makes a new folder there, which only we write to, and prints its path."""
+        """The script that makes a new folder there, which only we write to, and prints its path: .../edgegen.XXXXXX"""
 
     @abstractmethod
     def explain(self, stderr: str) -> str:
@@ -71,7 +72,7 @@ class ShellDevice(ABC):
         if self.folder is None:
             made = self._sh(self.folder_script())
             folder = made.stdout.strip()
-            if not folder.startswith("/") or "\n" in folder:
+            if not FOLDER.fullmatch(folder):  # it is taken away at the end: what the device says is not enough
                 raise DeviceError(f"{self.name}: no folder for our files there: {made.stderr.strip() or folder}")
             self.folder = folder
         return f"{self.folder}/{name}"

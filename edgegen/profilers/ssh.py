@@ -42,7 +42,7 @@ class SshDevice(ShellDevice):
         return ["ssh", *self.options, *given, "-T", "--", self.host, f"sh -c {shlex.quote(script)}"]
 
     def folder_script(self) -> str:
-        return "mktemp -d"
+        return 'mktemp -d "${TMPDIR:-/tmp}/edgegen.XXXXXX"'
 
     def explain(self, stderr: str) -> str:
         said = stderr.strip().splitlines()[-1:] or ["the connection was lost"]

@@ -1,5 +1,6 @@
 """What every device must do: this machine, a real sshd on loopback, a real adbd in a network of its own."""
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -128,6 +129,19 @@ def test_a_device_without_a_folder_for_us_gets_nothing(tmp_path: Path) -> None:
     full = Shell(spoil=("mktemp", "echo no room >&2; false mktemp"))
     with pytest.raises(DeviceError, match="shell: no folder for our files there: no room"):
         profile_files([sigmoid(tmp_path / "net.onnx")], full, progress=Silent())
+
+
+@pytest.mark.parametrize("told", ["/", "/home/me", "/tmp/x; touch PWNED", "/tmp/$(touch PWNED)/edgegen.a b", ""])
+def test_what_a_device_says_of_a_folder_is_neither_run_nor_taken_away(
+    told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    strange = Shell(spoil=("mktemp -d /tmp/edgegen.XXXXXX", f"echo {shlex.quote(told)}"))
+    with pytest.raises(DeviceError, match="shell: no folder for our files there"):
+        strange.place("x")
+    strange.close()
+    assert strange.folder is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_pte_on_a_processor_that_no_runner_is_made_for() -> None:
