@@ -13,7 +13,7 @@ from edgegen.candidate import FORMATS, Candidate, candidate_of, job_of, numerics
 from edgegen.errors import DeviceError, EdgegenError, UsageError
 from edgegen.extras import version_of
 from edgegen.profilers.device import Device
-from edgegen.profilers.operators import FIRST_RUNS, OperatorTime
+from edgegen.profilers.operators import FIRST_RUNS, Leaf, OperatorTime, by_kind
 from edgegen.profilers.process import Worker
 from edgegen.profilers.protocol import PROFILES, Noise, ProfileOptions, Timing, timed
 from edgegen.profilers.result import (
@@ -120,7 +120,7 @@ def per_operation(path: Path, device: Device, *, threads: int = 1, runs: int = T
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         stack.callback(device.close)
         candidate = put_file(path, device, Path(temporary))
-        return _traced(candidate, threads, device, Path(temporary), PROFILES["quick"], runs)
+        return by_kind(_traced(candidate, threads, device, Path(temporary), PROFILES["quick"], runs))
 
 
 def result_of(candidate: Candidate, threads: int, timing: Timing | None, noise_found: Noise) -> Result:
@@ -169,14 +169,14 @@ def result_of(candidate: Candidate, threads: int, timing: Timing | None, noise_f
 def _ops(
     candidate: Candidate, threads: int, device: Device, temporary: Path, options: ProfileOptions
 ) -> tuple[OpRow, ...]:
-    rows = _traced(candidate, threads, device, temporary, options, TRACED)
+    rows = by_kind(_traced(candidate, threads, device, temporary, options, TRACED))
     total = sum(row.ms for row in rows) or 1.0
     return tuple(OpRow(kind=row.kind, count=row.count, ms=row.ms, share=row.ms / total) for row in rows)
 
 
 def _traced(
     candidate: Candidate, threads: int, device: Device, temporary: Path, options: ProfileOptions, runs: int
-) -> list[OperatorTime]:
+) -> list[Leaf]:
     """A process of its own, because tracing slows down and takes memory."""
     assert candidate.command is not None, "put before"
     trace = temporary / f"{candidate.path.name}.trace"
@@ -189,4 +189,4 @@ def _traced(
     finally:
         worker.stop()
     arguments = {"form": candidate.facts.format, "trace": str(trace)}
-    return [OperatorTime(**row) for row in child.call("edgegen.profilers.operators:by_kind", arguments).value]
+    return [Leaf(**row) for row in child.call("edgegen.profilers.operators:leaves", arguments).value]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from edgegen.errors import UsageError, unknown_name
 
-Kind = Literal["backend", "objective", "device"]
+Kind = Literal["backend", "objective", "device", "importer"]
 
 BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
     "backend": {
@@ -25,6 +25,13 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
     },
     # "NAME:PLACE" is what attribute(PLACE) gives
     "device": {"host": "edgegen.profilers.host:connect", "ssh": "edgegen.profilers.ssh:connect"},
+    "importer": {
+        "profile": "edgegen.profilers.importers.profile:IMPORTER",
+        "etdump": "edgegen.profilers.importers.etdump:IMPORTER",
+        "ort_profile": "edgegen.profilers.importers.ort_profile:IMPORTER",
+        "perf_test": "edgegen.profilers.importers.perf_test:IMPORTER",
+        "perf_yaml": "edgegen.profilers.importers.perf_yaml:IMPORTER",
+    },
 }
 
 
