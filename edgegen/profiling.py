@@ -3,23 +3,25 @@
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from edgegen import child, registry
+from edgegen import registry
 from edgegen.candidate import FORMATS, Candidate, candidate_of, job_of, numerics_of, put, put_file
 from edgegen.errors import DeviceError, EdgegenError, UsageError
 from edgegen.extras import version_of
 from edgegen.profilers.device import Device
-from edgegen.profilers.operators import FIRST_RUNS, Leaf, OperatorTime, by_kind
+from edgegen.profilers.operators import OperatorTime, by_kind
 from edgegen.profilers.process import Worker
 from edgegen.profilers.protocol import PROFILES, Noise, ProfileOptions, Timing, timed
 from edgegen.profilers.result import (
     Cold,
     Config,
     Latencies,
+    LeafRow,
     OpRow,
     Profile,
     Result,
@@ -28,8 +30,8 @@ from edgegen.profilers.result import (
 )
 from edgegen.profilers.stats import summarize
 from edgegen.progress import Progress
+from edgegen.tracing import TRACED, traced
 
-TRACED = 10  # inferences of a traced pass
 TRY_S = 60.0  # for a runner to say that it is ready
 
 
@@ -76,7 +78,7 @@ def profile_files(
         for label, (candidate, count) in jobs.items():
             result = result_of(candidate, count, by_label.get(label), noise_found)
             if per_op and result.latency is not None:
-                result = result.model_copy(update={"ops": _ops(candidate, count, device, Path(temporary), chosen)})
+                result = result.model_copy(update=_operations(candidate, count, device, Path(temporary), chosen))
             results.append(result)
     return Profile(
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -120,7 +122,8 @@ def per_operation(path: Path, device: Device, *, threads: int = 1, runs: int = T
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         stack.callback(device.close)
         candidate = put_file(path, device, Path(temporary))
-        return by_kind(_traced(candidate, threads, device, Path(temporary), PROFILES["quick"], runs))
+        timeout_s = PROFILES["quick"].timeout_seconds
+        return by_kind(traced(candidate, threads, device, Path(temporary), timeout_s=timeout_s, runs=runs))
 
 
 def result_of(candidate: Candidate, threads: int, timing: Timing | None, noise_found: Noise) -> Result:
@@ -166,27 +169,13 @@ def result_of(candidate: Candidate, threads: int, timing: Timing | None, noise_f
     )
 
 
-def _ops(
+def _operations(
     candidate: Candidate, threads: int, device: Device, temporary: Path, options: ProfileOptions
-) -> tuple[OpRow, ...]:
-    rows = by_kind(_traced(candidate, threads, device, temporary, options, TRACED))
-    total = sum(row.ms for row in rows) or 1.0
-    return tuple(OpRow(kind=row.kind, count=row.count, ms=row.ms, share=row.ms / total) for row in rows)
-
-
-def _traced(
-    candidate: Candidate, threads: int, device: Device, temporary: Path, options: ProfileOptions, runs: int
-) -> list[Leaf]:
-    """A process of its own, because tracing slows down and takes memory."""
-    assert candidate.command is not None, "put before"
-    trace = temporary / f"{candidate.path.name}.trace"
-    worker = Worker(device, candidate.command, timeout_s=options.timeout_seconds)
-    try:
-        worker.ask("open", threads, *candidate.inputs)
-        place = device.place(trace.name)
-        worker.ask("trace", FIRST_RUNS + runs, place)
-        device.get(place, trace)
-    finally:
-        worker.stop()
-    arguments = {"form": candidate.facts.format, "trace": str(trace)}
-    return [Leaf(**row) for row in child.call("edgegen.profilers.operators:leaves", arguments).value]
+) -> dict[str, tuple[OpRow, ...] | tuple[LeafRow, ...]]:
+    """The rows of a result, from a traced pass."""
+    found = traced(candidate, threads, device, temporary, timeout_s=options.timeout_seconds)
+    total = sum(row.ms for row in found) or 1.0
+    return {
+        "ops": tuple(OpRow(kind=row.kind, count=row.count, ms=row.ms, share=row.ms / total) for row in by_kind(found)),
+        "leaves": tuple(LeafRow(**asdict(row), share=row.ms / total) for row in found),
+    }

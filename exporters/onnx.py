@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.onnx_names import name_nodes
 from edgegen.exporters.onnx_unsigned import unsigned
 from edgegen.exporters.onnx_winograd import winograd
 from edgegen.extras import require
@@ -135,6 +136,7 @@ def _convert(program: "ExportedProgram", signature: Signature, opset: int) -> An
             verbose=False,
         )
     assert exported is not None
+    name_nodes(exported)
     return exported
 
 

@@ -6,7 +6,7 @@ Tracing slows a file down: read the shares, and take a file's latency from a run
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,15 @@ SUFFIX = "_kernel_time"  # of onnxruntime's events of nodes
 class Leaf:
     """One operation of the file as the runtime runs it, and its mean ms in one inference.
 
-    `place` is the delegate ("delegate 1") or OUTSIDE of a `.pte`, the execution provider of an ONNX file.
+    `place` is the delegate ("delegate 1") or OUTSIDE of a `.pte`, the execution provider of an ONNX file. `block` is
+    the path of the module of the network that it computes; None is not known.
     """
 
     name: str
     kind: str
     place: str
     ms: float
+    block: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,14 @@ class OperatorTime:
     ms: float
 
 
-def leaves(*, form: str, trace: str) -> list[dict[str, Any]]:
-    """`Leaf` rows, in the order in which they run, of what a runner's command `trace` wrote: of "onnx" or "pte".
+def read_trace(*, form: str, trace: str) -> list[Leaf]:
+    """What a runner's command `trace` wrote, in the order in which the operations run: of "onnx" or "pte".
 
-    The means of all runs but the FIRST_RUNS; ExecuTorch's clock counts whole microseconds. For `child.call`.
+    The means of all runs but the FIRST_RUNS; ExecuTorch's clock counts whole microseconds.
     """
     if form == "onnx":
-        found = onnx_leaves(json.loads(Path(trace).read_text(encoding="utf-8")))
-    else:
-        found = _pte_leaves(_blocks(trace))
-    return [asdict(one) for one in found]
+        return onnx_leaves(json.loads(Path(trace).read_text(encoding="utf-8")))
+    return _pte_leaves(_blocks(trace))
 
 
 def etdump(*, path: str) -> dict[str, Any]:

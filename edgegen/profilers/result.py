@@ -103,6 +103,20 @@ class OpRow(Record):
     share: float
 
 
+class LeafRow(Record):
+    """One operation in one inference, from the same pass, in the order in which they ran.
+
+    `place` is the delegate ("delegate 1") or "outside" of a .pte, the execution provider of an ONNX file.
+    """
+
+    name: str
+    kind: str
+    place: str
+    block: str | None = Field(description="path of the network's module that it computes; null where not known")
+    ms: float
+    share: float
+
+
 class Verdict(Record):
     """`failed` has no latency, `noisy` has one that should not be believed; the reasons are for people."""
 
@@ -121,6 +135,7 @@ class Result(Record):
     latency: Latencies | None = None
     peak_rss_bytes: Count | None = Field(None, description="after the first inference, the runner included")
     ops: tuple[OpRow, ...] = ()
+    leaves: tuple[LeafRow, ...] = ()
     verdict: Verdict
 
     @model_validator(mode="after")
