@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
+from edgegen import blocks
 from edgegen.errors import ExportError
 from edgegen.noise import normal
 from edgegen.quiet import EXPORT, quiet
@@ -140,6 +141,8 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_s
     where the module does not run on the signature's inputs, gives another shape, or cannot be exported.
     """
     module = _ready(module)
+    if isinstance(module, fx.GraphModule):
+        module = blocks.Retraced(module, {})
     # Two samples, because torch.export takes an axis of size 1 for a constant.
     count = batch or 2
     if any_size:
@@ -156,7 +159,7 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_s
             out = module(*inputs)
         # What depends on data it prints as a whole graph, more than once; the exception says it in words.
         with torch.no_grad(), quiet(EXPORT), contextlib.redirect_stderr(io.StringIO()):
-            program = torch.export.export(module, inputs, dynamic_shapes=shapes)
+            program = blocks.export(module, inputs, shapes)
     except Exception as e:
         size = " for any size (perhaps it takes only its own)" if any_size else ""
         raise ExportError(f"torch.export could not capture {type(module).__name__}{size}: {_reason(e)}") from e

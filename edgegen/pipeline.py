@@ -196,6 +196,7 @@ STAGES = (
         ("teacher", "distill", "export", "quantize", "verify"),
         lambda r: {"profile": _part(r.profile), "steps": max(r.evaluate.steps)},
         "edgegen.stages.files:profile",
+        version=2,
     ),
     Stage(
         "report",
@@ -215,6 +216,7 @@ STAGES = (
         ),
         lambda r: {"name": r.name, "recipe": r.sha256()},
         "edgegen.stages.reporting:report",
+        version=2,
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
@@ -282,7 +284,7 @@ def plan(
 
 
 def _outside(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
-    """The fingerprint of a file or folder of the user's that a stage reads."""
+    """The fingerprint of the files or the folder of the user's that a stage reads."""
     if stage.name == "data":
         source = local_path(recipe.data.source, base=base)
         return {"source": fingerprint(source)} if source is not None and source.exists() else {}
@@ -291,4 +293,16 @@ def _outside(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
         if not folder.is_dir():
             raise DataError(f"teacher.folder: no folder {folder}")
         return {"source": fingerprint(folder)}
+    if stage.name == "report":
+        files = measurement_files(recipe, base)
+        return {"measurements": key_of({"files": [fingerprint(path) for path in files]})} if files else {}
     return {}
+
+
+def measurement_files(recipe: Recipe, base: Path) -> list[Path]:
+    """The files of `report.measurements`. Raises DataError for one that is missing."""
+    files = [base / Path(name).expanduser() for name in recipe.report.measurements]
+    for path in files:
+        if not path.is_file():
+            raise DataError(f"report.measurements: no file {path}")
+    return files

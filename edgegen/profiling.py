@@ -3,27 +3,28 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgegen import child, registry
+from edgegen import registry
 from edgegen.candidate import FORMATS, Candidate, candidate_of, job_of, numerics_of, put, put_file
 from edgegen.errors import DeviceError, EdgegenError, UsageError
 from edgegen.extras import version_of
 from edgegen.profilers.device import Device
 from edgegen.profilers.heat import cooled, throttled
 from edgegen.profilers.jobs import Work
-from edgegen.profilers.operators import FIRST_RUNS, OperatorTime
+from edgegen.profilers.operators import OperatorTime, by_kind
 from edgegen.profilers.process import Worker
 from edgegen.profilers.protocol import PROFILES, Noise, ProfileOptions, Timing, timed
 from edgegen.profilers.result import (
     Cold,
     Config,
     Latencies,
+    LeafRow,
     OpRow,
     Profile,
     Result,
@@ -33,9 +34,9 @@ from edgegen.profilers.result import (
 from edgegen.profilers.stats import summarize
 from edgegen.profilers.sustained import sustained
 from edgegen.progress import Progress
+from edgegen.tracing import TRACED, traced
 
 CHANGING = ("load_average", "battery_c", "thermal_status")  # of what a device says of itself
-TRACED = 10  # inferences of a traced pass
 EMULATED_SLOWER = 15
 TRY_S = 60.0  # for a runner to say that it is ready
 
@@ -92,7 +93,7 @@ def profile_files(
             if emulated and candidate.may_be_timed:
                 result = result.model_copy(update={"verdict": _numbers_only(emulated)})
             if per_op and result.latency is not None:
-                result = result.model_copy(update={"ops": _ops(candidate, count, device, Path(temporary), chosen)})
+                result = result.model_copy(update=_operations(candidate, count, device, Path(temporary), chosen))
             if for_minutes and result.latency is not None:
                 job = job_of(label, candidate, count)
                 found = sustained(job, device, timeout_s=chosen.timeout_seconds, progress=progress)
@@ -151,7 +152,8 @@ def per_operation(path: Path, device: Device, *, threads: int = 1, runs: int = T
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         stack.callback(device.close)
         candidate = put_file(path, device, Path(temporary))
-        return _traced(candidate, threads, device, Path(temporary), PROFILES["quick"], runs)
+        timeout_s = PROFILES["quick"].timeout_seconds
+        return by_kind(traced(candidate, threads, device, Path(temporary), timeout_s=timeout_s, runs=runs))
 
 
 def result_of(candidate: Candidate, threads: int, timing: Timing | None, noise_found: Noise) -> Result:
@@ -200,27 +202,13 @@ def _numbers_only(emulated: str) -> Verdict:
     return Verdict(status="ok", performance_valid=False, reasons=(reason,))
 
 
-def _ops(
+def _operations(
     candidate: Candidate, threads: int, device: Device, temporary: Path, options: ProfileOptions
-) -> tuple[OpRow, ...]:
-    rows = _traced(candidate, threads, device, temporary, options, TRACED)
-    total = sum(row.ms for row in rows) or 1.0
-    return tuple(OpRow(kind=row.kind, count=row.count, ms=row.ms, share=row.ms / total) for row in rows)
-
-
-def _traced(
-    candidate: Candidate, threads: int, device: Device, temporary: Path, options: ProfileOptions, runs: int
-) -> list[OperatorTime]:
-    """A process of its own, because tracing slows down and takes memory."""
-    assert candidate.command is not None, "put before"
-    trace = temporary / f"{candidate.path.name}.trace"
-    worker = Worker(device, candidate.command, timeout_s=options.timeout_seconds)
-    try:
-        worker.ask("open", threads, *candidate.inputs)
-        place = device.place(trace.name)
-        worker.ask("trace", FIRST_RUNS + runs, place)
-        device.get(place, trace)
-    finally:
-        worker.stop()
-    arguments = {"form": candidate.facts.format, "trace": str(trace)}
-    return [OperatorTime(**row) for row in child.call("edgegen.profilers.operators:by_kind", arguments).value]
+) -> dict[str, tuple[OpRow, ...] | tuple[LeafRow, ...]]:
+    """The rows of a result, from a traced pass."""
+    found = traced(candidate, threads, device, temporary, timeout_s=options.timeout_seconds)
+    total = sum(row.ms for row in found) or 1.0
+    return {
+        "ops": tuple(OpRow(kind=row.kind, count=row.count, ms=row.ms, share=row.ms / total) for row in by_kind(found)),
+        "leaves": tuple(LeafRow(**asdict(row), share=row.ms / total) for row in found),
+    }

@@ -204,6 +204,12 @@ class Profile(Table):
     cold_starts: Count = 1
 
 
+class Reporting(Table):
+    measurements: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), description="files of latencies measured elsewhere, beside the recipe, that the report shows, too"
+    )
+
+
 class Recipe(Table):
     """The whole recipe. `read` makes one from a file."""
 
@@ -222,6 +228,7 @@ class Recipe(Table):
     recover: Recover | None = None
     verify: Verify = Verify()
     profile: Profile = Profile()
+    report: Reporting = Reporting()
 
     def sha256(self) -> str:
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

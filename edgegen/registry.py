@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from edgegen.errors import UsageError, unknown_name
 
-Kind = Literal["backend", "objective", "device"]
+Kind = Literal["backend", "objective", "device", "importer"]
 
 BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
     "backend": {
@@ -30,6 +30,13 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "adb": "edgegen.profilers.adb:connect",
         "arm64": "edgegen.profilers.emulator:connect",
         "macos": "edgegen.profilers.macos:connect",
+    },
+    "importer": {
+        "profile": "edgegen.profilers.importers.profile:IMPORTER",
+        "etdump": "edgegen.profilers.importers.etdump:IMPORTER",
+        "ort_profile": "edgegen.profilers.importers.ort_profile:IMPORTER",
+        "perf_test": "edgegen.profilers.importers.perf_test:IMPORTER",
+        "perf_yaml": "edgegen.profilers.importers.perf_yaml:IMPORTER",
     },
 }
 

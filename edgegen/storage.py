@@ -65,9 +65,18 @@ def write_json(path: Path, obj: Any) -> None:
     write_bytes(path, (json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
+def read_bytes(path: Path, *, largest: int | None = None) -> bytes:
+    """What a file holds. Raises DataError for one that is missing, or has more than `largest` bytes."""
+    with _reading(path):
+        nbytes = path.stat().st_size
+        if largest is not None and nbytes > largest:
+            raise DataError(f"{path} has {nbytes} bytes; at most {largest} are read")
+        return path.read_bytes()
+
+
 def read_json(path: Path) -> Any:
     """Reads JSON. Raises DataError that names a file that is missing, cut short or not JSON."""
-    content = _read(path)
+    content = read_bytes(path)
     try:
         return json.loads(content)
     except ValueError as e:  # JSONDecodeError and UnicodeDecodeError are both this
@@ -211,11 +220,6 @@ def _hash_file(path: Path, digest: "hashlib._Hash") -> None:
     with _reading(path), path.open("rb") as file:
         while block := file.read(CHUNK):
             digest.update(block)
-
-
-def _read(path: Path) -> bytes:
-    with _reading(path):
-        return path.read_bytes()
 
 
 @contextlib.contextmanager

@@ -154,7 +154,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class Latency:
-    """Host timings of one runnable thing at batch 1; every unknown is None, never 0."""
+    """Host timings of one runnable thing at batch 1; every unknown is None, never 0.
+
+    `percentiles_ms` are 101 numbers: the warm runs' 0 %, 1 %, ... 100 %.
+    """
 
     p50_ms: float | None
     p50_ci95_ms: tuple[float, float] | None = None
@@ -165,6 +168,47 @@ class Latency:
     peak_rss_bytes: int | None = None
     converged: bool | None = None
     reason: str = ""
+    percentiles_ms: tuple[float, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+# "estimate" is what a source gives as its one figure without saying which.
+Statistic = Literal["min", "mean", "p50", "p90", "p95", "p99", "p999", "max", "estimate"]
+LONGEST_MS = 1e9  # eleven days: a time beyond it is a mistake
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A latency that was measured elsewhere, as its `source` tells it; what that does not say is None.
+
+    `what` was measured on `device` under `setting` (runtime, precision, threads); `file` is the name of the file that
+    says so. `times_ms` has the source's figures under their own names. `load_ms` and `first_ms` are of a fresh process.
+    `percentiles_ms` as in `Latency`. `kinds` are the shares of the time by kind of operation, where a trace tells them.
+    Raises ValueError for a time that is none.
+    """
+
+    source: str
+    file: str
+    what: str
+    device: str | None
+    setting: str
+    times_ms: dict[Statistic, float]
+    p50_ci95_ms: tuple[float, float] | None = None
+    runs: int | None = None
+    load_ms: float | None = None
+    first_ms: float | None = None
+    peak_bytes: int | None = None
+    percentiles_ms: tuple[float, ...] | None = None
+    kinds: dict[str, float] = field(default_factory=dict)
+    verdict: Literal["ok", "noisy", "failed", "not judged"] = "not judged"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, ms in (*self.times_ms.items(), ("load", self.load_ms), ("first", self.first_ms)):
+            if ms is not None and not 0 < ms < LONGEST_MS:  # true of no NaN either
+                raise ValueError(f"{name} of {self.what} is {ms} ms")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

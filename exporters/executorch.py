@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.executorch_blocks import with_handles
 from edgegen.exporters.xnnpack_layout import channels_last_views
 from edgegen.extras import require
 from edgegen.quiet import EXECUTORCH, quiet
@@ -122,6 +123,8 @@ class ExecuTorchBackend:
                         constant_methods={METADATA: _describe(signature, metadata)},
                         generate_etrecord=options.etrecord,
                     )
+                # The manager has no public way to change a constant method; the numbers are known only now.
+                edge._config_methods[METADATA] = with_handles(edge._config_methods[METADATA], edge)
                 if options.generate and signature.makes_images:
                     _add_generate(edge, signature)
                 manager = edge.to_executorch()

@@ -71,7 +71,7 @@ def inspect(path: Path) -> Inspection:
     try:
         pte = take_apart(content)
         stored: dict[str, Weight] = {}
-        constants = {plan["name"]: _constant(plan) for plan in pte.plans if not plan["chains"][0]["instructions"]}
+        constants = _constants(pte)
         metadata = _metadata(constants)
         methods = tuple(_method(plan, pte, metadata, stored) for plan in pte.plans if plan["name"] not in constants)
         if not methods:
@@ -97,6 +97,15 @@ def inspect(path: Path) -> Inspection:
         notes=tuple(f"what {backend} runs inside its delegate: not read" for backend in _opaque(pte)),
         hints=(*common_hints(methods, weights), *_hints(methods)),
     )
+
+
+def metadata_of(pte: Pte) -> dict[str, Any]:
+    """What edgegen wrote into the file; {} in another's."""
+    return _metadata(_constants(pte))
+
+
+def _constants(pte: Pte) -> dict[str, Any]:
+    return {plan["name"]: _constant(plan) for plan in pte.plans if not plan["chains"][0]["instructions"]}
 
 
 def _opaque(pte: Pte) -> list[str]:

@@ -124,6 +124,8 @@ def _batch_of(runtime: Any) -> int | None:
 def _convert(program: "ExportedProgram", signature: Signature, opset: int) -> Any:
     import torch
 
+    from edgegen.exporters.onnx_names import name_nodes
+
     with quiet(TORCH_ONNX):
         exported = torch.onnx.export(
             program,
@@ -135,6 +137,7 @@ def _convert(program: "ExportedProgram", signature: Signature, opset: int) -> An
             verbose=False,
         )
     assert exported is not None
+    name_nodes(exported)
     return exported
 
 

@@ -215,7 +215,8 @@ class _Writer:
         from onnx.helper import make_node
 
         out = out or f"{self.name}_{len(self.nodes)}"
-        self.nodes.append(make_node(kind, list(inputs), [out], name=f"{out}_{kind}", **attributes))
+        name = f"{self.site.node.name}.{PREFIX}_{len(self.nodes)}_{kind}"
+        self.nodes.append(make_node(kind, list(inputs), [out], name=name, **attributes))
         return out
 
     def _reshape(self, value: str, *shape: int) -> str:

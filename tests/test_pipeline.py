@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import TINY
 
-from edgegen.errors import MissingExtraError, UsageError
+from edgegen.errors import DataError, MissingExtraError, UsageError
 from edgegen.pipeline import NAMES, STAGES, check, plan, select
 from edgegen.recipe import parse
 from edgegen.runs import RunFolder
@@ -73,6 +73,17 @@ def test_a_changed_input_file_re_runs_everything(tmp_path: Path) -> None:
     before = keys(values, tmp_path)
     (tmp_path / "x.npz").write_bytes(b"two")
     assert set(before.values()).isdisjoint(keys(copy.deepcopy(values), tmp_path).values())
+
+
+def test_a_changed_measurement_makes_the_report_anew_and_nothing_else(tmp_path: Path) -> None:
+    recipe = changed("report.measurements", ["board.json"])
+    with pytest.raises(DataError, match=r"report\.measurements: no file .*board\.json"):
+        keys(recipe, tmp_path)
+    (tmp_path / "board.json").write_text("{}")
+    before = keys(recipe, tmp_path)
+    (tmp_path / "board.json").write_text("[]")
+    after = keys(recipe, tmp_path)
+    assert {stage for stage in before if before[stage] != after[stage]} == {"report"}
 
 
 def test_an_input_below_a_link_or_the_home_folder_is_seen_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,9 @@ def test_both_runners_compute_what_python_does_and_are_timed(folder: Path, in_pr
         assert [tensor.name for tensor in one.artifact.inputs] == ["sample", "class_labels"]
         assert one.peak_rss_bytes is not None
         assert sum(row.share for row in one.ops) == pytest.approx(1.0)
+        assert sum(row.share for row in one.leaves) == pytest.approx(1.0)
+        assert {"net.first", "net.last"} <= {row.block for row in one.leaves}
+        assert {row.place for row in one.leaves} <= {"CPUExecutionProvider", "delegate 1", "outside"}
         assert any("Conv" in row.kind for row in one.ops)
     assert str(folder) not in json.dumps(found.to_json())
 

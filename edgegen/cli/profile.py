@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgegen.cli.export import is_recipe
+from edgegen.cli.operations import operations_table
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carry_out
 from edgegen.errors import DataError, DeviceError, ParityError, UsageError
 
@@ -24,8 +25,6 @@ Example: edgegen profile phone/my-unet_onnx_fp32.onnx phone/my-unet_executorch_w
   edgegen profile net.onnx net.pte --device ssh:pi@raspberrypi
 
   edgegen profile digits"""
-SHOWN_OPS = 8
-LEAST_US = 5.0  # of a mean operation, for shares that a clock of whole microseconds can tell
 
 
 def register(app: typer.Typer) -> None:
@@ -130,13 +129,7 @@ def _table(found: "Profile") -> str:
                 f"{last:.3g} ms at the end ({first / last:.0%} of the speed)"
             )
         if one.ops:
-            lines += ["", f"| {label_of(one)}: operations, traced | count | share |", "|---|---|---|"]
-            lines += [f"| {op.kind} | {op.count} | {op.share:.0%} |" for op in one.ops[:SHOWN_OPS]]
-            each_us = 1e3 * sum(op.ms for op in one.ops) / sum(op.count for op in one.ops)
-            if one.artifact.format == "pte" and each_us < LEAST_US:
-                lines.append(
-                    "(ExecuTorch's clock counts whole microseconds, and most of these take less: not to be relied on)"
-                )
+            lines += operations_table(one)
     return "\n".join(lines)
 
 

@@ -29,7 +29,6 @@ STAGE_COMMANDS = {  # command: (stage, what it does)
     "evaluate": ("evaluate", "Distances of every net's images to the training images, at several numbers of steps."),
     "quantize": ("quantize", "Write the compressed files, calibrated on noise."),
     "verify": ("verify", "Run every file on the same noise as PyTorch and compare."),
-    "report": ("report", "Write report.json, report.md and report.html."),
 }
 
 

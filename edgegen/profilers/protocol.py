@@ -31,7 +31,7 @@ from edgegen.profilers.device import Busy, Device
 from edgegen.profilers.host import DEVICE
 from edgegen.profilers.jobs import Work
 from edgegen.profilers.process import Worker
-from edgegen.profilers.stats import Samples, summarize
+from edgegen.profilers.stats import Samples, percentiles, summarize
 from edgegen.progress import Progress, Silent
 from edgegen.types import Latency
 
@@ -133,6 +133,7 @@ class Timing:
             p90_ms=summary.p90_ms,
             runs=summary.runs,
             converged=self.converged,
+            percentiles_ms=percentiles(self.blocks),
         )
 
     def reasons(self) -> list[str]:

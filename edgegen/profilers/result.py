@@ -111,6 +111,20 @@ class Sustained(Record):
     last_p50_ms: Ms
 
 
+class LeafRow(Record):
+    """One operation in one inference, from the same pass, in the order in which they ran.
+
+    `place` is the delegate ("delegate 1") or "outside" of a .pte, the execution provider of an ONNX file.
+    """
+
+    name: str
+    kind: str
+    place: str
+    block: str | None = Field(description="path of the network's module that it computes; null where not known")
+    ms: float
+    share: float
+
+
 class Verdict(Record):
     """`failed` has no latency, `noisy` has one that should not be believed; the reasons are for people.
 
@@ -134,6 +148,7 @@ class Result(Record):
     peak_rss_bytes: Count | None = Field(None, description="after the first inference, the runner included")
     ops: tuple[OpRow, ...] = ()
     sustained: Sustained | None = None
+    leaves: tuple[LeafRow, ...] = ()
     verdict: Verdict
 
     @model_validator(mode="after")

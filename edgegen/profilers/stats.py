@@ -35,6 +35,11 @@ def summarize(blocks: Sequence[Samples], *, seed: int = 0) -> Summary:
     return Summary(len(runs), float(p50), median_interval(blocks, seed=seed), float(p90))
 
 
+def percentiles(blocks: Sequence[Samples]) -> tuple[float, ...]:
+    """The 101 percentiles from 0 to 100 over all runs: what a plot of their distribution is drawn from."""
+    return tuple(map(float, np.percentile(np.concatenate(list(blocks)), np.arange(101))))
+
+
 def median_interval(
     blocks: Sequence[Samples], *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:

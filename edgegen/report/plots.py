@@ -32,13 +32,14 @@ WIDE, PANEL = (4.4, 3.2), (2.6, 1.8)  # inches; the page scales them, 72 units a
 
 @dataclass(frozen=True)
 class Plot:
-    """`svg` is markup of our own making; `aside` lists what could not be drawn, as plain text."""
+    """`svg` is markup of our own making; `aside` lists what could not be drawn, as plain text. `wide`: as the page."""
 
     title: str
     svg: str
     alt: str
     note: str = ""
     aside: tuple[str, ...] = ()
+    wide: bool = False
 
 
 @dataclass(frozen=True)

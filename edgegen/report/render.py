@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.extras import require
-from edgegen.report import formats, tables
+from edgegen.report import environment, formats, measurements, tables
+from edgegen.report.distribution import Spread, distribution_plot
 from edgegen.report.headline import chosen, headline
 from edgegen.report.pictures import grid
-from edgegen.report.plots import curve_plots, pareto_plot, quality_plot, tradeoff_plot
+from edgegen.report.plots import Plot, curve_plots, pareto_plot, quality_plot, tradeoff_plot
 from edgegen.report.schema import Report
 from edgegen.storage import write_bytes, write_json
-
-HERE = Path(__file__).parent
 
 
 def write(
@@ -41,34 +40,45 @@ def write(
         "chosen": chosen(report),
         "verdicts": _verdicts(report),
         "tables": tables,
+        "elsewhere": measurements.table(report.elsewhere),
         "recipe": formats.toml(report.recipe),
     }
-    text = _environment(html=False).get_template("report.md.jinja").render(facts)
+    text = environment.make(html=False).get_template("report.md.jinja").render(facts)
     plots = {"curves": curve_plots(curves), "quality": quality_plot(report), "tradeoff": tradeoff_plot(report)}
-    plots |= {"pareto": pareto_plot(report)}
-    page = _environment(html=True).get_template("report.html.jinja")
+    plots |= {
+        "pareto": pareto_plot(report),
+        "spread": _spread(report),
+        "elsewhere": measurements.plot(report.elsewhere),
+    }
+    page = environment.make(html=True).get_template("report.html.jinja")
     shown = page.render(facts, grid=grid(report, pictures, captions), plots=plots)
     write_json(folder / "report.json", content)
     write_bytes(folder / "report.md", text.encode())
     write_bytes(folder / "report.html", shown.encode())
 
 
+def _spread(report: Report) -> Plot | None:
+    """Of PyTorch and every file that was timed."""
+    torch = [(row.label, "torch", row.latency) for row in report.torch_latency]
+    files = [(row.label, row.backend, row.latency) for row in report.artifacts]
+    return distribution_plot(
+        "spread",
+        [
+            Spread(
+                label=label,
+                percentiles_ms=latency.percentiles_ms,
+                p50_ms=latency.p50_ms,
+                p50_ci95_ms=latency.p50_ci95_ms,
+                kind=kind,
+                doubt="" if latency.converged else "unsteady",
+            )
+            for label, kind, latency in (*torch, *files)
+            if latency.percentiles_ms is not None and latency.p50_ms is not None
+        ],
+    )
+
+
 def _verdicts(report: Report) -> list[tuple[int, str]]:
     """How many artifacts have which parity: [(4, "ok"), (1, "failed")]."""
     statuses = [row.parity.status for row in report.artifacts]
     return [(statuses.count(status), status) for status in ("ok", "failed", "not checked") if status in statuses]
-
-
-def _environment(*, html: bool) -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["md"] = formats.markdown
-    return environment

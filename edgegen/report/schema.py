@@ -13,7 +13,7 @@ from pydantic import Field
 
 from edgegen.records import Count, Record, Sha256, Utc
 from edgegen.storage import write_json
-from edgegen.types import Latency, Parity
+from edgegen.types import Latency, Measurement, Parity
 
 Steps = Annotated[str, Field(pattern=r"^\d+$")]
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$", description="a name inside the artifact folder, never a path")]
@@ -160,6 +160,7 @@ class Report(Record):
     artifacts: tuple[ArtifactRow, ...]
     refined: tuple[Refinement, ...] = ()
     torch_latency: tuple[TorchLatency, ...]
+    elsewhere: tuple[Measurement, ...] = Field((), description="[report] measurements: each under its source's name")
     stages: tuple[StageRow, ...]
     notes: tuple[str, ...] = ()
 

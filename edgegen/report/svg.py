@@ -81,6 +81,7 @@ def svg(name: str, size: tuple[float, float], draw: Callable[[Any], None]) -> st
     from matplotlib.figure import Figure
 
     style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "edgegen", "font.size": 10, "text.color": INK}
+    style |= {"text.parse_math": False}  # a $ in a name is a $
     style |= {"axes.edgecolor": LINE, "axes.labelcolor": DIM, "axes.facecolor": "none", "legend.frameon": False}
     style |= {"xtick.color": LINE, "ytick.color": LINE, "xtick.labelcolor": DIM, "ytick.labelcolor": DIM}
     style |= {"grid.color": LINE, "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.linewidth": 0.8}

@@ -36,12 +36,13 @@ class Table:
     note: str = ""
 
 
-def _columns(*titles: str) -> tuple[Column, ...]:
+def columns(*titles: str) -> tuple[Column, ...]:
     """Columns; a title that ends with # is of numbers."""
     return tuple(Column(title.removesuffix("#"), title.endswith("#")) for title in titles)
 
 
-def _cells(*texts: str | Cell) -> tuple[Cell, ...]:
+def cells(*texts: str | Cell) -> tuple[Cell, ...]:
+    """A row; what is not known is pale."""
     return tuple(text if isinstance(text, Cell) else Cell(text, "muted" if text == UNKNOWN else "") for text in texts)
 
 
@@ -52,8 +53,8 @@ def quality(report: Report) -> Table:
         table = getattr(report.quality, network) or {}
         named = [Cell(network), *[Cell(network, "muted")] * len(table)]
         rows += [_quality_row(name, s, table[s]) for name, s in zip(named, sorted(table, key=int), strict=False)]
-    columns = _columns("Images", "Steps#", "fd_local#", "± sd#", "kd_local#", "Precision#", "Recall#")
-    return Table(columns, tuple(rows), quality_note(report))
+    titles = columns("Images", "Steps#", "fd_local#", "± sd#", "kd_local#", "Precision#", "Recall#")
+    return Table(titles, tuple(rows), quality_note(report))
 
 
 def quality_note(report: Report) -> str:
@@ -68,15 +69,15 @@ def quality_note(report: Report) -> str:
 
 def _quality_row(name: Cell, steps: str, figure: QualityFigure) -> tuple[Cell, ...]:
     fields = (figure.fd_local, figure.sd, figure.kd_local, figure.precision, figure.recall)
-    return _cells(name, steps or UNKNOWN, *(number(field) for field in fields))
+    return cells(name, steps or UNKNOWN, *(number(field) for field in fields))
 
 
 def artifacts(report: Report) -> Table:
     """Every file: its size, and whether it computes what PyTorch computes."""
-    columns = _columns(
+    titles = columns(
         "File", "Size#", "Parity", "PSNR dB#", "Floor dB#", "Max. error#", "Samples#", "Run by", "fd_local#"
     )
-    return Table(columns, tuple(_artifact_row(row) for row in report.artifacts), PARITY_NOTE)
+    return Table(titles, tuple(_artifact_row(row) for row in report.artifacts), PARITY_NOTE)
 
 
 PARITY_NOTE = (
@@ -88,7 +89,7 @@ PARITY_NOTE = (
 def _artifact_row(row: ArtifactRow) -> tuple[Cell, ...]:
     parity = row.parity
     unchecked = parity.status == "not checked"
-    return _cells(
+    return cells(
         Cell(row.file, detail=f"{row.label} · {row.engine}"),
         nbytes(row.nbytes),
         Cell(parity.status, PARITY_TONE[parity.status], parity.reason),
@@ -109,7 +110,7 @@ def _psnr(parity: Parity) -> str:
 def refined(report: Report) -> Table:
     """What recovery and the other methods brought, by scheme."""
     rows = tuple(
-        _cells(
+        cells(
             row.scheme,
             number(row.psnr_before_db),
             number(row.psnr_after_db),
@@ -117,9 +118,7 @@ def refined(report: Report) -> Table:
         )
         for row in report.refined
     )
-    return Table(
-        _columns("Scheme", "PSNR before, dB#", "PSNR after, dB#", "Layers that stay float"), rows, REFINED_NOTE
-    )
+    return Table(columns("Scheme", "PSNR before, dB#", "PSNR after, dB#", "Layers that stay float"), rows, REFINED_NOTE)
 
 
 REFINED_NOTE = "Rounded in PyTorch as the file will round, against the float student on the same noises."
@@ -127,12 +126,12 @@ REFINED_NOTE = "Rounded in PyTorch as the file will round, against the float stu
 
 def latency(report: Report) -> Table:
     """PyTorch and every file on this machine, one image at a time."""
-    columns = _columns(
+    titles = columns(
         "What", "p50 ms#", "95 % interval#", "p90 ms#", "Load ms#", "First ms#", "Peak memory#", "Runs#", "Timing"
     )
     rows = [_latency_row(row.label, "", row.latency) for row in report.torch_latency]
     rows += [_latency_row(row.label, row.file, row.latency) for row in report.artifacts]
-    return Table(columns, tuple(rows), LATENCY_NOTE + _busy(report.machine))
+    return Table(titles, tuple(rows), LATENCY_NOTE + _busy(report.machine))
 
 
 LATENCY_NOTE = (
@@ -153,7 +152,7 @@ def _busy(machine: Mapping[str, Any]) -> str:
 
 def _latency_row(label: str, detail: str, latency: Latency) -> tuple[Cell, ...]:
     interval = latency.p50_ci95_ms
-    return _cells(
+    return cells(
         Cell(label, detail=detail),
         number(latency.p50_ms),
         UNKNOWN if interval is None else f"{number(interval[0])} to {number(interval[1])}",
@@ -181,7 +180,7 @@ def sizes(report: Report) -> Table:
         rows.append(("Multiply-accumulates, one evaluation", count(report.macs.teacher), count(report.macs.student)))
     rows.append(("Parameters removed by folding the time input", UNKNOWN, count(report.fold.parameters_removed)))
     rows.append(("Largest relative error of folding", UNKNOWN, number(report.fold.max_relative_error, 2)))
-    return Table(_columns("", "Teacher#", "Student#"), tuple(_cells(*row) for row in rows))
+    return Table(columns("", "Teacher#", "Student#"), tuple(cells(*row) for row in rows))
 
 
 def data(report: Report) -> Table:
@@ -213,19 +212,19 @@ def versions(report: Report) -> Table:
 
 def digests(report: Report) -> Table:
     """The files by their content."""
-    rows = tuple(_cells(row.file, count(row.nbytes), row.sha256) for row in report.artifacts)
-    return Table(_columns("File", "Bytes#", "SHA-256"), rows)
+    rows = tuple(cells(row.file, count(row.nbytes), row.sha256) for row in report.artifacts)
+    return Table(columns("File", "Bytes#", "SHA-256"), rows)
 
 
 def stages(report: Report) -> Table:
     rows = tuple(
-        _cells(
+        cells(
             row.name, seconds(row.seconds), Cell("taken from an earlier run", "muted") if row.reused else "run", row.key
         )
         for row in report.stages
     )
-    return Table(_columns("Stage", "Time#", "How", "Key"), rows)
+    return Table(columns("Stage", "Time#", "How", "Key"), rows)
 
 
 def _pairs(rows: Iterable[tuple[str, Any]]) -> Table:
-    return Table(_columns("", ""), tuple(_cells(name, text) for name, text in rows))
+    return Table(columns("", ""), tuple(cells(name, text) for name, text in rows))

@@ -23,7 +23,7 @@ from edgegen.parity import OUTPUT, Session
 from edgegen.pipeline import Context, stage_seed
 from edgegen.profilers.host import DEVICE
 from edgegen.profilers.jobs import Job
-from edgegen.profilers.protocol import ProfileOptions, measure
+from edgegen.profilers.protocol import ProfileOptions, timed
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.racing import Race
@@ -204,7 +204,10 @@ def gather(target: Path, artifacts: list[tuple[Artifact, Path]]) -> None:
 
 
 def profile(context: Context) -> None:
-    """latency.json: each file that runs here and is true, the student in PyTorch, and the teacher at many steps."""
+    """latency.json: each file that runs here and is true, the student in PyTorch, and the teacher at many steps.
+
+    samples.json has every warm run of each, in blocks, in the order in which they ran.
+    """
     recipe = context.recipe
     statuses = {
         row["file"]: row["parity"]["status"] for row in read_json(context.inputs["verify"] / "parity.json")["artifacts"]
@@ -228,7 +231,8 @@ def profile(context: Context) -> None:
         cold_starts=recipe.profile.cold_starts,
     )
     machine = DEVICE.probe()
-    measured = measure([*jobs, *(job for job, _, _ in torch_jobs)], options=options, progress=context.progress)
+    timings, _ = timed([*jobs, *(job for job, _, _ in torch_jobs)], options=options, progress=context.progress)
+    measured = {timing.job.label: timing.latency() for timing in timings}
     latencies |= {job.label: measured[job.label] for job in jobs}
     rows = [
         {"label": job.label, "network": network, "steps": steps, "latency": measured[job.label].to_dict()}
@@ -240,6 +244,8 @@ def profile(context: Context) -> None:
         "machine": machine,
     }
     write_json(context.folder / "latency.json", content)
+    samples = {timing.job.label: [block.tolist() for block in timing.blocks] for timing in timings}
+    write_json(context.folder / "samples.json", {"blocks_ms": samples})
 
 
 def _torch_jobs(context: Context) -> list[tuple[Job, str, int]]:

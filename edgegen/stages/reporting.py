@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgegen.build import tool_versions
 from edgegen.models import folder as generators
-from edgegen.pipeline import Context
+from edgegen.pipeline import Context, measurement_files
+from edgegen.profilers.importers import read as read_measurements
 from edgegen.report import write
 from edgegen.report.schema import Report
 from edgegen.runs import GENERATOR
@@ -51,6 +52,7 @@ def report(context: Context) -> None:
         "n": judged["n"],
         "quality": {"baseline": None, **judged["quality"]},
         **_artifacts(context),
+        "elsewhere": [one for path in measurement_files(recipe, context.base) for one in read_measurements(path)],
         "stages": [
             {"name": r.stage, "key": r.key, "seconds": r.seconds, "reused": r.reused} for r in context.results.values()
         ],

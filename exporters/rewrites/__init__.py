@@ -10,7 +10,7 @@ operators, and captures the result once more.
 """
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ def apply(
 
     Raises UsageError for an unknown name, ExportError where a rewrite fails on this program.
     """
+    from edgegen.blocks import Retraced
     from edgegen.capture import capture
 
     if not chosen:
@@ -54,32 +55,10 @@ def apply(
         operators |= getattr(module, "OPS", {})
     graph_module.graph.eliminate_dead_code()
     graph_module.recompile()
-    return capture(_replaced(graph_module, operators), signature, batch=batch, any_size=any_size)
+    return capture(Retraced(graph_module, operators).eval(), signature, batch=batch, any_size=any_size)
 
 
 def _load(name: str) -> Any:
     if name not in names():
         raise UsageError(unknown_name("rewrite", name, names()))
     return importlib.import_module(f"{__name__}.{name}")
-
-
-def _replaced(graph_module: Any, operators: Mapping[Any, Callable[..., Any]]) -> Any:
-    """A module that computes the graph, with the operators of the table computed by their functions."""
-    from torch import fx, nn
-
-    class Replaced(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            # The very weights, under their own names.
-            self._parameters, self._buffers = graph_module._parameters, graph_module._buffers
-            self._modules = graph_module._modules
-
-        def forward(self, *inputs: Any) -> Any:
-            (output,) = Replacing(self, graph=graph_module.graph).run(*inputs, enable_io_processing=False)
-            return output
-
-    class Replacing(fx.Interpreter):
-        def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-            return super().call_function(operators.get(target, target), args, kwargs)
-
-    return Replaced().eval()

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from edgegen.report.schema import (
     StageRow,
     TorchLatency,
 )
-from edgegen.types import Latency, Parity
+from edgegen.types import Latency, Measurement, Parity
 
 NOT_MAC = "Core ML predicts on macOS only; the numbers are of our evaluator"
 STEPS = (1, 2, 4, 20)
@@ -35,6 +36,9 @@ def latency(p50: float, *, converged: bool = True, load: float = 8.1) -> Latency
         runs=max(30, int(900 / p50)),
         peak_rss_bytes=96_400_000,
         converged=converged,
+        percentiles_ms=tuple(
+            float(p50 * (0.97 + 0.0006 * share + 0.002 * max(0, share - 80) ** 2)) for share in range(101)
+        ),
     )
 
 
@@ -102,6 +106,35 @@ def artifacts() -> tuple[ArtifactRow, ...]:
     )
 
 
+def elsewhere() -> tuple[Measurement, ...]:
+    """One that is believed, one that is noisy, one that is an estimate, and one that failed."""
+    known = latency(3.2)
+    board = {"source": "edgegen.profile/1", "file": "board.json", "device": "ssh:board: Cortex-A76, Linux 6.6"}
+    first = Measurement(
+        **board,
+        what="net.pte, 1 thread",
+        setting="executorch 1.5.1, w8a8",
+        times_ms={"p50": 3.2, "p90": 4.2, "mean": 3.4},
+        p50_ci95_ms=known.p50_ci95_ms,
+        runs=300,
+        load_ms=5.5,
+        peak_bytes=8_000_000,
+        percentiles_ms=known.percentiles_ms,
+        verdict="ok",
+    )
+    noisy = replace(first, what="net.onnx, 1 thread", verdict="noisy", notes=("other programs used 0.97 cores",))
+    phone = Measurement(
+        source="Qualcomm AI Hub perf.yaml",
+        file="perf.yaml",
+        what="Small-UNet",
+        device="Samsung Galaxy S24",
+        setting="tflite, w8a8, NPU",
+        times_ms={"estimate": 0.43},
+    )
+    failed = replace(phone, what="wrong.pte", times_ms={}, verdict="failed", notes=("wrong: 2.1 dB",))
+    return first, noisy, phone, failed
+
+
 RECIPE: dict[str, Any] = {
     "name": "digits",
     "seed": 0,
@@ -150,6 +183,7 @@ def report(**changes: Any) -> Report:
             TorchLatency(label="teacher in PyTorch, 20 steps", network="teacher", steps=20, latency=slow),
             TorchLatency(label="student in PyTorch, 1 step", network="student", steps=1, latency=latency(1.31)),
         ),
+        "elsewhere": elsewhere(),
         "stages": (
             StageRow(name="data", key="9f2c11ab03de4411", seconds=0.31, reused=True),
             StageRow(name="teacher", key="77aa01cd22ee0913", seconds=184.2, reused=False),

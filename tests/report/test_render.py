@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -126,7 +127,7 @@ def test_both_texts_hold_the_same_figures(written: Path) -> None:
 
 def test_markdown_tables_have_as_many_cells_as_columns(written: Path) -> None:
     tables = re.findall(r"(?:^\|.*\n)+", text_of(written, "report.md"), flags=re.MULTILINE)
-    assert len(tables) == 9
+    assert len(tables) == 10
     for table in tables:
         counts = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(counts) == 1, table
@@ -157,6 +158,16 @@ def test_what_a_user_wrote_is_text_and_never_markup(made_up: ModuleType, tmp_pat
         versions={HOSTILE: HOSTILE},
         machine={HOSTILE: HOSTILE},
         recipe={"name": HOSTILE, HOSTILE: {HOSTILE: 1}},
+        elsewhere=[
+            replace(
+                made_up.elsewhere()[1],
+                source=HOSTILE,
+                file=HOSTILE,
+                what=f"$x$ {HOSTILE}",
+                device=HOSTILE,
+                notes=(HOSTILE,),
+            )
+        ],
     )
     pictures = {"real": made_up.pictures()["real"], HOSTILE: made_up.pictures()["real"]}
     write(tmp_path, report, pictures=pictures, curves={HOSTILE: [(1, 1.0), (2, 0.5)]}, captions=[HOSTILE])
@@ -176,7 +187,15 @@ def test_a_report_of_unknowns_says_so_and_invents_nothing(made_up: ModuleType, t
         update={"baseline": None, "teacher": {}, "reflowed": {}, "student": {}, "floor": {}}
     )
     report = made_up.report(
-        artifacts=(row,), torch_latency=(), quality=quality, macs=None, stages=(), notes=(), machine={}, versions={}
+        elsewhere=(),
+        artifacts=(row,),
+        torch_latency=(),
+        quality=quality,
+        macs=None,
+        stages=(),
+        notes=(),
+        machine={},
+        versions={},
     )
     write(tmp_path, report, pictures={}, curves={})
     html, markdown = text_of(tmp_path, "report.html"), text_of(tmp_path, "report.md")

@@ -42,7 +42,8 @@ def test_the_documented_keys(written: Path) -> None:
         "arithmetic",
     }
     assert set(latency) == {
-        *("p50_ms", "p50_ci95_ms", "p90_ms", "load_ms", "first_ms", "runs", "peak_rss_bytes", "converged", "reason")
+        *("p50_ms", "p50_ci95_ms", "p90_ms", "load_ms", "first_ms", "runs", "peak_rss_bytes", "converged", "reason"),
+        "percentiles_ms",
     }
     assert (parity["status"], parity["psnr_db"], latency["p50_ms"]) == ("not checked", None, None)
     assert set(content["quality"]) == {"teacher", "reflowed", "student", "baseline", "floor"}

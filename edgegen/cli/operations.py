@@ -1,0 +1,44 @@
+"""The tables of `edgegen profile --per-op`: by kind of operation, by block of the network, and what ran where."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgegen.profilers.operators import Leaf
+    from edgegen.profilers.result import Result
+
+SHOWN_OPS = 8
+LEAST_US = 5.0  # of a mean operation, for shares that a clock of whole microseconds can tell
+
+
+def operations_table(one: "Result") -> list[str]:
+    """The lines for one file."""
+    from edgegen.profilers.blocks import by_block
+    from edgegen.profilers.difference import label_of
+    from edgegen.profilers.operators import Leaf
+
+    rows = [Leaf(**leaf.model_dump(exclude={"share"})) for leaf in one.leaves]
+    total = sum(row.ms for row in rows) or 1.0
+    lines = ["", f"| {label_of(one)}: operations, traced | count | share |", "|---|---|---|"]
+    lines += [f"| {op.kind} | {op.count} | {op.share:.0%} |" for op in one.ops[:SHOWN_OPS]]
+    lines += ["", f"| {label_of(one)}: block of the network | operations | share |", "|---|---|---|"]
+    lines += [f"| {row.block or 'not known'} | {row.count} | {row.ms / total:.0%} |" for row in by_block(rows)]
+    lines += [_places(rows, total)]
+    if one.artifact.format == "pte" and 1e3 * total / len(rows) < LEAST_US:
+        lines.append("(ExecuTorch's clock counts whole microseconds, and most of these take less: not to be relied on)")
+    return lines
+
+
+def _places(rows: "list[Leaf]", total: float) -> str:
+    """What the delegates of a `.pte` took and what they left outside; or which provider ran the nodes."""
+    from edgegen.profilers.operators import OUTSIDE
+
+    places = dict.fromkeys(row.place for row in rows if row.place != OUTSIDE)
+    outside = Counter(row.kind for row in rows if row.place == OUTSIDE).most_common()
+    share = sum(row.ms for row in rows if row.place != OUTSIDE) / total
+    if any(place.startswith("delegate ") for place in places) or outside:
+        inside = sum(row.place != OUTSIDE for row in rows)
+        left = ", ".join(f"{count} {kind}" for kind, count in outside) or "nothing"
+        delegates = f"{len(places)} delegate{'s' * (len(places) != 1)}"
+        return f"{inside} of {len(rows)} operations in {delegates}, {share:.0%} of the time; outside: {left}"
+    return "; ".join(f"{sum(row.place == place for row in rows)} operations by {place}" for place in places)

@@ -1,0 +1,72 @@
+"""`edgegen report`: measurements from anywhere in one table, or on one page; or a recipe's stage of that name."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgegen.cli.export import is_recipe
+from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carry_out
+from edgegen.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgegen.types import Measurement
+
+TEXT = """Show measurements beside each other, each under its source's name; or write a recipe's report.
+
+Files: what edgegen profile -o wrote, an ETDump of ExecuTorch, a profile of onnxruntime, the output or result file of
+onnxruntime_perf_test, a perf.yaml of Qualcomm AI Hub Models.
+
+Example: edgegen report board.json perf.yaml -o latencies.html
+
+  edgegen report digits"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("report", help=TEXT)(report)
+
+
+def report(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Measurements; or a recipe.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.html", help="A page with the table and the spread.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+    force: ForceOption = False,
+    dry_run: DryOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A recipe goes through its stages; files are read and nothing is measured."""
+    if is_recipe(files[0]):
+        wrong = [*(["-o"] if output is not None else []), *files[1:]]
+        if wrong:
+            raise UsageError(f"{wrong[0]} does not go with the recipe {files[0]}: [report] measurements names files")
+        carry_out(files[0], runs, to=None, only="report", force=force, dry_run=dry_run, as_json=as_json)
+        return
+    if force or dry_run:
+        raise UsageError("--force and --dry-run are for recipes")
+    if output is not None and not output.parent.is_dir():
+        raise UsageError(f"-o {output}: no folder {output.parent}")
+    from edgegen.profilers.importers import read
+
+    found = [one for file in files for one in read(Path(file))]
+    if output is not None:
+        from edgegen.report.measurements import write_page
+
+        write_page(output, found)
+    if as_json:
+        print(json.dumps({"measurements": [one.to_dict() for one in found]}, indent=2))
+    else:
+        print(_table(found))
+
+
+def _table(found: "list[Measurement]") -> str:
+    from edgegen.report.measurements import table
+
+    shown = table(found)
+    lines = [f"| {' | '.join(column.title for column in shown.columns)} |", "|---" * len(shown.columns) + "|"]
+    for row in shown.rows:
+        texts = [f"{cell.text} ({cell.detail})" if cell.detail else cell.text for cell in row]
+        lines.append("| " + " | ".join(text.replace("|", "/") for text in texts) + " |")
+    return "\n".join(lines)
