@@ -38,13 +38,14 @@ def _measurement(path: Path, profile: Profile, one: Result, source: str) -> Meas
         latency, notes = None, (*notes, "emulated: its times say nothing about a device")
     if latency is not None:
         times = {"p50": latency.p50_ms, "p90": latency.p90_ms, "min": latency.min_ms, "mean": latency.mean_ms}
+    setting = [one.config.runtime, one.artifact.scheme or one.artifact.format, f"profile {profile.profile}"]
     cold = one.cold if latency is not None else ()
     return Measurement(
         source=source,
         file=path.name,
         what=label_of(one),
         device=_device(profile),
-        setting=f"{one.config.runtime}, {one.artifact.scheme or one.artifact.format}, profile {profile.profile}",
+        setting=", ".join(part for part in setting if part),
         times_ms=times,
         p50_ci95_ms=None if latency is None else latency.p50_ci95_ms,
         runs=None if latency is None else latency.runs,
