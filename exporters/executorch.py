@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels, refusal
-from edgegen.exporters.executorch_blocks import with_handles
 from edgegen.exporters.xnnpack_layout import channels_last_views
 from edgegen.extras import require
 from edgegen.quiet import EXECUTORCH, quiet
@@ -115,6 +114,8 @@ class ExecuTorchBackend:
             partitioner = _partitioner(variant)
             try:
                 from executorch.exir import to_edge_transform_and_lower
+
+                from edgegen.exporters.executorch_blocks import with_handles
 
                 with channels_last_views():
                     edge = to_edge_transform_and_lower(
