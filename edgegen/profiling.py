@@ -208,7 +208,13 @@ def _operations(
     """The rows of a result, from a traced pass."""
     found = traced(candidate, threads, device, temporary, timeout_s=options.timeout_seconds)
     total = sum(row.ms for row in found) or 1.0
+    is_estimate = candidate.facts.format == "mlpackage"
     return {
-        "ops": tuple(OpRow(kind=row.kind, count=row.count, ms=row.ms, share=row.ms / total) for row in by_kind(found)),
-        "leaves": tuple(LeafRow(**asdict(row), share=row.ms / total) for row in found),
+        "ops": tuple(
+            OpRow(kind=row.kind, count=row.count, ms=None if is_estimate else row.ms, share=row.ms / total)
+            for row in by_kind(found)
+        ),
+        "leaves": tuple(
+            LeafRow(**{**asdict(row), "ms": None if is_estimate else row.ms}, share=row.ms / total) for row in found
+        ),
     }

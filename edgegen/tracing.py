@@ -39,6 +39,8 @@ def leaves(*, form: str, trace: str, path: str) -> list[dict[str, Any]]:
     rows = read_trace(form=form, trace=trace)
     if form == "onnx":
         joined = join_onnx(rows, inspect_blocks.of_onnx(Path(path)))
+    elif form == "mlpackage":
+        joined = rows
     else:
         joined = join_pte(rows, inspect_blocks.of_pte(Path(path)))
     return [asdict(one) for one in joined]

@@ -17,14 +17,15 @@ def operations_table(one: "Result") -> list[str]:
     from edgegen.profilers.difference import label_of
     from edgegen.profilers.operators import Leaf
 
-    rows = [Leaf(**leaf.model_dump(exclude={"share"})) for leaf in one.leaves]
+    rows = [Leaf(**{**leaf.model_dump(exclude={"share"}), "ms": leaf.share}) for leaf in one.leaves]
     total = sum(row.ms for row in rows) or 1.0
-    lines = ["", f"| {label_of(one)}: operations, traced | count | share |", "|---|---|---|"]
+    how = "estimated by Core ML" if one.artifact.format == "mlpackage" else "traced"
+    lines = ["", f"| {label_of(one)}: operations, {how} | count | share |", "|---|---|---|"]
     lines += [f"| {op.kind} | {op.count} | {op.share:.0%} |" for op in one.ops[:SHOWN_OPS]]
     lines += ["", f"| {label_of(one)}: block of the network | operations | share |", "|---|---|---|"]
     lines += [f"| {row.block or 'not known'} | {row.count} | {row.ms / total:.0%} |" for row in by_block(rows)]
     lines += [_places(rows, total)]
-    if one.artifact.format == "pte" and 1e3 * total / len(rows) < LEAST_US:
+    if one.artifact.format == "pte" and 1e3 * sum(op.ms or 0.0 for op in one.ops) / len(rows) < LEAST_US:
         lines.append("(ExecuTorch's clock counts whole microseconds, and most of these take less: not to be relied on)")
     return lines
 

@@ -24,8 +24,9 @@ SUFFIX = "_kernel_time"  # of onnxruntime's events of nodes
 class Leaf:
     """One operation of the file as the runtime runs it, and its mean ms in one inference.
 
-    `place` is the delegate ("delegate 1") or OUTSIDE of a `.pte`, the execution provider of an ONNX file. `block` is
-    the path of the module of the network that it computes; None is not known.
+    `place` is the delegate ("delegate 1") or OUTSIDE of a `.pte`, the execution provider of an ONNX file, the compute
+    device that Core ML prefers. `block` is the path of the module of the network that it computes; None is not known.
+    Of Core ML, which runs nothing for it, `ms` is its estimated share of the cost.
     """
 
     name: str
@@ -45,12 +46,15 @@ class OperatorTime:
 
 
 def read_trace(*, form: str, trace: str) -> list[Leaf]:
-    """What a runner's command `trace` wrote, in the order in which the operations run: of "onnx" or "pte".
+    """What a runner's command `trace` wrote, in the order in which the operations run, by the file's form.
 
     The means of all runs but the FIRST_RUNS; ExecuTorch's clock counts whole microseconds.
     """
     if form == "onnx":
         return onnx_leaves(json.loads(Path(trace).read_text(encoding="utf-8")))
+    if form == "mlpackage":
+        rows = json.loads(Path(trace).read_text(encoding="utf-8"))
+        return [Leaf(one["kind"], one["kind"], one["device"], one["cost"]) for one in rows if one["cost"] is not None]
     return _pte_leaves(_blocks(trace))
 
 

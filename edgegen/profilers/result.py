@@ -98,7 +98,7 @@ class OpRow(Record):
 
     kind: str
     count: Count
-    ms: float
+    ms: float | None = Field(description="null of Core ML, which estimates shares")
     share: float
 
 
@@ -114,14 +114,15 @@ class Sustained(Record):
 class LeafRow(Record):
     """One operation in one inference, from the same pass, in the order in which they ran.
 
-    `place` is the delegate ("delegate 1") or "outside" of a .pte, the execution provider of an ONNX file.
+    `place` is the delegate ("delegate 1") or "outside" of a .pte, the execution provider of an ONNX file,
+    the compute device that Core ML prefers.
     """
 
     name: str
     kind: str
     place: str
     block: str | None = Field(description="path of the network's module that it computes; null where not known")
-    ms: float
+    ms: float | None = Field(description="null of Core ML, which estimates shares")
     share: float
 
 

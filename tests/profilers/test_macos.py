@@ -13,6 +13,7 @@ from small_nets import SIGNATURE, Net
 from edgegen.build import build
 from edgegen.candidate import candidate_of
 from edgegen.capture import OneStep
+from edgegen.cli.operations import operations_table
 from edgegen.errors import DeviceError, UsageError
 from edgegen.exporters.mil import MilEvaluator
 from edgegen.profilers.host import HostDevice
@@ -106,7 +107,7 @@ def mac(package: Path, *, wrong: float = 0.0) -> Shell:
 
 
 def test_the_worker_speaks_the_protocol_with_a_stand_in_for_core_ml(package: Path, in_process: None) -> None:
-    (one,) = profile_files([package], mac(package), options=FEW, progress=Silent()).results
+    (one,) = profile_files([package], mac(package), per_op=True, options=FEW, progress=Silent()).results
     assert (one.artifact.format, one.numerics.passed) == ("mlpackage", True)
     assert one.numerics.reference is not None
     assert "MIL evaluator" in one.numerics.reference
@@ -114,6 +115,9 @@ def test_the_worker_speaks_the_protocol_with_a_stand_in_for_core_ml(package: Pat
     assert "by coremltools stand-in" in one.config.runtime
     assert one.config.threads_actual is None
     assert one.latency is not None
+    assert [(row.kind, row.ms, row.share) for row in one.ops] == [("ios17.conv", None, 1.0)]
+    assert [(row.place, row.block) for row in one.leaves] == [("NeuralEngine", None)]
+    assert any("operations, estimated by Core ML" in line for line in operations_table(one))
 
 
 def test_a_stand_in_that_computes_something_else_has_no_latency(package: Path, in_process: None) -> None:
