@@ -79,6 +79,7 @@ def page(plan: Plan) -> str:
             peak_rss_bytes=one.peak_rss_bytes,
             nbytes=one.nbytes,
             verdict=one.verdict,
+            reasons=one.reasons,
             pareto=one.pareto,
             budgets_ms=tuple(budgets.get(one.label, ())),
         )

@@ -185,7 +185,7 @@ def _run(
     longest_s = 0.0
     while proposed := search.proposals(request.budgets_ms, AT_ONCE):
         started = time.monotonic()
-        if started - began + longest_s > 60.0 * request.minutes:
+        if search.times and started - began + longest_s > 60.0 * request.minutes:
             progress.message(f"{request.minutes:g} minutes are up")
             break
         found = trials(proposed)

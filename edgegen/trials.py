@@ -19,7 +19,7 @@ from edgegen.build import MANIFEST, tool_versions
 from edgegen.errors import DataError, EdgegenError
 from edgegen.pipeline import stage_seed
 from edgegen.profilers import result as measurements
-from edgegen.profilers.result import Profile, Result
+from edgegen.profilers.result import Result
 from edgegen.profiling import connect, profile_files
 from edgegen.progress import Progress
 from edgegen.recipe import Architecture, Recipe
@@ -69,8 +69,8 @@ class Trials:
         for shape in shapes:
             place = self._place(shape)
             path = _whole_file(place) if place.name in there else None
-            measured = None if path is None else self._measured(path)
-            if measured is not None and measured.verdict.status == "ok":
+            measured = None if path is None else self._known(path)
+            if measured is not None:
                 found.append(Trial(shape, measured))
         return found
 
@@ -132,13 +132,13 @@ class Trials:
         return self.folder / "files" / key
 
     def _measure(self, files: Sequence[Path]) -> dict[str, Result]:
-        """By the name of the file; what came out noisy is measured once more."""
-        found = self._profiled(files)
+        """By the name of the file; what is known is not measured, and what came out noisy is measured once more."""
+        known = {path.name: result for path in files if (result := self._known(path)) is not None}
+        found = known | self._profiled([path for path in files if path.name not in known])
         noisy = [path for path in files if found[path.name].verdict.status == "noisy"]
         if noisy:
             self.progress.message(f"noisy, once more: {', '.join(path.name for path in noisy)}")
-            found |= self._profiled(noisy)
-        return found
+        return found | self._profiled(noisy)
 
     def _profiled(self, files: Sequence[Path]) -> dict[str, Result]:
         if not files:
@@ -155,11 +155,11 @@ class Trials:
         content = {"sha256": sha256_of(path), "threads": self.threads, "tools": dict(self.tools)}
         return self.folder / "times" / key_of(device) / f"{key_of(content)}.json"
 
-    def _measured(self, path: Path) -> Result | None:
-        """A measurement that is there and whole; a damaged one counts as absent."""
+    def _known(self, path: Path) -> Result | None:
+        """An earlier measurement without noise; one that is damaged counts as absent."""
         with contextlib.suppress(DataError):
-            kept: Profile = measurements.read(self._times(path))
-            return kept.results[0]
+            (result,) = measurements.read(self._times(path)).results
+            return result if result.verdict.status == "ok" else None
         return None
 
 

@@ -26,6 +26,7 @@ class Mark:
     peak_rss_bytes: int | None
     nbytes: int | None
     verdict: Literal["ok", "noisy", "failed"]
+    reasons: tuple[str, ...]
     pareto: bool
     budgets_ms: tuple[float, ...]
 

@@ -1,11 +1,12 @@
 """Which shape to measure next, and which to choose: under a budget of latency the one of most capacity.
 
-Capacity is parameters times multiplications. Nothing untrained has a quality; what is known is that, of two nets of one
-form, the one with more weights and more computing per image learns more (the scaling laws of diffusion models: DiT,
-arXiv:2212.09748, figure 8; arXiv:2404.02883, section 3). Each alone can be cheated: multiplications by a wide net that
-never leaves the full resolution, parameters by one that is wide where the picture is 4x4 pixels.
+Capacity is parameters times multiplications. Nothing untrained has a quality; what is known is that of nets of one form
+those that compute more come out better (DiT, arXiv:2212.09748, figure 8), and that weights hold what is learned. Each
+alone can be cheated: multiplications by a wide net that never leaves the full resolution, parameters by one that is
+wide only where the picture is 4x4 pixels. The Pareto set shows what else there is.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,9 @@ from edgegen.slim.work import Work
 
 BAND = 0.10  # a choice is as good as the budget allows when its p50 is within this share below it
 GAIN = 1.05  # more capacity than this, to be worth another measurement
-AIM = 0.97  # of the budget: where a guess is aimed at, because half of them come out above
+# Of the budget: where guesses are aimed at, because half of them come out above. Several for one budget aim lower and
+# lower: they tell more than neighbours do, and one of them may fit.
+AIMS = (0.97, 0.94, 0.91)
 HOPELESS = 1.15  # of the budget: guesses above are not measured
 
 
@@ -51,24 +54,24 @@ class Search:
         fitting = [shape for shape, time in self.times.items() if time.fits(budget_ms)]
         return max(fitting, key=self.capacity, default=None)
 
+    def in_band(self, budget_ms: float) -> bool:
+        """Whether the choice uses the budget up."""
+        chosen = self.choice(budget_ms)
+        return chosen is not None and self.times[chosen].p50_ms >= (1 - BAND) * budget_ms
+
     def proposals(self, budgets_ms: Sequence[float], count: int) -> list[Architecture]:
         """What to measure next, at most `count`, for the budgets in turn; none: nothing that looks better is left."""
-        found: dict[Architecture, None] = dict.fromkeys(self._first()[:count])
-        aim = AIM
-        while not found or len(found) < count:
-            # Several for one budget aim lower and lower: they tell more than neighbours do, and one of them may fit.
-            further = [self._next(budget, aim, found) for budget in budgets_ms] if len(self.times) >= 2 else []
-            new = [shape for shape in further if shape is not None]
-            if not new:
-                break
-            found |= dict.fromkeys(new)
-            aim -= 1 - AIM
-        return list(found)[:count]
+        if len(self.times) < 2:
+            return self._first()[:count]
+        found: dict[Architecture, None] = {}
+        in_turn = sorted(budgets_ms, key=self.in_band)  # first those that are not used up
+        for aim, budget in itertools.product(AIMS, in_turn):
+            shape = self._next(budget, aim, found) if len(found) < count else None
+            found |= {} if shape is None else {shape: None}
+        return list(found)
 
     def _first(self) -> list[Architecture]:
         """The smallest shape, and one in the middle: from there on the budgets say where to look."""
-        if len(self.times) >= 2:
-            return []
         left = sorted(self._left(), key=lambda shape: self.works[shape].macs)
         if not left:
             return []
@@ -84,18 +87,15 @@ class Search:
         chosen = self.choice(budget_ms)
         least = 0.0 if chosen is None else GAIN * self.capacity(chosen)
         left = [shape for shape in self._left() if self.capacity(shape) > least and shape not in taken]
+        if not left:
+            return None
         known = {self.works[shape]: time.p50_ms for shape, time in self.times.items()}
-        guesses = dict(zip(left, self._guessed(known, left, budget_ms), strict=True))
-        fitting = [shape for shape, guess in guesses.items() if guess <= aim * budget_ms]
+        times = predicted_ms(known, [self.works[shape] for shape in left], near_ms=budget_ms)
+        fitting = [shape for shape, guess in zip(left, times, strict=True) if guess <= aim * budget_ms]
         if fitting:
             return max(fitting, key=self.capacity)
-        if chosen is not None and self.times[chosen].p50_ms >= (1 - BAND) * budget_ms:
-            return None
-        nearest = min(guesses, key=lambda shape: guesses[shape], default=None)
-        return nearest if nearest is not None and guesses[nearest] <= HOPELESS * budget_ms else None
-
-    def _guessed(self, known: Mapping[Work, float], left: Sequence[Architecture], budget_ms: float) -> list[float]:
-        return [] if not left else predicted_ms(known, [self.works[one] for one in left], near_ms=budget_ms).tolist()
+        hopeless = self.in_band(budget_ms) or times.min() > HOPELESS * budget_ms
+        return None if hopeless else left[int(times.argmin())]
 
 
 def pareto(works: Mapping[Architecture, Work], times: Mapping[Architecture, Time]) -> set[Architecture]:
