@@ -16,7 +16,7 @@ from typing import Any
 
 from edgegen import child
 from edgegen.build import MANIFEST, tool_versions
-from edgegen.errors import DataError, EdgegenError
+from edgegen.errors import DataError, ExportError, UsageError
 from edgegen.pipeline import stage_seed
 from edgegen.profilers import result as measurements
 from edgegen.profilers.result import Result
@@ -89,15 +89,15 @@ class Trials:
             trials.append(Trial(shape, result, "; ".join(result.verdict.reasons) if failed else ""))
         return trials
 
-    def _export(self, shapes: Sequence[Architecture]) -> dict[Architecture, Path | EdgegenError]:
-        made: dict[Architecture, Path | EdgegenError] = {}
+    def _export(self, shapes: Sequence[Architecture]) -> dict[Architecture, Path | ExportError | UsageError]:
+        made: dict[Architecture, Path | ExportError | UsageError] = {}
         with self.progress.task("exporting", len(shapes)) as task, ThreadPoolExecutor(AT_ONCE) as pool:
             for shape, one in zip(shapes, pool.map(self._file, shapes), strict=True):
                 made[shape] = one
                 task.update(len(made), label_of(shape))
         return made
 
-    def _file(self, shape: Architecture) -> Path | EdgegenError:
+    def _file(self, shape: Architecture) -> Path | ExportError | UsageError:
         place = self._place(shape)
         found = _whole_file(place)
         if found is not None:
@@ -105,7 +105,7 @@ class Trials:
         try:
             arguments = {**self._arguments(shape), "name": label_of(shape), "folder": str(place)}
             return place / str(child.call("edgegen.untrained:make_file", arguments).value)
-        except EdgegenError as e:
+        except (ExportError, UsageError) as e:  # of this shape; a full disk, say, ends the search
             return e
 
     def _arguments(self, shape: Architecture) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class Trials:
 
 def _whole_file(place: Path) -> Path | None:
     """The file that a manifest in `place` describes, if it still holds that; the manifest is written last."""
-    with contextlib.suppress(DataError):
+    with contextlib.suppress(DataError, KeyError, TypeError, ValueError):
         (row,) = read_json(place / MANIFEST)["artifacts"]
         path = place / str(row["file"])
         if path.is_file() and sha256_of(path) == row["sha256"]:
