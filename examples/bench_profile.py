@@ -5,7 +5,8 @@
 On SlimFlow's 15.7 M shape with fixed random weights, in onnxruntime and ExecuTorch, on this machine: five `full`
 measurements one after the other (`--quick`: three `quick` ones) and how far apart their p50 are; the verdict beside a
 busy loop; 20 tries (5) of the same file twice and once 10 % slower by a sleep in its runner, measured in turn and
-judged by `edgegen compare`; and p50 against a loop around the runtime's API that knows nothing of edgegen.
+judged by `edgegen compare`; p50 against a loop around the runtime's API that knows nothing of edgegen; and the ONNX
+part of bench_plan.py, three budgets of `edgegen slim plan`.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_plan
 import numpy as np
 from bench_nets import slimflow_cifar10
 
@@ -197,7 +199,9 @@ def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[Ro
             "met": row["right"]["same"] == tries,
         }
     )
-    return rows, [{**goal, "met": bool(goal["met"])} for goal in goals]
+    say("slim plan ...")
+    plan_rows, plan_goals = bench_plan.bench("onnx-fp32", folder, minutes=4.0 if quick else bench_plan.MINUTES)
+    return [*rows, *plan_rows], [*({**goal, "met": bool(goal["met"])} for goal in goals), *plan_goals]
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ import sys
 
 import typer
 
-from edgegen.cli import compare, devices, doctor, export, inspect, profile, report, run, sample, sensitivity
+from edgegen.cli import compare, devices, doctor, export, inspect, plan, profile, report, run, sample, sensitivity
+from edgegen.cli.words import TwoWords
 from edgegen.errors import EdgegenError
 
 EPILOG = (
@@ -14,6 +15,7 @@ EPILOG = (
 
 app = typer.Typer(
     name="edgegen",
+    cls=TwoWords,
     help="From images, or a diffusion model, to a small one-step generator in ONNX, Core ML and ExecuTorch files.\n\n"
     "Start with: edgegen run digits",
     epilog=EPILOG,
@@ -32,6 +34,7 @@ sample.register(app)
 doctor.register(app)
 inspect.register(app)
 sensitivity.register(app)
+plan.register(app)
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 

@@ -24,7 +24,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 STAGE_COMMANDS = {  # command: (stage, what it does)
     "train": ("teacher", "Train the teacher by flow matching, or take the one that the recipe brings."),
     "pairs": ("pairs", "Make (noise, image) pairs by the teacher's ODE."),
-    "slim": ("slim", "Annealing reflow of the pairs into the smaller net."),
+    "slim": (
+        "slim",
+        "Annealing reflow of the pairs into the smaller net. How small it has to be for a device, `edgegen slim plan` "
+        "finds out.",
+    ),
     "distill": ("distill", "Flow-guided distillation of the smaller net into one step."),
     "evaluate": ("evaluate", "Distances of every net's images to the training images, at several numbers of steps."),
     "quantize": ("quantize", "Write the compressed files, calibrated on noise."),

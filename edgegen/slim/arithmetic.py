@@ -20,7 +20,7 @@ def shrink(teacher: Architecture, *, keep: float, count: Callable[[Architecture]
     students = [
         teacher.model_copy(
             update={
-                "channels": tuple(max(WIDTH_STEP, _to_step(width * target / widest)) for width in teacher.channels),
+                "channels": tuple(max(WIDTH_STEP, to_step(width * target / widest)) for width in teacher.channels),
                 "blocks": blocks,
             }
         )
@@ -35,5 +35,5 @@ def shrink(teacher: Architecture, *, keep: float, count: Callable[[Architecture]
     return max(fitting, key=count)
 
 
-def _to_step(width: float) -> int:
+def to_step(width: float) -> int:
     return round(width / WIDTH_STEP) * WIDTH_STEP

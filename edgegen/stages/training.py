@@ -95,7 +95,8 @@ def teacher(context: Context) -> None:
     _save(context, fitted, role="teacher", lineage={"data": about["source"]})
 
 
-def _bring_teacher(context: Context, source: Path, about: Mapping[str, object]) -> None:
+def load_teacher(source: Path, about: Mapping[str, object]) -> generators.Loaded:
+    """A teacher that the user brings, for the data of `about` (data.json). Raises DataError where they do not fit."""
     loaded = generators.load(source)
     want, got = about["image_shape"], list(loaded.signature.image_shape)
     if want != got:
@@ -105,7 +106,12 @@ def _bring_teacher(context: Context, source: Path, about: Mapping[str, object]) 
             f"teacher.folder: knows {loaded.signature.num_classes} classes, the data have {about['num_classes']}; "
             "0 is unconditional: data.conditional = false leaves the labels out"
         )
-    own = _architecture_of(loaded.net)
+    return loaded
+
+
+def _bring_teacher(context: Context, source: Path, about: Mapping[str, object]) -> None:
+    loaded = load_teacher(source, about)
+    own = architecture_of(loaded.net)
     student_architecture(context.recipe.slim, own, list(loaded.signature.image_shape), loaded.signature.num_classes)
     target = context.folder / GENERATOR
     if target.exists():
@@ -256,7 +262,8 @@ def student_architecture(slim: Slim, teacher: Architecture | None, shape: list[i
     return architecture(model, shape, classes)
 
 
-def _architecture_of(net: torch.nn.Module) -> Architecture | None:
+def architecture_of(net: torch.nn.Module) -> Architecture | None:
+    """In the recipe's words; None of a network that is not ours."""
     if not isinstance(net, EdgeUNet):
         return None
     own = net.config
@@ -266,7 +273,7 @@ def _architecture_of(net: torch.nn.Module) -> Architecture | None:
 def _student(context: Context, seed: int) -> EdgeUNet:
     loaded = generators.load(context.inputs["teacher"] / GENERATOR)
     shape, classes = list(loaded.signature.image_shape), loaded.signature.num_classes
-    config = student_architecture(context.recipe.slim, _architecture_of(loaded.net), shape, classes)
+    config = student_architecture(context.recipe.slim, architecture_of(loaded.net), shape, classes)
     torch.manual_seed(seed)
     return EdgeUNet(config)
 

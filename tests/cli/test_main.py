@@ -18,7 +18,10 @@ COMMANDS = sorted(command.name or "" for command in app.registered_commands)
 
 def test_the_commands_are_these() -> None:
     stages = ["train", "pairs", "slim", "distill", "evaluate", "quantize", "export", "verify", "profile", "report"]
-    assert sorted(["run", "sample", "doctor", "inspect", "sensitivity", "compare", "devices", *stages]) == COMMANDS
+    assert (
+        sorted(["run", "sample", "doctor", "inspect", "sensitivity", "compare", "devices", "slim plan", *stages])
+        == COMMANDS
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -110,6 +113,20 @@ def test_a_loss_that_is_not_finite(edgegen: Edgegen, tiny: Path) -> None:
     assert done.returncode == 1
     assert "teacher: the loss is not finite at step" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_slim_is_the_stage_and_slim_plan_a_command_beside_it(edgegen: Edgegen, tmp_path: Path) -> None:
+    """A recipe's file of the name plan is named by its path."""
+    (tmp_path / "plan.toml").write_text(TINY)
+    stage = edgegen("slim", "./plan.toml", "--dry-run")
+    assert stage.returncode == 0, stage.stderr
+    assert stage.stdout.splitlines()[-1].startswith("slim ")
+    assert edgegen("slim", "--dry-run", "digits").stdout.splitlines()[-1].startswith("slim ")
+    assert " slim plan [OPTIONS]" in edgegen("slim", "plan", "--help").stdout
+    assert "`edgegen slim plan`" in " ".join(edgegen("slim", "--help").stdout.split())
+    lacking = edgegen("slim", "plan", "digits")
+    assert lacking.returncode == 2
+    assert "Missing option '--budget'" in lacking.stderr
 
 
 def test_no_command_shows_help() -> None:
