@@ -43,10 +43,11 @@ class Retraced(nn.Module):
         super().__init__()
         self._parameters, self._buffers = graph_module._parameters, graph_module._buffers
         self._modules = graph_module._modules
-        self._graph, self._operators = graph_module.graph, operators
+        # A function, which deep copies of this module share: a graph's own copy takes long, and warns.
+        self._over: Callable[[nn.Module], _Replacing] = lambda own: _Replacing(own, graph_module.graph, operators)
 
     def forward(self, *inputs: Any) -> Any:
-        made = _Replacing(self, self._graph, self._operators).run(*inputs, enable_io_processing=False)
+        made = self._over(self).run(*inputs, enable_io_processing=False)
         return made[0] if isinstance(made, tuple | list) else made
 
 

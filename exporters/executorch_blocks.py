@@ -7,8 +7,6 @@ Here they are still beside the nodes; inspect_blocks.py reads them again.
 import json
 from typing import Any
 
-from edgegen.blocks import block_of
-
 KEY = "blocks"
 
 
@@ -19,6 +17,8 @@ def with_handles(described: str, edge: Any) -> str:
 
 def _handles(edge: Any) -> dict[str, list[int]]:
     """A number that two blocks share is left out."""
+    from edgegen.blocks import block_of  # which imports torch: a plan does without
+
     found: dict[int, set[str]] = {}
     for module in edge.exported_program("forward").graph_module.modules():
         lowered = getattr(module, "original_module", None)

@@ -7,13 +7,13 @@ is the module's path. A node of which it is not known keeps a name without a sla
 import ast
 from typing import Any
 
-from edgegen.blocks import block_of
-
 SCOPES = "pkg.torch.onnx.name_scopes"  # torch.onnx: the modules around a node, and the node of the program itself
 
 
 def name_nodes(exported: Any) -> None:
     """Renames the nodes of a torch.onnx program in place, by what its exported program notes."""
+    from edgegen.blocks import block_of  # which imports torch: a plan does without
+
     blocks = {node.name: block_of(node) for node in exported.exported_program.graph.nodes}
     for node in exported.model.graph:
         scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))

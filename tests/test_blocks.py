@@ -91,6 +91,30 @@ def test_an_onnx_file_s_nodes_are_named_after_the_module_whose_bias_they_read(
     assert all(blocks[name] == name.rpartition("/")[0] for name in named)
 
 
+def test_what_a_rewrite_makes_of_several_operations_is_of_the_block_that_it_replaces(
+    tmp_path: Path, in_process: None
+) -> None:
+    """Upsampling before a 3x3 convolution becomes four convolutions; wide 3x3 ones become matrix products."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.wide = nn.Conv2d(1, 64, 3, padding=1, stride=2), nn.Conv2d(64, 64, 3, padding=1)
+            self.grow = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(64, 1, 3, padding=1))
+
+        def forward(self, sample: torch.Tensor) -> torch.Tensor:
+            made: torch.Tensor = self.grow(self.wide(self.stem(sample)))
+            return made
+
+    torch.manual_seed(0)
+    signature, target = Signature.of(channels=1, size=32, num_classes=0), Target.parse("executorch-fp32")
+    build(OneStep(Net()).eval(), signature, name="n", target=target, folder=tmp_path, seed=3, metadata={})
+    (nodes,) = inspect_blocks.of_pte(tmp_path / target.file("n"))
+    layers = Counter(block for kind, block in nodes if "Conv2d" in kind)
+    assert set(layers) == {"net.stem", "net.wide", "net.grow.1"}
+    assert layers["net.grow.1"] > 1
+
+
 def test_a_file_of_another_exporter_is_read_by_its_scopes_or_its_weights(tmp_path: Path) -> None:
     from onnx import TensorProto, helper
 

@@ -1,7 +1,8 @@
 """What the rewrites of captured graphs share: look at constants, store new ones, put a call in another's place."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -47,6 +48,17 @@ def store(module: fx.GraphModule, name: str, value: Tensor, *, before: fx.Node) 
         node = module.graph.get_attr(unique)
     node.meta["val"] = value
     return node
+
+
+@contextmanager
+def in_place_of(module: fx.GraphModule, node: fx.Node) -> Iterator[None]:
+    """Calls made meanwhile stand before `node`, and are of its block of the network."""
+    before = set(module.graph.nodes)
+    with module.graph.inserting_before(node):
+        yield
+    for made in module.graph.nodes:
+        if made not in before and "custom" in node.meta:
+            made.meta.setdefault("custom", node.meta["custom"])
 
 
 def replace(module: fx.GraphModule, node: fx.Node, target: Callable[..., Any], *arguments: Any) -> fx.Node:

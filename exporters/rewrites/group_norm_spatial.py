@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgegen.exporters.rewrites._graph import ATEN, calls, constant, finish, is_call, replace, shape, store
+from edgegen.exporters.rewrites._graph import ATEN, calls, constant, finish, in_place_of, is_call, replace, shape, store
 
 VIEWS = (ATEN.view.default, ATEN.reshape.default, ATEN._unsafe_view.default)
 AXES = (2, 3)  # height and width; the only axes over which XNNPACK takes a mean
@@ -88,7 +88,7 @@ def _norms_before_views(module: fx.GraphModule) -> None:
         x, before, after = view.args[0], shape(view.args[0]), shape(view)
         if before is None or after is None or len(before) != 4 or len(after) != 3 or after[:2] != before[:2]:
             continue
-        with module.graph.inserting_before(node):
+        with in_place_of(module, node):
             normal = module.graph.call_function(ATEN.group_norm.default, (x, *node.args[1:]), dict(node.kwargs))
         normal.meta["val"] = x.meta["val"]
         replace(module, node, ATEN.reshape.default, normal, list(after))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgegen.exporters.rewrites._graph import ATEN, calls, finish, shape, store
+from edgegen.exporters.rewrites._graph import ATEN, calls, finish, in_place_of, shape, store
 
 MOST = 5  # as many tensors XNNPACK concatenates in one go
 
@@ -35,7 +35,7 @@ def rewrite(module: fx.GraphModule) -> None:
             continue
         one = store(module, "one", torch.ones(1, 1, 1, 1), before=node)
         tracer = fx.proxy.GraphAppendingTracer(module.graph)
-        with module.graph.inserting_before(node):
+        with in_place_of(module, node):
             y: Any = upsample(fx.Proxy(node.args[0], tracer), fx.Proxy(one, tracer), factors)
         y.node.meta.update(node.meta)
         node.replace_all_uses_with(y.node)

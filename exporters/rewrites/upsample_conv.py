@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from edgegen.exporters.rewrites._graph import ATEN, calls, constant, finish, is_call, replace, shape, store
+from edgegen.exporters.rewrites._graph import ATEN, calls, constant, finish, in_place_of, is_call, replace, shape, store
 
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of the large picture: row 2i + a, column 2j + b
 
@@ -44,7 +44,7 @@ def rewrite(module: fx.GraphModule) -> None:
         if site is None:
             continue
         if site.weight.shape[-1] == 1:
-            with module.graph.inserting_before(node):
+            with in_place_of(module, node):
                 small = module.graph.call_function(ATEN.conv2d.default, (site.x, *node.args[1:]))
             small.meta["val"] = site.x.meta["val"].new_empty(site.sizes[0], len(site.weight), *site.sizes[2:])
             replace(module, node, ATEN.upsample_nearest2d.vec, small, *site.large.args[1:])
@@ -54,7 +54,7 @@ def rewrite(module: fx.GraphModule) -> None:
             key: fx.Proxy(store(module, f"{site.name}_{key}".replace(".", "_"), kernel, before=node), tracer)
             for key, kernel in point_kernels(site.weight).items()
         }
-        with module.graph.inserting_before(node):
+        with in_place_of(module, node):
             bias = None if site.bias is None else fx.Proxy(site.bias, tracer)
             y: Any = convolve(fx.Proxy(site.x, tracer), kernels, bias, site.sizes)
         y.node.meta.update(node.meta)

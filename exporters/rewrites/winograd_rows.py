@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from edgegen.exporters.rewrites._graph import ATEN, calls, constant, finish, shape, store
+from edgegen.exporters.rewrites._graph import ATEN, calls, constant, finish, in_place_of, shape, store
 
 # Where it pays, measured with XNNPACK on x86-64 (AVX-512, one thread): the sums weigh less the more channels there are.
 LEAST_PIXELS, LEAST_CHANNELS = 256, 64
@@ -50,7 +50,7 @@ def rewrite(module: fx.GraphModule) -> None:
             for kernel in row_kernels(site.weight)
         ]
         tracer = fx.proxy.GraphAppendingTracer(module.graph)
-        with module.graph.inserting_before(node):
+        with in_place_of(module, node):
             bias = None if site.bias is None else fx.Proxy(site.bias, tracer)
             y: Any = convolve(fx.Proxy(site.x, tracer), [fx.Proxy(k, tracer) for k in kernels], bias, site.sizes)
         y.node.meta.update(node.meta)
