@@ -33,9 +33,6 @@ IMPORTER = EdgegenProfile()
 def _measurement(path: Path, profile: Profile, one: Result, source: str) -> Measurement:
     times: dict[Statistic, float] = {}
     latency, notes = one.latency, one.verdict.reasons
-    # Times of an emulator say nothing about a device, whatever the file holds.
-    if latency is not None and not getattr(one.verdict, "performance_valid", True):
-        latency, notes = None, (*notes, "emulated: its times say nothing about a device")
     if latency is not None:
         times = {"p50": latency.p50_ms, "p90": latency.p90_ms, "min": latency.min_ms, "mean": latency.mean_ms}
     setting = [one.config.runtime, one.artifact.scheme or one.artifact.format, f"profile {profile.profile}"]
