@@ -29,6 +29,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "ssh": "edgegen.profilers.ssh:connect",
         "adb": "edgegen.profilers.adb:connect",
         "arm64": "edgegen.profilers.emulator:connect",
+        "browser": "edgegen.profilers.browser:connect",
     },
 }
 

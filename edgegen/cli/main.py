@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from edgegen.cli import compare, devices, doctor, export, inspect, profile, run, sample, sensitivity
+from edgegen.cli import compare, devices, doctor, export, inspect, profile, run, sample, sensitivity, serve_bench
 from edgegen.errors import EdgegenError
 
 EPILOG = (
@@ -25,6 +25,7 @@ app = typer.Typer(
 run.register(app)
 export.register(app)
 profile.register(app)
+serve_bench.register(app)
 compare.register(app)
 devices.register(app)
 sample.register(app)

@@ -18,7 +18,10 @@ COMMANDS = sorted(command.name or "" for command in app.registered_commands)
 
 def test_the_commands_are_these() -> None:
     stages = ["train", "pairs", "slim", "distill", "evaluate", "quantize", "export", "verify", "profile", "report"]
-    assert sorted(["run", "sample", "doctor", "inspect", "sensitivity", "compare", "devices", *stages]) == COMMANDS
+    assert (
+        sorted(["run", "sample", "doctor", "inspect", "sensitivity", "compare", "devices", "serve-bench", *stages])
+        == COMMANDS
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
