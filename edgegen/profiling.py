@@ -39,6 +39,7 @@ from edgegen.tracing import TRACED, traced
 CHANGING = ("load_average", "battery_c", "thermal_status")  # of what a device says of itself
 EMULATED_SLOWER = 15
 TRY_S = 60.0  # for a runner to say that it is ready
+COARSE = 0.02  # a clock's step, relative to a median that should be known as well as that
 
 
 def profile_files(
@@ -59,6 +60,8 @@ def profile_files(
     where the device cannot be used.
     """
     chosen = options or PROFILES[profile]
+    if per_op and not device.traces:
+        raise UsageError(f"--per-op: {device.name} has no profiler of single operations; leave it out")
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         stack.callback(device.close)
         if len({path.name for path in files}) < len(files):
@@ -89,7 +92,7 @@ def profile_files(
         by_label = {timing.job.label: timing for timing in timings}
         results = []
         for label, (candidate, count) in jobs.items():
-            result = result_of(candidate, count, by_label.get(label), noise_found)
+            result = result_of(candidate, count, by_label.get(label), noise_found, target=target)
             if emulated and candidate.may_be_timed:
                 result = result.model_copy(update={"verdict": _numbers_only(emulated)})
             if per_op and result.latency is not None:
@@ -156,8 +159,10 @@ def per_operation(path: Path, device: Device, *, threads: int = 1, runs: int = T
         return by_kind(traced(candidate, threads, device, Path(temporary), timeout_s=timeout_s, runs=runs))
 
 
-def result_of(candidate: Candidate, threads: int, timing: Timing | None, noise_found: Noise) -> Result:
-    """The record of a file with so many threads; `timing` is None where it was not run."""
+def result_of(
+    candidate: Candidate, threads: int, timing: Timing | None, noise_found: Noise, *, target: Mapping[str, Any]
+) -> Result:
+    """The record of a file with so many threads; `timing` is None where it was not run, `target` what was probed."""
     config = Config(
         runtime=candidate.runtime,
         threads_requested=threads,
@@ -171,11 +176,12 @@ def result_of(candidate: Candidate, threads: int, timing: Timing | None, noise_f
     )
     if timing is None:
         return known
-    if timing.reason:
-        return known.model_copy(update={"verdict": Verdict(status="failed", reasons=(timing.reason,))})
+    if failed := timing.reason or _too_short(timing, target):
+        return known.model_copy(update={"verdict": Verdict(status="failed", reasons=(failed,))})
     summary = summarize(timing.blocks)
     samples = np.concatenate(timing.blocks)
-    reasons = (*noise_found.reasons(), *timing.reasons())
+    reasons = (*noise_found.reasons(), *timing.reasons(), *_coarse(summary.p50_ms, target))
+    fewer = _fewer_threads(config, target)
     return Result(
         artifact=candidate.facts,
         config=config,
@@ -193,8 +199,31 @@ def result_of(candidate: Candidate, threads: int, timing: Timing | None, noise_f
             converged=timing.converged,
         ),
         peak_rss_bytes=timing.latency().peak_rss_bytes,
-        verdict=Verdict(status="noisy" if reasons else "ok", reasons=reasons),
+        verdict=Verdict(status="noisy" if reasons else "ok", reasons=(*reasons, *fewer)),
     )
+
+
+def _too_short(timing: Timing, target: Mapping[str, Any]) -> str:
+    """Why it cannot be timed with the device's clock, "" where it can."""
+    times = [one[name] for one in timing.cold for name in ("load_ms", "first_ms")]
+    if min(*times, *(block.min() for block in timing.blocks)) > 0:
+        return ""
+    return f"takes less time than the device's clock can tell ({target.get('clock_step_ms') or 0.0:g} ms): not timed"
+
+
+def _coarse(p50_ms: float, target: Mapping[str, Any]) -> list[str]:
+    step_ms = target.get("clock_step_ms") or 0.0
+    found = f"the device's clock goes in steps of {step_ms:.3g} ms, {step_ms / p50_ms:.0%} of the median"
+    return [found] if step_ms > COARSE * p50_ms else []
+
+
+def _fewer_threads(config: Config, target: Mapping[str, Any]) -> list[str]:
+    if config.threads_actual is None or config.threads_actual >= config.threads_requested:
+        return []
+    return [
+        f"{config.threads_requested} threads were asked, {config.threads_actual} ran: "
+        f"{target.get('limits') or 'its runtime has no more'}"
+    ]
 
 
 def _numbers_only(emulated: str) -> Verdict:

@@ -30,6 +30,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "adb": "edgegen.profilers.adb:connect",
         "arm64": "edgegen.profilers.emulator:connect",
         "macos": "edgegen.profilers.macos:connect",
+        "browser": "edgegen.profilers.browser:connect",
     },
     "importer": {
         "profile": "edgegen.profilers.importers.profile:IMPORTER",

@@ -141,7 +141,7 @@ def planted(path: Path, tries: int, folder: Path) -> Row:
     for number in range(tries):
         jobs = [FileJob(label, command, (1, *candidate.inputs)) for label, command in commands.items()]
         timings, noise = timed(jobs, options=PROFILES["quick"])
-        results = {one.job.label: result_of(candidate, 1, one, noise) for one in timings}
+        results = {one.job.label: result_of(candidate, 1, one, noise, target={}) for one in timings}
         for label in right:
             found = difference(label, results["before"], results[label])
             right[label] += bool(found.broken(limits)) == (label == "slow")

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import psutil
 
-from edgegen.errors import EdgegenError
+from edgegen.errors import DeviceError, EdgegenError
+from edgegen.profilers.browser import LIBRARIES, HeadlessDevice, runtime
+from edgegen.profilers.chromium import find_browser
 from edgegen.profilers.emulator import EmulatedDevice
 from edgegen.profilers.toolchain import cache, called
 
@@ -130,6 +132,17 @@ def no_adbd() -> str | None:
     return f"no network of its own for adbd: {alone.stderr.strip()}" if alone.returncode else None
 
 
+def no_browser() -> str | None:
+    """Why there is no browser to test with, or nothing for it to run."""
+    try:
+        find_browser()
+        for backend in LIBRARIES:
+            runtime(backend)
+    except DeviceError as e:
+        return str(e)
+    return None
+
+
 def _alone() -> list[str]:
     return ["unshare", "--net", *(["--map-root-user"] if os.getuid() else [])]
 
@@ -163,6 +176,8 @@ def main() -> None:
     parts: Mapping[str, Callable[[], None]] = {
         "adbd, an Android phone's daemon": fetch_adbd,
         "an emulated ARM64 Linux": lambda: EmulatedDevice().fetch(),
+        "a browser": lambda: print(find_browser()),
+        "onnxruntime-web": lambda: HeadlessDevice("wasm").fetch(),
     }
     for name, fetch in parts.items():
         try:

@@ -162,7 +162,11 @@ def test_the_command_keeps_all_samples_and_compares_them(folder: Path, tmp_path:
         (["FILE", "--threads", "0"], UsageError, "--threads 0: give whole numbers from 1"),
         (["FILE", "--threads", "1,x"], UsageError, "--threads 1,x: give whole numbers from 1"),
         (["FILE", "--profile", "long"], UsageError, "--profile long: there are quick and full"),
-        (["FILE", "--device", "phone"], UsageError, "no device 'phone'; there are: adb, arm64, host, macos, ssh"),
+        (
+            ["FILE", "--device", "phone"],
+            UsageError,
+            "no device 'phone'; there are: adb, arm64, browser, host, macos, ssh",
+        ),
         (["FILE", "--device", "ssh:"], UsageError, "give ssh:USER@HOST"),
         (["FILE", "--device", "host:1"], UsageError, "the host has no other name"),
         (["FILE", "-o", "no/such/folder/x.json"], UsageError, "no folder no/such/folder"),
@@ -208,4 +212,7 @@ def test_devices_tells_what_runs_here_and_what_is_not_reached() -> None:
     rows = json.loads(lost.stdout)["devices"]
     assert rows[0]["error"] is None
     assert "which must work without a password" in rows[1]["error"]
-    assert "others by name: host, ssh:USER@HOST, adb:SERIAL, arm64, macos" in call("devices").stdout
+    assert (
+        "others by name: host, ssh:USER@HOST, adb:SERIAL, arm64, browser, browser:webgpu, macos"
+        in call("devices").stdout
+    )

@@ -18,8 +18,8 @@ Example: edgegen devices
 
   edgegen devices ssh:pi@raspberrypi
 
-  edgegen devices arm64 --fetch"""
-NAMES = "host, ssh:USER@HOST, adb:SERIAL, arm64, macos"
+  edgegen devices arm64 browser --fetch"""
+NAMES = "host, ssh:USER@HOST, adb:SERIAL, arm64, browser, browser:webgpu, macos"
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,10 @@ def register(app: typer.Typer) -> None:
 def devices(
     names: Annotated[list[str] | None, typer.Argument(metavar="DEVICE...", help=f"{NAMES}.")] = None,
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="Download what measuring there needs (arm64: 190 MB, ARM boards: 18 MB).")
+        bool,
+        typer.Option(
+            "--fetch", help="Download what measuring there needs (arm64: 190 MB, ARM boards: 18 MB, browser: 140 MB)."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

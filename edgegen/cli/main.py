@@ -5,7 +5,20 @@ import sys
 
 import typer
 
-from edgegen.cli import compare, devices, doctor, export, inspect, plan, profile, report, run, sample, sensitivity
+from edgegen.cli import (
+    compare,
+    devices,
+    doctor,
+    export,
+    inspect,
+    plan,
+    profile,
+    report,
+    run,
+    sample,
+    sensitivity,
+    serve_bench,
+)
 from edgegen.cli.words import TwoWords
 from edgegen.errors import EdgegenError
 
@@ -28,6 +41,7 @@ run.register(app)
 export.register(app)
 profile.register(app)
 report.register(app)
+serve_bench.register(app)
 compare.register(app)
 devices.register(app)
 sample.register(app)

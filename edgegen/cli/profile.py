@@ -24,7 +24,10 @@ Example: edgegen profile phone/my-unet_onnx_fp32.onnx phone/my-unet_executorch_w
 
   edgegen profile net.onnx net.pte --device ssh:pi@raspberrypi
 
+  edgegen profile net.onnx --device browser --threads 1,2
+
   edgegen profile digits"""
+COLUMNS = ("file", "p50 ms (95 %)", "p90", "first", "load", "memory MB", "right", "verdict")
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +41,7 @@ def profile(
         typer.Option(
             "--device",
             metavar="DEVICE",
-            help="Where: host (default), ssh:USER@HOST, adb[:SERIAL], arm64, macos[:UNITS].",
+            help="Where: host (default), ssh:USER@HOST, adb[:SERIAL], arm64, browser, macos[:UNITS].",
         ),
     ] = None,
     kind: Annotated[
@@ -71,18 +74,11 @@ def profile(
         return
     if force or dry_run:
         raise UsageError("--force and --dry-run are for recipes")
-    from edgegen.profilers.protocol import PROFILES
-    from edgegen.storage import write_json
-
-    chosen, counts = kind or "quick", _threads(threads)
-    if chosen not in PROFILES:
-        raise UsageError(f"--profile {chosen}: there are {' and '.join(PROFILES)}")
+    chosen, counts = checked(kind, threads, output)
     paths = [Path(file) for file in files]
     for path in paths:
         if not path.exists():
             raise DataError(f"no file {path}")
-    if output is not None and not output.parent.is_dir():
-        raise UsageError(f"-o {output}: no folder {output.parent}")
     from edgegen.profiling import connect, profile_files
     from edgegen.progress import progress
 
@@ -90,6 +86,25 @@ def profile(
     found = profile_files(
         paths, where, profile=chosen, threads=counts, per_op=per_op, for_minutes=for_minutes, progress=progress()
     )
+    tell(found, output=output, as_json=as_json)
+
+
+def checked(kind: str | None, threads: str | None, output: Path | None) -> tuple[str, tuple[int, ...]]:
+    """The profile and the numbers of threads that the options name. Raises UsageError before anything is measured."""
+    from edgegen.profilers.protocol import PROFILES
+
+    chosen = kind or "quick"
+    if chosen not in PROFILES:
+        raise UsageError(f"--profile {chosen}: there are {' and '.join(PROFILES)}")
+    if output is not None and not output.parent.is_dir():
+        raise UsageError(f"-o {output}: no folder {output.parent}")
+    return chosen, _threads(threads)
+
+
+def tell(found: "Profile", *, output: Path | None, as_json: bool) -> None:
+    """Writes and prints what was measured. Raises ParityError and DeviceError where a file failed."""
+    from edgegen.storage import write_json
+
     if output is not None:
         write_json(output, found.to_json())
     if as_json:
@@ -113,13 +128,12 @@ def _table(found: "Profile") -> str:
     from edgegen.profilers.difference import label_of
 
     machine = found.target
-    lines = [f"{found.device}: {machine['cpu'] or machine['arch']}, {machine['threads']} threads, {machine['os']}", ""]
-    lines += [
-        "| file | p50 ms (95 %) | p90 | first | load | memory MB | right | verdict |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    chip = machine["cpu"] or machine["model"] or machine["arch"] or "unknown processor"
+    lines = [f"{found.device}: {chip}, {machine['threads'] or '?'} threads, {machine['os'] or 'unknown system'}"]
+    lines += [f"{machine[name]}" for name in ("user_agent", "limits") if machine.get(name)]
+    lines += ["", f"| {' | '.join(COLUMNS)} |", f"{'|---' * len(COLUMNS)}|"]
     for one in found.results:
-        lines.append(f"| {label_of(one)} | {' | '.join(_cells(one))} |")
+        lines.append(f"| {label_of(one)} | {' | '.join(cells(one))} |")
     for one in found.results:
         lines += [f"{label_of(one)}: {reason}" for reason in one.verdict.reasons]
         if one.sustained:
@@ -133,7 +147,8 @@ def _table(found: "Profile") -> str:
     return "\n".join(lines)
 
 
-def _cells(one: "Result") -> list[str]:
+def cells(one: "Result") -> list[str]:
+    """What stands in a row of the table, under COLUMNS but the first."""
     import statistics
 
     snr = one.numerics.snr_db

@@ -62,11 +62,13 @@ class Device(Protocol):
     """
 
     name: str
+    traces: bool  # whether its runners obey "trace"
 
     def probe(self) -> dict[str, Any]:
         """What it is and in which state, see `machine.probe`; unknown is None.
 
-        Where "emulated" says by what, nothing is timed.
+        Where "emulated" says by what, nothing is timed. Some also say "clock_step_ms", what their clock can tell apart,
+        and "limits", what keeps them from doing all that they could.
         """
 
     def put(self, path: Path, name: str) -> str:

@@ -27,6 +27,7 @@ class HostDevice:
     """Files stay where they are; what is written goes to a temporary folder."""
 
     name = "host"
+    traces = True
 
     def __init__(self) -> None:
         self.folder: Path | None = None

@@ -15,6 +15,9 @@ from edgegen.errors import DeviceError
 from edgegen.profilers.device import Channel, Command, Device
 
 GRACE_S = 5.0  # for a worker to end by itself once its input is closed
+NUMBERS = {"open": ("load_ms", "first_ms", "cpu_ms"), "block": ("cpu_ms",), "probe": ("probe_ms", "cpu_ms")}
+COUNTS = ("threads", "peak_rss_bytes")
+MOST = 1e15  # no time in ms and no memory in bytes is more
 
 
 class Pipes:
@@ -124,15 +127,31 @@ class Worker:
         try:
             answer: dict[str, Any] = json.loads(line)
             said = answer["nonce"], answer["number"], answer["event"]
-        except (json.JSONDecodeError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             self.channel.kill()
             raise DeviceError(f"answered something that is no answer: {line[:80]!r}") from e
         if said != (self.nonce, self.number, event):
             self.channel.kill()
             raise DeviceError(f"answered something else than was asked: {line[:80]!r}")
+        if not _is_sound(event, answer):
+            self.channel.kill()
+            raise DeviceError(f"answered numbers that cannot be: {line[:80]!r}")
         self.number += 1
         return answer
 
     def stop(self) -> None:
         """Ends the process, politely first; may be called twice."""
         self.channel.close()
+
+
+def _is_sound(event: str, answer: Mapping[str, Any]) -> bool:
+    """Whether the numbers of its command are there, and can be times and counts: an answer may come from anybody."""
+    times = [answer.get(name) for name in NUMBERS.get(event, ())]
+    if event == "block":
+        samples = answer.get("samples_ms")
+        if not isinstance(samples, list) or not samples:
+            return False
+        times += samples
+    counts = [answer[name] for name in COUNTS if answer.get(name) is not None]
+    are_times = all(isinstance(one, int | float) and 0 <= one < MOST for one in times)
+    return are_times and all(isinstance(one, int) and 0 <= one < MOST for one in counts)

@@ -301,7 +301,7 @@ def _used(device: Device, running: Iterable[Timing]) -> _Used:
 def _noise(before: _Used, after: _Used) -> Noise:
     span = after.at_s - before.at_s
     drift = None
-    if before.probe_ms is not None and after.probe_ms is not None:
+    if before.probe_ms and after.probe_ms:  # None: no worker left; 0: less than the clock can tell
         drift = after.probe_ms / before.probe_ms - 1
     if before.device is None or after.device is None or span <= 0:
         return Noise(drift=drift)

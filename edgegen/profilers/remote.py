@@ -42,6 +42,7 @@ class ShellDevice(ABC):
 
     name: str
     python: str
+    traces = True
 
     def __init__(self) -> None:
         self.folder: str | None = None

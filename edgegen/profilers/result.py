@@ -167,7 +167,7 @@ class Profile(Record):
     schema_: Literal["edgegen.profile/1"] = Field("edgegen.profile/1", alias="schema")
     created: Utc
     tool: str
-    device: str = Field(description="host, ssh:..., adb:..., as it was given, without a user's name")
+    device: str = Field(description="host, ssh, adb, arm64, browser, browser:webgpu: without a user's name")
     target: dict[str, Any] = Field(description="what the device says of itself; unknown is null")
     protocol: Literal["edgegen-bench/1"] = "edgegen-bench/1"
     profile: Literal["quick", "full"]

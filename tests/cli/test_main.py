@@ -19,7 +19,20 @@ COMMANDS = sorted(command.name or "" for command in app.registered_commands)
 def test_the_commands_are_these() -> None:
     stages = ["train", "pairs", "slim", "distill", "evaluate", "quantize", "export", "verify", "profile", "report"]
     assert (
-        sorted(["run", "sample", "doctor", "inspect", "sensitivity", "compare", "devices", "slim plan", *stages])
+        sorted(
+            [
+                "run",
+                "sample",
+                "doctor",
+                "inspect",
+                "sensitivity",
+                "compare",
+                "devices",
+                "slim plan",
+                "serve-bench",
+                *stages,
+            ]
+        )
         == COMMANDS
     )
 

@@ -26,8 +26,8 @@ def worker(tmp_path: Path, *lines: str) -> Worker:
 
 
 def test_an_answer_in_turn_is_taken(tmp_path: Path) -> None:
-    one = worker(tmp_path, READY, '{{"nonce": "{nonce}", "number": 1, "event": "open", "load_ms": 2.0}}')
-    assert one.ask("open", 1)["load_ms"] == 2.0
+    one = worker(tmp_path, READY, '{{"nonce": "{nonce}", "number": 1, "event": "probe", "probe_ms": 2.0, "cpu_ms": 0}}')
+    assert one.ask("probe")["probe_ms"] == 2.0
     one.stop()
 
 

@@ -1,0 +1,105 @@
+"""`edgegen serve-bench`: a page that measures the files of a folder in the browser that opens it, a phone's too."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgegen.cli.profile import COLUMNS, cells, checked, tell
+from edgegen.cli.run import JsonOption
+from edgegen.errors import DataError, EdgegenError, UsageError
+
+if TYPE_CHECKING:
+    from edgegen.profilers.page_server import PageServer
+    from edgegen.profilers.result import Profile
+
+TEXT = """Serve a page that measures the .onnx files of a folder in the browser that opens it, such as a phone's.
+
+An Android phone on a cable: adb reverse tcp:8000 tcp:8000, and open http://localhost:8000/#... on it.
+
+Example: edgegen serve-bench phone/ --port 8000 --threads 1,2 -o phone.json"""
+HIDDEN = "memory MB"  # a page is not told
+
+
+def register(app: typer.Typer) -> None:
+    app.command("serve-bench", help=TEXT)(serve_bench)
+
+
+def serve_bench(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with .onnx files.")],
+    lan: Annotated[
+        bool, typer.Option("--lan", help="Also to other machines of the network; their browsers then allow one thread.")
+    ] = False,
+    port: Annotated[int, typer.Option("--port", metavar="N", help="Default: one that is free.")] = 0,
+    backend: Annotated[str, typer.Option("--backend", metavar="wasm|webgpu", help="Processor or GPU.")] = "wasm",
+    threads: Annotated[
+        str | None, typer.Option("--threads", metavar="LIST", help="Such as 1,2: each file with each; default 1.")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="quick|full", help="quick: 3 s a file. full: 10 to 60 s, three cold starts."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.json", help="Keep all samples, for edgegen compare.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One page, once: the first that is opened with the token."""
+    chosen, counts = checked(kind, threads, output)
+    files = sorted(folder.glob("*.onnx"))
+    if not files:
+        raise DataError(f"no .onnx file in {folder}")
+    from edgegen.profilers.browser import LIBRARIES, BrowserDevice, PageProgress, runtime
+    from edgegen.profilers.page_server import PageServer
+    from edgegen.profiling import profile_files
+    from edgegen.progress import progress
+
+    if backend not in LIBRARIES:
+        raise UsageError(f"--backend {backend}: there are {' and '.join(LIBRARIES)}")
+    with PageServer(runtime(backend), lan=lan, port=port) as server:
+        _invite(server)
+        try:
+            server.page.tell("show", notes=["Measured in turn: " + ", ".join(path.name for path in files)])
+            shown = PageProgress(server.page, progress())
+            device = BrowserDevice(backend, server)
+            found = profile_files(files, device, profile=chosen, threads=counts, progress=shown)
+        except BaseException as e:
+            why = str(e) if isinstance(e, EdgegenError) else "edgegen was stopped"
+            server.page.close(f"Stopped: {why}")
+            raise
+        _show(found, server)
+        server.page.close("Done. This page can be closed.")
+    tell(found, output=output, as_json=as_json)
+
+
+def _invite(server: "PageServer") -> None:
+    """Where to go, on stderr: stdout is for data."""
+    say = [f"open this address once, in the browser that is to be measured:\n\n  {server.address}\n"]
+    if server.lan:
+        say.append(
+            "warning: all machines of this network reach this port, and browsers call the address insecure: "
+            "one thread, no WebGPU.\nAn Android phone on a cable has neither limit: without --lan, adb reverse "
+            f"tcp:{server.port} tcp:{server.port}, and open http://localhost:{server.port}/#..."
+        )
+    print("\n".join(say), file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        import segno
+
+        segno.make(server.address).terminal(out=sys.stderr, compact=True)
+
+
+def _show(found: "Profile", server: "PageServer") -> None:
+    """The table, on the page."""
+    from edgegen.profilers.difference import label_of
+
+    kept = [index for index, name in enumerate(COLUMNS) if name != HIDDEN]
+    rows = [[label_of(one), *cells(one)] for one in found.results]
+    limits = [found.target["limits"]] if found.target["limits"] else []
+    reasons = [f"{label_of(one)}: {reason}" for one in found.results for reason in one.verdict.reasons]
+    server.page.tell(
+        "show",
+        head=[COLUMNS[index] for index in kept],
+        rows=[[row[index] for index in kept] for row in rows],
+        notes=limits + reasons,
+    )

@@ -1,0 +1,119 @@
+"""A browser of this machine without a window, in a profile folder of its own that goes away with it."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from edgegen.errors import DeviceError
+
+VARIABLE = "EDGEGEN_BROWSER"  # another browser of this family, by name or path
+NAMES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "microsoft-edge",
+    "microsoft-edge-stable",
+    "msedge",
+)
+APPS = tuple(f"/Applications/{app}.app/Contents/MacOS/{app}" for app in ("Chromium", "Google Chrome", "Microsoft Edge"))
+FLAGS = (
+    "--headless=new",
+    # Nothing of its own in the background, and no call home.
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--disable-quic",
+    "--disable-breakpad",
+    # A page without a window is not to be slowed down as one in the background.
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
+)
+GRACE_S = 5.0
+SHOWN = 300
+
+
+def find_browser() -> str:
+    """Its program. Raises DeviceError that says what to install."""
+    wanted = os.environ.get(VARIABLE)
+    found = next(filter(None, map(shutil.which, [wanted] if wanted else [*NAMES, *APPS])), None)
+    if found is None:
+        what = f"no program {wanted} ({VARIABLE})" if wanted else "no Chromium, Chrome or Edge on this machine"
+        raise DeviceError(
+            f"{what}: apt install chromium, or set {VARIABLE} to the program; any browser can open edgegen serve-bench"
+        )
+    return found
+
+
+class Browser:
+    """Runs until `close`, which ends all its processes."""
+
+    def __init__(self, address: str, *, flags: Sequence[str] = ()) -> None:
+        program = find_browser()
+        self.folder = Path(tempfile.mkdtemp(prefix="edgegen-"))
+        # Not on the command line, which all users of this machine may read: the address holds the token.
+        start = self.folder / "start.html"
+        start.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={address}">', encoding="ascii")
+        # As root, Chromium does not start with its sandbox; it opens no page but ours.
+        root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        self.errors = (self.folder / "errors").open("wb+")
+        self.process = subprocess.Popen(
+            [program, *FLAGS, *root, *flags, f"--user-data-dir={self.folder / 'profile'}", start.as_uri()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self.errors,
+            start_new_session=True,  # Ctrl-C is for us to handle
+        )
+
+    def ended(self) -> str:
+        """How it ended, "" while it runs."""
+        code = self.process.poll()
+        if code is None:
+            return ""
+        self.errors.seek(0)
+        said = self.errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        return f"the browser ended with {code}{': ' if said else ''}{''.join(said)[:SHOWN]}"
+
+    def cpu_s(self) -> float:
+        """Core-seconds of all its processes up to now."""
+        total = 0.0
+        for one in self._processes():
+            with contextlib.suppress(psutil.Error):
+                times = one.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def close(self) -> None:
+        """Ends it, politely first, and takes its folder away; may be called twice."""
+        processes = self._processes()
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(GRACE_S)
+        for one in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        self.process.wait()
+        psutil.wait_procs(processes, GRACE_S)
+        self.errors.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _processes(self) -> list[psutil.Process]:
+        """Its main process, all below, and of those whose parent is gone what is still of its session."""
+        found: dict[int, psutil.Process] = {}
+        for pid in psutil.pids():
+            with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+                if os.getsid(pid) == self.process.pid:
+                    one = psutil.Process(pid)
+                    found |= {each.pid: each for each in (one, *one.children(recursive=True))}
+        return list(found.values())
