@@ -19,7 +19,7 @@ TEXT = """Serve a page that measures the .onnx files of a folder in the browser 
 An Android phone on a cable: adb reverse tcp:8000 tcp:8000, and open http://localhost:8000/#... on it.
 
 Example: edgegen serve-bench phone/ --port 8000 --threads 1,2 -o phone.json"""
-HIDDEN = "memory MB"  # a page is not told
+SHOWN = ("file", "p50 ms (95 %)", "p90", "right", "verdict")  # of COLUMNS: what a phone's screen has room for
 
 
 def register(app: typer.Typer) -> None:
@@ -58,11 +58,11 @@ def serve_bench(
     if backend not in LIBRARIES:
         raise UsageError(f"--backend {backend}: there are {' and '.join(LIBRARIES)}")
     with PageServer(runtime(backend), lan=lan, port=port) as server:
-        _invite(server)
         try:
             server.page.tell("show", notes=["Measured in turn: " + ", ".join(path.name for path in files)])
             shown = PageProgress(server.page, progress())
-            device = BrowserDevice(backend, server)
+            # Whoever opens the page should not wait for the files to be read, or to be refused.
+            device = BrowserDevice(backend, server, invite=lambda: _invite(server))
             found = profile_files(files, device, profile=chosen, threads=counts, progress=shown)
         except BaseException as e:
             why = str(e) if isinstance(e, EdgegenError) else "edgegen was stopped"
@@ -93,13 +93,12 @@ def _show(found: "Profile", server: "PageServer") -> None:
     """The table, on the page."""
     from edgegen.profilers.difference import label_of
 
-    kept = [index for index, name in enumerate(COLUMNS) if name != HIDDEN]
-    rows = [[label_of(one), *cells(one)] for one in found.results]
+    rows = [dict(zip(COLUMNS, [label_of(one), *cells(one)], strict=True)) for one in found.results]
     limits = [found.target["limits"]] if found.target["limits"] else []
     reasons = [f"{label_of(one)}: {reason}" for one in found.results for reason in one.verdict.reasons]
     server.page.tell(
         "show",
-        head=[COLUMNS[index] for index in kept],
-        rows=[[row[index] for index in kept] for row in rows],
+        head=SHOWN,
+        rows=[[row[name] for name in SHOWN] for row in rows],
         notes=limits + reasons,
     )

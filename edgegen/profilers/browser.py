@@ -5,7 +5,7 @@ holds the phone. A fresh Web Worker is to a browser what a fresh process is else
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -51,13 +51,15 @@ def _home() -> Path:
 
 
 class BrowserDevice:
-    """The page of `server`, once it is opened by whoever; who made the server ends it."""
+    """The page of `server`, once it is opened by whoever `invite` tells of it; who made the server ends it."""
 
     traces = False
 
-    def __init__(self, backend: str, server: PageServer | None = None) -> None:
+    def __init__(
+        self, backend: str, server: PageServer | None = None, *, invite: Callable[[], object] = lambda: None
+    ) -> None:
         self.name = "browser" if backend == "wasm" else f"browser:{backend}"
-        self.backend, self.server = backend, server
+        self.backend, self.server, self.invite = backend, server, invite
         self.facts: PageFacts | None = None
 
     def probe(self) -> dict[str, Any]:
@@ -80,6 +82,7 @@ class BrowserDevice:
         }
 
     def wait(self, server: PageServer) -> PageFacts:
+        self.invite()
         return server.page.wait()
 
     def serve(self) -> PageServer:
@@ -131,11 +134,13 @@ class BrowserDevice:
         """The page stays: what was found is still to be shown there."""
 
     def _opened(self) -> PageFacts:
+        """What the page says of itself, once it is there. Raises DeviceError where it is not any more."""
         if self.facts is None:
             self.facts = self.wait(self.serve())
             if self.backend == "webgpu" and self.facts.gpu is None:
                 why = "no GPU that it may use" if self.facts.secure_context else "its address is no secure context"
                 raise DeviceError(f"no WebGPU in this browser: {why}")
+        self.serve().page.check()
         return self.facts
 
 

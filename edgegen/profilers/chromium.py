@@ -68,13 +68,18 @@ class Browser:
         # As root, Chromium does not start with its sandbox; it opens no page but ours.
         root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         self.errors = (self.folder / "errors").open("wb+")
-        self.process = subprocess.Popen(
-            [program, *FLAGS, *root, *flags, f"--user-data-dir={self.folder / 'profile'}", start.as_uri()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self.errors,
-            start_new_session=True,  # Ctrl-C is for us to handle
-        )
+        try:
+            self.process = subprocess.Popen(
+                [program, *FLAGS, *root, *flags, f"--user-data-dir={self.folder / 'profile'}", start.as_uri()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self.errors,
+                start_new_session=True,  # Ctrl-C is for us to handle
+            )
+        except OSError as e:
+            self.errors.close()
+            shutil.rmtree(self.folder)
+            raise DeviceError(f"{program} cannot be run: {e.strerror}") from e
 
     def ended(self) -> str:
         """How it ended, "" while it runs."""

@@ -69,9 +69,10 @@ class Page:
         """Until a page was opened. Raises DeviceError when none comes."""
         began = time.monotonic()
         while not self._opened.wait(LOOK_S):
-            over = timeout_s is not None and time.monotonic() - began > timeout_s
-            if why := self.watch() or ("no page was opened" if over else ""):
+            if why := self.watch():
                 raise DeviceError(why)
+            if timeout_s is not None and time.monotonic() - began > timeout_s:
+                raise DeviceError(f"the page was not opened within {timeout_s:g} s")
         assert self.facts is not None, "set before the event"
         return self.facts
 

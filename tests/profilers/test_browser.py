@@ -170,6 +170,47 @@ def test_a_file_that_fails_in_the_browser_says_why(tmp_path: Path) -> None:
     assert "eshape" in one.verdict.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [("#!/bin/sh\necho no display >&2\nexit 3\n", "ended with 3: no display"), ("", "cannot be run")],
+)
+@needs_browser
+def test_a_browser_that_does_not_start_says_why_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, message: str
+) -> None:
+    """An empty file stands for one of another processor."""
+    (tmp_path / "browser").write_text(program)
+    (tmp_path / "browser").chmod(0o755)
+    (tmp_path / "t").mkdir()
+    monkeypatch.setenv(chromium.VARIABLE, str(tmp_path / "browser"))
+    monkeypatch.setattr(chromium.tempfile, "tempdir", str(tmp_path / "t"))
+    with contextlib.closing(HeadlessDevice("wasm")) as device, pytest.raises(DeviceError, match=message):
+        device.probe()
+    assert list((tmp_path / "t").iterdir()) == []
+
+
+@needs_browser
+@pytest.mark.devices
+def test_inputs_of_other_kinds_are_made_in_the_browser(tmp_path: Path, in_process: None) -> None:
+    """Half floats, whole numbers, and truth: their sum."""
+    kinds = {
+        "half": TensorProto.FLOAT16,
+        "count": TensorProto.INT64,
+        "small": TensorProto.INT32,
+        "is": TensorProto.BOOL,
+    }
+    inputs = [helper.make_tensor_value_info(name, kind, [1, 4]) for name, kind in kinds.items()]
+    casts = [helper.make_node("Cast", [name], [f"{name}_f"], to=TensorProto.FLOAT) for name in kinds]
+    total = helper.make_node("Sum", [f"{name}_f" for name in kinds], ["out"])
+    output = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 4])
+    graph = helper.make_graph([*casts, total], "g", inputs, [output])
+    path = tmp_path / "kinds.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    (one,) = profile_files([path], HeadlessDevice("wasm"), options=FEW, progress=Silent()).results
+    assert [tensor.dtype for tensor in one.artifact.inputs] == ["float16", "int64", "int32", "bool"]
+    assert one.numerics.passed, one.verdict
+
+
 @needs_browser
 @pytest.mark.devices
 def test_a_browser_says_what_runs_there() -> None:
