@@ -206,7 +206,7 @@ def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[Ro
     rows += found
     goals += bench_devices.goals(found)
     say("slim plan ...")
-    plan_rows, plan_goals = bench_plan.bench("onnx-fp32", folder, minutes=4.0 if quick else bench_plan.MINUTES)
+    plan_rows, plan_goals = bench_plan.bench("onnx-fp32", folder, minutes=2.0 if quick else bench_plan.MINUTES)
     return [*rows, *plan_rows], [*({**goal, "met": bool(goal["met"])} for goal in goals), *plan_goals]
 
 
