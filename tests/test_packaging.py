@@ -44,6 +44,7 @@ def test_the_wheel_holds_one_package_with_its_data_and_a_file_for_optimum(wheel:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"edgegen", "optimum"}
     wanted = ["recipes/digits.toml", "exporters/onnx.py", "quantize/matrix.py", "report/report.html.jinja", "py.typed"]
+    wanted += [f"profilers/runners/{name}" for name in ("page.html", "page.css", "page.js", "page_worker.js")]
     assert {f"edgegen/{name}" for name in wanted} <= set(names)
     sources = {
         str(Path(package, path.relative_to(ROOT / folder)))

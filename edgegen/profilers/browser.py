@@ -64,22 +64,26 @@ class BrowserDevice:
 
     def probe(self) -> dict[str, Any]:
         facts = self._opened()
-        known = {"threads": facts.threads, "model": facts.model, "os": facts.platform, "arch": facts.architecture}
-        known["emulated"] = _software(facts) if self.backend == "webgpu" else None
-        return (
-            dict.fromkeys(machine.probe()) | known | {name: getattr(facts, name) for name in MORE} | self._limits(facts)
-        )
-
-    def _limits(self, facts: PageFacts) -> dict[str, str | None]:
-        if facts.cross_origin_isolated:
-            return {"limits": None}
-        if facts.secure_context:
-            return {"limits": "the page is not cross-origin isolated, by its browser: one thread, a coarse clock"}
-        port = self.serve().port
-        return {
-            "limits": "an insecure context (http from another machine): one thread, no WebGPU, a coarse clock; on "
-            f"Android run `adb reverse tcp:{port} tcp:{port}` and open the address with localhost"
+        known: dict[str, Any] = {
+            "threads": facts.threads,
+            "model": facts.model,
+            "os": facts.platform,
+            "arch": facts.architecture,
         }
+        known["emulated"] = _software(facts) if self.backend == "webgpu" else None
+        known["limits"] = self._limits(facts)
+        return dict.fromkeys(machine.probe()) | known | {name: getattr(facts, name) for name in MORE}
+
+    def _limits(self, facts: PageFacts) -> str | None:
+        if facts.cross_origin_isolated:
+            return None
+        if facts.secure_context:
+            return "the page is not cross-origin isolated, by its browser: one thread, a coarse clock"
+        port = self.serve().port
+        return (
+            "an insecure context (http from another machine): one thread, no WebGPU, a coarse clock; on Android "
+            f"run `adb reverse tcp:{port} tcp:{port}` and open the address with localhost"
+        )
 
     def wait(self, server: PageServer) -> PageFacts:
         self.invite()
@@ -114,7 +118,7 @@ class BrowserDevice:
         self._opened()
         backend, nonce, model = command.argv
         files = self.serve().files
-        weights = [name for name in (f"{model}.data",) if name in files]
+        weights = [name for name in (f"{model}.data",) if name in files]  # beside the model: above 2 GB
         about = {"backend": backend, "nonce": nonce, "model": model, "weights": weights, "wasm": LIBRARIES[backend][1]}
         return self.serve().page.start(about)
 

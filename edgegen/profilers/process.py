@@ -153,5 +153,8 @@ def _is_sound(event: str, answer: Mapping[str, Any]) -> bool:
             return False
         times += samples
     counts = [answer[name] for name in COUNTS if answer.get(name) is not None]
-    are_times = all(isinstance(one, int | float) and 0 <= one < MOST for one in times)
-    return are_times and all(isinstance(one, int) and 0 <= one < MOST for one in counts)
+    if not all(isinstance(one, int | float) and 0 <= one < MOST for one in times):
+        return False
+    if event == "block" and not any(answer["samples_ms"]):  # it ran until its clock went on
+        return False
+    return all(isinstance(one, int) and 0 <= one < MOST for one in counts)

@@ -184,6 +184,7 @@ def without(name: str) -> Callable[[dict[str, Any]], str]:
         (changed(samples_ms=[1.0, -1.0]), "numbers that cannot be"),
         (changed(samples_ms=[1.0, float("nan")]), "numbers that cannot be"),
         (changed(samples_ms=[]), "numbers that cannot be"),
+        (changed(samples_ms=[0.0, 0.0]), "numbers that cannot be"),
         (changed(samples_ms="fast"), "numbers that cannot be"),
         (changed(samples_ms=[10**400]), "numbers that cannot be"),
         (changed(cpu_ms="none"), "numbers that cannot be"),

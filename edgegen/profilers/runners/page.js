@@ -4,7 +4,7 @@
 // are. The token stands behind the # of the address, which browsers do not send; it opens the page once, for a key.
 
 const workers = new Map();
-const wasm = new Map(); // by file name: fetched once, for all workers
+const wasm = new Map(); // promises by file name: fetched once, for all workers
 let key, ended = false;
 
 const $ = (id) => document.getElementById(id);
@@ -57,19 +57,20 @@ async function about() {
   };
 }
 
-async function binary(name) {
-  if (!wasm.has(name)) wasm.set(name, await (await ask(`/ort/${name}`)).arrayBuffer());
+function binary(name) {
+  if (!wasm.has(name)) wasm.set(name, ask(`/ort/${name}`).then((got) => got.arrayBuffer()));
   return wasm.get(name);
 }
 
 const DO = {
-  async start({ worker, wasm, ...given }) {
+  start({ worker, wasm, ...given }) {
     const made = new Worker("/page_worker.js", { type: "module" });
     workers.set(worker, made);
     made.onmessage = ({ data }) =>
       "line" in data ? post(`/said/${worker}`, data.line).catch(lost) : finish(worker, data.failed);
     made.onerror = (event) => finish(worker, event.message || "the Web Worker did not start");
-    made.postMessage({ ...given, key, wasm: await binary(wasm) });
+    // Not waited for: a page that asks nothing more during a slow download would count as closed.
+    binary(wasm).then((bytes) => made.postMessage({ ...given, key, wasm: bytes })).catch(lost);
   },
   line({ worker, line }) {
     workers.get(worker)?.postMessage(line);
