@@ -2,11 +2,12 @@
 
     python examples/bench_devices.py [--quick] [--json]
 
-The demo's student with random weights, as an .onnx and a .pte, goes through `edgegen profile` on this machine, over ssh
-to this machine's own sshd, over adb to Debian's adbd (the real daemon of a phone, in a network of its own), on an
-emulated ARM64 (numbers only), and in headless Chromium: with 1 and 2 threads, and from an address that the browser does
-not trust. What these need is fetched by `python tests/device_parts.py`; `apt install openssh-server adb chromium
-g++-aarch64-linux-gnu`. `--quick` is the same: it takes a minute or two.
+The demo's student with random weights, as an .onnx and a .pte, goes through what `edgegen profile` does, on this
+machine, over ssh to its own sshd, over adb to Debian's adbd (the real daemon of a phone, in a network of its own) and
+on an emulated ARM64 (numbers only); SlimFlow's 15.7 M shape, as an .onnx, in headless Chromium: started by edgegen,
+opened by Playwright, and that from an address that the browser does not trust. What these need: `apt install
+openssh-server adb chromium g++-aarch64-linux-gnu`, then `python tests/device_parts.py`. `--quick` is the same: it
+takes some minutes.
 """
 
 import argparse
@@ -17,20 +18,24 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench_nets import demo_student
+from bench_nets import demo_student, slimflow_cifar10
 
 from edgegen.build import build
 from edgegen.capture import OneStep
 from edgegen.errors import EdgegenError
 from edgegen.folding import fold
 from edgegen.profilers.adb import AdbDevice
+from edgegen.profilers.browser import BrowserDevice, HeadlessDevice, runtime
+from edgegen.profilers.chromium import find_browser
 from edgegen.profilers.device import Device
 from edgegen.profilers.emulator import EmulatedDevice
 from edgegen.profilers.host import HostDevice
 from edgegen.profilers.machine import probe
+from edgegen.profilers.page_server import PageServer
 from edgegen.profilers.ssh import SshDevice
 from edgegen.profiling import profile_files
 from edgegen.progress import Silent
@@ -41,7 +46,6 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import device_parts  # the servers that the tests of devices use
 
 Row = dict[str, Any]
-ONNX, PTE = "onnx-fp32", "executorch-w8a8"
 
 
 class NotHere(Exception):
@@ -79,29 +83,67 @@ def arm64(folder: Path) -> Iterator[Device]:
     yield device
 
 
-DEVICES = {
-    "host": (host, (ONNX, PTE), (1,)),
-    "ssh on loopback": (ssh, (ONNX, PTE), (1,)),
-    "adb, a real adbd": (adb, (ONNX, PTE), (1,)),
-    "ARM64, emulated: numbers only": (arm64, (ONNX, PTE), (1,)),
+@contextmanager
+def chromium(folder: Path) -> Iterator[Device]:
+    if (reason := device_parts.no_browser()) is not None:
+        raise NotHere(reason)
+    yield HeadlessDevice("wasm")
+
+
+@contextmanager
+def somebody(folder: Path, *, host: str | None = None) -> Iterator[Device]:
+    """The page of `edgegen serve-bench`, opened by Playwright; `host`: a name that the browser does not trust."""
+    if (reason := device_parts.no_browser()) is not None:
+        raise NotHere(reason)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError as e:
+        raise NotHere("no playwright: pip install playwright") from e
+    with PageServer(runtime("wasm"), lan=host is not None) as server, sync_playwright() as made:
+        context = made.chromium.launch_persistent_context(
+            folder,
+            executable_path=find_browser(),
+            headless=True,
+            args=["--disable-gpu", f"--host-resolver-rules=MAP {host or 'none.test'} 127.0.0.1"],
+        )
+        address = server.address
+        if host is not None:
+            address = f"http://{host}:{server.port}/#{address.partition('#')[2]}"
+        context.pages[0].goto(address)
+        yield BrowserDevice("wasm", server)
+        context.close()
+
+
+DEVICES: dict[str, tuple[Any, tuple[str, ...], tuple[int, ...]]] = {
+    "host": (host, ("student_onnx", "student_executorch"), (1,)),
+    "ssh on loopback": (ssh, ("student_onnx", "student_executorch"), (1,)),
+    "adb, a real adbd": (adb, ("student_onnx", "student_executorch"), (1,)),
+    "ARM64, emulated: numbers only": (arm64, ("student_onnx", "student_executorch"), (1,)),
+    "headless Chromium": (chromium, ("slimflow_onnx",), (1, 2)),
+    "Chromium by Playwright": (somebody, ("slimflow_onnx",), (1, 2)),
+    "Chromium by Playwright, insecure origin": (partial(somebody, host="phone.test"), ("slimflow_onnx",), (2,)),
 }
 
 
-def made(folder: Path) -> dict[str, Path]:
-    """The files, by target."""
-    signature = Signature.of(channels=1, size=8, num_classes=10)
-    module = fold(OneStep(demo_student(), time=1.0), signature).module
-    found = {}
-    for text in (ONNX, PTE):
-        built = build(module, signature, name="student", target=Target.parse(text), folder=folder, seed=1, metadata={})
-        found[text] = folder / built.artifact.file
+def made(folder: Path) -> list[Path]:
+    """The files."""
+    demo, cifar = Signature.of(channels=1, size=8, num_classes=10), Signature.of(channels=3, size=32, num_classes=0)
+    found = []
+    for name, net, signature, targets in (
+        ("student", demo_student(), demo, ("onnx-fp32", "executorch-w8a8")),
+        ("slimflow", slimflow_cifar10(), cifar, ("onnx-fp32",)),
+    ):
+        module = fold(OneStep(net, time=1.0), signature).module
+        for text in targets:
+            built = build(module, signature, name=name, target=Target.parse(text), folder=folder, seed=1, metadata={})
+            found.append(folder / built.artifact.file)
     return found
 
 
 def run(name: str, files: Sequence[Path]) -> list[Row]:
     """A row for each file and number of threads; one that says why, where the device was not run."""
-    connected, targets, threads = DEVICES[name]
-    chosen = [path for target in targets for path in files if target.partition("-")[0] in path.name]
+    connected, wanted, threads = DEVICES[name]
+    chosen = [path for start in wanted for path in files if path.name.startswith(start)]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
         try:
@@ -132,7 +174,7 @@ def run(name: str, files: Sequence[Path]) -> list[Row]:
 
 def bench() -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
-        files = list(made(Path(folder)).values())
+        files = made(Path(folder))
         rows = []
         for name in DEVICES:
             print(f"{name} ...", file=sys.stderr, flush=True)

@@ -5,8 +5,9 @@
 On SlimFlow's 15.7 M shape with fixed random weights, in onnxruntime and ExecuTorch, on this machine: five `full`
 measurements one after the other (`--quick`: three `quick` ones) and how far apart their p50 are; the verdict beside a
 busy loop; 20 tries (5) of the same file twice and once 10 % slower by a sleep in its runner, measured in turn and
-judged by `edgegen compare`; p50 against a loop around the runtime's API that knows nothing of edgegen; and the ONNX
-part of bench_plan.py, three budgets of `edgegen slim plan`.
+judged by `edgegen compare`; p50 against a loop around the runtime's API that knows nothing of edgegen; a whole
+measurement on every device that one machine can have (bench_devices.py); and the ONNX part of bench_plan.py, three
+budgets of `edgegen slim plan`.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_devices
 import bench_plan
 import numpy as np
 from bench_nets import slimflow_cifar10
@@ -27,6 +29,7 @@ from edgegen.build import build
 from edgegen.candidate import put_file
 from edgegen.capture import OneStep
 from edgegen.folding import fold
+from edgegen.outcome import result_of
 from edgegen.profilers.device import NONCE, Command
 from edgegen.profilers.difference import Limit, difference
 from edgegen.profilers.host import DEVICE, PYTHON_RUNNER
@@ -34,7 +37,7 @@ from edgegen.profilers.jobs import FileJob
 from edgegen.profilers.machine import probe
 from edgegen.profilers.protocol import PROFILES, measure, timed
 from edgegen.profilers.result import Profile
-from edgegen.profiling import profile_files, result_of
+from edgegen.profiling import profile_files
 from edgegen.progress import Silent
 from edgegen.targets import Target
 from edgegen.types import Signature
@@ -199,8 +202,11 @@ def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[Ro
             "met": row["right"]["same"] == tries,
         }
     )
+    found = bench_devices.bench()
+    rows += found
+    goals += bench_devices.goals(found)
     say("slim plan ...")
-    plan_rows, plan_goals = bench_plan.bench("onnx-fp32", folder, minutes=4.0 if quick else bench_plan.MINUTES)
+    plan_rows, plan_goals = bench_plan.bench("onnx-fp32", folder, minutes=2.0 if quick else bench_plan.MINUTES)
     return [*rows, *plan_rows], [*({**goal, "met": bool(goal["met"])} for goal in goals), *plan_goals]
 
 

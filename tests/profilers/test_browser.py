@@ -253,7 +253,14 @@ def serving(files: Path, *options: str) -> Iterator[Served]:
     folder.mkdir()
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         given = command("serve-bench", files, *options)
-        process = subprocess.Popen(given, stdout=out, stderr=err, env=environment(), cwd=folder)
+        process = subprocess.Popen(
+            given,
+            stdout=out,
+            stderr=err,
+            env=environment(),
+            cwd=folder,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell hands down "ignored"
+        )
         try:
             yield Served(process, folder)
         finally:

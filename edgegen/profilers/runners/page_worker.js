@@ -1,4 +1,4 @@
-// Runs and times an ONNX file with onnxruntime-web in a Web Worker, told what to do as onnx_runner.py is.
+// Runs and times an ONNX file with onnxruntime-web in a Web Worker, told what to do as python_runner.py is.
 //
 // The first message is {backend, nonce, model, weights, key, wasm}, each further one a line of that program's commands; answers
 // are its lines of JSON. What goes wrong is thrown: the page hears of it, and ends the worker. Files come from and go
