@@ -189,6 +189,25 @@ def test_a_browser_that_does_not_start_says_why_and_leaves_nothing(
     assert list((tmp_path / "t").iterdir()) == []
 
 
+def test_a_browser_that_does_not_want_to_end_is_ended_with_its_children(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its main process goes politely; a child that heeds nothing stays behind without a parent."""
+    program = tmp_path / "browser"
+    program.write_text("#!/bin/sh\n(trap '' TERM HUP; sleep 600) &\necho $! > \"$0.pid\"\nwait\n")
+    program.chmod(0o755)
+    monkeypatch.setenv(chromium.VARIABLE, str(program))
+    made = chromium.Browser("http://localhost:1/#token")
+    pid = tmp_path / "browser.pid"
+    for _ in range(100):
+        if pid.exists() and pid.read_text().strip():
+            break
+        time.sleep(0.05)
+    made.close()
+    assert not made.folder.exists()
+    assert not psutil.pid_exists(int(pid.read_text()))
+
+
 @needs_browser
 @pytest.mark.devices
 def test_inputs_of_other_kinds_are_made_in_the_browser(tmp_path: Path, in_process: None) -> None:

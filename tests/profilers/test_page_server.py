@@ -260,6 +260,26 @@ def test_a_clock_that_is_too_coarse_makes_a_time_noisy(
     fake.close()
 
 
+@pytest.mark.parametrize(
+    ("gpu", "is_fallback", "emulated"),
+    [
+        ("nobody's", True, "a GPU in software (nobody's)"),
+        ("mesa llvmpipe", None, "a GPU in software (mesa llvmpipe)"),
+        ("google swiftshader", False, "a GPU in software (google swiftshader)"),
+        ("apple m2", False, None),
+        ("qualcomm adreno", None, None),
+    ],
+)
+def test_a_gpu_that_is_a_program_is_known_by_its_flag_or_its_name(
+    server: PageServer, gpu: str, is_fallback: bool | None, emulated: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FACTS, "gpu", gpu)
+    monkeypatch.setitem(FACTS, "gpu_is_fallback", is_fallback)
+    opened(server)
+    assert BrowserDevice("webgpu", server).probe()["emulated"] == emulated
+    assert BrowserDevice("wasm", server).probe()["emulated"] is None
+
+
 def test_fewer_threads_than_asked_are_said(server: PageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = sigmoid(tmp_path / "net.onnx")
     passes(monkeypatch)
