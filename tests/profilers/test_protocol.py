@@ -173,7 +173,7 @@ def test_a_processor_that_slows_down_meanwhile_makes_the_times_doubtful(monkeypa
 def test_what_our_own_worker_uses_is_not_others() -> None:
     """A worker that computes all the time, on a device that counts nothing but it."""
     busy = Job("busy", f"{HERE}:computing")
-    timings, noise = timed([busy], device=Watched(Busy(0.0, 0.0), Busy(0.1, 0.0)), options=QUICK)
+    timings, noise = timed([busy], device=Watched(Busy(0.0, 0.0), Busy(0.01, 0.0)), options=QUICK)
     assert timings[0].cpu_ms > 0
     assert noise.others_cores == 0.0
 
