@@ -68,7 +68,7 @@ def main() -> None:
         raise SystemExit(1) from e
     except SystemExit as e:
         if e.code == INTERRUPTED:
-            print("stopped; the same command (without --force) goes on from the last checkpoint", file=sys.stderr)
+            print("stopped; a recipe goes on from the last checkpoint (same command, no --force)", file=sys.stderr)
         raise
 
 
