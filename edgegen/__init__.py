@@ -7,23 +7,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgegen.build import build as build_artifact
-    from edgegen.capture import capture as capture_program
+    from edgegen.artifacts.build import build as build_artifact
     from edgegen.errors import EdgegenError as EdgegenError
-    from edgegen.execute import run_recipe as run_recipe
-    from edgegen.folding import fold as fold
+    from edgegen.flow.solvers import solve as solve
     from edgegen.models.edge_unet import EdgeUNet as EdgeUNet
     from edgegen.models.edge_unet import EdgeUNetConfig as EdgeUNetConfig
-    from edgegen.models.folder import load as load_generator
+    from edgegen.models.load import load as load_generator
     from edgegen.noise import normal as normal
-    from edgegen.parity import check as check_parity
+    from edgegen.pipeline.run import run_recipe as run_recipe
+    from edgegen.program.capture import capture as capture_program
+    from edgegen.program.fold import fold as fold
     from edgegen.recipe import Recipe as Recipe
     from edgegen.recipe import read as read_recipe
-    from edgegen.training.solvers import solve as solve
     from edgegen.types import Artifact as Artifact
     from edgegen.types import Latency as Latency
     from edgegen.types import Parity as Parity
     from edgegen.types import Signature as Signature
+    from edgegen.verification.parity import check as check_parity
 
 _PLACES = {
     "Artifact": "edgegen.types:Artifact",
@@ -34,15 +34,15 @@ _PLACES = {
     "Parity": "edgegen.types:Parity",
     "Recipe": "edgegen.recipe:Recipe",
     "Signature": "edgegen.types:Signature",
-    "build_artifact": "edgegen.build:build",
-    "capture_program": "edgegen.capture:capture",
-    "check_parity": "edgegen.parity:check",
-    "fold": "edgegen.folding:fold",
-    "load_generator": "edgegen.models.folder:load",
+    "build_artifact": "edgegen.artifacts.build:build",
+    "capture_program": "edgegen.program.capture:capture",
+    "check_parity": "edgegen.verification.parity:check",
+    "fold": "edgegen.program.fold:fold",
+    "load_generator": "edgegen.models.load:load",
     "normal": "edgegen.noise:normal",
     "read_recipe": "edgegen.recipe:read",
-    "run_recipe": "edgegen.execute:run_recipe",
-    "solve": "edgegen.training.solvers:solve",
+    "run_recipe": "edgegen.pipeline.run:run_recipe",
+    "solve": "edgegen.flow.solvers:solve",
 }
 __all__ = [
     "Artifact",

@@ -11,9 +11,9 @@ Kind = Literal["backend", "objective", "device", "importer"]
 
 BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
     "backend": {
-        "onnx": "edgegen.exporters.onnx:BACKEND",
-        "executorch": "edgegen.exporters.executorch:BACKEND",
-        "coreml": "edgegen.exporters.coreml:BACKEND",
+        "onnx": "edgegen.exporters.onnx.backend:BACKEND",
+        "executorch": "edgegen.exporters.executorch.backend:BACKEND",
+        "coreml": "edgegen.exporters.coreml.backend:BACKEND",
     },
     "objective": {
         "flow_matching": "edgegen.training.objectives.flow_matching:FlowMatching",
@@ -25,12 +25,12 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
     },
     # "NAME:PLACE" is what attribute(PLACE) gives
     "device": {
-        "host": "edgegen.profilers.host:connect",
-        "ssh": "edgegen.profilers.ssh:connect",
-        "adb": "edgegen.profilers.adb:connect",
-        "arm64": "edgegen.profilers.emulator:connect",
-        "macos": "edgegen.profilers.macos:connect",
-        "browser": "edgegen.profilers.browser:connect",
+        "host": "edgegen.profilers.devices.host:connect",
+        "ssh": "edgegen.profilers.devices.ssh:connect",
+        "adb": "edgegen.profilers.devices.adb:connect",
+        "arm64": "edgegen.profilers.devices.emulator:connect",
+        "macos": "edgegen.profilers.devices.macos:connect",
+        "browser": "edgegen.profilers.devices.browser:connect",
     },
     "importer": {
         "profile": "edgegen.profilers.importers.profile:IMPORTER",

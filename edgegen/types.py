@@ -148,6 +148,11 @@ class Parity:
     data_range: float = 2.0
     arithmetic: str = ""
 
+    @staticmethod
+    def not_checked(reason: str, floor_db: float) -> "Parity":
+        """The record of an artifact that nothing has run: never "ok"."""
+        return Parity("not checked", "none", floor_db, reason=reason)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

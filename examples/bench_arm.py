@@ -23,17 +23,19 @@ from bench_nets import ddpm_cifar10, demo_student, slimflow_cifar10
 from numpy.typing import NDArray
 from torch import nn
 
-from edgegen.build import build
-from edgegen.candidate import FORMATS
-from edgegen.capture import OneStep, example_inputs, reference
-from edgegen.folding import fold
-from edgegen.parity import psnr_db, psnr_range
-from edgegen.profilers.emulator import PROCESSOR, EmulatedDevice
-from edgegen.profilers.machine import probe
-from edgegen.profilers.process import Worker
+from edgegen.artifacts.build import build
+from edgegen.artifacts.target import Target
+from edgegen.profilers.devices.emulator import PROCESSOR, EmulatedDevice
+from edgegen.profilers.devices.host_info import probe
+from edgegen.profilers.files.subject import FORMATS
+from edgegen.profilers.timing.process import Worker
+from edgegen.program.capture import reference
+from edgegen.program.fold import fold
+from edgegen.program.inputs import example_inputs
+from edgegen.program.one_step import OneStep
 from edgegen.registry import load
-from edgegen.targets import Target
 from edgegen.types import Signature
+from edgegen.verification.parity import psnr_db, psnr_range
 
 CELLS = ("executorch-fp32", "executorch-w8a8", "onnx-fp32", "onnx-w8a8")  # the runner with its known answers first
 ALIKE_DB = {"fp32": 90.0, "w8a8": 45.0}  # the kernels differ: an 8-bit number on the edge may round the other way

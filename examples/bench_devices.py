@@ -24,22 +24,22 @@ from typing import Any
 
 from bench_nets import demo_student, slimflow_cifar10
 
-from edgegen.build import build
-from edgegen.capture import OneStep
+from edgegen.artifacts.build import build
+from edgegen.artifacts.target import Target
 from edgegen.errors import EdgegenError
-from edgegen.folding import fold
-from edgegen.profilers.adb import AdbDevice
-from edgegen.profilers.browser import BrowserDevice, HeadlessDevice, runtime
-from edgegen.profilers.chromium import find_browser
-from edgegen.profilers.device import Device
-from edgegen.profilers.emulator import EmulatedDevice
-from edgegen.profilers.host import HostDevice
-from edgegen.profilers.machine import probe
-from edgegen.profilers.page_server import PageServer
-from edgegen.profilers.ssh import SshDevice
-from edgegen.profiling import profile_files
-from edgegen.progress import Silent
-from edgegen.targets import Target
+from edgegen.profilers.devices.adb import AdbDevice
+from edgegen.profilers.devices.browser import BrowserDevice, HeadlessDevice, runtime
+from edgegen.profilers.devices.chromium import find_browser
+from edgegen.profilers.devices.device import Device
+from edgegen.profilers.devices.emulator import EmulatedDevice
+from edgegen.profilers.devices.host import HostDevice
+from edgegen.profilers.devices.host_info import probe
+from edgegen.profilers.devices.page_server import PageServer
+from edgegen.profilers.devices.ssh import SshDevice
+from edgegen.profilers.files.profile import profile_files
+from edgegen.program.fold import fold
+from edgegen.program.one_step import OneStep
+from edgegen.support.progress import Silent
 from edgegen.types import Signature
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))

@@ -30,20 +30,22 @@ from bench_nets import ddpm_cifar10, demo_student, slimflow_cifar10
 from bench_race import SIZE, Entry, measure
 from torch import Tensor, nn
 
-from edgegen import child
-from edgegen.build import Built, build
-from edgegen.capture import OneStep, example_inputs, reference
+from edgegen.artifacts.build import Built, build
+from edgegen.artifacts.target import Target
 from edgegen.errors import EdgegenError, ExportError
 from edgegen.exporters.base import LowerOptions
-from edgegen.exporters.inspection import inspect
-from edgegen.folding import fold
-from edgegen.parity import psnr_db, psnr_range
-from edgegen.profilers.machine import probe
+from edgegen.inspection.record import inspect
+from edgegen.profilers.devices.host_info import probe
+from edgegen.program.capture import reference
+from edgegen.program.fold import fold
+from edgegen.program.inputs import example_inputs
+from edgegen.program.one_step import OneStep
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.registry import load
-from edgegen.storage import nbytes_of
-from edgegen.targets import Target
+from edgegen.support import isolation
+from edgegen.support.storage import nbytes_of
 from edgegen.types import Signature
+from edgegen.verification.parity import psnr_db, psnr_range
 
 RUNTIMES = ("onnx", "executorch", "coreml")
 BIG_RUNTIMES = ("onnx", "coreml")
@@ -140,7 +142,7 @@ def bench(net: str, runtime: str, folder: Path, *, rounds: int) -> list[dict[str
     theirs = folder / f"plain{ours.suffix}"
     outcome, failure = None, ""
     try:
-        outcome = child.call("bench_export:plain", {"net": net, "runtime": runtime, "path": str(theirs)})
+        outcome = isolation.call("bench_export:plain", {"net": net, "runtime": runtime, "path": str(theirs)})
     except ExportError as e:
         failure = str(e).strip().splitlines()[-1]
         print(f"{net}, {runtime}: the plain way fails: {failure}", file=sys.stderr, flush=True)

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgegen.capture import randomize_zero_layers
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig, count_parameters
-from edgegen.quiet import DIFFUSERS, quiet
+from edgegen.models.student import shrink
+from edgegen.models.zero_layers import randomize_zero_layers
 from edgegen.recipe import Architecture
-from edgegen.slim.arithmetic import shrink
+from edgegen.support.vendor_logs import DIFFUSERS, quiet
 
 SEED = 0
 TIME_SCALE = 999.0  # SlimFlow feeds t in [0, 1] as 999 t

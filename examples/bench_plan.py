@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from edgegen.profilers.host import DEVICE
-from edgegen.profilers.machine import probe
-from edgegen.profiling import profile_files
-from edgegen.progress import Plain
-from edgegen.search import Request, slim_plan
-from edgegen.slim.choosing import BAND
-from edgegen.slim.plan import Answer, Plan
+from edgegen.profilers.devices.host import DEVICE
+from edgegen.profilers.devices.host_info import probe
+from edgegen.profilers.files.profile import profile_files
+from edgegen.search.plan import Request, slim_plan
+from edgegen.search.results import Answer, Plan
+from edgegen.search.selection import BAND
+from edgegen.support.progress import Plain
 
 BUDGETS_MS = (2.0, 4.0, 8.0)
 MINUTES = 10.0

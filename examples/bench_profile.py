@@ -25,21 +25,21 @@ import bench_plan
 import numpy as np
 from bench_nets import slimflow_cifar10
 
-from edgegen.build import build
-from edgegen.candidate import put_file
-from edgegen.capture import OneStep
-from edgegen.folding import fold
-from edgegen.outcome import result_of
-from edgegen.profilers.device import NONCE, Command
-from edgegen.profilers.difference import Limit, difference
-from edgegen.profilers.host import DEVICE, PYTHON_RUNNER
-from edgegen.profilers.jobs import FileJob
-from edgegen.profilers.machine import probe
-from edgegen.profilers.protocol import PROFILES, measure, timed
-from edgegen.profilers.result import Profile
-from edgegen.profiling import profile_files
-from edgegen.progress import Silent
-from edgegen.targets import Target
+from edgegen.artifacts.build import build
+from edgegen.artifacts.target import Target
+from edgegen.profilers.compare import Limit, difference
+from edgegen.profilers.devices.device import NONCE, Command
+from edgegen.profilers.devices.host import DEVICE, PYTHON_RUNNER
+from edgegen.profilers.devices.host_info import probe
+from edgegen.profilers.files.profile import profile_files
+from edgegen.profilers.files.record import result_of
+from edgegen.profilers.files.subject import put_file
+from edgegen.profilers.schema import Profile
+from edgegen.profilers.timing.jobs import FileJob
+from edgegen.profilers.timing.protocol import PROFILES, measure, timed
+from edgegen.program.fold import fold
+from edgegen.program.one_step import OneStep
+from edgegen.support.progress import Silent
 from edgegen.types import Signature
 
 TARGETS = ("onnx-fp32", "executorch-fp32")

@@ -32,28 +32,30 @@ from bench_race import measure
 from numpy.typing import NDArray
 from torch import nn
 
-from edgegen.build import Built, build
-from edgegen.capture import OneStep, example_inputs, reference
+from edgegen.artifacts.build import Built, build
+from edgegen.artifacts.refine import refine
+from edgegen.artifacts.target import Target
 from edgegen.errors import EdgegenError
-from edgegen.execute import run_recipe
 from edgegen.exporters.base import LowerOptions
-from edgegen.folding import fold
 from edgegen.metrics.distances import frechet
-from edgegen.models import folder as generators
-from edgegen.parity import psnr_db, psnr_range
-from edgegen.profilers.host import DEVICE
-from edgegen.profilers.machine import probe
-from edgegen.profilers.operators import OperatorTime
-from edgegen.profiling import per_operation
-from edgegen.progress import progress
+from edgegen.models.load import load as load_generator
+from edgegen.pipeline.run import run_recipe
+from edgegen.pipeline.stages.evaluate import Judge
+from edgegen.profilers.devices.host import DEVICE
+from edgegen.profilers.devices.host_info import probe
+from edgegen.profilers.files.profile import per_operation
+from edgegen.profilers.trace.operators import OperatorTime
+from edgegen.program.capture import reference
+from edgegen.program.fold import fold
+from edgegen.program.inputs import example_inputs
+from edgegen.program.one_step import OneStep
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.recipe import Recover, find, read
-from edgegen.refining import refine
 from edgegen.registry import load
-from edgegen.stages.evaluation import Judge
-from edgegen.storage import write_json
-from edgegen.targets import Target
+from edgegen.support.progress import progress
+from edgegen.support.storage import write_json
 from edgegen.types import Signature
+from edgegen.verification.parity import psnr_db, psnr_range
 
 HERE = Path(__file__).parent
 DEMO, FASHION, SLIMFLOW, DDPM = "demo student", "fashion student", "slimflow 15.7 M", "ddpm 35.7 M"
@@ -118,7 +120,7 @@ def trained(name: str, recipe: str, runs: Path, noises: int) -> Net:
     tell = progress()
     results = {one.stage: one for one in run_recipe(recipe, runs=runs, to="distill", progress=tell)}
     results |= {one.stage: one for one in run_recipe(recipe, runs=runs, only="extractor", progress=tell)}
-    loaded = generators.load(results["distill"].folder / "generator")
+    loaded = load_generator(results["distill"].folder / "generator")
     module = fold(OneStep(loaded.net, time=1.0), loaded.signature).module
     judge = Judge(read(find(recipe)), {stage: one.folder for stage, one in results.items()})
     return Net(

@@ -9,24 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.parity import Session
 from edgegen.types import Signature
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
-
-__all__ = [
-    "DEFAULTS",
-    "Arrays",
-    "Backend",
-    "LowerOptions",
-    "Precision",
-    "Session",
-    "Variant",
-    "one_by_one",
-    "pixels",
-    "refusal",
-]
 
 Precision = Literal["fp32", "fp16"]
 CoreMLTarget = Literal["iOS17", "iOS18", "iOS26"]
@@ -68,6 +54,17 @@ class Variant:
     lists_sizes: bool = False
 
 
+class Session(Protocol):
+    """An opened artifact: named arrays of any batch size in, named arrays of the same batch size out."""
+
+    @property
+    def method(self) -> str:
+        """What runs it, for the report: "onnxruntime 1.32.0 CPU"."""
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Raises ExportError where the runtime refuses the inputs."""
+
+
 class Backend(Protocol):
     """One runtime's files. Add one by a module in this folder that ends with `BACKEND = ...()`, and a registry line."""
 
@@ -104,7 +101,8 @@ def pixels(program: "ExportedProgram", signature: Signature, batch: int | None) 
 
     `batch` is the one it was captured with. Raises ExportError where it makes no pictures.
     """
-    from edgegen.capture import ToPixels, capture, pixels_signature
+    from edgegen.program.capture import capture
+    from edgegen.program.one_step import ToPixels, pixels_signature
 
     changed = pixels_signature(signature)
     return changed, capture(ToPixels(program.module(check_guards=False)), changed, batch=batch)

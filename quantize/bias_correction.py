@@ -7,8 +7,8 @@ M. Nagel and others, "Data-free quantization through weight equalization and bia
 import torch
 from torch import Tensor, fx
 
-from edgegen.quantize.simulate import Simulated
-from edgegen.quantize.walk import Visit, walk
+from edgegen.quantize.fake_quant import Simulated
+from edgegen.quantize.layerwise import Visit, walk
 
 
 def correct_biases(exact: fx.GraphModule, simulated: Simulated, batch: tuple[Tensor, ...]) -> int:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edgegen import mlpackage
 from edgegen.errors import ExportError
+from edgegen.formats import mlpackage
 from edgegen.quantize.schemes import BLOCK, SMALLEST
 
 

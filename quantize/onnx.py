@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.errors import ExportError
-from edgegen.extras import require
+from edgegen.support.extras import require
 
 
 def to_fp16(source: Path, target: Path) -> None:

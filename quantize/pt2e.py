@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgegen.errors import EdgegenError, ExportError
-from edgegen.extras import require
-from edgegen.quantize import ranges
-from edgegen.quantize.calibrate import Batches
+from edgegen.quantize import observers
+from edgegen.quantize.calibration import Batches
 from edgegen.quantize.layers import Layer, layers_of
 from edgegen.quantize.schemes import GRIDS, Grid, QuantizeOptions, matching
-from edgegen.quiet import EXECUTORCH, quiet
+from edgegen.support.extras import require
+from edgegen.support.vendor_logs import EXECUTORCH, quiet
 
 if TYPE_CHECKING:
     from torch import fx
@@ -94,7 +94,7 @@ def _xnnpack(layers: list[Layer], floating: set[str], grid: Grid, options: Quant
     config = xnnpack.get_symmetric_quantization_config(
         is_per_channel=True, weight_qmin=-grid.largest, weight_qmax=grid.largest
     )
-    activations = replace(config.input_activation, observer_or_fake_quant_ctr=ranges.observer(options.ranges))
+    activations = replace(config.input_activation, observer_or_fake_quant_ctr=observers.observer(options.ranges))
     each = PerChannelMinMaxObserver.with_args(eps=SMALLEST_WEIGHT_SCALE)
     weights = replace(config.weight, observer_or_fake_quant_ctr=each)
     config = replace(config, input_activation=activations, output_activation=activations, weight=weights)

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import BudgetError
+from edgegen.quantize.fake_quant import Simulated
 from edgegen.quantize.layers import macs_of, tensor_of
-from edgegen.quantize.simulate import Simulated
 
 FLOAT_BYTES, ROUNDED_BYTES = 4, 1  # of a weight
 TRIES = 6  # at a choice whose layers together cost more than their sum

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgegen.profilers import browser
+from edgegen.profilers.devices import browser
 
 REASON = device_parts.no_browser()
 needs_browser = pytest.mark.skipif(REASON is not None, reason=f"{REASON}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import TINY, command, environment
+from helpers import TINY, command, environment
 
 torch.set_num_threads(1)  # tiny nets: more threads only wait for each other
 gc.set_threshold(50_000, 50, 50)  # capturing makes millions of small objects, few of which are garbage
@@ -42,13 +42,13 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `child.call` runs, run here: it saves the seconds that a process needs to import torch and a vendor."""
     import importlib
 
-    from edgegen import child
+    from edgegen.support import isolation
 
-    def call(function: str, arguments: dict[str, object], *, memory_limit: int | None = None) -> child.Outcome:
+    def call(function: str, arguments: dict[str, object], *, memory_limit: int | None = None) -> isolation.Outcome:
         module, _, name = function.partition(":")
-        return child.Outcome(getattr(importlib.import_module(module), name)(**arguments), 0.0, None)
+        return isolation.Outcome(getattr(importlib.import_module(module), name)(**arguments), 0.0, None)
 
-    monkeypatch.setattr(child, "call", call)
+    monkeypatch.setattr(isolation, "call", call)
 
 
 @pytest.fixture(scope="session")

@@ -18,10 +18,10 @@ from pathlib import Path
 import psutil
 
 from edgegen.errors import DeviceError, EdgegenError
-from edgegen.profilers.browser import LIBRARIES, HeadlessDevice, runtime
-from edgegen.profilers.chromium import find_browser
-from edgegen.profilers.emulator import EmulatedDevice
-from edgegen.profilers.toolchain import cache, called
+from edgegen.profilers.devices.browser import LIBRARIES, HeadlessDevice, runtime
+from edgegen.profilers.devices.chromium import find_browser
+from edgegen.profilers.devices.emulator import EmulatedDevice
+from edgegen.profilers.runners.toolchain import cache, called
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 SUITE = "bookworm-backports"

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from edgegen.profilers.page_server import PageServer
+from edgegen.profilers.devices.page_server import PageServer
 
 FACTS = {
     "user_agent": "a test",

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgegen.capture import randomize_zero_layers
-from edgegen.models import folder as generators
+from edgegen.models.diffusers.weights import LOADING
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
-from edgegen.models.weights import LOADING
-from edgegen.quiet import quiet
+from edgegen.models.generator import save as save_generator
+from edgegen.models.zero_layers import randomize_zero_layers
+from edgegen.support.vendor_logs import quiet
 
 CARD = "---\nlicense: apache-2.0\n---\n# A tiny network for tests\n"
 UNET: Mapping[str, Any] = {
@@ -178,7 +178,7 @@ def _edge_unet(num_classes: int) -> Callable[[Path], Path]:
             EdgeUNetConfig(8, 1, channels=(8, 16), blocks=1, attention=(1,), num_classes=num_classes, embedding=16)
         )
         randomize_zero_layers(net, 0)
-        generators.save(net, folder, about={"role": "student"})
+        save_generator(net, folder, about={"role": "student"})
         return folder
 
     return write

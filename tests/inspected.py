@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgegen import mlpackage
-from edgegen.quiet import EXECUTORCH, EXPORT, TORCH_ONNX, quiet
+from edgegen.formats import mlpackage
+from edgegen.support.vendor_logs import EXECUTORCH, EXPORT, TORCH_ONNX, quiet
 
 SIZE, WIDTH = 8, 16
 ATTENTION = 2 * SIZE**4 * WIDTH  # query x key and weights x value, over SIZE x SIZE tokens

@@ -2,7 +2,7 @@
 
 import sys
 
-from edgegen.profilers.remote import ShellDevice
+from edgegen.profilers.devices.shell import ShellDevice
 
 
 class Shell(ShellDevice):

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from measured import profile, result
 
-from edgegen import child, search, trials
 from edgegen.errors import ExportError
-from edgegen.profilers.result import Profile
+from edgegen.profilers.schema import Profile
 from edgegen.recipe import Architecture
-from edgegen.slim.work import Facts, Work, work
-from edgegen.storage import sha256_of, write_json
+from edgegen.search import plan, trials
+from edgegen.search.complexity import Facts, Work, work
+from edgegen.support import isolation
+from edgegen.support.storage import sha256_of, write_json
 
 RUNNERS = {".onnx": "onnxruntime, in Python", ".pte": "no: no C++ compiler"}
 
@@ -38,8 +39,8 @@ class MadeUp:
     def time_ms(self, label: str) -> float:
         return law(work(shape_of(label), self.facts))
 
-    def export(self, function: str, arguments: Mapping[str, Any], **options: Any) -> child.Outcome:
-        assert function == "edgegen.untrained:make_file"
+    def export(self, function: str, arguments: Mapping[str, Any], **options: Any) -> isolation.Outcome:
+        assert function == "edgegen.search.untrained:make_file"
         label, folder = arguments["name"], Path(arguments["folder"])
         self.exported.append(label)
         if self.fails(label):
@@ -49,7 +50,7 @@ class MadeUp:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(label)
         write_json(folder / "manifest.json", {"artifacts": [{"file": path.name, "sha256": sha256_of(path)}]})
-        return child.Outcome(path.name, 0.0, None)
+        return isolation.Outcome(path.name, 0.0, None)
 
     def profile_files(self, files: Sequence[Path], device: Any, **options: Any) -> Profile:
         self.before()
@@ -77,9 +78,9 @@ def shape_of(label: str) -> Architecture:
 def install(monkeypatch: pytest.MonkeyPatch, facts: Facts) -> MadeUp:
     """In the place of exports, of measurements, and of the question what runs."""
     made = MadeUp(facts)
-    monkeypatch.setattr(child, "call", made.export)
+    monkeypatch.setattr(isolation, "call", made.export)
     monkeypatch.setattr(trials, "profile_files", made.profile_files)
     monkeypatch.setattr(trials, "AT_ONCE", 2)
-    monkeypatch.setattr(search, "AT_ONCE", 2)
-    monkeypatch.setattr(search, "runners_of", lambda device: RUNNERS)
+    monkeypatch.setattr(plan, "AT_ONCE", 2)
+    monkeypatch.setattr(plan, "runners_of", lambda device: RUNNERS)
     return made

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgegen.profilers.result import Profile, Result
-from edgegen.profilers.stats import summarize
+from edgegen.profilers.schema import Profile, Result
+from edgegen.profilers.timing.stats import summarize
 
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler: apt install g++")
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edgegen.quantize.matrix import MATRIX
+from edgegen.quantize.support_matrix import MATRIX
 
 HERE = Path(__file__).parent
 README, BENCH = HERE.parent / "README.md", HERE.parent / "examples" / "bench_quantize.json"

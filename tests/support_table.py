@@ -1,4 +1,4 @@
-"""The README's table of what exports where; `tests/test_families_by_runtime.py` proves every cell of it.
+"""The README's table of what exports where; `tests/artifacts/test_families_by_runtime.py` proves every cell of it.
 
 python tests/support_table.py     writes it into README.md
 """

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support import TINY, environment
+from helpers import TINY, environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,7 +43,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_one_package_with_its_data_and_a_file_for_optimum(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"edgegen", "optimum"}
-    wanted = ["recipes/digits.toml", "exporters/onnx.py", "quantize/matrix.py", "report/report.html.jinja", "py.typed"]
+    wanted = [
+        "recipes/digits.toml",
+        "exporters/onnx/backend.py",
+        "quantize/support_matrix.py",
+        "report/report.html.jinja",
+        "py.typed",
+    ]
     wanted += [f"profilers/runners/{name}" for name in ("page.html", "page.css", "page.js", "page_worker.js")]
     assert {f"edgegen/{name}" for name in wanted} <= set(names)
     sources = {
@@ -112,7 +118,7 @@ def test_a_planted_import_breaks_the_contracts(tmp_path: Path) -> None:
     lint = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
     clean = subprocess.run(lint, cwd=copy, capture_output=True, text=True, check=False)
     assert clean.returncode == 0, clean.stdout
-    (copy / "quantize" / "planted.py").write_text("import edgegen.exporters.onnx\n")
+    (copy / "quantize" / "planted.py").write_text("import edgegen.exporters.onnx.backend\n")
     broken = subprocess.run(lint, cwd=copy, capture_output=True, text=True, check=False)
     assert broken.returncode == 1
-    assert "edgegen.quantize.planted -> edgegen.exporters.onnx" in broken.stdout
+    assert "edgegen.quantize.planted -> edgegen.exporters.onnx.backend" in broken.stdout

@@ -41,7 +41,7 @@ def test_importing_edgegen_and_its_command_line_loads_nothing_heavy() -> None:
 
 def test_planning_a_run_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from edgegen.execute import dry_run; dry_run('digits');"
+        "import sys; from edgegen.pipeline.run import dry_run; dry_run('digits');"
         f"print([m for m in {HEAVY!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

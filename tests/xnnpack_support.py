@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram, export
 
-from edgegen.blocks import Retraced
-from edgegen.quiet import EXECUTORCH, EXPORT, quiet
+from edgegen.program.module_paths import Retraced
+from edgegen.support.vendor_logs import EXECUTORCH, EXPORT, quiet
 
 
 def captured(module: nn.Module, *inputs: Tensor) -> ExportedProgram:

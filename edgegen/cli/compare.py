@@ -31,8 +31,8 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Reads only."""
-    from edgegen.profilers.difference import Limit, differences
-    from edgegen.profilers.result import read
+    from edgegen.profilers.compare import Limit, differences
+    from edgegen.profilers.schema import read
 
     limits = () if fail_on is None else Limit.parse(fail_on)
     found = differences(read(before), read(after))

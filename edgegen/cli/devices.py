@@ -39,7 +39,7 @@ def devices(
     """Asks only; leaves nothing there. A device that cannot be reached is told with the others, and ends in exit 6."""
     if fetch and not names:
         raise UsageError("--fetch needs a DEVICE: downloads are never made unasked")
-    from edgegen.profiling import connect, runners_of
+    from edgegen.profilers.files.profile import connect, runners_of
 
     rows: list[dict[str, Any]] = []
     for name in names or ["host", *_phones()]:
@@ -66,7 +66,7 @@ def devices(
 
 def _phones() -> list[str]:
     """What adb lists, where adb is installed."""
-    from edgegen.profilers.adb import attached
+    from edgegen.profilers.devices.adb import attached
 
     return [f"adb:{serial}" for serial in attached()] if shutil.which("adb") else []
 

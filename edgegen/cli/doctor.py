@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
     """Looks, and in a process of its own tries, every backend."""
-    from edgegen.diagnosis import diagnose
+    from edgegen.artifacts.doctor import diagnose
 
     found = diagnose()
     if as_json:

@@ -114,11 +114,11 @@ def export(
             raise UsageError(f"{wrong[0]} does not go with the recipe {source}: its tables say what is made")
         carry_out(source, runs, to=None, only="export", force=force, dry_run=dry_run, as_json=as_json)
         return
+    from edgegen.artifacts.target import Target, check_quantization, check_targets
     from edgegen.exporters.base import LowerOptions
     from edgegen.quantize.budget import Budget
     from edgegen.quantize.schemes import AS_USUAL, QuantizeOptions
     from edgegen.recipe import Recover
-    from edgegen.targets import Target, check_quantization, check_targets
 
     targets = tuple(dict.fromkeys(map(Target.parse, _parts(to or TARGETS))))
     if not targets:
@@ -151,8 +151,8 @@ def export(
     if dry_run:
         _print_plan(folder, [str(one) for one in targets], as_json=as_json)
         return
-    from edgegen.exporting import ExportSettings, export_source, raise_failures
-    from edgegen.progress import progress
+    from edgegen.artifacts.export import ExportSettings, export_source, raise_failures
+    from edgegen.support.progress import progress
 
     settings = ExportSettings(
         targets,

@@ -10,7 +10,7 @@ import typer
 from edgegen.errors import DataError, ExportError, UsageError
 
 if TYPE_CHECKING:
-    from edgegen.exporters.inspection import Inspection, Method
+    from edgegen.inspection.record import Inspection, Method
 
 TEXT = """Show what an exported file holds: weights, operations, multiplications, what runs where and why.
 
@@ -46,7 +46,7 @@ def inspect(
         return
     if signature is not None or random_weights is not None:
         raise UsageError(f"{file}: --signature and --random-weights are for sources; a file has all it needs inside")
-    from edgegen.exporters.inspection import inspect as read
+    from edgegen.inspection.record import inspect as read
 
     try:
         found = read(Path(file))
@@ -65,7 +65,7 @@ def _is_source(text: str) -> bool:
 
 
 def _print_sources(source: str, signature: Path | None, random_weights: int | None, *, as_json: bool) -> None:
-    from edgegen.models.source import load_sources
+    from edgegen.models.sources.load import load_sources
 
     found = load_sources(source, signature=signature, random_weights=random_weights)
     if as_json:

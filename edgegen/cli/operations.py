@@ -4,8 +4,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgegen.profilers.operators import Leaf
-    from edgegen.profilers.result import Result
+    from edgegen.profilers.schema import Result
+    from edgegen.profilers.trace.operators import Leaf
 
 SHOWN_OPS = 8
 LEAST_US = 5.0  # of a mean operation, for shares that a clock of whole microseconds can tell
@@ -13,9 +13,9 @@ LEAST_US = 5.0  # of a mean operation, for shares that a clock of whole microsec
 
 def operations_table(one: "Result") -> list[str]:
     """The lines for one file."""
-    from edgegen.profilers.blocks import by_block
-    from edgegen.profilers.difference import label_of
-    from edgegen.profilers.operators import Leaf
+    from edgegen.profilers.compare import label_of
+    from edgegen.profilers.trace.module_paths import by_block
+    from edgegen.profilers.trace.operators import Leaf
 
     rows = [Leaf(**{**leaf.model_dump(exclude={"share"}), "ms": leaf.share}) for leaf in one.leaves]
     total = sum(row.ms for row in rows) or 1.0
@@ -32,7 +32,7 @@ def operations_table(one: "Result") -> list[str]:
 
 def _places(rows: "list[Leaf]", total: float) -> str:
     """What the delegates of a `.pte` took and what they left outside; or which provider ran the nodes."""
-    from edgegen.profilers.operators import OUTSIDE
+    from edgegen.profilers.trace.operators import OUTSIDE
 
     places = dict.fromkeys(row.place for row in rows if row.place != OUTSIDE)
     outside = Counter(row.kind for row in rows if row.place == OUTSIDE).most_common()

@@ -11,7 +11,7 @@ from edgegen.cli.run import JsonOption, RecipeArgument, RunsOption
 from edgegen.errors import BudgetError, UsageError
 
 if TYPE_CHECKING:
-    from edgegen.slim.plan import Answer, Plan
+    from edgegen.search.results import Answer, Plan
 
 TEXT = """Find the student that fits a latency budget, before any training, and write the recipe that trains it.
 
@@ -59,8 +59,8 @@ def slim_plan(
 ) -> None:
     """Prints the measured shapes and the choices."""
     budgets = budgets_ms(budget)
-    from edgegen.progress import progress
-    from edgegen.search import Request, slim_plan
+    from edgegen.search.plan import Request, slim_plan
+    from edgegen.support.progress import progress
 
     request = Request(recipe, budgets, device, artifact, threads, minutes, runs, output, force)
     plan = slim_plan(request, progress=progress())

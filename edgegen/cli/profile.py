@@ -12,7 +12,7 @@ from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carr
 from edgegen.errors import DataError, DeviceError, ParityError, UsageError
 
 if TYPE_CHECKING:
-    from edgegen.profilers.result import Profile, Result
+    from edgegen.profilers.schema import Profile, Result
 
 TEXT = """Measure exported files on a device: first whether they are right there, then latency and memory.
 
@@ -79,8 +79,8 @@ def profile(
     for path in paths:
         if not path.exists():
             raise DataError(f"no file {path}")
-    from edgegen.profiling import connect, profile_files
-    from edgegen.progress import progress
+    from edgegen.profilers.files.profile import connect, profile_files
+    from edgegen.support.progress import progress
 
     where = connect(device or "host")
     found = profile_files(
@@ -91,7 +91,7 @@ def profile(
 
 def checked(kind: str | None, threads: str | None, output: Path | None) -> tuple[str, tuple[int, ...]]:
     """The profile and the numbers of threads that the options name. Raises UsageError before anything is measured."""
-    from edgegen.profilers.protocol import PROFILES
+    from edgegen.profilers.timing.protocol import PROFILES
 
     chosen = kind or "quick"
     if chosen not in PROFILES:
@@ -103,7 +103,7 @@ def checked(kind: str | None, threads: str | None, output: Path | None) -> tuple
 
 def tell(found: "Profile", *, output: Path | None, as_json: bool) -> None:
     """Writes and prints what was measured. Raises ParityError and DeviceError where a file failed."""
-    from edgegen.storage import write_json
+    from edgegen.support.storage import write_json
 
     if output is not None:
         write_json(output, found.to_json())
@@ -125,7 +125,7 @@ def _threads(text: str | None) -> tuple[int, ...]:
 
 
 def _table(found: "Profile") -> str:
-    from edgegen.profilers.difference import label_of
+    from edgegen.profilers.compare import label_of
 
     machine = found.target
     chip = machine["cpu"] or machine["model"] or machine["arch"] or "unknown processor"

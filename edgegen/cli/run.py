@@ -73,8 +73,8 @@ def _stage_command(stage: str) -> Any:
 def carry_out(
     name: str, runs: Path, *, to: str | None, only: str | None, force: bool, dry_run: bool, as_json: bool
 ) -> None:
-    from edgegen import execute
-    from edgegen.progress import progress
+    from edgegen.pipeline import run as execute
+    from edgegen.support.progress import progress
 
     if dry_run:
         _print_plan(name, runs, to=to, only=only, force=force, as_json=as_json)
@@ -97,7 +97,7 @@ def carry_out(
 
 
 def _print_plan(name: str, runs: Path, *, to: str | None, only: str | None, force: bool, as_json: bool) -> None:
-    from edgegen import execute
+    from edgegen.pipeline import run as execute
 
     recipe, planned = execute.dry_run(name, runs=runs, to=to, only=only, force=force)
     rows = [{"stage": item.stage.name, "key": item.key, "state": item.state} for item in planned]

@@ -33,7 +33,7 @@ def sample(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON on stdout.")] = False,
 ) -> None:
     """Noise from the portable generator (edgegen.noise), one image after another."""
-    from edgegen.sampling import sample_to_png
+    from edgegen.artifacts.sample import sample_to_png
 
     made = sample_to_png(source, output, count=count, seed=seed, label=label, steps=steps, runs=runs)
     print(json.dumps(made, indent=2) if as_json else f"{made['file']}: {made['count']} images by {made['method']}")

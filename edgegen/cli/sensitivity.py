@@ -41,10 +41,10 @@ def sensitivity(
 
     if scheme not in GRIDS:
         raise UsageError(unknown_name("scheme", scheme, GRIDS))
-    from edgegen.folding import fold
-    from edgegen.models.source import load_sources
-    from edgegen.progress import progress
-    from edgegen.refining import sensitivity_of
+    from edgegen.artifacts.refine import sensitivity_of
+    from edgegen.models.sources.load import load_sources
+    from edgegen.program.fold import fold
+    from edgegen.support.progress import progress
 
     found: dict[str, Any] = {}
     if is_recipe(source):
@@ -64,10 +64,10 @@ def sensitivity(
 
 
 def _of_recipe(name: str, scheme: str, runs: Path) -> dict[str, Any]:
-    from edgegen.execute import run_recipe
-    from edgegen.progress import progress
+    from edgegen.pipeline.run import run_recipe
+    from edgegen.pipeline.stages.refine import sensitivity_of_student
     from edgegen.recipe import find, read
-    from edgegen.stages.refinement import sensitivity_of_student
+    from edgegen.support.progress import progress
 
     tell = progress()
     folders = {

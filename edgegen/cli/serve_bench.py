@@ -11,8 +11,8 @@ from edgegen.cli.run import JsonOption
 from edgegen.errors import DataError, EdgegenError, UsageError
 
 if TYPE_CHECKING:
-    from edgegen.profilers.page_server import PageServer
-    from edgegen.profilers.result import Profile
+    from edgegen.profilers.devices.page_server import PageServer
+    from edgegen.profilers.schema import Profile
 
 TEXT = """Serve a page that measures the .onnx files of a folder in the browser that opens it, such as a phone's.
 
@@ -50,10 +50,10 @@ def serve_bench(
     files = sorted(folder.glob("*.onnx"))
     if not files:
         raise DataError(f"no .onnx file in {folder}")
-    from edgegen.profilers.browser import LIBRARIES, BrowserDevice, PageProgress, runtime
-    from edgegen.profilers.page_server import PageServer
-    from edgegen.profiling import profile_files
-    from edgegen.progress import progress
+    from edgegen.profilers.devices.browser import LIBRARIES, BrowserDevice, PageProgress, runtime
+    from edgegen.profilers.devices.page_server import PageServer
+    from edgegen.profilers.files.profile import profile_files
+    from edgegen.support.progress import progress
 
     if backend not in LIBRARIES:
         raise UsageError(f"--backend {backend}: there are {' and '.join(LIBRARIES)}")
@@ -91,7 +91,7 @@ def _invite(server: "PageServer") -> None:
 
 def _show(found: "Profile", server: "PageServer") -> None:
     """The table, on the page."""
-    from edgegen.profilers.difference import label_of
+    from edgegen.profilers.compare import label_of
 
     rows = [dict(zip(COLUMNS, [label_of(one), *cells(one)], strict=True)) for one in found.results]
     limits = [found.target["limits"]] if found.target["limits"] else []

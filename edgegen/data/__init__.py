@@ -4,8 +4,9 @@ import difflib
 from pathlib import Path
 
 from edgegen.data import digits, folder, hf, npz
-from edgegen.data.images import ImageSet, Progress, split, to_float, to_uint8
+from edgegen.data.images import ImageSet, Progress, split
 from edgegen.errors import DataError
+from edgegen.support.pixels import to_float, to_uint8
 
 __all__ = ["SOURCES", "ImageSet", "Progress", "load", "local_path", "split", "to_float", "to_uint8"]
 

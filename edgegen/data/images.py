@@ -11,7 +11,7 @@ from edgegen.errors import DataError
 from edgegen.noise import philox4x32
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 Progress = Callable[[int, int], None]  # (done, total), called now and then
 MAX_BYTES = 8 << 30  # of decoded images: everything is held in memory
@@ -122,25 +122,6 @@ def split(images: ImageSet, *, holdout: float, seed: int) -> tuple[ImageSet, Ima
         held.append(members[:count])
         kept.append(members[count:])
     return images.rows(np.sort(np.concatenate(kept))), images.rows(np.sort(np.concatenate(held)))
-
-
-def to_float(images: NDArray[np.uint8]) -> "Tensor":
-    """uint8 (n, height, width, channels) -> float32 (n, channels, height, width) in [-1, 1]: x / 127.5 - 1."""
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 127.5 - 1
-
-
-def to_uint8(x: "Tensor | NDArray[Any]") -> NDArray[np.uint8]:
-    """float (n, channels, height, width) in [-1, 1] -> uint8 (n, height, width, channels): rounded, clamped.
-
-    The inverse of `to_float`. Raises DataError on values that are not finite.
-    """
-    values = np.asarray(x if isinstance(x, np.ndarray) else x.detach().cpu().float().numpy())
-    if not np.isfinite(values).all():
-        raise DataError("images hold values that are not finite (NaN or infinity), so there is no picture to show")
-    bytes_ = np.clip(np.rint((values.astype(np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(bytes_.transpose(0, 2, 3, 1))
 
 
 def check_memory(count: int, shape: tuple[int, ...], *, source: str) -> None:

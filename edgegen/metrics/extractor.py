@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgegen.errors import DataError
+from edgegen.support.pixels import as_shown
 
 CLASSIFIER, ROTATIONS = "cnn-v1", "rot-v1"  # the names say the net and its task; a change of either is a new version
 FEATURES = 64
@@ -108,7 +109,7 @@ class LocalExtractor:
             raise DataError("the generated images hold values that are not finite, so they have no features to compare")
         device = next(self.net.parameters()).device
         with torch.no_grad():
-            parts = [self.net.features(_to_8_bits(part.to(device).float())) for part in torch.split(images, BATCH)]
+            parts = [self.net.features(as_shown(part.to(device).float())) for part in torch.split(images, BATCH)]
         return torch.cat(parts).cpu().double().numpy()
 
 
@@ -121,10 +122,6 @@ def local_extractor(net: SmallCNN, *, task: str, source: str, accuracy: float) -
 def fd_name(extractor: FeatureExtractor) -> str:
     """The name of the Frechet distance in these features; never "FID", which is that in Inception's."""
     return f"fd_local[{extractor.name}]"
-
-
-def _to_8_bits(images: Tensor) -> Tensor:
-    return ((images + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
 
 
 def _weights_hash(net: nn.Module) -> str:

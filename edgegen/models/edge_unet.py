@@ -3,7 +3,7 @@
 Pre-activation residual blocks (GroupNorm, SiLU, 3x3 convolution), the conditioning *added* between the two
 convolutions as in DDPM (arXiv:2006.11239) and SlimFlow (arXiv:2407.12718), one skip per resolution. Because the
 conditioning is only ever added after a convolution, a net that runs at one fixed time needs no time branch at all:
-`edgegen.folding.fold` turns it into biases.
+`edgegen.program.fold.fold` turns it into biases.
 """
 
 import math

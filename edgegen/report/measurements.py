@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edgegen.extras import require
 from edgegen.report import environment
 from edgegen.report.distribution import Spread, distribution_plot
 from edgegen.report.formats import UNKNOWN, count, nbytes, number, percent
 from edgegen.report.plots import Plot
 from edgegen.report.tables import Cell, Table, Tone, cells, columns
-from edgegen.storage import write_bytes
+from edgegen.support.extras import require
+from edgegen.support.storage import write_bytes
 from edgegen.types import Measurement, Statistic
 
 LEADING: tuple[Statistic, ...] = ("p50", "mean", "estimate", "min", "p90")  # which figure of a source stands first

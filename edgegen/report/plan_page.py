@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgegen.extras import require
 from edgegen.report import formats
 from edgegen.report.svg import CARD, DIM, label_marks, log_scale, svg
+from edgegen.support.extras import require
 
 BLUE, ORANGE, GREY = "#00a007", "#00a006", "#00a005"  # --c-student, --c-reflowed, --c-teacher
 SIZE = (5.2, 3.6)  # inches

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.extras import require
 from edgegen.report import environment, formats, measurements, tables
 from edgegen.report.distribution import Spread, distribution_plot
 from edgegen.report.headline import chosen, headline
 from edgegen.report.pictures import grid
 from edgegen.report.plots import Plot, curve_plots, pareto_plot, quality_plot, tradeoff_plot
 from edgegen.report.schema import Report
-from edgegen.storage import write_bytes, write_json
+from edgegen.support.extras import require
+from edgegen.support.storage import write_bytes, write_json
 
 
 def write(

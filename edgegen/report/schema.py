@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from edgegen.records import Count, Record, Sha256, Utc
-from edgegen.storage import write_json
+from edgegen.support.schema import Count, Record, Sha256, Utc
+from edgegen.support.storage import write_json
 from edgegen.types import Latency, Measurement, Parity
 
 Steps = Annotated[str, Field(pattern=r"^\d+$")]

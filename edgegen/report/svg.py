@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edgegen.extras import require
 from edgegen.report.labels import Box, Mark, place
+from edgegen.support.extras import require
 
 # Colours that mean nothing but their CSS variable: replaced in the finished SVG.
 VARIABLES = {

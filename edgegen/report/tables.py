@@ -11,7 +11,7 @@ from edgegen.types import Latency, Parity
 Tone = Literal["", "ok", "failed", "warn", "muted"]
 NETWORKS = ("teacher", "reflowed", "student", "baseline")
 PARITY_TONE: Mapping[str, Tone] = {"ok": "ok", "failed": "failed", "not checked": "warn"}
-EQUAL_DB = 200.0  # edgegen.parity's stand-in for "not one bit differs"
+EQUAL_DB = 200.0  # edgegen.verification.parity's stand-in for "not one bit differs"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from edgegen.capture import samples_of
+from edgegen.program.inputs import samples_of
+from edgegen.support.pixels import scaled
+from edgegen.support.rng import generator
 from edgegen.types import Signature
 
 FIRST_INDEX = 1 << 33  # of fresh inputs: parity runs on 0, 1, 2, ... and calibration on those from 2^32
@@ -66,8 +68,8 @@ class TrainingSet:
 
         images, noise = take(self.images), take(self.noise)
         assert images is not None
-        scaled = images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images.float()
-        return Batch(step, step / steps, scaled, take(self.labels), None if noise is None else noise.float())
+        floats = scaled(images) if images.dtype == torch.uint8 else images.float()
+        return Batch(step, step / steps, floats, take(self.labels), None if noise is None else noise.float())
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,3 @@ def epoch_rows(count: int, step: int, batch: int, seed: int) -> Tensor:
 @functools.lru_cache(maxsize=2)  # the epoch under way and the next: a million pairs take 15 ms to shuffle
 def _order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator(seed, epoch))
-
-
-def generator(*words: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A random generator seeded by whole numbers: the same words, the same numbers, on the same kind of device."""
-    mixed = 0
-    for word in words:
-        # SplitMix64's finaliser (Steele, Lea, Flood 2014), so that near seeds give far states.
-        mixed = (mixed + word + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        mixed ^= mixed >> 31
-    return torch.Generator(device=device).manual_seed(mixed)

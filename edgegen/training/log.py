@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.errors import StorageError
-from edgegen.storage import atomic_path
+from edgegen.support.storage import atomic_path
 
 LOG = "log.jsonl"
 

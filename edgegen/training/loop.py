@@ -16,11 +16,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from edgegen.errors import DataError, TrainingError
-from edgegen.progress import Progress
+from edgegen.formats.stage_folder import CHECKPOINT
 from edgegen.recipe import Training
-from edgegen.runs import CHECKPOINT
-from edgegen.storage import load_metadata, load_tensors, save_tensors
-from edgegen.training.batch import Batch, Examples, epoch_rows, generator
+from edgegen.support.progress import Progress
+from edgegen.support.rng import generator
+from edgegen.support.storage import load_metadata, load_tensors, save_tensors
+from edgegen.training.batch import Batch, Examples, epoch_rows
 from edgegen.training.log import TrainingLog
 
 LOG_EVERY = 10  # steps between looks at the loss: each look waits for the device

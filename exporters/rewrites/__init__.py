@@ -38,8 +38,8 @@ def apply(
 
     Raises UsageError for an unknown name, ExportError where a rewrite fails on this program.
     """
-    from edgegen.blocks import Retraced
-    from edgegen.capture import capture
+    from edgegen.program.capture import capture
+    from edgegen.program.module_paths import Retraced
 
     if not chosen:
         return program

@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from edgegen import diagnosis
+from edgegen.artifacts import doctor
 from edgegen.cli.main import app
 
 
@@ -21,13 +21,13 @@ def test_what_works_here_was_run_here() -> None:
 
 
 def test_a_backend_that_is_not_installed_names_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "missing", lambda extra: ["it"])
-    rows = [diagnosis._backend("onnx"), diagnosis._extra("datasets")]
+    monkeypatch.setattr(doctor, "missing", lambda extra: ["it"])
+    rows = [doctor._backend("onnx"), doctor._extra("datasets")]
     assert [row["works"] for row in rows] == [False, False]
     assert rows[0]["detail"] == "it not installed: pip install 'edgegen[onnx]'"
 
 
 def test_a_backend_that_breaks_shows_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "PROBE", "raise SystemExit('libfoo.so: cannot open')")
-    row = diagnosis._backend("onnx")
+    monkeypatch.setattr(doctor, "PROBE", "raise SystemExit('libfoo.so: cannot open')")
+    row = doctor._backend("onnx")
     assert row == {"name": "onnx", "works": False, "detail": "libfoo.so: cannot open"}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import TINY, command, environment
+from helpers import TINY, command, environment
 
 Edgegen = Callable[..., "subprocess.CompletedProcess[str]"]
 

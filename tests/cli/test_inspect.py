@@ -11,7 +11,7 @@ from families import TINY
 from typer.testing import CliRunner
 
 from edgegen.cli.main import app
-from edgegen.exporters.inspection import inspect
+from edgegen.inspection.record import inspect
 
 Edgegen = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from support import TINY
+from helpers import TINY
 from typer.testing import CliRunner
 
 from edgegen.cli.main import app

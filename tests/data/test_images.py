@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from edgegen.data import split, to_float, to_uint8
+from edgegen.data import split
 from edgegen.data.images import check_memory, image_set, with_heldout
 from edgegen.errors import DataError
+from edgegen.support.pixels import to_float, to_uint8
 
 
 def pictures(count: int, *, channels: int = 1) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgegen.quiet import DIFFUSERS, quiet
+from edgegen.support.vendor_logs import DIFFUSERS, quiet
 
 PATH = Path(__file__).parents[2] / "examples" / "bench_nets.py"
 

@@ -8,10 +8,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from edgegen.capture import OneStep, example_inputs, randomize_zero_layers, reference
-from edgegen.folding import fold
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
-from edgegen.models.folder import signature_of
+from edgegen.models.generator import signature_of
+from edgegen.models.zero_layers import randomize_zero_layers
+from edgegen.program.capture import reference
+from edgegen.program.fold import fold
+from edgegen.program.inputs import example_inputs
+from edgegen.program.one_step import OneStep
 from edgegen.types import Signature
 
 SAMPLES = 12
@@ -36,7 +39,7 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def quickly(in_process: None) -> None:
-    """No child processes here: tests/test_child.py and tests/test_build.py have them."""
+    """No child processes here: tests/support/test_isolation.py and tests/artifacts/test_build.py have them."""
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgegen.data import load, split, to_float
+from edgegen.data import load, split
 from edgegen.errors import DataError
 from edgegen.metrics import (
     CLASSIFIER,
@@ -17,6 +17,7 @@ from edgegen.metrics import (
     pretext_labels,
 )
 from edgegen.metrics.extractor import _quarters
+from edgegen.support.pixels import to_float
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 import torch
 
-from edgegen.capture import randomize_zero_layers
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig, count_parameters
+from edgegen.models.zero_layers import randomize_zero_layers
 
 
 def build(**fields: object) -> EdgeUNet:

@@ -8,9 +8,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from edgegen.capture import OneStep, example_inputs, randomize_zero_layers, reference
-from edgegen.folding import fold
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+from edgegen.models.zero_layers import randomize_zero_layers
+from edgegen.program.capture import reference
+from edgegen.program.fold import fold
+from edgegen.program.inputs import example_inputs
+from edgegen.program.one_step import OneStep
 from edgegen.types import Signature
 
 

@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 from onnx.numpy_helper import to_array
 from torch import Tensor, nn
 
-from edgegen.build import build
-from edgegen.capture import OneStep, capture
+from edgegen.artifacts.build import build
+from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError
-from edgegen.exporters.arithmetic import WHOLE, arithmetic
-from edgegen.parity import psnr_db
-from edgegen.quantize.calibrate import calibration_batches
+from edgegen.inspection.integer_kernels import WHOLE, arithmetic
+from edgegen.program.capture import capture
+from edgegen.program.one_step import OneStep
+from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.pt2e import quantize
 from edgegen.quantize.schemes import AS_USUAL, QuantizeOptions
 from edgegen.registry import load
-from edgegen.targets import Target
 from edgegen.types import Signature
+from edgegen.verification.parity import psnr_db
 
 if TYPE_CHECKING:
     from tests.quantize.conftest import Tiny

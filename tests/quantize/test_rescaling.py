@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import fx, nn
 
-from edgegen.capture import OneStep, capture, example_inputs, reference
-from edgegen.progress import Silent
-from edgegen.quantize.calibrate import calibration_batches
-from edgegen.quantize.equalization import equalize
+from edgegen.artifacts.refine import refine
+from edgegen.program.capture import capture, reference
+from edgegen.program.inputs import example_inputs
+from edgegen.program.one_step import OneStep
+from edgegen.quantize.calibration import calibration_batches
+from edgegen.quantize.cross_layer_equalization import equalize
 from edgegen.quantize.schemes import QuantizeOptions
-from edgegen.quantize.smoothing import smooth
-from edgegen.refining import refine
+from edgegen.quantize.smoothquant import smooth
+from edgegen.support.progress import Silent
 from edgegen.types import Signature
 
 SIGNATURE = Signature.of(channels=1, size=8, num_classes=0)

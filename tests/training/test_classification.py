@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgegen.training.batch import Batch, generator
+from edgegen.support.rng import generator
+from edgegen.training.batch import Batch
 from edgegen.training.objectives.classification import Classification
 
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from edgegen.errors import TrainingError
+from edgegen.formats.stage_folder import CHECKPOINT
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
-from edgegen.progress import Silent
 from edgegen.recipe import Training
-from edgegen.runs import CHECKPOINT
-from edgegen.training.batch import TrainingSet, epoch_rows, generator
+from edgegen.support.progress import Silent
+from edgegen.support.rng import generator
+from edgegen.training.batch import TrainingSet, epoch_rows
 from edgegen.training.log import curve, read
 from edgegen.training.loop import Fitted, fit, learning_rate
 from edgegen.training.machine import accelerator
@@ -77,7 +78,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
 
 
 def test_a_checkpoint_of_another_net_is_refused(tmp_path: Path) -> None:
-    from edgegen.storage import save_tensors
+    from edgegen.support.storage import save_tensors
 
     save_tensors(tmp_path / CHECKPOINT, {"net.student.x": torch.ones(1)}, metadata={"step": "3", "updates": "3"})
     with pytest.raises(TrainingError, match="not a checkpoint of teacher; delete it"):

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgegen.capture import example_inputs
-from edgegen.quantize.calibrate import calibration_batches
+from edgegen.program.inputs import example_inputs
+from edgegen.quantize.calibration import calibration_batches
 from edgegen.registry import load, names
-from edgegen.training.batch import Batch, FreshInputs, generator
+from edgegen.support.rng import generator
+from edgegen.training.batch import Batch, FreshInputs
 from edgegen.training.distances import DISTANCES
 from edgegen.training.objectives.annealing_reflow import AnnealingReflow
 from edgegen.training.objectives.flow_guided_distillation import FlowGuidedDistillation

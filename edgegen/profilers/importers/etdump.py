@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgegen import child
 from edgegen.errors import ExportError
-from edgegen.extras import require
-from edgegen.profilers.operators import FIRST_RUNS
+from edgegen.profilers.trace.operators import FIRST_RUNS
+from edgegen.support import isolation
+from edgegen.support.extras import require
 from edgegen.types import Measurement
 
 MAGIC = b"ED00"  # file_identifier of executorch/devtools/etdump/etdump_schema_flatcc.fbs
@@ -29,7 +29,7 @@ class EtDump:
             raise ValueError("it is none")
         require("executorch", purpose="reading an ETDump")
         try:
-            told = child.call("edgegen.profilers.operators:etdump", {"path": str(path.resolve())}).value
+            told = isolation.call("edgegen.profilers.trace.operators:etdump", {"path": str(path.resolve())}).value
         except ExportError as e:  # a stranger's bytes may end the process that reads them
             raise ValueError(f"executorch cannot read it: {' '.join(str(e).split())[-200:]}") from e
         runs: list[float] = told["runs_ms"]

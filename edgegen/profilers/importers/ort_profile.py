@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgegen.profilers.operators import FIRST_RUNS, onnx_leaves, shares_by_kind
+from edgegen.profilers.trace.operators import FIRST_RUNS, onnx_leaves, shares_by_kind
 from edgegen.types import Measurement
 
 NOTE = "traced"  # which slows down

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgegen.profilers.stats import Samples, percentiles
+from edgegen.profilers.timing.stats import Samples, percentiles
 from edgegen.types import Measurement, Statistic
 
 NUMBER = r"([0-9][0-9.eE+-]*|-?nan|-?inf)"

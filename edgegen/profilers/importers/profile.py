@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgegen.profilers.difference import label_of
-from edgegen.profilers.result import Profile, Result, read
-from edgegen.profilers.stats import percentiles
+from edgegen.profilers.compare import label_of
+from edgegen.profilers.schema import Profile, Result, read
+from edgegen.profilers.timing.stats import percentiles
 from edgegen.types import Measurement, Statistic
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edgegen.flow.path import interpolate
 from edgegen.training.batch import Batch
-from edgegen.training.paths import interpolate
 
 EPS = 1e-3  # smallest time, as in SlimFlow's code
 

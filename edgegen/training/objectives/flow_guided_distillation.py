@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edgegen.flow.path import per_sample
 from edgegen.training.batch import Batch
 from edgegen.training.distances import DISTANCES
 from edgegen.training.objectives.annealing_reflow import flipped, pair
-from edgegen.training.paths import per_sample
 
 TIME_RANGE = (0.2, 0.8)  # of the two-step term's middle point, as in SlimFlow's code
 

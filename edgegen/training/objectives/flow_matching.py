@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edgegen.flow.path import interpolate
 from edgegen.training.batch import Batch
-from edgegen.training.paths import interpolate
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,143 @@
+"""The README.md of an export folder: a model card for the Hugging Face hub, with what was checked and measured."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgegen.support.storage import write_bytes
+
+UNKNOWN = "-"
+RUN = {
+    "onnx": """import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession("{file}")
+out = session.run(["{output}"], {inputs})[0]""",
+    "executorch": """import torch
+from executorch.runtime import Runtime
+program = Runtime.get().load_program("{file}")
+out = program.load_method("forward").execute({tensors})[0]""",
+    "coreml": """import coremltools, numpy as np  # on a Mac
+model = coremltools.models.MLModel("{file}")
+out = model.predict({inputs})["{output}"]""",
+}
+
+
+def write_card(folder: Path, exported: Mapping[str, Any]) -> None:
+    """Write `folder/README.md` from what `Exported.to_dict` gives. Raises StorageError."""
+    write_bytes(folder / "README.md", card(exported).encode())
+
+
+def card(exported: Mapping[str, Any]) -> str:
+    """The model card as Markdown with a YAML head."""
+    about, rows = exported["about"], exported["artifacts"]
+    made_by = about["family"] + (" with random weights, for latency only" if _is_random(about) else "")
+    folded_in = "" if about["time"] is None else ", the time folded in"
+    parts = [
+        _head(exported),
+        f"# {exported['name']}",
+        f"{made_by}, exported by edgegen from {about['from']}: one step{folded_in}.",
+        exported["fold"]["sentence"],
+        "## Inputs and output",
+        _table(("name", "role", "type", "shape", "range"), [_tensor(spec) for spec in _tensors(exported["signature"])]),
+        "## Files",
+        _table(
+            ("file", "size", "against PyTorch", "p50 at batch 1", "load"),
+            [_file(row) for row in rows],
+        ),
+        "\n".join(_what(row) for row in rows),
+        "PSNR on the same inputs as PyTorch in float32, relative to the range of the values; latencies of the machine "
+        "that exported, not of a phone. `manifest.json` has sha256, signature and tool versions.",
+        *(_run(row, exported["signature"]) for row in _first_of_each(rows)),
+        *(["## Notes", *(f"- {note}" for note in about.get("notes", []))] if about.get("notes") else []),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _is_random(about: Mapping[str, Any]) -> bool:
+    return about.get("random_weights") is not None
+
+
+def _head(exported: Mapping[str, Any]) -> str:
+    images = exported["signature"]["outputs"][0]["role"] == "image"
+    roles = {spec["role"] for spec in exported["signature"]["inputs"]}
+    task = "text-to-image" if "text" in roles else "unconditional-image-generation"
+    licence = exported["about"]["license"]
+    lines = ["---", "library_name: edgegen"]
+    lines += [f"pipeline_tag: {task}"] if images and "noise" in roles else []
+    lines += [f"license: {licence}"] if licence != "not stated" else []
+    backends = sorted({row["backend"] for row in exported["artifacts"]})
+    return "\n".join([*lines, f"tags: [edgegen, on-device{''.join(f', {name}' for name in backends)}]", "---"])
+
+
+def _tensors(signature: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*signature["inputs"], *signature["outputs"]]
+
+
+def _tensor(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    bounded = spec["low"] is not None and spec["high"] is not None
+    shape = " x ".join(str(size) for size in spec["shape"])
+    return (
+        f"`{spec['name']}`",
+        spec["role"],
+        spec["dtype"],
+        shape,
+        f"{spec['low']:g} to {spec['high']:g}" if bounded else UNKNOWN,
+    )
+
+
+def _file(row: Mapping[str, Any]) -> tuple[str, ...]:
+    parity, latency = row["parity"], row["latency"] or {}
+    psnr = "" if parity["psnr_db"] is None else f", {parity['psnr_db']:.1f} dB"
+    return (
+        f"`{row['file']}`",
+        f"{row['nbytes'] / 1e6:.2f} MB",
+        f"{parity['status']}{psnr} ({parity['method']})",
+        _ms(latency.get("p50_ms")),
+        _ms(latency.get("load_ms")),
+    )
+
+
+def _what(row: Mapping[str, Any]) -> str:
+    sizes = ", ".join(f"{height}x{width}" for height, width in row["details"].get("heights_widths", ()))
+    caution = row["details"].get("caution")
+    told = f" (its own and {sizes})" if sizes else ""
+    return f"- `{row['file']}`: {row['about']}{told}" + (f"; **{caution}**" if caution else "")
+
+
+def _ms(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2f} ms"
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [columns, tuple("---" for _ in columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _first_of_each(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    plain = [row for row in rows if not row["variant"]]
+    return list({row["backend"]: row for row in reversed(plain)}.values())[::-1]
+
+
+def _run(row: Mapping[str, Any], signature: Mapping[str, Any]) -> str:
+    """A few lines of Python that run the file on made-up inputs."""
+    made = {spec["name"]: _made(spec) for spec in signature["inputs"]}
+    arrays = ", ".join(f'"{name}": {value}' for name, value in made.items())
+    tensors = ", ".join(f"torch.{_torch(spec)}" for spec in signature["inputs"])
+    output = signature["outputs"][0]["name"]
+    text = RUN[row["backend"]].format(
+        file=row["file"], output=output, inputs="{" + arrays + "}", tensors="[" + tensors + "]"
+    )
+    return f"```python\n{text}\n```"
+
+
+def _sizes(spec: Mapping[str, Any]) -> str:
+    return ", ".join(str(1 if size == "batch_size" else size) for size in spec["shape"])
+
+
+def _made(spec: Mapping[str, Any]) -> str:
+    if spec["role"] == "class":
+        return "np.zeros(1, np.int64)"
+    return f'np.random.randn({_sizes(spec)}).astype("{spec["dtype"]}")'
+
+
+def _torch(spec: Mapping[str, Any]) -> str:
+    return "zeros(1, dtype=torch.int64)" if spec["role"] == "class" else f"randn({_sizes(spec)})"

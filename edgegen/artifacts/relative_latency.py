@@ -1,0 +1,88 @@
+"""How fast a compressed file is beside the float file of its runtime: both in turn, on this machine."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgegen.artifacts.build import build, unchecked
+from edgegen.artifacts.target import Target, runs_here
+from edgegen.errors import DeviceError
+from edgegen.exporters.base import DEFAULTS, LowerOptions
+from edgegen.formats.manifest import MANIFEST, write_manifest
+from edgegen.profilers.timing.jobs import Job
+from edgegen.profilers.timing.protocol import ProfileOptions, measure
+from edgegen.program.fold import Folds
+from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.support.progress import Progress
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Timed = Callable[["nn.Module", QuantizeOptions], float]  # the time of a file made so, of the float file's
+LABELS = ("float", "compressed")
+TIMES = ProfileOptions(max_seconds=5.0)
+
+
+class Race:
+    """Files of one generator, `folds`; what is built for it goes to `folder`, the float file of each runtime once."""
+
+    def __init__(
+        self,
+        folds: Folds,
+        *,
+        folder: Path,
+        options: LowerOptions = DEFAULTS,
+        seed: int,
+        memory_limit: int | None = None,
+        progress: Progress,
+    ) -> None:
+        self.folds, self.folder, self.options, self.progress = folds, folder, options, progress
+        self.seed, self.memory_limit = seed, memory_limit
+        self.floats: dict[Target, Path] = {}
+
+    def of_mixed(self, backend: str) -> Timed:
+        """Times a mixed file of `backend` that is made of a module for this."""
+        target = Target(backend, "mixed")
+        return lambda module, numbers: self.share(self._made("tried", module, target, numbers), target)
+
+    def share(self, path: Path, target: Target) -> float:
+        """p50 of the file over that of the fp32 file. Raises DeviceError where one of them does not run here."""
+        if not runs_here(target.backend):
+            raise DeviceError(f"{path.name}: {target.backend} does not run on this machine, so nothing can be timed")
+        floating = replace(target, scheme="fp32")
+        if floating not in self.floats:
+            module = self.folds(any_size=target.kind().any_size).module
+            self.floats[floating] = self._made("float", module, floating, QuantizeOptions())
+        manifest = str(self.folder / MANIFEST)
+        jobs = [
+            Job(
+                label,
+                "edgegen.artifacts.sessions:artifact",
+                {"backend": target.backend, "path": str(one), "manifest": manifest},
+            )
+            for label, one in zip(LABELS, (self.floats[floating], path), strict=True)
+        ]
+        found = measure(jobs, options=TIMES, progress=self.progress)
+        base, other = (found[label] for label in LABELS)
+        if base.p50_ms is None or other.p50_ms is None:
+            raise DeviceError(f"{path.name} could not be timed beside its float file: {base.reason or other.reason}")
+        return other.p50_ms / base.p50_ms
+
+    def _made(self, name: str, module: "nn.Module", target: Target, quantization: QuantizeOptions) -> Path:
+        built = build(
+            module,
+            self.folds.signature,
+            name=name,
+            target=target,
+            folder=self.folder,
+            seed=self.seed,
+            metadata={},
+            quantization=quantization,
+            options=self.options,
+            memory_limit=self.memory_limit,
+        )
+        write_manifest(
+            self.folder, [built.artifact], self.folds.signature, lineage={}, parity=unchecked([built.artifact])
+        )
+        return self.folder / built.artifact.file

@@ -1,0 +1,143 @@
+"""What to make: a runtime's file of one scheme, and what can be known of wishes before any work."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgegen import registry
+from edgegen.errors import ExportError, UsageError, unknown_name
+from edgegen.exporters.base import LowerOptions, Variant
+from edgegen.quantize.budget import Budget, require_mixed
+from edgegen.quantize.schemes import AS_USUAL, GRIDS, QuantizeOptions
+from edgegen.quantize.support_matrix import MATRIX, cell
+from edgegen.recipe import FLOAT_SCHEMES
+
+if TYPE_CHECKING:
+    from edgegen.recipe import Export, Quantize
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to make: a runtime, a scheme of the matrix for it, and which kind of its files."""
+
+    backend: str
+    scheme: str
+    variant: str = ""
+
+    @staticmethod
+    def parse(text: str) -> "Target":
+        """ "onnx", "onnx-w8a8", "onnx:batch1", "coreml-fp32:generate": BACKEND[-SCHEME][:VARIANT].
+
+        Without a scheme it is the first of the backend's cells. Raises UsageError for what is not there.
+        """
+        first, _, variant = text.partition(":")
+        backend, _, scheme = first.partition("-")
+        if backend not in registry.names("backend"):
+            raise UsageError(unknown_name("backend", backend, registry.names("backend")))
+        if not scheme:
+            scheme = next(scheme for scheme, other in MATRIX if other == backend)
+        target = Target(backend, scheme, variant)
+        cell(scheme, backend)
+        target.kind()
+        return target
+
+    def kind(self) -> Variant:
+        """The variant's record. Raises UsageError that lists those of the backend."""
+        variants: Mapping[str, Variant] = registry.load("backend", self.backend).variants
+        if self.variant not in variants:
+            raise UsageError(unknown_name(f"{self.backend} variant", self.variant, [name for name in variants if name]))
+        return variants[self.variant]
+
+    def file(self, name: str) -> str:
+        """The artifact's file name: name_backend_scheme[_variant].suffix."""
+        parts = [name, self.backend, self.scheme, *([self.variant] if self.variant else [])]
+        return "_".join(parts) + self.kind().suffix
+
+    def __str__(self) -> str:
+        return f"{self.backend}-{self.scheme}" + (f":{self.variant}" if self.variant else "")
+
+
+def check_targets(targets: Sequence[Target], options: LowerOptions) -> None:
+    """Raises UsageError for what can be known before any work.
+
+    A target may lack the sizes that its file shall take, sizes a target; a device's system may be too old for a scheme.
+    """
+    from edgegen.exporters.coreml import backend as coreml
+
+    for target in targets:
+        feature = cell(target.scheme, target.backend).feature
+        if feature:
+            try:
+                coreml.require(feature, options.coreml_target)
+            except ExportError as e:
+                raise UsageError(f"{target}: {e}") from e
+    sizes = options.heights_widths
+    listing = [str(target) for target in targets if target.kind().lists_sizes]
+    if listing and not sizes:
+        raise UsageError(
+            f"{listing[0]} needs --sizes, such as --sizes 64x64,64x96 (in a recipe: export.heights_widths)"
+        )
+    if sizes and not listing:
+        listed = ",".join(f"{height}x{width}" for height, width in sizes)
+        raise UsageError(f"the sizes {listed} go with a target coreml:sizes; there is none")
+
+
+def check_quantization(
+    targets: Sequence[Target], quantization: QuantizeOptions, *, budget: Budget | None, trains: bool
+) -> None:
+    """Raises UsageError for wishes that would come to nothing; `trains`: recovery or another method changes weights."""
+    for target in targets:
+        chosen = cell(target.scheme, target.backend)
+        if quantization.float_layers and chosen.stage == "file" and target.scheme not in FLOAT_SCHEMES:
+            raise UsageError(
+                f"{target}: {chosen.engine} compresses every large weight; float layers are for w8a8, mixed and ONNX w8"
+            )
+        if target.scheme == "mixed":
+            require_mixed(budget)
+        if target.kind().any_size and target.scheme in GRIDS and (trains or target.scheme == "mixed"):
+            raise UsageError(
+                f"{target}: recovery, methods and mixed files know one size of picture; leave out the variant"
+            )
+    if quantization.float_layers and not any(cell(one.scheme, one.backend).stage == "program" for one in targets):
+        raise UsageError(f"float layers are for w8a8, mixed and ONNX w8; none of them is among {_listed(targets)}")
+    if quantization.ranges != AS_USUAL.ranges and not any(cell(one.scheme, one.backend).calibrated for one in targets):
+        raise UsageError(f"ranges are for w8a8 and mixed files; none is among {_listed(targets)}")
+    if budget is not None and budget.latency is not None:
+        absent = [str(one) for one in targets if one.scheme not in FLOAT_SCHEMES and not runs_here(one.backend)]
+        if absent:
+            raise UsageError(f"{absent[0]}: a budget's latency is measured on this machine, where it does not run")
+    if budget is not None and all(target.scheme in FLOAT_SCHEMES for target in targets):
+        raise UsageError(f"a budget is for compressed files; none is among {_listed(targets)}")
+    if trains and not any(target.scheme in GRIDS for target in targets):
+        raise UsageError(f"recovery and methods are for {', '.join(GRIDS)}; none of them is among {_listed(targets)}")
+
+
+def backends_of(scheme: str, targets: Sequence[Target]) -> tuple[str, ...]:
+    """The backends of the targets of one scheme, each once."""
+    return tuple(dict.fromkeys(target.backend for target in targets if target.scheme == scheme))
+
+
+def runs_here(backend: str) -> bool:
+    """Whether a runtime, and not our evaluator, executes the files of `backend` on this machine."""
+    return backend != "coreml" or sys.platform == "darwin"
+
+
+def _listed(targets: Sequence[Target]) -> str:
+    return ", ".join(map(str, targets))
+
+
+def lower_options(export: "Export") -> LowerOptions:
+    """What a recipe's [export] table says of the files themselves."""
+    return LowerOptions(
+        opset=export.opset,
+        coreml_target=export.coreml_target,
+        generate=export.generate,
+        winograd=export.winograd,
+        heights_widths=export.heights_widths,
+    )
+
+
+def quantize_options(quantize: "Quantize") -> QuantizeOptions:
+    """What a recipe's [quantize] table says of the numbers of every file."""
+    return QuantizeOptions(quantize.samples, quantize.ranges, quantize.float_layers)

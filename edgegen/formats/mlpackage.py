@@ -1,0 +1,138 @@
+"""Core ML packages: read with one clear error, written so that the same program gives the same bytes. Vendor seam."""
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgegen.errors import ExportError, MissingExtraError
+from edgegen.support import vendor_logs
+from edgegen.support.storage import atomic_path
+
+SUFFIX = ".mlpackage"
+MODEL = "com.apple.CoreML/model.mlmodel"  # as Xcode and coremltools lay a package out, below Data/
+WEIGHTS = "com.apple.CoreML/weights"
+PIECE = 1 << 20  # bytes read at a time
+CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
+
+# coremltools imports every one of these that is installed, to convert its models: four seconds of each process.
+OTHER_FRAMEWORKS = ("executorch", "libsvm", "sklearn", "tensorflow", "torchao", "transformers", "xgboost")
+COREML = vendor_logs.Chatter(
+    # coremltools reports the Mac libraries that Linux lacks and versions not tested with it.
+    ("coremltools", "torch.utils._pytree"),
+    (
+        vendor_logs.TREESPEC,
+        r"Function _TORCH_OPS_REGISTRY",  # its own deprecation, on every conversion
+        r"Implicitly cleaning up <TemporaryDirectory",  # its own temporary files
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that was read: `spec` is the Model protobuf, `weights` the folder its values point into."""
+
+    spec: Any
+    weights: Path
+
+
+def coremltools(purpose: str) -> Any:
+    """The vendor's package with `optimize.coreml`. Raises MissingExtraError where it is not installed.
+
+    Without its converters of other frameworks' models: who needs those too imports coremltools before edgegen does.
+    """
+    try:
+        with silent(), absent(OTHER_FRAMEWORKS):
+            import coremltools as vendor
+            import coremltools.optimize.coreml
+    except ImportError as e:
+        raise MissingExtraError(e.name or "coremltools", extra="coreml", purpose=purpose) from e
+    return vendor
+
+
+@contextlib.contextmanager
+def absent(packages: tuple[str, ...]) -> Iterator[None]:
+    """What is imported inside finds none of `packages`; one that has been imported before stays."""
+    hidden = [package for package in packages if package not in sys.modules]
+    for package in hidden:
+        sys.modules[package] = None  # type: ignore[assignment]  # what makes an import fail at once
+    try:
+        yield
+    finally:
+        for package in hidden:
+            del sys.modules[package]
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Silence around every call of coremltools: its chatter, and its progress bars, which have no switch."""
+    with vendor_logs.quiet(COREML), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def read(path: Path) -> Package:
+    """The ML Program in the folder `path`. Raises ExportError that says what was found when it cannot be read."""
+    vendor = coremltools("reading a Core ML package")
+    try:
+        if not (path / "Manifest.json").is_file():
+            raise FileNotFoundError("no Manifest.json")
+        with silent():
+            model = vendor.models.MLModel(str(path), skip_model_load=True)
+        spec = model.get_spec()
+        if spec.WhichOneof("Type") != "mlProgram":
+            raise ValueError(f"model.mlmodel holds {spec.WhichOneof('Type') or 'nothing'}, not an ML Program")
+    except Exception as e:
+        raise unreadable(path, e) from e
+    return Package(spec, path / "Data" / WEIGHTS)
+
+
+def unreadable(path: Path, cause: Exception) -> ExportError:
+    """The one error for a package that is missing, cut short or of another kind: the cause and what is there."""
+    text = str(cause).replace(f"{path}/", "")
+    return ExportError(f"cannot read the Core ML package {path.name} ({_found(path)}): {text}")
+
+
+def _found(path: Path) -> str:
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return ", ".join(f"{file.name} {file.stat().st_size} bytes" for file in files) or "an empty folder"
+    return f"a file of {path.stat().st_size} bytes, not a folder" if path.exists() else "nothing there"
+
+
+def write(spec: Any, weights: Path, path: Path) -> None:
+    """Write the Model protobuf and the files of the folder `weights` as the package `path`. Raises StorageError.
+
+    The same program gives the same bytes: protobuf maps are sorted, the manifest's identifiers come from the content
+    instead of a random source, and the day of the conversion is left out.
+    """
+    spec.description.metadata.userDefined.pop(CONVERSION_DATE, None)
+    model = spec.SerializeToString(deterministic=True)
+    digest = hashlib.sha256(model)
+    with atomic_path(path) as temporary:
+        folder = temporary / "Data" / WEIGHTS
+        folder.mkdir(parents=True)
+        (temporary / "Data" / MODEL).write_bytes(model)
+        for source in sorted(weights.iterdir()):
+            shutil.copyfile(source, folder / source.name)
+            with source.open("rb") as file:  # in pieces: the weights of a big generator are gigabytes
+                while piece := file.read(PIECE):
+                    digest.update(piece)
+        (temporary / "Manifest.json").write_text(_manifest(digest.hexdigest()))
+
+
+def _manifest(digest: str) -> str:
+    items = (MODEL, "CoreML Model Specification"), (WEIGHTS, "CoreML Model Weights")
+    names = {item: str(uuid.uuid5(uuid.NAMESPACE_URL, f"edgegen:{digest}:{item}")).upper() for item, _ in items}
+    entries = {
+        names[item]: {"author": "com.apple.CoreML", "description": text, "name": Path(item).name, "path": item}
+        for item, text in items
+    }
+    manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries, "rootModelIdentifier": names[MODEL]}
+    return json.dumps(manifest, indent=4, sort_keys=True) + "\n"

@@ -1,0 +1,76 @@
+"""ExecuTorch's flatbuffers as plain dicts, by the `flatc` and the schemas in its package: importing that takes 30 s."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgegen.errors import ExportError
+from edgegen.support.extras import require
+
+PROGRAM = "exir/_serialize/program.fbs"
+# What a delegate keeps of its own in a .pte: the backend's name and the schema of its payload.
+PAYLOADS = {
+    "XnnpackBackend": "backends/xnnpack/serialization/schema.fbs",
+    "VulkanBackend": "backends/vulkan/serialization/schema.fbs",
+}
+PAYLOAD_HEADERS = (b"XH00", b"VH00")  # both lay out their header alike
+SECONDS = 120
+# flatc writes these words on a line of their own or after a field's name; JSON in Python spells them otherwise.
+NOT_FINITE = re.compile(rb'^(\s*(?:"\w+": )?-?)(inf|nan)(,?)$', re.MULTILINE)
+SPELLED = {b"inf": b"Infinity", b"nan": b"NaN"}
+
+
+def decode(contents: Sequence[bytes], schema: str) -> list[dict[str, Any]]:
+    """Each flatbuffer by the `schema` of executorch's package (PROGRAM or one of PAYLOADS).
+
+    flatc does not check what it reads, so it runs in processes of its own. Raises ValueError where it fails or crashes
+    on them, ExportError where it cannot be started, MissingExtraError without executorch.
+    """
+    require("executorch", purpose="reading an ExecuTorch file")
+    spec = importlib.util.find_spec("executorch")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    package = Path(next(iter(spec.submodule_search_locations)))
+    flatc = package / "data" / "bin" / "flatc"
+    with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
+        files = [Path(folder) / f"{index}.bin" for index in range(len(contents))]
+        for file, content in zip(files, contents, strict=True):
+            file.write_bytes(content)
+        options = ["--json", "--defaults-json", "--strict-json", "--raw-binary", "-o", folder]
+        try:
+            done = subprocess.run(
+                [flatc, *options, package / schema, "--", *files],
+                capture_output=True,
+                check=False,
+                timeout=SECONDS,
+            )
+        except subprocess.TimeoutExpired as e:
+            raise ValueError(f"no sense in its flatbuffer after {SECONDS} s") from e
+        except OSError as e:
+            raise ExportError(f"cannot start {flatc}: {e.strerror}; reinstall executorch") from e
+        if done.returncode:
+            raise ValueError(_said(done))
+        texts = [file.with_suffix(".json").read_bytes() for file in files]
+    return [json.loads(NOT_FINITE.sub(lambda m: m[1] + SPELLED[m[2]] + m[3], text)) for text in texts]
+
+
+def payload(content: bytes) -> bytes:
+    """The flatbuffer in a delegate's payload. Raises ValueError where it is cut short."""
+    if content[4:8] not in PAYLOAD_HEADERS:
+        return content
+    start, size = (int.from_bytes(content[at : at + 4], "little") for at in (10, 14))
+    if not 0 < start + size <= len(content):
+        raise ValueError("a delegate's payload is longer than its place")
+    return content[start : start + size]
+
+
+def _said(done: "subprocess.CompletedProcess[bytes]") -> str:
+    if done.returncode < 0:
+        return "its flatbuffer is damaged"
+    found = re.search(r"Unable to generate text for \S+ \(([^)]*)\)", done.stderr.decode(errors="replace"))
+    return f"its flatbuffer is damaged ({found[1]})" if found else "its flatbuffer is damaged"

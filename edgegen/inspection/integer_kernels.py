@@ -1,0 +1,85 @@
+"""What a runtime really does with a quantized file: how many of its layers multiply whole numbers of 8 bits.
+
+A runtime that has no kernel for a pattern turns its numbers to float and multiplies those; the file is then small, and
+not fast.
+"""
+
+import math
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgegen.inspection.pte import place_of, take_apart
+
+# What onnxruntime makes of a layer: with whole numbers, or in float. Products of two activations are no layers.
+WHOLE = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
+FLOAT = {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+LEAST = 1e-3  # of a file's multiplications, that a layer must have to count
+XNNPACK_LAYERS = ("XNNConv2d", "XNNDepthwiseConv2d", "XNNConvTranspose2d", "XNNFullyConnected")
+
+
+def arithmetic(backend: str, path: Path) -> str:
+    """In words, read from what onnxruntime makes of the file, or XNNPACK's part of it; "" of other runtimes."""
+    if backend == "onnx":
+        return _sentence(_onnx(path))
+    if backend == "executorch":
+        return _sentence(_xnnpack(path))
+    return ""
+
+
+def _sentence(whole: Iterable[bool]) -> str:
+    layers = list(whole)
+    if not layers:
+        return ""
+    if all(layers):
+        return f"all {len(layers)} layers multiply in 8 bits"
+    if not any(layers):
+        return f"runs float: none of {len(layers)} layers multiplies in 8 bits"
+    return f"{sum(layers)} of {len(layers)} layers multiply in 8 bits, the others float"
+
+
+def _onnx(path: Path) -> list[bool]:
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it says that the optimised file is for this machine alone: so it is
+    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+        optimised = Path(temporary) / "optimised.onnx"
+        options.optimized_model_filepath = str(optimised)
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        graph = onnx.load(optimised, load_external_data=False).graph
+    from_weights = {tensor.name for tensor in graph.initializer}  # or turned to float from what is stored
+    found = []
+    for node in graph.node:  # what makes an input stands before what reads it
+        if all(name in from_weights for name in node.input if name):
+            from_weights.update(node.output)
+        if node.op_type in WHOLE:
+            found.append(True)
+        elif node.op_type in FLOAT and any(name in from_weights for name in node.input[:2]):
+            found.append(False)
+    return found
+
+
+def _xnnpack(path: Path) -> list[bool]:
+    """Of `forward`. Layers that do next to nothing are left out: a GroupNorm's means are spread by convolutions."""
+    pte = take_apart(path.read_bytes())
+    (plan,) = (plan for plan in pte.plans if plan["name"] == "forward")
+    graphs = [pte.graphs.get(place_of(delegate)) for delegate in plan["delegates"]]
+    found: list[tuple[int, bool]] = []
+    for graph in filter(None, graphs):
+        values: dict[int, Mapping[str, Any]] = {}
+        for value in graph.get("xvalues", ()):
+            union = value["xvalue_union"]
+            tensor = union.get("tensor_value", union)
+            values[tensor["id_out"]] = tensor
+        for node in graph.get("xnodes", ()):
+            if node["xnode_union_type"] in XNNPACK_LAYERS:
+                given, weights, out = (
+                    values[node["xnode_union"][name]] for name in ("input1_id", "filter_id", "output_id")
+                )
+                macs = math.prod(weights["dims"]) * math.prod(out["dims"][:-1])
+                found.append((macs, "qint8" in given["datatype"]))
+    least = LEAST * sum(macs for macs, _ in found)
+    return [whole for macs, whole in found if macs >= least]

@@ -1,0 +1,134 @@
+"""Pipeline folders (model_index.json): denoiser, decoder and text encoder as sources, or the first two as one."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from edgegen.errors import DataError, UsageError
+from edgegen.models.diffusers.families import FAMILIES, SCHEDULER, Decoder, Denoiser, Place, load_decoder, load_denoiser
+from edgegen.models.diffusers.text_encoders import text_encoder
+from edgegen.models.diffusers.weights import CONFIG
+from edgegen.models.sources.source import Named, Source, about, finish
+from edgegen.support.storage import read_json
+from edgegen.types import Signature
+
+INDEX = "model_index.json"
+NAME = re.compile(r"\w+")  # a component's name is a folder's: nothing that leads out of the pipeline
+# Parts of a pipeline that compute nothing that could be exported.
+NO_NETWORKS = ("Scheduler", "Tokenizer", "TokenizerFast", "FeatureExtractor", "ImageProcessor", "Processor")
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """One entry of model_index.json whose folder is there: its class comes from `library`."""
+
+    name: str
+    kind: str
+    library: str
+
+
+def load_pipeline(folder: Path, *, random_weights: int | None, fuse_decoder: bool) -> list[Source]:
+    """The sources of a pipeline: its denoiser first, then decoder and text encoder; `fuse_decoder` makes one of two.
+
+    What is left out is named in the first source's notes. Raises DataError where there is no denoiser or a network
+    cannot be read, UsageError where there is nothing to fuse.
+    """
+    components = _components(folder)
+    denoisers = [c for c in components if isinstance(FAMILIES.get(c.kind), Denoiser)]
+    decoders = [c for c in components if isinstance(FAMILIES.get(c.kind), Decoder)]
+    if len(denoisers) != 1:
+        found = ", ".join(f"{c.name} ({c.kind})" for c in components) or "no networks"
+        raise DataError(
+            f"{folder / INDEX}: {len(denoisers)} denoisers, needed is one; found {found}. "
+            f"Families: {', '.join(sorted(FAMILIES))}"
+        )
+    if fuse_decoder and len(decoders) != 1:
+        raise UsageError(
+            f"{folder}: {len(decoders)} decoders in this pipeline, so nothing to fuse; leave the option out"
+        )
+
+    def place(component: Component, name: str) -> Place:
+        inner = folder / component.name
+        return Place(inner, name, "pipeline folder", (inner, folder), random_weights)
+
+    denoiser = load_denoiser(
+        place(denoisers[0], denoisers[0].name), schedule=folder / "scheduler" / SCHEDULER, latent=bool(decoders)
+    )
+    sources = [denoiser]
+    if len(decoders) == 1:
+        decoder = load_decoder(place(decoders[0], f"{decoders[0].name}_decoder"), latent=_latent(folder, denoiser))
+        sources = [_fused(folder.resolve().name, denoiser, decoder)] if fuse_decoder else [denoiser, decoder]
+    others = [c for c in components if c not in denoisers and not (c in decoders and len(decoders) == 1)]
+    notes = []
+    for component in others:
+        try:
+            sources.append(_text_encoder(place(component, component.name), component, components, denoiser))
+        except DataError as e:
+            notes.append(f"left out: {component.name} ({component.kind}): {e}")
+    return [_with_notes(sources[0], notes), *sources[1:]]
+
+
+def _components(folder: Path) -> list[Component]:
+    index = read_json(folder / INDEX)
+    if not isinstance(index, dict):
+        raise DataError(f"{folder / INDEX}: holds {type(index).__name__}, not the components of a pipeline")
+    found = []
+    for name, entry in index.items():
+        is_pair = isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
+        if is_pair and NAME.fullmatch(name) and not entry[1].endswith(NO_NETWORKS):
+            if not (folder / name / CONFIG).is_file():
+                raise DataError(f"{folder}: {INDEX} names {name} ({entry[1]}), but there is no {name}/{CONFIG}")
+            found.append(Component(name, entry[1], entry[0]))
+    return found
+
+
+def _latent(folder: Path, denoiser: Source) -> tuple[int, int, int]:
+    """(channels, height, width) of what the denoiser makes."""
+    shape = denoiser.signature.outputs[0].shape[1:]
+    if len(shape) != 3:
+        raise DataError(f"{folder}: its decoder decodes pictures, and the denoiser makes {list(shape)}")
+    return int(shape[0]), int(shape[1]), int(shape[2])
+
+
+def _text_encoder(place: Place, component: Component, others: list[Component], denoiser: Source) -> Source:
+    """The text encoder, where it is the only one and the denoiser takes nothing but its hidden states."""
+    texts = [spec for spec in denoiser.signature.inputs if spec.role == "text"]
+    encoders = [c for c in others if c.library == "transformers" and "text_encoder" in c.name]
+    if component not in encoders or not texts:
+        raise DataError("no family of networks that are exported")
+    pooled = [spec.name for spec in denoiser.signature.inputs if spec.role == "features" and len(spec.shape) == 2]
+    if len(encoders) > 1 or pooled:
+        raise DataError(
+            "the denoiser joins the outputs of several text encoders, or pooled ones; compute them beside it"
+        )
+    return text_encoder(place, component.kind, wanted=texts[0])
+
+
+class Fused(Named):
+    """decoder(denoiser(noise, conditions)): from noise to image without the latent in between."""
+
+    def __init__(self, denoiser: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.denoiser, self.decoder = denoiser, decoder
+
+    def compute(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        out: Tensor = self.decoder(self.denoiser(*inputs.values()))
+        return out
+
+
+def _fused(name: str, denoiser: Source, decoder: Source) -> Source:
+    names = [spec.name for spec in denoiser.signature.inputs]
+    module = finish(Fused.taking(names)(denoiser.module, decoder.module))
+    signature = Signature(denoiser.signature.inputs, decoder.signature.outputs, denoiser.signature.num_classes)
+    first, second = denoiser.about, decoder.about
+    told: dict[str, Any] = about(module, family=f"{first['family']} + {second['family']}", come_from=first["from"])
+    kept = {key: first[key] for key in ("time", "prediction", "license", "random_weights", "notes")}
+    return Source(name, module, signature, {**told, **kept})
+
+
+def _with_notes(source: Source, notes: list[str]) -> Source:
+    return dataclasses.replace(source, about={**source.about, "notes": [*source.about["notes"], *notes]})

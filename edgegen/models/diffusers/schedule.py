@@ -1,0 +1,167 @@
+"""What a diffusers scheduler_config.json says about a net, and the one step from noise to data that follows from it.
+
+The step is affine in the noise z and the net's output: x = noise_gain z + net_gain net(input_gain z, time).
+
+    variance preserving    x~ = a x + s e, a^2 + s^2 = 1, at the last of the training times (Karras et al.,
+                           arXiv:2206.00364, table 1), in one of two ways:
+      as its sampler does  x~ = z, and x is what follows from x~ and the net's output: for an epsilon net
+                           (z - s net(z)) / a. Nets that were distilled to one step expect this.
+      along our path       z is the point of the straight path at t = 1, x~ = (a + s) z its scaling as in
+                           edgegen.models.diffusers.velocity, and x = z - (e - x): one Euler step of its velocity.
+    flow matching          x = z - v(z, n), n the number of training times (arXiv:2210.02747)
+    consistency            x = c_skip(sigma) sigma z + c_out(sigma) net(c_in sigma z, 250 ln sigma) at the largest
+                           sigma (arXiv:2303.01469, appendix C; the time as diffusers counts it)
+    continuous v           x = -net(z, 1): v = a e - s x with a = 0, s = 1 at time 1 (arXiv:2202.00512, appendix D), the
+                           nets of Dance Diffusion
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from edgegen.errors import DataError
+from edgegen.support.storage import read_json
+from edgegen.support.vendor_logs import DIFFUSERS, quiet
+
+# They differ in how they walk; what the net takes and gives is the same.
+VARIANCE_PRESERVING = (
+    "DDPMScheduler",
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "DEISMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
+)
+FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
+CONSISTENCY = ("CMStochasticIterativeScheduler",)
+CONTINUOUS_V = ("IPNDMScheduler",)
+LEAST_SIGNAL = 1e-4  # the largest schedules in use end at 4e-3
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+KINDS = VARIANCE_PRESERVING + FLOW + CONSISTENCY + CONTINUOUS_V
+NOISE_SCHEDULE = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The settings of a scheduler, checked: `alphas_cumprod` (steps,) where it is variance preserving, else None."""
+
+    name: str
+    steps: int
+    prediction: str
+    settings: dict[str, Any]
+    alphas_cumprod: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """The one step x = noise_gain z + net_gain net(input_gain z, time); see the head of this file."""
+
+    time: float
+    prediction: str
+    input_gain: float = 1.0
+    noise_gain: float = 0.0
+    net_gain: float = 1.0
+
+
+def read_schedule(path: Path, *, kinds: tuple[str, ...] = KINDS) -> Schedule:
+    """Reads a scheduler_config.json. Raises DataError where it is none, or its scheduler is not among `kinds`."""
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise DataError(f"{path}: holds {type(settings).__name__}, not the settings of a scheduler")
+    name, steps = settings.get("_class_name"), settings.get("num_train_timesteps", 1000)
+    if not isinstance(steps, int) or steps < 2:
+        raise DataError(f"{path}: num_train_timesteps is {steps!r}; needed: a whole number of 2 or more")
+    if name not in kinds:
+        raise DataError(f"{path}: scheduler {name!r}; there are: {', '.join(kinds)}")
+    if name in FLOW:
+        return Schedule(name, steps, "flow", settings)
+    if name in CONSISTENCY:
+        return Schedule(name, steps, "consistency", settings)
+    if name in CONTINUOUS_V:
+        return Schedule(name, steps, "continuous v", settings)
+    prediction = settings.get("prediction_type", "epsilon")
+    if prediction not in PREDICTIONS:
+        raise DataError(f"{path}: prediction_type {prediction!r}; there are: {', '.join(PREDICTIONS)}")
+    return Schedule(name, steps, prediction, settings, _alphas(settings, path))
+
+
+def require_signal(schedule: Schedule, path: Path, *, least: float) -> None:
+    """Raises DataError where the net predicts epsilon and the share of data at the last time is under `least`."""
+    if schedule.alphas_cumprod is None or schedule.prediction != "epsilon":
+        return
+    signal = math.sqrt(float(schedule.alphas_cumprod.double()[-1]))
+    if signal < least:
+        raise DataError(
+            f"{path}: its last time is pure noise (signal {signal:.1e}), where an epsilon net says nothing about the "
+            "data; needed: prediction_type v_prediction or sample, or a schedule without rescale_betas_zero_snr"
+        )
+
+
+def one_step(schedule: Schedule, path: Path, *, along_path: bool) -> Step:
+    """The step from pure noise to data, `along_path` or as its own sampler takes it (see the head of this file).
+
+    Raises DataError where the schedule allows none (`path` is for the message).
+    """
+    if schedule.prediction == "flow":
+        return Step(float(schedule.steps), "flow", 1.0, 1.0, -1.0)
+    if schedule.prediction == "consistency":
+        return _consistency(schedule.settings, path)
+    if schedule.prediction == "continuous v":
+        return Step(1.0, "continuous v", 1.0, 0.0, -1.0)
+    require_signal(schedule, path, least=LEAST_SIGNAL)
+    assert schedule.alphas_cumprod is not None
+    alpha = float(schedule.alphas_cumprod.double()[-1])
+    a, s = math.sqrt(max(alpha, 1e-20)), math.sqrt(1.0 - alpha)
+    if along_path:
+        k = a + s
+        gains = {"epsilon": (1.0 + k / a, -k / a), "v_prediction": (2.0 * alpha, -k), "sample": (-a / s, k / s)}
+    else:
+        # Euler's samplers start from the noise at the last level alone, s z, unless their times are "leading".
+        euler = schedule.name.startswith("Euler") and schedule.settings.get("timestep_spacing") != "leading"
+        k = s if euler else 1.0
+        gains = {"epsilon": (k / a, -s / a), "v_prediction": (a * k, -s), "sample": (0.0, 1.0)}
+    noise_gain, net_gain = gains[schedule.prediction]
+    return Step(float(schedule.steps - 1), schedule.prediction, k, noise_gain, net_gain)
+
+
+def _consistency(settings: dict[str, Any], path: Path) -> Step:
+    low, high, data = (settings.get(key, value) for key, value in CONSISTENCY_DEFAULTS.items())
+    if not all(isinstance(value, int | float) and value > 0 for value in (low, high, data)):
+        raise DataError(f"{path}: sigma_min, sigma_max and sigma_data must be positive numbers")
+    norm = math.hypot(high, data)
+    skip = data**2 / ((high - low) ** 2 + data**2)
+    time = 250.0 * math.log(high)
+    return Step(time, "consistency", high / norm, skip * high, (high - low) * data / norm)
+
+
+CONSISTENCY_DEFAULTS = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}  # diffusers' own
+
+
+def _alphas(settings: dict[str, Any], path: Path) -> Tensor:
+    with quiet(DIFFUSERS):
+        import diffusers
+
+        known = {key: settings[key] for key in NOISE_SCHEDULE if settings.get(key) is not None}
+        try:
+            alphas: Tensor = diffusers.DDPMScheduler(**known).alphas_cumprod
+        except (TypeError, ValueError, NotImplementedError, RuntimeError) as e:
+            raise DataError(f"{path}: not a noise schedule that diffusers knows: {e}") from e
+    return alphas

@@ -1,0 +1,182 @@
+"""Networks from folders as diffusers and transformers write them: config.json and safetensors, never pickle."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from edgegen.errors import DataError
+from edgegen.models.zero_layers import randomize_zero_layers
+from edgegen.support.storage import read_json
+from edgegen.support.vendor_logs import DIFFUSERS, Chatter, quiet
+
+CONFIG = "config.json"
+DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"
+VARIANTS = ("fp16", "bf16")  # what diffusers' save_pretrained(variant=...) is called with in practice
+FLOATS = ("F", "BF")  # how safetensors' names of float types begin
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# Beside the chatter at import: what the libraries say about each folder (keys that are new or gone, old class names).
+LOADING = Chatter((*DIFFUSERS.loggers, "diffusers", "transformers"), (r"`?torch_dtype`? is deprecated",))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The settings in the folder's config.json. Raises DataError."""
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict):
+        raise DataError(f"{folder / CONFIG}: holds {type(config).__name__}, not the settings of a network")
+    return config
+
+
+def load_diffusers(folder: Path, kind: Any, *, random_weights: int | None) -> tuple[nn.Module, list[str]]:
+    """A diffusers network of class `kind`, in float32, and notes. Raises DataError where config and weights differ."""
+    config = read_config(folder)
+    if random_weights is not None:
+        settings = {key: value for key, value in config.items() if key != "quantization_config"}
+        return random_net(folder, lambda: kind.from_config(settings), random_weights), []
+    if "quantization_config" in config:
+        raise DataError(
+            f"{folder}: its weights are quantized already; give the float weights, and quantize by --scheme"
+        )
+    return _pretrained(folder, kind, DIFFUSERS_STEM, torch_dtype=torch.float32)
+
+
+def load_transformers(folder: Path, kind: Any, *, random_weights: int | None) -> tuple[nn.Module, list[str]]:
+    """A transformers network, in float32, and notes. Raises DataError where config and weights differ."""
+    config = read_config(folder)
+    if random_weights is not None:
+        return random_net(folder, lambda: kind(kind.config_class.from_dict(config)), random_weights), []
+    return _pretrained(folder, kind, TRANSFORMERS_STEM, dtype=torch.float32)
+
+
+def random_net(folder: Path, make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A network with weights drawn from `seed`, its all-zero ones too; the global random state stays."""
+    with _building(folder), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = make()
+    randomize_zero_layers(net, seed)
+    return net
+
+
+def find_weights(folder: Path, stem: str) -> str | None:
+    """The variant of the safetensors weights in `folder`, None for the plain ones, whole or in shards.
+
+    Raises DataError where there are none; pickles are named, and how to get rid of them.
+    """
+    for variant in (None, *VARIANTS):
+        found = weight_files(folder, stem, variant)
+        for path in found:
+            dtypes_of(path)  # one that is cut short is told here, and not in a vendor's words
+        if found:
+            return variant
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    pickles = [name for name in files if Path(name).suffix in PICKLES]
+    if pickles:
+        raise DataError(
+            f"{folder}: pickle weights ({', '.join(pickles)}) are not read: loading them can run any code. Convert "
+            "them on a machine that you trust: net.save_pretrained(folder, safe_serialization=True); or, to measure "
+            "size and latency only, --random-weights SEED"
+        )
+    raise DataError(
+        f"{folder}: no weights; found {', '.join(files)}. Put {stem}.safetensors there, or, to measure size and "
+        "latency only, --random-weights SEED"
+    )
+
+
+def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
+    """The safetensors files of one variant, by the index where they are in shards; none where it is not there."""
+    tag = f".{variant}" if variant else ""
+    whole, index = folder / f"{stem}{tag}.safetensors", folder / f"{stem}.safetensors.index{tag}.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        return []
+    content = read_json(index)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise DataError(f"{index}: no weight_map, which says in which file each weight is")
+    return sorted({folder / str(name) for name in places.values()})
+
+
+def dtypes_of(path: Path) -> dict[str, str]:
+    """name -> dtype, as safetensors writes it ("F32"), by the file's head alone. Raises DataError."""
+    if not path.is_file():
+        raise DataError(f"{path}: not there, though the index of the weights names it")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  not a dict
+    except (SafetensorError, OSError) as e:
+        size = f"{path.stat().st_size:,} bytes"
+        raise DataError(f"{path}: cut short, or no safetensors file ({size}): {e}. Copy it again") from e
+
+
+def require_floats(files: Iterable[Path], net: nn.Module) -> None:
+    """Raises DataError where a parameter of `net` is whole numbers in its file: they are codes, not weights."""
+    names = {name for name, _ in net.named_parameters()}
+    for path in files:
+        whole = [name for name, dtype in dtypes_of(path).items() if name in names and not dtype.startswith(FLOATS)]
+        if whole:
+            raise DataError(
+                f"{path}: {len(whole)} weights are whole numbers, such as {whole[0]}: quantized already? "
+                "Give the float weights"
+            )
+
+
+def _pretrained(folder: Path, kind: Any, stem: str, **options: Any) -> tuple[nn.Module, list[str]]:
+    variant = find_weights(folder, stem)
+    with _building(folder):
+        net, info = kind.from_pretrained(
+            str(folder),
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+    lost = sorted(str(key) for key in _without_buffers(net, info))
+    if lost:
+        raise DataError(
+            f"{folder}: {len(lost)} weights of {type(net).__name__} are not in the file, such as {lost[0]}; is "
+            f"{CONFIG} the one that these weights were saved with?"
+        )
+    assert isinstance(net, nn.Module)
+    require_floats(weight_files(folder, stem, variant), net)
+    surplus = sorted(str(key) for key in info.get("unexpected_keys", ()))
+    # No error: the text half of CLIP is loaded from the file of both halves.
+    return net, [f"{len(surplus)} tensors of the weights are not used, such as {surplus[0]}"] if surplus else []
+
+
+def _without_buffers(net: nn.Module, info: Mapping[str, Any]) -> set[str]:
+    """The missing keys that are parameters: a buffer, such as a table of positions, is computed again."""
+    return set(info.get("missing_keys", ())) & {name for name, _ in net.named_parameters()}
+
+
+@contextlib.contextmanager
+def _building(folder: Path) -> Iterator[None]:
+    """Around a vendor's loading: quiet, without progress bars, and every exception turned into a DataError."""
+    try:
+        with quiet(LOADING), _no_progress_bars():
+            yield
+    except DataError:
+        raise
+    except Exception as e:
+        reason = " ".join(str(e).split())[:300] or type(e).__name__
+        raise DataError(f"{folder}: the network cannot be made from {CONFIG} and weights: {reason}") from e
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Without the bars of those of the two libraries that are imported."""
+    names = [f"{library}.utils.logging" for library in ("diffusers", "transformers")]
+    shown = [sys.modules[name] for name in names if name in sys.modules and sys.modules[name].is_progress_bar_enabled()]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()

@@ -1,0 +1,27 @@
+"""A generator folder of ours, or a diffusers folder, as the velocity network that it holds."""
+
+from pathlib import Path
+
+from edgegen.errors import DataError
+from edgegen.models.generator import CONFIG, WEIGHTS, Loaded, _load_ours
+from edgegen.support.storage import read_json
+
+
+def load(folder: Path) -> Loaded:
+    """Reads our own folder, or a diffusers UNet2DModel folder (alone or in a pipeline). Raises DataError."""
+    if not folder.is_dir():
+        raise DataError(f"no generator folder {folder}: it should hold {CONFIG} and {WEIGHTS}")
+    pipeline = folder / "model_index.json"
+    config_path = folder / "unet" / CONFIG if pipeline.exists() else folder / CONFIG
+    if not config_path.exists():
+        found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+        raise DataError(f"{folder}: no {CONFIG}; found {found}. A generator folder holds {CONFIG} and {WEIGHTS}")
+    config = read_json(config_path)
+    kind = config.get("_class_name") if isinstance(config, dict) else None
+    if kind == "EdgeUNet":
+        return _load_ours(folder, config)
+    if kind == "UNet2DModel":
+        from edgegen.models.diffusers.velocity import load_unet2d
+
+        return load_unet2d(folder)
+    raise DataError(f"{config_path}: _class_name is {kind!r}; there are: EdgeUNet, UNet2DModel")

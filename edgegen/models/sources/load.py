@@ -1,0 +1,128 @@
+"""What a user can bring to `edgegen export SOURCE`: a folder, pipeline, factory or program, as modules to export."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgegen.errors import DataError, UsageError
+from edgegen.models.diffusers.families import (
+    FAMILIES,
+    SCHEDULER,
+    Decoder,
+    Place,
+    family_of,
+    load_decoder,
+    load_denoiser,
+)
+from edgegen.models.diffusers.pipelines import INDEX, load_pipeline
+from edgegen.models.diffusers.weights import (
+    CONFIG,
+    DIFFUSERS_STEM,
+    PICKLES,
+    find_weights,
+    random_net,
+    read_config,
+    require_floats,
+    weight_files,
+)
+from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+from edgegen.models.generator import signature_of
+from edgegen.models.load import load as load_generator
+from edgegen.models.sources.own_network import load_factory, load_pt2
+from edgegen.models.sources.source import Source, about, finish, license_of
+from edgegen.program.one_step import NOISE_TIME, OneStep
+
+__all__ = ["Source", "load_sources"]
+KINDS = (
+    "a generator or diffusers folder (config.json), a pipeline folder (model_index.json), package.module:factory, "
+    "file.py:factory, or a .pt2 of torch.export.save"
+)
+
+
+def load_sources(
+    source: str, *, signature: Path | None = None, random_weights: int | None = None, fuse_decoder: bool = False
+) -> list[Source]:
+    """The networks of `source`, each ready to be captured.
+
+    `signature` is the TOML file of a factory or a .pt2; `random_weights` is the seed of weights that take the place of
+    the folder's (they need not be there); `fuse_decoder` makes one source of a pipeline's denoiser and decoder.
+    Raises DataError where the source is missing, broken, unsafe or of no known kind, UsageError where an option does
+    not fit it, MissingExtraError where diffusers is not installed.
+    """
+    path = Path(source)
+    found = _load(source, path, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder)
+    return [replace(one, name=_file_stem(one.name)) for one in found]
+
+
+def _file_stem(name: str) -> str:
+    """What can stand in a file's name, a shell's line and a string: letters, digits, dots, underscores and hyphens."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "network"
+
+
+def _load(
+    source: str, path: Path, *, signature: Path | None, random_weights: int | None, fuse_decoder: bool
+) -> list[Source]:
+    is_pipeline = (path / INDEX).is_file()
+    if fuse_decoder and not is_pipeline:
+        raise UsageError(f"{source}: only a pipeline folder ({INDEX}) has a decoder to fuse; leave the option out")
+    if path.is_dir() and signature is not None:
+        raise UsageError(f"{source}: a folder's {CONFIG} is its signature; leave out --signature")
+    if is_pipeline:
+        return load_pipeline(path, random_weights=random_weights, fuse_decoder=fuse_decoder)
+    if path.is_dir():
+        return [_folder(path, random_weights)]
+    if path.suffix == ".pt2":
+        if random_weights is not None:
+            raise UsageError(f"{source}: a program has its weights inside; leave out --random-weights")
+        return [load_pt2(path, signature=signature)]
+    if _names_a_factory(source):
+        return [load_factory(source, signature=signature, random_weights=random_weights)]
+    if path.suffix in PICKLES:
+        raise DataError(
+            f"{source}: pickle weights are not read: loading them can run any code, and they hold no network. Give the "
+            "folder of config.json and safetensors, or package.module:factory"
+        )
+    raise DataError(f"no source {source!r}: a source is {KINDS}")
+
+
+def _names_a_factory(source: str) -> bool:
+    place, colon, name = source.rpartition(":")
+    return bool(colon) and name.isidentifier() and (place.endswith(".py") or place.replace(".", "_").isidentifier())
+
+
+def _folder(folder: Path, random_weights: int | None) -> Source:
+    if not (folder / CONFIG).is_file():
+        found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise DataError(f"{folder}: no {CONFIG} and no {INDEX}; found {found}. A source is {KINDS}")
+    name = folder.resolve().name
+    if read_config(folder).get("_class_name") == EdgeUNet.__name__:
+        return _ours(folder, name, random_weights)
+    place = Place(folder, name, "diffusers folder", (folder,), random_weights)
+    if isinstance(FAMILIES[family_of(folder)], Decoder):
+        return load_decoder(place, latent=None)
+    return load_denoiser(place, schedule=folder / SCHEDULER, latent=False)
+
+
+def _ours(folder: Path, name: str, random_weights: int | None) -> Source:
+    if random_weights is None:
+        variant = find_weights(folder, DIFFUSERS_STEM)
+        loaded = load_generator(folder)
+        net, signature = loaded.net, loaded.signature
+        require_floats(weight_files(folder, DIFFUSERS_STEM, variant), net)
+    else:
+        config: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in read_config(folder).items()}
+        config.pop("_class_name")
+        made: Any = random_net(folder, lambda: EdgeUNet(EdgeUNetConfig(**config)), random_weights)
+        net, signature = made, signature_of(made.config)
+    module = finish(OneStep(net, time=NOISE_TIME))
+    told = about(
+        module,
+        family=EdgeUNet.__name__,
+        come_from="generator folder",
+        time=NOISE_TIME,
+        prediction="velocity of the straight path",
+        license_name=license_of(folder),
+        random_weights=random_weights,
+    )
+    return Source(name, module, signature, told)

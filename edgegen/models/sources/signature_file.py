@@ -1,0 +1,153 @@
+"""The signature of a user's own network: a small TOML file with its inputs, its output and, if any, its fixed time."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor, nn
+
+from edgegen.errors import DataError, unknown_name
+from edgegen.program.inputs import example_inputs
+from edgegen.types import Role, Signature, TensorSpec
+
+EXAMPLES = 2  # samples of the trial run: a net that mixes up the batch with another axis fails on two
+UNION = ("constrained-int", "literal['batch_size']")  # the members of Size, as pydantic calls them
+Size = Annotated[int, Field(ge=1)] | Literal["batch_size"]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Tensors(Table):
+    """One [[inputs]] or [[outputs]] table."""
+
+    name: str = Field("out_sample", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    shape: tuple[Size, ...] = Field(min_length=1)
+    dtype: Literal["float32", "int64", "int32"] = "float32"
+    role: Role
+    low: float | None = None
+    high: float | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if "batch_size" in self.shape[1:]:
+            raise ValueError('"batch_size" can only be the first axis of a shape')
+        if self.role == "class":
+            if self.high is None or self.high < 0 or self.high != int(self.high) or self.low not in (None, 0):
+                raise ValueError(
+                    "a class needs high, the number of the last class (low is 0): high = 9 for ten classes"
+                )
+            if len(self.shape) != 1 or not self.dtype.startswith("int"):
+                raise ValueError('a class has shape = ["batch_size"] and dtype = "int64" or "int32"')
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low = {self.low:g} is not below high = {self.high:g}")
+        return self
+
+    def spec(self) -> TensorSpec:
+        low = 0.0 if self.role == "class" else self.low
+        return TensorSpec(self.name, tuple(self.shape), self.dtype, self.role, low, self.high)
+
+
+class SignatureFile(Table):
+    """The whole file. `time` goes to the parameter `time_argument` of the net's forward as a (batch,) float tensor."""
+
+    weights: str | None = None
+    time: float | None = None
+    time_argument: str | None = None
+    inputs: tuple[Tensors, ...] = Field(min_length=1)
+    outputs: tuple[Tensors, ...] = Field(min_length=1, max_length=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.time is None) != (self.time_argument is None):
+            raise ValueError('time and time_argument belong together: time = 1.0 and time_argument = "t"')
+        names = [table.name for table in self.inputs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two inputs have the same name: {', '.join(names)}")
+        if sum(table.role == "class" for table in self.inputs) > 1:
+            raise ValueError("two inputs are classes; one can be, give the other the role features")
+        batches = {table.shape[0] for table in (*self.inputs, *self.outputs)}
+        if len(batches) > 1:
+            raise ValueError(f"the first axes differ: {', '.join(sorted(map(str, batches)))}; all are the batch")
+        return self
+
+    def signature(self) -> Signature:
+        inputs = tuple(table.spec() for table in self.inputs)
+        classes = next((int(spec.high or 0) + 1 for spec in inputs if spec.role == "class"), 0)
+        return Signature(inputs, (self.outputs[0].spec(),), classes)
+
+
+def read_signature(path: Path) -> SignatureFile:
+    """Reads a signature file. Raises DataError that names the key."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return SignatureFile.model_validate(values)
+    except FileNotFoundError as e:
+        raise DataError(f"no signature file {path}") from e
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise DataError(f"{path}: not a TOML file: {e}") from e
+    except ValidationError as e:
+        raise DataError("\n".join(f"{path}: {_explain(error)}" for error in _own(e.errors()))) from e
+
+
+def try_out(module: nn.Module, signature: Signature, *, of: str) -> None:
+    """Runs `module` once on inputs of the signature. Raises DataError where it refuses them or gives something else.
+
+    `of` names the network in the message.
+    """
+    first = signature.inputs[0].shape[0]
+    count = EXAMPLES if first == "batch_size" else int(first)
+    arrays = example_inputs(signature, count, 0)
+    inputs = [torch.from_numpy(arrays[spec.name]) for spec in signature.inputs]
+    given = ", ".join(f"{s.name} {tuple(x.shape)} {s.dtype}" for s, x in zip(signature.inputs, inputs, strict=True))
+    try:
+        with torch.no_grad():
+            out = module(*inputs)
+    except Exception as e:
+        reason = " ".join(str(e).split())[:300]
+        raise DataError(
+            f"{of}: the network refuses the inputs of its signature ({given}): {type(e).__name__}: {reason}"
+        ) from e
+    wanted = (count, *signature.outputs[0].shape[1:])
+    if not isinstance(out, Tensor):
+        raise DataError(f"{of}: the network gives {_what(out)} for {given}; it must give one tensor {wanted}")
+    if tuple(out.shape) != wanted:
+        raise DataError(
+            f"{of}: the network gives {tuple(out.shape)} for {given}; its signature says "
+            f"{signature.outputs[0].name} {wanted}"
+        )
+    if str(out.dtype) != f"torch.{signature.outputs[0].dtype}":
+        raise DataError(f"{of}: the network gives {out.dtype}; its signature says {signature.outputs[0].dtype}")
+
+
+def _what(value: Any) -> str:
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple | dict) else "")
+
+
+def _own(errors: list[Any]) -> list[Any]:
+    """Without what follows from another: a list that is too short because its one table is wrong, and of a value that
+    fits no member of a union all but the first complaint."""
+    within = {error["loc"][0] for error in errors if len(error["loc"]) > 1}
+    found: dict[tuple[Any, ...], Any] = {}
+    for error in errors:
+        place = tuple(part for part in error["loc"] if part not in UNION)
+        if error["type"] != "too_short" or error["loc"][0] not in within:
+            found.setdefault(place, {**error, "loc": place})
+    return list(found.values())
+
+
+def _explain(error: Any) -> str:
+    # Numbers of tables as TOML's reader counts them, from one.
+    keys = [f"[{part + 1}]" if isinstance(part, int) else str(part) for part in error["loc"]]
+    key = ".".join(keys).replace(".[", "[") or "the signature"
+    if error["type"] == "extra_forbidden":
+        table = Tensors if len(keys) > 1 else SignatureFile
+        return f"{key}: {unknown_name('key', keys[-1], table.model_fields)}"
+    if error["type"] == "missing":
+        return f"{key}: missing; this key must be given"
+    if error["type"] == "value_error":
+        return f"{key}: {error['ctx']['error']}"
+    return f"{key}: {error['msg']} (found {error['input']!r})"

@@ -1,0 +1,308 @@
+"""The stages in order: from images to phone files and the report. The one file to read first.
+
+    data ─ teacher ─ pairs ─ slim ─ distill ─ [refine] ─ export ─ quantize ─ verify ─ profile ─ report
+                       └─ baseline ─┐   │
+             extractor ─────────── evaluate
+
+A stage is a function of its settings and of the folders of the stages it needs. Its key is the hash of those, so a
+changed key of the recipe re-runs what depends on it and nothing else. This module imports no torch: a plan is quick.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from edgegen.artifacts.target import Target, check_quantization, check_targets, lower_options, quantize_options
+from edgegen.data import local_path
+from edgegen.errors import DataError, UsageError, unknown_name
+from edgegen.pipeline.run_folder import Result, RunFolder, fingerprint, key_of
+from edgegen.quantize.budget import Budget
+from edgegen.quantize.schemes import GRIDS
+from edgegen.quantize.support_matrix import cell
+from edgegen.recipe import Recipe
+from edgegen.support.extras import EXTRAS, require
+from edgegen.support.progress import Progress
+
+HOW = {"checkpoint_every"}  # keys that say how to get there and do not change the result
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`settings` is the part of the recipe that the result depends on; `run` is imported when the stage starts.
+
+    `everywhere` stages run in all processes of `accelerate launch`, the others in the first one.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    settings: Callable[[Recipe], Mapping[str, Any]]
+    run: str
+    everywhere: bool = False
+    enabled: Callable[[Recipe], bool] = lambda recipe: True
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage is given: where to write, what to read, whom to tell."""
+
+    recipe: Recipe
+    stage: str
+    folder: Path
+    inputs: Mapping[str, Path]
+    base: Path
+    progress: Progress
+    results: Mapping[str, Result]
+
+    @property
+    def seed(self) -> int:
+        """A seed of this stage's own, from the recipe's."""
+        return stage_seed(self.recipe.seed, self.stage)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage with its key; `result` is there when it need not run."""
+
+    stage: Stage
+    key: str
+    content: Mapping[str, Any]
+    result: Result | None
+
+    @property
+    def state(self) -> Literal["unchanged", "to run"]:
+        return "to run" if self.result is None else "unchanged"
+
+
+def _part(table: BaseModel, *, only: set[str] | None = None) -> dict[str, Any]:
+    return table.model_dump(mode="json", include=only, exclude=HOW)
+
+
+def _baseline(recipe: Recipe) -> dict[str, Any]:
+    steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
+    slim = _part(recipe.slim)
+    slim.pop("anneal_steps")  # of the reflow; the regression has no use for it
+    return {"slim": slim, "distance": recipe.distill.distance, "steps": steps, **_compute(recipe)}
+
+
+def _compute(recipe: Recipe) -> dict[str, Any]:
+    return {"compute": _part(recipe.compute), "seed": recipe.seed}
+
+
+def _files(recipe: Recipe, *, floating: bool) -> dict[str, Any]:
+    return {**_part(recipe.export), "name": recipe.name, "artifacts": recipe.export.targets(floating=floating)}
+
+
+def _numbers(recipe: Recipe) -> dict[str, Any]:
+    return recipe.quantize.model_dump(mode="json", exclude={"budget"})  # which judges the files and changes none
+
+
+def refined_schemes(recipe: Recipe) -> list[str]:
+    """The schemes among the artifacts whose weights can be made ready for them."""
+    schemes = {Target.parse(text).scheme for text in recipe.export.artifacts}
+    changed = recipe.recover is not None or bool(recipe.quantize.methods)
+    return [scheme for scheme in GRIDS if scheme in schemes and (changed or scheme == "mixed")]
+
+
+STAGES = (
+    Stage("data", (), lambda r: {"data": _part(r.data), "seed": r.seed}, "edgegen.pipeline.stages.data:data"),
+    Stage(
+        "teacher",
+        ("data",),
+        lambda r: {"teacher": _part(r.teacher), **_compute(r)},
+        "edgegen.pipeline.stages.teacher:teacher",
+        everywhere=True,
+    ),
+    Stage(
+        "pairs",
+        ("teacher",),
+        lambda r: {"pairs": _part(r.pairs), "seed": r.seed},
+        "edgegen.pipeline.stages.pairs:pairs",
+        everywhere=True,
+    ),
+    Stage(
+        "slim",
+        ("teacher", "pairs"),
+        lambda r: {"slim": _part(r.slim), **_compute(r)},
+        "edgegen.pipeline.stages.slim:slim",
+        everywhere=True,
+    ),
+    Stage(
+        "distill",
+        ("pairs", "slim"),
+        lambda r: {"distill": _part(r.distill), **_compute(r)},
+        "edgegen.pipeline.stages.distill:distill",
+        everywhere=True,
+    ),
+    Stage(
+        "baseline",
+        ("teacher", "pairs"),
+        _baseline,
+        "edgegen.pipeline.stages.baseline:baseline",
+        everywhere=True,
+        enabled=lambda r: r.baseline.enabled,
+    ),
+    Stage(
+        "extractor",
+        ("data",),
+        lambda r: {"steps": r.evaluate.extractor_steps, **_compute(r)},
+        "edgegen.pipeline.stages.extractor:extractor",
+        everywhere=True,
+    ),
+    Stage(
+        "evaluate",
+        ("data", "extractor", "teacher", "slim", "distill", "baseline"),
+        lambda r: {"evaluate": _part(r.evaluate), "seed": r.seed},
+        "edgegen.pipeline.stages.evaluate:evaluate",
+    ),
+    Stage(
+        "refine",
+        ("distill",),
+        lambda r: {
+            "schemes": refined_schemes(r),
+            "recover": _part(r.recover) if r.recover else None,
+            "quantize": _numbers(r),
+            "budget": r.quantize.budget if "mixed" in refined_schemes(r) else None,
+            "seed": r.seed,
+        },
+        "edgegen.pipeline.stages.refine:refine",
+        everywhere=True,
+        enabled=lambda r: bool(refined_schemes(r)),
+    ),
+    Stage("export", ("distill",), lambda r: _files(r, floating=True), "edgegen.pipeline.stages.export:export"),
+    Stage(
+        "quantize",
+        ("distill", "refine"),
+        lambda r: {**_files(r, floating=False), "quantize": _numbers(r), "seed": r.seed},
+        "edgegen.pipeline.stages.quantize:quantize",
+    ),
+    Stage(
+        "verify",
+        ("data", "extractor", "distill", "refine", "export", "quantize"),
+        lambda r: {
+            "verify": _part(r.verify),
+            "samples": r.evaluate.samples,
+            "budget": r.quantize.budget,
+            "seed": r.seed,
+        },
+        "edgegen.pipeline.stages.verify:verify",
+    ),
+    Stage(
+        "profile",
+        ("teacher", "distill", "export", "quantize", "verify"),
+        lambda r: {"profile": _part(r.profile), "steps": max(r.evaluate.steps)},
+        "edgegen.pipeline.stages.profile:profile",
+        version=2,
+    ),
+    Stage(
+        "report",
+        (
+            "data",
+            "teacher",
+            "slim",
+            "distill",
+            "baseline",
+            "extractor",
+            "evaluate",
+            "refine",
+            "export",
+            "quantize",
+            "verify",
+            "profile",
+        ),
+        lambda r: {"name": r.name, "recipe": r.sha256()},
+        "edgegen.pipeline.stages.report:report",
+        version=2,
+    ),
+)
+NAMES = tuple(stage.name for stage in STAGES)
+
+
+def stage_seed(seed: int, stage: str) -> int:
+    """63 bits from the recipe's seed and a name: stages do not share their random numbers."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 1
+
+
+def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) -> list[Stage]:
+    """All stages, those up to `to`, or `only` with what it needs; in order. Raises UsageError on an unknown name."""
+    for name in (to, only):
+        if name is not None and name not in NAMES:
+            raise UsageError(unknown_name("stage", name, NAMES))
+    stages = [stage for stage in STAGES if stage.enabled(recipe)]
+    if to is not None:
+        last = NAMES.index(to)
+        stages = [stage for stage in stages if NAMES.index(stage.name) <= last]
+    if only is not None:
+        wanted = {only}
+        for stage in reversed(STAGES):
+            if stage.name in wanted:
+                wanted.update(stage.needs)
+        stages = [stage for stage in stages if stage.name in wanted]
+    return stages
+
+
+def check(recipe: Recipe, stages: list[Stage]) -> None:
+    """What can be known to fail before any work: an unknown artifact, a missing extra. Raises UsageError and others."""
+    names = {stage.name for stage in stages}
+    targets = [Target.parse(text) for text in recipe.export.artifacts]
+    check_targets(targets, lower_options(recipe.export))
+    budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
+    trains = recipe.recover is not None or bool(recipe.quantize.methods)
+    check_quantization(targets, quantize_options(recipe.quantize), budget=budget, trains=trains)
+    for target in targets:
+        needed = {target.backend, *cell(target.scheme, target.backend).extras} & EXTRAS.keys()
+        for extra in sorted(needed) if names & {"export", "quantize"} else ():
+            require(extra, purpose=f"the artifact {target}")
+    if "report" in names:
+        require("report", purpose="the report")
+
+
+def plan(
+    recipe: Recipe, stages: list[Stage], *, base: Path, folder: RunFolder, force: Collection[str] = ()
+) -> list[Planned]:
+    """Each stage with its key, and its result if it is there and not in `force`; `base` is the recipe's folder."""
+    keys: dict[str, str] = {}
+    digests: dict[str, str | None] = {}
+    planned: list[Planned] = []
+    for stage in stages:
+        settings = dict(stage.settings(recipe))
+        content = {"stage": stage.name, "version": stage.version, "settings": settings, **_outside(stage, recipe, base)}
+        inputs = {need: keys[need] for need in stage.needs if need in keys}
+        content["inputs"] = inputs
+        keys[stage.name] = key_of(content)
+        made_from = {need: digests[need] for need in inputs}
+        known = {need: digest for need, digest in made_from.items() if digest is not None}
+        whole = len(known) == len(made_from) and stage.name not in force
+        done = folder.finished(stage.name, keys[stage.name], known) if whole else None
+        digests[stage.name] = done.digest if done else None
+        planned.append(Planned(stage, keys[stage.name], content, done))
+    return planned
+
+
+def _outside(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
+    """The fingerprint of the files or the folder of the user's that a stage reads."""
+    if stage.name == "data":
+        source = local_path(recipe.data.source, base=base)
+        return {"source": fingerprint(source)} if source is not None and source.exists() else {}
+    if stage.name == "teacher" and recipe.teacher.folder is not None:
+        folder = base / Path(recipe.teacher.folder).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"teacher.folder: no folder {folder}")
+        return {"source": fingerprint(folder)}
+    if stage.name == "report":
+        files = measurement_files(recipe, base)
+        return {"measurements": key_of({"files": [fingerprint(path) for path in files]})} if files else {}
+    return {}
+
+
+def measurement_files(recipe: Recipe, base: Path) -> list[Path]:
+    """The files of `report.measurements`. Raises DataError for one that is missing."""
+    files = [base / Path(name).expanduser() for name in recipe.report.measurements]
+    for path in files:
+        if not path.is_file():
+            raise DataError(f"report.measurements: no file {path}")
+    return files

@@ -1,0 +1,185 @@
+"""The run folder: `runs/<name>/<stage>/<key>/`, each result whole or absent, found again by the hash of what made it.
+
+A stage works in `<key>.partial` (which survives a kill, with its checkpoints) and the folder is renamed to `<key>` when
+`stage.json` in it lists every file. `latest` in a stage's folder links to the result of the last run.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgegen.errors import DataError, StorageError, UsageError
+from edgegen.formats.stage_folder import CHECKPOINT
+from edgegen.support.storage import read_json, sha256_of, storage_errors, write_json
+
+MANIFEST, RUN, LOCK = "stage.json", "run.json", ".lock"
+TIMED = "tensorboard/"  # files that hold the time of day: no part of what a result is
+
+
+def key_of(content: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of the SHA-256 of canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint(path: Path) -> str:
+    """What a file or folder of input holds: a file's SHA-256; a folder's names, sizes and times of change."""
+    if path.is_file():
+        return sha256_of(path)
+    entries = sorted(Path(place, name) for place, _, names in os.walk(path, followlinks=True) for name in names)
+    listing = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in entries if p.is_file()]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Result:
+    """The finished result of a stage; `digest` is of what its files hold."""
+
+    stage: str
+    key: str
+    folder: Path
+    seconds: float
+    reused: bool
+    digest: str
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one recipe's results. `open` checks that it is this recipe's and that nobody else works in it."""
+
+    path: Path
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[None]:
+        """Takes the folder for the recipe `name`. Raises UsageError or StorageError."""
+        self.check(name)
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / LOCK).open("w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as e:
+                raise StorageError(f"{self.path}: another edgegen is working in this run folder; wait for it") from e
+            if self._owner() is None:
+                self.record(name, {}, {})
+            yield
+
+    def check(self, name: str) -> None:
+        """Raises UsageError when the folder is another recipe's, or not a run folder at all."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise StorageError(
+                f"{self.path}: is a file; the run folder should go there. Choose another place by --runs"
+            )
+        owner = self._owner()
+        if owner is not None:
+            if owner != name:
+                raise UsageError(
+                    f"{self.path} was made by the recipe '{owner}', this one is '{name}': choose another place "
+                    "by --runs, or delete the folder if nobody needs it"
+                )
+        elif any(entry.name not in (LOCK, RUN) for entry in self.path.iterdir()) and not self._has_results():
+            raise UsageError(
+                f"{self.path} holds other files and no {RUN}: not a run folder. Choose another place by --runs"
+            )
+
+    def _owner(self) -> str | None:
+        """The recipe's name in run.json; None where that is missing or damaged: it is written anew."""
+        try:
+            owner: str = read_json(self.path / RUN)["name"]
+            return owner
+        except (DataError, TypeError, KeyError):
+            return None
+
+    def _has_results(self) -> bool:
+        return any(self.path.glob(f"*/*/{MANIFEST}")) or any(self.path.glob("*/*.partial"))
+
+    def record(self, name: str, recipe: Mapping[str, Any], results: Mapping[str, Result]) -> None:
+        """run.json: whose folder this is, and where the results of the last run are."""
+        stages = {stage: str(result.folder.relative_to(self.path)) for stage, result in results.items()}
+        write_json(self.path / RUN, {"schema": "edgegen.run/1", "name": name, "recipe": dict(recipe), "stages": stages})
+
+    def finished(self, stage: str, key: str, inputs: Mapping[str, str]) -> Result | None:
+        """The result if it is there, whole and made from these inputs (stage: digest); a damaged one counts as absent.
+
+        The key says what a result should hold; the digests catch inputs that were made again with another outcome, as
+        latencies are.
+        """
+        folder = self.path / stage / key
+        try:
+            manifest = read_json(folder / MANIFEST)
+            if manifest["made_from"] != dict(inputs):
+                return None
+            for file, facts in manifest["files"].items():
+                path = folder / file
+                if not path.is_file() or path.stat().st_size != facts["nbytes"]:
+                    return None
+            return Result(stage, key, folder, float(manifest["seconds"]), reused=True, digest=manifest["digest"])
+        except (DataError, KeyError, TypeError, AttributeError, ValueError):
+            return None
+
+    def check_content(self, result: Result) -> None:
+        """Raises StorageError when a file of a finished result no longer holds what was written, at the same size.
+
+        Done for the inputs of a stage that is about to run; a plan looks at the sizes only.
+        """
+        for file, facts in read_json(result.folder / MANIFEST)["files"].items():
+            if sha256_of(result.folder / file) != facts["sha256"]:
+                raise StorageError(
+                    f"{result.folder / file} does not hold what was written there; "
+                    f"delete {result.folder} and run the same command again"
+                )
+
+    def partial(self, stage: str, key: str, *, fresh: bool) -> Path:
+        """The folder that a stage works in; `fresh` drops what an earlier, interrupted try left there."""
+        folder = self.path / stage / f"{key}.partial"
+        with storage_errors(folder):
+            if fresh and folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def finish(
+        self, stage: str, key: str, content: Mapping[str, Any], seconds: float, inputs: Mapping[str, str]
+    ) -> Result:
+        """Seals the partial folder and gives it its final name; an older result of this key is replaced."""
+        partial, folder = self.path / stage / f"{key}.partial", self.path / stage / key
+        files = {
+            str(p.relative_to(partial)): {"nbytes": p.stat().st_size, "sha256": sha256_of(p)}
+            for p in sorted(partial.rglob("*"))
+            if p.is_file() and p.name not in (MANIFEST, CHECKPOINT)
+        }
+        digest = key_of({file: facts["sha256"] for file, facts in files.items() if TIMED not in file})
+        facts = {"key": key, "digest": digest, "made_from": dict(inputs), "seconds": round(seconds, 3), "files": files}
+        write_json(partial / MANIFEST, {**content, **facts})
+        with storage_errors(folder):
+            if folder.exists():
+                retired = folder.with_name(f"{key}.old-{time.time_ns()}")
+                folder.rename(retired)
+                partial.rename(folder)
+                shutil.rmtree(retired)
+            else:
+                partial.rename(folder)
+            for checkpoint in folder.rglob(CHECKPOINT):  # only now: a kill before this line goes on from it
+                checkpoint.unlink(missing_ok=True)
+        return Result(stage, key, folder, seconds, reused=False, digest=digest)
+
+    def point(self, result: Result) -> None:
+        """Lets `<stage>/latest` name the result."""
+        link = self.path / result.stage / "latest"
+        with storage_errors(link):
+            if link.is_symlink() and str(link.readlink()) == result.key:
+                return
+            temporary = link.with_name(f".latest-{os.getpid()}")
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(result.key)
+            temporary.replace(link)

@@ -1,0 +1,53 @@
+"""The stage `data`: images as uint8 tensors, split into a training and a held-out part."""
+
+import contextlib
+
+import torch
+
+from edgegen.data import load as load_images
+from edgegen.data import split
+from edgegen.errors import DataError
+from edgegen.pipeline.graph import Context
+from edgegen.support.progress import Task
+from edgegen.support.storage import save_tensors, write_json
+
+LEAST_SIZE, LEAST_IMAGES = 4, 4  # of the extractor's halvings, and of precision and recall (k = 3)
+
+
+def data(context: Context) -> None:
+    """Images as uint8 NHWC tensors, split in two, and data.json about them."""
+    settings = context.recipe.data
+    with contextlib.ExitStack() as stack:
+        tasks: list[Task] = []  # one, as soon as the loader knows how many images there are
+
+        def tell(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(stack.enter_context(context.progress.task("reading images", total)))
+            tasks[0].update(done)
+
+        images = load_images(settings.source, base=context.base, progress=tell)
+    train, heldout = split(images, holdout=settings.holdout, seed=context.seed)
+    labelled = images.labels is not None and settings.conditional
+    _, height, width, channels = train.images.shape
+    if height != width:
+        raise DataError(f"{settings.source}: images of {height}x{width} pixels; they must be square: crop or pad them")
+    if height < LEAST_SIZE:
+        raise DataError(f"{settings.source}: images of {height}x{width} pixels; {LEAST_SIZE}x{LEAST_SIZE} is the least")
+    if min(len(train), len(heldout)) < LEAST_IMAGES:
+        raise DataError(
+            f"{settings.source}: {len(train)} images to train on and {len(heldout)} held out; the metrics need "
+            f"at least {LEAST_IMAGES} of each: give more images, or change data.holdout (now {settings.holdout})"
+        )
+    tensors = {"train_images": torch.from_numpy(train.images), "heldout_images": torch.from_numpy(heldout.images)}
+    if train.labels is not None and heldout.labels is not None:
+        tensors |= {"train_labels": torch.from_numpy(train.labels), "heldout_labels": torch.from_numpy(heldout.labels)}
+    save_tensors(context.folder / "images.safetensors", tensors)
+    about = {
+        "source": images.source,
+        "train": len(train.images),
+        "heldout": len(heldout.images),
+        "image_shape": [channels, height, width],
+        "classes": list(images.classes),
+        "num_classes": len(images.classes) if labelled else 0,
+    }
+    write_json(context.folder / "data.json", about)

@@ -1,0 +1,152 @@
+"""The stages that judge: the local feature extractor, and how far every net's images are from the training images."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgegen.flow.solvers import solve
+from edgegen.formats.stage_folder import GENERATOR
+from edgegen.metrics.distances import frechet, kernel_distance, measure, precision_recall
+from edgegen.models.load import load as load_generator
+from edgegen.noise import normal
+from edgegen.pipeline.graph import Context, stage_seed
+from edgegen.pipeline.stages.extractor import load_extractor
+from edgegen.recipe import Recipe
+from edgegen.support.pixels import scaled, to_uint8
+from edgegen.support.rng import generator
+from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
+from edgegen.training.machine import state
+
+NETS = (("teacher", "teacher"), ("reflowed", "slim"), ("student", "distill"), ("baseline", "baseline"))
+BATCH = 512  # images sampled at once
+REFERENCE = 10_000  # most training images to compare with: precision and recall look at every pair
+SHOWN = 12  # images of each net that the report shows
+
+
+class Judge:
+    """Features of the real images, and the quality of any set of made ones against them."""
+
+    def __init__(self, recipe: Recipe, inputs: Mapping[str, Path]) -> None:
+        self.about = read_json(inputs["data"] / "data.json")
+        self.images = load_tensors(inputs["data"] / "images.safetensors")
+        self.extractor = load_extractor(inputs["extractor"], self.about["image_shape"])
+        most = self.about["heldout"]
+        self.n = min(recipe.evaluate.samples or most, most)
+        self.seed = stage_seed(recipe.seed, "evaluate")
+        train = self._part("train")
+        order = torch.randperm(len(train), generator=generator(self.seed))
+        self.real = self.features(train[order[:REFERENCE]])
+
+    def features(self, images: Tensor) -> NDArray[np.float64]:
+        """Features (n, d) of float images (n, channels, height, width)."""
+        return self.extractor.features(images)
+
+    def _part(self, part: str) -> Tensor:
+        return scaled(self.images[f"{part}_images"].permute(0, 3, 1, 2))
+
+    def noise(self, index: int) -> Tensor:
+        """The noise of the given seed number: (n, channels, height, width)."""
+        return torch.from_numpy(normal(self.seed + index, 0, self.n, self.about["image_shape"]))
+
+    def labels(self) -> Tensor | None:
+        """Classes as often as the training set has them: (n,), a seeded draw; None where nothing is conditional."""
+        if not self.about["num_classes"]:
+            return None
+        train = self.images["train_labels"]
+        order = torch.randperm(len(train), generator=generator(self.seed))
+        return train[order[torch.arange(self.n) % len(train)]]
+
+    def real_pictures(self) -> Tensor:
+        """A few held-out images, uint8 NHWC, of the classes 0, 1, 2, ... where there are classes."""
+        images, labels = self.images["heldout_images"], self.images.get("heldout_labels")
+        if labels is None:
+            return images[:SHOWN]
+        classes = len(self.about["classes"])
+        rows = [(labels == i % classes).nonzero()[:, 0] for i in range(SHOWN)]
+        # A class that the held-out part lacks shows another image.
+        return images[[int(row[i // classes % len(row)]) if len(row) else i for i, row in enumerate(rows)]]
+
+    def floor(self) -> dict[str, Any]:
+        """Held-out images against the training images, at the same n: one set, so without an sd."""
+        heldout = self.features(self._part("heldout")[: self.n])
+        precision, recall = precision_recall(self.real, heldout)
+        return {
+            "fd_local": frechet(self.real, heldout),
+            "sd": None,
+            "kd_local": kernel_distance(self.real, heldout),
+            "precision": precision,
+            "recall": recall,
+        }
+
+    def judge(self, sets: list[Tensor], *, steps: int) -> dict[str, Any]:
+        """Quality of sets of n made images, one set a noise seed."""
+        quality = asdict(measure(self.real, [self.features(images) for images in sets], steps=steps))
+        return {key: quality[key] for key in ("fd_local", "sd", "kd_local", "precision", "recall")}
+
+    def fd_local(self, images: Tensor) -> float:
+        """The Frechet distance of one set of n made images."""
+        return frechet(self.real, self.features(images))
+
+
+@torch.no_grad()
+def evaluate(context: Context) -> None:
+    """quality.json: net -> steps -> figures; pictures.safetensors: a few images of each net from the same noise.
+
+    Each (net, steps) is kept as soon as it is known, so that an interrupted evaluation goes on where it was.
+    """
+    recipe = context.recipe
+    judge = Judge(recipe, context.inputs)
+    labels = judge.labels()
+    noise_shown, labels_shown = shown_inputs(recipe, judge.about)
+    quality: dict[str, dict[str, Any]] = {"floor": {"0": judge.floor()}}
+    pictures: dict[str, Tensor] = {}
+    device = state().device
+    nets = [(role, stage) for role, stage in NETS if stage in context.inputs]
+    with context.progress.task("evaluate", len(nets) * len(recipe.evaluate.steps)) as task:
+        done = 0
+        for role, stage in nets:
+            net = load_generator(context.inputs[stage] / GENERATOR).net.to(device)
+            quality[role] = {}
+            for steps in recipe.evaluate.steps:
+                kept = context.folder / "parts" / f"{role}-{steps}.json"
+                shown = kept.with_suffix(".safetensors")
+                if not kept.exists():
+                    sets = [sample(net, judge.noise(i), labels, steps, device) for i in range(recipe.evaluate.seeds)]
+                    few = sample(net, noise_shown, labels_shown, steps, device)
+                    save_tensors(shown, {"images": torch.from_numpy(to_uint8(few))})
+                    write_json(kept, judge.judge(sets, steps=steps))
+                quality[role][str(steps)] = read_json(kept)
+                pictures[f"{role}-{steps}"] = load_tensors(shown)["images"]
+                done += 1
+                task.update(done, f"{role} {steps} steps: fd_local {quality[role][str(steps)]['fd_local']:.3g}")
+    pictures["real"] = judge.real_pictures()
+    write_json(context.folder / "quality.json", {"n": judge.n, "quality": quality})
+    save_tensors(context.folder / "pictures.safetensors", pictures)
+
+
+def shown_inputs(recipe: Recipe, about: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
+    """Noise and classes of the pictures in the report: the first of those that `verify` runs every file on."""
+    noise = torch.from_numpy(normal(stage_seed(recipe.seed, "verify"), 0, SHOWN, about["image_shape"]))
+    return noise, torch.arange(SHOWN) % about["num_classes"] if about["num_classes"] else None
+
+
+@torch.no_grad()
+def sample(net: torch.nn.Module, noise: Tensor, labels: Tensor | None, steps: int, device: torch.device) -> Tensor:
+    """Images (n, channels, height, width) on the CPU from noise of that shape, by Euler steps."""
+    parts = [
+        solve(
+            net,
+            noise[start : start + BATCH].to(device),
+            None if labels is None else labels[start : start + BATCH].to(device),
+            solver="euler",
+            steps=steps,
+        ).x.cpu()
+        for start in range(0, len(noise), BATCH)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,78 @@
+"""The stage `extractor`: a small classifier of the data set, whose features are compared."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edgegen.metrics.extractor import (
+    CLASSIFIER,
+    ROTATIONS,
+    LocalExtractor,
+    SmallCNN,
+    accuracy,
+    fd_name,
+    local_extractor,
+    pretext_labels,
+)
+from edgegen.pipeline.graph import Context
+from edgegen.recipe import Training
+from edgegen.support.pixels import scaled
+from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
+from edgegen.training.batch import TrainingSet
+from edgegen.training.loop import fit
+from edgegen.training.machine import accelerator
+from edgegen.training.objectives.classification import Classification
+
+WEIGHTS = "extractor.safetensors"
+
+
+def extractor(context: Context) -> None:
+    """A small classifier of the data set (of rotations, where there are no labels): extractor.safetensors and .json."""
+    images = load_tensors(context.inputs["data"] / "images.safetensors")
+    about = read_json(context.inputs["data"] / "data.json")
+    train, train_labels, classes = _task(images, "train")
+    heldout, heldout_labels, _ = _task(images, "heldout")
+    torch.manual_seed(context.seed)
+    net = SmallCNN(channels=train.shape[1], classes=classes)
+    steps = context.recipe.evaluate.extractor_steps
+    settings = Training(steps=steps, batch=128, learning_rate=2e-3, warmup=50, ema=0.9)
+    machine = accelerator(context.recipe.compute.precision)
+    fitted = fit(
+        Classification(),
+        TrainingSet(train, train_labels),
+        trained={"student": net},
+        frozen={},
+        settings=settings,
+        seed=context.seed,
+        folder=context.folder,
+        accelerator=machine,
+        progress=context.progress,
+        label="extractor",
+    )["student"]
+    if not machine.is_main_process:
+        return
+    assert isinstance(fitted.ema, SmallCNN)
+    save_tensors(context.folder / WEIGHTS, dict(fitted.ema.state_dict()))
+    task = CLASSIFIER if "train_labels" in images else ROTATIONS
+    score = accuracy(fitted.ema, scaled(heldout), heldout_labels)
+    made = local_extractor(fitted.ema, task=task, source=about["source"], accuracy=score)
+    facts = {"name": made.name, "fd_name": fd_name(made), "accuracy": score, "task": task, "classes": classes}
+    write_json(context.folder / "extractor.json", facts)
+
+
+def _task(images: Mapping[str, Tensor], part: str) -> tuple[Tensor, Tensor, int]:
+    pixels = images[f"{part}_images"].permute(0, 3, 1, 2).contiguous()
+    if f"{part}_labels" in images:
+        return pixels, images[f"{part}_labels"], int(images["train_labels"].max()) + 1
+    turned, labels = pretext_labels(pixels)
+    return turned, labels, 4
+
+
+def load_extractor(folder: Path, image_shape: list[int]) -> LocalExtractor:
+    """The extractor of a finished stage."""
+    facts = read_json(folder / "extractor.json")
+    net = SmallCNN(channels=image_shape[0], classes=facts["classes"])
+    net.load_state_dict(load_tensors(folder / WEIGHTS))
+    return LocalExtractor(net.eval(), facts["accuracy"], facts["name"])

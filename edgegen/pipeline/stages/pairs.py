@@ -1,0 +1,85 @@
+"""The stage `pairs`: (noise, image) pairs by the teacher's ODE, in shards."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edgegen.errors import DataError, TrainingError
+from edgegen.flow.solvers import solve
+from edgegen.formats.stage_folder import GENERATOR
+from edgegen.models.generator import Loaded
+from edgegen.models.load import load as load_generator
+from edgegen.noise import normal
+from edgegen.pipeline.graph import Context
+from edgegen.pipeline.training import shard_name
+from edgegen.support.storage import load_metadata, save_tensors, write_json
+from edgegen.training.machine import state
+
+SOLVE_BATCH = 512  # images that the teacher's solver carries at once
+
+
+def pairs(context: Context) -> None:
+    """fp16 shards of (noise, image, label); a shard that is there is not made again, and any process can make any."""
+    settings, machine = context.recipe.pairs, state()
+    loaded = load_generator(context.inputs["teacher"] / GENERATOR)
+    net = loaded.net.to(machine.device)
+    shards = range(-(-settings.count // settings.shard))
+    with context.progress.task("pairs", settings.count) as task:
+        for index in shards:
+            first = index * settings.shard
+            count = min(settings.shard, settings.count - first)
+            path = context.folder / shard_name(index)
+            if index % machine.num_processes == machine.process_index and not _is_whole(path):
+                _make_shard(path, net, loaded, first, count, context, machine.device)
+            task.update(first + count)
+    manifest = {"seed": context.seed, "shards": len(shards), **settings.model_dump(mode="json")}
+    if machine.is_main_process:
+        write_json(context.folder / "pairs.json", manifest)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether an earlier, interrupted try left this shard, and nothing has damaged it since."""
+    try:
+        load_metadata(path)
+    except DataError:
+        return False
+    return True
+
+
+def _make_shard(
+    path: Path,
+    net: torch.nn.Module,
+    loaded: Loaded,
+    first: int,
+    count: int,
+    context: Context,
+    device: torch.device,
+) -> None:
+    settings, signature = context.recipe.pairs, loaded.signature
+    # The noise is rounded to fp16 before the ODE, so that a stored pair is exact.
+    noise = torch.from_numpy(normal(context.seed, first, count, signature.image_shape)).half()
+    labels = torch.arange(first, first + count) % signature.num_classes if signature.num_classes else None
+    images: list[Tensor] = []
+    for start in range(0, count, SOLVE_BATCH):
+        part = slice(start, start + SOLVE_BATCH)
+        classes = None if labels is None else labels[part].to(device)
+        try:
+            solution = solve(
+                net,
+                noise[part].float().to(device),
+                classes,
+                solver=settings.solver,
+                steps=settings.steps,
+                tolerance=settings.tolerance,
+            )
+        except ArithmeticError as e:
+            raise TrainingError(f"pairs: {e}") from e
+        images.append(solution.x.half().cpu())
+    made = torch.cat(images)
+    if not bool(torch.isfinite(made).all()):
+        raise TrainingError(
+            "pairs: the teacher's images are not finite; look at its training loss, or use more solver steps"
+        )
+    tensors = {"noise": noise, "images": made} | ({} if labels is None else {"labels": labels})
+    save_tensors(path, tensors, metadata={"first": str(first), "seed": str(context.seed), "solver": settings.solver})

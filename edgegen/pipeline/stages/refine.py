@@ -1,0 +1,86 @@
+"""The stage between the student and its compressed files: weights that bear rounding, and layers that stay float."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgegen.artifacts.refine import refine as refined
+from edgegen.artifacts.refine import sensitivity_of
+from edgegen.artifacts.relative_latency import Race
+from edgegen.artifacts.target import Target, backends_of, lower_options, quantize_options
+from edgegen.formats.stage_folder import GENERATOR
+from edgegen.models.load import load as load_generator
+from edgegen.pipeline.graph import Context, refined_schemes, stage_seed
+from edgegen.pipeline.stages.evaluate import Judge
+from edgegen.program.fold import Folds
+from edgegen.program.one_step import NOISE_TIME, OneStep
+from edgegen.quantize.budget import Budget
+from edgegen.recipe import Recipe
+from edgegen.support.progress import Progress
+from edgegen.support.storage import atomic_path, write_json
+from edgegen.support.vendor_logs import EXPORT, quiet
+from edgegen.training.machine import state
+
+NOISES = 256  # most of those whose pictures fd_local compares
+
+
+def refine(context: Context) -> None:
+    """<scheme>.pt2 for every scheme of the recipe's files that has one: the student to be rounded; and refine.json."""
+    recipe = context.recipe
+    folds = _folds(context.inputs)
+    targets = [Target.parse(text) for text in recipe.export.artifacts]
+    options, seed = quantize_options(recipe.quantize), stage_seed(recipe.seed, "quantize")  # its files' calibration
+    budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
+    rows = []
+    for scheme in refined_schemes(recipe):
+        place = context.folder / f"training-{scheme}"
+        place.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+            lowering = lower_options(recipe.export)
+            made = refined(
+                folds().module,
+                folds.signature,
+                scheme,
+                options=options,
+                methods=recipe.quantize.methods,
+                recover=recipe.recover,
+                budget=budget,
+                race=Race(folds, folder=Path(temporary), options=lowering, seed=seed, progress=context.progress),
+                backends=backends_of(scheme, targets),
+                seed=seed,
+                folder=place,
+                progress=context.progress,
+            )
+        if not state().is_main_process:
+            continue
+        with atomic_path(context.folder / f"{scheme}.pt2") as path, quiet(EXPORT):
+            torch.export.save(made.program, path)
+        rows.append({"scheme": scheme, **made.to_dict()})
+    if state().is_main_process:
+        write_json(context.folder / "refine.json", {"schemes": rows})
+
+
+def sensitivity_of_student(
+    recipe: Recipe, inputs: Mapping[str, Path], scheme: str, *, progress: Progress
+) -> dict[str, Any]:
+    """`sensitivity_of` a recipe's student, with fd_local; `inputs` are the stages data, extractor and distill."""
+    folds = _folds(inputs)
+    judge = Judge(recipe, inputs)
+    return sensitivity_of(
+        folds().module,
+        folds.signature,
+        scheme,
+        options=quantize_options(recipe.quantize),
+        seed=stage_seed(recipe.seed, "quantize"),
+        fd_local=lambda pictures: judge.fd_local(torch.from_numpy(pictures)),
+        noises=min(judge.n, NOISES),
+        progress=progress,
+    )
+
+
+def _folds(inputs: Mapping[str, Path]) -> Folds:
+    loaded = load_generator(inputs["distill"] / GENERATOR)
+    return Folds(OneStep(loaded.net, time=NOISE_TIME), loaded.signature)

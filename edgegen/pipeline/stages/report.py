@@ -1,0 +1,115 @@
+"""The stage that tells: results of all stages -> report.json, report.md and one self-contained report.html."""
+
+import platform
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgegen.formats.manifest import tool_versions
+from edgegen.formats.stage_folder import GENERATOR
+from edgegen.models.generator import Loaded
+from edgegen.models.load import load as load_generator
+from edgegen.pipeline.graph import Context, measurement_files
+from edgegen.pipeline.stages.evaluate import SHOWN
+from edgegen.profilers.importers import read as read_measurements
+from edgegen.report import write
+from edgegen.report.schema import Report
+from edgegen.support.storage import load_tensors, read_json
+from edgegen.training.log import LOG, curve, read
+
+TRAINED = ("teacher", "slim", "distill", "baseline", "extractor")
+
+
+def report(context: Context) -> None:
+    """Collects what the other stages wrote; measures nothing but the nets' multiply-accumulates."""
+    recipe, inputs = context.recipe, context.inputs
+    about = read_json(inputs["data"] / "data.json")
+    nets = {
+        "teacher": load_generator(inputs["teacher"] / GENERATOR),
+        "student": load_generator(inputs["distill"] / GENERATOR),
+    }
+    fold = read_json(inputs["export"] / "fold.json")
+    judged = read_json(inputs["evaluate"] / "quality.json")
+    extractor = read_json(inputs["extractor"] / "extractor.json")
+    content = {
+        "schema": "edgegen.report/1",
+        "name": recipe.name,
+        "created_utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_sha256": recipe.sha256(),
+        "machine": read_json(inputs["profile"] / "latency.json")["machine"],
+        "versions": tool_versions(),
+        "data": {key: about[key] for key in ("source", "train", "heldout", "image_shape")}
+        | {"classes": about["classes"] if about["num_classes"] else []},
+        "parameters": {name: loaded.parameters for name, loaded in nets.items()},
+        "macs": {name: macs(loaded) for name, loaded in nets.items()},
+        "fold": {
+            "parameters_removed": fold["parameters_before"] - fold["parameters_after"],
+            "max_relative_error": fold["max_relative_error"],
+        },
+        "extractor": {key: extractor[key] for key in ("name", "fd_name", "accuracy")},
+        "n": judged["n"],
+        "quality": {"baseline": None, **judged["quality"]},
+        **_artifacts(context),
+        "elsewhere": [one for path in measurement_files(recipe, context.base) for one in read_measurements(path)],
+        "stages": [
+            {"name": r.stage, "key": r.key, "seconds": r.seconds, "reused": r.reused} for r in context.results.values()
+        ],
+        "notes": _notes(context),
+    }
+    pictures = load_tensors(inputs["evaluate"] / "pictures.safetensors") | load_tensors(
+        inputs["verify"] / "pictures.safetensors"
+    )
+    captions = [about["classes"][i % about["num_classes"]] for i in range(SHOWN)] if about["num_classes"] else []
+    write(
+        context.folder,
+        Report.model_validate(content),
+        pictures={name: images.numpy() for name, images in pictures.items()},
+        curves={stage: curve(read(inputs[stage] / LOG)) for stage in TRAINED if stage in inputs},
+        captions=captions,
+    )
+
+
+def macs(loaded: Loaded) -> int:
+    """Multiply-accumulates of one evaluation for one image: convolutions and matrix products, attention included."""
+    noise = torch.zeros(1, *loaded.signature.image_shape)
+    labels = torch.zeros(1, dtype=torch.int64) if loaded.signature.num_classes else None
+    with FlopCounterMode(display=False) as counter:
+        loaded.net(noise, torch.ones(1), labels)
+    return int(counter.get_total_flops()) // 2
+
+
+def _artifacts(context: Context) -> dict[str, Any]:
+    latency = read_json(context.inputs["profile"] / "latency.json")
+    keys = ("file", "backend", "scheme", "nbytes", "sha256", "engine", "fd_local", "parity")
+    rows = [
+        {**{key: row[key] for key in keys}, "latency": latency["artifacts"][row["file"]]}
+        for row in read_json(context.inputs["verify"] / "parity.json")["artifacts"]
+    ]
+    refined = read_json(context.inputs["refine"] / "refine.json")["schemes"] if "refine" in context.inputs else []
+    return {"artifacts": rows, "torch_latency": latency["torch"], "refined": refined}
+
+
+def _notes(context: Context) -> list[str]:
+    recipe = context.recipe
+    notes = [
+        f"fd_local of a file is one noise seed of the {recipe.evaluate.seeds} behind the student's figure.",
+        f"Distillation distance: {recipe.distill.distance} on pixels; no feature of the metrics is used in training.",
+    ]
+    if "baseline" in context.inputs:
+        steps = recipe.slim.steps + recipe.distill.steps
+        notes.append(
+            f"baseline: the student's net by plain regression on the same pairs for {steps} steps (slim + distill)."
+        )
+    rows = read_json(context.inputs["verify"] / "parity.json")["artifacts"]
+    notes += [f"{row['file']}: {row['details']['caution']}." for row in rows if "caution" in row["details"]]
+    if recipe.quantize.budget:
+        broken = [f"{row['file']}: {'; '.join(row['budget'])}" for row in rows if row["budget"]]
+        notes.append(
+            f"Budget {recipe.quantize.budget}: " + ("; ".join(broken) if broken else "kept by every file") + "."
+        )
+    if platform.system() != "Darwin" and any("coreml" in name for name in recipe.export.artifacts):
+        notes.append("Core ML files were run by edgegen's evaluator; Neural Engine and GPU arithmetic was not checked.")
+    return notes

@@ -1,0 +1,64 @@
+"""The stage `teacher`: a generator folder, trained here by flow matching or a copy of the user's."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from edgegen.errors import DataError
+from edgegen.formats.stage_folder import GENERATOR
+from edgegen.models.edge_unet import EdgeUNet
+from edgegen.models.generator import Loaded
+from edgegen.models.load import load as load_generator
+from edgegen.models.student import architecture, architecture_of, student_architecture
+from edgegen.pipeline.graph import Context
+from edgegen.pipeline.training import _save, _train
+from edgegen.support.storage import load_tensors, read_json
+from edgegen.training.batch import TrainingSet
+from edgegen.training.machine import state
+from edgegen.training.objectives.flow_matching import FlowMatching
+
+
+def teacher(context: Context) -> None:
+    """A generator folder: trained here by flow matching, or a copy of the one that the user brings."""
+    about, settings = read_json(context.inputs["data"] / "data.json"), context.recipe.teacher
+    shape, classes = about["image_shape"], about["num_classes"]
+    if settings.folder is not None:
+        if state().is_main_process:
+            _bring_teacher(context, context.base / Path(settings.folder).expanduser(), about)
+        return
+    config = architecture(settings.model, shape, classes)
+    student_architecture(context.recipe.slim, settings.model, shape, classes)  # an impossible student is told now
+    torch.manual_seed(context.seed)
+    net = EdgeUNet(config)
+    images = load_tensors(context.inputs["data"] / "images.safetensors")
+    labels = images["train_labels"] if about["num_classes"] else None
+    pixels = images["train_images"].permute(0, 3, 1, 2).contiguous()
+    fitted = _train(context, FlowMatching(), TrainingSet(pixels, labels), net, settings)
+    _save(context, fitted, role="teacher", lineage={"data": about["source"]})
+
+
+def load_teacher(source: Path, about: Mapping[str, object]) -> Loaded:
+    """A teacher that the user brings, for the data of `about` (data.json). Raises DataError where they do not fit."""
+    loaded = load_generator(source)
+    want, got = about["image_shape"], list(loaded.signature.image_shape)
+    if want != got:
+        raise DataError(f"teacher.folder: makes images of {got} (channels, height, width), the data are {want}")
+    if loaded.signature.num_classes != about["num_classes"]:
+        raise DataError(
+            f"teacher.folder: knows {loaded.signature.num_classes} classes, the data have {about['num_classes']}; "
+            "0 is unconditional: data.conditional = false leaves the labels out"
+        )
+    return loaded
+
+
+def _bring_teacher(context: Context, source: Path, about: Mapping[str, object]) -> None:
+    loaded = load_teacher(source, about)
+    own = architecture_of(loaded.net)
+    student_architecture(context.recipe.slim, own, list(loaded.signature.image_shape), loaded.signature.num_classes)
+    target = context.folder / GENERATOR
+    if target.exists():
+        shutil.rmtree(target)
+    keep = shutil.ignore_patterns(".*", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+    shutil.copytree(source, target, ignore=keep)

@@ -1,0 +1,1 @@
+"""The stages that make nets: data, teacher, pairs, slim, distill and the baseline."""

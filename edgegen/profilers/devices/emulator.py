@@ -1,0 +1,130 @@
+"""A 64-bit ARM processor that this machine emulates: do files compute there what they compute here? Never how fast.
+
+The userland lies in a folder of the cache: qemu, Debian's Python for ARM64, onnxruntime and executorch's libraries.
+"""
+
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from edgegen.errors import DeviceError, UsageError
+from edgegen.profilers.devices.device import NONCE, Command
+from edgegen.profilers.devices.host import NO_CORE_ML, PYTHON_RUNNER, HostDevice
+from edgegen.profilers.runners import toolchain
+from edgegen.profilers.runners.toolchain import called
+from edgegen.support.extras import require
+
+SUITE, PYTHON = "trixie", "3.13"  # Debian's release, and the Python that is in it
+# qemu 10: 7.2 computes 8-bit files wrongly, without an error.
+PACKAGES = ("qemu-user:amd64", "python3-minimal", "libpython3-stdlib", "libstdc++6", "libgomp1")
+PROCESSOR = "cortex-a76"  # qemu's default, "max", has given wrong 8-bit results
+
+
+class Userland:
+    """An ARM64 Linux in a folder. Where its marker is, all is there."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or toolchain.cache() / "arm64"
+        self.root, self.wheels, self.marker = self.folder / "root", self.folder / "wheels", self.folder / "complete"
+        self.qemu = self.root / "usr/bin/qemu-aarch64"
+
+    @property
+    def emulator(self) -> tuple[str, ...]:
+        return (str(self.qemu), "-cpu", PROCESSOR, "-L", str(self.root))
+
+    @property
+    def ready(self) -> bool:
+        return self.marker.exists() and toolchain.arm64_executorch().is_dir()
+
+    def fetch(self) -> None:
+        """Downloads some 170 MB, installs nothing and needs no root. Raises DeviceError: not Debian, no connection."""
+        missing = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
+        if missing:
+            raise DeviceError(f"no {missing[0]} on this machine: the emulated ARM64 Linux is made on Debian or Ubuntu")
+        toolchain.fetch_executorch()
+        if self.marker.exists():
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.root / "usr/lib").mkdir(parents=True)
+        (self.root / "lib").symlink_to("usr/lib")
+        for archive in self._debian(PACKAGES):
+            called("dpkg-deb", "-x", archive, self.root)
+        for requirement in (f"onnxruntime=={version('onnxruntime')}", "numpy"):
+            wheel = self.folder / requirement
+            toolchain.fetch_wheel(requirement, wheel, python=PYTHON)
+            shutil.copytree(wheel, self.wheels, dirs_exist_ok=True)
+            shutil.rmtree(wheel)
+        for other in set(self.qemu.parent.glob("qemu-*")) - {self.qemu}:  # 500 MB of other processors
+            other.unlink()
+        shutil.rmtree(self.folder / "apt")
+        self.marker.touch()
+
+    def _debian(self, packages: Sequence[str]) -> list[Path]:
+        """Packages of SUITE with all they need, by an apt that knows nothing of this machine's."""
+        state = self.folder / "apt"
+        for name in ("lists/partial", "archives/partial", "etc/preferences.d", "etc/apt.conf.d"):
+            (state / name).mkdir(parents=True, exist_ok=True)
+        (state / "status").touch()
+        keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
+        source = f"deb [arch=arm64,amd64 signed-by={keys}] http://deb.debian.org/debian {SUITE} main\n"
+        (state / "sources.list").write_text(source, encoding="utf-8")
+        options = {
+            "APT::Architecture": "arm64",
+            "APT::Architectures": "arm64,amd64",
+            "APT::Sandbox::User": "",
+            "Dir::Etc": state / "etc",
+            "Dir::Etc::sourcelist": state / "sources.list",
+            "Dir::State": state,
+            "Dir::State::lists": state / "lists",
+            "Dir::State::status": state / "status",
+            "Dir::Cache": state,
+            "Dir::Cache::archives": state / "archives",
+        }
+        given = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
+        called("apt-get", *given, "update")
+        called("apt-get", *given, "install", "-y", "--download-only", "--no-install-recommends", *packages)
+        return sorted((state / "archives").glob("*.deb"))
+
+
+class EmulatedDevice(HostDevice):
+    """This machine's files, and an ARM64 processor that runs them."""
+
+    name = "arm64"
+
+    def __init__(self, userland: Userland | None = None) -> None:
+        super().__init__()
+        self.userland = userland or Userland()
+
+    def probe(self) -> dict[str, Any]:
+        here = super().probe()
+        by = f"qemu on {here['cpu'] or here['arch']}"
+        return {**here, "cpu": PROCESSOR, "arch": "aarch64", "python": None, "virtual": True, "emulated": by}
+
+    def runner(self, form: str, model: str) -> Command:
+        userland = self.userland
+        if not userland.ready:
+            raise DeviceError(
+                f"its Linux is not in {userland.folder}: `edgegen devices arm64 --fetch` downloads it (170 MB)"
+            )
+        if form == "mlpackage":
+            raise DeviceError(NO_CORE_ML)
+        if form == "onnx":
+            python = str(userland.root / f"usr/bin/python{PYTHON}")
+            settings = ("-E", f"PYTHONPATH={userland.wheels}", "-E", f"PYTHONHOME={userland.root}/usr")
+            return Command((*userland.emulator, *settings, python, str(PYTHON_RUNNER), NONCE, model))
+        program = toolchain.pte_program(toolchain.ARM64)
+        libraries = ("-E", f"LD_LIBRARY_PATH={program.folder}")
+        return Command((*userland.emulator, *libraries, str(program.runner), NONCE, model))
+
+    def fetch(self) -> None:
+        require("onnx", purpose="measuring on an emulated ARM64")
+        self.userland.fetch()
+
+
+def connect(place: str) -> EmulatedDevice:
+    """What `--device arm64` names."""
+    if place:
+        raise UsageError(f"--device arm64:{place}: the emulated device has no other name")
+    return EmulatedDevice()

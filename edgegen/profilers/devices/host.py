@@ -1,0 +1,101 @@
+"""This machine as a device: nothing is copied, and programs are its own processes."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgegen.errors import DeviceError, UsageError
+from edgegen.profilers.devices.device import NONCE, Busy, Command, Finished
+from edgegen.profilers.devices.host_info import probe
+from edgegen.profilers.runners.toolchain import pte_program, this_system
+from edgegen.profilers.timing.process import Pipes
+from edgegen.support import isolation
+
+PYTHON_RUNNER = Path(__file__).parents[1] / "runners" / "python_runner.py"
+NO_CORE_ML = "Core ML runs on Apple's systems only: measure a .mlpackage on a Mac, or with --device ssh:USER@MAC"
+TICKS_PER_S = 100  # of /proc/stat: USER_HZ of every Linux
+
+
+class HostDevice:
+    """Files stay where they are; what is written goes to a temporary folder."""
+
+    name = "host"
+    traces = True
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+
+    def probe(self) -> dict[str, Any]:
+        return probe()
+
+    def put(self, path: Path, name: str) -> str:
+        return str(path.resolve())
+
+    def get(self, path: str, target: Path) -> None:
+        shutil.copyfile(path, target)
+
+    def place(self, name: str) -> str:
+        self.folder = self.folder or Path(tempfile.mkdtemp(prefix="edgegen-"))
+        return str(self.folder / name)
+
+    def runner(self, form: str, model: str) -> Command:
+        if form == "mlpackage" and sys.platform != "darwin":
+            raise DeviceError(NO_CORE_ML)
+        if form != "pte":
+            return Command((sys.executable, "-P", str(PYTHON_RUNNER), NONCE, model))
+        program = pte_program(this_system())
+        variable = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
+        return Command((str(program.runner), NONCE, model), {variable: str(program.folder)})
+
+    def start(self, command: Command) -> Pipes:
+        return Pipes(command.argv, environment={**isolation.environment(), **command.environment})
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> Finished:
+        try:
+            done = subprocess.run(
+                argv, capture_output=True, text=True, errors="replace", timeout=timeout_s, stdin=subprocess.DEVNULL
+            )
+        except subprocess.TimeoutExpired as e:
+            raise DeviceError(f"{argv[0]} did not end within {timeout_s:g} s: it was ended") from e
+        except OSError as e:
+            raise DeviceError(f"{argv[0]} cannot be run: {e.strerror}") from e
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    def busy(self) -> Busy | None:
+        stat = Path("/proc/stat")
+        found = busy_of(stat.read_text(encoding="ascii")) if stat.exists() else None
+        return found and replace(found, used_s=found.used_s - time.process_time())
+
+    def fetch(self) -> None:
+        """Nothing is missing that pip does not install."""
+
+    def close(self) -> None:
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None
+
+
+def busy_of(stat: str) -> Busy | None:
+    """What the first line of /proc/stat says: user, nice, system, idle, iowait, irq, softirq, steal, in ticks."""
+    found = re.match(r"cpu +((?:\d+ ?){8})", stat)
+    if found is None:
+        return None
+    user, nice, system, _, _, irq, softirq, steal = (int(ticks) / TICKS_PER_S for ticks in found[1].split())
+    return Busy(user + nice + system + irq + softirq, steal)
+
+
+DEVICE = HostDevice()
+
+
+def connect(place: str) -> HostDevice:
+    """What `--device host` names."""
+    if place:
+        raise UsageError(f"--device host:{place}: the host has no other name")
+    return DEVICE

@@ -1,0 +1,167 @@
+"""One opened page of a browser: what it is told to do, and what its Web Workers say."""
+
+import contextlib
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from edgegen.errors import DeviceError
+from edgegen.support.schema import Record
+
+POLL_S = 5.0  # a page's question is answered after that long at the latest
+SILENCE_S = 15.0  # without a sign of the page, until it counts as closed
+LOOK_S = 0.2  # between two looks at whether it is still there
+SHOWN = 400  # characters of what a page says went wrong
+
+Said = Annotated[str, Field(max_length=600)]
+
+
+class PageFacts(Record):
+    """What a page says of its browser. `clock_step_ms`: what its clock can tell apart; None: not found, or not told."""
+
+    user_agent: Said
+    platform: Said | None
+    architecture: Said | None
+    model: Said | None
+    threads: int | None
+    cross_origin_isolated: bool
+    secure_context: bool
+    clock_step_ms: float | None = Field(gt=0)
+    gpu: Said | None
+    gpu_is_fallback: bool | None
+
+
+class Page:
+    """What one page is told and says; the first that knows `token` is it, and gets `key` in exchange.
+
+    `watch` says why the page cannot be there any more, "" while it may be: a browser of ours that ended, say.
+    """
+
+    def __init__(self) -> None:
+        self.token, self.key = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+        self.facts: PageFacts | None = None
+        self.watch: Callable[[], str] = lambda: ""
+        self.channels: dict[int, PageChannel] = {}
+        self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._opened, self._left, self._lock = threading.Event(), threading.Event(), threading.Lock()
+        self._seen = 0.0
+
+    def open(self, told: bytes) -> bool:
+        """What it says of itself; False for a second page. Raises DeviceError where that is not to be understood."""
+        try:
+            facts = PageFacts.model_validate_json(told)
+        except ValidationError as e:
+            raise DeviceError(f"the page says of itself what is not to be understood: {e.errors()[0]['msg']}") from e
+        with self._lock:
+            if self.facts is not None:
+                return False
+            self.facts = facts
+        self.sign()
+        self._opened.set()
+        return True
+
+    def wait(self, timeout_s: float | None = None) -> PageFacts:
+        """Until a page was opened. Raises DeviceError when none comes."""
+        began = time.monotonic()
+        while not self._opened.wait(LOOK_S):
+            if why := self.watch():
+                raise DeviceError(why)
+            if timeout_s is not None and time.monotonic() - began > timeout_s:
+                raise DeviceError(f"the page was not opened within {timeout_s:g} s")
+        assert self.facts is not None, "set before the event"
+        return self.facts
+
+    def sign(self) -> None:
+        """The page is there."""
+        self._seen = time.monotonic()
+
+    def leave(self) -> None:
+        """The page says that it closes, or that it has understood that all is done."""
+        self._left.set()
+
+    def gone(self) -> str:
+        """Why it is not there any more, "" while it is."""
+        if self._left.is_set():
+            return "the page was closed"
+        if self._opened.is_set() and time.monotonic() - self._seen > SILENCE_S:
+            return f"no sign of the page for {SILENCE_S:g} s: closed, or the screen is off"
+        return self.watch()
+
+    def check(self) -> None:
+        """Raises DeviceError when it is gone."""
+        if why := self.gone():
+            raise DeviceError(why)
+
+    def tell(self, name: str, **given: Any) -> None:
+        """A command of page.js."""
+        self._commands.put({"name": name, **given})
+
+    def next(self) -> list[dict[str, Any]]:
+        """What it is to do now; [] after POLL_S without anything."""
+        found = []
+        with contextlib.suppress(queue.Empty):
+            found.append(self._commands.get(timeout=POLL_S))
+            while True:
+                found.append(self._commands.get_nowait())
+        return found
+
+    def close(self, text: str) -> None:
+        """Tells it the end, and waits a moment until it knows."""
+        if self._opened.is_set() and not self.gone():
+            self.tell("close", text=text)
+            self._left.wait(2 * LOOK_S + 1.0)
+
+    def start(self, about: Mapping[str, Any]) -> "PageChannel":
+        """A new Web Worker. Raises DeviceError when the page is gone."""
+        self.check()
+        with self._lock:
+            number = len(self.channels)
+            channel = self.channels[number] = PageChannel(self, number)
+        self.tell("start", worker=number, **about)
+        return channel
+
+
+class PageChannel:
+    """A Web Worker as `device.Channel`."""
+
+    def __init__(self, page: Page, number: int) -> None:
+        self.page, self.number, self.ended = page, number, ""
+        self.lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def say(self, line: str) -> None:
+        """Its answer, as the page hands it on."""
+        self.lines.put(line)
+
+    def fail(self, why: str) -> None:
+        """Why it ended, as the page says."""
+        words = " ".join(why.split())
+        self.ended = f"ended: {''.join(filter(str.isprintable, words))[:SHOWN] or 'it did not say why'}"
+        self.lines.put("")
+
+    def send(self, line: str) -> None:
+        if self.ended or self.page.gone():
+            raise BrokenPipeError
+        self.page.tell("line", worker=self.number, line=line)
+
+    def receive(self, timeout_s: float) -> str:
+        until = time.monotonic() + timeout_s
+        while (left := until - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                return self.lines.get(timeout=min(LOOK_S, left))
+            if self.page.gone():
+                return ""
+        raise TimeoutError
+
+    def kill(self) -> None:
+        self.page.tell("end", worker=self.number)
+
+    def close(self) -> str:
+        if not self.ended:
+            self.kill()
+            self.ended = self.page.gone() or "ended by edgegen"
+        return self.ended

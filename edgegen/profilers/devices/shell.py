@@ -1,0 +1,200 @@
+"""What devices behind a shell have in common: a POSIX shell runs there, and only how words reach it differs."""
+
+import re
+import secrets
+import shlex
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgegen.errors import DeviceError
+from edgegen.profilers.devices.device import NONCE, Busy, Command, Finished
+from edgegen.profilers.devices.host import NO_CORE_ML, PYTHON_RUNNER, busy_of
+from edgegen.profilers.devices.host_info import describe
+from edgegen.profilers.runners import toolchain
+from edgegen.profilers.timing.process import Pipes
+from edgegen.support.storage import sha256_of
+
+FOLDER = re.compile(r"/.*/edgegen\.\w+")
+SHORT_S, TRANSFER_S = 30.0, 600.0  # for a question, for a file
+# One round trip: each part after a line of its own, empty where the system does not have it.
+QUESTIONS = {
+    "arch": "uname -m",
+    "system": "uname -sr",
+    "threads": "nproc || sysctl -n hw.ncpu",
+    "cpuinfo": "cat /proc/cpuinfo || sysctl machdep.cpu.brand_string",
+    "meminfo": "cat /proc/meminfo",
+    "loadavg": "cat /proc/loadavg",
+    # Android's own
+    "model": "getprop ro.product.model",
+    "soc": "getprop ro.soc.model",
+    "release": "getprop ro.build.version.release",
+    "battery": "dumpsys battery",
+    "thermal": "dumpsys thermalservice",
+}
+
+
+class ShellDevice(ABC):
+    """Everything lies in one folder there, which `close` takes away. No word of a user's is read by the shell there."""
+
+    name: str
+    python: str
+    traces = True
+
+    def __init__(self) -> None:
+        self.folder: str | None = None
+        self.pte_program: Command | None = None
+
+    @abstractmethod
+    def shell(self, script: str) -> list[str]:
+        """The command of this machine that runs `script` in the device's shell."""
+
+    @abstractmethod
+    def folder_script(self) -> str:
+        """The script that makes a new folder there, which only we write to, and prints its path: .../edgegen.XXXXXX"""
+
+    @abstractmethod
+    def explain(self, stderr: str) -> str:
+        """What to tell of a connection that failed, with what would help."""
+
+    def probe(self) -> dict[str, Any]:
+        mark = secrets.token_hex(8)
+        script = "; ".join(f"echo {mark}; {{ {question}; }} 2>/dev/null" for question in QUESTIONS.values())
+        done = self._sh(f"{script}; echo {mark}")
+        parts = done.stdout.split(f"{mark}\n")[1:]
+        if len(parts) != len(QUESTIONS) + 1:
+            raise DeviceError(f"{self.name}: the device's shell did not answer as one does: {done.stdout[:80]!r}")
+        return describe(dict(zip(QUESTIONS, parts, strict=False)))
+
+    def place(self, name: str) -> str:
+        if self.folder is None:
+            made = self._sh(self.folder_script())
+            folder = made.stdout.strip()
+            if not FOLDER.fullmatch(folder):  # it is taken away at the end: what the device says is not enough
+                raise DeviceError(f"{self.name}: no folder for our files there: {made.stderr.strip() or folder}")
+            self.folder = folder
+        return f"{self.folder}/{name}"
+
+    def put(self, path: Path, name: str) -> str:
+        there = self.place(name)
+        if path.is_dir():
+            for folder in (path, *(one for one in sorted(path.rglob("*")) if one.is_dir())):
+                self._sh(f"mkdir -p {shlex.quote(self.place(str(Path(name, folder.relative_to(path)))))}")
+            for one in sorted(path.rglob("*")):
+                if one.is_file():
+                    self.put(one, str(Path(name, one.relative_to(path))))
+            return there
+        with path.open("rb") as source:
+            done = self._call(self.shell(f"cat > {shlex.quote(there)}"), TRANSFER_S, stdin=source)
+        if done.code or self._sha256(there) != sha256_of(path):
+            raise DeviceError(f"{self.name}: {name} did not arrive as it was sent: {done.stderr.strip()[-200:]}")
+        return there
+
+    def get(self, path: str, target: Path) -> None:
+        expected = self._sha256(path)
+        with target.open("wb") as file:
+            try:
+                subprocess.run(
+                    self.shell(f"cat {shlex.quote(path)}"), stdout=file, stdin=subprocess.DEVNULL, timeout=TRANSFER_S
+                )
+            except subprocess.TimeoutExpired as e:
+                raise DeviceError(f"{self.name}: {path} did not come within {TRANSFER_S:g} s") from e
+        if sha256_of(target) != expected:
+            target.unlink()
+            raise DeviceError(f"{self.name}: {Path(path).name} did not come as it lies there")
+
+    def start(self, command: Command) -> Pipes:
+        pid = self.place(f"{secrets.token_hex(4)}.pid")
+        return Pipes(self.shell(self._script(command, pid)), end_there=lambda: self._kill(pid))
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> Finished:
+        pid = self.place(f"{secrets.token_hex(4)}.pid")
+        try:
+            return self._call(self.shell(self._script(Command(tuple(argv)), pid)), timeout_s)
+        except DeviceError:
+            self._kill(pid)
+            raise
+
+    def busy(self) -> Busy | None:
+        return busy_of(self._sh("cat /proc/stat 2>/dev/null").stdout)
+
+    def runner(self, form: str, model: str) -> Command:
+        if form == "mlpackage" and not self._system().startswith("Darwin"):
+            raise DeviceError(NO_CORE_ML)
+        if form != "pte":
+            return Command((self.python, self.put(PYTHON_RUNNER, PYTHON_RUNNER.name), NONCE, model))
+        if self.pte_program is None:
+            self.pte_program = self._put_pte_program()
+        return Command((*self.pte_program.argv, model), self.pte_program.environment)
+
+    def close(self) -> None:
+        if self.folder is not None:
+            self._sh(f"rm -rf {shlex.quote(self.folder)}")
+            self.folder = None
+
+    def fetch(self) -> None:
+        if self._system() == toolchain.ARM64:
+            toolchain.fetch_executorch()
+
+    def _system(self) -> str:
+        return self._sh("uname -sm").stdout.strip()
+
+    def _put_pte_program(self) -> Command:
+        """The runner with its libraries, and with a C library where the device has none of that kind (Android)."""
+        system = self._system()
+        program = toolchain.pte_program(system)
+        for library in program.libraries:
+            self.put(library, library.name)
+        runner = self.put(program.runner, "pte_runner")
+        loader = toolchain.GLIBC[0]
+        if system != toolchain.ARM64 or not self._sh(f"[ -e /lib/{loader} ] || echo none").stdout.strip():
+            self._sh(f"chmod 700 {shlex.quote(runner)}")
+            return Command((runner, NONCE), {"LD_LIBRARY_PATH": self.place("")})
+        for name, path in toolchain.glibc().items():
+            self.put(path, name)
+        self._sh(f"chmod 700 {shlex.quote(self.place(loader))}")
+        return Command((self.place(loader), "--library-path", self.place(""), runner, NONCE))
+
+    def _script(self, command: Command, pid: str) -> str:
+        """The shell writes its number down and becomes the program."""
+        words = [f"{name}={value}" for name, value in command.environment.items()]
+        program = shlex.join(["env", *words, *command.argv] if words else list(command.argv))
+        return f"echo $$ > {shlex.quote(pid)}; exec {program}"
+
+    def _kill(self, pid: str) -> None:
+        self._sh(f"kill -9 $(cat {shlex.quote(pid)}) 2>/dev/null; true")
+
+    def _sha256(self, path: str) -> str:
+        words = shlex.quote(path)
+        found = re.match(
+            r"\\?([0-9a-f]{64}) ", self._sh(f"{{ sha256sum {words} || shasum -a 256 {words}; }} 2>/dev/null").stdout
+        )
+        if found is None:
+            raise DeviceError(f"{self.name}: no file {path} there, or no sha256sum")
+        return found[1]
+
+    def _sh(self, script: str) -> Finished:
+        """A question: that the shell got as far as its end is known by the mark that it says there."""
+        mark = secrets.token_hex(8)
+        done = self._call(self.shell(f"{script}\necho; echo {mark}"), SHORT_S)
+        text, found, _ = done.stdout.rpartition(f"\n{mark}\n")
+        if not found:
+            raise DeviceError(f"{self.name}: {self.explain(done.stderr)}")
+        return Finished(done.code, text, done.stderr)
+
+    def _call(self, argv: Sequence[str], timeout_s: float, *, stdin: Any = subprocess.DEVNULL) -> Finished:
+        with tempfile.TemporaryFile() as errors:
+            try:
+                done = subprocess.run(
+                    argv, stdin=stdin, stdout=subprocess.PIPE, stderr=errors, timeout=timeout_s, check=False
+                )
+            except subprocess.TimeoutExpired as e:
+                raise DeviceError(f"{self.name}: no end within {timeout_s:g} s: it was ended") from e
+            except OSError as e:
+                raise DeviceError(f"{self.name}: {argv[0]} cannot be run: {e.strerror}") from e
+            errors.seek(0)
+            said = errors.read().decode(errors="replace")
+        return Finished(done.returncode, done.stdout.decode(errors="replace"), said)

@@ -1,0 +1,64 @@
+"""A board or server by the system's ssh: the user's own configuration, keys and jump hosts; host keys are checked."""
+
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgegen.errors import DeviceError, UsageError
+from edgegen.profilers.devices.shell import ShellDevice
+
+ALIVE_S = 15  # without a sign of the other end, until a connection counts as lost
+
+
+class SshDevice(ShellDevice):
+    """`host` as ssh takes it: a name of ~/.ssh/config, or USER@HOST. One connection serves all commands.
+
+    `options` come before it; `python` is the device's Python with onnxruntime and numpy.
+    """
+
+    def __init__(self, host: str, *, options: Sequence[str] = (), python: str = "python3") -> None:
+        super().__init__()
+        if not host or host.startswith("-"):
+            raise UsageError(f"--device ssh:{host}: give ssh:USER@HOST, or a name that ~/.ssh/config knows")
+        if shutil.which("ssh") is None:
+            raise DeviceError("no ssh on this machine: apt install openssh-client")
+        self.name, self.host, self.options, self.python = "ssh", host, tuple(options), python
+        self.folder_here = Path(tempfile.mkdtemp(prefix="edgegen-"))
+        self.control = self.folder_here / "c"  # short: a socket's path has some 100 characters
+
+    def shell(self, script: str) -> list[str]:
+        settings = {
+            "BatchMode": "yes",  # nobody is there to type a password
+            "ControlMaster": "auto",
+            "ControlPath": str(self.control),
+            "ControlPersist": "60",
+            "ServerAliveInterval": str(ALIVE_S // 3),
+            "ServerAliveCountMax": "3",
+        }
+        given = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+        return ["ssh", *self.options, *given, "-T", "--", self.host, f"sh -c {shlex.quote(script)}"]
+
+    def folder_script(self) -> str:
+        return 'mktemp -d "${TMPDIR:-/tmp}/edgegen.XXXXXX"'
+
+    def explain(self, stderr: str) -> str:
+        said = stderr.strip().splitlines()[-1:] or ["the connection was lost"]
+        return f"{said[0]}; try `ssh {self.host} true`, which must work without a password and with a known host key"
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            subprocess.run(
+                ["ssh", *self.options, "-o", f"ControlPath={self.control}", "-O", "exit", "--", self.host],
+                capture_output=True,
+            )
+            shutil.rmtree(self.folder_here, ignore_errors=True)
+
+
+def connect(host: str) -> SshDevice:
+    """What `--device ssh:HOST` names."""
+    return SshDevice(host)

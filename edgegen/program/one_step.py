@@ -1,0 +1,60 @@
+"""A trained velocity field as the one-step generator that an app runs, and the same with uint8 pixels as its output."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from edgegen.errors import ExportError
+from edgegen.support.pixels import traced_pixels
+from edgegen.types import PIXELS, Signature, TensorSpec
+
+NOISE_TIME = 1.0  # t = 1 is noise: the one time at which a one-step generator runs
+
+
+class OneStep(nn.Module):
+    """The straight path walked in one step: x = z - u(z), u at t = 1 (flow matching's Euler step over [0, 1]).
+
+    `net` is folded, u(z[, class_labels]); given `time` it is not, and is called as u(z, t[, class_labels]).
+    """
+
+    def __init__(self, net: nn.Module, *, time: float | None = None) -> None:
+        super().__init__()
+        self.net = net
+        self.time = time
+
+    def forward(self, sample: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Noise (batch, ...) and classes (batch,) -> image of the noise's shape."""
+        labels = () if class_labels is None else (class_labels,)
+        times = () if self.time is None else (torch.full((sample.shape[0],), self.time, device=sample.device),)
+        out_sample: Tensor = sample - self.net(sample, *times, *labels)
+        return out_sample
+
+
+class ToPixels(nn.Module):
+    """A generator whose image in [-1, 1] (batch, channels, height, width) comes out as an app shows it:
+
+    uint8 (batch, height, width, channels), rounded to the nearest, as edgegen.support.pixels.to_uint8 does.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.training = False  # not by eval(), which captured programs refuse
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        out_sample: Tensor = self.net(*inputs)
+        return traced_pixels(out_sample)
+
+
+def pixels_signature(signature: Signature) -> Signature:
+    """The signature of `ToPixels` around a generator. Raises ExportError where it makes no pictures."""
+    if not signature.makes_images:
+        output = signature.outputs[0]
+        raise ExportError(
+            f"no uint8 image of {output.name}: it is {output.role} {list(output.shape)}; "
+            "`generate` needs an image of 1 or 3 channels"
+        )
+    channels, height, width = signature.image_shape
+    image = TensorSpec(PIXELS, ("batch_size", height, width, channels), "uint8", "image", 0, 255)
+    return replace(signature, outputs=(image,))

@@ -1,0 +1,220 @@
+"""Slimming under a latency budget: which width and depth fit, measured on the device before anything is trained.
+
+    recipe ── bound (its teacher) ── shapes ──> guess ──> export, measure ──> refit ──┐
+                                                  └──────────────<────────────────────┘──> Pareto set, choice, recipe
+
+Latency does not depend on the weights, so random ones do. `selection.py` says what is measured next and what is
+chosen; a guess only orders the shapes, and every number that leaves this module was measured.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgegen.artifacts.target import Target
+from edgegen.data import local_path
+from edgegen.errors import DeviceError, ParityError, UsageError
+from edgegen.pipeline.graph import check, select
+from edgegen.pipeline.run import run_recipe
+from edgegen.pipeline.run_folder import RunFolder
+from edgegen.profilers.files.profile import connect, runners_of
+from edgegen.recipe import Architecture, Recipe, find, read
+from edgegen.search.complexity import Facts, work
+from edgegen.search.findings import page, plan_of, recipe_text
+from edgegen.search.recipe_edit import is_planned, with_student
+from edgegen.search.results import Plan
+from edgegen.search.selection import Search, Time
+from edgegen.search.space import shapes
+from edgegen.search.trials import AT_ONCE, Trial, Trials, label_of
+from edgegen.support.progress import Progress
+from edgegen.support.storage import read_json, write_bytes, write_json
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `edgegen slim plan` was asked; `artifact` None takes the recipe's first that runs on the device.
+
+    `output` is the recipe to write, for one budget; None puts RECIPE-8ms.toml beside the recipe.
+    """
+
+    recipe: str
+    budgets_ms: tuple[float, ...]
+    device: str = "host"
+    artifact: str | None = None
+    threads: int = 1
+    minutes: float = 10.0
+    runs: Path = Path("runs")
+    output: Path | None = None
+    force: bool = False
+
+
+def slim_plan(request: Request, *, progress: Progress) -> Plan:
+    """Searches, and writes plan.json and plan.html into the run folder, and a recipe for each budget that can be kept.
+
+    Raises UsageError, RecipeError and DataError before any work for what cannot be carried out; DeviceError where the
+    device is lost or nothing runs there, and what was measured until then is kept.
+    """
+    began = time.monotonic()
+    path = find(request.recipe)
+    recipe, text = read(path), path.read_text(encoding="utf-8")
+    check(recipe, select(recipe))  # what would end `edgegen run` later ends this now
+    outputs = _outputs(request, recipe, path, text)
+    facts, largest = _bounds(request, recipe, path, progress)
+    target, about_device = _target(request, recipe)
+    with RunFolder(request.runs / recipe.name).open(recipe.name):
+        folder = request.runs / recipe.name / "plan"
+        trials = Trials(
+            recipe, facts, target, request.device, about_device, request.threads, folder=folder, progress=progress
+        )
+        search = Search({shape: work(shape, facts) for shape in shapes(largest)})
+        tried = _run(search, trials, request, began=began, progress=progress)
+        seconds = time.monotonic() - began
+        names = {budget: output.name for budget, output in outputs.items()}
+        plan = plan_of(search, trials, tried, names=names, minutes=request.minutes, seconds=seconds)
+        write_json(folder / "plan.json", plan.to_json())
+        write_bytes(folder / "plan.html", page(plan).encode())
+        for answer in plan.answers:
+            if answer.label is not None:
+                write_bytes(outputs[answer.budget_ms], recipe_text(text, plan, answer).encode())
+    return plan
+
+
+def _outputs(request: Request, recipe: Recipe, path: Path, text: str) -> dict[float, Path]:
+    """The recipe to be written for each budget. Raises UsageError and RecipeError where it cannot be, before any work.
+
+    A shipped recipe's go to this folder; others stay beside theirs, because what they name is relative to it.
+    """
+    shipped = not Path(request.recipe).is_file()
+    base = Path() if shipped else path.parent
+    found = {one: base / f"{path.stem}-{one:g}ms.toml" for one in request.budgets_ms}
+    if request.output is not None:
+        if len(found) > 1:
+            raise UsageError(f"-o {request.output} is one recipe, and there are {len(found)} budgets: leave it out")
+        moved = request.output.resolve().parent != path.resolve().parent
+        relative = [one for one in _places(recipe) if not Path(one).expanduser().is_absolute()]
+        if moved and relative:
+            raise UsageError(f"-o {request.output}: '{relative[0]}' is relative to {path.parent}, where it has to stay")
+        found = {request.budgets_ms[0]: request.output}
+    with_student(text, Architecture(), note="")  # whether it can be done at all
+    for output in found.values():
+        if not output.resolve().parent.is_dir():
+            raise UsageError(f"{output}: no folder {output.parent}")
+        if output.exists() and not request.force and not _ours(output):
+            raise UsageError(f"{output} is there and not as edgegen slim plan wrote it; --force replaces it")
+    return found
+
+
+def _places(recipe: Recipe) -> list[str]:
+    """The files and folders that a recipe names."""
+    own = local_path(recipe.data.source, base=Path()) is not None
+    return [*([recipe.data.source] if own else []), *([recipe.teacher.folder] if recipe.teacher.folder else [])]
+
+
+def _ours(path: Path) -> bool:
+    return path.is_file() and is_planned(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) -> tuple[Facts, Architecture]:
+    """What the recipe's data are, by its stage data; and its teacher, or for one that is not ours its [slim.model]."""
+    from edgegen.models.student import architecture, architecture_of, student_architecture
+    from edgegen.pipeline.stages.teacher import load_teacher
+
+    about = read_json(
+        run_recipe(request.recipe, runs=request.runs, only="data", progress=progress)[-1].folder / "data.json"
+    )
+    channels, size, _ = about["image_shape"]
+    facts = Facts(channels, size, about["num_classes"])
+    model: Architecture | None = recipe.teacher.model
+    if recipe.teacher.folder is not None:
+        loaded = load_teacher(path.parent / Path(recipe.teacher.folder).expanduser(), about)
+        model = architecture_of(loaded.net)
+    if model is None:
+        student_architecture(recipe.slim, None, about["image_shape"], facts.num_classes)  # says what is missing
+        model = recipe.slim.model
+    assert model is not None, "checked"
+    architecture(model, about["image_shape"], facts.num_classes)  # resolutions that do not halve
+    return facts, model
+
+
+def _target(request: Request, recipe: Recipe) -> tuple[Target, Mapping[str, Any]]:
+    """The artifact to be measured, and what the device says of itself. Raises UsageError, DeviceError."""
+    listed = [Target.parse(text) for text in recipe.export.artifacts]
+    if request.artifact is not None:
+        asked = Target.parse(request.artifact)
+        if asked not in listed:
+            names = ", ".join(map(str, listed))
+            raise UsageError(f"--artifact {request.artifact}: the recipe's export.artifacts are {names}")
+        listed = [asked]
+    device = connect(request.device)
+    try:
+        about, runners = device.probe(), runners_of(device)
+    finally:
+        device.close()
+    if about["emulated"]:
+        raise DeviceError(f"nothing is timed on {device.name}: {about['emulated']} says nothing about a real device")
+    reasons = []
+    for target in listed:
+        reason = _why_not(target, runners)
+        if not reason:
+            return target, about
+        reasons.append(f"{target}: {reason}")
+    raise DeviceError(f"nothing to measure on {device.name}:\n  " + "\n  ".join(reasons))
+
+
+def _why_not(target: Target, runners: Mapping[str, str]) -> str:
+    """Why a target cannot be measured; "" where it can."""
+    suffix = target.kind().suffix
+    if target.scheme == "mixed":
+        return "which layers stay float is chosen by what they cost a trained student"
+    if target.kind().any_size:
+        return "a file for any size has no size to be measured"
+    if suffix not in runners:
+        return f"there is no runner for {suffix} files"
+    return runners[suffix].removeprefix("no: ") if runners[suffix].startswith("no: ") else ""
+
+
+def _run(
+    search: Search, trials: Trials, request: Request, *, began: float, progress: Progress
+) -> dict[Architecture, Trial]:
+    """Measures until nothing that looks better is left, or until another round would take too long."""
+    tried = {trial.shape: trial for trial in trials.known(list(search.works))}
+    _learn(search, tried.values())
+    progress.message(
+        f"{len(search.works):,} shapes within the bound, {len(tried)} known from before; "
+        f"{trials.target} on {request.device}"
+    )
+    longest_s = 0.0
+    while proposed := search.proposals(request.budgets_ms, AT_ONCE):
+        started = time.monotonic()
+        if search.times and started - began + longest_s > 60.0 * request.minutes:
+            progress.message(f"{request.minutes:g} minutes are up")
+            break
+        found = trials(proposed)
+        tried |= {trial.shape: trial for trial in found}
+        _learn(search, found)
+        if not search.times:
+            raise _nothing_measured(found)
+        for trial in found:
+            known = search.times.get(trial.shape)
+            told = f"p50 {known.p50_ms:.3g} ms" if known else trial.reason
+            progress.message(f"  {label_of(trial.shape)}: {told}")
+        longest_s = max(longest_s, time.monotonic() - started)
+    return tried
+
+
+def _learn(search: Search, trials: Iterable[Trial]) -> None:
+    for trial in trials:
+        if trial.result is None or trial.result.latency is None:
+            search.failed.add(trial.shape)
+            continue
+        latency, peak = trial.result.latency, trial.result.peak_rss_bytes
+        search.times[trial.shape] = Time(latency.p50_ms, latency.p50_ci95_ms[1], peak)
+
+
+def _nothing_measured(trials: Sequence[Trial]) -> DeviceError | ParityError:
+    text = "\n  ".join(f"{label_of(trial.shape)}: {trial.reason}" for trial in trials)
+    if any(trial.result is not None and trial.result.numerics.passed is False for trial in trials):
+        return ParityError(f"no latency for a wrong file:\n  {text}")
+    return DeviceError(f"none of the first shapes could be measured:\n  {text}")

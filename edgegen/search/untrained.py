@@ -1,0 +1,53 @@
+"""A shape's file before anything is trained: random weights, exported as the recipe exports the trained student."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgegen.artifacts.build import build, unchecked
+from edgegen.artifacts.target import Target, lower_options, quantize_options
+from edgegen.formats.manifest import write_manifest
+from edgegen.recipe import Export, Quantize
+
+
+def make_file(
+    *,
+    config: Mapping[str, Any],
+    name: str,
+    target: str,
+    export: Mapping[str, Any],
+    quantize: Mapping[str, Any],
+    seed: int,
+    folder: str,
+) -> str:
+    """Writes the file and its manifest into `folder`; returns the file's name. For `child.call`: all of it is JSON.
+
+    `config` is an EdgeUNetConfig's; `export` and `quantize` are the recipe's tables. All-zero layers are drawn anew: a
+    net that gives its noise back would pass any comparison. Raises what `build` raises.
+    """
+    import torch
+
+    from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+    from edgegen.models.generator import signature_of
+    from edgegen.models.zero_layers import randomize_zero_layers
+    from edgegen.program.fold import fold
+    from edgegen.program.one_step import NOISE_TIME, OneStep
+
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    torch.manual_seed(seed)
+    net = EdgeUNet(EdgeUNetConfig(**fields)).eval()
+    randomize_zero_layers(net, seed)
+    signature = signature_of(net.config)
+    artifact = build(
+        fold(OneStep(net, time=NOISE_TIME), signature).module,
+        signature,
+        name=name,
+        target=Target.parse(target),
+        folder=Path(folder),
+        seed=seed,
+        metadata={"weights": "random, to be measured before training"},
+        quantization=quantize_options(Quantize.model_validate(quantize)),
+        options=lower_options(Export.model_validate(export)),
+    ).artifact
+    write_manifest(Path(folder), [artifact], signature, lineage={"weights": "random"}, parity=unchecked([artifact]))
+    return artifact.file

@@ -1,0 +1,153 @@
+"""Run one function in a process of its own: a native crash, a kill or too much memory becomes an error, not our end.
+
+    parent                                              child
+    call("edgegen.artifacts.build:lower", {...})   -- job.json -->  python -m edgegen.support.isolation JOB RESULT
+                                         <-- result.json  {"value": ...} or {"error": "ExportError", "message": ...}
+
+What the child prints goes to a file; its last lines are part of the message when it dies.
+"""
+
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from edgegen import errors
+from edgegen.errors import EdgegenError, ExportError
+
+REASON_LINES, REASON_LENGTH = 3, 400
+WATCH_S = 0.1  # between two looks at the child's memory
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the function returned, how long the process ran and the most memory that it held (None: unknown)."""
+
+    value: Any
+    seconds: float
+    peak_rss_bytes: int | None
+
+
+def call(function: str, arguments: Mapping[str, Any], *, memory_limit: int | None = None) -> Outcome:
+    """`function` is "module:name"; its arguments (keywords) and its result are JSON.
+
+    Raises what the function raised where that is an error of edgegen's, else ExportError: with the end of the log when
+    the process died, and with both sizes when it held more than `memory_limit` bytes and was ended.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
+        job, result, log = (Path(folder) / name for name in ("job.json", "result.json", "log"))
+        job.write_text(json.dumps({"function": function, "arguments": dict(arguments)}), encoding="utf-8")
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                # -P keeps the folder that we happen to be in off its sys.path: a `json.py` there must not be imported.
+                [sys.executable, "-P", "-m", "edgegen.support.isolation", str(job), str(result)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment(),
+            )
+            peak = _watch(process, memory_limit)
+        if not result.exists():
+            raise ExportError(f"the process that ran {function} {ending(process.returncode, log.read_bytes())}")
+        answer = json.loads(result.read_text(encoding="utf-8"))
+    if "error" in answer:
+        raise _error(answer["error"], answer["message"])
+    return Outcome(answer["value"], time.monotonic() - began, answer["peak_rss_bytes"] or peak)
+
+
+def _error(name: str, message: str) -> EdgegenError:
+    kind: type[EdgegenError] = getattr(errors, name)
+    error = kind.__new__(kind)  # some have constructors that make the message
+    Exception.__init__(error, message)
+    return error
+
+
+def environment() -> dict[str, str]:
+    """The parent's environment, with its import paths."""
+    paths = [str(Path(path).absolute()) for path in sys.path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def ending(code: int, log: bytes) -> str:
+    """How a process ended and the last lines that it wrote, without the frames of a traceback."""
+    ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    text = log.decode(errors="replace")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith((" ", "Traceback"))]
+    tail = " / ".join(lines[-REASON_LINES:])[-REASON_LENGTH:]
+    if tail:
+        return f"{ended}: {tail}"
+    return f"{ended}, nothing on stderr" + ("; out of memory?" if code == -signal.SIGKILL else "")
+
+
+def _watch(process: subprocess.Popen[bytes], limit: int | None) -> int:
+    """Wait for the end; the most memory seen. Raises ExportError when it passes `limit`, after ending the child."""
+    peak = 0
+    try:
+        while True:
+            try:
+                process.wait(WATCH_S)
+                return peak
+            except subprocess.TimeoutExpired:
+                peak = max(peak, _held(process.pid))
+            if limit is not None and peak > limit:
+                raise ExportError(
+                    f"it held {peak / 1e9:.2f} GB of memory, {limit / 1e9:.2f} GB are allowed: stopped. "
+                    "Give more by --memory-limit"
+                )
+    finally:
+        if process.poll() is None:  # the limit, or Ctrl-C here
+            process.kill()
+            process.wait()
+
+
+def _held(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:  # it has just ended
+        return 0
+
+
+def peak_rss_bytes() -> int | None:
+    """The most memory that this process has held so far, Python and the runtime included; None where it is unknown.
+
+    On Linux VmHWM, because ru_maxrss keeps the size of the parent across fork and exec (measured: 611 MB for a child
+    that used 11 MB). Elsewhere ru_maxrss: bytes on macOS, KiB on the BSDs.
+    """
+    if sys.platform == "linux":
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+        return int(found[1]) * 1024 if found else None
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    module, _, name = job["function"].partition(":")
+    try:
+        answer: dict[str, Any] = {"value": getattr(importlib.import_module(module), name)(**job["arguments"])}
+    except EdgegenError as e:
+        answer = {"error": type(e).__name__, "message": str(e)}
+    target = Path(sys.argv[2])
+    written = target.with_suffix(".partial")
+    written.write_text(json.dumps({**answer, "peak_rss_bytes": peak_rss_bytes()}), encoding="utf-8")
+    written.replace(target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Images as uint8 and as float32 in [-1, 1]: the one place where either becomes the other.
+
+    x = p / 127.5 - 1        p = round(127.5 (x + 1)), cut to 0..255
+
+An app's side is uint8 (n, height, width, channels), ours float32 (n, channels, height, width).
+"""
+
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HALF = 127.5  # of the 255 steps between -1 and 1
+
+
+@overload
+def scaled(pixels: "Tensor") -> "Tensor": ...
+@overload
+def scaled(pixels: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+def scaled(pixels: Any) -> Any:
+    """uint8 -> float32 in [-1, 1] of the same layout: x / 127.5 - 1."""
+    floats = pixels.astype(np.float32) if isinstance(pixels, np.ndarray) else pixels.float()
+    return floats / HALF - 1
+
+
+def to_float(images: NDArray[np.uint8]) -> "Tensor":
+    """uint8 (n, height, width, channels) -> float32 (n, channels, height, width) in [-1, 1]."""
+    import torch
+
+    return scaled(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))))
+
+
+def to_uint8(x: "Tensor | NDArray[Any]") -> NDArray[np.uint8]:
+    """float (n, channels, height, width) in [-1, 1] -> uint8 (n, height, width, channels): rounded, clamped.
+
+    The inverse of `to_float`. Raises DataError on values that are not finite.
+    """
+    values = np.asarray(x if isinstance(x, np.ndarray) else x.detach().cpu().float().numpy())
+    if not np.isfinite(values).all():
+        raise DataError("images hold values that are not finite (NaN or infinity), so there is no picture to show")
+    pixels = np.clip(np.rint((values.astype(np.float32) + 1) * HALF), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
+
+def as_shown(images: "Tensor") -> "Tensor":
+    """Images in [-1, 1] as a screen shows them: each value at the nearest of the 256 that uint8 has."""
+    return ((images + 1) * HALF).round().clamp(0, 255) / HALF - 1
+
+
+def traced_pixels(images: "Tensor") -> "Tensor":
+    """`to_uint8` for an exported program, which may hold no check of values: rounds by cutting x + 1/2."""
+    import torch
+
+    return (images * HALF + (HALF + 0.5)).clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1)

@@ -1,0 +1,80 @@
+"""An artifact against PyTorch on the same inputs: peak signal-to-noise ratio over a floor, or the reason why not."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen.exporters.base import Session
+from edgegen.types import Parity, Signature
+
+OUTPUT = "out_sample"
+CAP_DB = 200.0  # stands for "equal": JSON has no infinity; float32 against itself recomputed gives 130 to 140 dB
+
+
+def psnr_db(reference: NDArray[Any], got: NDArray[Any], *, data_range: float = 2.0) -> float:
+    """10 log10(data_range^2 / mean squared error), in float64 and at most CAP_DB; images in [-1, 1] have range 2."""
+    return psnr_of(
+        float(np.mean((np.asarray(reference, np.float64) - np.asarray(got, np.float64)) ** 2)), data_range=data_range
+    )
+
+
+def psnr_of(mse: float, *, data_range: float) -> float:
+    """The PSNR of a mean squared error."""
+    return CAP_DB if mse == 0.0 else min(CAP_DB, 10.0 * math.log10(data_range**2 / mse))
+
+
+def psnr_range(signature: Signature, reference: NDArray[Any]) -> float:
+    """The range of values that PSNR is relative to: 2 for images in [-1, 1], else what the reference spans.
+
+    Nets with random weights and nets that are not one-step generators leave [-1, 1]; latents and signals have no range.
+    """
+    if signature.outputs[0].role == "image" and float(np.abs(reference).max()) <= 2.0:
+        return 2.0
+    return float(reference.max() - reference.min()) or 1.0
+
+
+def check(
+    session: Session,
+    inputs: Mapping[str, NDArray[Any]],
+    reference: NDArray[Any],
+    *,
+    floor_db: float,
+    data_range: float = 2.0,
+    output: str = OUTPUT,
+) -> Parity:
+    """Run `session` on `inputs` and compare its `output` with PyTorch's `reference` (batch, ...).
+
+    "failed" with its reason when the output is missing, of another shape, not finite or below `floor_db`.
+    """
+    outputs = session(inputs)
+    fault = _fault(outputs, reference, output)
+    if fault:
+        return Parity("failed", session.method, floor_db, samples=len(reference), reason=fault)
+    got = outputs[output].astype(np.float64)
+    psnr = psnr_db(reference, got, data_range=data_range)
+    enough = psnr >= floor_db
+    return Parity(
+        "ok" if enough else "failed",
+        session.method,
+        floor_db,
+        samples=len(reference),
+        psnr_db=psnr,
+        max_abs_error=float(np.abs(got - reference).max()),
+        reason="" if enough else f"{psnr:.1f} dB is below the floor of {floor_db:.1f} dB",
+        data_range=data_range,
+    )
+
+
+def _fault(outputs: Mapping[str, NDArray[Any]], reference: NDArray[Any], output: str) -> str:
+    if output not in outputs:
+        return f"no output '{output}'; there are: {', '.join(sorted(outputs))}"
+    got = outputs[output]
+    if got.shape != reference.shape:
+        return f"'{output}' has shape {got.shape}, PyTorch gives {reference.shape}"
+    if not np.isfinite(reference).all():
+        return "PyTorch's own output is not finite"
+    bad = int(got.size - np.isfinite(got).sum())
+    return f"{bad} of {got.size} values of '{output}' are not finite" if bad else ""

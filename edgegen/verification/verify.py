@@ -1,0 +1,140 @@
+"""A file against PyTorch on the same inputs: its float output, its uint8 image, and every size of picture it takes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen import registry
+from edgegen.errors import ExportError
+from edgegen.exporters.base import Session, Variant
+from edgegen.inspection.integer_kernels import arithmetic
+from edgegen.program.capture import reference
+from edgegen.program.fold import Folds
+from edgegen.program.inputs import example_inputs
+from edgegen.quantize.support_matrix import cell
+from edgegen.recipe import FLOAT_SCHEMES
+from edgegen.support.pixels import to_float, to_uint8
+from edgegen.types import PIXELS, Artifact, Parity, Signature
+from edgegen.verification.parity import check, psnr_range
+
+PIXELS_FLOOR_DB = 40.0  # of uint8 images: a value on the edge between two bytes may fall to either side
+UNTRAINED = 0.5  # share of a network's numbers beyond [-1, 1]; a trained one's pictures hardly leave it
+SIZED = 2  # samples of every further size of picture
+TOGETHER = 2  # samples in one run: shows the batch axis; eight of a large net's attention maps would fill a laptop
+Size = tuple[int, int]  # height and width of the generator's first input
+
+
+class Verifier:
+    """One generator's answers to `samples` inputs drawn from `seed`, which every file of it must give, too."""
+
+    def __init__(
+        self, folds: Folds, signature: Signature, *, samples: int, seed: int, sizes: Sequence[Size] = ()
+    ) -> None:
+        """`sizes` are those of `LowerOptions.heights_widths`."""
+        self.folds, self.signature, self.samples, self.seed = folds, signature, samples, seed
+        self.sizes = sizes
+        self.output = signature.outputs[0].name
+        self._expected = cache(self._compute)
+
+    def __call__(self, artifact: Artifact, path: Path) -> tuple[Parity, Session | None]:
+        """How true the file is (the worst of all that it can do), and a session of it that gives the float output.
+
+        "not checked" and None where nothing here can run it.
+        """
+        floor_db = cell(artifact.scheme, artifact.backend).floor_db
+        try:
+            session: Session = _InPairs(registry.load("backend", artifact.backend).open(path))
+            if artifact.variant == "generate":
+                session = _AsFloat(session, self.output)
+            found = self._compare(artifact, session, floor_db)
+        except ExportError as e:
+            # The reason goes into manifest.json, which holds no path of this machine.
+            return Parity.not_checked(str(e).replace(str(path), path.name), floor_db), None
+        failed = [one for one in found if one.status != "ok"]
+        worst = failed[0] if failed else min(found, key=lambda one: one.psnr_db or 0.0)
+        if artifact.scheme not in FLOAT_SCHEMES and path.suffix in (".onnx", ".pte"):
+            worst = replace(worst, arithmetic=arithmetic(artifact.backend, path))
+        return worst, session
+
+    def _compare(self, artifact: Artifact, session: Session, floor_db: float) -> list[Parity]:
+        if isinstance(session, _AsFloat):
+            return [self._compare_pixels(session, floor_db)]
+        inputs, expected = self._expected(None)
+        found = [self._check(session, inputs, expected, floor_db)]
+        generate = getattr(session, "generate", None)
+        if generate is not None and found[0].status == "ok":
+            # Listed only where it fails: a few rounded pixels would hide how true the float output is.
+            pixels = self._compare_pixels(_AsFloat(generate, self.output), floor_db)
+            if pixels.status != "ok":
+                found.append(replace(pixels, reason=f"the uint8 images of generate: {pixels.reason}"))
+        kind: Variant = registry.load("backend", artifact.backend).variants[artifact.variant]
+        found += [self._check(session, *self._expected(size), floor_db) for size in self._further_sizes(kind)]
+        return found
+
+    def _compare_pixels(self, session: "_AsFloat", floor_db: float) -> Parity:
+        inputs, expected = self._expected(None)
+        wanted = to_float(to_uint8(expected)).numpy()
+        found = check(session, inputs, wanted, floor_db=min(floor_db, PIXELS_FLOOR_DB), output=self.output)
+        beyond = float(np.mean(np.abs(expected) > 1))
+        if found.status != "failed" or beyond <= UNTRAINED:
+            return found
+        # What is left of the range is a small part of it, and every error that part's size.
+        why = f"{beyond:.0%} of PyTorch's own numbers lie beyond -1 to 1 and are cut off: is the network trained?"
+        return replace(found, reason=f"{found.reason}; {why}")
+
+    def _check(
+        self, session: Session, inputs: Mapping[str, NDArray[Any]], expected: NDArray[np.float32], floor_db: float
+    ) -> Parity:
+        data_range = psnr_range(self.signature, expected)
+        return check(session, inputs, expected, floor_db=floor_db, data_range=data_range, output=self.output)
+
+    def _further_sizes(self, kind: Variant) -> Sequence[Size]:
+        """Those that the file lists; of a file for any size two: oblong, and twice as large."""
+        if not kind.any_size:
+            return ()
+        if kind.lists_sizes:
+            return self.sizes
+        height, width = (int(size) for size in self.signature.inputs[0].shape[2:])
+        return [(height, 2 * width), (2 * height, 2 * width)]
+
+    def _compute(self, size: Size | None) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
+        """Inputs, and what PyTorch computes of them: at the signature's size (None), or another one."""
+        if size is None:
+            inputs = example_inputs(self.signature, self.samples, self.seed)
+            return inputs, reference(self.folds().module, inputs)
+        inputs = example_inputs(self.signature.resized(*size), min(SIZED, self.samples), self.seed)
+        return inputs, reference(self.folds(any_size=True).module, inputs)
+
+
+class _InPairs:
+    """A session that runs TOGETHER samples at a time; `generate` where it has one, as the session itself."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.method = session.method
+        generate = getattr(session, "generate", None)
+        self.generate = None if generate is None else _InPairs(generate)
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        samples = len(next(iter(inputs.values())))
+        parts = [
+            self.session({name: value[start : start + TOGETHER] for name, value in inputs.items()})
+            for start in range(0, samples, TOGETHER)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+class _AsFloat:
+    """A session whose uint8 image is an image in [-1, 1] again, to be compared."""
+
+    def __init__(self, session: Session, output: str) -> None:
+        self.session, self.output = session, output
+        self.method = f"{session.method}, method generate"
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {self.output: to_float(np.asarray(self.session(inputs)[PIXELS])).numpy()}

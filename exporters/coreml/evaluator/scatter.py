@@ -1,0 +1,98 @@
+"""What each Core ML (MIL) op that writes into a tensor computes, in torch: scatters and the update of a slice.
+
+The same conventions as in mil_ops.py. Where two updates meet in one place, "update" leaves one of them.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from edgegen.exporters.coreml.evaluator.ops import Op, ints
+
+MODES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": torch.add,
+    "div": torch.div,
+    "max": torch.maximum,
+    "min": torch.minimum,
+    "mul": torch.mul,
+    "sub": torch.sub,
+    "update": lambda old, new: new,
+}
+
+
+def _write(data: Tensor, places: tuple[Tensor, ...], updates: Tensor, mode: str) -> Tensor:
+    """data[places] = mode(data[places], updates), one after the other so that updates of one place add up."""
+    out = data.clone()
+    flat = [place.flatten() for place in places]
+    rows = updates.reshape(len(flat[0]), *data.shape[len(flat) :])
+    for i in range(len(flat[0])):
+        at = tuple(place[i] for place in flat)
+        out[at] = MODES[mode](out[at], rows[i])
+    return out
+
+
+def scatter(
+    data: Tensor,
+    indices: Tensor,
+    updates: Tensor,
+    axis: Tensor,
+    mode: str = "add",
+    validate_indices: Tensor | None = None,
+) -> Tensor:
+    """Whole slices along `axis`: updates are (*data.shape[:axis], *indices.shape, *data.shape[axis + 1:])."""
+    dim = int(axis) % data.ndim
+    slices = updates.flatten(dim, dim + indices.ndim - 1) if indices.ndim else updates.unsqueeze(dim)
+    return _write(data.movedim(dim, 0), (indices.long(),), slices.movedim(dim, 0), mode).movedim(0, dim)
+
+
+def scatter_along_axis(
+    data: Tensor,
+    indices: Tensor,
+    updates: Tensor,
+    axis: Tensor,
+    mode: str = "add",
+    validate_indices: Tensor | None = None,
+) -> Tensor:
+    """Single numbers: the place of updates[i, j, ...] has indices[i, j, ...] for its coordinate along `axis`."""
+    dim = int(axis) % data.ndim
+    grid = torch.meshgrid(*(torch.arange(size) for size in indices.shape), indexing="ij")
+    return _write(data, tuple(indices.long() if d == dim else at for d, at in enumerate(grid)), updates, mode)
+
+
+def scatter_nd(
+    data: Tensor, indices: Tensor, updates: Tensor, mode: str = "add", validate_indices: Tensor | None = None
+) -> Tensor:
+    """The last dimension of `indices` holds the first coordinates of what is written."""
+    return _write(data, indices.long().unbind(-1), updates, mode)
+
+
+def slice_update(
+    x: Tensor,
+    update: Tensor,
+    begin: Tensor,
+    end: Tensor,
+    stride: Tensor | None = None,
+    begin_mask: Tensor | None = None,
+    end_mask: Tensor | None = None,
+    squeeze_mask: Tensor | None = None,
+) -> Tensor:
+    """numpy's x[begin:end:stride] = update; the masks as in slice_by_index."""
+    rank = x.ndim
+    steps = [1] * rank if stride is None else ints(stride)
+    masks = [[0] * rank if mask is None else ints(mask) for mask in (begin_mask, end_mask, squeeze_mask)]
+    places: list[int | slice] = [
+        start if single else slice(None if from_edge else start, None if to_edge else stop, step)
+        for start, stop, step, from_edge, to_edge, single in zip(ints(begin), ints(end), steps, *masks, strict=True)
+    ]
+    out = x.clone()
+    out[tuple(places)] = update
+    return out
+
+
+OPS: dict[str, Op] = {
+    "scatter": scatter,
+    "scatter_along_axis": scatter_along_axis,
+    "scatter_nd": scatter_nd,
+    "slice_update": slice_update,
+}

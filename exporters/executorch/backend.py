@@ -1,0 +1,298 @@
+"""ExecuTorch: one static batch-1 `.pte` for XNNPACK (ARM and x86 CPUs), run by ExecuTorch's own Python runtime."""
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen.errors import ExportError
+from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.executorch.xnnpack_layout import channels_last_views
+from edgegen.support.extras import require
+from edgegen.support.vendor_logs import EXECUTORCH, quiet
+from edgegen.types import PIXELS, Signature
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+GOLDEN = 2  # samples in a BundledProgram
+METADATA = "get_metadata"  # a constant method, readable from Swift, Kotlin and C++: inputs have no names at run time
+
+
+@dataclass(frozen=True)
+class ExecuTorchSession:
+    """One method of a loaded program; `inputs` and `outputs` are the names in the order of its arguments.
+
+    `generate` is the session of the method `generate`, None where the program has none.
+    """
+
+    execute: Callable[[list[Any]], Any]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    method: str
+    described: Mapping[str, Any]
+    generate: "ExecuTorchSession | None" = None
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        missing = [name for name in self.inputs if name not in inputs]
+        if missing:
+            raise ExportError(f"missing inputs {missing}; the program takes {list(self.inputs)}")
+        return one_by_one({name: inputs[name] for name in self.inputs}, self._run)
+
+    def _run(self, sample: Arrays) -> Arrays:
+        import torch
+
+        tensors = [torch.from_numpy(np.ascontiguousarray(sample[name])) for name in self.inputs]
+        try:
+            with redirect_stderr(io.StringIO()) as said:
+                values = self.execute(tensors)
+        except Exception as e:
+            given = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in sample.items())
+            raise ExportError(f"ExecuTorch refused {given}: {_cause(e, said)}") from e
+        # The runtime reuses the memory of its outputs in the next run.
+        return {name: value.numpy().copy() for name, value in zip(self.outputs, values, strict=True)}
+
+
+@dataclass(frozen=True)
+class ExecuTorchBackend:
+    """`.pte` files of static batch 1: methods `forward` and, for images, `generate`; constant method `get_metadata`."""
+
+    variants: Mapping[str, Variant] = field(
+        default_factory=lambda: {
+            "": Variant("XNNPACK: the CPU of any phone", ".pte", 1),
+            "bundled": Variant("XNNPACK, with golden inputs and outputs for a test on the device", ".bpte", 1),
+            "coreml": Variant("Core ML delegate: iPhone, iPad, Mac", ".pte", 1),
+            "vulkan": Variant("Vulkan delegate: the GPU of Android phones", ".pte", 1),
+            "qnn": Variant("Qualcomm's delegate; needs its SDK", ".pte", 1),
+        },
+        init=False,
+    )
+    rewrites: tuple[str, ...] = field(
+        default=(
+            "resampling",
+            "pointwise",
+            "conv_bias",
+            "scalar_operands",
+            "group_norm_spatial",
+            "attention_bmm",
+            "split_slices",
+            "upsample_conv",
+            "upsample_cat",
+            "winograd_rows",
+        ),
+        init=False,
+    )
+
+    def lower(
+        self,
+        program: "ExportedProgram",
+        path: Path,
+        *,
+        signature: Signature,
+        precision: Precision,
+        metadata: Mapping[str, str],
+        options: LowerOptions = DEFAULTS,
+        variant: str = "",
+    ) -> None:
+        """Write `path`; what the delegate does not take runs on ExecuTorch's portable kernels.
+
+        With `options.generate` and an image as output, the method `generate` (noise -> uint8 image) shares the
+        weights of `forward`. With `options.etrecord`, `<name>.etrecord` is written beside it.
+        """
+        if precision != "fp32":
+            raise ExportError(f"the executorch backend writes fp32, not {precision}")
+        require("executorch", purpose="writing an ExecuTorch file")
+        with quiet(EXECUTORCH), _shared_history():
+            partitioner = _partitioner(variant)
+            try:
+                from executorch.exir import to_edge_transform_and_lower
+
+                from edgegen.exporters.executorch.module_paths import with_handles
+
+                with channels_last_views():
+                    edge = to_edge_transform_and_lower(
+                        program,
+                        partitioner=[partitioner()],
+                        constant_methods={METADATA: _describe(signature, metadata)},
+                        generate_etrecord=options.etrecord,
+                    )
+                # The manager has no public way to change a constant method; the numbers are known only now.
+                edge._config_methods[METADATA] = with_handles(edge._config_methods[METADATA], edge)
+                if options.generate and signature.makes_images:
+                    _add_generate(edge, signature)
+                manager = edge.to_executorch()
+                content = _bundled(manager, program, signature) if variant == "bundled" else manager.buffer
+                if options.etrecord:
+                    manager.get_etrecord().save(path.with_suffix(".etrecord"))
+            except Exception as e:
+                raise ExportError(refusal("ExecuTorch", e)) from e
+        path.write_bytes(content)
+
+    def open(self, path: Path) -> ExecuTorchSession:
+        require("executorch", purpose="running an ExecuTorch file")
+        load = _load_bundled if path.suffix == self.variants["bundled"].suffix else _load
+        with redirect_stderr(io.StringIO()) as said:  # five lines about CPU files at the first load
+            try:
+                run, methods = load(path.read_bytes())
+                described = json.loads(run(METADATA, [])[0])
+                run_forward = _method(run, "forward", described, described["outputs"])
+            except Exception as e:
+                raise ExportError(f"ExecuTorch cannot open {path}: {_cause(e, said)}") from e
+        pixels_of = _method(run, "generate", described, [PIXELS]) if "generate" in methods else None
+        return replace(run_forward, generate=pixels_of)
+
+
+BACKEND = ExecuTorchBackend()
+
+
+Run = Callable[[str, list[Any]], Any]
+
+
+def _load(content: bytes) -> tuple[Run, set[str]]:
+    """(method, tensors) -> values of a `.pte`; `forward` is planned now, another method when it first runs."""
+    with quiet(EXECUTORCH):
+        from executorch.runtime import Runtime
+
+        program = Runtime.get().load_program(content)
+        methods = {"forward": program.load_method("forward")}
+
+    def run(name: str, tensors: list[Any]) -> Any:
+        if name not in methods:
+            methods[name] = program.load_method(name)
+        return methods[name].execute(tensors)
+
+    return run, set(program.method_names)
+
+
+def _load_bundled(content: bytes) -> tuple[Run, set[str]]:
+    """The same of the program in a `.bpte`."""
+    with quiet(EXECUTORCH):
+        from executorch.extension.pybindings import portable_lib
+
+        bundle = portable_lib._load_bundled_program_from_buffer(content)
+        module = portable_lib._load_for_executorch_from_bundled_program(bundle)
+
+    def run(name: str, tensors: list[Any], _alive: object = (content, bundle)) -> Any:  # the module points into them
+        return module.run_method(name, tensors)
+
+    return run, set(module.method_names())
+
+
+def _method(run: Run, name: str, described: Mapping[str, Any], outputs: Sequence[str]) -> ExecuTorchSession:
+    return ExecuTorchSession(
+        lambda tensors: run(name, tensors),
+        tuple(described["inputs"]),
+        tuple(outputs),
+        f"executorch {version('executorch')} XNNPACK CPU",
+        described,
+    )
+
+
+Maker = Callable[[], Any]
+
+
+def _partitioner(variant: str) -> Maker:
+    """What decides which operators go to the delegate. Raises MissingExtraError and ExportError where it is absent."""
+    if variant in ("", "bundled"):
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+        return cast(Maker, XnnpackPartitioner)
+    if variant == "vulkan":
+        from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+
+        return cast(Maker, VulkanPartitioner)
+    if variant == "coreml":
+        require("coreml", purpose="lowering to ExecuTorch's Core ML delegate")
+        from executorch.backends.apple.coreml.partition import CoreMLPartitioner
+
+        return cast(Maker, CoreMLPartitioner)
+    return _qualcomm(os.environ.get("QNN_SDK_ROOT"))
+
+
+def _qualcomm(sdk: str | None) -> Maker:
+    """Qualcomm's partitioner for its newest supported phone chip. No machine of ours has the SDK: never run."""
+    if not sdk:
+        raise ExportError(
+            "Qualcomm's delegate needs its AI Engine Direct SDK, and QNN_SDK_ROOT does not say where it is: install it "
+            "and set QNN_SDK_ROOT, or take the variant '' (CPU) or 'vulkan' (GPU)"
+        )
+    try:
+        from executorch.backends.qualcomm.partition.qnn_partitioner import QnnPartitioner
+        from executorch.backends.qualcomm.serialization.qc_schema import QcomChipset
+        from executorch.backends.qualcomm.utils.utils import (
+            generate_htp_compiler_spec,
+            generate_qnn_executorch_compiler_spec,
+        )
+
+        specs = generate_qnn_executorch_compiler_spec(
+            soc_model=QcomChipset.SM8750, backend_options=generate_htp_compiler_spec(use_fp16=True)
+        )
+    except Exception as e:
+        raise ExportError(f"Qualcomm's delegate cannot be used with the SDK in {sdk}: {e}") from e
+    return lambda: QnnPartitioner(specs)
+
+
+@contextmanager
+def _shared_history() -> Iterator[None]:
+    """Copies of a node share the record of where it came from, which nothing changes once it is written.
+
+    torch copies it whole for every node in each of some twenty passes, longer every time: a fifth of the lowering of a
+    net of 15.7 M parameters. The file is the same byte by byte.
+    """
+    from torch.fx.traceback import NodeSource
+
+    NodeSource.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del NodeSource.__deepcopy__  # type: ignore[attr-defined]
+
+
+def _add_generate(edge: Any, signature: Signature) -> None:
+    """Add the method `generate` to what was lowered: the delegates of `forward`, then its image made uint8.
+
+    Lowering the whole net a second time takes as long again, and gives a second copy of its graph in the file.
+    """
+    from executorch.exir import to_edge
+
+    generate = pixels(edge.exported_program("forward"), signature, 1)[1]
+    # The manager has no public way to take one more method; what the delegates hold it knows already.
+    edge._edge_programs["generate"] = to_edge(generate).exported_program()
+
+
+def _bundled(manager: Any, program: "ExportedProgram", signature: Signature) -> bytes:
+    """The program with golden inputs and what PyTorch computes of them: ExecuTorch's BundledProgram."""
+    import torch
+    from executorch.devtools.bundled_program.config import MethodTestCase, MethodTestSuite
+    from executorch.devtools.bundled_program.core import BundledProgram
+    from executorch.devtools.bundled_program.serialize import serialize_from_bundled_program_to_flatbuffer
+
+    from edgegen.program.inputs import example_inputs
+
+    module = program.module()
+    cases = []
+    for seed in range(GOLDEN):
+        inputs = [torch.from_numpy(values) for values in example_inputs(signature, 1, seed).values()]
+        with torch.no_grad():
+            cases.append(MethodTestCase(inputs=inputs, expected_outputs=[module(*inputs)]))
+    bundled = BundledProgram(manager, [MethodTestSuite("forward", cases)])
+    return bytes(serialize_from_bundled_program_to_flatbuffer(bundled))
+
+
+def _describe(signature: Signature, metadata: Mapping[str, str]) -> str:
+    names = {"inputs": [spec.name for spec in signature.inputs], "outputs": [spec.name for spec in signature.outputs]}
+    about = {"producer": f"edgegen {version('edgegen')}", "signature": signature.to_dict()}
+    return json.dumps({**metadata, **names, **about}, sort_keys=True)
+
+
+def _cause(error: Exception, said: io.StringIO) -> str:
+    """ExecuTorch's exceptions carry a number; the reason is the first line of what its C++ logs to sys.stderr."""
+    return "; ".join([str(error) or repr(error), *said.getvalue().splitlines()[:1]])

@@ -1,0 +1,219 @@
+"""ONNX: torch.onnx's dynamo exporter, cleaned of the builder's traces; run by onnxruntime on the CPU."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from edgegen.errors import ExportError
+from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.onnx.unsigned import unsigned
+from edgegen.exporters.onnx.winograd import winograd
+from edgegen.support.extras import require
+from edgegen.support.vendor_logs import TORCH_ONNX, quiet
+from edgegen.types import Signature
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+LARGEST = 2_000_000_000  # bytes of one protobuf, with room for the program; above it weights lie in a second file
+NAMESPACE = "edgegen."
+BATCH_AXIS = "batch_size"
+AXES = {0: BATCH_AXIS, 2: "height", 3: "width"}  # of the first input
+FATAL = 4  # onnxruntime's severity: it prints what its exceptions say, too
+
+
+@dataclass(frozen=True)
+class OnnxSession:
+    """An onnxruntime session on the CPU; `runtime` is the vendor's object, `batch` its fixed batch if it has one."""
+
+    runtime: Any
+    method: str
+    batch: int | None
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        return self._run(dict(inputs)) if self.batch is None else one_by_one(inputs, self._run)
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        names = [output.name for output in self.runtime.get_outputs()]
+        try:
+            values = self.runtime.run(names, inputs)
+        except Exception as e:
+            raise ExportError(f"onnxruntime refused {_shapes(inputs)}: {e}") from e
+        return dict(zip(names, values, strict=True))
+
+
+@dataclass(frozen=True)
+class OnnxBackend:
+    """`.onnx` files: weights inside up to 2 GB, the same bytes from the same program; `.ort` for reduced builds."""
+
+    variants: Mapping[str, Variant] = field(
+        default_factory=lambda: {
+            "": Variant("any batch", ".onnx", None),
+            "batch1": Variant("fixed batch 1, for the NPUs of phones (NNAPI, QNN, Core ML)", ".onnx", 1),
+            "any_size": Variant("any batch, height and width that the network takes", ".onnx", None, any_size=True),
+            "generate": Variant("noise -> uint8 image (batch, height, width, channels)", ".onnx", None),
+            "ort": Variant("ORT format, optimised offline, with its required operators beside it", ".ort", 1),
+        },
+        init=False,
+    )
+    rewrites: tuple[str, ...] = field(default=("resampling", "pointwise", "conv_bias", "einsum"), init=False)
+
+    def lower(
+        self,
+        program: "ExportedProgram",
+        path: Path,
+        *,
+        signature: Signature,
+        precision: Precision,
+        metadata: Mapping[str, str],
+        options: LowerOptions = DEFAULTS,
+        variant: str = "",
+    ) -> None:
+        """Write `path` with `metadata` and the signature under "edgegen."; checked by onnx's full checker.
+
+        Weights of more than 2 GB lie beside it in `<name>.onnx.data`. The variant "ort" writes
+        `<name>.required_operators.config` beside it, for `build.py --include_ops_by_config` of onnxruntime.
+        """
+        if precision != "fp32":
+            raise ExportError(f"the onnx backend writes fp32, not {precision}")
+        require("onnx", purpose="writing an ONNX file")
+        if variant == "generate":
+            signature, program = pixels(program, signature, self.variants[variant].batch)
+        about = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
+        try:
+            exported = _convert(program, signature, options.opset)
+            if variant == "ort":
+                _write_ort(exported, about, path)
+            else:
+                # An NPU's compiler has ways of its own, and wants plain convolutions.
+                _write(exported, about, path, fast=options.winograd and variant not in ("batch1", "any_size"))
+        except Exception as e:
+            raise ExportError(refusal("torch.onnx", e)) from e
+
+    def open(self, path: Path) -> OnnxSession:
+        require("onnx", purpose="running an ONNX file")
+        try:
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = FATAL
+            runtime = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as e:
+            raise ExportError(f"onnxruntime cannot open {path}: {e}") from e
+        return OnnxSession(runtime, f"onnxruntime {onnxruntime.__version__} CPU", _batch_of(runtime))
+
+
+BACKEND = OnnxBackend()
+
+
+def _batch_of(runtime: Any) -> int | None:
+    size = runtime.get_inputs()[0].shape[0]
+    return size if isinstance(size, int) else None
+
+
+def _convert(program: "ExportedProgram", signature: Signature, opset: int) -> Any:
+    import torch
+
+    from edgegen.exporters.onnx.module_paths import name_nodes
+
+    with quiet(TORCH_ONNX):
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=opset,
+            external_data=False,
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+            verbose=False,
+        )
+    assert exported is not None
+    name_nodes(exported)
+    return exported
+
+
+def _write(exported: Any, about: Mapping[str, str], path: Path, *, fast: bool = False) -> None:
+    import onnx
+
+    if sum(value.const_value.nbytes for value in exported.model.graph.initializers.values()) < LARGEST:
+        model = _slim(exported.model_proto)
+        unsigned(model)
+        if fast:
+            winograd(model)
+        _clean(model)
+        _stamp(model, about)
+        onnx.checker.check_model(model, full_check=True)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return
+    exported.save(path, external_data=True)  # weight by weight, straight from torch's memory
+    model = onnx.load(path, load_external_data=False)
+    _clean(model)
+    _stamp(model, about)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(path, full_check=True)
+
+
+def _slim(model: Any) -> Any:
+    """The same graph in fewer nodes: shapes that are known, slices and transposes that cancel out.
+
+    ONNX Runtime finds these itself whenever it opens a file; converters, NPU compilers and the browser need not.
+    """
+    import onnxslim
+
+    return onnxslim.slim(model)
+
+
+def _write_ort(exported: Any, about: Mapping[str, str], path: Path) -> None:
+    """By onnxruntime's own converter: graph optimisation for a CPU of any make, done once, here."""
+    from onnxruntime.tools import convert_onnx_models_to_ort as converter
+
+    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary, contextlib.redirect_stdout(io.StringIO()):
+        source = Path(temporary) / f"{path.stem}.onnx"
+        _write(exported, about, source)
+        converter.convert_onnx_models_to_ort(
+            source,
+            Path(temporary) / "out",
+            optimization_styles=[converter.OptimizationStyle.Fixed],
+            target_platform="arm",
+        )
+        made = {found.suffix: found for found in (Path(temporary) / "out").iterdir()}
+        shutil.move(made[".ort"], path)
+        shutil.move(made[".config"], path.with_suffix(".required_operators.config"))
+
+
+def _clean(model: Any) -> None:
+    """Drop what torch notes about its own run (source paths among it), and name the symbolic axes."""
+    graph = model.graph
+    values = [*graph.input, *graph.output, *graph.value_info]
+    for part in [model, graph, *graph.node, *graph.initializer, *values]:
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    first = [size.dim_param for size in graph.input[0].type.tensor_type.shape.dim]
+    for axis, name in AXES.items():
+        for dim in _symbolic(values) if first[axis : axis + 1] not in ([], [""]) else ():
+            dim.dim_param = re.sub(rf"\b{re.escape(first[axis])}\b", name, dim.dim_param)
+
+
+def _symbolic(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        yield from (dim for dim in value.type.tensor_type.shape.dim if dim.dim_param)
+
+
+def _stamp(model: Any, metadata: Mapping[str, str]) -> None:
+    model.producer_name = "edgegen"
+    model.producer_version = version("edgegen")
+    for key in sorted(metadata):
+        model.metadata_props.add(key=NAMESPACE + key, value=metadata[key])
+
+
+def _shapes(inputs: Mapping[str, NDArray[Any]]) -> str:
+    return ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in inputs.items())

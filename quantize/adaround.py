@@ -1,0 +1,94 @@
+"""Learned rounding: each weight goes up or down so that its layer's output, not the weight, is kept.
+
+AdaRound (M. Nagel and others, arXiv:2004.10568, section 3), one layer after the other, each on the rounded input that
+those before it give and against its float output; calibration's noise is all the data it takes.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from edgegen.quantize.fake_quant import RoundedWeights, Simulated
+from edgegen.quantize.layerwise import Visit, walk
+
+LOW, HIGH = -0.1, 1.1  # the stretched sigmoid's ends (their gamma and zeta)
+WARM = 0.2  # share of the iterations without the term that makes every choice 0 or 1
+FIRST_BETA, LAST_BETA = 20.0, 2.0
+WEIGHT = 0.01  # of that term
+SAMPLES = 32  # of the batch in one iteration
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Of how many layers the weights were learned, and by how much the summed error of their outputs fell."""
+
+    layers: int
+    error_before: float
+    error_after: float
+
+
+def learn_rounding(
+    exact: fx.GraphModule,
+    simulated: Simulated,
+    batch: tuple[Tensor, ...],
+    *,
+    iterations: int,
+    seed: int,
+    tell: Callable[[int], None] = lambda done: None,
+) -> Learned:
+    """Puts the weights of `simulated` on their grids, in place: rounding them changes them no more.
+
+    `exact` is the float network, see `walk`. A layer's choice is kept only if its output on the batch is nearer to the
+    float one than by rounding to nearest.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    layers, before, after = 0, 0.0, 0.0
+
+    def visit(one: Visit) -> None:
+        nonlocal layers, before, after
+        if not isinstance(one.rounding, RoundedWeights):
+            return
+        nearest = one.rounding(one.weights)
+        with torch.enable_grad():
+            learned = _learned(one, one.rounding, iterations, rng)
+        errors = [float((one.exact - one.run(weights)).square().mean()) for weights in (nearest, learned)]
+        one.weights.copy_(learned if errors[1] < errors[0] else nearest)
+        layers, before, after = layers + 1, before + errors[0], after + min(errors)
+        tell(layers)
+
+    walk(exact, simulated, batch, visit)
+    return Learned(layers, before, after)
+
+
+def _learned(one: Visit, rounding: RoundedWeights, iterations: int, rng: torch.Generator) -> Tensor:
+    weights = one.weights.detach()
+    scale, largest = rounding.scale(weights), rounding.grid.largest
+    down = (weights / scale).floor().clamp(-largest, largest)
+    rest = (weights / scale - down).clamp(0.01, 0.99)
+    # h(V) is the rest at the start: the float weights.
+    v = torch.logit((rest - LOW) / (HIGH - LOW)).requires_grad_()
+    adam = torch.optim.Adam([v], lr=1e-2)
+
+    def choice() -> Tensor:
+        return (torch.sigmoid(v) * (HIGH - LOW) + LOW).clamp(0.0, 1.0)
+
+    channels = 1 if one.exact.ndim > 2 else -1
+    for step in range(iterations):
+        rows = torch.randperm(len(one.exact), generator=rng)[:SAMPLES]
+        h = choice()
+        made = one.run(scale * (down + h).clamp(-largest, largest), rows)
+        loss = (made - one.exact[rows]).square().sum(channels).mean()
+        share = step / iterations
+        if share >= WARM:
+            beta = LAST_BETA + (FIRST_BETA - LAST_BETA) * (1 + math.cos(math.pi * (share - WARM) / (1 - WARM))) / 2
+            loss = loss + WEIGHT * (1 - (2 * h - 1).abs().pow(beta)).sum()
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+    learned = (down + (choice() >= 0.5)).clamp(-largest, largest)
+    # The largest weight of a scale makes the scale; it stays where it is.
+    ends = (weights / scale).abs() > largest - 0.5
+    return (torch.where(ends, (weights / scale).round(), learned) * scale).detach()

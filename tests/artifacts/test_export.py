@@ -1,0 +1,202 @@
+"""Export of what a user brings: folder, manifest and card; failures and false files; the command line over it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from families import CARD, TINY
+from typer.testing import CliRunner
+
+from edgegen.artifacts.export import ExportSettings, export_source, raise_failures
+from edgegen.artifacts.target import Target, check_quantization
+from edgegen.cli.main import app
+from edgegen.errors import BudgetError, DataError, ExportError, ParityError, UsageError
+from edgegen.exporters.base import LowerOptions
+from edgegen.quantize.budget import Budget
+from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.support.progress import Silent
+from edgegen.types import Parity
+from edgegen.verification import verify
+from edgegen.verification.parity import psnr_db
+
+
+def settings(*targets: str, **more: Any) -> ExportSettings:
+    return ExportSettings(tuple(Target.parse(text) for text in targets), measure=False, samples=2, **more)
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = TINY["edge_unet_class"](tmp_path_factory.mktemp("net") / "tiny")
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+def test_a_folder_of_files_a_manifest_and_a_card(net: Path, tmp_path: Path, in_process: None) -> None:
+    targets = ("onnx", "onnx-fp16", "onnx:generate", "onnx:any_size", "coreml-fp32")
+    (done,) = export_source(str(net), tmp_path / "out", settings(*targets), progress=Silent())
+    raise_failures([done])
+    assert {parity.status for parity in done.parity.values()} == {"ok"}
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [row["file"] for row in manifest["artifacts"]] == [one.artifact.file for one in done.built]
+    assert all((tmp_path / "out" / row["file"]).exists() for row in manifest["artifacts"])
+    assert manifest["lineage"]["license"] == "apache-2.0"
+    assert done.fold.class_table is not None
+    card = (tmp_path / "out" / "README.md").read_text()
+    head = ["---", "library_name: edgegen", "pipeline_tag: unconditional-image-generation", "license: apache-2.0"]
+    assert card.splitlines()[:4] == head
+    assert all(f"`{row['file']}`" in card for row in manifest["artifacts"])
+    stamped = {p.key: p.value for p in onnx.load(tmp_path / "out" / "tiny_onnx_fp32.onnx").metadata_props}
+    assert stamped["edgegen.license"] == "apache-2.0"
+    assert str(tmp_path) not in json.dumps(stamped) + json.dumps(manifest) + card
+    graph = onnx.load(tmp_path / "out" / "tiny_onnx_fp32_any_size.onnx").graph
+    shapes = [value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output)]
+    picture = ["batch_size", 1, "height", "width"]
+    assert [[size.dim_param or size.dim_value for size in shape] for shape in shapes] == [
+        picture,
+        ["batch_size"],
+        picture,
+    ]
+
+
+def test_one_target_that_fails_does_not_stop_the_others(net: Path, tmp_path: Path, in_process: None) -> None:
+    (done,) = export_source(str(net), tmp_path, settings("executorch:qnn", "onnx"), progress=Silent())
+    assert [one.artifact.file for one in done.built] == ["tiny_onnx_fp32.onnx"]
+    with pytest.raises(ExportError, match=r"not exported:\n  tiny executorch-fp32:qnn: Qualcomm's delegate needs its"):
+        raise_failures([done])
+
+
+def test_a_budget_that_is_not_kept_names_the_layers(net: Path, tmp_path: Path, in_process: None) -> None:
+    budget = Budget.parse("psnr>=90,size<=0.9")
+    numbers = QuantizeOptions(samples=16)
+    wanted = settings("onnx", "onnx-w8", "onnx-w8a8", budget=budget, quantization=numbers)
+    (done,) = export_source(str(net), tmp_path, wanted, progress=Silent())
+    assert not done.over_budget["tiny_onnx_fp32.onnx"], "a budget is for compressed files"
+    with pytest.raises(
+        BudgetError, match=r"tiny_onnx_w8a8.onnx: psnr \d\d.\d dB, asked >= 90 dB; .*most by net\."
+    ) as e:
+        raise_failures([done])
+    assert e.value.exit_code == 5
+
+
+def test_a_pattern_that_matches_no_layer_fails_its_file(net: Path, tmp_path: Path, in_process: None) -> None:
+    numbers = QuantizeOptions(samples=16, float_layers=("net.haed",))
+    (done,) = export_source(str(net), tmp_path, settings("onnx-w8a8", quantization=numbers), progress=Silent())
+    with pytest.raises(ExportError, match=r"no layer that matches 'net.haed'; .*Did you mean 'net.head'"):
+        raise_failures([done])
+
+
+def test_a_false_file_is_a_parity_error(
+    net: Path, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    false = Parity("failed", "planted", 80.0, psnr_db=12.0, reason="12.0 dB is below the floor of 80.0 dB")
+    monkeypatch.setattr(verify, "check", lambda *_, **__: false)
+    (done,) = export_source(str(net), tmp_path, settings("onnx"), progress=Silent())
+    with pytest.raises(ParityError, match=r"tiny_onnx_fp32.onnx: 12.0 dB is below the floor"):
+        raise_failures([done])
+
+
+def test_a_pipeline_is_a_folder_for_each_component(tmp_path: Path, in_process: None) -> None:
+    folder = TINY["pipeline_dit"](tmp_path / "pipe")
+    done = export_source(str(folder), tmp_path / "out", settings("onnx"), progress=Silent())
+    assert {one.name: one.folder.name for one in done} == {"transformer": "transformer", "vae_decoder": "vae_decoder"}
+    assert all((tmp_path / "out" / one.name / "manifest.json").exists() for one in done)
+
+
+def test_a_network_of_one_size_has_no_file_for_any(tmp_path: Path, in_process: None) -> None:
+    folder = TINY["dit"](tmp_path / "dit")
+    (done,) = export_source(str(folder), tmp_path / "out", settings("onnx:any_size", "onnx"), progress=Silent())
+    assert [one.artifact.file for one in done.built] == ["dit_onnx_fp32.onnx"]
+    assert "for any size (perhaps it takes only its own)" in str(done.failures["onnx-fp32:any_size"])
+
+
+def test_a_size_that_the_network_does_not_take_is_told_before_a_file_is_made(tmp_path: Path) -> None:
+    folder = TINY["unet2d"](tmp_path / "net")
+    lower = LowerOptions(heights_widths=((9, 9),))
+    (done,) = export_source(str(folder), tmp_path / "out", settings("coreml:sizes", lower=lower), progress=Silent())
+    assert str(done.failures["coreml-fp16:sizes"]).startswith("the network does not take 9x9: ")
+
+
+def test_an_input_may_be_called_image(tmp_path: Path, in_process: None) -> None:
+    folder = TINY["unet2d_image_conditional"](tmp_path / "net")
+    (done,) = export_source(str(folder), tmp_path / "out", settings("onnx:generate"), progress=Silent())
+    raise_failures([done])
+    assert [spec.name for spec in done.signature.inputs] == ["sample", "image"]
+
+
+def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_process: None) -> None:
+    from edgegen.exporters.executorch.backend import BACKEND
+    from edgegen.program.capture import reference
+    from edgegen.program.inputs import example_inputs
+    from edgegen.support.pixels import to_uint8
+
+    (done,) = export_source(str(net), tmp_path, settings("executorch"), progress=Silent())
+    inputs = example_inputs(done.signature, 2, 5)
+    generate = BACKEND.open(tmp_path / "tiny_executorch_fp32.pte").generate
+    assert generate is not None
+    pixels = generate(inputs)["out_image"]
+    assert (pixels.dtype, pixels.shape) == (np.dtype(np.uint8), (2, 8, 8, 1))
+    assert psnr_db(to_uint8(reference(done.fold.module, inputs)), pixels, data_range=255.0) > 50.0
+
+
+def test_a_latency_that_this_machine_cannot_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget, numbers = Budget.parse("latency<=0.5"), QuantizeOptions()
+    targets = [Target.parse("onnx-w8a8"), Target.parse("coreml-w8a8")]
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(UsageError, match="coreml-w8a8: a budget's latency is measured on this machine, where it does"):
+        check_quantization(targets, numbers, budget=budget, trains=False)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    check_quantization(targets, numbers, budget=budget, trains=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["no-such-folder", "--to", "onnx"], 2, "no source 'no-such-folder'"),
+        (["NET", "--to", "tflite"], 2, "no backend 'tflite'; there are: coreml, executorch, onnx"),
+        (["NET", "--to", "onnx:batch7"], 2, "no onnx variant 'batch7'"),
+        (["NET", "--to", ","], 2, "--to ',' names nothing"),
+        (["NET", "--sizes", "16x16"], 2, "the sizes 16x16 go with a target coreml:sizes"),
+        (["NET", "--to", "coreml:sizes"], 2, "coreml-fp16:sizes needs --sizes"),
+        (
+            ["NET", "--to", "coreml:sizes", "--sizes", "64"],
+            2,
+            "--sizes 64: give height x width of the noise, such as 64x64,64x96",
+        ),
+        (["NET", "--to", "coreml:sizes", "--sizes", ","], 2, "--sizes ,: give height x width"),
+        (["NET", "--ios", "12"], 2, "--ios 12: there are 17, 18 and 26"),
+        (["NET", "--to", "onnx", "--memory-limit", "much"], 2, "--memory-limit much: give a size such as 8GB"),
+        (["digits", "--to", "onnx"], 2, "--to does not go with the recipe digits"),
+        (["digits", "--recover", "9"], 2, "--recover does not go with the recipe digits"),
+        (["NET", "--to", "onnx-mixed"], 2, "a mixed file needs a budget"),
+        (["NET", "--to", "onnx-w8a8", "--budget", "psnr=30"], 2, "budget 'psnr=30' cannot be read"),
+        (["NET", "--to", "onnx-w8a8", "--budget", "fd_local<=+5%"], 2, "fd_local needs images to compare with"),
+        (["NET", "--to", "onnx-w8a8", "--ranges", "mean"], 2, "no way to choose ranges 'mean'"),
+        (["NET", "--to", "onnx", "--recover", "9"], 2, "none of them is among onnx-fp32"),
+        (["NET", "--to", "coreml-w6", "--float-layers", "net.head"], 2, "compresses every large weight"),
+        (["NET", "--to", "onnx", "--float-layers", "net.head"], 2, "none of them is among onnx-fp32"),
+        (["NET", "--to", "onnx-w8a8", "--methods", "smoothin"], 2, "no method 'smoothin'"),
+        (["NET", "--to", "onnx-w8a8", "--methods", ","], 2, "--methods ',' names nothing"),
+        (["NET", "--to", "onnx-w8a8", "--float-layers", ""], 2, "--float-layers '' names nothing"),
+        (["NET", "--to", "onnx", "--methods", "smoothing"], 2, "none of them is among onnx-fp32"),
+        (["NET", "--to", "onnx-w8", "--ranges", "mse"], 2, "ranges are for w8a8 and mixed files"),
+        (["NET", "--to", "onnx,coreml", "--budget", "psnr>=30"], 2, "a budget is for compressed files"),
+        (["digits", "--ranges", "mse"], 2, "--ranges does not go with the recipe digits"),
+    ],
+)
+def test_what_is_wrong_on_the_command_line(net: Path, arguments: list[str], code: int, message: str) -> None:
+    done = CliRunner().invoke(app, ["export", *(str(net) if one == "NET" else one for one in arguments)])
+    assert isinstance(done.exception, (UsageError, DataError))
+    assert done.exception.exit_code == code
+    assert message in str(done.exception)
+
+
+def test_a_dry_run_writes_nothing(net: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["export", str(net), "--to", "onnx,coreml:generate", "-o", str(tmp_path / "out"), "--dry-run", "--json"]
+    )
+    assert json.loads(done.stdout)["targets"] == ["onnx-fp32", "coreml-fp16:generate"]
+    assert not (tmp_path / "out").exists()

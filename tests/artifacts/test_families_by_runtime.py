@@ -1,0 +1,92 @@
+"""Every family of networks in every runtime: exported, executed and compared with PyTorch, on tiny configs.
+
+None is skipped, and a missing vendor fails.
+"""
+
+from pathlib import Path
+
+import pytest
+from families import NETWORKS
+from support_table import ANY_SIZE, FAMILIES, ROUNDED, RUNTIMES, in_readme, sized, table
+
+from edgegen.artifacts.export import Exported, ExportSettings, export_source
+from edgegen.artifacts.target import Target
+from edgegen.exporters.base import LowerOptions
+from edgegen.support.progress import Silent
+
+FLOOR_DB = 60.0  # the project's goal for fp32 files; a cell of the matrix asks for more
+
+
+def export(source: Path, output: Path, *wanted: str) -> Exported:
+    chosen = tuple(Target.parse(text) for text in wanted)
+    # `generate` has tests of its own. iOS 18 is the first that takes several sizes of two inputs.
+    lower = LowerOptions(generate=False, coreml_target="iOS18", heights_widths=sizes(chosen, source))
+    settings = ExportSettings(chosen, lower=lower, measure=False, samples=2)
+    (done,) = export_source(str(source), output, settings, progress=Silent())
+    return done
+
+
+def sizes(chosen: tuple[Target, ...], source: Path) -> tuple[tuple[int, int], ...]:
+    """One further size of the noise, twice as wide as what the tiny configs take."""
+    size = 64 if source.name == "autoencoder_tiny" else 8
+    return ((size, 2 * size),) if any(target.kind().any_size for target in chosen) else ()
+
+
+@pytest.mark.parametrize("family", NETWORKS)
+def test_a_family_runs_true_in_every_runtime(family: str, tmp_path: Path, in_process: None) -> None:
+    run_true(family, list(RUNTIMES), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [family for family in NETWORKS if sized(family)])
+def test_a_family_runs_true_at_other_sizes(family: str, tmp_path: Path, in_process: None) -> None:
+    run_true(family, sized(family), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", NETWORKS)
+def test_a_family_is_rounded_alike_for_every_runtime(family: str, tmp_path: Path, in_process: None) -> None:
+    run_true(family, list(ROUNDED), tmp_path, floor_db=30.0)
+
+
+def run_true(family: str, wanted: list[str], tmp_path: Path, *, floor_db: float = FLOOR_DB) -> None:
+    """Every one of `wanted` is made, and none is false."""
+    done = export(NETWORKS[family](tmp_path / family), tmp_path / "out", *wanted)
+    assert not done.failures
+    assert [
+        str(Target(one.artifact.backend, one.artifact.scheme, one.artifact.variant)) for one in done.built
+    ] == wanted
+    for one in done.built:
+        parity = done.parity[one.artifact.file]
+        assert parity.status == "ok", (one.artifact.file, parity)
+        assert (parity.psnr_db or 0.0) >= floor_db, (one.artifact.file, parity)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # coremltools leaves folders when it fails
+@pytest.mark.parametrize("family", [family for family in NETWORKS if len(sized(family)) < len(ANY_SIZE)])
+def test_an_empty_cell_is_an_error_that_says_why(family: str, tmp_path: Path, in_process: None) -> None:
+    absent = [target for target in ANY_SIZE if target not in sized(family)]
+    done = export(NETWORKS[family](tmp_path / family), tmp_path / "out", *absent)
+    assert not done.built
+    assert list(done.failures) == absent
+    assert all(
+        any(why in str(error) for why in ("size", "coremltools could not convert")) for error in done.failures.values()
+    )
+
+
+def test_the_readme_says_so() -> None:
+    assert list(FAMILIES) == list(NETWORKS)
+    found = in_readme()
+    assert found is not None
+    assert found[1] == table(), "run: python tests/support_table.py"
+
+
+def test_the_same_source_gives_the_same_bytes(tmp_path: Path, in_process: None) -> None:
+    source = NETWORKS["autoencoder_tiny"](tmp_path / "tiny")
+    first, second = (export(source, tmp_path / name, *RUNTIMES) for name in ("first", "second"))
+    hashes = [one.artifact.sha256 for one in first.built]
+    assert len(hashes) == len(RUNTIMES)
+    assert hashes == [one.artifact.sha256 for one in second.built]

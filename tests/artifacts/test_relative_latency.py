@@ -1,0 +1,106 @@
+"""A file beside the float file of its runtime: what is built, what is timed, and what a budget makes of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from edgegen.artifacts import relative_latency
+from edgegen.artifacts.export import ExportSettings, export_source
+from edgegen.artifacts.relative_latency import Race
+from edgegen.artifacts.target import Target
+from edgegen.errors import DeviceError
+from edgegen.program.fold import Folds
+from edgegen.program.one_step import OneStep
+from edgegen.quantize.budget import Budget
+from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.support.progress import Silent
+from edgegen.types import Latency, Signature
+
+SIGNATURE = Signature.of(channels=1, size=8, num_classes=0)
+OWN = """
+import torch
+from torch import nn
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 1, 3, padding=1))
+"""
+TAKES = """
+[[inputs]]
+name = "sample"
+shape = ["batch_size", 1, 8, 8]
+role = "noise"
+[[outputs]]
+name = "out_sample"
+shape = ["batch_size", 1, 8, 8]
+role = "signal"
+"""
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """In place of a clock: a float file takes 2 ms, any other 1. The names of the files of each race."""
+    races: list[list[str]] = []
+
+    def measure(jobs: Sequence[Any], **_: Any) -> dict[str, Latency]:
+        races.append([Path(job.arguments["path"]).name for job in jobs])
+        assert all(Path(job.arguments[key]).exists() for job in jobs for key in ("path", "manifest"))
+        return {job.label: Latency(2.0 if "fp32" in job.arguments["path"] else 1.0) for job in jobs}
+
+    monkeypatch.setattr(relative_latency, "measure", measure)
+    return races
+
+
+def race(folder: Path) -> Race:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 1, 3, padding=1))
+    return Race(Folds(OneStep(net).eval(), SIGNATURE), folder=folder, seed=3, progress=Silent())
+
+
+def test_the_float_file_is_built_once_for_a_runtime(tmp_path: Path, timed: list[list[str]], in_process: None) -> None:
+    one = race(tmp_path)
+    module, few = one.folds().module, QuantizeOptions(samples=8)
+    of_mixed = one.of_mixed("onnx")
+    assert of_mixed(module, few) == 0.5
+    made = (tmp_path / "float_onnx_fp32.onnx").stat().st_mtime_ns
+    assert of_mixed(module, few) == 0.5
+    assert (tmp_path / "float_onnx_fp32.onnx").stat().st_mtime_ns == made
+    assert timed == [["float_onnx_fp32.onnx", "tried_onnx_mixed.onnx"]] * 2
+
+
+def test_a_file_that_cannot_be_timed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
+) -> None:
+    def measure(jobs: Sequence[Any], **_: Any) -> dict[str, Latency]:
+        return {job.label: Latency(None, reason="no answer within 5 s") for job in jobs}
+
+    monkeypatch.setattr(relative_latency, "measure", measure)
+    one = race(tmp_path)
+    with pytest.raises(DeviceError, match=r"x\.onnx could not be timed beside its float file: no answer within 5 s"):
+        one.share(tmp_path / "x.onnx", Target("onnx", "w8a8"))
+    monkeypatch.setattr("sys.platform", "linux")
+    with pytest.raises(DeviceError, match="coreml does not run on this machine, so nothing can be timed"):
+        one.share(tmp_path / "x.mlpackage", Target("coreml", "w8a8"))
+
+
+@pytest.mark.parametrize(("asked", "broken"), [("latency<=0.5", []), ("latency<=0.4", ["latency 0.500 of fp32"])])
+def test_a_compressed_file_is_held_to_a_budget_of_latency(
+    tmp_path: Path, timed: list[list[str]], in_process: None, asked: str, broken: list[str]
+) -> None:
+    (tmp_path / "net.py").write_text(OWN)
+    (tmp_path / "net.toml").write_text(TAKES)
+    settings = ExportSettings(
+        (Target("onnx", "w8a8"),),
+        quantization=QuantizeOptions(samples=8),
+        budget=Budget.parse(asked),
+        measure=False,
+    )
+    (done,) = export_source(
+        f"{tmp_path / 'net.py'}:make", tmp_path / "out", settings, signature=tmp_path / "net.toml", progress=Silent()
+    )
+    (found,) = done.over_budget.values()
+    assert [text.split(",")[0] for text in found] == broken
+    assert [names[0] for names in timed] == ["float_onnx_fp32.onnx"]

@@ -1,0 +1,137 @@
+"""Other ways in: images without labels, a teacher from diffusers; and what does not fit is refused before training."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import TINY
+from PIL import Image
+
+Edgegen = Callable[..., "subprocess.CompletedProcess[str]"]
+SLIM_MODEL = "model = { channels = [8, 8], blocks = 1, embedding = 16 }"
+ONLY_ONNX = '[export]\nartifacts = ["onnx-fp32"]\n'
+
+
+def without(table: str, text: str) -> str:
+    """The recipe without one of its tables."""
+    head, _, rest = text.partition(f"[{table}]\n")
+    _, bracket, later = rest.partition("\n[")
+    return head + bracket.lstrip("\n") + later
+
+
+def test_images_without_labels_make_an_unconditional_generator(edgegen: Edgegen, tiny: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tiny.parent / "photos").mkdir()
+    for i in range(24):
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(tiny.parent / "photos" / f"{i}.png")
+    tiny.write_text(without("export", TINY) + ONLY_ONNX + '[data]\nsource = "photos"\n')
+    done = edgegen("verify", tiny.name)
+    assert done.returncode == 0, done.stderr
+    run = tiny.parent / "runs" / "tiny"
+    manifest = json.loads((run / "verify/latest/artifacts/manifest.json").read_text())
+    assert [spec["name"] for spec in manifest["signature"]["inputs"]] == ["sample"]
+    assert json.loads((run / "extractor/latest/extractor.json").read_text())["name"].startswith("rot-v1,photos,")
+
+
+@pytest.fixture
+def diffusers_teacher(tiny: Path) -> Path:
+    diffusers = pytest.importorskip("diffusers")
+    folder = tiny.parent / "teacher"
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        num_class_embeds=10,
+        add_attention=False,
+    )
+    unet.save_pretrained(folder / "unet", safe_serialization=True)
+    diffusers.DDPMScheduler().save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # diffusers' own imports
+def test_a_diffusers_teacher_is_distilled(edgegen: Edgegen, tiny: Path, diffusers_teacher: Path) -> None:
+    text = without("teacher", TINY).replace("keep = 0.9", SLIM_MODEL) + '[teacher]\nfolder = "teacher"\n'
+    tiny.write_text(text)
+    done = edgegen("distill", tiny.name)
+    assert done.returncode == 0, done.stderr
+    run = tiny.parent / "runs" / "tiny"
+    copied = sorted(p.name for p in (run / "teacher/latest/generator/unet").iterdir())
+    assert copied == ["config.json", "diffusion_pytorch_model.safetensors"]
+    tiny.write_text(text.replace(SLIM_MODEL, "keep = 0.9"))
+    done = edgegen("distill", tiny.name)
+    assert done.returncode == 2
+    assert "for a diffusers teacher give [slim.model]" in done.stderr
+    tiny.write_text(text + "[data]\nconditional = false\n")
+    done = edgegen("distill", tiny.name)
+    assert done.returncode == 2
+    assert "knows 10 classes, the data have 0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arrays", "recipe", "message"),
+    [
+        ({"images": np.zeros((8, 8, 8), np.uint8)}, "", "2 held out; the metrics need at least 4 of each"),
+        ({"images": np.zeros((40, 2, 2), np.uint8)}, "", "images of 2x2 pixels; 4x4 is the least"),
+        ({"images": np.zeros((40, 8, 8), np.uint8)}, "keep = 0.001", "slim.keep = 0.001: at most"),
+    ],
+)
+def test_what_cannot_end_well_is_told_before_training(
+    edgegen: Edgegen, tiny: Path, arrays: dict[str, np.ndarray], recipe: str, message: str
+) -> None:
+    np.savez(tiny.parent / "few.npz", **arrays)
+    tiny.write_text((TINY.replace("keep = 0.9", recipe) if recipe else TINY) + '[data]\nsource = "few.npz"\n')
+    done = edgegen("train", tiny.name)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not list((tiny.parent / "runs").rglob("checkpoint.safetensors"))
+
+
+def test_a_damaged_shard_of_an_interrupted_try_is_made_again(edgegen: Edgegen, tiny: Path) -> None:
+    assert edgegen("pairs", tiny.name).returncode == 0
+    folder = (tiny.parent / "runs" / "tiny" / "pairs" / "latest").resolve()
+    shard = folder / "pairs-00001.safetensors"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-9])
+    (folder / "stage.json").unlink()
+    folder.rename(folder.with_name(folder.name + ".partial"))
+    assert edgegen("pairs", tiny.name).returncode == 0
+    assert shard.read_bytes() == whole
+
+
+def test_a_class_without_held_out_images(edgegen: Edgegen, tiny: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(
+        tiny.parent / "split.npz",
+        x_train=rng.integers(0, 255, (60, 8, 8), dtype=np.uint8),
+        y_train=np.arange(60) % 3,
+        x_test=rng.integers(0, 255, (20, 8, 8), dtype=np.uint8),
+        y_test=np.arange(20) % 2,
+    )
+    tiny.write_text(TINY + '[data]\nsource = "split.npz"\n')
+    done = edgegen("evaluate", tiny.name)
+    assert done.returncode == 0, done.stderr
+
+
+def test_images_that_are_not_square_are_refused(edgegen: Edgegen, tiny: Path) -> None:
+    np.savez(tiny.parent / "wide.npz", images=np.zeros((30, 8, 12), np.uint8))
+    tiny.write_text(TINY + '[data]\nsource = "wide.npz"\n')
+    done = edgegen("run", tiny.name)
+    assert done.returncode == 2
+    assert "wide.npz: images of 8x12 pixels; they must be square: crop or pad them" in done.stderr
+
+
+def test_bf16_training_runs_all_stages_in_one_process(edgegen: Edgegen, tiny: Path) -> None:
+    tiny.write_text(TINY + '[compute]\nprecision = "bf16"\nthreads = 1\n')
+    done = edgegen("run", tiny.name, "--to", "evaluate")
+    assert done.returncode == 0, done.stderr

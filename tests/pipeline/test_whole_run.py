@@ -1,0 +1,193 @@
+"""One tiny run from images to the report, and what a user finds in its folder."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import TINY, command, environment
+from PIL import Image
+from typer.testing import CliRunner
+
+from edgegen.cli.main import app
+from edgegen.errors import EdgegenError
+
+ARTIFACTS = {
+    "tiny_onnx_fp32.onnx": "onnxruntime",
+    "tiny_onnx_w8a8.onnx": "onnxruntime",
+    "tiny_executorch_fp32.pte": "executorch",
+    "tiny_executorch_w8a8.pte": "executorch",
+    "tiny_coreml_fp16.mlpackage": "edgegen MIL evaluator",
+    "tiny_coreml_w8.mlpackage": "edgegen MIL evaluator",
+}
+
+
+def edgegen(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(*arguments), cwd=folder, capture_output=True, text=True, env=environment(), check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the finished run: `runs/tiny`."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "tiny.toml").write_text(TINY)
+    done = edgegen(folder, "run", "tiny.toml")
+    assert done.returncode == 0, done.stderr
+    assert "report: " in done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(place: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((place / "runs/tiny/report/latest/report.json").read_text())
+    return content
+
+
+def test_six_files_each_executed_and_compared(place: Path, report: dict[str, Any]) -> None:
+    rows = {row["file"]: row for row in report["artifacts"]}
+    assert set(rows) == set(ARTIFACTS)
+    for file, runtime in ARTIFACTS.items():
+        parity = rows[file]["parity"]
+        assert parity["status"] == "ok"
+        assert parity["method"].startswith(runtime), parity["method"]
+        assert parity["psnr_db"] >= parity["floor_db"]
+        assert parity["samples"] == 4
+        path = place / "runs/tiny/verify/latest/artifacts" / file
+        assert path.exists()
+        if path.is_file():
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == rows[file]["sha256"]
+            assert path.stat().st_size == rows[file]["nbytes"]
+        assert (rows[file]["latency"]["p50_ms"] is None) == file.endswith(".mlpackage")
+        assert (rows[file]["fd_local"] is None) == file.endswith(".mlpackage")
+    manifest = json.loads((place / "runs/tiny/verify/latest/artifacts/manifest.json").read_text())
+    assert [row["parity"]["status"] for row in manifest["artifacts"]] == ["ok"] * 6
+
+
+def test_quality_by_net_and_steps(report: dict[str, Any]) -> None:
+    for net in ("teacher", "reflowed", "student", "baseline"):
+        assert set(report["quality"][net]) == {"1", "2"}
+        assert all(figure["fd_local"] > 0 and figure["sd"] >= 0 for figure in report["quality"][net].values())
+    assert report["quality"]["floor"]["0"]["sd"] is None
+    assert report["extractor"]["fd_name"].startswith("fd_local[cnn-v1,digits,sha256:")
+    assert report["parameters"]["student"] <= 0.9 * report["parameters"]["teacher"]
+    assert 0 <= report["fold"]["max_relative_error"] <= 1e-5
+    assert report["fold"]["parameters_removed"] > 0
+
+
+def test_the_report_is_valid_and_opens_offline(place: Path, report: dict[str, Any]) -> None:
+    import jsonschema
+
+    from edgegen.report.schema import json_schema
+
+    jsonschema.validate(report, json_schema())
+    page = (place / "runs/tiny/report/latest/report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "<script src" not in page
+    assert str(place) not in page
+    assert str(place) not in json.dumps(report)
+
+
+def test_an_unchanged_recipe_runs_nothing(place: Path) -> None:
+    done = edgegen(place, "run", "tiny.toml", "--json")
+    rows = json.loads(done.stdout)["stages"]
+    assert all(row["reused"] for row in rows)
+    assert "nothing to do: all 13 stages are up to date" in done.stderr
+
+
+def test_a_damaged_result_is_made_again(place: Path) -> None:
+    copy = place.parent / "damaged"
+    shutil.copytree(place, copy, symlinks=True)
+    (path,) = (copy / "runs/tiny/extractor").glob("[0-9a-f]*/*.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    rows = json.loads(edgegen(copy, "run", "tiny.toml", "--to", "extractor", "--json").stdout)["stages"]
+    assert {row["stage"]: row["reused"] for row in rows}["extractor"] is False
+    assert path.read_bytes() == whole, "the same input gives the same bytes"
+
+
+def test_sensitivity_of_a_recipe_tells_pictures_and_distribution_apart(place: Path) -> None:
+    done = edgegen(place, "sensitivity", "tiny.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["sources"]["tiny.toml"]
+    assert found["fd_local"] > 0
+    assert len(found["layers"]) > 10
+    assert len({row["fd_change"] for row in found["layers"]}) > 5
+    assert min(row["psnr_db"] for row in found["layers"]) > 20
+
+
+@pytest.mark.parametrize("file", ["student", *ARTIFACTS])
+def test_samples_are_the_same_picture_everywhere(place: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    source = "tiny.toml" if file == "student" else f"runs/tiny/verify/latest/artifacts/{file}"
+    made = sample(source, "--output", f"{file}.png")
+    assert made["count"] == 4
+    picture = np.asarray(Image.open(place / f"{file}.png"), dtype=np.float64)
+    assert picture.shape == (17, 17)
+    sample("runs/tiny/distill/latest/generator", "--output", "reference.png")
+    difference = np.abs(picture - np.asarray(Image.open(place / "reference.png"), dtype=np.float64))
+    assert difference.max() <= (24 if "w8" in file else 1)
+
+
+def sample(source: str, *arguments: str) -> dict[str, Any]:
+    """`edgegen sample` in this process: four pictures of class 3."""
+    common = ["--count", "4", "--class", "3", "--seed", "5", "--json"]
+    result = CliRunner().invoke(app, ["sample", source, *common, *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    made: dict[str, Any] = json.loads(result.stdout)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tiny.toml", "--class", "10"), "--class 10: there are 0 to 9"),
+        (("tiny.toml", "-o", "x.jpg"), r"give a name that ends in \.png"),
+        (("tiny.toml", "-o", "folder.png"), r"folder\.png: is a folder"),
+        (("nothing.onnx",), r"no file nothing\.onnx"),
+        (
+            ("runs/tiny/export/latest/tiny_onnx_fp32.onnx", "--steps", "3"),
+            "an exported file makes its image in one step",
+        ),
+        (("nothing",), "no recipe 'nothing'"),
+    ],
+)
+def test_samples_that_cannot_be_made(
+    place: Path, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    (place / "folder.png").mkdir(exist_ok=True)
+    with pytest.raises(EdgegenError, match=message) as caught:
+        CliRunner().invoke(app, ["sample", *arguments], catch_exceptions=False)
+    assert caught.value.exit_code == 2
+
+
+def test_a_file_that_is_wrong_fails_the_run_with_its_own_exit_code(place: Path) -> None:
+    """A floor that nothing reaches stands for a wrong file: the report is written, and the exit code is 4."""
+    copy = place.parent / "strict"
+    shutil.copytree(place, copy, symlinks=True)
+    (copy / "tiny.toml").write_text(TINY + '[export]\nartifacts = ["onnx-fp32"]\n')
+    code = (
+        "import dataclasses, sys; import edgegen.quantize.support_matrix as m;"
+        "key = ('fp32', 'onnx'); m.MATRIX[key] = dataclasses.replace(m.MATRIX[key], floor_db=500.0);"
+        "sys.argv = ['edgegen', 'verify', 'tiny.toml', '--force'];"
+        "from edgegen.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=copy, capture_output=True, text=True, env=environment(), check=False
+    )
+    assert done.returncode == 4, done.stderr
+    assert "tiny_onnx_fp32.onnx" in done.stderr
+    assert "is below the floor of 500.0 dB" in done.stderr
+    assert edgegen(copy, "report", "tiny.toml").returncode == 4
+    rows = json.loads((copy / "runs/tiny/report/latest/report.json").read_text())["artifacts"]
+    (wrong,) = rows
+    assert wrong["file"] == "tiny_onnx_fp32.onnx"
+    assert wrong["parity"]["status"] == "failed"
+    assert wrong["latency"]["p50_ms"] is None

@@ -1,0 +1,86 @@
+"""child: a function in another process; its result, its errors, its death, its memory."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgegen.errors import DataError, ExportError, MissingExtraError
+from edgegen.support import isolation
+
+HERE = "children"  # this folder's children.py, found by the child through our sys.path
+
+
+@pytest.fixture(autouse=True)
+def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "children.py").write_text(
+        """
+import os, signal, sys, time
+from edgegen.errors import DataError, MissingExtraError
+
+def add(a, b): print("noise on stdout"); return {"sum": a + b, "pid": os.getpid()}
+def bad(): raise DataError("net.safetensors: cut short")
+def lacking(): raise MissingExtraError("onnx", extra="onnx", purpose="writing")
+def breaks(): raise RuntimeError("the vendor gave up")
+def dies(): print("last words", file=sys.stderr, flush=True); os.kill(os.getpid(), signal.SIGSEGV)
+def hoards():
+    held = []
+    while True:
+        held.append(bytearray(10_000_000)); time.sleep(0.01)
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_the_result_comes_back_from_another_process() -> None:
+    outcome = isolation.call(f"{HERE}:add", {"a": 2, "b": 3})
+    assert outcome.value["sum"] == 5
+    assert outcome.value["pid"] != os.getpid()
+    assert outcome.seconds > 0
+    assert outcome.peak_rss_bytes is not None
+    assert 1_000_000 < outcome.peak_rss_bytes < 200_000_000
+
+
+def test_our_errors_come_back_as_they_were() -> None:
+    with pytest.raises(DataError, match=r"^net.safetensors: cut short$"):
+        isolation.call(f"{HERE}:bad", {})
+    with pytest.raises(MissingExtraError, match=r"pip install 'edgegen\[onnx\]'") as caught:
+        isolation.call(f"{HERE}:lacking", {})
+    assert caught.value.exit_code == 3
+
+
+def test_any_other_end_is_an_export_error_with_the_end_of_the_log() -> None:
+    with pytest.raises(ExportError, match=r"ran children:breaks ended with exit code 1: RuntimeError: the vendor gave"):
+        isolation.call(f"{HERE}:breaks", {})
+    with pytest.raises(ExportError, match=r"ran children:dies ended by SIGSEGV: last words"):
+        isolation.call(f"{HERE}:dies", {})
+
+
+def test_a_kill_from_outside_says_that_memory_may_be_the_cause() -> None:
+    assert isolation.ending(-signal.SIGKILL, b"") == "ended by SIGKILL, nothing on stderr; out of memory?"
+
+
+def test_the_memory_limit_ends_the_child() -> None:
+    began = time.monotonic()
+    with pytest.raises(ExportError, match=r"it held 0\.\d\d GB of memory, 0.20 GB are allowed: stopped"):
+        isolation.call(f"{HERE}:hoards", {}, memory_limit=200_000_000)
+    assert time.monotonic() - began < 60
+    assert not [pid for pid in _children() if pid != os.getpid()]
+
+
+def _children() -> list[int]:
+    import psutil
+
+    return [process.pid for process in psutil.Process().children() if "edgegen.support.isolation" in process.cmdline()]
+
+
+def test_a_module_of_the_folder_we_are_in_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "json.py").write_text("raise SystemExit('the wrong json')")
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert isolation.call(f"{HERE}:add", {"a": 1, "b": 1}).value["sum"] == 2

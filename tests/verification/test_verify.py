@@ -1,0 +1,164 @@
+"""Verifier: the uint8 image counts, every size counts, and the worst is what is reported."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgegen import registry
+from edgegen.artifacts.build import build
+from edgegen.artifacts.target import Target
+from edgegen.exporters.base import LowerOptions
+from edgegen.program.fold import Folds
+from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.support.pixels import to_uint8
+from edgegen.types import Artifact, Signature
+from edgegen.verification.verify import Verifier
+
+SIGNATURE = Signature.of(channels=3, size=8, num_classes=0)
+SIZES = ((8, 16), (12, 8))
+Run = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
+
+
+class Net(nn.Module):
+    """A convolution and a normalisation over the picture, which depends on its size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.GroupNorm(1, 3)
+
+    def forward(self, sample: Tensor) -> Tensor:
+        return torch.tanh(self.norm(self.conv(sample)))
+
+
+@pytest.fixture
+def folds() -> Folds:
+    return Folds(Net(), SIGNATURE)
+
+
+@pytest.fixture
+def verify(folds: Folds) -> Verifier:
+    return Verifier(folds, SIGNATURE, samples=3, seed=0, sizes=SIZES)
+
+
+def made(folds: Folds, text: str, folder: Path) -> tuple[Artifact, Path]:
+    target = Target.parse(text)
+    options: dict[str, Any] = {"name": "net", "quantization": QuantizeOptions(samples=1), "seed": 0, "metadata": {}}
+    module = folds(any_size=target.kind().any_size).module
+    lower = LowerOptions(heights_widths=SIZES, generate=False)
+    artifact = build(module, SIGNATURE, target=target, folder=folder, options=lower, **options).artifact
+    return artifact, folder / artifact.file
+
+
+def spoiled(monkeypatch: pytest.MonkeyPatch, backend: str, spoil: Callable[[str, NDArray[Any]], NDArray[Any]]) -> None:
+    """Every file of the backend gives what `spoil(name, output)` makes of its outputs."""
+    whole = registry.load("backend", backend)
+    plain = type(whole).open
+
+    class Spoiled:
+        method = "spoiled"
+
+        def __init__(self, session: Run) -> None:
+            self.session = session
+
+        def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            return {name: spoil(name, value) for name, value in self.session(inputs).items()}
+
+    monkeypatch.setattr(type(whole), "open", lambda self, path: Spoiled(plain(self, path)))
+
+
+@pytest.mark.parametrize(
+    "target", ["onnx", "onnx:generate", "onnx:any_size", "coreml-fp32:sizes", "coreml-fp32:generate"]
+)
+def test_a_true_file(target: str, folds: Folds, verify: Verifier, tmp_path: Path, in_process: None) -> None:
+    artifact, path = made(folds, target, tmp_path)
+    found, session = verify(artifact, path)
+    assert found.status == "ok", found
+    assert session is not None
+    images = session(verify._expected(None)[0])["out_sample"]
+    assert (images.dtype, images.shape) == (np.dtype(np.float32), (3, 3, 8, 8))
+
+
+def test_a_false_image_is_found(
+    folds: Folds, verify: Verifier, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, path = made(folds, "onnx:generate", tmp_path)
+    spoiled(monkeypatch, "onnx", lambda name, value: value[:, ::-1] if name == "out_image" else value)
+    found, _ = verify(artifact, path)
+    assert found.status == "failed"
+    assert found.reason.endswith("below the floor of 40.0 dB")
+
+
+def test_a_network_whose_numbers_are_no_images_is_told_so(
+    tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Untrained(Net):
+        def forward(self, sample: Tensor) -> Tensor:
+            return 40.0 * super().forward(sample)
+
+    folds = Folds(Untrained(), SIGNATURE)
+    artifact, path = made(folds, "onnx:generate", tmp_path)
+    spoiled(monkeypatch, "onnx", lambda name, value: value[:, ::-1] if name == "out_image" else value)
+    found, _ = Verifier(folds, SIGNATURE, samples=3, seed=0)(artifact, path)
+    assert found.status == "failed"
+    assert found.reason.endswith("are cut off: is the network trained?")
+
+
+def test_a_second_method_that_is_false_is_named(
+    folds: Folds, verify: Verifier, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a .pte: `forward` true, and `generate` a picture upside down."""
+    artifact, path = made(folds, "onnx", tmp_path)
+    plain = type(registry.load("backend", "onnx")).open
+
+    class Generate:
+        method = "planted"
+
+        def __init__(self, session: Run) -> None:
+            self.session = session
+
+        def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            return {"out_image": to_uint8(self.session(inputs)["out_sample"])[:, ::-1]}
+
+    class Both(Generate):
+        def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            return dict(self.session(inputs))
+
+        @property
+        def generate(self) -> Generate:
+            return Generate(self.session)
+
+    monkeypatch.setattr(type(registry.load("backend", "onnx")), "open", lambda self, path: Both(plain(self, path)))
+    found, _ = verify(artifact, path)
+    assert found.status == "failed"
+    assert found.reason.startswith("the uint8 images of generate: ")
+
+
+@pytest.mark.parametrize(("target", "width"), [("onnx:any_size", 16), ("coreml-fp32:sizes", 16)])
+def test_a_file_that_is_false_at_another_size_only_is_found(
+    target: str,
+    width: int,
+    folds: Folds,
+    verify: Verifier,
+    tmp_path: Path,
+    in_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    artifact, path = made(folds, target, tmp_path)
+    spoiled(monkeypatch, artifact.backend, lambda _, value: value + 0.5 * (value.shape[-1] == width))
+    assert verify(artifact, path)[0].status == "failed"
+
+
+def test_a_file_that_cannot_be_opened_is_not_checked(folds: Folds, verify: Verifier, tmp_path: Path) -> None:
+    (tmp_path / "cut.onnx").write_bytes(b"nothing")
+    found, session = verify(Artifact("cut.onnx", "onnx", "fp32", 7, "", "none"), tmp_path / "cut.onnx")
+    assert session is None
+    assert found.status == "not checked"
+    assert found.reason.startswith("onnxruntime cannot open cut.onnx")
+    assert str(tmp_path) not in found.reason
