@@ -6,12 +6,13 @@ import re
 import tomllib
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgegen.errors import RecipeError, unknown_name
 
+T = TypeVar("T", bound="Table")
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -234,6 +235,14 @@ class Recipe(Table):
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
+class Files(Table):
+    """The tables of a recipe that say how files are made: all that `edgegen export --recipe FILE` takes of one."""
+
+    export: Export = Export()
+    quantize: Quantize = Quantize()
+    recover: Recover | None = None
+
+
 def shipped() -> dict[str, Path]:
     """The recipes in the package: `edgegen run digits` finds them by name."""
     folder = Path(__file__).parent / "recipes"
@@ -255,20 +264,39 @@ def find(name: str) -> Path:
 
 def read(path: Path) -> Recipe:
     """Reads a recipe file. Raises RecipeError: what is wrong, at which key, what would do."""
+    return parse(_values(path), where=str(path))
+
+
+def _values(path: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise RecipeError(f"{path}: cannot be read: {e.strerror}") from e
     except (ValueError, RecursionError) as e:  # also of TOMLDecodeError and UnicodeDecodeError
         raise RecipeError(f"{path}: not TOML: {e}") from e
-    return parse(values, where=str(path))
+
+
+def read_files(path: Path) -> Files:
+    """The tables [export], [quantize] and [recover] of a recipe, or of a file that has nothing else.
+
+    Raises RecipeError as `read` does.
+    """
+    values = _values(path)
+    if set(values) <= set(Files.model_fields):
+        return _validated(Files, values, where=str(path))
+    recipe = parse(values, where=str(path))
+    return Files(export=recipe.export, quantize=recipe.quantize, recover=recipe.recover)
 
 
 def parse(values: dict[str, Any], *, where: str) -> Recipe:
     """A recipe from plain values; `where` names them in the errors."""
+    return _validated(Recipe, values, where=where)
+
+
+def _validated(kind: type[T], values: dict[str, Any], *, where: str) -> T:
     try:
         # By way of JSON: its strict mode takes arrays as tuples, and still refuses "100" where a number belongs.
-        return Recipe.model_validate_json(json.dumps(values, default=str), strict=True)
+        return kind.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as e:
         raise RecipeError("\n".join(f"{where}: {_explain(error)}" for error in e.errors())) from e
 

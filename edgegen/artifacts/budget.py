@@ -1,42 +1,28 @@
 """Holds the compressed files of one generator to a budget, and names what breaks it."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from edgegen.artifacts.maker import Maker
 from edgegen.artifacts.refine import worst_layers
 from edgegen.artifacts.relative_latency import Race
 from edgegen.artifacts.target import Target
 from edgegen.quantize.budget import Budget
-from edgegen.quantize.schemes import GRIDS, QuantizeOptions
+from edgegen.quantize.schemes import GRIDS
 from edgegen.quantize.sensitivity import FLOAT_BYTES
 from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.support.progress import Progress
-from edgegen.types import Artifact, Parity, Signature
-
-if TYPE_CHECKING:
-    from torch import nn
+from edgegen.types import Artifact, Parity
 
 
 class Budgeted:
-    """`ready` gives what a scheme's files are built from and with which options; `parameters`: the float generator's.
+    """Judges the files that `maker` made; `race` times them where the budget has a latency.
 
-    The layers that cost most are looked for once for each scheme. `race` times the files of a budget of latency.
+    The layers that cost most are looked for once for each scheme.
     """
 
-    def __init__(
-        self,
-        budget: Budget,
-        signature: Signature,
-        ready: "Callable[[str], tuple[nn.Module, QuantizeOptions]]",
-        *,
-        parameters: int,
-        race: Race,
-        seed: int,
-        progress: Progress,
-    ) -> None:
-        self.budget, self.signature, self.ready, self.parameters = budget, signature, ready, parameters
-        self.race, self.seed, self.progress = race, seed, progress
+    def __init__(self, budget: Budget, maker: Maker, *, race: Race, progress: Progress) -> None:
+        self.budget, self.maker, self.race, self.progress = budget, maker, race, progress
+        self.parameters = maker.generator.folded().parameters_after
         self.worst: dict[str, str] = {}
 
     def broken(self, artifact: Artifact, path: Path, parity: Parity, *, fd_change: float | None = None) -> list[str]:
@@ -59,9 +45,14 @@ class Budgeted:
         if scheme not in GRIDS:
             return f"the layers' shares are not known for {scheme}"
         if scheme not in self.worst:
-            module, options = self.ready(scheme)
-            found = worst_layers(
-                module, self.signature, scheme, options=options, seed=self.seed, progress=self.progress
+            given = self.maker.input(scheme)
+            layers = worst_layers(
+                given.module,
+                self.maker.generator.signature,
+                scheme,
+                options=given.quantization,
+                seed=self.maker.seed,
+                progress=self.progress,
             )
-            self.worst[scheme] = f"most by {found}"
+            self.worst[scheme] = f"most by {layers}"
         return self.worst[scheme]

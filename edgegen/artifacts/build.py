@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 from edgegen import registry
 from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError
-from edgegen.exporters.base import DEFAULTS, Backend, LowerOptions, Variant
+from edgegen.exporters.base import DEFAULTS, Backend, LowerOptions
 from edgegen.quantize.calibration import calibration_batches, enough_samples, fitting_batch
 from edgegen.quantize.schemes import AS_USUAL, QuantizeOptions
 from edgegen.quantize.support_matrix import cell
 from edgegen.support import isolation
+from edgegen.support.isolation import Child
 from edgegen.support.storage import atomic_path, nbytes_of, sha256_of
 from edgegen.support.vendor_logs import EXPORT, quiet
 from edgegen.types import Artifact, Parity, Signature
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import fx, nn
     from torch.export import ExportedProgram
+
+    from edgegen.program.generator import SavedProgram
 
 CANONICAL = ("resampling", "pointwise", "conv_bias")  # the rewrites that come before a quantization of the program
 
@@ -36,7 +39,7 @@ class Built:
 
 
 def build(
-    module: "nn.Module",
+    source: "nn.Module | SavedProgram",
     signature: Signature,
     *,
     name: str,
@@ -48,31 +51,29 @@ def build(
     options: LowerOptions = DEFAULTS,
     rewrites: Sequence[str] | None = None,
     memory_limit: int | None = None,
+    child: Child | None = None,
 ) -> Built:
-    """Write the file of a folded one-step `module` into `folder`, replacing an older one.
+    """Write the file of a folded one-step module, or of a program saved for all targets, into `folder`.
 
-    A variant of any size needs a module folded so. All that a vendor's tool does happens in a child process, which may
-    hold `memory_limit` bytes. `seed` draws the calibration's noise; `rewrites` None takes the backend's own. `metadata`
-    goes into the file under edgegen's namespace, with name, backend and scheme added. Raises UsageError for an unknown
-    backend, empty cell or unknown layer, ExportError where a vendor's tool fails or dies, StorageError where the disk
-    refuses.
+    An older file is replaced. A variant of any size needs a source of any size. All that a vendor's tool does happens
+    in a child process (`child`, where one waits already), which may hold `memory_limit` bytes. `seed` draws the
+    calibration's noise; `rewrites` None takes the backend's own. `metadata` goes into the file under edgegen's
+    namespace, with name, backend and scheme added. Raises UsageError for an unknown backend, empty cell or unknown
+    layer, ExportError where a vendor's tool fails or dies, StorageError where the disk refuses.
     """
-    kind, chosen = target.kind(), cell(target.scheme, target.backend)
+    chosen = cell(target.scheme, target.backend)
     samples = (quantization.samples or enough_samples(signature)) if chosen.calibrated else 0
     backend: Backend = registry.load("backend", target.backend)
     file = target.file(name)
-    if kind.lists_sizes:
-        _try_sizes(module, signature, options.heights_widths)
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
-        program = Path(temporary) / "program.pt2"
-        # What is calibrated runs whole batches, whatever its file takes.
-        _save(module, signature, kind, None if chosen.stage == "program" else kind.batch, program)
+        saved = _saved(source, signature, target, Path(temporary) / "program.pt2")
         made = Path(temporary) / "made"
         made.mkdir()
         outcome = isolation.call(
             "edgegen.artifacts.build:lower",
             {
-                "program": str(program),
+                "program": str(saved.path),
+                "unfolded": saved.unfolded,
                 "signature": signature.to_dict(),
                 "target": asdict(target),
                 "path": str(made / file),
@@ -89,16 +90,49 @@ def build(
                 "seed": seed,
             },
             memory_limit=memory_limit,
+            child=child,
         )
-        extra: dict[str, dict[str, Any]] = {
-            path.name: {"nbytes": nbytes_of(path), "sha256": sha256_of(path)}
-            for path in sorted(made.iterdir())
-            if path.name != file
-        }
-        for one in (*extra, file):  # the file itself last: where it is, all is there
-            with atomic_path(folder / one) as path:
-                shutil.move(made / one, path)
-    artifact = Artifact(
+        extra = _put(made, folder, file)
+    artifact = _artifact(folder, target, file, extra, samples=samples, options=options)
+    return Built(artifact, outcome.seconds, outcome.peak_rss_bytes)
+
+
+def _saved(source: "nn.Module | SavedProgram", signature: Signature, target: Target, path: Path) -> "SavedProgram":
+    from edgegen.program.capture import capture  # here, so that a mistyped cell answers before torch is imported
+    from edgegen.program.generator import SavedProgram, save_program
+
+    if isinstance(source, SavedProgram):
+        return source
+    kind = target.kind()
+    # What is calibrated runs whole batches, whatever its file takes.
+    batch = None if cell(target.scheme, target.backend).stage == "program" else kind.batch
+    return save_program(capture(source, signature, batch=batch, any_size=kind.any_size), path)
+
+
+def _put(made: Path, folder: Path, file: str) -> dict[str, dict[str, Any]]:
+    """Moves what the child made into `folder`; size and SHA-256 of all but the file itself."""
+    extra: dict[str, dict[str, Any]] = {
+        path.name: {"nbytes": nbytes_of(path), "sha256": sha256_of(path)}
+        for path in sorted(made.iterdir())
+        if path.name != file
+    }
+    for name in (*extra, file):  # the file itself last: where it is, all is there
+        with atomic_path(folder / name) as path:
+            shutil.move(made / name, path)
+    return extra
+
+
+def _artifact(
+    folder: Path,
+    target: Target,
+    file: str,
+    extra: Mapping[str, Mapping[str, Any]],
+    *,
+    samples: int,
+    options: LowerOptions,
+) -> Artifact:
+    kind, chosen = target.kind(), cell(target.scheme, target.backend)
+    return Artifact(
         file=file,
         backend=target.backend,
         scheme=target.scheme,
@@ -115,36 +149,22 @@ def build(
             **({"heights_widths": list(options.heights_widths)} if kind.lists_sizes else {}),
         },
     )
-    return Built(artifact, outcome.seconds, outcome.peak_rss_bytes)
 
 
-def _try_sizes(module: "nn.Module", signature: Signature, sizes: Sequence[tuple[int, int]]) -> None:
-    """Raises ExportError for a size that the network does not take, before minutes go into a file of it."""
-    from edgegen.program.capture import reference
-    from edgegen.program.inputs import example_inputs
+def preload(*, backend: str) -> None:
+    """What `lower` imports, for a child process that waits for its program meanwhile."""
+    import edgegen.exporters.rewrites
+    import edgegen.program.capture
+    import edgegen.program.fold  # noqa: F401
 
-    for height, width in sizes:
-        try:
-            resized = signature.resized(height, width)
-            reference(module, example_inputs(resized, 1, 0))
-        except (RuntimeError, ValueError) as e:
-            reason = str(e).strip().splitlines()[0]
-            raise ExportError(f"the network does not take {height}x{width}: {reason}") from e
-
-
-def _save(module: "nn.Module", signature: Signature, kind: Variant, batch: int | None, path: Path) -> None:
-    import torch
-
-    from edgegen.program.capture import capture  # here, so that a mistyped cell answers before torch is imported
-
-    program = capture(module, signature, batch=batch, any_size=kind.any_size)
-    with quiet(EXPORT):
-        torch.export.save(program, path)
+    loaded: Backend = registry.load("backend", backend)
+    loaded.preload()
 
 
 def lower(
     *,
     program: str,
+    unfolded: bool,
     signature: Mapping[str, Any],
     target: Mapping[str, str],
     path: str,
@@ -156,55 +176,93 @@ def lower(
 ) -> None:
     """The child's part of `build`: from a saved program to the file `path`, and what belongs beside it."""
     from edgegen.exporters.rewrites import apply
-    from edgegen.program.capture import capture
+    from edgegen.program.fold import fold_program
 
     wanted, about = Target(**target), Signature.from_dict(signature)
     kind, chosen = wanted.kind(), cell(wanted.scheme, wanted.backend)
-    backend: Backend = registry.load("backend", wanted.backend)
-    captured = _load(Path(program))
-    if chosen.stage == "program":
-        # What turns into convolutions is to be one before it is quantized, and alike for every runtime.
-        first = apply(captured, CANONICAL, signature=about, batch=None, any_size=kind.any_size)
-        asked = QuantizeOptions(**{**quantization, "float_layers": tuple(quantization["float_layers"])})
-        # What is not calibrated has to run once, too: PT2E sees weights as they are used.
-        calibration = calibration_batches(about, samples=asked.samples or 1, seed=seed, batch=fitting_batch(about))
-        quantized = chosen.load()(first, wanted.scheme, calibration, asked)
-        captured = capture(quantized, about, batch=kind.batch, any_size=kind.any_size)
-        rewrites = [name for name in rewrites if name not in CANONICAL]
-    captured = apply(captured, rewrites, signature=about, batch=kind.batch, any_size=kind.any_size)
+    loaded = _load(Path(program))
+    graph = fold_program(loaded, about) if unfolded else loaded.module(check_guards=False)
+    del loaded
     sizes = tuple((int(height), int(width)) for height, width in options["heights_widths"])
+    if kind.lists_sizes:
+        _try_sizes(graph, about, sizes)
+    if chosen.stage == "program":
+        asked = QuantizeOptions(**{**quantization, "float_layers": tuple(quantization["float_layers"])})
+        graph = _quantized(graph, about, wanted, asked, seed=seed)
+        rewrites = [name for name in rewrites if name not in CANONICAL]
+    captured = apply(graph, rewrites, signature=about, batch=kind.batch, any_size=kind.any_size)
     given = LowerOptions(**{**options, "heights_widths": sizes})
     if chosen.stage != "float":  # what quantizes or converts the file wants plain convolutions
         given = replace(given, winograd=False)
+    _write(captured, Path(path), wanted, signature=about, metadata=metadata, options=given)
+
+
+def _quantized(
+    graph: "fx.GraphModule", signature: Signature, target: Target, options: QuantizeOptions, *, seed: int
+) -> "fx.GraphModule":
+    from edgegen.exporters.rewrites import apply
+
+    # What turns into convolutions is to be one before it is quantized, and alike for every runtime.
+    first = apply(graph, CANONICAL, signature=signature, batch=None, any_size=target.kind().any_size)
+    # What is not calibrated has to run once, too: PT2E sees weights as they are used.
+    samples, batch = options.samples or 1, fitting_batch(signature)
+    calibration = calibration_batches(signature, samples=samples, seed=seed, batch=batch)
+    quantized: fx.GraphModule = cell(target.scheme, target.backend).load()(first, target.scheme, calibration, options)
+    return quantized
+
+
+def _write(
+    program: "ExportedProgram",
+    path: Path,
+    target: Target,
+    *,
+    signature: Signature,
+    metadata: Mapping[str, str],
+    options: LowerOptions,
+) -> None:
+    """The backend's file of a rewritten program; what quantizes a file goes by way of the float one."""
+    chosen = cell(target.scheme, target.backend)
+    backend: Backend = registry.load("backend", target.backend)
 
     def write(to: Path) -> None:
         backend.lower(
-            captured,
+            program,
             to,
-            signature=about,
+            signature=signature,
             precision=chosen.precision,
             metadata=metadata,
-            options=given,
-            variant=wanted.variant,
+            options=options,
+            variant=target.variant,
         )
 
     if chosen.stage != "file":
-        write(Path(path))
+        write(path)
         return
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
-        floating = Path(temporary) / Path(path).name
+        floating = Path(temporary) / path.name
         write(floating)
-        chosen.load()(floating, Path(path))
+        chosen.load()(floating, path)
+
+
+def _try_sizes(graph: "fx.GraphModule", signature: Signature, sizes: Sequence[tuple[int, int]]) -> None:
+    """Raises ExportError for a size that the network does not take, before minutes go into a file of it."""
+    from edgegen.program.capture import reference
+    from edgegen.program.inputs import example_inputs
+
+    for height, width in sizes:
+        try:
+            reference(graph, example_inputs(signature.resized(height, width), 1, 0))
+        except (RuntimeError, ValueError) as e:
+            reason = str(e).strip().splitlines()[0]
+            raise ExportError(f"the network does not take {height}x{width}: {reason}") from e
 
 
 def _load(path: Path) -> "ExportedProgram":
-    """What `_save` wrote a moment ago; the file of a stranger goes through edgegen.models.sources.load."""
+    """What a parent saved a moment ago; the file of a stranger goes through edgegen.models.sources."""
     import torch
 
     with quiet(EXPORT):
-        program = torch.export.load(path)
-    path.unlink()  # a big one need not lie on the disk beside its own file
-    return program
+        return torch.export.load(path)
 
 
 def unchecked(artifacts: Sequence[Artifact]) -> dict[str, Parity]:

@@ -3,52 +3,56 @@
 import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgegen import registry
-from edgegen.artifacts.build import Built, build
+from edgegen.artifacts.budget import Budgeted
+from edgegen.artifacts.build import Built
+from edgegen.artifacts.maker import BuildInput, Maker
 from edgegen.artifacts.model_card import write_card
 from edgegen.artifacts.relative_latency import Race
-from edgegen.artifacts.target import Target, backends_of
+from edgegen.artifacts.target import Target, backends_of, lower_options, quantize_options
 from edgegen.errors import BudgetError, EdgegenError, ExportError, ParityError, UsageError
-from edgegen.exporters.base import DEFAULTS, LowerOptions
+from edgegen.exporters.base import LowerOptions
 from edgegen.formats.manifest import MANIFEST, write_manifest
 from edgegen.integrations.optimum_onnx import write_ort_pipeline
 from edgegen.models.sources.load import Source, load_sources
-from edgegen.program.fold import Folded, Folds
+from edgegen.program.fold import Folded
+from edgegen.program.generator import Generator, save_program
 from edgegen.quantize.budget import Budget
-from edgegen.quantize.schemes import AS_USUAL, GRIDS, QuantizeOptions
-from edgegen.recipe import Method, Recover
+from edgegen.quantize.schemes import GRIDS
+from edgegen.recipe import Export, Quantize, Recover
 from edgegen.support.progress import Progress
 from edgegen.support.storage import storage_errors
 from edgegen.types import Artifact, Latency, Parity, Signature
 from edgegen.verification.verify import Verifier
 
-if TYPE_CHECKING:
-    from torch import nn
+EXPORT, QUANTIZE = Export(), Quantize()
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What to make of a source. `memory_limit` in bytes is for each child process; `measure` adds host latencies.
+    """What to make of a source: `targets` in place of the artifacts of `export`, and three tables of a recipe.
 
-    `methods` and `recover` change the weights of every scheme that has a grid; `budget` chooses the float layers of
-    mixed files.
+    `memory_limit` in bytes is for each child process; `measure` adds host latencies. `etrecord` writes ExecuTorch's
+    profiling record beside its files.
     """
 
     targets: tuple[Target, ...]
-    lower: LowerOptions = DEFAULTS
-    quantization: QuantizeOptions = AS_USUAL
-    methods: tuple[Method, ...] = ()
+    export: Export = EXPORT
+    quantize: Quantize = QUANTIZE
     recover: Recover | None = None
-    budget: Budget | None = None
+    etrecord: bool = False
     samples: int = 8
     seed: int = 0
-    license: str | None = None
     memory_limit: int | None = None
     measure: bool = True
+
+    def lowering(self) -> LowerOptions:
+        """How the files themselves are written."""
+        return replace(lower_options(self.export), etrecord=self.etrecord)
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,7 @@ class Exported:
             row["about"] = registry.load("backend", one.artifact.backend).variants[one.artifact.variant].about
             row["export"] = {"seconds": one.seconds, "peak_rss_bytes": one.peak_rss_bytes}
             rows.append(row)
-        folded = {key: value for key, value in vars(self.fold).items() if key != "module"}
-        folded["sentence"] = self.fold.sentence()
+        folded = {**self.fold.facts(), "sentence": self.fold.sentence()}
         return {
             "name": self.name,
             "folder": str(self.folder),
@@ -158,84 +161,107 @@ def raise_failures(exported: Sequence[Exported]) -> None:
 
 
 def _export(source: Source, folder: Path, temporary: Path, settings: ExportSettings, progress: Progress) -> Exported:
-    with progress.task(f"{source.name}: fold", 1) as task:
-        folds = Folds(source.module, source.signature)
-        folded = folds()
-        task.update(1, folded.sentence())
-    about = {**source.about, "license": settings.license or source.about.get("license") or "not stated"}
-    sizes = settings.lower.heights_widths
-    verify = Verifier(folds, source.signature, samples=settings.samples, seed=settings.seed, sizes=sizes)
+    license_name = settings.export.license
+    if license_name == EXPORT.license:
+        license_name = source.about.get("license") or license_name
+    about = {**source.about, "license": license_name}
+    generator = Generator(source.module, source.signature)
     race = Race(
-        folds,
+        generator,
         folder=temporary,
-        options=settings.lower,
+        options=settings.lowering(),
         seed=settings.seed,
         memory_limit=settings.memory_limit,
         progress=progress,
     )
-    ready = _Ready(folds, source, settings, race, progress)
-    built: list[Built] = []
-    parity: dict[str, Parity] = {}
-    failures: dict[str, EdgegenError] = {}
-    with progress.task(f"{source.name}: export", len(settings.targets)) as task:
-        for number, target in enumerate(settings.targets):
-            task.update(number, str(target))
-            try:
-                module, numbers = ready(target.scheme, any_size=target.kind().any_size)
-                one = _build(module, numbers, source, about, folder, target=target, settings=settings)
-            except EdgegenError as e:
-                failures[str(target)] = e
-                task.update(number + 1, f"{target}: {e}")
-                continue
-            built.append(one)
-            found, _ = verify(one.artifact, folder / one.artifact.file)
-            parity[one.artifact.file] = found
-            note = found.status if found.psnr_db is None else f"{found.status}, {found.psnr_db:.1f} dB"
-            task.update(number + 1, f"{one.artifact.file}: {one.artifact.nbytes / 1e6:.2f} MB, {note}")
-    artifacts = [one.artifact for one in built]
-    lineage = {"source": source.name, **about}
+    maker = Maker(
+        generator,
+        name=source.name,
+        metadata={"license": str(license_name), "family": str(about["family"])},
+        options=settings.lowering(),
+        quantization=quantize_options(settings.quantize),
+        refined=_Refiner(generator, settings, race, temporary, progress),
+        seed=settings.seed,
+        memory_limit=settings.memory_limit,
+        progress=progress,
+    )
+    built, parity, failures = _make(maker, folder, settings, progress)
+    artifacts = [made.artifact for made in built]
     if built:
+        lineage = {"source": source.name, **about}
         write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity)
     latency = _measure(artifacts, folder, parity, progress) if settings.measure else {}
-    over = _over_budget(artifacts, folder, parity, ready, folded)
+    over = _over_budget(artifacts, folder, parity, maker, race, settings, progress)
+    folded = generator.folded()
     exported = Exported(source.name, folder, source.signature, about, folded, built, parity, latency, failures, over)
     if built:
         write_card(folder, exported.to_dict())
     return exported
 
 
+def _make(
+    maker: Maker, folder: Path, settings: ExportSettings, progress: Progress
+) -> tuple[list[Built], dict[str, Parity], dict[str, EdgegenError]]:
+    """The files that could be made, how true each is, and by target why the others could not be."""
+    generator = maker.generator
+    sizes = settings.export.heights_widths
+    verify = Verifier(generator, samples=settings.samples, seed=settings.seed, sizes=sizes)
+    built: list[Built] = []
+    parity: dict[str, Parity] = {}
+    failures: dict[str, EdgegenError] = {}
+    with progress.task(f"{maker.name}: export", len(settings.targets)) as task:
+        for number, (target, made) in enumerate(maker.make(settings.targets, folder), start=1):
+            if isinstance(made, EdgegenError):
+                failures[str(target)] = made
+                task.update(number, f"{target}: {made}")
+                continue
+            artifact = made.artifact
+            built.append(made)
+            parity[artifact.file], _ = verify(artifact, folder / artifact.file)
+            checked = parity[artifact.file]
+            note = checked.status if checked.psnr_db is None else f"{checked.status}, {checked.psnr_db:.1f} dB"
+            task.update(number, f"{artifact.file}: {artifact.nbytes / 1e6:.2f} MB, {note}")
+    return built, parity, failures
+
+
 def _over_budget(
-    artifacts: Sequence[Artifact], folder: Path, parity: Mapping[str, Parity], ready: "_Ready", folded: Folded
+    artifacts: Sequence[Artifact],
+    folder: Path,
+    parity: Mapping[str, Parity],
+    maker: Maker,
+    race: Race,
+    settings: ExportSettings,
+    progress: Progress,
 ) -> dict[str, list[str]]:
     """By file, what it does not keep of the budget."""
-    settings = ready.settings
-    if settings.budget is None:
+    if settings.quantize.budget is None:
         return {}
-    from edgegen.artifacts.budget import Budgeted
-
-    budgeted = Budgeted(
-        settings.budget,
-        ready.source.signature,
-        ready,
-        parameters=folded.parameters_after,
-        race=ready.race,
-        seed=settings.seed,
-        progress=ready.progress,
-    )
-    return {one.file: budgeted.broken(one, folder / one.file, parity[one.file]) for one in artifacts}
+    budgeted = Budgeted(Budget.parse(settings.quantize.budget), maker, race=race, progress=progress)
+    return {
+        artifact.file: budgeted.broken(artifact, folder / artifact.file, parity[artifact.file])
+        for artifact in artifacts
+    }
 
 
-class _Ready:
-    """What a target is built from: the folded generator, or for some schemes what `refine` made of it, once each."""
+class _Refiner:
+    """What `refine` makes for a scheme, once each, or the error that it ended with."""
 
-    def __init__(self, folds: Folds, source: Source, settings: ExportSettings, race: Race, progress: Progress) -> None:
-        self.folds, self.source, self.settings, self.race, self.progress = folds, source, settings, race, progress
-        self.made: dict[str, tuple[nn.Module, QuantizeOptions] | EdgegenError] = {}
+    def __init__(
+        self, generator: Generator, settings: ExportSettings, race: Race, folder: Path, progress: Progress
+    ) -> None:
+        self.generator, self.settings, self.race, self.folder, self.progress = (
+            generator,
+            settings,
+            race,
+            folder,
+            progress,
+        )
+        self.made: dict[str, BuildInput | EdgegenError] = {}
 
-    def __call__(self, scheme: str, *, any_size: bool = False) -> "tuple[nn.Module, QuantizeOptions]":
-        settings = self.settings
-        if scheme not in GRIDS or not (settings.recover or settings.methods or scheme == "mixed"):
-            return self.folds(any_size=any_size).module, settings.quantization
+    def __call__(self, scheme: str) -> BuildInput | None:
+        quantize = self.settings.quantize
+        if scheme not in GRIDS or not (self.settings.recover or quantize.methods or scheme == "mixed"):
+            return None
         if scheme not in self.made:
             try:
                 self.made[scheme] = self._refined(scheme)
@@ -246,50 +272,27 @@ class _Ready:
             raise made
         return made
 
-    def _refined(self, scheme: str) -> "tuple[nn.Module, QuantizeOptions]":
-        from edgegen.artifacts.refine import refine
+    def _refined(self, scheme: str) -> BuildInput:
+        from edgegen.artifacts.refine import refine  # which imports what training needs
 
-        settings = self.settings
-        with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
-            refined = refine(
-                self.folds().module,
-                self.source.signature,
-                scheme,
-                options=settings.quantization,
-                methods=settings.methods,
-                recover=settings.recover,
-                budget=settings.budget,
-                race=self.race,
-                backends=backends_of(scheme, settings.targets),
-                seed=settings.seed,
-                folder=Path(temporary),
-                progress=self.progress,
-            )
-        return refined.program.module(check_guards=False), refined.options
-
-
-def _build(
-    module: "nn.Module",
-    numbers: QuantizeOptions,
-    source: Source,
-    about: Mapping[str, Any],
-    folder: Path,
-    target: Target,
-    settings: ExportSettings,
-) -> Built:
-    metadata = {"license": str(about["license"]), "family": str(about["family"])}
-    return build(
-        module,
-        source.signature,
-        name=source.name,
-        target=target,
-        folder=folder,
-        seed=settings.seed,
-        metadata=metadata,
-        quantization=numbers,
-        options=settings.lower,
-        memory_limit=settings.memory_limit,
-    )
+        settings, folder = self.settings, self.folder / scheme
+        folder.mkdir()
+        refined = refine(
+            self.generator.folded().module,
+            self.generator.signature,
+            scheme,
+            options=quantize_options(settings.quantize),
+            methods=settings.quantize.methods,
+            recover=settings.recover,
+            budget=None if settings.quantize.budget is None else Budget.parse(settings.quantize.budget),
+            race=self.race,
+            backends=backends_of(scheme, settings.targets),
+            seed=settings.seed,
+            folder=folder,
+            progress=self.progress,
+        )
+        saved = save_program(refined.program, folder / "refined.pt2")
+        return BuildInput(saved, refined.program.module(check_guards=False), refined.options)
 
 
 def _measure(

@@ -99,8 +99,8 @@ def canonical(module: "nn.Module", signature: Signature) -> "ExportedProgram":
     """A folded generator's program as it is quantized: what turns into convolutions is one. `module` stays as it is."""
     with quiet(EXPORT):
         own = copy.deepcopy(module)
-    program = capture(own, signature, batch=None)
-    return apply(program, CANONICAL, signature=signature, batch=None, any_size=False)
+    graph = capture(own, signature, batch=None).module(check_guards=False)
+    return apply(graph, CANONICAL, signature=signature, batch=None, any_size=False)
 
 
 def calibration(signature: Signature, options: QuantizeOptions, seed: int) -> Batches:
@@ -198,7 +198,7 @@ def _left_float(
         return replace(options, float_layers=(*options.float_layers, *choice.float_layers))
 
     def latency(numbers: QuantizeOptions) -> float | None:
-        return max((time(program.module(check_guards=False), numbers) for time in timed), default=None)
+        return max((time(program, numbers) for time in timed), default=None)
 
     def measured(choice: Choice) -> Figures:
         numbers = with_float(choice)

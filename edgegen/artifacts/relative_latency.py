@@ -12,24 +12,24 @@ from edgegen.exporters.base import DEFAULTS, LowerOptions
 from edgegen.formats.manifest import MANIFEST, write_manifest
 from edgegen.profilers.timing.jobs import Job
 from edgegen.profilers.timing.protocol import ProfileOptions, measure
-from edgegen.program.fold import Folds
+from edgegen.program.generator import Generator, SavedProgram, save_program
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.support.progress import Progress
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch.export import ExportedProgram
 
-Timed = Callable[["nn.Module", QuantizeOptions], float]  # the time of a file made so, of the float file's
+Timed = Callable[["ExportedProgram", QuantizeOptions], float]  # the time of a file made so, of the float file's
 LABELS = ("float", "compressed")
 TIMES = ProfileOptions(max_seconds=5.0)
 
 
 class Race:
-    """Files of one generator, `folds`; what is built for it goes to `folder`, the float file of each runtime once."""
+    """Files of one `generator`; what is built for it goes to `folder`, the float file of each runtime once."""
 
     def __init__(
         self,
-        folds: Folds,
+        generator: Generator,
         *,
         folder: Path,
         options: LowerOptions = DEFAULTS,
@@ -37,14 +37,19 @@ class Race:
         memory_limit: int | None = None,
         progress: Progress,
     ) -> None:
-        self.folds, self.folder, self.options, self.progress = folds, folder, options, progress
+        self.generator, self.folder, self.options, self.progress = generator, folder, options, progress
         self.seed, self.memory_limit = seed, memory_limit
         self.floats: dict[Target, Path] = {}
 
     def of_mixed(self, backend: str) -> Timed:
-        """Times a mixed file of `backend` that is made of a module for this."""
+        """Times a mixed file of `backend` that is made of a program for this."""
         target = Target(backend, "mixed")
-        return lambda module, numbers: self.share(self._made("tried", module, target, numbers), target)
+
+        def timed(program: "ExportedProgram", numbers: QuantizeOptions) -> float:
+            saved = save_program(program, self.folder / "tried.pt2")
+            return self.share(self._made("tried", saved, target, numbers), target)
+
+        return timed
 
     def share(self, path: Path, target: Target) -> float:
         """p50 of the file over that of the fp32 file. Raises DeviceError where one of them does not run here."""
@@ -52,8 +57,8 @@ class Race:
             raise DeviceError(f"{path.name}: {target.backend} does not run on this machine, so nothing can be timed")
         floating = replace(target, scheme="fp32")
         if floating not in self.floats:
-            module = self.folds(any_size=target.kind().any_size).module
-            self.floats[floating] = self._made("float", module, floating, QuantizeOptions())
+            saved = self.generator.saved(any_size=target.kind().any_size)
+            self.floats[floating] = self._made("float", saved, floating, QuantizeOptions())
         manifest = str(self.folder / MANIFEST)
         jobs = [
             Job(
@@ -69,10 +74,10 @@ class Race:
             raise DeviceError(f"{path.name} could not be timed beside its float file: {base.reason or other.reason}")
         return other.p50_ms / base.p50_ms
 
-    def _made(self, name: str, module: "nn.Module", target: Target, quantization: QuantizeOptions) -> Path:
+    def _made(self, name: str, program: SavedProgram, target: Target, quantization: QuantizeOptions) -> Path:
         built = build(
-            module,
-            self.folds.signature,
+            program,
+            self.generator.signature,
             name=name,
             target=target,
             folder=self.folder,
@@ -83,6 +88,6 @@ class Race:
             memory_limit=self.memory_limit,
         )
         write_manifest(
-            self.folder, [built.artifact], self.folds.signature, lineage={}, parity=unchecked([built.artifact])
+            self.folder, [built.artifact], self.generator.signature, lineage={}, parity=unchecked([built.artifact])
         )
         return self.folder / built.artifact.file

@@ -1,17 +1,18 @@
 """`edgegen export`: the files of a generator that exists already, or of a recipe's student."""
 
 import json
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carry_out
-from edgegen.errors import DataError, UsageError, unknown_name
+from edgegen.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from edgegen.recipe import Method
+    from edgegen.artifacts.export import ExportSettings
+    from edgegen.artifacts.target import Target
+    from edgegen.recipe import Files
 
 TARGETS = "onnx,executorch,coreml"
 TEXT = """Write ONNX, ExecuTorch and Core ML files, and prove that each computes what PyTorch computes.
@@ -19,6 +20,9 @@ TEXT = """Write ONNX, ExecuTorch and Core ML files, and prove that each computes
 SOURCE is a recipe (its student is exported, and what is missing runs before); a generator or diffusers folder with
 config.json; a pipeline folder with model_index.json; your own network as package.module:factory or file.py:factory with
 --signature; or a .pt2 of torch.export.save.
+
+How the files are written and their numbers rounded stands in the tables [export], [quantize] and [recover] of a TOML
+file, as in a recipe: opset, coreml_target, heights_widths; methods, float_layers, budget; steps of recovery.
 
 Example: edgegen export digits
 
@@ -28,11 +32,7 @@ Example: edgegen export digits
 
   edgegen export net.py:make --signature net.toml --to onnx-fp16,coreml:generate
 
-  edgegen export ./my-unet --to onnx:any_size,coreml:sizes --sizes 64x64,64x96
-
-  edgegen export ./my-unet --to onnx-w8a8,coreml-w4-block --ios 18 --recover 300
-
-  edgegen export ./my-unet --to onnx-mixed,executorch-mixed --budget "psnr>=45\""""
+  edgegen export ./my-unet --to onnx-mixed,coreml-w4-block --recipe files.toml"""
 
 
 def register(app: typer.Typer) -> None:
@@ -44,10 +44,16 @@ def export(
     to: Annotated[
         str | None,
         typer.Option(
-            "--to", metavar="LIST", help=f"RUNTIME[-SCHEME][:VARIANT], separated by commas. Default: {TARGETS}"
+            "--to",
+            metavar="LIST",
+            help=f"RUNTIME[-SCHEME][:VARIANT], separated by commas. Default: export.artifacts of FILE, or {TARGETS}",
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Default: exports/NAME.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", metavar="FILE", help="TOML with [export], [quantize], [recover]; or a recipe."),
+    ] = None,
     signature: Annotated[
         Path | None,
         typer.Option("--signature", metavar="FILE", help="TOML: inputs and outputs of a factory or .pt2."),
@@ -59,41 +65,6 @@ def export(
     fuse_decoder: Annotated[
         bool, typer.Option("--fuse-decoder", help="A pipeline's denoiser and decoder in one file.")
     ] = False,
-    license_name: Annotated[
-        str | None, typer.Option("--license", metavar="NAME", help="Written into every file; default: the folder's.")
-    ] = None,
-    opset: Annotated[int, typer.Option("--opset", min=18, max=24, help="ONNX opset.")] = 18,
-    ios: Annotated[str, typer.Option("--ios", metavar="17|18|26", help="Oldest system of the Core ML files.")] = "17",
-    generate: Annotated[
-        bool, typer.Option("--generate/--no-generate", help="Second method of the .pte: noise to uint8 image.")
-    ] = True,
-    sizes: Annotated[
-        str | None,
-        typer.Option("--sizes", metavar="HxW,...", help="Further sizes of the noise that a coreml:sizes file takes."),
-    ] = None,
-    recover: Annotated[
-        int | None,
-        typer.Option("--recover", metavar="STEPS", min=1, help="Train the weights of w8a8, w8, w4-block for rounding."),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option("--budget", metavar="TEXT", help="Of compressed files, such as psnr>=40,size<=0.3; else exit 5."),
-    ] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            "--methods",
-            metavar="LIST",
-            help="Done to the weights beforehand: equalization, smoothing, rounding, bias_correction.",
-        ),
-    ] = None,
-    ranges: Annotated[
-        str | None,
-        typer.Option("--ranges", metavar="NAME", help="Of activations: minmax (default), percentile, mse or entropy."),
-    ] = None,
-    float_layers: Annotated[
-        str | None, typer.Option("--float-layers", metavar="LIST", help="Patterns of layers that stay float.")
-    ] = None,
     etrecord: Annotated[bool, typer.Option("--etrecord", help="Write ExecuTorch's profiling record.")] = False,
     memory_limit: Annotated[
         str | None, typer.Option("--memory-limit", metavar="SIZE", help="Of each exporting process, such as 8GB.")
@@ -106,69 +77,29 @@ def export(
 ) -> None:
     """A recipe goes through its stages; everything else is exported directly."""
     if is_recipe(source):
-        given = {"--to": to, "-o": output, "--signature": signature, "--random-weights": random_weights}
-        given |= {"--recover": recover, "--budget": budget, "--methods": methods, "--ranges": ranges}
-        given |= {"--float-layers": float_layers}
-        wrong = [name for name, value in given.items() if value is not None]
+        given = {"--to": to, "-o": output, "--recipe": recipe, "--signature": signature}
+        wrong = [name for name, value in {**given, "--random-weights": random_weights}.items() if value is not None]
         if wrong:
             raise UsageError(f"{wrong[0]} does not go with the recipe {source}: its tables say what is made")
         carry_out(source, runs, to=None, only="export", force=force, dry_run=dry_run, as_json=as_json)
         return
-    from edgegen.artifacts.target import Target, check_quantization, check_targets
-    from edgegen.exporters.base import LowerOptions
-    from edgegen.quantize.budget import Budget
-    from edgegen.quantize.schemes import AS_USUAL, QuantizeOptions
-    from edgegen.recipe import Recover
+    from edgegen.recipe import Files, read_files
 
-    targets = tuple(dict.fromkeys(map(Target.parse, _parts(to or TARGETS))))
-    if not targets:
-        raise UsageError(f"--to {to!r} names nothing; for example --to {TARGETS}")
-    target = f"iOS{ios.lower().removeprefix('ios')}"
-    if target not in ("iOS17", "iOS18", "iOS26"):
-        raise UsageError(f"--ios {ios}: there are 17, 18 and 26")
-    lower = LowerOptions(
-        opset=opset,
-        coreml_target=target,  # type: ignore[arg-type]
-        generate=generate,
-        etrecord=etrecord,
-        heights_widths=_sizes(sizes),
-    )
-    check_targets(targets, lower)
-    left = _parts(float_layers)
-    if float_layers is not None and not left:
-        raise UsageError(
-            f"--float-layers {float_layers!r} names nothing; for example --float-layers 'net.head,net.up.*'"
-        )
-    quantization = QuantizeOptions(ranges=ranges or AS_USUAL.ranges, float_layers=left)
-    chosen = _methods(methods)
-    asked = None if budget is None else Budget.parse(budget)
-    if asked is not None and asked.fd_local is not None:
-        raise UsageError(f"--budget {budget}: fd_local needs images to compare with, which a recipe has")
-    check_quantization(targets, quantization, budget=asked, trains=bool(recover or chosen))
+    files = Files() if recipe is None else read_files(recipe)
+    targets = _targets(to, files, from_file=recipe is not None)
     folder = output or Path("exports") / name_of(source)
     if ":" not in source and not Path(source).exists():
         raise DataError(f"no source {source!r}: nothing is there; see `edgegen export --help`")
     if dry_run:
-        _print_plan(folder, [str(one) for one in targets], as_json=as_json)
+        _print_plan(folder, [str(target) for target in targets], as_json=as_json)
         return
-    from edgegen.artifacts.export import ExportSettings, export_source, raise_failures
+    from edgegen.artifacts.export import export_source, raise_failures
     from edgegen.support.progress import progress
 
-    settings = ExportSettings(
-        targets,
-        lower,
-        quantization=quantization,
-        methods=chosen,
-        recover=None if recover is None else Recover(steps=recover),
-        budget=asked,
-        license=license_name,
-        memory_limit=_bytes(memory_limit),
-        measure=measure,
-    )
     exported = export_source(
         source,
         folder,
-        settings,
+        _settings(targets, files, etrecord=etrecord, memory_limit=_bytes(memory_limit), measure=measure),
         signature=signature,
         random_weights=random_weights,
         fuse_decoder=fuse_decoder,
@@ -176,6 +107,41 @@ def export(
     )
     _print([one.to_dict() for one in exported], as_json=as_json)
     raise_failures(exported)
+
+
+def _targets(to: str | None, files: "Files", *, from_file: bool) -> "tuple[Target, ...]":
+    """What --to names, or else the file's artifacts. Raises UsageError for what cannot be made, before any work."""
+    from edgegen.artifacts.target import Target, check_quantization, check_targets, lower_options, quantize_options
+    from edgegen.quantize.budget import Budget
+
+    listed = from_file and "artifacts" in files.export.model_fields_set
+    names = files.export.artifacts if to is None and listed else _parts(TARGETS if to is None else to)
+    targets = tuple(dict.fromkeys(map(Target.parse, names)))
+    if not targets:
+        raise UsageError(f"--to {to!r} names nothing; for example --to {TARGETS}")
+    check_targets(targets, lower_options(files.export))
+    budget = None if files.quantize.budget is None else Budget.parse(files.quantize.budget)
+    if budget is not None and budget.fd_local is not None:
+        raise UsageError("quantize.budget: fd_local needs images to compare with, which only a run of a recipe has")
+    trains = files.recover is not None or bool(files.quantize.methods)
+    check_quantization(targets, quantize_options(files.quantize), budget=budget, trains=trains)
+    return targets
+
+
+def _settings(
+    targets: "tuple[Target, ...]", files: "Files", *, etrecord: bool, memory_limit: int | None, measure: bool
+) -> "ExportSettings":
+    from edgegen.artifacts.export import ExportSettings
+
+    return ExportSettings(
+        targets,
+        export=files.export,
+        quantize=files.quantize,
+        recover=files.recover,
+        etrecord=etrecord,
+        memory_limit=memory_limit,
+        measure=measure,
+    )
 
 
 def name_of(source: str) -> str:
@@ -192,29 +158,6 @@ def is_recipe(source: str) -> bool:
 
 def _parts(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _methods(text: str | None) -> "tuple[Method, ...]":
-    """In the order in which they are applied. Raises UsageError for one that does not exist."""
-    from edgegen.recipe import Method
-
-    known: tuple[Method, ...] = get_args(Method)
-    parts = _parts(text)
-    if text is not None and not parts:
-        raise UsageError(f"--methods {text!r} names nothing; there are {', '.join(known)}")
-    for part in parts:
-        if part not in known:
-            raise UsageError(unknown_name("method", part, known))
-    return tuple(method for method in known if method in parts)
-
-
-def _sizes(text: str | None) -> tuple[tuple[int, int], ...]:
-    """64x64,64x96 -> ((64, 64), (64, 96)), heights first. Raises UsageError."""
-    parts = _parts(text)
-    found = [re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", part) for part in parts]
-    if text is not None and (not parts or not all(found)):
-        raise UsageError(f"--sizes {text}: give height x width of the noise, such as 64x64,64x96")
-    return tuple((int(one[1]), int(one[2])) for one in found if one)
 
 
 def _bytes(text: str | None) -> int | None:

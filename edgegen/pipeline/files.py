@@ -1,78 +1,92 @@
-"""What the stages that make and judge files share."""
+"""What the stages that make and judge files share: the student as a generator, and the maker of its files."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from edgegen.artifacts.build import build, unchecked
+from edgegen.artifacts.build import Built, unchecked
+from edgegen.artifacts.maker import BuildInput, Maker
 from edgegen.artifacts.target import Target, lower_options, quantize_options
 from edgegen.formats.manifest import MANIFEST, write_manifest
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.load import load as load_generator
 from edgegen.models.sources.program_archive import load_program
 from edgegen.pipeline.graph import Context, stage_seed
-from edgegen.program.fold import Folds
+from edgegen.program.generator import Generator, save_program
 from edgegen.program.one_step import NOISE_TIME, OneStep
-from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.recipe import Recipe
+from edgegen.support.progress import Progress
 from edgegen.support.storage import read_json
 from edgegen.types import Artifact
 
 ARTIFACTS = "artifacts"  # in verify's folder: all files of the run, and the manifest with their parity
 
 
-def _folds(context: Context) -> Folds:
-    loaded = load_generator(context.inputs["distill"] / GENERATOR)
-    return Folds(OneStep(loaded.net, time=NOISE_TIME), loaded.signature)
+def student_of(inputs: Mapping[str, Path]) -> Generator:
+    """The distilled student of a run; `inputs` has the stage distill."""
+    loaded = load_generator(inputs["distill"] / GENERATOR)
+    return Generator(OneStep(loaded.net, time=NOISE_TIME), loaded.signature)
 
 
-def _build(context: Context, targets: list[str]) -> None:
-    folds, recipe = _folds(context), context.recipe
-    lineage = {
+def maker_of(
+    generator: Generator, recipe: Recipe, inputs: Mapping[str, Path], folder: Path, *, progress: Progress
+) -> Maker:
+    """Makes the files of a recipe; what the stage `refine` made is taken from its folder, saved anew in `folder`."""
+    quantization = quantize_options(recipe.quantize)
+    refined: dict[str, BuildInput] = {}
+
+    def refined_for(scheme: str) -> BuildInput | None:
+        path = inputs["refine"] / f"{scheme}.pt2" if "refine" in inputs else None
+        if path is None or not path.exists():
+            return None
+        if scheme not in refined:
+            (row,) = (row for row in read_json(path.parent / "refine.json")["schemes"] if row["scheme"] == scheme)
+            options = replace(quantization, float_layers=tuple(row["float_layers"]))
+            program = load_program(path)
+            saved = save_program(program, folder / path.name)  # children read what nobody else can have changed
+            refined[scheme] = BuildInput(saved, program.module(check_guards=False), options)
+        return refined[scheme]
+
+    return Maker(
+        generator,
+        name=recipe.name,
+        metadata=lineage_of(recipe, inputs),
+        options=lower_options(recipe.export),
+        quantization=quantization,
+        refined=refined_for,
+        seed=stage_seed(recipe.seed, "quantize"),
+        progress=progress,
+    )
+
+
+def lineage_of(recipe: Recipe, inputs: Mapping[str, Path]) -> dict[str, str]:
+    """Where the files of a run come from."""
+    return {
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256(),
-        "generator": context.inputs["distill"].name,
+        "generator": inputs["distill"].name,
         "license": recipe.export.license,
     }
+
+
+def make_files(context: Context, maker: Maker, targets: list[str]) -> None:
+    """The files of a stage and their manifest. Raises what the first file that cannot be made ended with."""
     made: list[Artifact] = []
     with context.progress.task(context.stage, len(targets)) as task:
-        for number, text in enumerate(targets):
-            task.update(number, text)
-            target = Target.parse(text)
-            module, numbers = _refined(context, target.scheme)
-            artifact = build(
-                module or folds(any_size=target.kind().any_size).module,
-                folds.signature,
-                name=recipe.name,
-                target=target,
-                folder=context.folder,
-                seed=stage_seed(recipe.seed, "quantize"),
-                metadata=lineage,
-                quantization=numbers,
-                options=lower_options(recipe.export),
-            ).artifact
-            made.append(artifact)
-            task.update(number + 1, f"{artifact.file} {artifact.nbytes / 1e6:.2f} MB")
-    write_manifest(context.folder, made, folds.signature, lineage=lineage, parity=unchecked(made))
-
-
-def _refined(context: Context, scheme: str) -> tuple[torch.nn.Module | None, QuantizeOptions]:
-    """What the stage `refine` made for a scheme, None where it made nothing; and how its numbers are chosen."""
-    numbers = quantize_options(context.recipe.quantize)
-    folder = context.inputs.get("refine")
-    if folder is None or not (folder / f"{scheme}.pt2").exists():
-        return None, numbers
-    (row,) = (row for row in read_json(folder / "refine.json")["schemes"] if row["scheme"] == scheme)
-    numbers = replace(numbers, float_layers=tuple(row["float_layers"]))
-    return load_program(folder / f"{scheme}.pt2").module(check_guards=False), numbers
+        for _, built in maker.make([Target.parse(text) for text in targets], context.folder):
+            if not isinstance(built, Built):
+                raise built
+            made.append(built.artifact)
+            task.update(len(made), f"{built.artifact.file} {built.artifact.nbytes / 1e6:.2f} MB")
+    lineage = lineage_of(context.recipe, context.inputs)
+    write_manifest(context.folder, made, maker.generator.signature, lineage=lineage, parity=unchecked(made))
 
 
 def artifacts_of(folders: Mapping[str, Path]) -> list[tuple[Artifact, Path]]:
     """The artifacts of the export and quantize stages, each with its file or folder."""
-    found: list[tuple[Artifact, Path]] = []
+    artifacts: list[tuple[Artifact, Path]] = []
     for stage in ("export", "quantize"):
         for row in read_json(folders[stage] / MANIFEST)["artifacts"]:
             fields = {key: value for key, value in row.items() if key != "parity"}
-            found.append((Artifact(**fields), folders[stage] / row["file"]))
-    return found
+            artifacts.append((Artifact(**fields), folders[stage] / row["file"]))
+    return artifacts

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from edgegen.errors import ExportError
 from edgegen.program import module_paths
@@ -52,6 +54,7 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_s
     module = _ready(module)
     if isinstance(module, fx.GraphModule):
         module = module_paths.Retraced(module, {})
+    known = isinstance(module, module_paths.Retraced)  # it ran when it was captured for the first time
     # Two samples, because torch.export takes an axis of size 1 for a constant.
     count = batch or 2
     if any_size:
@@ -65,13 +68,15 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_s
         shapes = (shapes,)  # torch.export counts *inputs as one argument
     try:
         with torch.no_grad():
-            out = module(*inputs)
+            out = None if known else module(*inputs)
         # What depends on data it prints as a whole graph, more than once; the exception says it in words.
         with torch.no_grad(), quiet(EXPORT), contextlib.redirect_stderr(io.StringIO()):
             program = module_paths.export(module, inputs, shapes)
     except Exception as e:
         size = " for any size (perhaps it takes only its own)" if any_size else ""
         raise ExportError(f"torch.export could not capture {type(module).__name__}{size}: {_reason(e)}") from e
+    if known:
+        return program
     wanted = (count, *signature.outputs[0].shape[1:])
     if not isinstance(out, Tensor) or tuple(out.shape) != wanted:
         found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -79,6 +84,15 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_s
             f"{type(module).__name__} gives {found} for noise {tuple(inputs[0].shape)}; its signature says {wanted}"
         )
     return program
+
+
+def note_shapes(graph_module: fx.GraphModule, signature: Signature, batch: int) -> None:
+    """Notes in `meta["val"]` of every node what it gives for a batch of that many, in place of a symbolic batch."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    arrays = example_inputs(signature, batch, 0)
+    inputs = [mode.from_tensor(torch.from_numpy(arrays[spec.name])) for spec in signature.inputs]
+    with torch.no_grad():
+        FakeTensorProp(graph_module, mode).propagate_dont_convert_inputs(*inputs)
 
 
 def _oblong(signature: Signature) -> Signature:

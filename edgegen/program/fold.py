@@ -5,10 +5,12 @@ no architecture. Weights that only the time needed go, and each use of the class
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.export import ExportedProgram
 
 from edgegen.errors import ExportError
 from edgegen.program.capture import capture, reference
@@ -25,19 +27,25 @@ ATEN = torch.ops.aten
 
 @dataclass(frozen=True)
 class Folded:
-    """A one-step generator without its time branch, and the proof: `max_relative_error` against the unfolded net.
+    """A one-step generator without its time branch, and the proof: `max_relative_error` against the unfolded network.
 
-    `operations` count the calls in the captured program; `class_table` is the shape (classes, numbers) of the table
-    that took the place of the class branch, None where there is none.
+    `program` is the unfolded one, from which `fold_program` makes the same again in another process. `operations` count
+    the calls in the captured program; `class_table` is the shape (classes, numbers) of the table that took the place
+    of the class branch, None where there is none.
     """
 
-    module: nn.Module
+    module: fx.GraphModule
+    program: ExportedProgram
     parameters_before: int
     parameters_after: int
     operations_before: int
     operations_after: int
     max_relative_error: float
     class_table: tuple[int, int] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """The numbers, as plain data for a file."""
+        return {key: value for key, value in vars(self).items() if key not in ("module", "program")}
 
     def sentence(self) -> str:
         """What folding did, in words."""
@@ -70,16 +78,7 @@ def fold(module: nn.Module, signature: Signature, *, any_size: bool = False) -> 
         program, batch = capture(module, signature, batch=None, any_size=any_size), None
     except ExportError:
         program, batch = capture(module, signature, batch=1, any_size=any_size), 1
-    with quiet(EXPORT):
-        graph_module = program.run_decompositions({}).module(check_guards=False)  # without operations in place
-    before = _calls(graph_module.graph)
-    for node in graph_module.graph.nodes:
-        if node.target in (
-            ATEN.view.default,
-            ATEN._unsafe_view.default,
-        ):  # what is expanded to the batch need not have the layout of a view
-            node.target = ATEN.reshape.default
-    rebuilt = Rebuilt(Partial(graph_module, signature, dynamic=batch is None))
+    rebuilt = _rebuilt(program, signature)
     folded = rebuilt.module()
     inputs = example_inputs(signature, batch or PROOF_SAMPLES, 0)
     expected = reference(module, inputs)
@@ -100,27 +99,37 @@ def fold(module: nn.Module, signature: Signature, *, any_size: bool = False) -> 
         )
     return Folded(
         folded,
+        program,
         parameters_before=_elements(module),
         parameters_after=_elements(folded),
-        operations_before=before,
+        operations_before=_calls(rebuilt.partial.module.graph),
         operations_after=_calls(folded.graph),
         max_relative_error=error,
         class_table=rebuilt.table,
     )
 
 
-class Folds:
-    """The folded forms of one generator, each made when it is first asked for."""
+def fold_program(program: ExportedProgram, signature: Signature) -> fx.GraphModule:
+    """The graph that `fold` makes of a captured generator, without its proof. `program` stays as it is."""
+    return _rebuilt(program, signature).module()
 
-    def __init__(self, module: nn.Module, signature: Signature) -> None:
-        self.module, self.signature = module, signature
-        self._made: dict[bool, Folded] = {}
 
-    def __call__(self, *, any_size: bool = False) -> Folded:
-        """See `fold`."""
-        if any_size not in self._made:
-            self._made[any_size] = fold(self.module, self.signature, any_size=any_size)
-        return self._made[any_size]
+def _rebuilt(program: ExportedProgram, signature: Signature) -> Rebuilt:
+    if any(map(_writes, program.graph.nodes)):  # takes as long as the capture, which most programs can do without
+        with quiet(EXPORT):
+            program = program.run_decompositions({})
+    graph_module = program.module(check_guards=False)
+    for node in graph_module.graph.nodes:
+        # What is expanded to the batch need not have the layout of a view.
+        if node.target in (ATEN.view.default, ATEN._unsafe_view.default):
+            node.target = ATEN.reshape.default
+    first = next(node for node in graph_module.graph.nodes if node.op == "placeholder")
+    return Rebuilt(Partial(graph_module, signature, dynamic=isinstance(first.meta["val"].shape[0], torch.SymInt)))
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether a call changes one of its arguments in place."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def _calls(graph: fx.Graph) -> int:

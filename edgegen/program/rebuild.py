@@ -25,6 +25,8 @@ class Rebuilt:
         self.stored: dict[str, fx.Node] = {}
         self.root: dict[str, Any] = {}
         self.new = {node: self.graph.placeholder(node.name) for node in partial.inputs}
+        for old, placeholder in self.new.items():
+            placeholder.meta["val"] = old.meta["val"]
         noise = self.new[partial.inputs[0]]
         self.batch = self.graph.call_function(ATEN.sym_size.int, (noise, 0)) if partial.dynamic else None
         self.table = self._add_table()
@@ -72,6 +74,7 @@ class Rebuilt:
             self.root[name] = value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False)
             with self.graph.inserting_after(next(reversed(self.stored.values()), self.new[self.partial.inputs[-1]])):
                 self.stored[name] = self.graph.get_attr(name)
+            self.stored[name].meta["val"] = self.root[name]
         return self.stored[name]
 
     def _add_table(self) -> tuple[int, int] | None:

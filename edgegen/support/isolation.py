@@ -7,10 +7,12 @@
 What the child prints goes to a file; its last lines are part of the message when it dies.
 """
 
+import contextlib
 import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,32 +41,70 @@ class Outcome:
     peak_rss_bytes: int | None
 
 
-def call(function: str, arguments: Mapping[str, Any], *, memory_limit: int | None = None) -> Outcome:
-    """`function` is "module:name"; its arguments (keywords) and its result are JSON.
+class Child:
+    """A process that waits for what it shall run, and may import meanwhile; used once, by `call`.
+
+    `preload` ("module:name") is called with `arguments` before it waits. Raises nothing: what fails there fails again
+    where it is needed. Ended when nothing uses it.
+    """
+
+    def __init__(self, preload: str | None = None, arguments: Mapping[str, Any] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="edgegen-"))
+        self.job, self.result, self.log = (self.folder / name for name in ("job.json", "result.json", "log"))
+        ahead = json.dumps({"function": preload, "arguments": dict(arguments or {})})
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                # -P keeps the folder that we happen to be in off its sys.path: a `json.py` there must not be imported.
+                [sys.executable, "-P", "-m", "edgegen.support.isolation", str(self.job), str(self.result), ahead],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=environment(),
+            )
+
+    def run(self, function: str, arguments: Mapping[str, Any], memory_limit: int | None) -> dict[str, Any]:
+        """The answer that the process wrote. Raises ExportError where it ended without one."""
+        self.job.write_text(json.dumps({"function": function, "arguments": dict(arguments)}), encoding="utf-8")
+        assert self.process.stdin is not None, "a pipe"
+        with contextlib.suppress(OSError):  # it is dead: its end is told below
+            self.process.stdin.write(b"go\n")
+            self.process.stdin.close()
+        peak = _watch(self.process, memory_limit)
+        if not self.result.exists():
+            raise ExportError(
+                f"the process that ran {function} {ending(self.process.returncode, self.log.read_bytes())}"
+            )
+        answer: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
+        return {**answer, "peak_rss_bytes": answer["peak_rss_bytes"] or peak}
+
+    def close(self) -> None:
+        """Ends the process, if it still waits or runs, and removes its folder."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def call(
+    function: str, arguments: Mapping[str, Any], *, memory_limit: int | None = None, child: Child | None = None
+) -> Outcome:
+    """`function` is "module:name"; its arguments (keywords) and its result are JSON. `child` is one that waits for it.
 
     Raises what the function raised where that is an error of edgegen's, else ExportError: with the end of the log when
     the process died, and with both sizes when it held more than `memory_limit` bytes and was ended.
     """
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
-        job, result, log = (Path(folder) / name for name in ("job.json", "result.json", "log"))
-        job.write_text(json.dumps({"function": function, "arguments": dict(arguments)}), encoding="utf-8")
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                # -P keeps the folder that we happen to be in off its sys.path: a `json.py` there must not be imported.
-                [sys.executable, "-P", "-m", "edgegen.support.isolation", str(job), str(result)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment(),
-            )
-            peak = _watch(process, memory_limit)
-        if not result.exists():
-            raise ExportError(f"the process that ran {function} {ending(process.returncode, log.read_bytes())}")
-        answer = json.loads(result.read_text(encoding="utf-8"))
+    process = child or Child()
+    try:
+        answer = process.run(function, arguments, memory_limit)
+    finally:
+        process.close()
     if "error" in answer:
         raise _error(answer["error"], answer["message"])
-    return Outcome(answer["value"], time.monotonic() - began, answer["peak_rss_bytes"] or peak)
+    return Outcome(answer["value"], time.monotonic() - began, answer["peak_rss_bytes"])
 
 
 def _error(name: str, message: str) -> EdgegenError:
@@ -137,16 +177,24 @@ def peak_rss_bytes() -> int | None:
 
 
 def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    module, _, name = job["function"].partition(":")
+    job, target, ahead = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+    if ahead["function"] is not None:
+        with contextlib.suppress(Exception):  # said again, and louder, by the job that needs it
+            _run(ahead)
+    if not sys.stdin.readline():  # the parent is gone
+        return
     try:
-        answer: dict[str, Any] = {"value": getattr(importlib.import_module(module), name)(**job["arguments"])}
+        answer: dict[str, Any] = {"value": _run(json.loads(job.read_text(encoding="utf-8")))}
     except EdgegenError as e:
         answer = {"error": type(e).__name__, "message": str(e)}
-    target = Path(sys.argv[2])
     written = target.with_suffix(".partial")
     written.write_text(json.dumps({**answer, "peak_rss_bytes": peak_rss_bytes()}), encoding="utf-8")
     written.replace(target)
+
+
+def _run(job: Mapping[str, Any]) -> Any:
+    module, _, name = job["function"].partition(":")
+    return getattr(importlib.import_module(module), name)(**job["arguments"])
 
 
 if __name__ == "__main__":

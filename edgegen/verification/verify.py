@@ -14,12 +14,12 @@ from edgegen.errors import ExportError
 from edgegen.exporters.base import Session, Variant
 from edgegen.inspection.integer_kernels import arithmetic
 from edgegen.program.capture import reference
-from edgegen.program.fold import Folds
+from edgegen.program.generator import Generator
 from edgegen.program.inputs import example_inputs
 from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.support.pixels import to_float, to_uint8
-from edgegen.types import PIXELS, Artifact, Parity, Signature
+from edgegen.types import PIXELS, Artifact, Parity
 from edgegen.verification.parity import check, psnr_range
 
 PIXELS_FLOOR_DB = 40.0  # of uint8 images: a value on the edge between two bytes may fall to either side
@@ -32,13 +32,11 @@ Size = tuple[int, int]  # height and width of the generator's first input
 class Verifier:
     """One generator's answers to `samples` inputs drawn from `seed`, which every file of it must give, too."""
 
-    def __init__(
-        self, folds: Folds, signature: Signature, *, samples: int, seed: int, sizes: Sequence[Size] = ()
-    ) -> None:
+    def __init__(self, generator: Generator, *, samples: int, seed: int, sizes: Sequence[Size] = ()) -> None:
         """`sizes` are those of `LowerOptions.heights_widths`."""
-        self.folds, self.signature, self.samples, self.seed = folds, signature, samples, seed
+        self.generator, self.signature, self.samples, self.seed = generator, generator.signature, samples, seed
         self.sizes = sizes
-        self.output = signature.outputs[0].name
+        self.output = self.signature.outputs[0].name
         self._expected = cache(self._compute)
 
     def __call__(self, artifact: Artifact, path: Path) -> tuple[Parity, Session | None]:
@@ -106,9 +104,9 @@ class Verifier:
         """Inputs, and what PyTorch computes of them: at the signature's size (None), or another one."""
         if size is None:
             inputs = example_inputs(self.signature, self.samples, self.seed)
-            return inputs, reference(self.folds().module, inputs)
+            return inputs, reference(self.generator.folded().module, inputs)
         inputs = example_inputs(self.signature.resized(*size), min(SIZED, self.samples), self.seed)
-        return inputs, reference(self.folds(any_size=True).module, inputs)
+        return inputs, reference(self.generator.folded(any_size=True).module, inputs)
 
 
 class _InPairs:

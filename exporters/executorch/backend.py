@@ -136,6 +136,10 @@ class ExecuTorchBackend:
                 raise ExportError(refusal("ExecuTorch", e)) from e
         path.write_bytes(content)
 
+    def preload(self) -> None:
+        with quiet(EXECUTORCH):
+            from executorch.exir import program  # noqa: F401
+
     def open(self, path: Path) -> ExecuTorchSession:
         require("executorch", purpose="running an ExecuTorch file")
         load = _load_bundled if path.suffix == self.variants["bundled"].suffix else _load

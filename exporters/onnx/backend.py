@@ -100,6 +100,9 @@ class OnnxBackend:
         except Exception as e:
             raise ExportError(refusal("torch.onnx", e)) from e
 
+    def preload(self) -> None:
+        import torch.onnx._internal.exporter._core  # noqa: F401
+
     def open(self, path: Path) -> OnnxSession:
         require("onnx", purpose="running an ONNX file")
         try:

@@ -18,6 +18,7 @@ from edgegen.errors import ExportError, UsageError, unknown_name
 from edgegen.types import Signature
 
 if TYPE_CHECKING:
+    from torch import fx
     from torch.export import ExportedProgram
 
 
@@ -27,24 +28,27 @@ def names() -> list[str]:
 
 
 def apply(
-    program: "ExportedProgram",
+    graph_module: "fx.GraphModule",
     chosen: Sequence[str],
     *,
     signature: Signature,
     batch: int | None,
     any_size: bool = False,
 ) -> "ExportedProgram":
-    """`program` with the rewrites `chosen`; it stays as it is. `batch` and `any_size` are those of its capture.
+    """The program of a graph after the rewrites `chosen`, which change it; `batch` and `any_size` as in `capture`.
 
     Raises UsageError for an unknown name, ExportError where a rewrite fails on this program.
     """
-    from edgegen.program.capture import capture
+    from edgegen.program.capture import capture, note_shapes
     from edgegen.program.module_paths import Retraced
 
-    if not chosen:
-        return program
     modules = [_load(name) for name in chosen]
-    graph_module = program.module(check_guards=False)
+    if modules and batch is not None:  # they ask for shapes, and take a symbolic batch for unknown
+        if any_size:
+            program = capture(graph_module, signature, batch=batch, any_size=True)
+            graph_module = program.module(check_guards=False)
+        else:
+            note_shapes(graph_module, signature, batch)
     operators: dict[Any, Callable[..., Any]] = {}
     for name, module in zip(chosen, modules, strict=True):
         if hasattr(module, "rewrite"):

@@ -1,12 +1,17 @@
 """The stage `export`: the float files, and what folding the time removed."""
 
-from edgegen.pipeline.files import _build, _folds
+import tempfile
+from pathlib import Path
+
+from edgegen.pipeline.files import make_files, maker_of, student_of
 from edgegen.pipeline.graph import Context
 from edgegen.support.storage import write_json
 
 
 def export(context: Context) -> None:
     """The float files, manifest.json, and fold.json: what folding the time removed, and that it changed nothing."""
-    proof = {key: value for key, value in vars(_folds(context)()).items() if key != "module"}
-    write_json(context.folder / "fold.json", proof)
-    _build(context, context.recipe.export.targets(floating=True))
+    recipe, generator = context.recipe, student_of(context.inputs)
+    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+        maker = maker_of(generator, recipe, context.inputs, Path(temporary), progress=context.progress)
+        make_files(context, maker, recipe.export.targets(floating=True))
+    write_json(context.folder / "fold.json", generator.folded().facts())

@@ -1,9 +1,15 @@
 """The stage `quantize`: the compressed files."""
 
-from edgegen.pipeline.files import _build
+import tempfile
+from pathlib import Path
+
+from edgegen.pipeline.files import make_files, maker_of, student_of
 from edgegen.pipeline.graph import Context
 
 
 def quantize(context: Context) -> None:
     """The compressed files and manifest.json."""
-    _build(context, context.recipe.export.targets(floating=False))
+    recipe, generator = context.recipe, student_of(context.inputs)
+    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+        maker = maker_of(generator, recipe, context.inputs, Path(temporary), progress=context.progress)
+        make_files(context, maker, recipe.export.targets(floating=False))

@@ -11,12 +11,9 @@ from edgegen.artifacts.refine import refine as refined
 from edgegen.artifacts.refine import sensitivity_of
 from edgegen.artifacts.relative_latency import Race
 from edgegen.artifacts.target import Target, backends_of, lower_options, quantize_options
-from edgegen.formats.stage_folder import GENERATOR
-from edgegen.models.load import load as load_generator
+from edgegen.pipeline.files import student_of
 from edgegen.pipeline.graph import Context, refined_schemes, stage_seed
 from edgegen.pipeline.stages.evaluate import Judge
-from edgegen.program.fold import Folds
-from edgegen.program.one_step import NOISE_TIME, OneStep
 from edgegen.quantize.budget import Budget
 from edgegen.recipe import Recipe
 from edgegen.support.progress import Progress
@@ -30,7 +27,7 @@ NOISES = 256  # most of those whose pictures fd_local compares
 def refine(context: Context) -> None:
     """<scheme>.pt2 for every scheme of the recipe's files that has one: the student to be rounded; and refine.json."""
     recipe = context.recipe
-    folds = _folds(context.inputs)
+    generator = student_of(context.inputs)
     targets = [Target.parse(text) for text in recipe.export.artifacts]
     options, seed = quantize_options(recipe.quantize), stage_seed(recipe.seed, "quantize")  # its files' calibration
     budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
@@ -41,14 +38,14 @@ def refine(context: Context) -> None:
         with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
             lowering = lower_options(recipe.export)
             made = refined(
-                folds().module,
-                folds.signature,
+                generator.folded().module,
+                generator.signature,
                 scheme,
                 options=options,
                 methods=recipe.quantize.methods,
                 recover=recipe.recover,
                 budget=budget,
-                race=Race(folds, folder=Path(temporary), options=lowering, seed=seed, progress=context.progress),
+                race=Race(generator, folder=Path(temporary), options=lowering, seed=seed, progress=context.progress),
                 backends=backends_of(scheme, targets),
                 seed=seed,
                 folder=place,
@@ -67,11 +64,11 @@ def sensitivity_of_student(
     recipe: Recipe, inputs: Mapping[str, Path], scheme: str, *, progress: Progress
 ) -> dict[str, Any]:
     """`sensitivity_of` a recipe's student, with fd_local; `inputs` are the stages data, extractor and distill."""
-    folds = _folds(inputs)
+    generator = student_of(inputs)
     judge = Judge(recipe, inputs)
     return sensitivity_of(
-        folds().module,
-        folds.signature,
+        generator.folded().module,
+        generator.signature,
         scheme,
         options=quantize_options(recipe.quantize),
         seed=stage_seed(recipe.seed, "quantize"),
@@ -79,8 +76,3 @@ def sensitivity_of_student(
         noises=min(judge.n, NOISES),
         progress=progress,
     )
-
-
-def _folds(inputs: Mapping[str, Path]) -> Folds:
-    loaded = load_generator(inputs["distill"] / GENERATOR)
-    return Folds(OneStep(loaded.net, time=NOISE_TIME), loaded.signature)

@@ -1,8 +1,9 @@
-"""The stages that make and judge files: export, quantize, verify and profile."""
+"""The stage `verify`: every file against PyTorch on the same noise, its pictures, and the recipe's budget."""
 
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,13 @@ from edgegen.artifacts.relative_latency import Race
 from edgegen.artifacts.target import lower_options, runs_here
 from edgegen.exporters.base import Session
 from edgegen.formats.manifest import MANIFEST, write_manifest
-from edgegen.pipeline.files import ARTIFACTS, _folds, _refined, artifacts_of
+from edgegen.pipeline.files import ARTIFACTS, artifacts_of, maker_of, student_of
 from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.pipeline.stages.evaluate import SHOWN, Judge
 from edgegen.program.capture import reference
-from edgegen.program.fold import Folds
+from edgegen.program.generator import Generator
 from edgegen.program.inputs import example_inputs
 from edgegen.quantize.budget import Budget
-from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.support.pixels import to_uint8
 from edgegen.support.storage import read_json, save_tensors, storage_errors, write_json
@@ -31,61 +31,73 @@ from edgegen.verification.parity import OUTPUT
 from edgegen.verification.verify import Verifier
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A file, how true it is, the distance of its images to the real ones (None: not known), and a few pictures."""
+
+    artifact: Artifact
+    parity: Parity
+    fd_local: float | None
+    pictures: NDArray[np.uint8] | None
+
+
 def verify(context: Context) -> None:
     """parity.json, pictures of every file, and a folder with all files and the manifest that says how true they are."""
-    recipe = context.recipe
-    folds = _folds(context)
+    recipe, generator = context.recipe, student_of(context.inputs)
     sizes = recipe.export.heights_widths
-    check = Verifier(folds, folds.signature, samples=recipe.verify.samples, seed=context.seed, sizes=sizes)
-    shown = example_inputs(folds.signature, min(SHOWN, recipe.verify.samples), context.seed)
+    verifier = Verifier(generator, samples=recipe.verify.samples, seed=context.seed, sizes=sizes)
     judge = Judge(recipe, context.inputs)
     artifacts = artifacts_of(context.inputs)
     budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
-    of_floats = judge.fd_local(_pictures(folds, judge)) if budget and budget.fd_local is not None else None
-    parities: dict[str, Parity] = {}
+    float_fd = judge.fd_local(_pictures(generator, judge)) if budget and budget.fd_local is not None else None
+    checks: list[Checked] = []
     rows: list[dict[str, Any]] = []
-    pictures: dict[str, torch.Tensor] = {}
     with (
         context.progress.task("verify", len(artifacts)) as task,
         tempfile.TemporaryDirectory(prefix="edgegen-") as temporary,
     ):
-        budgeted = _budgeted(context, folds, budget, Path(temporary)) if budget else None
-        for number, (artifact, path) in enumerate(artifacts):
-            fd_local: float | None = None
-            parity, session = check(artifact, path)
-            if session is not None and parity.psnr_db is not None:  # else its output is no picture
-                outputs = session(shown)[OUTPUT]
-                pictures[artifact.file] = torch.from_numpy(to_uint8(np.asarray(outputs, np.float32)))
-                asked = of_floats is not None and artifact.scheme not in FLOAT_SCHEMES
-                if (
-                    runs_here(artifact.backend) or asked
-                ):  # our evaluator takes minutes for what a runtime does in seconds
-                    fd_local = judge.fd_local(_sampled(session, judge))
-            parities[artifact.file] = parity
-            change = None if fd_local is None or of_floats is None else fd_local / of_floats - 1
+        budgeted = None if budget is None else _budgeted(context, generator, budget, Path(temporary))
+        for number, (artifact, path) in enumerate(artifacts, start=1):
+            checked = _check(context, artifact, path, verifier, judge, always_fd=float_fd is not None)
+            checks.append(checked)
+            parity, fd_local = checked.parity, checked.fd_local
+            change = None if fd_local is None or float_fd is None else fd_local / float_fd - 1
             broken = budgeted.broken(artifact, path, parity, fd_change=change) if budgeted else []
             rows.append({**artifact.to_dict(), "fd_local": fd_local, "parity": parity.to_dict(), "budget": broken})
             note = parity.status if parity.psnr_db is None else f"{parity.status}, {parity.psnr_db:.1f} dB"
-            task.update(number + 1, f"{artifact.file}: {note}")
+            task.update(number, f"{artifact.file}: {note}")
     gather(context.folder / ARTIFACTS, artifacts)
-    lineage = read_json(context.inputs["export"] / MANIFEST)["lineage"]
     write_manifest(
         context.folder / ARTIFACTS,
         [artifact for artifact, _ in artifacts],
-        folds.signature,
-        lineage=lineage,
-        parity=parities,
+        generator.signature,
+        lineage=read_json(context.inputs["export"] / MANIFEST)["lineage"],
+        parity={checked.artifact.file: checked.parity for checked in checks},
     )
+    pictures = {one.artifact.file: torch.from_numpy(one.pictures) for one in checks if one.pictures is not None}
     save_tensors(context.folder / "pictures.safetensors", pictures)
     write_json(context.folder / "parity.json", {"samples": recipe.verify.samples, "artifacts": rows})
+
+
+def _check(
+    context: Context, artifact: Artifact, path: Path, verifier: Verifier, judge: Judge, *, always_fd: bool
+) -> Checked:
+    parity, session = verifier(artifact, path)
+    if session is None or parity.psnr_db is None:  # its output is no picture
+        return Checked(artifact, parity, None, None)
+    shown = example_inputs(verifier.signature, min(SHOWN, context.recipe.verify.samples), context.seed)
+    pictures = to_uint8(np.asarray(session(shown)[OUTPUT], np.float32))
+    # Our evaluator takes minutes for what a runtime does in seconds.
+    wanted = runs_here(artifact.backend) or (always_fd and artifact.scheme not in FLOAT_SCHEMES)
+    return Checked(artifact, parity, judge.fd_local(_sampled(session, judge)) if wanted else None, pictures)
 
 
 def _sampled(session: Session, judge: Judge) -> torch.Tensor:
     return torch.from_numpy(np.asarray(session(_judged(judge))[OUTPUT], np.float32))
 
 
-def _pictures(folds: Folds, judge: Judge) -> torch.Tensor:
-    return torch.from_numpy(reference(folds().module, _judged(judge)))
+def _pictures(generator: Generator, judge: Judge) -> torch.Tensor:
+    return torch.from_numpy(reference(generator.folded().module, _judged(judge)))
 
 
 def _judged(judge: Judge) -> dict[str, NDArray[Any]]:
@@ -93,22 +105,11 @@ def _judged(judge: Judge) -> dict[str, NDArray[Any]]:
     return {"sample": judge.noise(0).numpy()} | ({} if labels is None else {"class_labels": labels.numpy()})
 
 
-def _budgeted(context: Context, folds: Folds, budget: Budget, temporary: Path) -> Budgeted:
-    def ready(scheme: str) -> tuple[torch.nn.Module, QuantizeOptions]:
-        module, numbers = _refined(context, scheme)
-        return module or folds().module, numbers
-
-    seed = stage_seed(context.recipe.seed, "quantize")
-    options = lower_options(context.recipe.export)
-    return Budgeted(
-        budget,
-        folds.signature,
-        ready,
-        parameters=folds().parameters_after,
-        race=Race(folds, folder=temporary, options=options, seed=seed, progress=context.progress),
-        seed=seed,
-        progress=context.progress,
-    )
+def _budgeted(context: Context, generator: Generator, budget: Budget, temporary: Path) -> Budgeted:
+    recipe, seed = context.recipe, stage_seed(context.recipe.seed, "quantize")
+    race = Race(generator, folder=temporary, options=lower_options(recipe.export), seed=seed, progress=context.progress)
+    maker = maker_of(generator, recipe, context.inputs, temporary, progress=context.progress)
+    return Budgeted(budget, maker, race=race, progress=context.progress)
 
 
 def gather(target: Path, artifacts: list[tuple[Artifact, Path]]) -> None:
