@@ -19,7 +19,6 @@ from edgegen.cli import (
     sensitivity,
     serve_bench,
 )
-from edgegen.cli.words import TwoWords
 from edgegen.errors import EdgegenError
 
 EPILOG = (
@@ -28,7 +27,6 @@ EPILOG = (
 
 app = typer.Typer(
     name="edgegen",
-    cls=TwoWords,
     help="From images, or a diffusion model, to a small one-step generator in ONNX, Core ML and ExecuTorch files.\n\n"
     "Start with: edgegen run digits",
     epilog=EPILOG,

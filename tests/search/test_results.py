@@ -1,4 +1,4 @@
-"""The record of a search: its schema is the committed one, and what contradicts itself is refused."""
+"""The record of a search: its schema is the committed one, and contradictory records are refused."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def content(**changes: Any) -> dict[str, Any]:
     return {**plan, "answers": [{**answer, **changes.pop("answer", {})}], **changes}
 
 
-def test_the_committed_schema_is_that_of_the_record_and_a_plan_keeps_it() -> None:
+def test_the_committed_schema_is_that_of_the_record_and_a_plan_conforms_to_it() -> None:
     assert read_json(SCHEMA_FILE) == json_schema()
     Draft202012Validator.check_schema(json_schema())
     plan = Plan.model_validate(content())
