@@ -1,4 +1,4 @@
-"""What documented JSON files are made of: frozen records, in which an unknown key is an error."""
+"""Base of the documented JSON files: frozen records, in which an unknown key is an error."""
 
 from typing import Annotated
 
@@ -10,6 +10,6 @@ Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 
 
 class Record(BaseModel):
-    """A part of such a file."""
+    """A part of a documented file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

@@ -84,8 +84,8 @@ def test_stages_run_once_and_an_unchanged_recipe_runs_nothing(edgegen: Edgegen, 
     assert [row["reused"] for row in third] == [True, True, False]
     forced = json.loads(edgegen("pairs", tiny.name, "--json", "--force").stdout)["stages"]
     assert [row["reused"] for row in forced] == [True, True, False]
-    board = list((tiny.parent / "runs" / "tiny" / "teacher" / "latest" / "tensorboard").glob("events.*"))
-    assert board, "training writes TensorBoard files"
+    events = list((tiny.parent / "runs" / "tiny" / "teacher" / "latest" / "tensorboard").glob("events.*"))
+    assert events, "training writes TensorBoard files"
 
 
 def test_a_run_folder_of_another_recipe_is_refused(edgegen: Edgegen, tiny: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_run_folder_of_another_recipe_is_refused(edgegen: Edgegen, tiny: Path)
     assert "was made by the recipe 'other'" in done.stderr
 
 
-def test_data_that_cannot_be_used_leave_nothing_half_done(edgegen: Edgegen, tiny: Path) -> None:
+def test_unusable_data_leave_no_partial_result(edgegen: Edgegen, tiny: Path) -> None:
     (tiny.parent / "cut.npz").write_bytes(b"PK\x03\x04 cut short")
     tiny.write_text(TINY + '[data]\nsource = "cut.npz"\n')
     done = edgegen("run", tiny.name)
