@@ -1,16 +1,15 @@
 """The results of a search for students: plan.json (schema "edgegen.plan/1"), its page, and the recipes.
 
 Its JSON Schema is committed beside this file; after a change here:
-`python -c "import edgegen.search.results as p; p.update_schema_file()"`.
+`python -c "from edgegen.search.results import Plan; Plan.update_schema_file()"`.
 Every latency is measured, at batch 1; unknown values are null. The quality of a shape is not known before it is trained
 and therefore has no field.
 """
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,8 +20,7 @@ from edgegen.search.recipe_edit import with_student
 from edgegen.search.selection import BAND, Search, pareto
 from edgegen.search.trials import Trial, Trials, shape_label
 from edgegen.support.extras import version_of
-from edgegen.support.schema import Count, Record, Sha256, Utc
-from edgegen.support.storage import write_json
+from edgegen.support.schema import Count, Document, Record, Sha256, Utc
 
 Ms = Annotated[float, Field(gt=0)]
 NOTES = (
@@ -81,8 +79,10 @@ class Answer(Record):
     recipe: str | None = Field(None, description="file name of the recipe that was written")
 
 
-class Plan(Record):
+class Plan(Document):
     """One search: the request, the measured shapes, the Pareto set, and the choices."""
+
+    schema_file: ClassVar[Path] = Path(__file__).with_name("plan.schema.json")
 
     schema_: Literal["edgegen.plan/1"] = Field("edgegen.plan/1", alias="schema")
     created: Utc
@@ -115,27 +115,9 @@ class Plan(Record):
                 raise ValueError(f"the choice {answer.label} does not fit {answer.budget_ms:g} ms")
         return self
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values under the documented keys."""
-        content: dict[str, Any] = json.loads(self.model_dump_json(by_alias=True))
-        return content
-
     def chosen(self, answer: Answer) -> MeasuredShape | None:
         """The measured shape of an answer."""
         return next((shape for shape in self.measured if shape.label == answer.label), None)
-
-
-SCHEMA_FILE = Path(__file__).with_name("plan.schema.json")
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a plan (draft 2020-12)."""
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**dialect, **Plan.model_json_schema(by_alias=True, mode="serialization")}
-
-
-def update_schema_file() -> None:
-    write_json(SCHEMA_FILE, json_schema())
 
 
 def plan_of(

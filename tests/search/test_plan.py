@@ -17,7 +17,7 @@ from edgegen.models.generator import save as save_generator
 from edgegen.recipe import Architecture, read
 from edgegen.search.complexity import DataSpec
 from edgegen.search.plan import Request, make_plan
-from edgegen.search.results import Plan, json_schema
+from edgegen.search.results import Plan
 from edgegen.support.progress import Silent
 from edgegen.support.storage import read_json
 
@@ -74,7 +74,7 @@ def test_plan_json_conforms_to_its_schema_and_the_page_shows_every_measurement(p
     plan = planned(*BUDGETS)
     folder = place / "runs" / "tiny" / "plan"
     content = read_json(folder / "plan.json")
-    Draft202012Validator(json_schema()).validate(content)
+    Draft202012Validator(Plan.json_schema()).validate(content)
     assert Plan.model_validate(content) == plan
     assert {shape.label for shape in plan.measured} == set(device.measured)
     assert plan.largest.channels == (64, 128)
