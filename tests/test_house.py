@@ -21,14 +21,14 @@ REFERENCE = re.compile(r"(edgegen(?:\.\w+)+):(\w+)")  # "module:attribute"
 
 def modules(root: Path) -> dict[str, Path]:
     """Every module by its name. The links edgegen/exporters and edgegen/quantize are not followed."""
-    found = {}
+    by_name = {}
     for package, folder in FOLDERS.items():
         for path in sorted((root / folder).rglob("*.py")):
             if any(parent.is_symlink() for parent in path.parents):
                 continue
             parts = (package, *path.relative_to(root / folder).with_suffix("").parts)
-            found[".".join(parts).removesuffix(".__init__")] = path
-    return found
+            by_name[".".join(parts).removesuffix(".__init__")] = path
+    return by_name
 
 
 def write_tree(root: Path, files: Mapping[str, str]) -> Path:

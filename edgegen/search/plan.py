@@ -53,7 +53,7 @@ def make_plan(request: Request, *, progress: Progress) -> Plan:
     """Searches; writes plan.json and plan.html into the run folder, and a recipe for each budget that a shape fits.
 
     Raises UsageError, RecipeError and DataError before any work for a request that cannot be carried out; DeviceError
-    where the device is lost or nothing runs there: what was measured until then is kept.
+    where the device is lost or nothing runs there; earlier measurements are kept.
     """
     began = time.monotonic()
     path = find(request.recipe)

@@ -26,9 +26,9 @@ Ms = Annotated[float, Field(gt=0)]
 NOTES = (
     "The weights are random: the latency is that of the trained student, its quality is not known before training.",
     "The choice is, among the measured shapes whose p50 with its 95 % interval is below the budget, the one with the "
-    "largest product of parameters and multiplications.",
+    "largest product of parameters and MACs.",
 )
-SMOOTHING = "quantize.methods has smoothing, whose multiplications are missing from the measured files."
+SMOOTHING = "quantize.methods has smoothing, whose operations are missing from the measured files."
 
 
 class Shape(Record):

@@ -43,7 +43,7 @@ class Trial:
 
 
 def shape_label(shape: Architecture) -> str:
-    """A name for files and tables: 24-64-128-b2, with attention at the resolutions 1 and 2 24-64-128-b2-a1-2."""
+    """A name for files and tables: 24-64-128-b2, or with attention at resolutions 1 and 2: 24-64-128-b2-a1-2."""
     attention = f"-a{'-'.join(map(str, shape.attention))}" if shape.attention else ""
     return f"{'-'.join(map(str, shape.channels))}-b{shape.blocks}{attention}"
 
@@ -105,10 +105,7 @@ class Trials:
         try:
             arguments = {**self._arguments(shape), "name": shape_label(shape), "folder": str(folder)}
             return folder / str(isolation.call("edgegen.search.untrained:make_file", arguments).value)
-        except (
-            ExportError,
-            UsageError,
-        ) as e:  # of this shape alone; any other error, such as a full disk, ends the search
+        except (ExportError, UsageError) as e:  # of this shape; any other, such as a full disk, ends the search
             return e
 
     def _arguments(self, shape: Architecture) -> dict[str, Any]:

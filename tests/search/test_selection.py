@@ -92,12 +92,14 @@ def test_predictions_of_a_linear_device_are_exact_and_from_two_measurements_at_l
     rng = random.Random(0)
     known = rng.sample(list(COMPLEXITIES), 12)
     others = [complexity for shape, complexity in COMPLEXITIES.items() if shape not in known]
-    predicted = predicted_ms({COMPLEXITIES[one]: in_blocks(COMPLEXITIES[one]) for one in known}, others, near_ms=3.0)
-    np.testing.assert_allclose(predicted, [in_blocks(one) for one in others], rtol=1e-6)
+    predicted = predicted_ms(
+        {COMPLEXITIES[shape]: in_blocks(COMPLEXITIES[shape]) for shape in known}, others, near_ms=3.0
+    )
+    np.testing.assert_allclose(predicted, [in_blocks(other) for other in others], rtol=1e-6)
     two = sorted(COMPLEXITIES.values(), key=lambda complexity: complexity.macs)[:: len(COMPLEXITIES) - 1]
-    crude = predicted_ms({one: in_blocks(one) for one in two}, others, near_ms=3.0)
+    crude = predicted_ms({complexity: in_blocks(complexity) for complexity in two}, others, near_ms=3.0)
     assert (crude > 0).all()
-    assert np.corrcoef(crude, [in_blocks(one) for one in others])[0, 1] > 0.9
+    assert np.corrcoef(crude, [in_blocks(other) for other in others])[0, 1] > 0.9
 
 
 def test_the_pareto_set_holds_the_shapes_that_no_other_dominates() -> None:
