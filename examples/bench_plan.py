@@ -110,7 +110,7 @@ def main() -> None:
     if options.json:
         print(json.dumps({"machine": probe(), "goals": goals, "rows": rows}, indent=2))
         return
-    print("| goal | target | value | |\n|---|---|---|---|")
+    print("| what | goal | value | |\n|---|---|---|---|")
     for goal in goals:
         value = "none" if goal["value"] is None else f"{goal['value']:.3g}"
         print(f"| {goal['name']} | {goal['target']} | {value} | {'met' if goal['met'] else 'NOT met'} |")
