@@ -88,16 +88,18 @@ def test_the_wheel_runs_in_another_environment_and_folder(wheel: Path, tmp_path:
     ]
     subprocess.run(install, check=True, capture_output=True)
     (work / "tiny.toml").write_text(TINY)
+    variables = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
 
     def edgegen(*arguments: str) -> str:
         command = [str(venv / "bin" / "edgegen"), *arguments]
-        done = subprocess.run(command, cwd=work, capture_output=True, text=True, env=environment(), check=False)
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True, env=variables, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     where = subprocess.run(
         [str(venv / "bin" / "python"), "-c", "import edgegen.quantize; print(edgegen.quantize.__file__)"],
         cwd=work,
+        env=variables,
         capture_output=True,
         text=True,
         check=True,
