@@ -37,6 +37,15 @@ def normal(seed: int, first: int, count: int, shape: Sequence[int]) -> NDArray[n
     """Standard normal noise for the samples first .. first+count-1: (count, *shape) float32.
 
     Sample i depends on (seed, i, shape) only, so any range can be made anywhere, in any order.
+
+    Args:
+        seed: 64 bits; the same seed gives the same noise in every language.
+        first: index of the first sample.
+        count: number of samples.
+        shape: of one sample, such as (channels, height, width).
+
+    Returns:
+        Samples first .. first + count - 1, shape (count, *shape).
     """
     size = math.prod(shape)
     blocks = -(-size // 4)

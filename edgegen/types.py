@@ -44,6 +44,11 @@ class Signature:
     """What a one-step generator takes and gives; `num_classes` 0 means that no input is a class.
 
     The first input is what it is generated from (noise, or a decoder's latent); there is one output.
+
+    Attributes:
+        inputs: in the order in which the network takes them.
+        outputs: one specification.
+        num_classes: number of classes of the input with the role "class".
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -111,10 +116,17 @@ class Signature:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One exported file (or `.mlpackage` folder). `file` is its name inside the artifact folder, never a full path.
+    """One exported file (or `.mlpackage` folder), and what made it.
 
-    `variant` is the kind of file that its backend made, "" for the plain one. `nbytes` counts weights that lie beside
-    the file, too; `details["extra_files"]` has the size and SHA-256 of whatever lies there.
+    Attributes:
+        file: its name inside the artifact folder, never a full path.
+        backend: name of the runtime that it is for: onnx, executorch, coreml.
+        scheme: how its numbers are stored: fp32, fp16, w8a8, ...
+        nbytes: its size, with the weights that lie beside it.
+        sha256: of the file itself.
+        engine: what quantized it, in words.
+        variant: the kind of file that its backend made, "" for the plain one.
+        details: further facts; `details["extra_files"]` has the size and SHA-256 of every file beside it.
     """
 
     file: str
@@ -132,10 +144,18 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Parity:
-    """An artifact against PyTorch fp32 on the same inputs. `method` says what ran it (a runtime, or our evaluator).
+    """An artifact against PyTorch fp32 on the same inputs.
 
-    `psnr_db` is relative to `data_range`: 2 for images in [-1, 1]. `arithmetic` says of a quantized file what the
-    runtime really multiplies, where that can be read.
+    Attributes:
+        status: "ok", "failed", or "not checked" where nothing could run the file here.
+        method: what ran it: a runtime with its version, or our evaluator.
+        floor_db: the least PSNR at which the scheme passes.
+        samples: number of inputs that were compared.
+        psnr_db: peak signal-to-noise ratio relative to `data_range`; None where it did not run.
+        max_abs_error: largest absolute difference of one value; None where it did not run.
+        reason: why it failed or was not checked.
+        data_range: 2 for images in [-1, 1].
+        arithmetic: of a quantized file, what the runtime really multiplies, where that can be read.
     """
 
     status: Status
@@ -159,9 +179,19 @@ class Parity:
 
 @dataclass(frozen=True)
 class Latency:
-    """Host timings of one runnable thing at batch 1; every unknown is None, never 0.
+    """Timings of one file or network on this machine at batch 1; every unknown is None, never 0.
 
-    `percentiles_ms` are 101 numbers: the warm runs' 0 %, 1 %, ... 100 %.
+    Attributes:
+        p50_ms: median of the warm runs; None where it could not be measured.
+        p50_ci95_ms: 95 % interval of that median.
+        p90_ms: time that nine of ten warm runs stay below.
+        load_ms: time to open it in a fresh process.
+        first_ms: time of the first inference in a fresh process.
+        runs: number of warm runs.
+        peak_rss_bytes: largest resident memory of the process.
+        converged: whether the median was known precisely enough when the measurement ended.
+        reason: why there is no figure, or why not to trust it.
+        percentiles_ms: 101 numbers: the warm runs' 0 %, 1 %, ... 100 %.
     """
 
     p50_ms: float | None

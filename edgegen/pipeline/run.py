@@ -87,9 +87,27 @@ def run_recipe(
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[Result]:
-    """What `edgegen run` does: reads the recipe (a file, or the name of a shipped one), runs what is not there yet.
+    """What `edgegen run` does: reads a recipe and runs the stages whose results are not there yet.
 
-    The results, in order, lie below `runs`/<name of the recipe>. `force` runs all again, or `only` that stage.
+    Args:
+        name: a recipe file, or the name of a shipped one.
+        runs: folder of the run folders; this one is runs/<name of the recipe>.
+        to: the last stage to run; default: all.
+        only: a single stage, with the stages that it needs where they are missing.
+        force: whether to run all stages again, or `only` that stage.
+        progress: receives messages and progress; default: nobody.
+
+    Returns:
+        One result for each stage, in order; `folder` holds the files of the stage.
+
+    Raises:
+        RecipeError: the recipe is wrong.
+        UsageError: an unknown stage or artifact.
+        DataError: images or a teacher that are missing or do not fit.
+        MissingExtraError: an optional dependency is not installed.
+        TrainingError: a loss is not finite.
+        ExportError: a vendor's tool failed.
+        StorageError: the disk is full, or the run folder is in use.
     """
     ready = _Ready.of(name, runs, to=to, only=only, force=force)
     # The first of several processes holds the folder for all of them.
