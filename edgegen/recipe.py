@@ -152,14 +152,7 @@ class Export(Table):
     """Which files are written, and of which kind."""
 
     artifacts: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        (
-            "onnx-fp32",
-            "onnx-w8a8",
-            "executorch-fp32",
-            "executorch-w8a8",
-            "coreml-fp16",
-            "coreml-w8",
-        ),
+        ("onnx-fp32", "onnx-w8a8", "executorch-fp32", "executorch-w8a8", "coreml-fp16", "coreml-w8"),
         description="BACKEND-SCHEME or BACKEND-SCHEME:VARIANT",
     )
     opset: Annotated[int, Field(ge=18, le=24)] = Field(18, description="of the ONNX files")
@@ -255,8 +248,8 @@ class Recipe(Table):
         report: what the report shows besides.
     """
 
-    name: Name
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    name: Name = Field(description="of the run folder and of the exported files")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="where all random numbers come from")
     data: Data = Data()
     compute: Compute = Compute()
     teacher: Teacher = Teacher()
