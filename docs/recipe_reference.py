@@ -94,7 +94,7 @@ def _default(field: FieldInfo) -> str:
         return "must be given"
     value = field.get_default(call_default_factory=True)
     assert value is not PydanticUndefined, "a key that is not required has a default"
-    return "–" if value is None else f"`{_toml(value)}`"
+    return "-" if value is None else f"`{_toml(value)}`"
 
 
 def _toml(value: Any) -> str:
