@@ -39,7 +39,8 @@ def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
             continue
         missing = sorted(table.objective.needs - GIVEN[stage])
         if missing:
-            names = [name for name in registry.names("objective") if _needs(name) <= GIVEN[stage]]
+            # Ours alone: a method of a third party that cannot be imported is no reason to say less.
+            names = [name for name in registry.BUILT_IN["objective"] if _needs(name) <= GIVEN[stage]]
             raise RecipeError(
                 f"{key} needs {', '.join(missing)}, which the stage {stage} does not have; methods for it are: "
                 f"{', '.join(sorted(names))}"
