@@ -4,24 +4,19 @@ import hashlib
 import json
 import re
 import tomllib
-import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from edgegen.errors import RecipeError, unknown_name
+from edgegen.support.tables import MethodTable, Table, explain
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+METHOD = "name of the training method, whose own keys stand in the same table"
 FLOAT_SCHEMES = ("fp32", "fp16")
-
-
-class Table(BaseModel):
-    """A table of the recipe: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Table):
@@ -78,9 +73,10 @@ class Training(Table):
     checkpoint_every: Count = Field(250, description="steps between checkpoints; does not change the result")
 
 
-class Teacher(Training):
-    """The teacher: trained here by flow matching, or brought along as a folder (ours, or a diffusers UNet2DModel)."""
+class Teacher(MethodTable, Training):
+    """The teacher: trained here, or brought along as a folder (ours, or a diffusers UNet2DModel)."""
 
+    method: str = Field("flow_matching", description=METHOD)
     folder: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="a generator folder to use in place of training"
     )
@@ -88,7 +84,7 @@ class Teacher(Training):
 
     @model_validator(mode="after")
     def brought_or_trained(self) -> "Teacher":
-        extra = sorted(self.model_fields_set - {"folder"})
+        extra = sorted((self.model_fields_set - {"folder", "objective"}) | self.objective.model_fields_set)
         if self.folder is not None and extra:
             raise ValueError(f"a teacher brought as a folder is not trained here: remove {', '.join(extra)}")
         return self
@@ -104,15 +100,12 @@ class Pairs(Table):
     shard: Count = Field(2048, description="pairs in one file")
 
 
-class Slim(Training):
-    """Annealing reflow of the pairs into the smaller student (SlimFlow, arXiv:2407.12718, section 3.1)."""
+class Slim(MethodTable, Training):
+    """Training of the smaller student."""
 
+    method: str = Field("annealing_reflow", description=METHOD)
     keep: Fraction | None = Field(None, description="share of the teacher's parameters that the student keeps")
     model: Architecture | None = Field(None, description="the student's architecture, in place of keep")
-    anneal_steps: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="steps in which fresh noise fades out; default: the paper's share, 3/8 of the steps"
-    )
-    flip: bool = Field(False, description="joint horizontal flip of noise and image: for photographs, not for digits")
 
     @model_validator(mode="after")
     def one_size(self) -> "Slim":
@@ -121,12 +114,10 @@ class Slim(Training):
         return self
 
 
-class Distill(Training):
-    """Flow-guided distillation into one step (SlimFlow, section 3.2)."""
+class Distill(MethodTable, Training):
+    """Training of the smaller student into one step, from the weights of slim."""
 
-    distance: Literal["l2", "pseudo_huber"] = "pseudo_huber"
-    two_step_weight: Annotated[float, Field(ge=0.0)] = 1.0
-    flip: bool = False
+    method: str = Field("flow_guided_distillation", description=METHOD)
 
 
 class Baseline(Table):
@@ -196,9 +187,10 @@ class Quantize(Table):
     )
 
 
-class Recover(Training):
-    """Quantization-aware self-distillation: the rounded student learns its float self's pictures, from fresh noise."""
+class Recover(MethodTable, Training):
+    """Training of the quantized student towards its float self, from fresh noise."""
 
+    method: str = Field("self_distillation", description=METHOD)
     steps: Count = 500
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
@@ -252,10 +244,10 @@ class Recipe(Table):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="where all random numbers come from")
     data: Data = Data()
     compute: Compute = Compute()
-    teacher: Teacher = Teacher()
+    teacher: Teacher = Field(default_factory=Teacher)
     pairs: Pairs = Pairs()
     slim: Slim
-    distill: Distill = Distill()
+    distill: Distill = Field(default_factory=Distill)
     baseline: Baseline = Baseline()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
@@ -315,25 +307,10 @@ def parse(values: dict[str, Any], *, where: str) -> Recipe:
         # By way of JSON: its strict mode takes arrays as tuples, and still refuses "100" where a number belongs.
         return Recipe.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as e:
-        raise RecipeError("\n".join(f"{where}: {_explain(error)}" for error in e.errors())) from e
-
-
-def _explain(error: Any) -> str:
-    keys = [str(part) for part in error["loc"]]
-    key = ".".join(keys) or "the recipe"
-    if error["type"] == "extra_forbidden":
-        return f"{key}: {unknown_name('key', keys[-1], _keys_of(keys[:-1]))}"
-    if error["type"] == "missing":
-        return f"{key}: missing; " + ("say how small: [slim] keep = 0.3" if key == "slim" else "this key must be given")
-    if error["type"] == "value_error":
-        return f"{key}: {error['ctx']['error']}"
-    return f"{key}: {error['msg']} (found {error['input']!r})"
-
-
-def _keys_of(keys: list[str]) -> list[str]:
-    """The keys of the table at a path such as ["teacher", "model"]."""
-    table: type[BaseModel] = Recipe
-    for key in keys:
-        kinds = [table.model_fields[key].annotation, *typing.get_args(table.model_fields[key].annotation)]
-        table = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return list(table.model_fields)
+        faults = [
+            "slim: missing; say how small: [slim] keep = 0.3"
+            if (error["type"], error["loc"]) == ("missing", ("slim",))
+            else explain(error, Recipe, values, whole="the recipe")
+            for error in e.errors()
+        ]
+        raise RecipeError("\n".join(f"{where}: {fault}" for fault in faults)) from e

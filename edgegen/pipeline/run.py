@@ -63,7 +63,7 @@ def _run_one(context: Context, item: Planned, folder: RunFolder, *, first: bool,
     stage, began = item.stage, time.monotonic()
     meet(several)
     if first or stage.everywhere:
-        from edgegen.training.machine import use_threads  # imports torch, which a plan does without
+        from edgegen.training.distributed import use_threads  # imports torch, which a plan does without
 
         module, _, function = stage.run.partition(":")
         use_threads(context.recipe.compute.threads)
@@ -176,6 +176,6 @@ def broken_budget(results: Collection[Result]) -> list[str]:
 def meet(several: bool) -> None:
     """All processes of `accelerate launch` wait here for each other."""
     if several:
-        from edgegen.training.machine import state
+        from edgegen.training.distributed import state
 
         state().wait_for_everyone()
