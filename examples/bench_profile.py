@@ -7,7 +7,7 @@ measurements one after the other (`--quick`: three `quick` ones) and how far apa
 busy loop; 20 tries (5) of the same file twice and once 10 % slower by a sleep in its runner, measured in turn and
 judged by `edgegen compare`; p50 against a loop around the runtime's API that knows nothing of edgegen; a whole
 measurement on every device that one machine can have (bench_devices.py); and the ONNX part of bench_plan.py, three
-budgets of `edgegen slim plan`.
+budgets of `edgegen plan`.
 """
 
 import argparse
@@ -205,7 +205,7 @@ def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[Ro
     found = bench_devices.bench()
     rows += found
     goals += bench_devices.goals(found)
-    say("slim plan ...")
+    say("plan ...")
     plan_rows, plan_goals = bench_plan.bench("onnx-fp32", folder, minutes=2.0 if quick else bench_plan.MINUTES)
     return [*rows, *plan_rows], [*({**goal, "met": bool(goal["met"])} for goal in goals), *plan_goals]
 

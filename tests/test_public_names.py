@@ -1,4 +1,4 @@
-"""The public names are these; each can be imported, and `import edgegen` loads nothing heavy."""
+"""The public names: exactly these, each can be imported, and `import edgegen` loads nothing heavy."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ NAMES = [
 HEAVY = ("torch", "onnx", "onnxruntime", "executorch", "coremltools", "diffusers", "transformers", "accelerate")
 
 
-def test_names_are_pinned_and_there() -> None:
+def test_the_public_names_are_these_and_can_be_imported() -> None:
     assert sorted(edgegen.__all__) == NAMES
     assert all(getattr(edgegen, name) is not None for name in NAMES)
     assert dir(edgegen) == edgegen.__all__

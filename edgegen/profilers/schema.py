@@ -1,21 +1,21 @@
 """What a measurement is: the documented schema "edgegen.profile/1", read and checked again by whoever compares.
 
 Its JSON Schema is committed beside this file; after a change here:
-`python -c "import edgegen.profilers.schema as r; r.update_schema_file()"`.
+`python -c "from edgegen.profilers.schema import Profile; Profile.update_schema_file()"`.
 What is not known is null, never 0. Latencies are milliseconds of one inference at batch 1.
 """
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from edgegen.errors import DataError
 from edgegen.profilers.timing.stats import summarize
-from edgegen.support.schema import Count, Record, Sha256, Utc
-from edgegen.support.storage import read_json, write_json
+from edgegen.support.schema import Count, Document, Record, Sha256, Utc
+from edgegen.support.storage import read_json
 
 Ms = Annotated[float, Field(gt=0)]
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$", description="a name, never a path")]
@@ -161,8 +161,10 @@ class Result(Record):
         return self
 
 
-class Profile(Record):
+class Profile(Document):
     """Files measured in turn on one device in one go."""
+
+    schema_file: ClassVar[Path] = Path(__file__).with_name("profile.schema.json")
 
     schema_: Literal["edgegen.profile/1"] = Field("edgegen.profile/1", alias="schema")
     created: Utc
@@ -177,11 +179,6 @@ class Profile(Record):
     drift: float | None = Field(None, description="a fixed arithmetic's time after the warm runs over before, less 1")
     results: tuple[Result, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values under the documented keys."""
-        content: dict[str, Any] = json.loads(self.model_dump_json(by_alias=True))
-        return content
-
 
 def read(path: Path) -> Profile:
     """A file that `edgegen profile -o` wrote. Raises DataError for one that is not, or whose figures do not add up."""
@@ -191,16 +188,3 @@ def read(path: Path) -> Profile:
         first = e.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise DataError(f"{path} is no measurement of edgegen's: {place}: {first['msg']}") from e
-
-
-SCHEMA_FILE = Path(__file__).with_name("profile.schema.json")
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a measurement (draft 2020-12)."""
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**dialect, **Profile.model_json_schema(by_alias=True, mode="serialization")}
-
-
-def update_schema_file() -> None:
-    write_json(SCHEMA_FILE, json_schema())

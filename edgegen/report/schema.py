@@ -1,18 +1,16 @@
 """What report.json holds: the documented schema "edgegen.report/1".
 
 Its JSON Schema is committed beside this file; after a change here:
-`python -c "import edgegen.report.schema as s; s.update_schema_file()"`.
+`python -c "from edgegen.report.schema import Report; Report.update_schema_file()"`.
 A figure that is not known is null, never 0; NaN and infinity are written as null.
 """
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edgegen.support.schema import Count, Record, Sha256, Utc
-from edgegen.support.storage import write_json
+from edgegen.support.schema import Count, Document, Record, Sha256, Utc
 from edgegen.types import Latency, Measurement, Parity
 
 Steps = Annotated[str, Field(pattern=r"^\d+$")]
@@ -140,8 +138,10 @@ class StageRow(Record):
     reused: bool
 
 
-class Report(Record):
+class Report(Document):
     """Everything that one run found out. Frozen; `edgegen.report.write` makes the files of it."""
+
+    schema_file: ClassVar[Path] = Path(__file__).with_name("report.schema.json")
 
     schema_: Literal["edgegen.report/1"] = Field("edgegen.report/1", alias="schema")
     name: str
@@ -163,21 +163,3 @@ class Report(Record):
     elsewhere: tuple[Measurement, ...] = Field((), description="[report] measurements: each under its source's name")
     stages: tuple[StageRow, ...]
     notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values under the documented keys."""
-        content: dict[str, Any] = json.loads(self.model_dump_json(by_alias=True))
-        return content
-
-
-SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of report.json (draft 2020-12)."""
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**dialect, **Report.model_json_schema(by_alias=True, mode="serialization")}
-
-
-def update_schema_file() -> None:
-    write_json(SCHEMA_FILE, json_schema())

@@ -10,19 +10,19 @@ import pytest
 from pydantic import ValidationError
 
 from edgegen.report import Report
-from edgegen.report.schema import SCHEMA_FILE, ArtifactRow, QualityFigure, json_schema
+from edgegen.report.schema import ArtifactRow, QualityFigure
 from edgegen.types import Latency, Parity
 
 
 def test_the_committed_schema_is_current() -> None:
-    how = 'run: python -c "import edgegen.report.schema as s; s.update_schema_file()"'
-    assert json.loads(SCHEMA_FILE.read_text()) == json_schema(), how
+    how = 'run: python -c "from edgegen.report.schema import Report; Report.update_schema_file()"'
+    assert json.loads(Report.schema_file.read_text()) == Report.json_schema(), how
 
 
 def test_the_written_report_keeps_the_schema(written: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is in the extra 'test'")
-    jsonschema.Draft202012Validator.check_schema(json_schema())
-    jsonschema.validate(json.loads((written / "report.json").read_text()), json_schema())
+    jsonschema.Draft202012Validator.check_schema(Report.json_schema())
+    jsonschema.validate(json.loads((written / "report.json").read_text()), Report.json_schema())
 
 
 def test_reading_it_back_gives_the_same(written: Path, made_up: ModuleType) -> None:
