@@ -106,7 +106,7 @@ def fault(line: str) -> str:
     try:
         command_of(name).make_context(name, arguments)
     except Exception as e:  # noqa: BLE001  (typer brings a click of its own, whose errors are of other classes)
-        return str(getattr(e, "message", e))
+        return e.format_message() if hasattr(e, "format_message") else str(e)
     return ""
 
 
@@ -138,7 +138,7 @@ def test_commands_are_collected_and_wrong_ones_are_reported() -> None:
     assert mentions("and `edgegen run --to` or `edgegen`") == ["run --to"]
     assert fault("edgegen rum digits") == "no command rum"
     assert "--two" in fault("edgegen run digits --two distill")
-    assert "RECIPE" in fault("edgegen run").upper()
+    assert "RECIPE" in fault("edgegen run")
     assert unknown_options("run --to --two") == ["--two"]
 
 

@@ -91,7 +91,7 @@ def run_recipe(
 
     Args:
         name: a recipe file, or the name of a shipped one.
-        runs: folder of the run folders; this one is runs/<name of the recipe>.
+        runs: where run folders are; this one is runs/NAME, with the recipe's name.
         to: the last stage to run; default: all.
         only: a single stage, with the stages that it needs where they are missing.
         force: whether to run all stages again, or `only` that stage.
