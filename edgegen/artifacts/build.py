@@ -51,11 +51,28 @@ def build(
 ) -> Built:
     """Write the file of a folded one-step `module` into `folder`, replacing an older one.
 
-    A variant of any size needs a module folded so. All that a vendor's tool does happens in a child process, which may
-    hold `memory_limit` bytes. `seed` draws the calibration's noise; `rewrites` None takes the backend's own. `metadata`
-    goes into the file under edgegen's namespace, with name, backend and scheme added. Raises UsageError for an unknown
-    backend, empty cell or unknown layer, ExportError where a vendor's tool fails or dies, StorageError where the disk
-    refuses.
+    All that a vendor's tool does happens in a child process.
+
+    Args:
+        module: the folded generator; a variant of any size needs one folded so.
+        signature: of its inputs and output.
+        name: first part of the file's name.
+        target: runtime, scheme and variant.
+        folder: where the file goes.
+        seed: draws the calibration's noise.
+        metadata: goes into the file under edgegen's namespace, with name, backend and scheme added.
+        quantization: how the numbers of a compressed file are chosen.
+        options: of the file itself: opset, oldest system, sizes.
+        rewrites: names of edgegen.exporters.rewrites; None takes the backend's own.
+        memory_limit: bytes that the child process may hold; None: no limit.
+
+    Returns:
+        The artifact's record, and the seconds and memory that it took.
+
+    Raises:
+        UsageError: an unknown backend, an empty cell or an unknown layer.
+        ExportError: a vendor's tool failed or died.
+        StorageError: the disk refused.
     """
     kind, chosen = target.kind(), cell(target.scheme, target.backend)
     samples = (quantization.samples or enough_samples(signature)) if chosen.calibrated else 0

@@ -322,14 +322,13 @@ def _recover(
     label: str,
 ) -> Simulated:
     from edgegen.training.batch import FreshInputs
+    from edgegen.training.distributed import accelerator
     from edgegen.training.loop import fit
-    from edgegen.training.machine import accelerator
-    from edgegen.training.objectives.self_distillation import SelfDistillation
 
     fitted = fit(
-        SelfDistillation(),
+        settings.objective,
         FreshInputs(signature, settings.steps * settings.batch, seed),
-        trained={"student": simulated.module},
+        student=simulated.module,
         frozen={"float": exact},
         settings=settings,
         seed=seed,

@@ -36,7 +36,22 @@ class Solution:
 def solve(
     velocity: Velocity, noise: Tensor, labels: Tensor | None, *, solver: str, steps: int, tolerance: float = 1e-4
 ) -> Solution:
-    """From noise at t = 1 to an image at t = 0; `steps` is for euler and heun, `tolerance` for rk45."""
+    """From noise at t = 1 to an image at t = 0 along the velocity's ODE.
+
+    Args:
+        velocity: velocity(x, t, labels) -> like x.
+        noise: (batch, channels, height, width).
+        labels: classes (batch,), or None.
+        solver: "euler", "heun" or "rk45".
+        steps: of euler and heun.
+        tolerance: of rk45, relative and absolute.
+
+    Returns:
+        The images, and how often the velocity was evaluated.
+
+    Raises:
+        ArithmeticError: rk45 did not reach t = 0: the tolerance asks for more than float32 holds.
+    """
     if solver == "rk45":
         return rk45(velocity, noise, labels, tolerance=tolerance)
     return fixed(velocity, noise, labels, steps=steps, second_order=solver == "heun")

@@ -22,9 +22,15 @@ MAX_PERIOD = 10_000.0  # of the positional time embedding, as in DDPM's code and
 class EdgeUNetConfig:
     """The architecture: what `config.json` of a generator folder holds.
 
-    `channels` has one width per resolution (each half the one before); `blocks` is the number of residual blocks of
-    a resolution on the way down, and again on the way up; `attention` lists the resolutions (0 = full size) whose
-    blocks are followed by self-attention; `num_classes` 0 means unconditional.
+    Attributes:
+        sample_size: height and width of the image.
+        in_channels: of the image.
+        channels: one width per resolution, each resolution half the one before.
+        blocks: number of residual blocks of a resolution on the way down, and again on the way up.
+        attention: resolutions (0 = full size) whose blocks are followed by self-attention.
+        num_classes: 0 means unconditional.
+        embedding: width of the embedding of time and class.
+        groups: most groups of a GroupNorm.
     """
 
     sample_size: int
@@ -112,7 +118,12 @@ class SelfAttention(nn.Module):
 
 
 class EdgeUNet(nn.Module):
-    """u(x, t, class): velocity of the straight path x_t = (1-t) x + t e at (batch, channels, height, width)."""
+    """u(x, t, class): velocity of the straight path x_t = (1-t) x + t e at (batch, channels, height, width).
+
+    Attributes:
+        config: its architecture.
+        widths: channels of the residual blocks, in the order of `blocks()`.
+    """
 
     def __init__(self, config: EdgeUNetConfig) -> None:
         super().__init__()

@@ -8,7 +8,17 @@ from edgegen.support.storage import read_json
 
 
 def load(folder: Path) -> Loaded:
-    """Reads our own folder, or a diffusers UNet2DModel folder (alone or in a pipeline). Raises DataError."""
+    """Reads our own folder, or a diffusers UNet2DModel folder (alone or in a pipeline).
+
+    Args:
+        folder: with config.json and diffusion_pytorch_model.safetensors, or with model_index.json.
+
+    Returns:
+        The velocity network `net` in evaluation mode, its `signature`, and `about`, what edgegen.json says of it.
+
+    Raises:
+        DataError: there is no such folder, or it holds something else or damaged weights.
+    """
     if not folder.is_dir():
         raise DataError(f"no generator folder {folder}: it should hold {CONFIG} and {WEIGHTS}")
     pipeline = folder / "model_index.json"

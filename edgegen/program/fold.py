@@ -62,9 +62,20 @@ def fold(module: nn.Module, signature: Signature, *, any_size: bool = False) -> 
     """Fold what `module` computes from constants and classes; the result takes the same inputs and any batch.
 
     `module` stays as it is. Where torch.export cannot give it a dynamic batch, the result has batch 1 and its class
-    branch stays. With `any_size` it takes any height and width that `module` takes, too; what depends on them, such as
-    an embedding of positions, is then not folded. Raises ExportError where it cannot be captured, or where the folded
-    generator differs by more than FOLD_TOLERANCE (max abs difference / max abs reference).
+    branch stays.
+
+    Args:
+        module: a one-step generator.
+        signature: of its inputs and output.
+        any_size: whether the result takes any height and width that `module` takes; what depends on them, such as an
+            embedding of positions, is then not folded.
+
+    Returns:
+        The folded module, with what was removed and the largest relative error.
+
+    Raises:
+        ExportError: it cannot be captured, or the folded generator differs by more than FOLD_TOLERANCE (max abs
+            difference / max abs reference).
     """
     try:
         program, batch = capture(module, signature, batch=None, any_size=any_size), None

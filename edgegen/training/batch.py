@@ -19,15 +19,17 @@ FIRST_INDEX = 1 << 33  # of fresh inputs: parity runs on 0, 1, 2, ... and calibr
 class Batch:
     """images (batch, channels, height, width) in [-1, 1]; labels (batch,) or None; noise like images or None.
 
-    `progress` is step / steps of the stage, for schedules; `inputs` are a generator's, where it trains on noise alone.
+    It is that of `step`, counted from 0, of the stage's `steps`. `due` names the trained networks that are updated in
+    this step. `inputs` are a generator's, where it trains on noise alone; `images` are then the noise.
     """
 
     step: int
-    progress: float
+    steps: int
     images: Tensor
     labels: Tensor | None = None
     noise: Tensor | None = None
     inputs: tuple[Tensor, ...] = ()
+    due: frozenset[str] = frozenset({"student"})
 
 
 class Examples(Protocol):
@@ -69,7 +71,7 @@ class TrainingSet:
         images, noise = take(self.images), take(self.noise)
         assert images is not None
         floats = scaled(images) if images.dtype == torch.uint8 else images.float()
-        return Batch(step, step / steps, floats, take(self.labels), None if noise is None else noise.float())
+        return Batch(step, steps, floats, take(self.labels), None if noise is None else noise.float())
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,13 @@ class FreshInputs:
         return self
 
     def batch(self, rows: Tensor, device: torch.device, *, step: int, steps: int) -> Batch:
-        """The inputs of these rows, in the signature's order; `images` is the noise."""
+        """The inputs of these rows, in the signature's order; `images` and `noise` are the first of them."""
         indices = (FIRST_INDEX + row for row in rows.tolist())
-        made = [samples_of(self.signature, range(index, index + 1), self.seed) for index in indices]
-        names = [spec.name for spec in self.signature.inputs]
-        inputs = tuple(torch.cat([torch.from_numpy(one[name]) for one in made]).to(device) for name in names)
-        return Batch(step, step / steps, inputs[0], inputs=inputs)
+        samples = [samples_of(self.signature, range(index, index + 1), self.seed) for index in indices]
+        specs = self.signature.inputs
+        inputs = tuple(torch.cat([torch.from_numpy(row[spec.name]) for row in samples]).to(device) for spec in specs)
+        labels = next((values for spec, values in zip(specs, inputs, strict=True) if spec.role == "class"), None)
+        return Batch(step, steps, inputs[0], labels, noise=inputs[0], inputs=inputs)
 
 
 def epoch_rows(count: int, step: int, batch: int, seed: int) -> Tensor:

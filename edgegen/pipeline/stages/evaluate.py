@@ -21,7 +21,7 @@ from edgegen.recipe import Recipe
 from edgegen.support.pixels import scaled, to_uint8
 from edgegen.support.rng import generator
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
-from edgegen.training.machine import state
+from edgegen.training.distributed import state
 
 NETS = (("teacher", "teacher"), ("reflowed", "slim"), ("student", "distill"), ("baseline", "baseline"))
 BATCH = 512  # images sampled at once

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edgegen import registry
 from edgegen.metrics.extractor import (
     CLASSIFIER,
     ROTATIONS,
@@ -21,9 +22,8 @@ from edgegen.recipe import Training
 from edgegen.support.pixels import scaled
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
+from edgegen.training.distributed import accelerator
 from edgegen.training.loop import fit
-from edgegen.training.machine import accelerator
-from edgegen.training.objectives.classification import Classification
 
 WEIGHTS = "extractor.safetensors"
 
@@ -40,9 +40,9 @@ def extractor(context: Context) -> None:
     settings = Training(steps=steps, batch=128, learning_rate=2e-3, warmup=50, ema=0.9)
     machine = accelerator(context.recipe.compute.precision)
     fitted = fit(
-        Classification(),
+        registry.load("objective", "classification")(),
         TrainingSet(train, train_labels),
-        trained={"student": net},
+        student=net,
         frozen={},
         settings=settings,
         seed=context.seed,

@@ -12,9 +12,9 @@ from edgegen.models.generator import Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
-from edgegen.pipeline.training import shard_name
-from edgegen.support.storage import load_metadata, save_tensors, write_json
-from edgegen.training.machine import state
+from edgegen.support.storage import load_metadata, load_tensors, read_json, save_tensors, write_json
+from edgegen.training.batch import TrainingSet
+from edgegen.training.distributed import state
 
 SOLVE_BATCH = 512  # images that the teacher's solver carries at once
 
@@ -36,6 +36,18 @@ def pairs(context: Context) -> None:
     manifest = {"seed": context.seed, "shards": len(shards), **settings.model_dump(mode="json")}
     if machine.is_main_process:
         write_json(context.folder / "pairs.json", manifest)
+
+
+def shard_name(index: int) -> str:
+    return f"pairs-{index:05}.safetensors"
+
+
+def read_pairs(folder: Path) -> TrainingSet:
+    """All shards of a finished stage, in fp16."""
+    count = read_json(folder / "pairs.json")["shards"]
+    shards = [load_tensors(folder / shard_name(index)) for index in range(count)]
+    parts = {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]}
+    return TrainingSet(parts["images"], parts.get("labels"), parts["noise"])
 
 
 def _is_whole(path: Path) -> bool:

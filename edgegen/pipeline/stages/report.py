@@ -96,8 +96,10 @@ def _notes(context: Context) -> list[str]:
     recipe = context.recipe
     notes = [
         f"fd_local of a file is one noise seed of the {recipe.evaluate.seeds} behind the student's figure.",
-        f"Distillation distance: {recipe.distill.distance} on pixels; no feature of the metrics is used in training.",
     ]
+    distance = getattr(recipe.distill.objective, "distance", None)
+    if distance is not None:
+        notes.append(f"Distillation distance: {distance} on pixels; no feature of the metrics is used in training.")
     if "baseline" in context.inputs:
         steps = recipe.slim.steps + recipe.distill.steps
         notes.append(
