@@ -161,7 +161,8 @@ class Parity:
 class Latency:
     """Host timings of one runnable thing at batch 1; every unknown is None, never 0.
 
-    `percentiles_ms` are 101 numbers: the warm runs' 0 %, 1 %, ... 100 %.
+    `percentiles_ms` are 101 numbers: the warm runs' 0 %, 1 %, ... 100 %. `reason` says why there is no time, or why it
+    should not be believed; `runtime` what ran it: "executorch 1.5.1 in C++".
     """
 
     p50_ms: float | None
@@ -174,6 +175,7 @@ class Latency:
     converged: bool | None = None
     reason: str = ""
     percentiles_ms: tuple[float, ...] | None = None
+    runtime: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,17 +1,17 @@
 """What a search found: its record, its page, and the recipe ready to train."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from edgegen.recipe import Architecture
 from edgegen.report import plan_page
-from edgegen.report.plan_page import Mark
+from edgegen.report.plan_page import ShapeRow
 from edgegen.search.recipe_edit import with_student
 from edgegen.search.results import Answer, Measured, Plan, Shape
 from edgegen.search.selection import BAND, Search, pareto
 from edgegen.search.trials import Trial, Trials, label_of
 from edgegen.support.extras import version_of
+from edgegen.support.schema import utc_now
 
 NOTES = (
     "The weights are random: the latency is that of the trained student, its quality is not known before training.",
@@ -35,7 +35,7 @@ def plan_of(
     front = pareto(search.works, search.times)
     in_order = sorted(tried, key=lambda shape: search.times[shape].p50_ms if shape in search.times else 0.0)
     return Plan(
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=utc_now(),
         tool=f"edgegen {version_of('edgegen')}",
         recipe=recipe.name,
         recipe_sha256=recipe.sha256(),
@@ -70,7 +70,7 @@ def page(plan: Plan) -> str:
     for answer in plan.answers:
         budgets.setdefault(answer.label or "", []).append(answer.budget_ms)
     marks = [
-        Mark(
+        ShapeRow(
             label=one.label,
             p50_ms=one.p50_ms,
             p50_ci95_ms=one.p50_ci95_ms,

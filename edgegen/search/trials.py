@@ -21,7 +21,7 @@ from edgegen.pipeline.graph import stage_seed
 from edgegen.pipeline.run_folder import key_of
 from edgegen.profilers import schema as measurements
 from edgegen.profilers.files.profile import connect, profile_files
-from edgegen.profilers.schema import Result
+from edgegen.profilers.schema import MeasuredFile
 from edgegen.recipe import Architecture, Recipe
 from edgegen.search.complexity import Facts
 from edgegen.support import isolation
@@ -38,7 +38,7 @@ class Trial:
     """A shape that was tried: its measurement, or why there is none."""
 
     shape: Architecture
-    result: Result | None
+    result: MeasuredFile | None
     reason: str = ""
 
 
@@ -131,7 +131,7 @@ class Trials:
         key = key_of({**self._arguments(shape), "tools": dict(self.tools), "version": VERSION})
         return self.folder / "files" / key
 
-    def _measure(self, files: Sequence[Path]) -> dict[str, Result]:
+    def _measure(self, files: Sequence[Path]) -> dict[str, MeasuredFile]:
         """By the name of the file; what is known is not measured, and what came out noisy is measured once more."""
         known = {path.name: result for path in files if (result := self._known(path)) is not None}
         found = known | self._profiled([path for path in files if path.name not in known])
@@ -140,7 +140,7 @@ class Trials:
             self.progress.message(f"noisy, once more: {', '.join(path.name for path in noisy)}")
         return found | self._profiled(noisy)
 
-    def _profiled(self, files: Sequence[Path]) -> dict[str, Result]:
+    def _profiled(self, files: Sequence[Path]) -> dict[str, MeasuredFile]:
         if not files:
             return {}
         profile = profile_files(files, connect(self.device), threads=(self.threads,), progress=self.progress)
@@ -155,7 +155,7 @@ class Trials:
         content = {"sha256": sha256_of(path), "threads": self.threads, "tools": dict(self.tools)}
         return self.folder / "times" / key_of(device) / f"{key_of(content)}.json"
 
-    def _known(self, path: Path) -> Result | None:
+    def _known(self, path: Path) -> MeasuredFile | None:
         """An earlier measurement without noise; one that is damaged counts as absent."""
         with contextlib.suppress(DataError):
             (result,) = measurements.read(self._times(path)).results

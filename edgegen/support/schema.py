@@ -1,5 +1,6 @@
 """What documented JSON files are made of: frozen records, in which an unknown key is an error."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,3 +14,8 @@ class Record(BaseModel):
     """A part of such a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def utc_now() -> str:
+    """The time as documents carry it: 2026-11-23T06:15:00Z."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
