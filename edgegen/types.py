@@ -192,6 +192,7 @@ class Latency:
         converged: whether the median was known precisely enough when the measurement ended.
         reason: why there is no figure, or why not to trust it.
         percentiles_ms: 101 numbers: the warm runs' 0 %, 1 %, ... 100 %.
+        runtime: what ran it: "executorch 1.5.1 in C++".
     """
 
     p50_ms: float | None
@@ -204,6 +205,7 @@ class Latency:
     converged: bool | None = None
     reason: str = ""
     percentiles_ms: tuple[float, ...] | None = None
+    runtime: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

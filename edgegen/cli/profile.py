@@ -12,7 +12,7 @@ from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carr
 from edgegen.errors import DataError, DeviceError, ParityError, UsageError
 
 if TYPE_CHECKING:
-    from edgegen.profilers.schema import Profile, Result
+    from edgegen.profilers.schema import MeasuredFile, Profile
 
 TEXT = """Measure exported files on a device: first whether they are right there, then latency and memory.
 
@@ -27,7 +27,7 @@ Example: edgegen profile phone/my-unet_onnx_fp32.onnx phone/my-unet_executorch_w
   edgegen profile net.onnx --device browser --threads 1,2
 
   edgegen profile digits"""
-COLUMNS = ("file", "p50 ms (95 %)", "p90", "first", "load", "memory MB", "right", "verdict")
+COLUMNS = ("file", "p50 ms (95 %)", "p90", "first", "load", "memory MB", "right", "run by", "verdict")
 
 
 def register(app: typer.Typer) -> None:
@@ -125,21 +125,19 @@ def _threads(text: str | None) -> tuple[int, ...]:
 
 
 def _table(found: "Profile") -> str:
-    from edgegen.profilers.compare import label_of
-
     machine = found.target
     chip = machine["cpu"] or machine["model"] or machine["arch"] or "unknown processor"
     lines = [f"{found.device}: {chip}, {machine['threads'] or '?'} threads, {machine['os'] or 'unknown system'}"]
     lines += [f"{machine[name]}" for name in ("user_agent", "limits") if machine.get(name)]
     lines += ["", f"| {' | '.join(COLUMNS)} |", f"{'|---' * len(COLUMNS)}|"]
     for one in found.results:
-        lines.append(f"| {label_of(one)} | {' | '.join(cells(one))} |")
+        lines.append(f"| {one.label} | {' | '.join(cells(one))} |")
     for one in found.results:
-        lines += [f"{label_of(one)}: {reason}" for reason in one.verdict.reasons]
+        lines += [f"{one.label}: {reason}" for reason in one.verdict.reasons]
         if one.sustained:
             first, last = one.sustained.first_p50_ms, one.sustained.last_p50_ms
             lines.append(
-                f"{label_of(one)}: {one.sustained.seconds:.0f} s without a pause: p50 {first:.3g} ms at the start, "
+                f"{one.label}: {one.sustained.seconds:.0f} s without a pause: p50 {first:.3g} ms at the start, "
                 f"{last:.3g} ms at the end ({first / last:.0%} of the speed)"
             )
         if one.ops:
@@ -147,20 +145,21 @@ def _table(found: "Profile") -> str:
     return "\n".join(lines)
 
 
-def cells(one: "Result") -> list[str]:
+def cells(one: "MeasuredFile") -> list[str]:
     """What stands in a row of the table, under COLUMNS but the first."""
     import statistics
 
     snr = one.numerics.snr_db
     passed = one.numerics.passed
     right = "-" if passed is None else "no" if not passed else "equal" if snr is None else f"{snr:.0f} dB"
+    about = [right, one.config.runtime or "-", one.verdict.status]
     if one.latency is None:
-        return ["-"] * 5 + [right, one.verdict.status]
+        return ["-"] * 5 + about
     low, high = one.latency.p50_ci95_ms
     memory = "-" if one.peak_rss_bytes is None else f"{one.peak_rss_bytes / 1e6:.0f}"
     first, load = (statistics.median(getattr(cold, name) for cold in one.cold) for name in ("first_ms", "load_ms"))
     times = [f"{one.latency.p50_ms:.3g} ({low:.3g} to {high:.3g})", f"{one.latency.p90_ms:.3g}", f"{first:.3g}"]
-    return [*times, f"{load:.3g}", memory, right, one.verdict.status]
+    return [*times, f"{load:.3g}", memory, *about]
 
 
 def _raise_failures(found: "Profile") -> None:

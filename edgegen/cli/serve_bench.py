@@ -91,11 +91,9 @@ def _invite(server: "PageServer") -> None:
 
 def _show(found: "Profile", server: "PageServer") -> None:
     """The table, on the page."""
-    from edgegen.profilers.compare import label_of
-
-    rows = [dict(zip(COLUMNS, [label_of(one), *cells(one)], strict=True)) for one in found.results]
+    rows = [dict(zip(COLUMNS, [one.label, *cells(one)], strict=True)) for one in found.results]
     limits = [found.target["limits"]] if found.target["limits"] else []
-    reasons = [f"{label_of(one)}: {reason}" for one in found.results for reason in one.verdict.reasons]
+    reasons = [f"{one.label}: {reason}" for one in found.results for reason in one.verdict.reasons]
     server.page.tell(
         "show",
         head=SHOWN,

@@ -204,7 +204,7 @@ STAGES = (
         ("teacher", "distill", "export", "quantize", "verify"),
         lambda r: {"profile": _part(r.profile), "steps": max(r.evaluate.steps)},
         "edgegen.pipeline.stages.profile:profile",
-        version=2,
+        version=3,
     ),
     Stage(
         "report",
@@ -224,7 +224,7 @@ STAGES = (
         ),
         lambda r: {"name": r.name, "recipe": r.sha256()},
         "edgegen.pipeline.stages.report:report",
-        version=2,
+        version=3,
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from edgegen.errors import UsageError
-from edgegen.profilers.schema import Profile, Result
+from edgegen.profilers.schema import MeasuredFile, Profile
 from edgegen.profilers.timing.protocol import PRECISION
 from edgegen.profilers.timing.stats import ratio_interval
 
@@ -77,7 +77,7 @@ def differences(before: Profile, after: Profile) -> list[Difference]:
     return [difference(label, first[label], second[label]) for label in common]
 
 
-def difference(label: str, before: Result, after: Result) -> Difference:
+def difference(label: str, before: MeasuredFile, after: MeasuredFile) -> Difference:
     """How `after` differs from `before`; both have latencies."""
     assert before.latency is not None, "measured"
     assert after.latency is not None, "measured"
@@ -93,7 +93,8 @@ def difference(label: str, before: Result, after: Result) -> Difference:
             [one.peak_rss_bytes for one in (after,) if one.peak_rss_bytes],
         ),
     }
-    noisy = tuple(reason for one in (before, after) for reason in one.verdict.reasons)
+    doubtful = [measured.verdict for measured in (before, after) if measured.verdict.status == "noisy"]
+    noisy = tuple(reason for verdict in doubtful for reason in verdict.reasons)
     return Difference(label, before.latency.p50_ms, after.latency.p50_ms, (low - 1, high - 1), changes, noisy)
 
 
@@ -101,11 +102,5 @@ def _change(before: Sequence[float], after: Sequence[float]) -> float | None:
     return float(np.median(after) / np.median(before) - 1) if before and after else None
 
 
-def _by_label(profile: Profile) -> dict[str, Result]:
-    return {label_of(one): one for one in profile.results if one.latency is not None}
-
-
-def label_of(result: Result) -> str:
-    """A file and its threads, as the tables show them."""
-    threads = result.config.threads_requested
-    return f"{result.artifact.name}, {threads} thread{'s' * (threads > 1)}"
+def _by_label(profile: Profile) -> dict[str, MeasuredFile]:
+    return {one.label: one for one in profile.results if one.latency is not None}

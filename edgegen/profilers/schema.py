@@ -17,6 +17,7 @@ from edgegen.profilers.timing.stats import summarize
 from edgegen.support.schema import Count, Document, Record, Sha256, Utc
 from edgegen.support.storage import read_json
 
+Format = Literal["onnx", "pte", "mlpackage"]
 Ms = Annotated[float, Field(gt=0)]
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$", description="a name, never a path")]
 
@@ -31,7 +32,7 @@ class FileFacts(Record):
     """What was measured. `scheme` is null in files that edgegen's manifest does not know."""
 
     name: FileName
-    format: Literal["onnx", "pte", "mlpackage"]
+    format: Format
     sha256: Sha256
     nbytes: Count
     scheme: str | None
@@ -137,7 +138,7 @@ class Verdict(Record):
     reasons: tuple[str, ...] = ()
 
 
-class Result(Record):
+class MeasuredFile(Record):
     """One file under one configuration."""
 
     artifact: FileFacts
@@ -152,13 +153,23 @@ class Result(Record):
     leaves: tuple[LeafRow, ...] = ()
     verdict: Verdict
 
+    @property
+    def label(self) -> str:
+        """The file and its threads, as the tables show them."""
+        return label(self.artifact.name, self.config.threads_requested)
+
     @model_validator(mode="after")
-    def _no_latency_of_a_wrong_file(self) -> "Result":
+    def _no_latency_of_a_wrong_file(self) -> "MeasuredFile":
         if self.latency is not None and (self.numerics.passed is False or self.verdict.status == "failed"):
             raise ValueError("a latency of a file that failed")
         if self.latency is not None and not self.verdict.performance_valid:
             raise ValueError("a latency where none is valid")
         return self
+
+
+def label(name: str, threads: int) -> str:
+    """ "net.pte, 2 threads"."""
+    return f"{name}, {threads} thread{'s' * (threads > 1)}"
 
 
 class Profile(Document):
@@ -177,7 +188,7 @@ class Profile(Document):
     others_cores: float | None = Field(description="used by other programs during the warm runs")
     stolen_cores: float | None = Field(description="kept by a hypervisor during the warm runs")
     drift: float | None = Field(None, description="a fixed arithmetic's time after the warm runs over before, less 1")
-    results: tuple[Result, ...]
+    results: tuple[MeasuredFile, ...]
 
 
 def read(path: Path) -> Profile:

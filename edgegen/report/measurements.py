@@ -1,15 +1,15 @@
 """Latencies that were measured elsewhere, beside each other: a table, and a page of their own."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from edgegen.report import environment
 from edgegen.report.distribution import Spread, distribution_plot
 from edgegen.report.formats import UNKNOWN, count, nbytes, number, percent
 from edgegen.report.plots import Plot
-from edgegen.report.tables import Cell, Table, Tone, cells, columns
+from edgegen.report.tables import ReportTable, TableCell, Tone, cells, columns
 from edgegen.support.extras import require
+from edgegen.support.schema import utc_now
 from edgegen.support.storage import write_bytes
 from edgegen.types import Measurement, Statistic
 
@@ -29,28 +29,28 @@ def leading(one: Measurement) -> Statistic | None:
     return next((name for name in (*LEADING, *one.times_ms) if name in one.times_ms), None)
 
 
-def table(rows: Sequence[Measurement]) -> Table:
+def table(rows: Sequence[Measurement]) -> ReportTable:
     """One row a measurement, in the order given."""
     titles = columns("What", "Device", "Latency ms#", "which is the", "Other figures, ms", "Runs#", "Verdict", "Source")
-    return Table(titles, tuple(_row(one) for one in rows), NOTE)
+    return ReportTable(titles, tuple(_row(one) for one in rows), NOTE)
 
 
-def _row(one: Measurement) -> tuple[Cell, ...]:
+def _row(one: Measurement) -> tuple[TableCell, ...]:
     name = leading(one)
     interval = one.p50_ci95_ms
     others = ", ".join(f"{other} {number(ms)}" for other, ms in one.times_ms.items() if other != name)
     return cells(
-        Cell(one.what, detail=one.setting),
+        TableCell(one.what, detail=one.setting),
         one.device or UNKNOWN,
         number(None if name is None else one.times_ms[name]),
-        Cell(
+        TableCell(
             UNKNOWN if name is None else IN_WORDS.get(name, name),
             detail="" if interval is None else f"95 %: {number(interval[0])} to {number(interval[1])}",
         ),
-        Cell(others or UNKNOWN, detail=_beside(one)),
+        TableCell(others or UNKNOWN, detail=_beside(one)),
         count(one.runs),
-        Cell(one.verdict, TONE[one.verdict], "; ".join(one.notes)),
-        Cell(one.source, detail=one.file),
+        TableCell(one.verdict, TONE[one.verdict], "; ".join(one.notes)),
+        TableCell(one.source, detail=one.file),
     )
 
 
@@ -85,7 +85,7 @@ def write_page(path: Path, rows: Sequence[Measurement]) -> None:
     """One self-contained HTML page of the table and the plot. Raises MissingExtraError, StorageError."""
     require("report", purpose="the page")
     page = environment.make(html=True).get_template("measurements.html.jinja")
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = utc_now()
     write_bytes(path, page.render(table=table(rows), plot=plot(rows), sources=_sources(rows), now=now).encode())
 
 

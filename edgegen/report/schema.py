@@ -8,8 +8,9 @@ A figure that is not known is null, never 0; NaN and infinity are written as nul
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from edgegen.profilers.schema import Profile
 from edgegen.support.schema import Count, Document, Record, Sha256, Utc
 from edgegen.types import Latency, Measurement, Parity
 
@@ -73,7 +74,7 @@ class QualityTable(Record):
 
 
 class ArtifactRow(Record):
-    """One exported file with what was found out about it."""
+    """One exported file with what is known of it; `latency` is the summary of its result in the report's `profile`."""
 
     file: FileName
     backend: str
@@ -90,7 +91,7 @@ class ArtifactRow(Record):
         return f"{self.backend} {self.scheme}"
 
 
-class Choice(Record):
+class ChoiceRow(Record):
     """Layers left float for a size of the weights, and the PSNR that the layers' own costs foretell."""
 
     nbytes: Count
@@ -98,7 +99,7 @@ class Choice(Record):
     float_layers: tuple[str, ...]
 
 
-class LayerCost(Record):
+class LayerRow(Record):
     """One layer: the PSNR of the pictures when it alone is rounded."""
 
     name: str
@@ -116,8 +117,8 @@ class Refinement(Record):
     psnr_before_db: float
     psnr_after_db: float
     float_layers: tuple[str, ...]
-    layers: tuple[LayerCost, ...] = ()
-    pareto: tuple[Choice, ...] = ()
+    layers: tuple[LayerRow, ...] = ()
+    pareto: tuple[ChoiceRow, ...] = ()
 
 
 class TorchLatency(Record):
@@ -139,7 +140,7 @@ class StageRow(Record):
 
 
 class Report(Document):
-    """Everything that one run found out. Frozen; `edgegen.report.write` makes the files of it."""
+    """All results of one run. Frozen; `edgegen.report.write` makes the files of it."""
 
     schema_file: ClassVar[Path] = Path(__file__).with_name("report.schema.json")
 
@@ -159,7 +160,19 @@ class Report(Document):
     quality: QualityTable
     artifacts: tuple[ArtifactRow, ...]
     refined: tuple[Refinement, ...] = ()
+    profile: Profile | None = Field(None, description="the files as `edgegen profile` measures them: every sample")
     torch_latency: tuple[TorchLatency, ...]
     elsewhere: tuple[Measurement, ...] = Field((), description="[report] measurements: each under its source's name")
     stages: tuple[StageRow, ...]
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _latencies_are_of_the_profile(self) -> "Report":
+        """A file that has a latency was measured in `profile`, and has the same one there."""
+        if self.profile is None:
+            return self
+        known = {row.artifact.sha256: row.latency.p50_ms for row in self.profile.results if row.latency is not None}
+        for row in self.artifacts:
+            if row.latency.p50_ms is not None and row.latency.p50_ms != known.get(row.sha256):
+                raise ValueError(f"{row.file}: its p50 is not that of its result in the profile")
+        return self

@@ -7,7 +7,6 @@ and therefore has no field.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,12 +14,12 @@ from pydantic import Field, model_validator
 
 from edgegen.recipe import Architecture
 from edgegen.report import plan_page
-from edgegen.report.plan_page import Mark
+from edgegen.report.plan_page import ShapeRow
 from edgegen.search.recipe_edit import with_student
 from edgegen.search.selection import BAND, Search, pareto
 from edgegen.search.trials import Trial, Trials, shape_label
 from edgegen.support.extras import version_of
-from edgegen.support.schema import Count, Document, Record, Sha256, Utc
+from edgegen.support.schema import Count, Document, Record, Sha256, Utc, utc_now
 
 Ms = Annotated[float, Field(gt=0)]
 NOTES = (
@@ -134,7 +133,7 @@ def plan_of(
     front = pareto(search.complexities, search.latencies)
     by_latency = sorted(tried, key=lambda shape: search.latencies[shape].p50_ms if shape in search.latencies else 0.0)
     return Plan(
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=utc_now(),
         tool=f"edgegen {version_of('edgegen')}",
         recipe=recipe.name,
         recipe_sha256=recipe.sha256(),
@@ -169,7 +168,7 @@ def page(plan: Plan) -> str:
     for answer in plan.answers:
         budgets.setdefault(answer.label or "", []).append(answer.budget_ms)
     marks = [
-        Mark(
+        ShapeRow(
             label=shape.label,
             p50_ms=shape.p50_ms,
             p50_ci95_ms=shape.p50_ci95_ms,

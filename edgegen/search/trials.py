@@ -21,7 +21,7 @@ from edgegen.pipeline.graph import stage_seed
 from edgegen.pipeline.run_folder import key_of
 from edgegen.profilers import schema as measurements
 from edgegen.profilers.files.profile import connect, profile_files
-from edgegen.profilers.schema import Result
+from edgegen.profilers.schema import MeasuredFile
 from edgegen.recipe import Architecture, Recipe
 from edgegen.search.complexity import DataSpec
 from edgegen.support import isolation
@@ -38,7 +38,7 @@ class Trial:
     """One shape: its measurement, or the reason why there is none."""
 
     shape: Architecture
-    result: Result | None
+    result: MeasuredFile | None
     reason: str = ""
 
 
@@ -131,7 +131,7 @@ class Trials:
         key = key_of({**self._arguments(shape), "tools": dict(self.tools), "version": VERSION})
         return self.folder / "files" / key
 
-    def _measure(self, files: Sequence[Path]) -> dict[str, Result]:
+    def _measure(self, files: Sequence[Path]) -> dict[str, MeasuredFile]:
         """By file name. Stored measurements are used; those with the verdict "noisy" are repeated once."""
         stored = {path.name: result for path in files if (result := self._stored_measurement(path)) is not None}
         results = stored | self._profile([path for path in files if path.name not in stored])
@@ -140,7 +140,7 @@ class Trials:
             self.progress.message(f"noisy, measured once more: {', '.join(path.name for path in noisy)}")
         return results | self._profile(noisy)
 
-    def _profile(self, files: Sequence[Path]) -> dict[str, Result]:
+    def _profile(self, files: Sequence[Path]) -> dict[str, MeasuredFile]:
         if not files:
             return {}
         profile = profile_files(files, connect(self.device), threads=(self.threads,), progress=self.progress)
@@ -156,7 +156,7 @@ class Trials:
         content = {"sha256": sha256_of(path), "threads": self.threads, "tools": dict(self.tools)}
         return self.folder / "times" / key_of(device) / f"{key_of(content)}.json"
 
-    def _stored_measurement(self, path: Path) -> Result | None:
+    def _stored_measurement(self, path: Path) -> MeasuredFile | None:
         """An earlier measurement with the verdict "ok"; a damaged one counts as absent."""
         with contextlib.suppress(DataError):
             (result,) = measurements.read(self._measurement_file(path)).results

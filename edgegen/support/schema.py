@@ -1,6 +1,7 @@
 """Base of the documented JSON files: frozen records, in which an unknown key is an error."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -39,3 +40,8 @@ class Document(Record):
     def update_schema_file(cls) -> None:
         """To be called after a change of the record."""
         write_json(cls.schema_file, cls.json_schema())
+
+
+def utc_now() -> str:
+    """The time as documents carry it: 2026-11-23T06:15:00Z."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

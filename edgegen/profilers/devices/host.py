@@ -14,7 +14,7 @@ from typing import Any
 from edgegen.errors import DeviceError, UsageError
 from edgegen.profilers.devices.device import NONCE, Busy, Command, Finished
 from edgegen.profilers.devices.host_info import probe
-from edgegen.profilers.runners.toolchain import pte_program, this_system
+from edgegen.profilers.runners.toolchain import pte_program, this_system, why_not_compiled
 from edgegen.profilers.timing.process import Pipes
 from edgegen.support import isolation
 
@@ -48,9 +48,13 @@ class HostDevice:
     def runner(self, form: str, model: str) -> Command:
         if form == "mlpackage" and sys.platform != "darwin":
             raise DeviceError(NO_CORE_ML)
+        in_python = Command((sys.executable, "-P", str(PYTHON_RUNNER), NONCE, model))
         if form != "pte":
-            return Command((sys.executable, "-P", str(PYTHON_RUNNER), NONCE, model))
-        program = pte_program(this_system())
+            return in_python
+        try:
+            program = pte_program(this_system())
+        except DeviceError:  # then by the Python package, whose runtime says so in every table
+            return replace(in_python, argv=(*in_python.argv, why_not_compiled()))
         variable = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
         return Command((str(program.runner), NONCE, model), {variable: str(program.folder)})
 

@@ -25,6 +25,7 @@ LIBRARIES = ("", "_etdump", "_threadpool", "_kernels_optimized", "_kernels_quant
 FLAGS = ("-std=c++17", "-O2", "-w", "-DC10_USING_CUSTOM_GENERATED_MACROS", "-DET_EVENT_TRACER_ENABLED")
 SHOWN = 600  # characters of a compiler's complaint
 
+COMPILER = "c++"
 ARM64, ARM64_COMPILER = "Linux aarch64", "aarch64-linux-gnu-g++"  # as `uname -sm` says it
 ARM64_FLAGS = ("-march=armv8.2-a+dotprod",)  # the runner holds dot products against plain arithmetic
 # What a system without glibc, such as Android, needs beside the runner, the loader first.
@@ -60,7 +61,7 @@ def pte_program(system: str) -> Program:
     require("executorch", purpose="measuring a .pte")
     if system == this_system():
         home = executorch_home()
-        return Program(_compiled("c++", home), home / "lib")
+        return Program(_compiled(COMPILER, home), home / "lib")
     if system == ARM64:
         home = arm64_executorch()
         if not home.is_dir():
@@ -72,6 +73,11 @@ def pte_program(system: str) -> Program:
         f"a .pte runs there by a program for {system or 'an unknown system'}, and there are only those for "
         f"{this_system()} and {ARM64}"
     )
+
+
+def why_not_compiled() -> str:
+    """In a few words, why `pte_program` has no runner for this machine."""
+    return "no C++ compiler" if shutil.which(COMPILER) is None else f"{COMPILER} could not compile the C++ runner"
 
 
 def this_system() -> str:

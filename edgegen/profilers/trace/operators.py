@@ -59,7 +59,7 @@ def read_trace(*, form: str, trace: str) -> list[Leaf]:
 
 
 def etdump(*, path: str) -> dict[str, Any]:
-    """What an ETDump says: `load_ms`, `runs_ms` of the method's executions, `kinds`. For `child.call`."""
+    """What an ETDump says: `load_ms`, `runs_ms` of the method's executions, `kinds`. For `isolation.call`."""
     blocks = _blocks(path)
     times: dict[str, list[float]] = {}
     for block in blocks:

@@ -235,10 +235,13 @@ def test_a_page_that_falls_silent_ends_the_measuring(
 def passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check of the numbers is another test's."""
     from edgegen.profilers.files import profile
+    from edgegen.profilers.files.check import Check
     from edgegen.profilers.schema import Numerics
 
-    found = Numerics(reference="r", snr_db=None, max_abs=0.0, passed=True)
-    monkeypatch.setattr(profile, "numerics_of", lambda *arguments: found)
+    numerics = Numerics(reference="r", snr_db=None, max_abs=0.0, passed=True)
+    monkeypatch.setattr(
+        profile, "check_files", lambda placements, *_, **__: [Check(placement, numerics) for placement in placements]
+    )
 
 
 def test_a_clock_that_is_too_coarse_makes_a_time_noisy(
