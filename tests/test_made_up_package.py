@@ -59,25 +59,21 @@ def test_without_the_package_its_names_are_unknown(tmp_path: Path) -> None:
     assert "no device 'drawer'; there are: adb, arm64, browser, host, macos, ssh" in done.stderr
 
 
-def test_export_makes_a_file_by_the_backend_and_verifies_it_by_the_backend_s_session(
-    edgegen: Call, tmp_path: Path
-) -> None:
+def test_export_makes_a_file_and_verifies_it_by_the_backend_s_own_session(edgegen: Call, tmp_path: Path) -> None:
     SOURCES["edge_unet_class"](tmp_path / "net")
-    done = edgegen("export", "net", "--to", "archive,archive-fp32,onnx", "-o", "out", "--no-measure", "--json")
-    (made,) = printed(done)
-    archive, onnx = made["artifacts"]
+    done = edgegen("export", "net", "--to", "archive,archive-fp32,onnx", "-o", "out", "--json")
+    (exported,) = printed(done)["exported"]
+    archive, onnx = exported["artifacts"]
     assert (archive["file"], archive["backend"], archive["scheme"]) == ("net_archive_fp32.archive", "archive", "fp32")
     assert archive["parity"]["status"] == "ok"
     assert archive["parity"]["method"].endswith("its archive")
+    assert archive["latency"]["reason"] == "not measured: no runner for .archive files"
     assert (onnx["backend"], onnx["parity"]["status"]) == ("onnx", "ok")
+    assert onnx["latency"]["p50_ms"] > 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert [row["file"] for row in manifest["artifacts"]] == ["net_archive_fp32.archive", "net_onnx_fp32.onnx"]
-
-
-def test_export_measures_the_file_by_the_backend_s_session(edgegen: Call, tmp_path: Path) -> None:
-    SOURCES["edge_unet_class"](tmp_path / "net")
-    (made,) = printed(edgegen("export", "net", "--to", "archive", "-o", "out", "--json"))
-    assert made["artifacts"][0]["latency"]["p50_ms"] > 0
+    images = printed(edgegen("sample", "out/net_archive_fp32.archive", "--count", "2", "--json"))
+    assert images["method"].endswith("its archive")
 
 
 def test_a_scheme_that_the_backend_has_no_cell_for_is_refused_with_those_it_has(edgegen: Call, tmp_path: Path) -> None:
