@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from edgegen.errors import DataError
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+from edgegen.program.parameters import parameter_count
 from edgegen.support.storage import atomic_path, load_tensors, read_json, save_tensors, write_json
 from edgegen.types import Signature
 
@@ -25,7 +26,7 @@ class Loaded:
 
     @property
     def parameters(self) -> int:
-        return sum(p.numel() for p in self.net.parameters())
+        return parameter_count(self.net)
 
 
 def save(net: EdgeUNet, folder: Path, *, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
@@ -44,23 +45,23 @@ def signature_of(config: EdgeUNetConfig) -> Signature:
     return Signature.of(channels=config.in_channels, size=config.sample_size, num_classes=config.num_classes)
 
 
-def _load_ours(folder: Path, config: Mapping[str, Any]) -> Loaded:
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
-    fields.pop("_class_name")
+def load_ours(folder: Path, config: Mapping[str, Any]) -> Loaded:
+    """A generator folder that `save` wrote, with what its `config.json` holds. Raises DataError."""
     try:
-        net = EdgeUNet(EdgeUNetConfig(**fields))
+        net = EdgeUNet(EdgeUNetConfig.from_dict(config))
         net.load_state_dict(load_tensors(folder / WEIGHTS))
     except (TypeError, ValueError, IndexError, RuntimeError) as e:
-        what = " ".join(str(e).split())[:200]
-        raise DataError(f"{folder}: {CONFIG} and {WEIGHTS} do not fit each other: {what}") from e
+        reason = " ".join(str(e).split())[:200]
+        raise DataError(f"{folder}: {CONFIG} and {WEIGHTS} do not fit each other: {reason}") from e
     about = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
     return Loaded(net.eval().requires_grad_(False), signature_of(net.config), about)
 
 
 def _card(net: EdgeUNet, about: Mapping[str, Any]) -> str:
     config = net.config
-    count = sum(p.numel() for p in net.parameters())
     kind = f"{config.num_classes} classes" if config.num_classes else "unconditional"
+    count = parameter_count(net)
+    times = "1, 0" if config.second_time else "1"
     return f"""---
 library_name: edgegen
 pipeline_tag: unconditional-image-generation
@@ -71,5 +72,5 @@ tags: [edgegen, flow-matching]
 An EdgeUNet velocity net of {count:,} parameters for {config.in_channels}x{config.sample_size}x{config.sample_size}
 images ({kind}), written by edgegen. `config.json` holds its shape, `edgegen.json` its signature and lineage.
 
-Time runs from t = 0 (data) to t = 1 (noise); one step is x = z - u(z, 1). Images are float32 NCHW in [-1, 1].
+Time runs from t = 0 (data) to t = 1 (noise); one step is x = z - u(z, {times}). Images are float32 NCHW in [-1, 1].
 """

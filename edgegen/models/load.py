@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from edgegen.errors import DataError
-from edgegen.models.generator import CONFIG, WEIGHTS, Loaded, _load_ours
+from edgegen.models.generator import CONFIG, WEIGHTS, Loaded, load_ours
 from edgegen.support.storage import read_json
 
 
@@ -19,7 +19,7 @@ def load(folder: Path) -> Loaded:
     config = read_json(config_path)
     kind = config.get("_class_name") if isinstance(config, dict) else None
     if kind == "EdgeUNet":
-        return _load_ours(folder, config)
+        return load_ours(folder, config)
     if kind == "UNet2DModel":
         from edgegen.models.diffusers.velocity import load_unet2d
 
