@@ -11,9 +11,9 @@ from edgegen.training.objective import Need
 
 STAGES: Mapping[Need, str] = {"real_images": "data", "pairs": "pairs", "teacher": "teacher", "slimmed_network": "slim"}
 GIVEN: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
-    "teacher": frozenset({"real_images"}),
-    "slim": frozenset({"real_images", "pairs", "teacher"}),
-    "distill": frozenset({"real_images", "pairs", "teacher", "slimmed_network"}),
+    "teacher": frozenset({"real_images", "second_time"}),
+    "slim": frozenset({"real_images", "pairs", "teacher", "second_time"}),
+    "distill": frozenset({"real_images", "pairs", "teacher", "slimmed_network", "second_time"}),
     "refine": frozenset({"float_network"}),
 }
 ONE_OF: frozenset[Need] = frozenset({"real_images", "pairs"})  # a loop reads one of them
@@ -29,6 +29,12 @@ def stages_for(stage: str, recipe: Recipe) -> tuple[str, ...]:
 def needs_pairs(recipe: Recipe) -> bool:
     """Whether any stage trains on pairs."""
     return recipe.baseline.enabled or any("pairs" in table.objective.needs for table in _tables(recipe).values())
+
+
+def has_second_time(recipe: Recipe, *stages: str) -> bool:
+    """Whether the network that these stages train takes a second time: where the method of one of them needs it."""
+    tables = _tables(recipe)
+    return any("second_time" in tables[stage].objective.needs for stage in stages if stage in tables)
 
 
 def check_methods(recipe: Recipe, stages: Collection[str]) -> None:

@@ -11,6 +11,7 @@ import torch
 from helpers import TINY
 
 from edgegen.errors import RecipeError, UsageError
+from edgegen.flow.solvers import solve
 from edgegen.models.load import load
 from edgegen.pipeline.graph import check, plan, select
 from edgegen.pipeline.run import run_recipe
@@ -49,6 +50,20 @@ class VelocityMatching(BaseModel):
         return losses
 
 
+class MeanOfPairs(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    paper: ClassVar[str] = "arXiv:0000.00000"
+    needs: ClassVar[frozenset[str]] = frozenset({"pairs", "second_time"})
+
+    def networks(self, student: nn.Module, teacher: None) -> dict[str, TrainedNetwork]:
+        return {}
+
+    def losses(self, networks: Any, averages: Any, batch: Any, rng: torch.Generator) -> dict[str, torch.Tensor]:
+        ones = torch.ones(len(batch.images))
+        u = networks["student"](batch.noise, ones, batch.labels, r=0 * ones)
+        return {"student": (batch.noise - u - batch.images).square().mean()}
+
+
 class Greedy(VelocityMatching):
     needs: ClassVar[frozenset[str]] = frozenset({"pairs", "real_images"})
 
@@ -66,6 +81,7 @@ class SameKey(VelocityMatching):
 """
 NAMES = {
     "velocity_matching": "VelocityMatching",
+    "mean_of_pairs": "MeanOfPairs",
     "greedy": "Greedy",
     "on_trajectories": "OnTrajectories",
     "loose": "Loose",
@@ -107,6 +123,19 @@ def test_a_method_of_a_third_party_trains_the_student(made_up: None, tmp_path: P
         load(folder / "generator").net(noise, torch.ones(64), labels) for folder in (teacher, slim, distill)
     )
     assert (distilled - target).square().mean() < 0.5 * (slimmed - target).square().mean()
+
+
+def test_a_method_that_needs_a_second_time_gets_a_network_with_one(made_up: None, tmp_path: Path) -> None:
+    text = TINY.replace("[distill]\n", '[distill]\nmethod = "mean_of_pairs"\n') + "[baseline]\nenabled = false\n"
+    (tmp_path / "tiny.toml").write_text(text)
+    *_, slim, distill = run_recipe(tmp_path / "tiny.toml", runs=tmp_path / "runs", to="distill")
+    for result in (slim, distill):
+        net = load(result.folder / "generator").net
+        assert net.config.second_time
+    z, labels = torch.randn(4, 1, 8, 8), torch.arange(4)
+    step = solve(net, z, labels, solver="euler", steps=1).x
+    assert torch.equal(step, z - net(z, torch.ones(4), labels, r=torch.zeros(4)))
+    assert not torch.equal(step, z - net(z, torch.ones(4), labels))
 
 
 def test_the_keys_of_a_method_are_those_of_its_table(made_up: None) -> None:
