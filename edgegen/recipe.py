@@ -31,7 +31,7 @@ class Compute(Table):
     """How training uses the machine; the device is chosen by Accelerate."""
 
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 elsewhere")
-    compile: bool = Field(False, description="torch.compile of the trained net")
+    compile: bool = Field(False, description="torch.compile of the trained networks")
     threads: Count | None = Field(None, description="CPU threads of PyTorch; default: as many as cores")
 
 
@@ -53,7 +53,7 @@ class Architecture(Table):
 
 
 class Training(Table):
-    """One training stage of the one loop."""
+    """The keys of the training loop."""
 
     steps: Count = 1000
     batch: Count = 64
@@ -113,7 +113,7 @@ class Distill(MethodTable, Training):
 
 
 class Baseline(Table):
-    """Plain regression of the same small net on the same pairs, for as many steps as slim and distill together."""
+    """Plain regression of the same small network on the same pairs, for as many steps as slim and distill together."""
 
     enabled: bool = True
 

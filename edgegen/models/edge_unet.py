@@ -2,7 +2,7 @@
 
 Pre-activation residual blocks (GroupNorm, SiLU, 3x3 convolution), the conditioning *added* between the two
 convolutions as in DDPM (arXiv:2006.11239) and SlimFlow (arXiv:2407.12718), one skip per resolution. Because the
-conditioning is only ever added after a convolution, a net that runs at one fixed time needs no time branch at all:
+conditioning is only ever added after a convolution, a network that runs at one fixed time needs no time branch at all:
 `edgegen.program.fold.fold` turns it into biases.
 """
 
@@ -220,6 +220,6 @@ def _blocks_of(level: nn.Module) -> list[ResidualBlock]:
 
 
 def count_parameters(config: EdgeUNetConfig) -> int:
-    """Parameters of the net with this architecture, without making its weights."""
+    """Parameters of the network with this architecture, without making its weights."""
     with torch.device("meta"):
         return parameter_count(EdgeUNet(config))

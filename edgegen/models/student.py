@@ -45,7 +45,7 @@ def to_step(width: float) -> int:
 def architecture(
     model: Architecture, image_shape: list[int], num_classes: int, *, second_time: bool = False
 ) -> EdgeUNetConfig:
-    """The net's config for these images. Raises RecipeError when the resolutions do not halve evenly."""
+    """The network's config for these images. Raises RecipeError when the resolutions do not halve evenly."""
     channels, size, _ = image_shape
     halvings = len(model.channels) - 1
     if size % 2**halvings:
@@ -82,9 +82,9 @@ def student_architecture(
     return config(model)
 
 
-def architecture_of(net: torch.nn.Module) -> Architecture | None:
+def architecture_of(network: torch.nn.Module) -> Architecture | None:
     """In the recipe's words; None of a network that is not ours."""
-    if not isinstance(net, EdgeUNet):
+    if not isinstance(network, EdgeUNet):
         return None
-    own = net.config
+    own = network.config
     return Architecture(channels=own.channels, blocks=own.blocks, attention=own.attention, embedding=own.embedding)

@@ -25,7 +25,7 @@ def save(path: Path, states: Mapping[str, NetworkState], done: int) -> None:
 
 
 def restore(path: Path, states: Mapping[str, NetworkState], label: str) -> int:
-    """Takes up the checkpoint if there is one; returns the number of steps done. Raises TrainingError."""
+    """Loads the checkpoint if there is one; returns the number of steps done. Raises TrainingError."""
     if not path.exists():
         return 0
     try:

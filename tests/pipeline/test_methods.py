@@ -174,7 +174,7 @@ def test_the_keys_of_a_method_are_those_of_its_table(made_up: None) -> None:
         ({"distill": {"method": "greedy"}}, "needs pairs and real_images; a stage trains on one of them"),
     ],
 )
-def test_what_a_method_needs_and_cannot_have_is_told_before_any_work(
+def test_a_method_that_cannot_have_what_it_needs_is_an_error_before_any_work(
     made_up: None, tables: dict[str, dict[str, Any]], message: str
 ) -> None:
     wrong = recipe(**tables)
