@@ -1,7 +1,10 @@
 """Objectives against their formulas in float64, written out sample by sample."""
 
+import copy
+import inspect
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ from edgegen.registry import load, names
 from edgegen.support.rng import generator
 from edgegen.training.batch import Batch, FreshInputs
 from edgegen.training.distances import DISTANCES
-from edgegen.training.objective import Objective
+from edgegen.training.networks import TrainedNetwork
+from edgegen.training.objective import Need, Objective
 from edgegen.training.pairs import flipped
 from edgegen.types import Signature
 
@@ -57,17 +61,24 @@ def velocity(weight: float, x: np.ndarray, t: float, label: int) -> np.ndarray:
 def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(name: str) -> None:
     objective: Objective = load("objective", name)()
     assert "arXiv:" in objective.paper
+    assert objective.needs <= set(get_args(Need))
+    for method in ("networks", "losses"):
+        own, shape = (inspect.signature(getattr(kind, method)) for kind in (type(objective), Objective))
+        assert list(own.parameters) == list(shape.parameters)
     assert all(field.description for field in load("objective", name).model_fields.values())
-    networks = {"student": Field(0.3), "slimmed": Field(0.2), "float": Field(0.1)}
-    assert not objective.networks(networks["student"], None)
     if "classifier" in objective.needs:
         return  # not a velocity; tested in test_classification.py
-    loss = objective.losses(networks, {}, make_batch(), generator(0))["student"]
-    loss.backward()
-    assert math.isfinite(loss.item())
-    assert float(networks["student"].weight.grad) != 0
-    assert networks["slimmed"].weight.grad is None
-    assert networks["float"].weight.grad is None
+    frozen = {"slimmed": Field(0.2), "float": Field(0.1), "teacher": Field(0.25)}
+    student = Field(0.3)
+    trained = {"student": TrainedNetwork(student), **objective.networks(student, frozen["teacher"])}
+    own = {name: part.network for name, part in trained.items()}
+    batch = replace(make_batch(), due=frozenset(own))
+    losses = objective.losses({**frozen, **own}, copy.deepcopy(own), batch, generator(0))
+    assert losses.keys() == own.keys()
+    for name, loss in losses.items():
+        assert math.isfinite(loss.item())
+        gradients = torch.autograd.grad(loss, list(own[name].parameters()))
+        assert any(bool(gradient.any()) for gradient in gradients)
 
 
 def test_self_distillation_formula() -> None:
@@ -77,6 +88,8 @@ def test_self_distillation_formula() -> None:
     networks = {"student": Field(0.3), "float": Field(0.1)}
     loss = loss_of("self_distillation", networks, batch)
     assert loss.item() == pytest.approx(np.mean(np.square(errors)), rel=1e-5)
+    loss.backward()
+    assert networks["float"].weight.grad is None
 
 
 def test_fresh_inputs_are_new_every_step_and_not_those_of_parity_or_calibration() -> None:
