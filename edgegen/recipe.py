@@ -1,4 +1,7 @@
-"""The recipe: what a run does, read from TOML. Every value is set here and nowhere else; flags only choose places."""
+"""The recipe: what a run does, read from TOML; flags only choose places.
+
+The defaults of all keys are here; those of a training method are in its own record (edgegen.training.objectives).
+"""
 
 import hashlib
 import json

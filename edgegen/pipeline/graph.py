@@ -241,7 +241,7 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
     for name in (to, only):
         if name is not None and name not in NAMES:
             raise UsageError(unknown_name("stage", name, NAMES))
-    every = [replace(stage, needs=(*stage.needs, *stages_for(stage.name, recipe))) for stage in STAGES]
+    every = [replace(stage, needs=stages_for(stage.name, stage.needs, recipe)) for stage in STAGES]
     stages = [stage for stage in every if stage.enabled(recipe)]
     if to is not None:
         last = NAMES.index(to)

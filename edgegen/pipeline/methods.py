@@ -19,11 +19,11 @@ GIVEN: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
 ONE_OF: frozenset[Need] = frozenset({"real_images", "pairs"})  # a loop reads one of them
 
 
-def stages_for(stage: str, recipe: Recipe) -> tuple[str, ...]:
-    """The stages that give what the method of `stage` needs, in order; none for a stage without a method."""
+def stages_for(stage: str, always: tuple[str, ...], recipe: Recipe) -> tuple[str, ...]:
+    """The stages that `stage` needs: those that it needs with any method, and those that give what its method needs."""
     table = _tables(recipe).get(stage)
     needs = frozenset() if table is None else table.objective.needs
-    return tuple(giver for need, giver in STAGES.items() if need in needs)
+    return tuple(dict.fromkeys((*always, *(giver for need, giver in STAGES.items() if need in needs))))
 
 
 def needs_pairs(recipe: Recipe) -> bool:

@@ -64,6 +64,15 @@ class MeanOfPairs(BaseModel):
         return {"student": (batch.noise - u - batch.images).square().mean()}
 
 
+class Schedule(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    mean: float = 0.0
+
+
+class Scheduled(VelocityMatching):
+    schedule: Schedule = Schedule()
+
+
 class Greedy(VelocityMatching):
     needs: ClassVar[frozenset[str]] = frozenset({"pairs", "real_images"})
 
@@ -82,6 +91,8 @@ class SameKey(VelocityMatching):
 NAMES = {
     "velocity_matching": "VelocityMatching",
     "mean_of_pairs": "MeanOfPairs",
+    "scheduled": "Scheduled",
+    "absent": "Absent",
     "greedy": "Greedy",
     "on_trajectories": "OnTrajectories",
     "loose": "Loose",
@@ -150,6 +161,11 @@ def test_the_keys_of_a_method_are_those_of_its_table(made_up: None) -> None:
         recipe(slim={"method": "velocity_matching", "critic_every": 0})
     with pytest.raises(RecipeError, match=r"no key 'critic_evry'; .* Did you mean 'critic_every'\? The keys of"):
         recipe(slim={"method": "velocity_matching", "critic_evry": 2})
+    assert recipe(slim={"method": "scheduled", "schedule": {"mean": 1}}).slim.objective.schedule.mean == 1
+    with pytest.raises(RecipeError, match=r"slim.schedule.maen: no key 'maen'; there are: mean. Did you mean 'mean'\?"):
+        recipe(slim={"method": "scheduled", "schedule": {"maen": 1}})
+    with pytest.raises(RecipeError, match=r"slim: edgegen_made_up:Absent cannot be imported: .* no attribute"):
+        recipe(slim={"method": "absent"})
     with pytest.raises(RecipeError, match=r"slim.*: edgegen_made_up:Loose is no record that forbids unknown keys"):
         recipe(slim={"method": "loose"})
     with pytest.raises(RecipeError, match="method 'same_key' has keys of the table's own names: steps"):
@@ -185,7 +201,12 @@ def test_a_method_that_cannot_have_what_it_needs_is_an_error_before_any_work(
 
 def test_a_stage_needs_what_its_method_needs(made_up: None, tmp_path: Path) -> None:
     def needs(chosen: Recipe) -> dict[str, set[str]]:
-        return {stage.name: set(stage.needs) for stage in select(chosen)}
+        stages = select(chosen)
+        order = [stage.name for stage in stages]
+        for number, stage in enumerate(stages):
+            assert len(set(stage.needs)) == len(stage.needs)
+            assert set(stage.needs) & set(order) <= set(order[:number])
+        return {stage.name: set(stage.needs) for stage in stages}
 
     ours = needs(recipe())
     assert ours["slim"] == {"teacher", "pairs"}
