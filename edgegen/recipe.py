@@ -1,4 +1,7 @@
-"""The recipe: what a run does, read from TOML. Every value is set here and nowhere else; flags only choose places."""
+"""The recipe: what a run does, read from TOML; flags only choose places.
+
+The defaults of all keys are here; those of a training method are in its own record (edgegen.training.objectives).
+"""
 
 import hashlib
 import json
@@ -31,7 +34,7 @@ class Compute(Table):
     """How training uses the machine; the device is chosen by Accelerate."""
 
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 elsewhere")
-    compile: bool = Field(False, description="torch.compile of the trained net")
+    compile: bool = Field(False, description="torch.compile of the trained networks")
     threads: Count | None = Field(None, description="CPU threads of PyTorch; default: as many as cores")
 
 
@@ -59,7 +62,7 @@ class Architecture(Table):
 
 
 class Training(Table):
-    """One training stage of the one loop."""
+    """The keys of the training loop."""
 
     steps: Count = Field(1000, description="training steps")
     batch: Count = Field(64, description="images per step, of all processes together")
@@ -121,7 +124,7 @@ class Distill(MethodTable, Training):
 
 
 class Baseline(Table):
-    """Plain regression of the same small net on the same pairs, for as many steps as slim and distill together."""
+    """Plain regression of the same small network on the same pairs, for as many steps as slim and distill together."""
 
     enabled: bool = Field(True, description="false saves its time")
 

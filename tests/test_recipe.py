@@ -60,12 +60,12 @@ def test_defaults_are_filled_in() -> None:
         ({"data": []}, r"data: .*\(found \[\]\)"),
     ],
 )
-def test_bad_values_name_the_key_what_was_found_and_what_would_do(change: dict[str, object], message: str) -> None:
+def test_errors_name_the_key_the_value_and_the_allowed_values(change: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         parse({**GOOD, **change}, where="here")
 
 
-def test_all_faults_of_a_recipe_are_told_at_once() -> None:
+def test_all_faults_of_a_recipe_are_in_one_error() -> None:
     with pytest.raises(RecipeError) as caught:
         parse({"name": "x", "tacher": {}, "pears": {}, "distill": {"steps": 0, "flop": 1}}, where="here")
     assert str(caught.value).count("here: ") == 5

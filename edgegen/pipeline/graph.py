@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from edgegen.artifacts.target import Target, check_quantization, check_targets, lower_options, quantize_options
 from edgegen.data import local_path
 from edgegen.errors import DataError, UsageError, unknown_name
-from edgegen.pipeline.methods import baseline_objective, check_methods, needs_pairs, stages_for
+from edgegen.pipeline.methods import baseline_objective, check_methods, has_second_time, needs_pairs, stages_for
 from edgegen.pipeline.run_folder import Result, RunFolder, fingerprint, key_of
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import GRIDS
@@ -88,12 +88,13 @@ def _baseline(recipe: Recipe) -> dict[str, Any]:
     steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
     regression = baseline_objective(recipe)
     loop = recipe.slim.model_dump(mode="json", exclude={*HOW, "method", "objective"})
-    return {
-        "slim": {**loop, "flip": regression.flip},
-        "distance": regression.distance,
-        "steps": steps,
-        **_compute(recipe),
-    }
+    own = {"slim": {**loop, "flip": regression.flip}, "distance": regression.distance, "steps": steps}
+    return own | _second_time(recipe) | _compute(recipe)
+
+
+def _second_time(recipe: Recipe) -> dict[str, Any]:
+    """Of the student, which a method of `distill` can ask for; of the others their own method says it."""
+    return {"second_time": True} if has_second_time(recipe, "slim", "distill") else {}
 
 
 def _compute(recipe: Recipe) -> dict[str, Any]:
@@ -135,7 +136,7 @@ STAGES = (
     Stage(
         "slim",
         ("teacher",),
-        lambda r: {"slim": _part(r.slim), **_compute(r)},
+        lambda r: {"slim": _part(r.slim), **_second_time(r), **_compute(r)},
         "edgegen.pipeline.stages.slim:slim",
         everywhere=True,
     ),
@@ -240,7 +241,7 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
     for name in (to, only):
         if name is not None and name not in NAMES:
             raise UsageError(unknown_name("stage", name, NAMES))
-    every = [replace(stage, needs=(*stage.needs, *stages_for(stage.name, recipe))) for stage in STAGES]
+    every = [replace(stage, needs=stages_for(stage.name, stage.needs, recipe)) for stage in STAGES]
     stages = [stage for stage in every if stage.enabled(recipe)]
     if to is not None:
         last = NAMES.index(to)

@@ -11,24 +11,30 @@ from edgegen.training.objective import Need
 
 STAGES: Mapping[Need, str] = {"real_images": "data", "pairs": "pairs", "teacher": "teacher", "slimmed_network": "slim"}
 GIVEN: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
-    "teacher": frozenset({"real_images"}),
-    "slim": frozenset({"real_images", "pairs", "teacher"}),
-    "distill": frozenset({"real_images", "pairs", "teacher", "slimmed_network"}),
+    "teacher": frozenset({"real_images", "second_time"}),
+    "slim": frozenset({"real_images", "pairs", "teacher", "second_time"}),
+    "distill": frozenset({"real_images", "pairs", "teacher", "slimmed_network", "second_time"}),
     "refine": frozenset({"float_network"}),
 }
 ONE_OF: frozenset[Need] = frozenset({"real_images", "pairs"})  # a loop reads one of them
 
 
-def stages_for(stage: str, recipe: Recipe) -> tuple[str, ...]:
-    """The stages that give what the method of `stage` needs, in order; none for a stage without a method."""
+def stages_for(stage: str, always: tuple[str, ...], recipe: Recipe) -> tuple[str, ...]:
+    """The stages that `stage` needs: those that it needs with any method, and those that give what its method needs."""
     table = _tables(recipe).get(stage)
     needs = frozenset() if table is None else table.objective.needs
-    return tuple(giver for need, giver in STAGES.items() if need in needs)
+    return tuple(dict.fromkeys((*always, *(giver for need, giver in STAGES.items() if need in needs))))
 
 
 def needs_pairs(recipe: Recipe) -> bool:
     """Whether any stage trains on pairs."""
     return recipe.baseline.enabled or any("pairs" in table.objective.needs for table in _tables(recipe).values())
+
+
+def has_second_time(recipe: Recipe, *stages: str) -> bool:
+    """Whether the network that these stages train takes a second time: where the method of one of them needs it."""
+    tables = _tables(recipe)
+    return any("second_time" in tables[stage].objective.needs for stage in stages if stage in tables)
 
 
 def check_methods(recipe: Recipe, stages: Collection[str]) -> None:

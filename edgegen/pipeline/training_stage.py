@@ -12,6 +12,7 @@ from edgegen.models.generator import signature_of
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture_of, student_architecture
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.methods import has_second_time
 from edgegen.pipeline.stages.data import read_training_images
 from edgegen.pipeline.stages.pairs import read_pairs
 from edgegen.recipe import Training
@@ -29,7 +30,9 @@ def new_student(context: Context, seed: int) -> EdgeUNet:
     """A network of the student's architecture with fresh weights."""
     loaded = load_generator(context.inputs["teacher"] / GENERATOR)
     shape, classes = list(loaded.signature.image_shape), loaded.signature.num_classes
-    config = student_architecture(context.recipe.slim, architecture_of(loaded.net), shape, classes)
+    second_time = has_second_time(context.recipe, "slim", "distill")
+    own = architecture_of(loaded.net)
+    config = student_architecture(context.recipe.slim, own, shape, classes, second_time=second_time)
     torch.manual_seed(seed)
     return EdgeUNet(config)
 

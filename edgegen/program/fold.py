@@ -13,6 +13,7 @@ from torch import fx, nn
 from edgegen.errors import ExportError
 from edgegen.program.capture import capture, reference
 from edgegen.program.inputs import example_inputs
+from edgegen.program.parameters import parameter_count
 from edgegen.program.partial_eval import Partial
 from edgegen.program.rebuild import NOTHING_TO_DO, Rebuilt
 from edgegen.support.vendor_logs import EXPORT, quiet
@@ -111,8 +112,8 @@ def fold(module: nn.Module, signature: Signature, *, any_size: bool = False) -> 
         )
     return Folded(
         folded,
-        parameters_before=_elements(module),
-        parameters_after=_elements(folded),
+        parameters_before=parameter_count(module),
+        parameters_after=parameter_count(folded),
         operations_before=before,
         operations_after=_calls(folded.graph),
         max_relative_error=error,
@@ -137,7 +138,3 @@ class Folds:
 def _calls(graph: fx.Graph) -> int:
     checks = (*NOTHING_TO_DO, ATEN.sym_size.int)
     return sum(node.op == "call_function" and node.target not in checks for node in graph.nodes)
-
-
-def _elements(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -33,9 +33,8 @@ def make_file(
     from edgegen.program.fold import fold
     from edgegen.program.one_step import NOISE_TIME, OneStep
 
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
     torch.manual_seed(seed)
-    network = EdgeUNet(EdgeUNetConfig(**fields)).eval()
+    network = EdgeUNet(EdgeUNetConfig.from_dict(config)).eval()
     randomize_zero_layers(network, seed)
     signature = signature_of(network.config)
     artifact = build(

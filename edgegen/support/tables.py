@@ -86,10 +86,9 @@ def explain(error: Any, root: type[BaseModel], values: dict[str, Any], *, whole:
         del keys[1]  # the user's table is flat
     key = ".".join(keys) or whole
     if error["type"] == "extra_forbidden":
-        table = _table_at(root, keys[:-1])
         if of_method:
-            return f"{key}: {_no_key_of_method(keys[-1], table, values[keys[0]])}"
-        return f"{key}: {unknown_name('key', keys[-1], table.model_fields)}"
+            return f"{key}: {_no_key_of_method(keys[1:], _table_at(root, keys[:1]), values[keys[0]])}"
+        return f"{key}: {unknown_name('key', keys[-1], _table_at(root, keys[:-1]).model_fields)}"
     if error["type"] == "missing":
         return f"{key}: missing; this key must be given"
     if error["type"] == "value_error":
@@ -105,11 +104,14 @@ def _tuples(value: Any) -> Any:
 
 
 def _record(method: str) -> type[BaseModel]:
-    record: Any = registry.load("objective", method)
+    where = registry.names("objective")[method]
+    try:
+        record: Any = registry.load("objective", method)
+    except (ImportError, AttributeError) as e:
+        raise ValueError(f"{where} cannot be imported: {e}") from e
     is_record = isinstance(record, type) and issubclass(record, BaseModel)
     if is_record and record.model_config.get("extra") == "forbid":
         return record  # type: ignore[no-any-return]
-    where = registry.names("objective")[method]
     raise ValueError(f"{where} is no record that forbids unknown keys, such as edgegen.support.tables.Table")
 
 
@@ -117,11 +119,14 @@ def _default_method(table: type[BaseModel]) -> str:
     return str(table.model_fields["method"].default)
 
 
-def _no_key_of_method(key: str, table: type[BaseModel], values: dict[str, Any]) -> str:
+def _no_key_of_method(keys: list[str], table: type[BaseModel], values: dict[str, Any]) -> str:
+    """The message for the last of `keys` in a table of `values`; more than one where the method has tables itself."""
     method = values.get("method", _default_method(table))
+    if len(keys) > 1:
+        return unknown_name("key", keys[-1], _table_at(_record(method), keys[:-1]).model_fields)
     own = list(_record(method).model_fields)
     text = f"The keys of method {method} are: {', '.join(own)}." if own else f"Method {method} has no keys of its own."
-    return f"{unknown_name('key', key, [*(table.model_fields.keys() - {'objective'}), *own])} {text}"
+    return f"{unknown_name('key', keys[0], [*(table.model_fields.keys() - {'objective'}), *own])} {text}"
 
 
 def _table_at(root: type[BaseModel], keys: list[str]) -> type[BaseModel]:

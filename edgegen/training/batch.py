@@ -33,7 +33,7 @@ class Batch:
 
 
 class Examples(Protocol):
-    """What the loop trains on; rows are numbers below its length."""
+    """What the loop trains on; rows are indices below its length."""
 
     def __len__(self) -> int: ...
     def to(self, device: torch.device) -> "Examples": ...
@@ -56,7 +56,7 @@ class TrainingSet:
         return sum(part.nbytes for part in (self.images, self.labels, self.noise) if part is not None)
 
     def to(self, device: torch.device) -> "TrainingSet":
-        """On the device when it fits in half of what is free there; else where it is, and batches are copied over."""
+        """On the device where it fits in half of the free memory; else as it is, and batches are copied over."""
         if device.type == "cuda" and self.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
             return self
         moved = [None if part is None else part.to(device) for part in (self.images, self.labels, self.noise)]
@@ -76,7 +76,7 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class FreshInputs:
-    """`count` inputs of a generator, each made when it is asked for: noise, classes and what else it takes."""
+    """`count` inputs of a generator, each drawn when it is read: noise, classes and its other inputs."""
 
     signature: Signature
     count: int

@@ -25,7 +25,7 @@ def save(path: Path, states: Mapping[str, NetworkState], done: int) -> None:
 
 
 def restore(path: Path, states: Mapping[str, NetworkState], label: str) -> int:
-    """Takes up the checkpoint if there is one; returns the number of steps done. Raises TrainingError."""
+    """Loads the checkpoint if there is one; returns the number of steps done. Raises TrainingError."""
     if not path.exists():
         return 0
     try:
@@ -39,7 +39,7 @@ def restore(path: Path, states: Mapping[str, NetworkState], label: str) -> int:
                 moments.setdefault(int(index), {})[field] = value
             groups = state.optimizer.state_dict()["param_groups"]
             state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-            # Version 0.1.0 trained one network and called its count "updates".
+            # Checkpoints from before a loop could train several networks have one count.
             state.updates = int(metadata.get(f"updates.{name}") or metadata["updates"])
         return int(metadata["step"])
     except (DataError, KeyError, ValueError, RuntimeError) as e:

@@ -44,9 +44,9 @@ class Fitted:
 
 
 class NetworkState:
-    """A trained network during the run. `updates` counts its own, which is what its moving average starts by.
+    """A trained network during the run; the ramp of its moving average depends on `updates`, its own count.
 
-    `wrapped` is what a loss calls: the network, compiled or spread over several processes where that is asked for.
+    Losses call `wrapped`: the network itself, or compiled, or distributed over several processes.
     """
 
     def __init__(self, trained: TrainedNetwork, table: Training, accelerator: Accelerator, *, compile: bool) -> None:

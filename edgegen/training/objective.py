@@ -18,6 +18,7 @@ Need = Literal[
     "teacher",  # networks["teacher"], frozen
     "slimmed_network",  # networks["slimmed"], frozen: the averaged weights of the stage `slim`
     "float_network",  # networks["float"], frozen: a generator whose quantized self is trained
+    "second_time",  # networks["student"] takes a second time r (edgegen.flow.path)
     "classifier",  # networks["student"] is a classifier of images and not a velocity
 ]
 

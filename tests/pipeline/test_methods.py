@@ -11,6 +11,7 @@ import torch
 from helpers import TINY
 
 from edgegen.errors import RecipeError, UsageError
+from edgegen.flow.solvers import solve
 from edgegen.models.load import load
 from edgegen.pipeline.graph import check, plan, select
 from edgegen.pipeline.run import run_recipe
@@ -49,6 +50,29 @@ class VelocityMatching(BaseModel):
         return losses
 
 
+class MeanOfPairs(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    paper: ClassVar[str] = "arXiv:0000.00000"
+    needs: ClassVar[frozenset[str]] = frozenset({"pairs", "second_time"})
+
+    def networks(self, student: nn.Module, teacher: None) -> dict[str, TrainedNetwork]:
+        return {}
+
+    def losses(self, networks: Any, averages: Any, batch: Any, rng: torch.Generator) -> dict[str, torch.Tensor]:
+        ones = torch.ones(len(batch.images))
+        u = networks["student"](batch.noise, ones, batch.labels, r=0 * ones)
+        return {"student": (batch.noise - u - batch.images).square().mean()}
+
+
+class Schedule(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    mean: float = 0.0
+
+
+class Scheduled(VelocityMatching):
+    schedule: Schedule = Schedule()
+
+
 class Greedy(VelocityMatching):
     needs: ClassVar[frozenset[str]] = frozenset({"pairs", "real_images"})
 
@@ -66,6 +90,9 @@ class SameKey(VelocityMatching):
 """
 NAMES = {
     "velocity_matching": "VelocityMatching",
+    "mean_of_pairs": "MeanOfPairs",
+    "scheduled": "Scheduled",
+    "absent": "Absent",
     "greedy": "Greedy",
     "on_trajectories": "OnTrajectories",
     "loose": "Loose",
@@ -109,6 +136,19 @@ def test_a_method_of_a_third_party_trains_the_student(made_up: None, tmp_path: P
     assert (distilled - target).square().mean() < 0.5 * (slimmed - target).square().mean()
 
 
+def test_a_method_that_needs_a_second_time_gets_a_network_with_one(made_up: None, tmp_path: Path) -> None:
+    text = TINY.replace("[distill]\n", '[distill]\nmethod = "mean_of_pairs"\n') + "[baseline]\nenabled = false\n"
+    (tmp_path / "tiny.toml").write_text(text)
+    *_, slim, distill = run_recipe(tmp_path / "tiny.toml", runs=tmp_path / "runs", to="distill")
+    for result in (slim, distill):
+        net = load(result.folder / "generator").net
+        assert net.config.second_time
+    z, labels = torch.randn(4, 1, 8, 8), torch.arange(4)
+    step = solve(net, z, labels, solver="euler", steps=1).x
+    assert torch.equal(step, z - net(z, torch.ones(4), labels, r=torch.zeros(4)))
+    assert not torch.equal(step, z - net(z, torch.ones(4), labels))
+
+
 def test_the_keys_of_a_method_are_those_of_its_table(made_up: None) -> None:
     table = recipe(slim={"method": "velocity_matching", "critic_every": 5}).slim
     assert table.objective.critic_every == 5
@@ -121,6 +161,11 @@ def test_the_keys_of_a_method_are_those_of_its_table(made_up: None) -> None:
         recipe(slim={"method": "velocity_matching", "critic_every": 0})
     with pytest.raises(RecipeError, match=r"no key 'critic_evry'; .* Did you mean 'critic_every'\? The keys of"):
         recipe(slim={"method": "velocity_matching", "critic_evry": 2})
+    assert recipe(slim={"method": "scheduled", "schedule": {"mean": 1}}).slim.objective.schedule.mean == 1
+    with pytest.raises(RecipeError, match=r"slim.schedule.maen: no key 'maen'; there are: mean. Did you mean 'mean'\?"):
+        recipe(slim={"method": "scheduled", "schedule": {"maen": 1}})
+    with pytest.raises(RecipeError, match=r"slim: edgegen_made_up:Absent cannot be imported: .* no attribute"):
+        recipe(slim={"method": "absent"})
     with pytest.raises(RecipeError, match=r"slim.*: edgegen_made_up:Loose is no record that forbids unknown keys"):
         recipe(slim={"method": "loose"})
     with pytest.raises(RecipeError, match="method 'same_key' has keys of the table's own names: steps"):
@@ -145,7 +190,7 @@ def test_the_keys_of_a_method_are_those_of_its_table(made_up: None) -> None:
         ({"distill": {"method": "greedy"}}, "needs pairs and real_images; a stage trains on one of them"),
     ],
 )
-def test_what_a_method_needs_and_cannot_have_is_told_before_any_work(
+def test_a_method_that_cannot_have_what_it_needs_is_an_error_before_any_work(
     made_up: None, tables: dict[str, dict[str, Any]], message: str
 ) -> None:
     wrong = recipe(**tables)
@@ -156,7 +201,12 @@ def test_what_a_method_needs_and_cannot_have_is_told_before_any_work(
 
 def test_a_stage_needs_what_its_method_needs(made_up: None, tmp_path: Path) -> None:
     def needs(chosen: Recipe) -> dict[str, set[str]]:
-        return {stage.name: set(stage.needs) for stage in select(chosen)}
+        stages = select(chosen)
+        order = [stage.name for stage in stages]
+        for number, stage in enumerate(stages):
+            assert len(set(stage.needs)) == len(stage.needs)
+            assert set(stage.needs) & set(order) <= set(order[:number])
+        return {stage.name: set(stage.needs) for stage in stages}
 
     ours = needs(recipe())
     assert ours["slim"] == {"teacher", "pairs"}

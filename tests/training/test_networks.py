@@ -152,7 +152,7 @@ def test_two_networks_that_were_broken_off_end_with_the_same_bits(tmp_path: Path
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-def test_a_checkpoint_of_one_network_by_version_0_1_is_taken_up(tmp_path: Path) -> None:
+def test_a_checkpoint_from_before_there_were_several_networks_is_loaded(tmp_path: Path) -> None:
     whole = train_one(tmp_path / "whole")
     with pytest.raises(Stop):
         train_one(tmp_path / "old", progress=StopAt(30))

@@ -1,7 +1,10 @@
 """Objectives against their formulas in float64, written out sample by sample."""
 
+import copy
+import inspect
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ from edgegen.registry import load, names
 from edgegen.support.rng import generator
 from edgegen.training.batch import Batch, FreshInputs
 from edgegen.training.distances import DISTANCES
-from edgegen.training.objective import Objective
+from edgegen.training.networks import TrainedNetwork
+from edgegen.training.objective import Need, Objective
 from edgegen.training.pairs import flipped
 from edgegen.types import Signature
 
@@ -57,26 +61,35 @@ def velocity(weight: float, x: np.ndarray, t: float, label: int) -> np.ndarray:
 def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(name: str) -> None:
     objective: Objective = load("objective", name)()
     assert "arXiv:" in objective.paper
+    assert objective.needs <= set(get_args(Need))
+    for method in ("networks", "losses"):
+        own, shape = (inspect.signature(getattr(kind, method)) for kind in (type(objective), Objective))
+        assert list(own.parameters) == list(shape.parameters)
     assert all(field.description for field in load("objective", name).model_fields.values())
-    networks = {"student": Field(0.3), "slimmed": Field(0.2), "float": Field(0.1)}
-    assert not objective.networks(networks["student"], None)
     if "classifier" in objective.needs:
         return  # not a velocity; tested in test_classification.py
-    loss = objective.losses(networks, {}, make_batch(), generator(0))["student"]
-    loss.backward()
-    assert math.isfinite(loss.item())
-    assert float(networks["student"].weight.grad) != 0
-    assert networks["slimmed"].weight.grad is None
-    assert networks["float"].weight.grad is None
+    frozen = {"slimmed": Field(0.2), "float": Field(0.1), "teacher": Field(0.25)}
+    student = Field(0.3)
+    trained = {"student": TrainedNetwork(student), **objective.networks(student, frozen["teacher"])}
+    own = {name: part.network for name, part in trained.items()}
+    batch = replace(make_batch(), due=frozenset(own))
+    losses = objective.losses({**frozen, **own}, copy.deepcopy(own), batch, generator(0))
+    assert losses.keys() == own.keys()
+    for name, loss in losses.items():
+        assert math.isfinite(loss.item())
+        gradients = torch.autograd.grad(loss, list(own[name].parameters()))
+        assert any(bool(gradient.any()) for gradient in gradients)
 
 
 def test_self_distillation_formula() -> None:
     batch = make_batch()
     noise, labels = f64(batch.inputs[0]), batch.inputs[2].tolist()
     errors = [velocity(0.3, z, 1.0, c) - velocity(0.1, z, 1.0, c) for z, c in zip(noise, labels, strict=True)]
-    nets = {"student": Field(0.3), "float": Field(0.1)}
-    loss = loss_of("self_distillation", nets, batch)
+    networks = {"student": Field(0.3), "float": Field(0.1)}
+    loss = loss_of("self_distillation", networks, batch)
     assert loss.item() == pytest.approx(np.mean(np.square(errors)), rel=1e-5)
+    loss.backward()
+    assert networks["float"].weight.grad is None
 
 
 def test_fresh_inputs_are_new_every_step_and_not_those_of_parity_or_calibration() -> None:
@@ -129,7 +142,7 @@ def test_fresh_noise_fades_out_over_the_papers_share_of_the_steps_by_default_and
 
 
 def test_annealed_noise_stays_standard_normal() -> None:
-    """sqrt(1 - b^2) e + b e' has variance 1 for every b: seen through a net that returns its input."""
+    """sqrt(1 - b^2) e + b e' has variance 1 for every b: seen through a network that returns its input."""
     shape = (4096, 1, 4, 4)
     noise = torch.randn(shape, generator=generator(1))
     seen: list[Tensor] = []
@@ -166,8 +179,8 @@ def test_flow_guided_distillation_formula() -> None:
         x_t = n - (1 - t) * velocity(0.3, n, 1, label)
         target = x_t - t * velocity(0.2, x_t, t, label)
         two_step.append(np.mean((n - velocity(0.3, n, 1, label) - target) ** 2))
-    nets = {"student": Field(0.3), "slimmed": Field(0.2)}
-    got = loss_of("flow_guided_distillation", nets, batch, distance="l2", two_step_weight=0.5)
+    networks = {"student": Field(0.3), "slimmed": Field(0.2)}
+    got = loss_of("flow_guided_distillation", networks, batch, distance="l2", two_step_weight=0.5)
     assert got.item() == pytest.approx(np.mean(regression) + 0.5 * np.mean(two_step), rel=1e-5)
 
 
@@ -187,13 +200,13 @@ def test_the_two_step_target_has_no_gradient() -> None:
             errors.append(two_step + np.mean((e[i] - velocity(moving, e[i], 1, label) - x[i]) ** 2))
         return float(np.mean(errors))
 
-    nets = {"student": Field(weight), "slimmed": Field(0.2)}
-    loss_of("flow_guided_distillation", nets, batch, distance="l2").backward()
+    networks = {"student": Field(weight), "slimmed": Field(0.2)}
+    loss_of("flow_guided_distillation", networks, batch, distance="l2").backward()
     fixed = (value(weight + h, weight) - value(weight - h, weight)) / (2 * h)
     through = (value(weight + h, weight + h) - value(weight - h, weight - h)) / (2 * h)
-    assert float(nets["student"].weight.grad) == pytest.approx(fixed, rel=1e-4)
+    assert float(networks["student"].weight.grad) == pytest.approx(fixed, rel=1e-4)
     assert abs(fixed - through) > 0.05  # so a gradient through the target would be seen
-    assert nets["slimmed"].weight.grad is None
+    assert networks["slimmed"].weight.grad is None
 
 
 @pytest.mark.parametrize(("pairs", "two_step_weight"), [(0.4, 0.0), (0.4, 1.0), (0.9, 1000.0)])
@@ -211,17 +224,17 @@ def test_distillation_reaches_a_known_map(pairs: float, two_step_weight: float) 
         def forward(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
             return self.weight * x / (0.4 + 0.6 * t[:, None, None, None])
 
-    nets = {"student": Field(0.0), "slimmed": Straight()}
+    networks = {"student": Field(0.0), "slimmed": Straight()}
     noise = torch.randn(256, 1, 4, 4, generator=generator(0))
-    optimizer = torch.optim.Adam(nets["student"].parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(networks["student"].parameters(), lr=0.02)
     for step in range(200):
         batch = Batch(step, 200, pairs * noise, None, noise)
         keys = {"distance": "l2", "two_step_weight": two_step_weight}
         optimizer.zero_grad()
-        loss_of("flow_guided_distillation", nets, batch, seed=step, **keys).backward()
+        loss_of("flow_guided_distillation", networks, batch, seed=step, **keys).backward()
         optimizer.step()
-    assert nets["student"].weight.item() * 2 == pytest.approx(0.6, abs=1e-2)  # the field is weight * x * (1 + t)
-    assert nets["slimmed"].weight.grad is None
+    assert networks["student"].weight.item() * 2 == pytest.approx(0.6, abs=1e-2)  # the field is weight * x * (1 + t)
+    assert networks["slimmed"].weight.grad is None
 
 
 def test_regression_is_the_distance_to_the_pair() -> None:

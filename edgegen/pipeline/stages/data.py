@@ -20,14 +20,14 @@ def data(context: Context) -> None:
     """Images as uint8 NHWC tensors, split in two, and data.json about them."""
     settings = context.recipe.data
     with contextlib.ExitStack() as stack:
-        tasks: list[Task] = []  # one, as soon as the loader knows how many images there are
+        tasks: list[Task] = []  # the loader knows how many images there are only after a while
 
-        def tell(done: int, total: int) -> None:
+        def update(done: int, total: int) -> None:
             if not tasks:
                 tasks.append(stack.enter_context(context.progress.task("reading images", total)))
             tasks[0].update(done)
 
-        images = load_images(settings.source, base=context.base, progress=tell)
+        images = load_images(settings.source, base=context.base, progress=update)
     train, heldout = split(images, holdout=settings.holdout, seed=context.seed)
     labelled = images.labels is not None and settings.conditional
     _, height, width, channels = train.images.shape

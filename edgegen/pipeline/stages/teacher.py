@@ -13,6 +13,7 @@ from edgegen.models.generator import Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture, architecture_of, student_architecture
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.methods import has_second_time
 from edgegen.pipeline.training_stage import save, train
 from edgegen.support.storage import read_json
 from edgegen.training.distributed import state
@@ -26,8 +27,8 @@ def teacher(context: Context) -> None:
         if state().is_main_process:
             _bring_teacher(context, context.base / Path(settings.folder).expanduser(), about)
         return
-    config = architecture(settings.model, shape, classes)
-    student_architecture(context.recipe.slim, settings.model, shape, classes)  # an impossible student is told now
+    config = architecture(settings.model, shape, classes, second_time=has_second_time(context.recipe, "teacher"))
+    student_architecture(context.recipe.slim, settings.model, shape, classes)  # raises before training is in vain
     torch.manual_seed(context.seed)
     fitted = train(context, settings.objective, EdgeUNet(config), settings)
     save(context, fitted, role="teacher", lineage={"data": about["source"]})

@@ -50,7 +50,7 @@ class FlowGuidedDistillation(Table):
             return {"student": distance(e - student(e, ones, labels), x).mean()}
         z = torch.randn(e.shape, generator=rng, device=e.device)
         t = uniform(len(z), rng, low=LOW, high=HIGH)
-        # One forward for both terms: the net runs at t = 1 on (e, z).
+        # One forward pass for both terms: the network runs at t = 1 on (e, z).
         both = torch.cat([e, z])
         v = student(both, both.new_ones(len(both)), None if labels is None else labels.repeat(2))
         v_e, v_z = v.chunk(2)
