@@ -36,7 +36,7 @@ def devices(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Asks only; leaves nothing there. A device that cannot be reached is listed with the others, and the exit code is 6."""
+    """Leaves nothing on a device. One that cannot be reached is listed with the others, and the exit code is 6."""
     if fetch and not names:
         raise UsageError("--fetch needs a DEVICE: nothing is downloaded by default")
     from edgegen.profilers.files.profile import connect, runners_of

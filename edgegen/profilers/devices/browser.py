@@ -51,7 +51,7 @@ def _home() -> Path:
 
 
 class BrowserDevice:
-    """The page of `server`, once a user has opened it, whom `invite` gives the address; the caller closes the server."""
+    """The page of `server`, once a user has opened it, whom `invite` tells the address; the caller closes `server`."""
 
     traces = False
 

@@ -47,7 +47,8 @@ HEADERS = {
 class PageServer:
     """Serves while it is open (a context manager).
 
-    The page may read `files`, by name, and write each of `outputs` once. `lan` serves all of this machine's networks. Raises UsageError for a port that is taken.
+    The page may read `files`, by name, and write each of `outputs` once. `lan` serves all of this machine's networks.
+    Raises UsageError for a port that is taken.
     """
 
     def __init__(self, runtime: Mapping[str, Path], *, lan: bool = False, port: int = 0) -> None:
