@@ -86,8 +86,8 @@ class Latencies(Record):
         """The figures are those of the samples."""
         if not self.blocks_ms or not all(self.blocks_ms):
             raise ValueError("a latency without samples")
-        found = summarize([np.array(block) for block in self.blocks_ms])
-        pairs = {"p50_ms": found.p50_ms, "p90_ms": found.p90_ms, "runs": found.runs}
+        summary = summarize([np.array(block) for block in self.blocks_ms])
+        pairs = {"p50_ms": summary.p50_ms, "p90_ms": summary.p90_ms, "runs": summary.runs}
         for name, value in pairs.items():
             if abs(getattr(self, name) - value) > 1e-6 * value:
                 raise ValueError(f"{name} is {getattr(self, name)}, and its samples give {value}")

@@ -83,18 +83,18 @@ def _doubtful(box: Box, own: int, marks: Sequence[Disc]) -> bool:
 
 
 def _candidates(mark: Disc) -> list[Box]:
-    found = []
+    boxes = []
     for distance in DISTANCES:
         reach = mark.radius + distance
         beside = [(mark.x + reach, mark.y - mark.height / 2), (mark.x - reach - mark.width, mark.y - mark.height / 2)]
         over = [(mark.x - part * mark.width, mark.y + reach) for part in SLIDES]
         under = [(x, mark.y - reach - mark.height) for x, _ in over]
-        found += [Box(x, y, x + mark.width, y + mark.height) for x, y in (*beside, *over, *under)]
-    return found
+        boxes += [Box(x, y, x + mark.width, y + mark.height) for x, y in (*beside, *over, *under)]
+    return boxes
 
 
 def _cost(box: Box, own: int, marks: Sequence[Disc], boxes: Sequence[Box], frame: Box) -> float:
-    """Far labels are bad; covered ones, and those that read as another mark's, are worse."""
+    """Far labels are bad; covered ones, and those that seem to belong to another mark, are worse."""
     aired = Box(box.x0 - AIR, box.y0 - AIR / 2, box.x1 + AIR, box.y1 + AIR / 2)
     gap = box.gap(marks[own])
     cost = gap + 100.0 * box.outside(frame)

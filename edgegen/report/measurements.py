@@ -18,48 +18,48 @@ IN_WORDS: dict[Statistic, str] = {"p50": "median"}
 TONE: dict[str, Tone] = {"ok": "ok", "noisy": "warn", "failed": "failed", "not judged": ""}
 SHOWN_KINDS = 4
 NOTE = (
-    "Each row says what its source says: a mean is no median, an estimate is a figure whose kind the source does not "
-    "name, and what it does not tell is a dash. Others do not measure by edgegen's protocol: warm-up, threads and "
+    "Each row shows what its source says: a mean is no median, an estimate is a figure whose kind the source does not "
+    "name, and what is unknown is a dash. Others do not measure by edgegen's protocol: warm-up, threads and "
     "temperature may differ. “traced” is a run with the runtime's own profiler, which slows down."
 )
 
 
-def leading(one: Measurement) -> Statistic | None:
+def leading(measurement: Measurement) -> Statistic | None:
     """The figure to show first; None where there is no latency."""
-    return next((name for name in (*LEADING, *one.times_ms) if name in one.times_ms), None)
+    return next((name for name in (*LEADING, *measurement.times_ms) if name in measurement.times_ms), None)
 
 
 def table(rows: Sequence[Measurement]) -> ReportTable:
     """One row a measurement, in the order given."""
     titles = columns("What", "Device", "Latency ms#", "which is the", "Other figures, ms", "Runs#", "Verdict", "Source")
-    return ReportTable(titles, tuple(_row(one) for one in rows), NOTE)
+    return ReportTable(titles, tuple(_row(measurement) for measurement in rows), NOTE)
 
 
-def _row(one: Measurement) -> tuple[TableCell, ...]:
-    name = leading(one)
-    interval = one.p50_ci95_ms
-    others = ", ".join(f"{other} {number(ms)}" for other, ms in one.times_ms.items() if other != name)
+def _row(row: Measurement) -> tuple[TableCell, ...]:
+    name = leading(row)
+    interval = row.p50_ci95_ms
+    others = ", ".join(f"{other} {number(ms)}" for other, ms in row.times_ms.items() if other != name)
     return cells(
-        TableCell(one.what, detail=one.setting),
-        one.device or UNKNOWN,
-        number(None if name is None else one.times_ms[name]),
+        TableCell(row.what, detail=row.setting),
+        row.device or UNKNOWN,
+        number(None if name is None else row.times_ms[name]),
         TableCell(
             UNKNOWN if name is None else IN_WORDS.get(name, name),
             detail="" if interval is None else f"95 %: {number(interval[0])} to {number(interval[1])}",
         ),
-        TableCell(others or UNKNOWN, detail=_beside(one)),
-        count(one.runs),
-        TableCell(one.verdict, TONE[one.verdict], "; ".join(one.notes)),
-        TableCell(one.source, detail=one.file),
+        TableCell(others or UNKNOWN, detail=_beside(row)),
+        count(row.runs),
+        TableCell(row.verdict, TONE[row.verdict], "; ".join(row.notes)),
+        TableCell(row.source, detail=row.file),
     )
 
 
-def _beside(one: Measurement) -> str:
+def _beside(row: Measurement) -> str:
     """Loading, memory and operations, as far as they are known."""
-    told = [f"{name} {number(ms)} ms" for name, ms in (("load", one.load_ms), ("first", one.first_ms)) if ms]
-    told += [f"peak memory {nbytes(one.peak_bytes)}"] if one.peak_bytes is not None else []
-    told += [f"{kind} {percent(share)}" for kind, share in list(one.kinds.items())[:SHOWN_KINDS]]
-    return ", ".join(told)
+    parts = [f"{name} {number(ms)} ms" for name, ms in (("load", row.load_ms), ("first", row.first_ms)) if ms]
+    parts += [f"peak memory {nbytes(row.peak_bytes)}"] if row.peak_bytes is not None else []
+    parts += [f"{kind} {percent(share)}" for kind, share in list(row.kinds.items())[:SHOWN_KINDS]]
+    return ", ".join(parts)
 
 
 def plot(rows: Sequence[Measurement], *, name: str = "elsewhere") -> Plot | None:
@@ -68,15 +68,15 @@ def plot(rows: Sequence[Measurement], *, name: str = "elsewhere") -> Plot | None
         name,
         [
             Spread(
-                label=f"{one.what}, {one.device or one.source}",
-                percentiles_ms=one.percentiles_ms,
-                p50_ms=one.times_ms["p50"],
-                p50_ci95_ms=one.p50_ci95_ms,
+                label=f"{row.what}, {row.device or row.source}",
+                percentiles_ms=row.percentiles_ms,
+                p50_ms=row.times_ms["p50"],
+                p50_ci95_ms=row.p50_ci95_ms,
                 kind="student",
-                doubt="noisy" if one.verdict == "noisy" else "",
+                doubt="noisy" if row.verdict == "noisy" else "",
             )
-            for one in rows
-            if one.percentiles_ms is not None
+            for row in rows
+            if row.percentiles_ms is not None
         ],
     )
 
@@ -90,4 +90,4 @@ def write_page(path: Path, rows: Sequence[Measurement]) -> None:
 
 
 def _sources(rows: Sequence[Measurement]) -> list[str]:
-    return list(dict.fromkeys(one.source for one in rows))
+    return list(dict.fromkeys(row.source for row in rows))

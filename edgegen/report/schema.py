@@ -36,7 +36,7 @@ class Sizes(Record):
 
 
 class Fold(Record):
-    """What baking the constant time input into the student removed, and the error that it made."""
+    """What folding the constant time input into the student removed, and the error of that."""
 
     parameters_removed: int  # fewer than none where constants take more room than what they replace
     max_relative_error: float | None
@@ -51,7 +51,7 @@ class Extractor(Record):
 
 
 class QualityFigure(Record):
-    """Distances of n made images to the real ones; `sd` is over the noise seeds, null for the floor."""
+    """Distances of n generated images to the real ones; `sd` is over the noise seeds, null for the floor."""
 
     fd_local: float | None
     sd: float | None
@@ -64,7 +64,7 @@ BySteps = dict[Steps, QualityFigure]
 
 
 class QualityTable(Record):
-    """Figures by net and number of steps; `floor` has the one key "0": real held-out images, not made ones."""
+    """Figures by net and number of steps; `floor` has the one key "0": real held-out images, not generated ones."""
 
     teacher: BySteps
     reflowed: BySteps
@@ -92,7 +92,7 @@ class ArtifactRow(Record):
 
 
 class ChoiceRow(Record):
-    """Layers left float for a size of the weights, and the PSNR that the layers' own costs foretell."""
+    """Layers left float for a size of the weights, and the PSNR that the layers' own costs predict."""
 
     nbytes: Count
     psnr_db: float
@@ -100,7 +100,7 @@ class ChoiceRow(Record):
 
 
 class LayerRow(Record):
-    """One layer: the PSNR of the pictures when it alone is rounded."""
+    """One layer: the PSNR of the images when it alone is rounded."""
 
     name: str
     weights: Count
@@ -108,7 +108,7 @@ class LayerRow(Record):
 
 
 class Refinement(Record):
-    """Weights made ready for a scheme: PSNR of the rounded pictures in PyTorch, before and after.
+    """Weights prepared for a scheme: PSNR of the images in PyTorch with rounded weights, before and after.
 
     `layers` and `pareto` are of mixed files, whose `float_layers` a budget chose.
     """
@@ -122,7 +122,7 @@ class Refinement(Record):
 
 
 class TorchLatency(Record):
-    """PyTorch on the same machine: what one image cost before."""
+    """PyTorch on the same machine: the time of one image before the export."""
 
     label: str
     network: Literal["teacher", "student"]
@@ -131,7 +131,7 @@ class TorchLatency(Record):
 
 
 class StageRow(Record):
-    """A stage of the pipeline; `reused` means that an earlier result was taken, made in `seconds` then."""
+    """A stage of the pipeline; `reused` means that an earlier result was used, which then took `seconds`."""
 
     name: str
     key: str
@@ -156,7 +156,7 @@ class Report(Document):
     macs: Sizes | None = Field(None, description="multiply-accumulates of one evaluation of the net, one image")
     fold: Fold
     extractor: Extractor
-    n: Count = Field(description="made images of each quality figure")
+    n: Count = Field(description="generated images of each quality figure")
     quality: QualityTable
     artifacts: tuple[ArtifactRow, ...]
     refined: tuple[Refinement, ...] = ()

@@ -102,9 +102,9 @@ def _compare(checks: Sequence[Check], temporary: Path) -> list[Check]:
         return compared
     references = isolation.call("edgegen.profilers.files.check:reference_outputs", {"rows": rows}).value
     for index, row, reference in zip(indices, rows, references, strict=True):
-        wanted = np.load(row["expected"], allow_pickle=False)
-        output = np.fromfile(_output(checks[index].placement.subject.path, temporary), wanted.dtype)
-        numerics = compare_outputs(wanted.reshape(-1), output, reference=reference)
+        expected = np.load(row["expected"], allow_pickle=False)
+        output = np.fromfile(_output(checks[index].placement.subject.path, temporary), expected.dtype)
+        numerics = compare_outputs(expected.reshape(-1), output, reference=reference)
         compared[index] = replace(checks[index], numerics=numerics)
     return compared
 
@@ -158,14 +158,14 @@ def _in_python(runtime: str) -> str:
     return f"{runtime} {version_of(runtime)} in Python, on the machine that ran edgegen"
 
 
-def compare_outputs(wanted: NDArray[Any], output: NDArray[Any], *, reference: str) -> Numerics:
-    """Signal-to-noise ratio of two flat arrays, 10 log10(sum wanted^2 / sum (wanted - output)^2)."""
-    if wanted.shape != output.shape:
-        return _failed(reference, f"{output.size} numbers, not {wanted.size}")
+def compare_outputs(expected: NDArray[Any], output: NDArray[Any], *, reference: str) -> Numerics:
+    """Signal-to-noise ratio of two flat arrays, 10 log10(sum expected^2 / sum (expected - output)^2)."""
+    if expected.shape != output.shape:
+        return _failed(reference, f"{output.size} numbers, not {expected.size}")
     if not np.isfinite(output).all():
         return _failed(reference, "numbers not finite")
-    difference = wanted.astype(np.float64) - output
-    error, signal = float((difference**2).sum()), float((wanted.astype(np.float64) ** 2).sum())
+    difference = expected.astype(np.float64) - output
+    error, signal = float((difference**2).sum()), float((expected.astype(np.float64) ** 2).sum())
     largest = float(np.abs(difference).max())
     if error == 0:
         return Numerics(reference=reference, snr_db=None, max_abs=0.0, passed=True)

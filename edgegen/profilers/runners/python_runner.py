@@ -1,4 +1,4 @@
-"""Runs and times a file by its runtime's Python package, told what to do by lines on stdin; needs no edgegen.
+"""Runs and times a file by its runtime's Python package, on commands read from stdin; needs no edgegen.
 
     python python_runner.py NONCE MODEL.onnx
     python python_runner.py NONCE MODEL.pte [NOTE]             where pte_runner.cpp cannot be compiled; NOTE says why
@@ -14,7 +14,7 @@ A command's fields are separated by tabs; INPUT is SHAPE:FILE ("1x3x32x32:noise.
 
 The first line of output says "ready" and the runtime, once the imports are done; each command is answered by one line
 of JSON with the nonce and its number in turn. An error ends the process with a traceback on stderr. pte_runner.cpp
-speaks the same.
+speaks the same protocol.
 """
 
 import gc
@@ -43,7 +43,7 @@ class Model(Protocol):
 
 
 def serve(nonce: str, model: Model, *, peak_rss_bytes: Callable[[], int | None]) -> None:
-    """Obeys stdin until it ends; a command that is not known here is the model's method of that name."""
+    """Carries out the commands on stdin until it ends; those that are not in `here` are methods of the model."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")  # what libraries print goes to stderr, C libraries' too
     os.dup2(2, 1)
     sys.stdout = sys.stderr
@@ -65,7 +65,7 @@ def _block(infer: Callable[[], object], least_runs: float, least_ms: float, most
     clock = time.perf_counter_ns
     samples: list[float] = []
     collecting = gc.isenabled()
-    gc.disable()  # as timeit does: a pause of ours is not the runtime's
+    gc.disable()  # as timeit does: a pause of this program is not the runtime's
     try:
         start = now = clock()
         while now - start < most_ms * 1e6 and (len(samples) < least_runs or now - start < least_ms * 1e6):
@@ -149,12 +149,12 @@ class OnnxModel:
         import numpy as np
 
         names = {"float": "float32", "float16": "float16", "int64": "int64", "int32": "int32", "double": "float64"}
-        found = {}
+        arrays = {}
         for about, given in zip(self.session.get_inputs(), inputs, strict=True):
             shape, _, path = given.partition(":")
             dtype = names[about.type.removeprefix("tensor(").removesuffix(")")]
-            found[about.name] = np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])
-        return found
+            arrays[about.name] = np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])
+        return arrays
 
 
 class PteModel:
@@ -243,7 +243,7 @@ class CoreMLModel:
         return {}
 
     def trace(self, words: Sequence[str]) -> Facts:
-        """Where Core ML would run each operation, and its share of the cost: an estimate of its own, nothing is run."""
+        """Where Core ML would run each operation, and its share of the cost: Core ML's estimate, nothing is run."""
         planner = self.vendor.models.compute_plan.MLComputePlan
         plan = planner.load_from_path(self.model.get_compiled_model_path(), compute_units=self.units)
         rows = []
@@ -258,12 +258,12 @@ class CoreMLModel:
     def _read(self, inputs: Sequence[str]) -> Facts:
         import numpy as np
 
-        found = {}
+        arrays = {}
         for about, given in zip(self.model.get_spec().description.input, inputs, strict=True):
             shape, _, path = given.partition(":")
             dtype = self.DTYPES[about.type.multiArrayType.dataType]
-            found[about.name] = np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])
-        return found
+            arrays[about.name] = np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])
+        return arrays
 
 
 def _peak_rss_bytes() -> int | None:

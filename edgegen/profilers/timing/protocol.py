@@ -1,6 +1,6 @@
 """Latency: one fresh process a job, cold timings one at a time, warm blocks of the jobs in turn ("edgegen-bench/1").
 
-The device's programs only obey; when to start, to stop and to doubt is decided here, once for all devices.
+The runners only carry out commands; when to start, to stop and to doubt is decided here, for all devices.
 
 1. Start all workers and let them import, two at a time: imports are not timed, and there is nothing to disturb yet.
 2. Open and run each once, strictly one after the other while the rest wait on their pipes: load and first inference.
@@ -9,8 +9,8 @@ The device's programs only obey; when to start, to stop and to doubt is decided 
 4. Blocks in turn, so that a slow spell of the machine falls on all jobs alike, and in another order each round: what
    ran before leaves its traces in the caches (in one order the first of three was 1.5 % slower, always). A job is done
    when its median is known to PRECISION and it has run long enough, or when its time is up (then `converged` is False).
-   Meanwhile the device is asked how much of it other programs used, and a fixed piece of arithmetic before and after
-   tells whether its processor slowed down: `Interference` says whether to believe the times.
+   The device is asked before and after how much of it other programs used, and a fixed piece of arithmetic shows
+   whether its processor slowed down: `Interference` says whether to believe the times.
 """
 
 import math
@@ -172,7 +172,7 @@ def _alive(running: Iterable[Timing]) -> list[Timing]:
 
 
 def _attempt(state: Timing, action: Callable[[Timing], None]) -> None:
-    """A failure of one worker is written down with its job, and ends this job only."""
+    """A failure of one worker is recorded with its job, and ends this job only."""
     try:
         action(state)
     except DeviceError as e:
@@ -182,7 +182,7 @@ def _attempt(state: Timing, action: Callable[[Timing], None]) -> None:
 
 
 def _without_folders(text: str, job: Job) -> str:
-    """The text with the paths that the job knows cut to their names: reports hold no local path."""
+    """The text with the job's paths cut to their names: reports hold no local path."""
     for path in job.paths:
         text = text.replace(path, Path(path).name)
     return text
