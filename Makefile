@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --maxprocesses 4 --dist loadscope
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-devices test-slow lint install install-test clean
+.PHONY: demo test test-devices test-slow lint docs install install-test clean
 
 demo: install  ## images -> six phone files -> report, in minutes
 	$(BIN)/edgegen run examples/digits.toml
 
-test: install-test lint  ## lint, types, import contracts, quick tests
+test: install-test lint docs  ## lint, types, import contracts, the manual, quick tests
 	$(BIN)/python -m pytest -m "not slow and not devices" $(PARALLEL)
 
 test-devices: install-test  ## a phone's daemon, an emulated ARM64, a browser: what apt, pip and npm give, and why the rest is not run
@@ -27,6 +27,9 @@ lint: install-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+docs: install-test  ## the manual as a site in site/; a broken link or an undocumented page is an error; needs no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 install: $(VENV)/installed
 install-test: $(VENV)/installed-test
 
@@ -38,8 +41,8 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(PIP) install --editable '.[all,test]'
+	$(PIP) install --editable '.[all,test,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

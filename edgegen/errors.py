@@ -20,6 +20,13 @@ from collections.abc import Iterable
 
 
 class EdgegenError(Exception):
+    """The base of all errors that edgegen raises on purpose.
+
+    Attributes:
+        exit_code: of the command line: 1 failed, 2 usage, recipe or data, 3 an extra is missing, 4 parity failed,
+            5 over budget, 6 device failed.
+    """
+
     exit_code = 1
 
 

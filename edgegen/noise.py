@@ -1,4 +1,4 @@
-"""Portable seeded noise: the same (seed, index) is the same picture in Python, Swift, Kotlin and JavaScript.
+"""Portable seeded noise: the same (seed, index) gives the same numbers in Python, Swift, Kotlin and JavaScript.
 
 Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, doi:10.1145/2063384.2063405) turns
 a counter and a key into four 32-bit words; Box-Muller in float64 turns two words into two normals, rounded to float32.
@@ -19,7 +19,7 @@ MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))  # Philox4x32, tabl
 WEYL = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))  # golden ratio and sqrt(3) - 1, same source
 LOW = np.uint64(0xFFFFFFFF)
 SHIFT = np.uint64(32)
-CHUNK = 1 << 20  # Philox blocks at once: bounds the memory at some 100 MB
+CHUNK = 1 << 20  # Philox blocks at once: limits the memory to about 100 MB
 
 
 def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
@@ -37,6 +37,15 @@ def normal(seed: int, first: int, count: int, shape: Sequence[int]) -> NDArray[n
     """Standard normal noise for the samples first .. first+count-1: (count, *shape) float32.
 
     Sample i depends on (seed, i, shape) only, so any range can be made anywhere, in any order.
+
+    Args:
+        seed: 64 bits; the same seed gives the same noise in every language.
+        first: index of the first sample.
+        count: number of samples.
+        shape: of one sample, such as (channels, height, width).
+
+    Returns:
+        Samples first .. first + count - 1, shape (count, *shape).
     """
     size = math.prod(shape)
     blocks = -(-size // 4)

@@ -1,34 +1,32 @@
-"""The recipe: what a run does, read from TOML. Every value is set here and nowhere else; flags only choose places."""
+"""The recipe: what a run does, read from TOML; flags only choose places.
+
+The defaults of all keys are here; those of a training method are in its own record (edgegen.training.objectives).
+"""
 
 import hashlib
 import json
 import re
 import tomllib
-import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from edgegen.errors import RecipeError, unknown_name
+from edgegen.support.tables import MethodTable, Table, explain
 
 T = TypeVar("T", bound="Table")
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+METHOD = "name of the training method, whose own keys stand in the same table"
 FLOAT_SCHEMES = ("fp32", "fp16")
-
-
-class Table(BaseModel):
-    """A table of the recipe: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Table):
     """Where the images come from: "digits", a .npz, a folder or .zip of images, or "hf:NAME"."""
 
-    source: str = "digits"
+    source: str = Field("digits", description="paths are relative to the recipe")
     holdout: Fraction = Field(0.25, description="share of the images kept from training, for the metrics")
     conditional: bool = Field(True, description="use the labels: the generator takes a class")
 
@@ -37,17 +35,23 @@ class Compute(Table):
     """How training uses the machine; the device is chosen by Accelerate."""
 
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 elsewhere")
-    compile: bool = Field(False, description="torch.compile of the trained net")
+    compile: bool = Field(False, description="torch.compile of the trained networks")
     threads: Count | None = Field(None, description="CPU threads of PyTorch; default: as many as cores")
 
 
 class Architecture(Table):
     """An EdgeUNet: one width per resolution, residual blocks per resolution, resolutions with attention (0 = full)."""
 
-    channels: Annotated[tuple[Count, ...], Field(min_length=1, max_length=6)] = (32, 64)
-    blocks: Annotated[int, Field(ge=1, le=8)] = 1
-    attention: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    embedding: Annotated[int, Field(ge=8)] = 128
+    channels: Annotated[tuple[Count, ...], Field(min_length=1, max_length=6)] = Field(
+        (32, 64), description="width of each resolution, the full one first; each is half the one before"
+    )
+    blocks: Annotated[int, Field(ge=1, le=8)] = Field(
+        1, description="residual blocks per resolution on the way down, and again on the way up"
+    )
+    attention: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="resolutions with self-attention; 0 is the full one"
+    )
+    embedding: Annotated[int, Field(ge=8)] = Field(128, description="width of the embedding of time and class")
 
     @model_validator(mode="after")
     def attention_has_a_level(self) -> "Architecture":
@@ -59,29 +63,32 @@ class Architecture(Table):
 
 
 class Training(Table):
-    """One training stage of the one loop."""
+    """The keys of the training loop."""
 
-    steps: Count = 1000
-    batch: Count = 64
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
-    decay: Literal["cosine", "none"] = "cosine"
-    warmup: Annotated[int, Field(ge=0)] = 100
-    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    steps: Count = Field(1000, description="training steps")
+    batch: Count = Field(64, description="images per step, of all processes together")
+    learning_rate: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="largest learning rate of Adam")
+    decay: Literal["cosine", "none"] = Field("cosine", description="how the learning rate falls after the warm-up")
+    warmup: Annotated[int, Field(ge=0)] = Field(100, description="steps in which the learning rate rises from 0")
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.999, description="decay of the moving average of the weights, which is the result; 0: no average"
+    )
+    clip_norm: Annotated[float, Field(gt=0.0)] = Field(1.0, description="largest norm of the gradient")
     checkpoint_every: Count = Field(250, description="steps between checkpoints; does not change the result")
 
 
-class Teacher(Training):
-    """The teacher: trained here by flow matching, or brought along as a folder (ours, or a diffusers UNet2DModel)."""
+class Teacher(MethodTable, Training):
+    """The teacher: trained here, or brought along as a folder (ours, or a diffusers UNet2DModel)."""
 
+    method: str = Field("flow_matching", description=METHOD)
     folder: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="a generator folder to use in place of training"
     )
-    model: Architecture = Architecture(channels=(64, 128), blocks=2)
+    model: Architecture = Field(Architecture(channels=(64, 128), blocks=2), description="the teacher's architecture")
 
     @model_validator(mode="after")
     def brought_or_trained(self) -> "Teacher":
-        extra = sorted(self.model_fields_set - {"folder"})
+        extra = sorted((self.model_fields_set - {"folder", "objective"}) | self.objective.model_fields_set)
         if self.folder is not None and extra:
             raise ValueError(f"a teacher brought as a folder is not trained here: remove {', '.join(extra)}")
         return self
@@ -90,22 +97,19 @@ class Teacher(Training):
 class Pairs(Table):
     """(noise, image) pairs by the teacher's ODE."""
 
-    count: Count = 10_000
-    solver: Literal["euler", "heun", "rk45"] = "heun"
+    count: Count = Field(10_000, description="number of pairs")
+    solver: Literal["euler", "heun", "rk45"] = Field("heun", description="of the teacher's ODE")
     steps: Count = Field(10, description="solver steps of euler and heun")
     tolerance: Annotated[float, Field(gt=0.0)] = Field(1e-4, description="rtol = atol of rk45")
     shard: Count = Field(2048, description="pairs in one file")
 
 
-class Slim(Training):
-    """Annealing reflow of the pairs into the smaller student (SlimFlow, arXiv:2407.12718, section 3.1)."""
+class Slim(MethodTable, Training):
+    """Training of the smaller student."""
 
+    method: str = Field("annealing_reflow", description=METHOD)
     keep: Fraction | None = Field(None, description="share of the teacher's parameters that the student keeps")
     model: Architecture | None = Field(None, description="the student's architecture, in place of keep")
-    anneal_steps: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="steps in which fresh noise fades out; default: the paper's share, 3/8 of the steps"
-    )
-    flip: bool = Field(False, description="joint horizontal flip of noise and image: for photographs, not for digits")
 
     @model_validator(mode="after")
     def one_size(self) -> "Slim":
@@ -114,23 +118,25 @@ class Slim(Training):
         return self
 
 
-class Distill(Training):
-    """Flow-guided distillation into one step (SlimFlow, section 3.2)."""
+class Distill(MethodTable, Training):
+    """Training of the smaller student into one step, from the weights of slim."""
 
-    distance: Literal["l2", "pseudo_huber"] = "pseudo_huber"
-    two_step_weight: Annotated[float, Field(ge=0.0)] = 1.0
-    flip: bool = False
+    method: str = Field("flow_guided_distillation", description=METHOD)
 
 
 class Baseline(Table):
-    """Plain regression of the same small net on the same pairs, for as many steps as slim and distill together."""
+    """Plain regression of the same small network on the same pairs, for as many steps as slim and distill together."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="false saves its time")
 
 
 class Evaluate(Table):
-    steps: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 20)
-    seeds: Annotated[int, Field(ge=2, le=20)] = 3
+    """Quality of every network: distances of its images to real images, at several numbers of steps."""
+
+    steps: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+        (1, 2, 4, 20), description="numbers of solver steps; the largest is the teacher's in the headline"
+    )
+    seeds: Annotated[int, Field(ge=2, le=20)] = Field(3, description="noise seeds; figures are mean and sd over them")
     samples: Annotated[int, Field(ge=4)] | None = Field(
         None, description="samples of each figure; default and most: the held-out images"
     )
@@ -138,13 +144,11 @@ class Evaluate(Table):
 
 
 class Export(Table):
-    artifacts: Annotated[tuple[str, ...], Field(min_length=1)] = (
-        "onnx-fp32",
-        "onnx-w8a8",
-        "executorch-fp32",
-        "executorch-w8a8",
-        "coreml-fp16",
-        "coreml-w8",
+    """Which files are written, and of which kind."""
+
+    artifacts: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        ("onnx-fp32", "onnx-w8a8", "executorch-fp32", "executorch-w8a8", "coreml-fp16", "coreml-w8"),
+        description="BACKEND-SCHEME or BACKEND-SCHEME:VARIANT",
     )
     opset: Annotated[int, Field(ge=18, le=24)] = Field(18, description="of the ONNX files")
     coreml_target: Literal["iOS17", "iOS18", "iOS26"] = Field("iOS17", description="oldest system of the Core ML files")
@@ -187,41 +191,67 @@ class Quantize(Table):
     )
 
 
-class Recover(Training):
-    """Quantization-aware self-distillation: the rounded student learns its float self's pictures, from fresh noise."""
+class Recover(MethodTable, Training):
+    """Training of the quantized student towards its float self, from fresh noise."""
 
+    method: str = Field("self_distillation", description=METHOD)
     steps: Count = 500
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
 
 
 class Verify(Table):
-    samples: Count = 64
+    """Comparison of every file with PyTorch, on the same noise."""
+
+    samples: Count = Field(64, description="noise inputs of the comparison")
 
 
 class Profile(Table):
-    min_runs: Count = 30
+    """Latency of every file that runs on this machine, at batch 1."""
+
+    min_runs: Count = Field(30, description="least warm runs of one artifact")
     max_seconds: Annotated[float, Field(gt=0.0)] = Field(2.0, description="most seconds of warm runs of one artifact")
-    cold_starts: Count = 1
+    cold_starts: Count = Field(1, description="fresh processes in which load and first inference are timed")
 
 
 class Reporting(Table):
+    """What the report shows besides the run's own results."""
+
     measurements: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="files of latencies measured elsewhere, beside the recipe, that the report shows, too"
     )
 
 
 class Recipe(Table):
-    """The whole recipe. `read` makes one from a file."""
+    """The whole recipe, frozen; `read` makes one from a file. The manual's page "Recipe" lists every key.
 
-    name: Name
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    Attributes:
+        name: of the run folder and of the exported files.
+        seed: where all random numbers come from.
+        data: the images.
+        compute: how training uses the machine.
+        teacher: the teacher, trained here or brought along.
+        pairs: (noise, image) pairs by the teacher.
+        slim: the smaller student.
+        distill: the student in one step.
+        baseline: a plain method to compare the student with.
+        evaluate: how quality is measured.
+        export: which files are written.
+        quantize: how the numbers of compressed files are chosen.
+        recover: training of the quantized student; None leaves it out.
+        verify: comparison of every file with PyTorch.
+        profile: latency of every file that runs here.
+        report: what the report shows besides.
+    """
+
+    name: Name = Field(description="of the run folder and of the exported files")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="where all random numbers come from")
     data: Data = Data()
     compute: Compute = Compute()
-    teacher: Teacher = Teacher()
+    teacher: Teacher = Field(default_factory=Teacher)
     pairs: Pairs = Pairs()
     slim: Slim
-    distill: Distill = Distill()
+    distill: Distill = Field(default_factory=Distill)
     baseline: Baseline = Baseline()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
@@ -263,7 +293,17 @@ def find(name: str) -> Path:
 
 
 def read(path: Path) -> Recipe:
-    """Reads a recipe file. Raises RecipeError: what is wrong, at which key, what would do."""
+    """Reads a recipe file.
+
+    Args:
+        path: a TOML file.
+
+    Returns:
+        The recipe with its defaults filled in.
+
+    Raises:
+        RecipeError: the file cannot be read, or a key is wrong: which, what was found there, and what would do.
+    """
     return parse(_values(path), where=str(path))
 
 
@@ -298,25 +338,10 @@ def _validated(kind: type[T], values: dict[str, Any], *, where: str) -> T:
         # By way of JSON: its strict mode takes arrays as tuples, and still refuses "100" where a number belongs.
         return kind.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as e:
-        raise RecipeError("\n".join(f"{where}: {_explain(error)}" for error in e.errors())) from e
-
-
-def _explain(error: Any) -> str:
-    keys = [str(part) for part in error["loc"]]
-    key = ".".join(keys) or "the recipe"
-    if error["type"] == "extra_forbidden":
-        return f"{key}: {unknown_name('key', keys[-1], _keys_of(keys[:-1]))}"
-    if error["type"] == "missing":
-        return f"{key}: missing; " + ("say how small: [slim] keep = 0.3" if key == "slim" else "this key must be given")
-    if error["type"] == "value_error":
-        return f"{key}: {error['ctx']['error']}"
-    return f"{key}: {error['msg']} (found {error['input']!r})"
-
-
-def _keys_of(keys: list[str]) -> list[str]:
-    """The keys of the table at a path such as ["teacher", "model"]."""
-    table: type[BaseModel] = Recipe
-    for key in keys:
-        kinds = [table.model_fields[key].annotation, *typing.get_args(table.model_fields[key].annotation)]
-        table = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return list(table.model_fields)
+        faults = [
+            "slim: missing; say how small: [slim] keep = 0.3"
+            if (error["type"], error["loc"]) == ("missing", ("slim",))
+            else explain(error, Recipe, values, whole="the recipe")
+            for error in e.errors()
+        ]
+        raise RecipeError("\n".join(f"{where}: {fault}" for fault in faults)) from e

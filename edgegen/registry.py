@@ -1,4 +1,4 @@
-"""Names -> "module:attribute", imported only when asked for; third parties add names through entry points."""
+"""Plug-in names -> "module:attribute", imported when one is used; other packages add names through entry points."""
 
 import importlib
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "pair_regression": "edgegen.training.objectives.pair_regression:PairRegression",
         "self_distillation": "edgegen.training.objectives.self_distillation:SelfDistillation",
     },
-    # "NAME:PLACE" is what attribute(PLACE) gives
+    # `--device NAME:PLACE` is attribute(PLACE)
     "device": {
         "host": "edgegen.profilers.devices.host:connect",
         "ssh": "edgegen.profilers.devices.ssh:connect",
@@ -43,15 +43,34 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
 
 
 def names(kind: Kind) -> dict[str, str]:
-    """Every known name of a kind and where it lives; an entry point cannot take the name of a built-in."""
-    found = {point.name: point.value for point in entry_points(group=f"edgegen.{kind}s")}
-    return {**found, **BUILT_IN[kind]}
+    """Every name of a kind and its "module:attribute"; the name of a built-in cannot be taken by another package."""
+    third_party = {point.name: point.value for point in entry_points(group=f"edgegen.{kind}s")}
+    return {**third_party, **BUILT_IN[kind]}
 
 
 def load(kind: Kind, name: str) -> Any:
-    """The object behind a name. Raises UsageError that lists the known names."""
+    """The object of a name.
+
+    Raises UsageError for an unknown name, with the known ones, and for another package's that cannot be loaded.
+    """
     table = names(kind)
     if name not in table:
         raise UsageError(unknown_name(kind, name, table))
+    if name not in BUILT_IN[kind]:
+        return _load_third_party(kind, name)
     module, _, attribute = table[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def _load_third_party(kind: Kind, name: str) -> Any:
+    points = list(entry_points(group=f"edgegen.{kind}s", name=name))
+    packages = sorted(str(point.dist.name) for point in points if point.dist is not None)
+    if len(points) > 1:
+        raise UsageError(f"the {kind} '{name}' is added by {' and by '.join(packages)}: uninstall all but one")
+    try:
+        return points[0].load()
+    except (ImportError, AttributeError, SyntaxError) as e:
+        raise UsageError(
+            f"the package {packages[0]} adds the {kind} '{name}' by the entry point {points[0].value}, which cannot be "
+            f"loaded: {type(e).__name__}: {e}. Mend or uninstall that package"
+        ) from e

@@ -1,4 +1,4 @@
-"""The records that pass between the parts: frozen, plain data, no torch at import."""
+"""The records that pass between the parts: frozen and plain data; no torch at import."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -8,22 +8,22 @@ Dim = int | Literal["batch_size"]
 Status = Literal["ok", "failed", "not checked"]
 Role = Literal["noise", "class", "text", "image", "latent", "signal", "features"]
 PIXELS = "out_image"  # the output of `generate`: uint8; the float one is called out_sample
-SPATIAL = ("noise", "image", "latent")  # roles of what grows with the picture
+SPATIAL = ("noise", "image", "latent")  # roles of tensors whose height and width may change
 
 
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output of a generator: `shape` may start with the symbolic "batch_size".
 
-    `role` says what an app puts in or gets out; `low` and `high` give the range of the values, None where unbounded:
+    `role` says what an app has to provide or receives; `low` and `high` are the range of the values, None: unbounded.
 
         noise      standard normal numbers, drawn anew for every sample
         class      class numbers from `low` to `high`, shape (batch_size,)
         text       the hidden states of a text encoder
         image      pixels, (batch_size, channels, height, width)
-        latent     what a decoder turns into an image
-        signal     anything else that is generated: audio (batch_size, channels, length), a trajectory, a table
-        features   any other condition: a pooled text embedding, a speaker, a robot's state
+        latent     the input of a decoder
+        signal     any other generated data: audio (batch_size, channels, length), a trajectory, a table
+        features   any other condition: a pooled text embedding, a speaker, the state of a robot
     """
 
     name: str
@@ -35,7 +35,7 @@ class TensorSpec:
 
     @property
     def is_spatial(self) -> bool:
-        """Whether it is (batch_size, channels, height, width) and grows with the picture."""
+        """Whether it is (batch_size, channels, height, width) and may change its size."""
         return len(self.shape) == 4 and self.role in SPATIAL
 
 
@@ -44,6 +44,11 @@ class Signature:
     """What a one-step generator takes and gives; `num_classes` 0 means that no input is a class.
 
     The first input is what it is generated from (noise, or a decoder's latent); there is one output.
+
+    Attributes:
+        inputs: in the order in which the network takes them.
+        outputs: one specification.
+        num_classes: number of classes of the input with the role "class".
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -52,13 +57,13 @@ class Signature:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of the image; only where `makes_images`."""
+        """(channels, height, width) of the image; for generators that `makes_images`."""
         _, channels, height, width = self.outputs[0].shape
         return int(channels), int(height), int(width)
 
     @property
     def makes_images(self) -> bool:
-        """Whether the output is a picture that an app can show: 1 or 3 channels."""
+        """Whether the output is an image that an app can show: 1 or 3 channels."""
         output = self.outputs[0]
         return output.role == "image" and len(output.shape) == 4 and output.shape[1] in (1, 3)
 
@@ -75,25 +80,25 @@ class Signature:
     def resized(self, height: int, width: int) -> "Signature":
         """The signature of the same generator when its first input is `height` x `width`.
 
-        The others keep their proportion to it. Raises ValueError where the first is no picture, or a size would not
-        be whole.
+        The others keep their proportion to it. Raises ValueError where the first has no height and width, or where a
+        size would not be a whole number.
         """
         first = self.inputs[0]
         if not first.is_spatial:
             raise ValueError(f"{first.name} {list(first.shape)} has no height and width")
         old_height, old_width = int(first.shape[2]), int(first.shape[3])
 
-        def grown(spec: TensorSpec) -> TensorSpec:
+        def scaled(spec: TensorSpec) -> TensorSpec:
             if not spec.is_spatial:
                 return spec
             batch, channels, own_height, own_width = spec.shape
-            rows, left = divmod(int(own_height) * height, old_height)
-            columns, over = divmod(int(own_width) * width, old_width)
-            if left or over:
-                raise ValueError(f"{spec.name} would not be whole at {height}x{width} of {first.name}")
+            rows, row_rest = divmod(int(own_height) * height, old_height)
+            columns, column_rest = divmod(int(own_width) * width, old_width)
+            if row_rest or column_rest:
+                raise ValueError(f"{spec.name} would not have a whole size at {height}x{width} of {first.name}")
             return replace(spec, shape=(batch, channels, rows, columns))
 
-        inputs, outputs = (tuple(map(grown, specs)) for specs in (self.inputs, self.outputs))
+        inputs, outputs = (tuple(map(scaled, specs)) for specs in (self.inputs, self.outputs))
         return replace(self, inputs=inputs, outputs=outputs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,10 +116,17 @@ class Signature:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One exported file (or `.mlpackage` folder). `file` is its name inside the artifact folder, never a full path.
+    """One exported file (or `.mlpackage` folder), and what made it.
 
-    `variant` is the kind of file that its backend made, "" for the plain one. `nbytes` counts weights that lie beside
-    the file, too; `details["extra_files"]` has the size and SHA-256 of whatever lies there.
+    Attributes:
+        file: its name inside the artifact folder, never a full path.
+        backend: name of the runtime that it is for: onnx, executorch, coreml.
+        scheme: how its numbers are stored: fp32, fp16, w8a8, ...
+        nbytes: its size, with the weights that lie beside it.
+        sha256: of the file itself.
+        engine: what quantized it, in words.
+        variant: the kind of file that its backend made, "" for the plain one.
+        details: further facts; `details["extra_files"]` has the size and SHA-256 of every file beside it.
     """
 
     file: str
@@ -132,10 +144,18 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Parity:
-    """An artifact against PyTorch fp32 on the same inputs. `method` says what ran it (a runtime, or our evaluator).
+    """An artifact against PyTorch fp32 on the same inputs.
 
-    `psnr_db` is relative to `data_range`: 2 for images in [-1, 1]. `arithmetic` says of a quantized file what the
-    runtime really multiplies, where that can be read.
+    Attributes:
+        status: "ok", "failed", or "not checked" where nothing could run the file here.
+        method: what ran it: a runtime with its version, or our evaluator.
+        floor_db: the least PSNR at which the scheme passes.
+        samples: number of inputs that were compared.
+        psnr_db: peak signal-to-noise ratio relative to `data_range`; None where it did not run.
+        max_abs_error: largest absolute difference of one value; None where it did not run.
+        reason: why it failed or was not checked.
+        data_range: 2 for images in [-1, 1].
+        arithmetic: of a quantized file, what the runtime really multiplies, where that can be read.
     """
 
     status: Status
@@ -150,7 +170,7 @@ class Parity:
 
     @staticmethod
     def not_checked(reason: str, floor_db: float) -> "Parity":
-        """The record of an artifact that nothing has run: never "ok"."""
+        """The record of an artifact that no runtime has run: never "ok"."""
         return Parity("not checked", "none", floor_db, reason=reason)
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,9 +179,20 @@ class Parity:
 
 @dataclass(frozen=True)
 class Latency:
-    """Host timings of one runnable thing at batch 1; every unknown is None, never 0.
+    """Timings of one file or network on this machine at batch 1; every unknown is None, never 0.
 
-    `percentiles_ms` are 101 numbers: the warm runs' 0 %, 1 %, ... 100 %.
+    Attributes:
+        p50_ms: median of the warm runs; None where it could not be measured.
+        p50_ci95_ms: 95 % interval of that median.
+        p90_ms: time that nine of ten warm runs stay below.
+        load_ms: time to open it in a fresh process.
+        first_ms: time of the first inference in a fresh process.
+        runs: number of warm runs.
+        peak_rss_bytes: largest resident memory of the process.
+        converged: whether the median was known precisely enough when the measurement ended.
+        reason: why there is no figure, or why not to trust it.
+        percentiles_ms: 101 numbers: the warm runs' 0 %, 1 %, ... 100 %.
+        runtime: what ran it: "executorch 1.5.1 in C++".
     """
 
     p50_ms: float | None
@@ -174,24 +205,25 @@ class Latency:
     converged: bool | None = None
     reason: str = ""
     percentiles_ms: tuple[float, ...] | None = None
+    runtime: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-# "estimate" is what a source gives as its one figure without saying which.
+# "estimate": the only figure of a source that does not say which statistic it is.
 Statistic = Literal["min", "mean", "p50", "p90", "p95", "p99", "p999", "max", "estimate"]
-LONGEST_MS = 1e9  # eleven days: a time beyond it is a mistake
+LONGEST_MS = 1e9  # eleven days: a longer time is a mistake
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A latency that was measured elsewhere, as its `source` tells it; what that does not say is None.
+    """A latency that was measured elsewhere, as its `source` reports it; values that it does not report are None.
 
-    `what` was measured on `device` under `setting` (runtime, precision, threads); `file` is the name of the file that
-    says so. `times_ms` has the source's figures under their own names. `load_ms` and `first_ms` are of a fresh process.
-    `percentiles_ms` as in `Latency`. `kinds` are the shares of the time by kind of operation, where a trace tells them.
-    Raises ValueError for a time that is none.
+    `what` was measured on `device` under `setting` (runtime, precision, threads); `file` is the name of the file with
+    the measurement. `times_ms` has the source's figures under their own names. `load_ms` and `first_ms` are of a fresh
+    process. `percentiles_ms` as in `Latency`. `kinds` are shares of the time by kind of operation, from a trace.
+    Raises ValueError for a time that is not positive and finite.
     """
 
     source: str
@@ -212,7 +244,7 @@ class Measurement:
 
     def __post_init__(self) -> None:
         for name, ms in (*self.times_ms.items(), ("load", self.load_ms), ("first", self.first_ms)):
-            if ms is not None and not 0 < ms < LONGEST_MS:  # true of no NaN either
+            if ms is not None and not 0 < ms < LONGEST_MS:  # false for NaN, too
                 raise ValueError(f"{name} of {self.what} is {ms} ms")
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ measurements one after the other (`--quick`: three `quick` ones) and how far apa
 busy loop; 20 tries (5) of the same file twice and once 10 % slower by a sleep in its runner, measured in turn and
 judged by `edgegen compare`; p50 against a loop around the runtime's API that knows nothing of edgegen; a whole
 measurement on every device that one machine can have (bench_devices.py); and the ONNX part of bench_plan.py, three
-budgets of `edgegen slim plan`.
+budgets of `edgegen plan`.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,11 @@ from edgegen.profilers.compare import Limit, difference
 from edgegen.profilers.devices.device import NONCE, Command
 from edgegen.profilers.devices.host import DEVICE, PYTHON_RUNNER
 from edgegen.profilers.devices.host_info import probe
+from edgegen.profilers.files.check import Check
 from edgegen.profilers.files.profile import profile_files
-from edgegen.profilers.files.record import result_of
-from edgegen.profilers.files.subject import put_file
+from edgegen.profilers.files.record import measured_file
+from edgegen.profilers.files.subject import place, read_subject
 from edgegen.profilers.schema import Profile
-from edgegen.profilers.timing.jobs import FileJob
 from edgegen.profilers.timing.protocol import PROFILES, measure, timed
 from edgegen.program.fold import fold
 from edgegen.program.one_step import OneStep
@@ -131,24 +132,24 @@ def beside_a_busy_loop(name: str, path: Path) -> Row:
 def planted(path: Path, tries: int, folder: Path) -> Row:
     """The same file, itself again, and 10 % slower: how often `compare` says what is true."""
     limits = Limit.parse("p50>+5%")
-    candidate = put_file(path, DEVICE, folder)
-    assert candidate.command is not None, "put"
-    pair = [FileJob(label, candidate.command, (1, *candidate.inputs)) for label in ("before", "same")]
-    p50_ms = statistics.median(one.p50_ms or 0.0 for one in measure(pair, options=PROFILES["quick"]).values())
+    placement = place(read_subject(path), DEVICE, folder)
+    pair = [placement.job(label, 1) for label in ("before", "same")]
+    p50_ms = statistics.median(latency.p50_ms or 0.0 for latency in measure(pair, options=PROFILES["quick"]).values())
     script = folder / "slow.py"
     script.write_text(SLOW)
     slow = Command((sys.executable, "-P", str(script), NONCE, str(path), str(PLANTED * p50_ms / 1e3)))
-    commands = {"before": candidate.command, "same": candidate.command, "slow": slow}
     right = {"same": 0, "slow": 0}
     changes: dict[str, list[float]] = {"same": [], "slow": []}
     for number in range(tries):
-        jobs = [FileJob(label, command, (1, *candidate.inputs)) for label, command in commands.items()]
-        timings, noise = timed(jobs, options=PROFILES["quick"])
-        results = {one.job.label: result_of(candidate, 1, one, noise, target={}) for one in timings}
+        jobs = [*pair, replace(placement, command=slow).job("slow", 1)]
+        timings, interference = timed(jobs, options=PROFILES["quick"])
+        records = {
+            timing.job.label: measured_file(Check(placement), 1, timing, interference, target={}) for timing in timings
+        }
         for label in right:
-            found = difference(label, results["before"], results[label])
-            right[label] += bool(found.broken(limits)) == (label == "slow")
-            changes[label].append(found.changes["p50"] or 0.0)
+            change = difference(label, records["before"], records[label])
+            right[label] += bool(change.broken(limits)) == (label == "slow")
+            changes[label].append(change.changes["p50"] or 0.0)
         say(f"  try {number + 1}: {changes['same'][-1]:+.1%}, slow {changes['slow'][-1]:+.1%}")
     return {"what": "10 % planted, and nothing", "tries": tries, "right": right, "changes": changes}
 
@@ -205,7 +206,7 @@ def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[Ro
     found = bench_devices.bench()
     rows += found
     goals += bench_devices.goals(found)
-    say("slim plan ...")
+    say("plan ...")
     plan_rows, plan_goals = bench_plan.bench("onnx-fp32", folder, minutes=2.0 if quick else bench_plan.MINUTES)
     return [*rows, *plan_rows], [*({**goal, "met": bool(goal["met"])} for goal in goals), *plan_goals]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegen import registry
 from edgegen.types import Signature
 
 if TYPE_CHECKING:
@@ -97,6 +98,15 @@ class Backend(Protocol):
 
     def open(self, path: Path) -> Session:
         """Load the file on this machine. Raises ExportError where it cannot be run here."""
+
+
+def backends_by_suffix() -> dict[str, str]:
+    """By the suffix of a file, the name of the backend that makes and opens such files; built-in ones come first."""
+    return {
+        variant.suffix: name
+        for name in registry.names("backend")
+        for variant in registry.load("backend", name).variants.values()
+    }
 
 
 def pixels(program: "ExportedProgram", signature: Signature, batch: int | None) -> tuple[Signature, "ExportedProgram"]:

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgegen.profilers.schema import Profile, Result
+from edgegen.profilers.schema import MeasuredFile, Profile
 from edgegen.profilers.timing.stats import summarize
 
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler: apt install g++")
 
 
-def result(blocks: NDArray[np.float64], **changes: Any) -> Result:
+def result(blocks: NDArray[np.float64], **changes: Any) -> MeasuredFile:
     """A file whose warm runs are `blocks` (block, run) in ms."""
     found = summarize(list(blocks))
     latency = {
@@ -43,15 +43,15 @@ def result(blocks: NDArray[np.float64], **changes: Any) -> Result:
         "peak_rss_bytes": 1000,
         "verdict": {"status": "ok"},
     }
-    return Result.model_validate({**content, **changes})
+    return MeasuredFile.model_validate({**content, **changes})
 
 
-def profile(*results: Result) -> Profile:
+def profile(*results: MeasuredFile) -> Profile:
     return Profile(
         created="2026-01-01T00:00:00Z",
         tool="edgegen 0",
         device="host",
-        target={"cpu": None},
+        target={"cpu": None, "model": None, "arch": None, "threads": None, "os": None},
         profile="quick",
         others_cores=None,
         stolen_cores=None,

@@ -1,6 +1,6 @@
-"""The README's table of quantization: every cell of the matrix, with what the bench measured of it.
+"""The table of quantization in docs/quantize.md: every cell of the matrix, with what the bench measured of it.
 
-python tests/quantization_table.py     writes it into README.md, from examples/bench_quantize.json
+python tests/quantization_table.py     writes it into docs/quantize.md, from examples/bench_quantize.json
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 from edgegen.quantize.support_matrix import MATRIX
 
 HERE = Path(__file__).parent
-README, BENCH = HERE.parent / "README.md", HERE.parent / "examples" / "bench_quantize.json"
+PAGE, BENCH = HERE.parent / "docs" / "quantize.md", HERE.parent / "examples" / "bench_quantize.json"
 MARKS = "<!-- quantization table: python tests/quantization_table.py -->", "<!-- end of the quantization table -->"
 RUNTIMES = {"onnx": "ONNX", "executorch": "ExecuTorch", "coreml": "Core ML"}
 SCHEMES = ("fp32", "fp16", "w8", "w8a8", "mixed", "w6", "w4", "w4-block")
@@ -19,7 +19,7 @@ LARGE, TRAINED = "slimflow 15.7 M", ("demo student", "fashion student")
 
 
 def table() -> str:
-    """The README's lines: size of the 15.7 M net's file over fp32, PSNR of the trained nets, the worse first."""
+    """The table's lines: size of the 15.7 M net's file over fp32, PSNR of the trained nets, the worse first."""
     assert {scheme for scheme, _ in MATRIX} == set(SCHEMES)
     rows = [row for row in json.loads(BENCH.read_text())["rows"] if "cell" in row]
     lines = ["| | " + " | ".join(SCHEMES) + " |", "|---" * (1 + len(SCHEMES)) + "|"]
@@ -28,7 +28,7 @@ def table() -> str:
         lines.append("| " + " | ".join([name, *cells]) + " |")
     lines.append("")
     lines.append(
-        "Size of the 15.7 M net's file over the same runtime's fp32, and PSNR of the pictures of the two trained nets "
+        "Size of the 15.7 M net's file over the same runtime's fp32, and PSNR of the images of the two trained nets "
         "to PyTorch's, of 1,000 noises (→ with learned rounding and recovery); `yes` where the bench has no row."
     )
     return "\n".join(lines)
@@ -51,14 +51,14 @@ def _decibels(values: list[float]) -> str:
     return " and ".join(f"{value:.0f}" for value in sorted(values))
 
 
-def in_readme() -> re.Match[str] | None:
+def in_manual() -> re.Match[str] | None:
     """What stands between the marks."""
     first, last = map(re.escape, MARKS)
-    return re.search(f"{first}\n(.*?){last}", README.read_text(), re.DOTALL)
+    return re.search(f"{first}\n(.*?){last}", PAGE.read_text(), re.DOTALL)
 
 
 if __name__ == "__main__":
-    found = in_readme()
-    assert found, f"{README} has no marks"
-    text = README.read_text()
-    README.write_text(text[: found.start(1)] + table() + "\n" + text[found.end(1) :])
+    match = in_manual()
+    assert match, f"{PAGE} has no marks"
+    text = PAGE.read_text()
+    PAGE.write_text(text[: match.start(1)] + table() + "\n" + text[match.end(1) :])

@@ -1,12 +1,12 @@
-"""The README's table of what exports where; `tests/artifacts/test_families_by_runtime.py` proves every cell of it.
+"""The table of what exports where, in docs/export.md; tests/artifacts/test_families_by_runtime.py runs every cell.
 
-python tests/support_table.py     writes it into README.md
+python tests/support_table.py     writes it into docs/export.md
 """
 
 import re
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "export.md"
 MARKS = "<!-- support table: python tests/support_table.py -->", "<!-- end of the support table -->"
 
 # What the tiny configs of tests/families.py stand for: the network, and the kind of generator.
@@ -44,7 +44,7 @@ def sized(family: str) -> list[str]:
 
 
 def table() -> str:
-    """The README's lines."""
+    """The table's lines."""
     columns = {**RUNTIMES, **ANY_SIZE, ROUNDED: "w8a8 in all three"}
     lines = ["| network | generator | " + " | ".join(columns.values()) + " |", "|---" * (2 + len(columns)) + "|"]
     for family, (network, kind) in FAMILIES.items():
@@ -53,15 +53,15 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def in_readme() -> re.Match[str] | None:
+def in_manual() -> re.Match[str] | None:
     """What stands between the marks."""
     first, last = map(re.escape, MARKS)
-    return re.search(f"{first}\n(.*?)\n{last}", README.read_text(), re.DOTALL)
+    return re.search(f"{first}\n(.*?)\n{last}", PAGE.read_text(), re.DOTALL)
 
 
 if __name__ == "__main__":
-    found = in_readme()
-    if found is None:
-        raise SystemExit(f"{README} has no lines {MARKS[0]} and {MARKS[1]}")
-    text = README.read_text()
-    README.write_text(text[: found.start(1)] + table() + text[found.end(1) :])
+    match = in_manual()
+    if match is None:
+        raise SystemExit(f"{PAGE} has no lines {MARKS[0]} and {MARKS[1]}")
+    text = PAGE.read_text()
+    PAGE.write_text(text[: match.start(1)] + table() + text[match.end(1) :])

@@ -1,4 +1,4 @@
-"""Portable noise against published vectors, a second implementation in plain integers, and statistics."""
+"""Portable noise against published test vectors, a second implementation in Python integers, and statistics."""
 
 import math
 
@@ -26,7 +26,7 @@ def test_philox_known_answers(counter: list[int], key: tuple[int, int], expected
 
 
 def slow_normal(seed: int, index: int, size: int) -> list[float]:
-    """The definition in noise.py's docstring, one value at a time in Python's integers."""
+    """The definition in the docstring of noise.py, one value at a time in Python's integers."""
     out: list[float] = []
     for block in range(-(-size // 4)):
         c, k = [block, 0, index & 0xFFFFFFFF, index >> 32], [seed & 0xFFFFFFFF, seed >> 32]
@@ -43,9 +43,9 @@ def slow_normal(seed: int, index: int, size: int) -> list[float]:
 
 @pytest.mark.parametrize(("seed", "index", "size"), [(0, 0, 4), (1, 2, 5), (2**63 - 1, 2**33 + 7, 64)])
 def test_normal_follows_its_definition(seed: int, index: int, size: int) -> None:
-    got = normal(seed, index, 1, (size,))[0]
-    assert got.dtype == np.float32
-    np.testing.assert_allclose(got, slow_normal(seed, index, size), rtol=1e-6, atol=1e-7)
+    drawn = normal(seed, index, 1, (size,))[0]
+    assert drawn.dtype == np.float32
+    np.testing.assert_allclose(drawn, slow_normal(seed, index, size), rtol=1e-6, atol=1e-7)
 
 
 def test_any_range_gives_the_same_samples() -> None:

@@ -37,6 +37,19 @@ def test_defaults_are_filled_in() -> None:
         ({"teacher": {"learning_rate": float("nan")}}, r"teacher.learning_rate: "),
         ({"teacher": {"folder": "a", "steps": 3}}, "a teacher brought as a folder is not trained here: remove steps"),
         ({"teacher": {"model": {"channels": [8, 8], "attention": [2]}}}, r"attention \[2\] names a resolution beyond"),
+        (
+            {"distill": {"anneal_steps": 3}},
+            r"distill.anneal_steps: no key .* The keys of method flow_guided_distillation are: distance, two",
+        ),
+        ({"distill": {"two_step_wieght": 1.0}}, r"no key 'two_step_wieght'; .* Did you mean 'two_step_weight'\?"),
+        ({"teacher": {"flip": True}}, "teacher.flip: no key .* Method flow_matching has no keys of its own"),
+        ({"teacher": {"objective": {}}}, "teacher.objective: no key 'objective'"),
+        ({"slim": {"keep": 0.3, "flip": 1}}, r"slim.flip: .*boolean \(found 1\)"),
+        (
+            {"distill": {"method": "flow_guided"}},
+            r"distill.method: no method .* mean 'flow_guided_distillation'\?",
+        ),
+        ({"distill": {"distance": "l1"}}, r"distill.distance: .*'l2' or 'pseudo_huber' \(found 'l1'\)"),
         ({"slim": {}}, "say how small: either keep"),
         ({"slim": {"keep": 0.3, "model": {}}}, "say how small: either keep"),
         ({"slim": {"keep": 1.0}}, r"slim.keep: .*less than 1 \(found 1.0\)"),
@@ -47,15 +60,15 @@ def test_defaults_are_filled_in() -> None:
         ({"data": []}, r"data: .*\(found \[\]\)"),
     ],
 )
-def test_bad_values_name_the_key_what_was_found_and_what_would_do(change: dict[str, object], message: str) -> None:
+def test_errors_name_the_key_the_value_and_the_allowed_values(change: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         parse({**GOOD, **change}, where="here")
 
 
-def test_all_faults_of_a_recipe_are_told_at_once() -> None:
+def test_all_faults_of_a_recipe_are_in_one_error() -> None:
     with pytest.raises(RecipeError) as caught:
-        parse({"name": "x", "tacher": {}, "pears": {}}, where="here")
-    assert str(caught.value).count("here: ") == 3
+        parse({"name": "x", "tacher": {}, "pears": {}, "distill": {"steps": 0, "flop": 1}}, where="here")
+    assert str(caught.value).count("here: ") == 5
     assert caught.value.exit_code == 2
 
 

@@ -55,11 +55,30 @@ def build(
 ) -> Built:
     """Write the file of a folded one-step module, or of a program saved for all targets, into `folder`.
 
-    An older file is replaced. A variant of any size needs a source of any size. All that a vendor's tool does happens
-    in a child process (`child`, where one waits already), which may hold `memory_limit` bytes. `seed` draws the
-    calibration's noise; `rewrites` None takes the backend's own. `metadata` goes into the file under edgegen's
-    namespace, with name, backend and scheme added. Raises UsageError for an unknown backend, empty cell or unknown
-    layer, ExportError where a vendor's tool fails or dies, StorageError where the disk refuses.
+    All that a vendor's tool does happens in a child process.
+
+    Args:
+        source: the folded generator, captured here; or its program, captured and saved for all targets. A variant of
+            any size needs a source of any size.
+        signature: of its inputs and output.
+        name: first part of the file's name.
+        target: runtime, scheme and variant.
+        folder: where the file goes.
+        seed: draws the calibration's noise.
+        metadata: goes into the file under edgegen's namespace, with name, backend and scheme added.
+        quantization: how the numbers of a compressed file are chosen.
+        options: of the file itself: opset, oldest system, sizes.
+        rewrites: names of edgegen.exporters.rewrites; None takes the backend's own.
+        memory_limit: bytes that the child process may hold; None: no limit.
+        child: a process that waits for this work; None starts one.
+
+    Returns:
+        The artifact's record, and the seconds and memory that it took.
+
+    Raises:
+        UsageError: an unknown backend, an empty cell or an unknown layer.
+        ExportError: a vendor's tool failed or died.
+        StorageError: the disk refused.
     """
     chosen = cell(target.scheme, target.backend)
     samples = (quantization.samples or enough_samples(signature)) if chosen.calibrated else 0

@@ -13,10 +13,10 @@ from edgegen.artifacts.build import Built
 from edgegen.artifacts.maker import BuildInput, Maker
 from edgegen.artifacts.model_card import write_card
 from edgegen.artifacts.relative_latency import Race
-from edgegen.artifacts.target import Target, backends_of, lower_options, quantize_options
+from edgegen.artifacts.target import Target, backends_of, lower_options, quantize_options, runs_here
 from edgegen.errors import BudgetError, EdgegenError, ExportError, ParityError, UsageError
 from edgegen.exporters.base import LowerOptions
-from edgegen.formats.manifest import MANIFEST, write_manifest
+from edgegen.formats.manifest import write_manifest
 from edgegen.integrations.optimum_onnx import write_ort_pipeline
 from edgegen.models.sources.load import Source, load_sources
 from edgegen.program.fold import Folded
@@ -298,22 +298,22 @@ class _Refiner:
 def _measure(
     artifacts: Sequence[Artifact], folder: Path, parity: Mapping[str, Parity], progress: Progress
 ) -> dict[str, Latency]:
-    from edgegen.profilers.timing.jobs import Job
-    from edgegen.profilers.timing.protocol import ProfileOptions, measure
+    """By file, its latency as `edgegen profile` measures it here, or why there is none."""
+    from edgegen.profilers.devices.host import DEVICE
+    from edgegen.profilers.files.profile import profile_files
+    from edgegen.profilers.files.record import latency_of
+    from edgegen.profilers.files.subject import untimed_reason
+    from edgegen.profilers.timing.protocol import ProfileOptions
 
-    jobs = []
     latency: dict[str, Latency] = {}
     for artifact in artifacts:
-        found = parity[artifact.file]
-        if found.status != "ok" or "evaluator" in found.method:
-            reason = "no runtime for it here" if found.status == "ok" else f"parity {found.status}"
+        reason = "" if runs_here(artifact.backend) else "no runtime for it here"
+        if parity[artifact.file].status != "ok":
+            reason = f"parity {parity[artifact.file].status}"
+        if reason := reason or untimed_reason(artifact.file):
             latency[artifact.file] = Latency(None, reason=f"not measured: {reason}")
-            continue
-        arguments = {
-            "backend": artifact.backend,
-            "path": str(folder / artifact.file),
-            "manifest": str(folder / MANIFEST),
-        }
-        jobs.append(Job(artifact.file, "edgegen.artifacts.sessions:artifact", arguments))
-    measured = measure(jobs, options=ProfileOptions(), progress=progress) if jobs else {}
-    return latency | measured
+    files = [folder / artifact.file for artifact in artifacts if artifact.file not in latency]
+    if files:
+        measured = profile_files(files, DEVICE, options=ProfileOptions(), progress=progress).results
+        latency |= {record.artifact.name: latency_of(record) for record in measured}
+    return latency

@@ -18,6 +18,7 @@ from edgegen.artifacts.relative_latency import Race, Timed
 from edgegen.exporters.rewrites import apply
 from edgegen.program.capture import capture, reference
 from edgegen.program.inputs import example_inputs
+from edgegen.program.parameters import parameter_count
 from edgegen.quantize.adaround import learn_rounding
 from edgegen.quantize.bias_correction import correct_biases
 from edgegen.quantize.budget import Budget, require_mixed
@@ -210,21 +211,17 @@ def _left_float(
     limits = Figures(
         # A tenth of a decibel more: the file is judged on other noises. And a time is never the same twice.
         mse=None if budget.psnr_db is None else judge.data_range**2 / 10 ** ((budget.psnr_db + 0.1) / 10),
-        nbytes=None if budget.size is None else int(budget.size * FLOAT_BYTES * _elements(program)),
+        nbytes=None if budget.size is None else int(budget.size * FLOAT_BYTES * parameter_count(program)),
         latency=None if budget.latency is None else 0.98 * budget.latency,
     )
     if limits.nbytes is not None:  # of the layers alone
-        others = _elements(program) - sum(cost.weights for cost in costs)
+        others = parameter_count(program) - sum(cost.weights for cost in costs)
         limits = replace(limits, nbytes=limits.nbytes - FLOAT_BYTES * others)
     rounded = latency(options)
     if rounded is not None:
         progress.message(f"mixed: all rounded takes {rounded:.2f} of the float file's time")
     choice = fitting(costs, measured, limits, rounded_latency=1.0 if rounded is None else rounded)
     return choice.float_layers
-
-
-def _elements(program: "ExportedProgram") -> int:
-    return sum(tensor.numel() for tensor in program.parameters())
 
 
 def _costs(
@@ -322,14 +319,13 @@ def _recover(
     label: str,
 ) -> Simulated:
     from edgegen.training.batch import FreshInputs
+    from edgegen.training.distributed import accelerator
     from edgegen.training.loop import fit
-    from edgegen.training.machine import accelerator
-    from edgegen.training.objectives.self_distillation import SelfDistillation
 
     fitted = fit(
-        SelfDistillation(),
+        settings.objective,
         FreshInputs(signature, settings.steps * settings.batch, seed),
-        trained={"student": simulated.module},
+        student=simulated.module,
         frozen={"float": exact},
         settings=settings,
         seed=seed,

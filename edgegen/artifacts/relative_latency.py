@@ -1,4 +1,4 @@
-"""How fast a compressed file is beside the float file of its runtime: both in turn, on this machine."""
+"""How fast a compressed file is beside the float file of its runtime: timed in turn, as `edgegen profile` does."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,9 +9,11 @@ from edgegen.artifacts.build import build, unchecked
 from edgegen.artifacts.target import Target, runs_here
 from edgegen.errors import DeviceError
 from edgegen.exporters.base import DEFAULTS, LowerOptions
-from edgegen.formats.manifest import MANIFEST, write_manifest
-from edgegen.profilers.timing.jobs import Job
-from edgegen.profilers.timing.protocol import ProfileOptions, measure
+from edgegen.formats.manifest import write_manifest
+from edgegen.profilers.devices.host import DEVICE
+from edgegen.profilers.files.profile import profile_files
+from edgegen.profilers.files.record import latency_of
+from edgegen.profilers.timing.protocol import ProfileOptions
 from edgegen.program.generator import Generator, SavedProgram, save_program
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.support.progress import Progress
@@ -19,9 +21,8 @@ from edgegen.support.progress import Progress
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-Timed = Callable[["ExportedProgram", QuantizeOptions], float]  # the time of a file made so, of the float file's
-LABELS = ("float", "compressed")
-TIMES = ProfileOptions(max_seconds=5.0)
+Timed = Callable[["ExportedProgram", QuantizeOptions], float]  # p50 of the file made of these, over the float file's
+TIMING = ProfileOptions(max_seconds=5.0)
 
 
 class Race:
@@ -42,7 +43,7 @@ class Race:
         self.floats: dict[Target, Path] = {}
 
     def of_mixed(self, backend: str) -> Timed:
-        """Times a mixed file of `backend` that is made of a program for this."""
+        """Makes a mixed file of `backend` from a program, and times it."""
         target = Target(backend, "mixed")
 
         def timed(program: "ExportedProgram", numbers: QuantizeOptions) -> float:
@@ -59,17 +60,9 @@ class Race:
         if floating not in self.floats:
             saved = self.generator.saved(any_size=target.kind().any_size)
             self.floats[floating] = self._made("float", saved, floating, QuantizeOptions())
-        manifest = str(self.folder / MANIFEST)
-        jobs = [
-            Job(
-                label,
-                "edgegen.artifacts.sessions:artifact",
-                {"backend": target.backend, "path": str(one), "manifest": manifest},
-            )
-            for label, one in zip(LABELS, (self.floats[floating], path), strict=True)
-        ]
-        found = measure(jobs, options=TIMES, progress=self.progress)
-        base, other = (found[label] for label in LABELS)
+        files = [self.floats[floating], path]
+        measured = profile_files(files, DEVICE, options=TIMING, progress=self.progress).results
+        base, other = map(latency_of, measured)
         if base.p50_ms is None or other.p50_ms is None:
             raise DeviceError(f"{path.name} could not be timed beside its float file: {base.reason or other.reason}")
         return other.p50_ms / base.p50_ms

@@ -35,18 +35,18 @@ def compare(
     from edgegen.profilers.schema import read
 
     limits = () if fail_on is None else Limit.parse(fail_on)
-    found = differences(read(before), read(after))
+    changes = differences(read(before), read(after))
     if as_json:
-        rows = [{**asdict(one), "surely": one.surely, "broken": one.broken(limits)} for one in found]
+        rows = [{**asdict(change), "surely": change.surely, "broken": change.broken(limits)} for change in changes]
         print(json.dumps({"differences": rows}, indent=2))
     else:
         print("| file | before ms | after ms | change of p50 (95 %) | surely |\n|---|---|---|---|---|")
-        for one in found:
-            low, high = one.interval
-            change = f"{one.changes['p50']:+.1%} ({low:+.1%} to {high:+.1%})"
-            print(f"| {one.label} | {one.before_ms:.3g} | {one.after_ms:.3g} | {change} | {one.surely} |")
-    broken = [text for one in found for text in one.broken(limits)]
-    noisy = [f"{one.label}: {'; '.join(one.noisy)}" for one in found if one.noisy]
+        for change in changes:
+            low, high = change.interval
+            p50 = f"{change.changes['p50']:+.1%} ({low:+.1%} to {high:+.1%})"
+            print(f"| {change.label} | {change.before_ms:.3g} | {change.after_ms:.3g} | {p50} | {change.surely} |")
+    broken = [text for change in changes for text in change.broken(limits)]
+    noisy = [f"{change.label}: {'; '.join(change.noisy)}" for change in changes if change.noisy]
     if limits and noisy:
         raise DeviceError("not judged, because a measurement was noisy:\n  " + "\n  ".join(noisy))
     if noisy:

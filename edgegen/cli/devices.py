@@ -36,9 +36,9 @@ def devices(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Asks only; leaves nothing there. A device that cannot be reached is told with the others, and ends in exit 6."""
+    """Leaves nothing on a device. One that cannot be reached is listed with the others, and the exit code is 6."""
     if fetch and not names:
-        raise UsageError("--fetch needs a DEVICE: downloads are never made unasked")
+        raise UsageError("--fetch needs a DEVICE: nothing is downloaded by default")
     from edgegen.profilers.files.profile import connect, runners_of
 
     rows: list[dict[str, Any]] = []
@@ -59,9 +59,9 @@ def devices(
             print("\n".join(_lines(row)))
         if not names:
             print(f"others by name: {NAMES}")
-    lost = [f"{row['device']}: {row['error']}" for row in rows if row["error"]]
-    if lost:
-        raise DeviceError("\n  ".join(lost))
+    unreached = [f"{row['device']}: {row['error']}" for row in rows if row["error"]]
+    if unreached:
+        raise DeviceError("\n  ".join(unreached))
 
 
 def _phones() -> list[str]:
@@ -87,4 +87,4 @@ def _lines(row: dict[str, Any]) -> list[str]:
         f"{row['device']}: {chip}, {row['threads'] or '?'} threads, {memory}{virtual}",
         f"  {row['os'] or 'unknown system'}, {row['arch'] or 'unknown processor'}, {', '.join(state)}",
     ]
-    return lines + [f"  {form}: {what}" for form, what in row["runs"].items()]
+    return lines + [f"  {suffix}: {runner}" for suffix, runner in row["runs"].items()]

@@ -13,17 +13,17 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
-    """Looks, and in a process of its own tries, every backend."""
+    """Tries every backend in a process of its own."""
     from edgegen.artifacts.doctor import diagnose
 
-    found = diagnose()
+    diagnosis = diagnose()
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(diagnosis, indent=2))
         return
-    print(f"edgegen {found['edgegen']}  python {platform.python_version()}  {platform.platform()}\n")
+    print(f"edgegen {diagnosis['edgegen']}  python {platform.python_version()}  {platform.platform()}\n")
     for kind in ("accelerators", "backends", "extras"):
         print(kind)
-        for row in found[kind]:
+        for row in diagnosis[kind]:
             print(f"  {_mark(row)} {row['name']:<12} {row['detail']}")
         print()
 

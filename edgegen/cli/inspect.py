@@ -1,4 +1,4 @@
-"""`edgegen inspect`: what an exported file holds and how it would run, from the file alone; what a source takes."""
+"""`edgegen inspect`: the content of an exported file and how it would run, or the inputs and output of a source."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -12,14 +12,14 @@ from edgegen.errors import DataError, ExportError, UsageError
 if TYPE_CHECKING:
     from edgegen.inspection.record import Inspection, Method
 
-TEXT = """Show what an exported file holds: weights, operations, multiplications, what runs where and why.
+TEXT = """Show what an exported file holds: weights, operations, multiply-accumulates, what runs where and why.
 
-Of a source that `edgegen export` takes: its inputs and output.
+For a source of `edgegen export`: its inputs and output.
 
 Example: edgegen inspect digits_executorch_fp32.pte
 
   edgegen inspect ./my-unet"""
-LONGEST = 100  # characters of a metadata value on the screen; --json has all of it
+MAX_LENGTH = 100  # characters of a metadata value on the screen; --json has all of it
 
 
 def register(app: typer.Typer) -> None:
@@ -29,33 +29,36 @@ def register(app: typer.Typer) -> None:
 def inspect(
     file: Annotated[
         str,
-        typer.Argument(metavar="FILE", help="An exported file, edgegen's or any other's; or a source of an export."),
+        typer.Argument(
+            metavar="FILE", help="A .onnx, .pte or .mlpackage, by edgegen or others; or a source of an export."
+        ),
     ],
     every_weight: Annotated[bool, typer.Option("--weights", help="List every stored tensor.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON on stdout.")] = False,
     signature: Annotated[
-        Path | None, typer.Option("--signature", help="Of a source: what your own network takes and gives (TOML).")
+        Path | None, typer.Option("--signature", help="For a source: inputs and output of your own network (TOML).")
     ] = None,
     random_weights: Annotated[
-        int | None, typer.Option("--random-weights", metavar="SEED", help="Of a source: config.json is enough.")
+        int | None,
+        typer.Option("--random-weights", metavar="SEED", help="For a source: draw the weights; config.json is enough."),
     ] = None,
 ) -> None:
-    """Reads only; the code of the net is not needed."""
+    """Reads the file only; the code of the network is not needed."""
     if _is_source(file):
         _print_sources(file, signature, random_weights, as_json=as_json)
         return
     if signature is not None or random_weights is not None:
-        raise UsageError(f"{file}: --signature and --random-weights are for sources; a file has all it needs inside")
+        raise UsageError(f"{file}: --signature and --random-weights are for sources, and this is an exported file")
     from edgegen.inspection.record import inspect as read
 
     try:
-        found = read(Path(file))
-    except ExportError as e:  # the file is at fault, not an export
+        inspection = read(Path(file))
+    except ExportError as e:  # the file is damaged: no export has failed
         raise DataError(str(e)) from e
     if as_json:
-        print(json.dumps(found.to_dict(), indent=2))
+        print(json.dumps(inspection.to_dict(), indent=2))
         return
-    _print(found, every_weight=every_weight)
+    _print(inspection, every_weight=every_weight)
 
 
 def _is_source(text: str) -> bool:
@@ -67,37 +70,42 @@ def _is_source(text: str) -> bool:
 def _print_sources(source: str, signature: Path | None, random_weights: int | None, *, as_json: bool) -> None:
     from edgegen.models.sources.load import load_sources
 
-    found = load_sources(source, signature=signature, random_weights=random_weights)
+    sources = load_sources(source, signature=signature, random_weights=random_weights)
     if as_json:
-        rows = [{"name": one.name, "about": dict(one.about), "signature": one.signature.to_dict()} for one in found]
+        rows = [
+            {"name": item.name, "about": dict(item.about), "signature": item.signature.to_dict()} for item in sources
+        ]
         print(json.dumps({"sources": rows}, indent=2))
         return
-    for one in found:
-        about = one.about
+    for item in sources:
+        about = item.about
         licence = about["license"] or "not stated"
-        print(f"{one.name}: {about['family']}, {about['parameters']:,} parameters, licence {licence}")
-        roles = _roles(one.signature.to_dict())
-        for arrow, specs in (("takes", one.signature.inputs), ("gives", one.signature.outputs)):
+        print(f"{item.name}: {about['family']}, {about['parameters']:,} parameters, licence {licence}")
+        roles = _roles(item.signature.to_dict())
+        for arrow, specs in (("takes", item.signature.inputs), ("gives", item.signature.outputs)):
             for spec in specs:
                 print(f"  {arrow} {spec.name}  {spec.dtype}  [{', '.join(map(str, spec.shape))}]{roles[spec.name]}")
         for note in about["notes"]:
             print(f"  - {note}")
 
 
-def _print(found: "Inspection", *, every_weight: bool) -> None:
-    print(f"{found.file}: {found.kind}, {found.nbytes:,} bytes, {found.parameters:,} stored numbers")
-    for method in found.methods:
-        _print_method(method, _roles(found.signature))
+def _print(inspection: "Inspection", *, every_weight: bool) -> None:
+    print(
+        f"{inspection.file}: {inspection.kind}, {inspection.nbytes:,} bytes, {inspection.parameters:,} stored numbers"
+    )
+    for method in inspection.methods:
+        _print_method(method, _roles(inspection.signature))
     _table("bytes", ("kind", "bytes", "share"), [
-        (kind, f"{size:,}", f"{100 * size / found.nbytes:.1f} %") for kind, size in found.bytes_by_kind.items()
+        (kind, f"{size:,}", f"{100 * size / inspection.nbytes:.1f} %")
+        for kind, size in inspection.bytes_by_kind.items()
     ])  # fmt: skip
     if every_weight:
         _table("weights", ("name", "dtype", "shape", "bytes"), [
-            (w.name, w.dtype, " x ".join(map(str, w.shape)), f"{w.nbytes:,}") for w in found.weights
+            (w.name, w.dtype, " x ".join(map(str, w.shape)), f"{w.nbytes:,}") for w in inspection.weights
         ])  # fmt: skip
-    _table("metadata", ("key", "value"), [(key, _short(value)) for key, value in found.metadata.items()])
-    _table("constant methods", ("name", "value"), [(key, _short(value)) for key, value in found.constants.items()])
-    for title, lines in (("needs", found.needs), ("notes", found.notes), ("hints", found.hints)):
+    _table("metadata", ("key", "value"), [(key, _short(value)) for key, value in inspection.metadata.items()])
+    _table("constant methods", ("name", "value"), [(key, _short(value)) for key, value in inspection.constants.items()])
+    for title, lines in (("needs", inspection.needs), ("notes", inspection.notes), ("hints", inspection.hints)):
         if lines:
             print(f"\n{title}")
         for line in lines:
@@ -111,7 +119,7 @@ def _print_method(method: "Method", roles: Mapping[str, str]) -> None:
             shape = ", ".join(map(str, value.shape))
             print(f"  {arrow} {value.name}  {value.dtype}  [{shape}]{roles.get(value.name, '')}")
     macs = method.macs
-    print(f"  {macs.total:,} multiplications: {macs.weights:,} by weights, {macs.attention:,} between computed tensors")
+    print(f"  {macs.total:,} MACs: {macs.weights:,} by weights, {macs.attention:,} between computed tensors")
     if macs.uncounted:
         print(f"  not counted: {', '.join(macs.uncounted)}")
     _table("operations", ("operation", "count"), method.operations.items())
@@ -126,18 +134,18 @@ def _print_method(method: "Method", roles: Mapping[str, str]) -> None:
 
 
 def _roles(signature: Mapping[str, Any] | None) -> dict[str, str]:
-    """What edgegen's signature says of each input and output: its role and range."""
-    found = {}
+    """Role and range of each input and output, by name, from edgegen's signature."""
+    roles = {}
     for spec in [*(signature or {}).get("inputs", []), *(signature or {}).get("outputs", [])]:
         low, high = spec.get("low"), spec.get("high")
         bounds = f", {low:g} to {high:g}" if low is not None and high is not None else ""
-        found[spec["name"]] = f"  {spec.get('role', '')}{bounds}"
-    return found
+        roles[spec["name"]] = f"  {spec.get('role', '')}{bounds}"
+    return roles
 
 
 def _short(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]}..."
 
 
 def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The `edgegen` command: errors become one message on stderr and the documented exit code."""
+"""The `edgegen` command. An error is one message on stderr and the documented exit code."""
 
 import os
 import sys
@@ -19,7 +19,6 @@ from edgegen.cli import (
     sensitivity,
     serve_bench,
 )
-from edgegen.cli.words import TwoWords
 from edgegen.errors import EdgegenError
 
 EPILOG = (
@@ -28,7 +27,6 @@ EPILOG = (
 
 app = typer.Typer(
     name="edgegen",
-    cls=TwoWords,
     help="From images, or a diffusion model, to a small one-step generator in ONNX, Core ML and ExecuTorch files.\n\n"
     "Start with: edgegen run digits",
     epilog=EPILOG,
@@ -50,20 +48,20 @@ inspect.register(app)
 sensitivity.register(app)
 plan.register(app)
 
-INTERRUPTED = 130  # what typer makes of Ctrl-C
+INTERRUPTED = 130  # typer's exit code for Ctrl-C
 
 
 def main() -> None:
     """The console script."""
-    # OpenMP's threads wait for each other by spinning; where another program holds a core, one step of a small net then
-    # takes a second in place of 30 ms (measured, 2 cores). A short spin costs nothing on an idle machine.
+    # OpenMP's threads wait for each other by spinning; where another program holds a core, one step of a small network
+    # then takes a second instead of 30 ms (measured, 2 cores). A short spin costs nothing on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         app()
     except EdgegenError as e:
         print(f"error: {e}", file=sys.stderr)
         raise SystemExit(e.exit_code) from e
-    except OSError as e:  # what no seam has turned: a closed or full stdout, say
+    except OSError as e:  # not turned into an EdgegenError: a closed or full stdout, for example
         print(f"error: {e.strerror or e}" + (f": {e.filename}" if e.filename else ""), file=sys.stderr)
         raise SystemExit(1) from e
     except SystemExit as e:

@@ -4,34 +4,33 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgegen.profilers.schema import Result
+    from edgegen.profilers.schema import MeasuredFile
     from edgegen.profilers.trace.operators import Leaf
 
 SHOWN_OPS = 8
-LEAST_US = 5.0  # of a mean operation, for shares that a clock of whole microseconds can tell
+LEAST_US = 5.0  # mean of an operation, below which a clock of whole microseconds gives no useful shares
 
 
-def operations_table(one: "Result") -> list[str]:
+def operations_table(record: "MeasuredFile") -> list[str]:
     """The lines for one file."""
-    from edgegen.profilers.compare import label_of
     from edgegen.profilers.trace.module_paths import by_block
     from edgegen.profilers.trace.operators import Leaf
 
-    rows = [Leaf(**{**leaf.model_dump(exclude={"share"}), "ms": leaf.share}) for leaf in one.leaves]
+    rows = [Leaf(**{**leaf.model_dump(exclude={"share"}), "ms": leaf.share}) for leaf in record.leaves]
     total = sum(row.ms for row in rows) or 1.0
-    how = "estimated by Core ML" if one.artifact.format == "mlpackage" else "traced"
-    lines = ["", f"| {label_of(one)}: operations, {how} | count | share |", "|---|---|---|"]
-    lines += [f"| {op.kind} | {op.count} | {op.share:.0%} |" for op in one.ops[:SHOWN_OPS]]
-    lines += ["", f"| {label_of(one)}: block of the network | operations | share |", "|---|---|---|"]
+    how = "estimated by Core ML" if record.artifact.format == "mlpackage" else "traced"
+    lines = ["", f"| {record.label}: operations, {how} | count | share |", "|---|---|---|"]
+    lines += [f"| {op.kind} | {op.count} | {op.share:.0%} |" for op in record.ops[:SHOWN_OPS]]
+    lines += ["", f"| {record.label}: block of the network | operations | share |", "|---|---|---|"]
     lines += [f"| {row.block or 'not known'} | {row.count} | {row.ms / total:.0%} |" for row in by_block(rows)]
     lines += [_places(rows, total)]
-    if one.artifact.format == "pte" and 1e3 * sum(op.ms or 0.0 for op in one.ops) / len(rows) < LEAST_US:
-        lines.append("(ExecuTorch's clock counts whole microseconds, and most of these take less: not to be relied on)")
+    if record.artifact.format == "pte" and 1e3 * sum(op.ms or 0.0 for op in record.ops) / len(rows) < LEAST_US:
+        lines.append("(ExecuTorch's clock counts whole microseconds, and most of these take less: not reliable)")
     return lines
 
 
 def _places(rows: "list[Leaf]", total: float) -> str:
-    """What the delegates of a `.pte` took and what they left outside; or which provider ran the nodes."""
+    """What runs in and outside of the delegates of a `.pte`; or which provider ran the nodes."""
     from edgegen.profilers.trace.operators import OUTSIDE
 
     places = dict.fromkeys(row.place for row in rows if row.place != OUTSIDE)

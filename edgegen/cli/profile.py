@@ -12,7 +12,7 @@ from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carr
 from edgegen.errors import DataError, DeviceError, ParityError, UsageError
 
 if TYPE_CHECKING:
-    from edgegen.profilers.schema import Profile, Result
+    from edgegen.profilers.schema import MeasuredFile, Profile
 
 TEXT = """Measure exported files on a device: first whether they are right there, then latency and memory.
 
@@ -27,7 +27,7 @@ Example: edgegen profile phone/my-unet_onnx_fp32.onnx phone/my-unet_executorch_w
   edgegen profile net.onnx --device browser --threads 1,2
 
   edgegen profile digits"""
-COLUMNS = ("file", "p50 ms (95 %)", "p90", "first", "load", "memory MB", "right", "verdict")
+COLUMNS = ("file", "p50 ms (95 %)", "p90", "first", "load", "memory MB", "right", "run by", "verdict")
 
 
 def register(app: typer.Typer) -> None:
@@ -67,14 +67,14 @@ def profile(
     if is_recipe(files[0]):
         given = {"--device": device, "--profile": kind, "--threads": threads, "-o": output, "--per-op": per_op or None}
         given["--sustained"] = for_minutes or None
-        wrong = [name for name, value in given.items() if value is not None] + files[1:]
-        if wrong:
-            raise UsageError(f"{wrong[0]} does not go with the recipe {files[0]}: its [profile] table says how")
+        extra = [name for name, value in given.items() if value is not None] + files[1:]
+        if extra:
+            raise UsageError(f"{extra[0]} does not go with the recipe {files[0]}: its [profile] table says how")
         carry_out(files[0], runs, to=None, only="profile", force=force, dry_run=dry_run, as_json=as_json)
         return
     if force or dry_run:
         raise UsageError("--force and --dry-run are for recipes")
-    chosen, counts = checked(kind, threads, output)
+    chosen, counts = check_options(kind, threads, output)
     paths = [Path(file) for file in files]
     for path in paths:
         if not path.exists():
@@ -83,13 +83,13 @@ def profile(
     from edgegen.support.progress import progress
 
     where = connect(device or "host")
-    found = profile_files(
+    measured = profile_files(
         paths, where, profile=chosen, threads=counts, per_op=per_op, for_minutes=for_minutes, progress=progress()
     )
-    tell(found, output=output, as_json=as_json)
+    write_and_print(measured, output=output, as_json=as_json)
 
 
-def checked(kind: str | None, threads: str | None, output: Path | None) -> tuple[str, tuple[int, ...]]:
+def check_options(kind: str | None, threads: str | None, output: Path | None) -> tuple[str, tuple[int, ...]]:
     """The profile and the numbers of threads that the options name. Raises UsageError before anything is measured."""
     from edgegen.profilers.timing.protocol import PROFILES
 
@@ -101,17 +101,17 @@ def checked(kind: str | None, threads: str | None, output: Path | None) -> tuple
     return chosen, _threads(threads)
 
 
-def tell(found: "Profile", *, output: Path | None, as_json: bool) -> None:
+def write_and_print(profile: "Profile", *, output: Path | None, as_json: bool) -> None:
     """Writes and prints what was measured. Raises ParityError and DeviceError where a file failed."""
     from edgegen.support.storage import write_json
 
     if output is not None:
-        write_json(output, found.to_json())
+        write_json(output, profile.to_json())
     if as_json:
-        print(json.dumps(found.to_json(), indent=2))
+        print(json.dumps(profile.to_json(), indent=2))
     else:
-        print(_table(found))
-    _raise_failures(found)
+        print(_table(profile))
+    _raise_failures(profile)
 
 
 def _threads(text: str | None) -> tuple[int, ...]:
@@ -124,50 +124,49 @@ def _threads(text: str | None) -> tuple[int, ...]:
     return counts
 
 
-def _table(found: "Profile") -> str:
-    from edgegen.profilers.compare import label_of
-
-    machine = found.target
+def _table(profile: "Profile") -> str:
+    machine = profile.target
     chip = machine["cpu"] or machine["model"] or machine["arch"] or "unknown processor"
-    lines = [f"{found.device}: {chip}, {machine['threads'] or '?'} threads, {machine['os'] or 'unknown system'}"]
+    lines = [f"{profile.device}: {chip}, {machine['threads'] or '?'} threads, {machine['os'] or 'unknown system'}"]
     lines += [f"{machine[name]}" for name in ("user_agent", "limits") if machine.get(name)]
     lines += ["", f"| {' | '.join(COLUMNS)} |", f"{'|---' * len(COLUMNS)}|"]
-    for one in found.results:
-        lines.append(f"| {label_of(one)} | {' | '.join(cells(one))} |")
-    for one in found.results:
-        lines += [f"{label_of(one)}: {reason}" for reason in one.verdict.reasons]
-        if one.sustained:
-            first, last = one.sustained.first_p50_ms, one.sustained.last_p50_ms
+    for record in profile.results:
+        lines.append(f"| {record.label} | {' | '.join(cells(record))} |")
+    for record in profile.results:
+        lines += [f"{record.label}: {reason}" for reason in record.verdict.reasons]
+        if record.sustained:
+            first, last = record.sustained.first_p50_ms, record.sustained.last_p50_ms
             lines.append(
-                f"{label_of(one)}: {one.sustained.seconds:.0f} s without a pause: p50 {first:.3g} ms at the start, "
+                f"{record.label}: {record.sustained.seconds:.0f} s without a pause: p50 {first:.3g} ms at the start, "
                 f"{last:.3g} ms at the end ({first / last:.0%} of the speed)"
             )
-        if one.ops:
-            lines += operations_table(one)
+        if record.ops:
+            lines += operations_table(record)
     return "\n".join(lines)
 
 
-def cells(one: "Result") -> list[str]:
-    """What stands in a row of the table, under COLUMNS but the first."""
+def cells(record: "MeasuredFile") -> list[str]:
+    """A row of the table, without the first of COLUMNS."""
     import statistics
 
-    snr = one.numerics.snr_db
-    passed = one.numerics.passed
+    snr = record.numerics.snr_db
+    passed = record.numerics.passed
     right = "-" if passed is None else "no" if not passed else "equal" if snr is None else f"{snr:.0f} dB"
-    if one.latency is None:
-        return ["-"] * 5 + [right, one.verdict.status]
-    low, high = one.latency.p50_ci95_ms
-    memory = "-" if one.peak_rss_bytes is None else f"{one.peak_rss_bytes / 1e6:.0f}"
-    first, load = (statistics.median(getattr(cold, name) for cold in one.cold) for name in ("first_ms", "load_ms"))
-    times = [f"{one.latency.p50_ms:.3g} ({low:.3g} to {high:.3g})", f"{one.latency.p90_ms:.3g}", f"{first:.3g}"]
-    return [*times, f"{load:.3g}", memory, right, one.verdict.status]
+    about = [right, record.config.runtime or "-", record.verdict.status]
+    if record.latency is None:
+        return ["-"] * 5 + about
+    low, high = record.latency.p50_ci95_ms
+    memory = "-" if record.peak_rss_bytes is None else f"{record.peak_rss_bytes / 1e6:.0f}"
+    first, load = (statistics.median(getattr(cold, name) for cold in record.cold) for name in ("first_ms", "load_ms"))
+    times = [f"{record.latency.p50_ms:.3g} ({low:.3g} to {high:.3g})", f"{record.latency.p90_ms:.3g}", f"{first:.3g}"]
+    return [*times, f"{load:.3g}", memory, *about]
 
 
-def _raise_failures(found: "Profile") -> None:
-    wrong = [one for one in found.results if one.verdict.status == "failed"]
-    if not wrong:
+def _raise_failures(profile: "Profile") -> None:
+    failed = [record for record in profile.results if record.verdict.status == "failed"]
+    if not failed:
         return
-    text = "\n  ".join(f"{one.artifact.name}: {'; '.join(one.verdict.reasons)}" for one in wrong)
-    if any(one.numerics.passed is False for one in wrong):
+    text = "\n  ".join(f"{record.artifact.name}: {'; '.join(record.verdict.reasons)}" for record in failed)
+    if any(record.numerics.passed is False for record in failed):
         raise ParityError(f"no latency for a wrong file:\n  {text}")
     raise DeviceError(f"not measured:\n  {text}")

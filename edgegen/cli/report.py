@@ -39,9 +39,9 @@ def report(
 ) -> None:
     """A recipe goes through its stages; files are read and nothing is measured."""
     if is_recipe(files[0]):
-        wrong = [*(["-o"] if output is not None else []), *files[1:]]
-        if wrong:
-            raise UsageError(f"{wrong[0]} does not go with the recipe {files[0]}: [report] measurements names files")
+        extra = [*(["-o"] if output is not None else []), *files[1:]]
+        if extra:
+            raise UsageError(f"{extra[0]} does not go with the recipe {files[0]}: [report] measurements names files")
         carry_out(files[0], runs, to=None, only="report", force=force, dry_run=dry_run, as_json=as_json)
         return
     if force or dry_run:
@@ -50,21 +50,21 @@ def report(
         raise UsageError(f"-o {output}: no folder {output.parent}")
     from edgegen.profilers.importers import read
 
-    found = [one for file in files for one in read(Path(file))]
+    measurements = [measurement for file in files for measurement in read(Path(file))]
     if output is not None:
         from edgegen.report.measurements import write_page
 
-        write_page(output, found)
+        write_page(output, measurements)
     if as_json:
-        print(json.dumps({"measurements": [one.to_dict() for one in found]}, indent=2))
+        print(json.dumps({"measurements": [measurement.to_dict() for measurement in measurements]}, indent=2))
     else:
-        print(_table(found))
+        print(_table(measurements))
 
 
-def _table(found: "list[Measurement]") -> str:
+def _table(measurements: "list[Measurement]") -> str:
     from edgegen.report.measurements import table
 
-    shown = table(found)
+    shown = table(measurements)
     lines = [f"| {' | '.join(column.title for column in shown.columns)} |", "|---" * len(shown.columns) + "|"]
     for row in shown.rows:
         texts = [f"{cell.text} ({cell.detail})" if cell.detail else cell.text for cell in row]

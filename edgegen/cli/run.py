@@ -26,7 +26,7 @@ STAGE_COMMANDS = {  # command: (stage, what it does)
     "pairs": ("pairs", "Make (noise, image) pairs by the teacher's ODE."),
     "slim": (
         "slim",
-        "Annealing reflow of the pairs into the smaller net. How small it has to be for a device, `edgegen slim plan` "
+        "Annealing reflow of the pairs into the smaller net. How small it has to be for a device, `edgegen plan` "
         "finds out.",
     ),
     "distill": ("distill", "Flow-guided distillation of the smaller net into one step."),

@@ -1,4 +1,4 @@
-"""`edgegen sample`: a picture from a recipe's student, from a generator folder or from an exported file."""
+"""`edgegen sample`: images from a recipe's student, from a generator folder or from an exported file, as one PNG."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ EXAMPLE = "Example: edgegen sample digits --count 16 --class 7 -o sevens.png"
 
 
 def register(app: typer.Typer) -> None:
-    text = "Make a picture: from a finished recipe's one-step student, a generator folder, or an exported file."
+    text = "Make images by a finished recipe's one-step student, a generator folder, or an exported file."
     app.command("sample", help=f"{text}\n\n{EXAMPLE}")(sample)
 
 
@@ -22,18 +22,20 @@ def sample(
         "sample.png"
     ),
     count: Annotated[int, typer.Option("--count", min=1, max=4096, help="How many images.")] = 16,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed is the same picture, everywhere.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same images, everywhere.")] = 0,
     label: Annotated[
-        int | None, typer.Option("--class", min=0, help="One class for all; default: all in turn.")
+        int | None, typer.Option("--class", min=0, help="One class for all images; default: all classes in turn.")
     ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Solver steps; default 1, for a teacher 20.")
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
-    """Noise from the portable generator (edgegen.noise), one image after another."""
+    """The noise is that of edgegen.noise, numbered by image."""
     from edgegen.artifacts.sample import sample_to_png
 
-    made = sample_to_png(source, output, count=count, seed=seed, label=label, steps=steps, runs=runs)
-    print(json.dumps(made, indent=2) if as_json else f"{made['file']}: {made['count']} images by {made['method']}")
+    result = sample_to_png(source, output, count=count, seed=seed, label=label, steps=steps, runs=runs)
+    print(
+        json.dumps(result, indent=2) if as_json else f"{result['file']}: {result['count']} images by {result['method']}"
+    )

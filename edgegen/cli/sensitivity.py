@@ -1,4 +1,4 @@
-"""`edgegen sensitivity`: what rounding each layer costs, and which layers to leave float."""
+"""`edgegen sensitivity`: the error that quantizing each layer causes, and which layers to leave float."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,11 @@ from edgegen.cli.export import is_recipe
 from edgegen.cli.run import RunsOption
 from edgegen.errors import UsageError, unknown_name
 
-TEXT = """Show what rounding each layer of a generator costs its pictures, and what leaving some float would bring.
+TEXT = """Show how quantizing each layer alone changes a generator's images, and the gain of leaving some layers float.
 
-SOURCE is what `edgegen export` takes. Of a recipe it is the student (what is missing runs before), and there are images
-to compare with: then each layer's share in fd_local is shown as well. A layer may move the pictures and leave them as
-good as they were.
+SOURCE is one of `edgegen export`, or a recipe: then its student (stages without a result run first). A recipe has
+images to compare with, so that each layer's change of fd_local is shown as well: a layer may change the images and
+leave them as good as before.
 
 Example: edgegen sensitivity ./my-unet
 
@@ -36,7 +36,7 @@ def sensitivity(
     runs: RunsOption = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")] = False,
 ) -> None:
-    """Nothing is written but a recipe's stages."""
+    """Writes nothing, except the results of a recipe's stages."""
     from edgegen.quantize.schemes import AS_USUAL, GRIDS
 
     if scheme not in GRIDS:
@@ -46,21 +46,23 @@ def sensitivity(
     from edgegen.program.fold import fold
     from edgegen.support.progress import progress
 
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     if is_recipe(source):
         if signature is not None:
             raise UsageError(f"--signature does not go with the recipe {source}")
-        found[source] = _of_recipe(source, scheme, runs)
+        figures[source] = _of_recipe(source, scheme, runs)
     else:
-        tell = progress()
-        for one in load_sources(source, signature=signature):
-            module = fold(one.module, one.signature).module
-            found[one.name] = sensitivity_of(module, one.signature, scheme, options=AS_USUAL, seed=0, progress=tell)
+        report_to = progress()
+        for item in load_sources(source, signature=signature):
+            module = fold(item.module, item.signature).module
+            figures[item.name] = sensitivity_of(
+                module, item.signature, scheme, options=AS_USUAL, seed=0, progress=report_to
+            )
     if as_json:
-        print(json.dumps({"scheme": scheme, "sources": found}, indent=2))
+        print(json.dumps({"scheme": scheme, "sources": figures}, indent=2))
         return
-    for name, figures in found.items():
-        _print(name, scheme, figures)
+    for name, figures_of_source in figures.items():
+        _print(name, scheme, figures_of_source)
 
 
 def _of_recipe(name: str, scheme: str, runs: Path) -> dict[str, Any]:
@@ -69,21 +71,21 @@ def _of_recipe(name: str, scheme: str, runs: Path) -> dict[str, Any]:
     from edgegen.recipe import find, read
     from edgegen.support.progress import progress
 
-    tell = progress()
+    report_to = progress()
     folders = {
-        one.stage: one.folder
+        result.stage: result.folder
         for stage in ("distill", "extractor")
-        for one in run_recipe(name, runs=runs, only=stage, progress=tell)
+        for result in run_recipe(name, runs=runs, only=stage, progress=report_to)
     }
-    return sensitivity_of_student(read(find(name)), folders, scheme, progress=tell)
+    return sensitivity_of_student(read(find(name)), folders, scheme, progress=report_to)
 
 
 def _print(name: str, scheme: str, figures: dict[str, Any]) -> None:
-    print(f"{name}, {scheme}: PSNR of the pictures when one layer alone is rounded, the worst first")
+    print(f"{name}, {scheme}: PSNR of the images when one layer alone is quantized, the worst first")
     for layer in sorted(figures["layers"], key=lambda layer: layer["psnr_db"]):
         change = f"  fd_local {layer['fd_change']:+6.1%}" if "fd_change" in layer else ""
         print(f"  {layer['psnr_db']:6.1f} dB{change}  {layer['weights']:>10,} weights  {layer['name']}")
-    print("weights in MB, PSNR foretold, layers left float")
+    print("weights in MB, predicted PSNR, layers left float")
     for choice in figures["pareto"]:
         left = choice["float_layers"]
         shown = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgegen.cli.profile import COLUMNS, cells, checked, tell
+from edgegen.cli.profile import COLUMNS, cells, check_options, write_and_print
 from edgegen.cli.run import JsonOption
 from edgegen.errors import DataError, EdgegenError, UsageError
 
@@ -46,7 +46,7 @@ def serve_bench(
     as_json: JsonOption = False,
 ) -> None:
     """One page, once: the first that is opened with the token."""
-    chosen, counts = checked(kind, threads, output)
+    chosen, counts = check_options(kind, threads, output)
     files = sorted(folder.glob("*.onnx"))
     if not files:
         raise DataError(f"no .onnx file in {folder}")
@@ -59,44 +59,42 @@ def serve_bench(
         raise UsageError(f"--backend {backend}: there are {' and '.join(LIBRARIES)}")
     with PageServer(runtime(backend), lan=lan, port=port) as server:
         try:
-            server.page.tell("show", notes=["Measured in turn: " + ", ".join(path.name for path in files)])
+            server.page.send("show", notes=["Measured in turn: " + ", ".join(path.name for path in files)])
             shown = PageProgress(server.page, progress())
             # Whoever opens the page should not wait for the files to be read, or to be refused.
             device = BrowserDevice(backend, server, invite=lambda: _invite(server))
-            found = profile_files(files, device, profile=chosen, threads=counts, progress=shown)
+            profile = profile_files(files, device, profile=chosen, threads=counts, progress=shown)
         except BaseException as e:
-            why = str(e) if isinstance(e, EdgegenError) else "edgegen was stopped"
-            server.page.close(f"Stopped: {why}")
+            reason = str(e) if isinstance(e, EdgegenError) else "edgegen was stopped"
+            server.page.close(f"Stopped: {reason}")
             raise
-        _show(found, server)
+        _show(profile, server)
         server.page.close("Done. This page can be closed.")
-    tell(found, output=output, as_json=as_json)
+    write_and_print(profile, output=output, as_json=as_json)
 
 
 def _invite(server: "PageServer") -> None:
-    """Where to go, on stderr: stdout is for data."""
-    say = [f"open this address once, in the browser that is to be measured:\n\n  {server.address}\n"]
+    """Prints the address on stderr: stdout is for data."""
+    lines = [f"open this address once, in the browser that is to be measured:\n\n  {server.address}\n"]
     if server.lan:
-        say.append(
+        lines.append(
             "warning: all machines of this network reach this port, and browsers call the address insecure: "
             "one thread, no WebGPU.\nAn Android phone on a cable has neither limit: without --lan, adb reverse "
             f"tcp:{server.port} tcp:{server.port}, and open http://localhost:{server.port}/#..."
         )
-    print("\n".join(say), file=sys.stderr, flush=True)
+    print("\n".join(lines), file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         import segno
 
         segno.make(server.address).terminal(out=sys.stderr, compact=True)
 
 
-def _show(found: "Profile", server: "PageServer") -> None:
+def _show(profile: "Profile", server: "PageServer") -> None:
     """The table, on the page."""
-    from edgegen.profilers.compare import label_of
-
-    rows = [dict(zip(COLUMNS, [label_of(one), *cells(one)], strict=True)) for one in found.results]
-    limits = [found.target["limits"]] if found.target["limits"] else []
-    reasons = [f"{label_of(one)}: {reason}" for one in found.results for reason in one.verdict.reasons]
-    server.page.tell(
+    rows = [dict(zip(COLUMNS, [record.label, *cells(record)], strict=True)) for record in profile.results]
+    limits = [profile.target["limits"]] if profile.target["limits"] else []
+    reasons = [f"{record.label}: {reason}" for record in profile.results for reason in record.verdict.reasons]
+    server.page.send(
         "show",
         head=SHOWN,
         rows=[[row[name] for name in SHOWN] for row in rows],

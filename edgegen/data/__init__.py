@@ -54,4 +54,4 @@ def _missing(source: str, path: Path) -> str:
 
 
 def _kinds() -> str:
-    return "A source is one of: " + ", ".join(f"{look} ({what})" for look, what in SOURCES.items())
+    return "A source is one of: " + ", ".join(f"{source} ({meaning})" for source, meaning in SOURCES.items())

@@ -73,8 +73,8 @@ def _images(tree: Tree) -> list[str]:
         )
     images = sorted(name for name in tree.files if name.lower().endswith(SUFFIXES))
     if not images:
-        found = ", ".join(sorted(tree.files)[:3]) or "no files at all"
-        raise DataError(f"{tree.where}: no images ({', '.join(SUFFIXES)}); found {found}")
+        files = ", ".join(sorted(tree.files)[:3]) or "no files at all"
+        raise DataError(f"{tree.where}: no images ({', '.join(SUFFIXES)}); found {files}")
     return images
 
 
@@ -91,8 +91,8 @@ def _classes(tree: Tree, images: list[str], prefix: str) -> list[tuple[str, str 
     if depths.keys() == {0}:
         return [(name, None) for name in inner]
     if depths.keys() != {1}:
-        found = " and ".join(depths[depth] for depth in sorted(depths)[:2])
-        raise DataError(f"{tree.where}: found {found}; {LAYOUT}")
+        examples = " and ".join(depths[depth] for depth in sorted(depths)[:2])
+        raise DataError(f"{tree.where}: found {examples}; {LAYOUT}")
     label = {name: name[len(prefix) :].split("/")[0] for name in inner}
     below = [name[len(prefix) :] for name in (*tree.files, *(f"{f}/" for f in tree.folders)) if name.startswith(prefix)]
     empty = sorted({name.split("/")[0] for name in below if "/" in name} - set(label.values()))
@@ -151,5 +151,5 @@ def _zip_tree(path: Path, archive: zipfile.ZipFile) -> Tree:
 
 
 def _hidden(name: str) -> bool:
-    """What file managers leave behind: .DS_Store, __MACOSX/, .thumbnails/."""
+    """Whether file managers made it: .DS_Store, __MACOSX/, .thumbnails/."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))

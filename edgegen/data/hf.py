@@ -18,17 +18,17 @@ LABEL_NAMES = ("label", "labels")
 
 def load(source: str, *, base: Path, progress: Progress | None = None) -> ImageSet:
     """Without SPLIT: "train" (or the only split), and "test" as the held-out part if there is one. Raises DataError."""
-    name, _, wanted = source.removeprefix(PREFIX).partition(":")
-    found = _open(name, base)
-    splits = dict(found) if hasattr(found, "keys") else {"": found}
-    if wanted and wanted not in splits:
-        raise DataError(f"{source}: {unknown_name('split', wanted, splits)}")
-    first = wanted or ("train" if "train" in splits else next(iter(splits)))
-    if not wanted and "train" not in splits and len(splits) > 1:
+    name, _, split = source.removeprefix(PREFIX).partition(":")
+    dataset = _open(name, base)
+    splits = dict(dataset) if hasattr(dataset, "keys") else {"": dataset}
+    if split and split not in splits:
+        raise DataError(f"{source}: {unknown_name('split', split, splits)}")
+    first = split or ("train" if "train" in splits else next(iter(splits)))
+    if not split and "train" not in splits and len(splits) > 1:
         raise DataError(f"{source}: {unknown_name('split', 'train', splits)} Say which: {source}:{first}")
-    shown = f"{PREFIX}{Path(name).name if name.startswith(LOCAL) else name}" + (f":{wanted}" if wanted else "")
+    shown = f"{PREFIX}{Path(name).name if name.startswith(LOCAL) else name}" + (f":{split}" if split else "")
     train = _read(splits[first], shown, progress)
-    if wanted or first != "train" or "test" not in splits:
+    if split or first != "train" or "test" not in splits:
         return train
     return with_heldout(train, _read(splits["test"], shown, progress))
 
@@ -93,14 +93,14 @@ def _labelled(rows: Any, pixels: NDArray[np.uint8], source: str) -> ImageSet:
 
 def _column(rows: Any, kind: str, names: tuple[str, ...], source: str) -> str | None:
     """The column of a kind: the one with a usual name, or the only one; None where there is none."""
-    found = [name for name, feature in rows.features.items() if type(feature).__name__ == kind]
-    usual = [name for name in names if name in found]
-    if len(found) > 1 and not usual:
+    matching = [name for name, feature in rows.features.items() if type(feature).__name__ == kind]
+    usual = [name for name in names if name in matching]
+    if len(matching) > 1 and not usual:
         raise DataError(
-            f"{source}: several columns of kind {kind}: {', '.join(found)}; rename the one to use to '{names[0]}' "
+            f"{source}: several columns of kind {kind}: {', '.join(matching)}; rename the one to use to '{names[0]}' "
             f"(rename_column, then save_to_disk, then {PREFIX}./FOLDER)"
         )
-    return next(iter(usual or found), None)
+    return next(iter(usual or matching), None)
 
 
 def _columns(rows: Any) -> str:

@@ -1,8 +1,8 @@
-"""A set of images in memory: the record that every loader gives, its split, and the way to [-1, 1] and back."""
+"""A set of images in memory: the record that every loader gives, and its split in two."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 from edgegen.errors import DataError
 from edgegen.noise import philox4x32
 
-if TYPE_CHECKING:
-    pass
-
-Progress = Callable[[int, int], None]  # (done, total), called now and then
+Progress = Callable[[int, int], None]  # (done, total)
 MAX_BYTES = 8 << 30  # of decoded images: everything is held in memory
 SPLIT_STREAM = 1  # second word of the Philox counter; noise.normal uses 0
 
@@ -70,8 +67,8 @@ def image_set(
         if values.min() < 0:
             where = int(values.argmin())
             raise DataError(f"{source}: label {values[where]} of image {where} is negative; labels count from 0")
-        found, indices = np.unique(values, return_inverse=True)
-        classes = [str(value) if names is None else names[int(value)] for value in found]
+        present, indices = np.unique(values, return_inverse=True)
+        classes = [str(value) if names is None else names[int(value)] for value in present]
     else:
         classes = sorted({str(label) for label in labels}, key=class_order)
         position = {name: i for i, name in enumerate(classes)}

@@ -41,7 +41,7 @@ def load(path: Path) -> ImageSet:
 
 
 class _Arrays:
-    """The arrays of an .npz file, each read when asked for; what goes wrong becomes a DataError."""
+    """The arrays of an .npz file, each read when it is indexed; errors of zipfile and NumPy become DataErrors."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -93,16 +93,16 @@ def _part(arrays: _Arrays, images_key: str, labels_key: str) -> ImageSet:
 def _check_type(images: NDArray[Any], where: str) -> None:
     if images.dtype == np.uint8:
         return
-    found, convert = str(images.dtype), ""
+    kind, advice = str(images.dtype), ""
     if images.size and images.dtype.kind in "biuf":
         low, high = float(images.min()), float(images.max())
-        found += f" with values {low:g} to {high:g}"
+        kind += f" with values {low:g} to {high:g}"
         if images.dtype.kind != "f" or high > 1:
             scaled = "x * 255" if images.dtype.kind == "b" else "np.rint(x).clip(0, 255)"
         else:
             scaled = "np.rint((x + 1) * 127.5)" if low < 0 else "np.rint(x * 255)"
-        convert = f". Convert: ({scaled}).astype(np.uint8)"
-    raise DataError(f"{where} is {found}; needed: uint8, 0 to 255{convert}")
+        advice = f". Convert: ({scaled}).astype(np.uint8)"
+    raise DataError(f"{where} is {kind}; needed: uint8, 0 to 255{advice}")
 
 
 def _channels(shape: tuple[int, ...]) -> str:

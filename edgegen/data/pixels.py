@@ -14,11 +14,11 @@ from edgegen.data.images import Progress, check_memory
 from edgegen.errors import DataError
 
 REPORT_EVERY = 256  # images between calls of `progress`
-MAX_SIDE = 4096  # pixels; far above what a net on a phone makes, far below what fills the memory
+MAX_SIDE = 4096  # pixels; far more than a network on a phone makes, far fewer than fill the memory
 GREY_MODES = {"1", "L", "LA", "La"}
 DEEP_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 RESIZE = "resize them to one size first, such as: mogrify -resize 64x64^ -gravity center -extent 64x64 *.png"
-# What Pillow raises on files that are not what they say, by format
+# What Pillow raises on files that do not keep to their format
 CORRUPT = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 

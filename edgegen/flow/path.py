@@ -1,19 +1,31 @@
-"""The straight path of rectified flow (arXiv:2209.03003, Eq. 1): x_t = (1 - t) x + t e, v = e - x, t = 0 is data."""
+"""The straight path of rectified flow (arXiv:2209.03003, Eq. 1): x_t = (1 - t) x + t e, v = e - x, t = 0 is data.
+
+A network with a second time r <= t gives u(x_t, t, r), the mean velocity from r to t (MeanFlow, arXiv:2505.13447,
+Eq. 3): x_r = x_t - (t - r) u(x_t, t, r). At r = t it is the velocity v(x_t, t). Such a network has an attribute
+`second_time` that is true, and takes r (batch,) as a keyword; without r it gives the velocity.
+"""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # velocity(x (batch, channels, height, width), t (batch,), class_labels (batch,) or None) -> like x
-Velocity = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Velocity: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None], Tensor]"
 
 
-def per_sample(t: Tensor) -> Tensor:
+def per_sample(t: "Tensor") -> "Tensor":
     """(batch,) -> (batch, 1, 1, 1), to multiply images with."""
     return t[:, None, None, None]
 
 
-def interpolate(x: Tensor, e: Tensor, t: Tensor) -> Tensor:
+def interpolate(x: "Tensor", e: "Tensor", t: "Tensor") -> "Tensor":
     """x_t for data x and noise e of the same shape and times t (batch,)."""
     s = per_sample(t)
     return (1 - s) * x + s * e
+
+
+def has_second_time(network: object) -> bool:
+    """Whether a velocity network takes a second time."""
+    return bool(getattr(network, "second_time", False))

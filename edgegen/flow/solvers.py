@@ -1,4 +1,8 @@
-"""ODE solvers that carry noise (t = 1) to an image (t = 0) along dx/dt = v(x, t), deterministically."""
+"""ODE solvers that carry noise (t = 1) to an image (t = 0) along dx/dt = v(x, t), deterministically.
+
+Of a network with a second time, Euler takes the mean velocity between two times of its grid; Heun and rk45, whose
+corrections are for velocities, take the velocity at one time.
+"""
 
 import itertools
 from dataclasses import dataclass
@@ -6,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgegen.flow.path import Velocity, per_sample
+from edgegen.flow.path import Velocity, has_second_time, per_sample
 
 MAX_TRIES = 1000  # of rk45's steps; more means that the tolerance asks for more than float32 holds
 
@@ -26,7 +30,7 @@ ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 
 
 @dataclass(frozen=True)
 class Solution:
-    """x (batch, channels, height, width) at t = 0, and how often the velocity was asked for."""
+    """x (batch, channels, height, width) at t = 0, and how many times the velocity was evaluated."""
 
     x: Tensor
     evaluations: int
@@ -36,7 +40,22 @@ class Solution:
 def solve(
     velocity: Velocity, noise: Tensor, labels: Tensor | None, *, solver: str, steps: int, tolerance: float = 1e-4
 ) -> Solution:
-    """From noise at t = 1 to an image at t = 0; `steps` is for euler and heun, `tolerance` for rk45."""
+    """From noise at t = 1 to an image at t = 0 along the velocity's ODE.
+
+    Args:
+        velocity: velocity(x, t, labels) -> like x.
+        noise: (batch, channels, height, width).
+        labels: classes (batch,), or None.
+        solver: "euler", "heun" or "rk45".
+        steps: of euler and heun.
+        tolerance: of rk45, relative and absolute.
+
+    Returns:
+        The images, and how often the velocity was evaluated.
+
+    Raises:
+        ArithmeticError: rk45 did not reach t = 0: the tolerance asks for more than float32 holds.
+    """
     if solver == "rk45":
         return rk45(velocity, noise, labels, tolerance=tolerance)
     return fixed(velocity, noise, labels, steps=steps, second_order=solver == "heun")
@@ -47,7 +66,11 @@ def fixed(velocity: Velocity, noise: Tensor, labels: Tensor | None, *, steps: in
     x, evaluations = noise, 0
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()
     for t, s in itertools.pairwise(times):
-        v = velocity(x, x.new_full((len(x),), t), labels)
+        now = x.new_full((len(x),), t)
+        if has_second_time(velocity) and not second_order:
+            v = velocity(x, now, labels, r=x.new_full((len(x),), s))  # type: ignore[call-arg]
+        else:
+            v = velocity(x, now, labels)
         evaluations += 1
         if second_order and s > 0:
             v = (v + velocity(x + (s - t) * v, x.new_full((len(x),), s), labels)) / 2
@@ -65,14 +88,14 @@ def rk45(velocity: Velocity, noise: Tensor, labels: Tensor | None, *, tolerance:
         h = torch.minimum(h, t)  # t = 0 is the end; a finished sample steps by 0 and stays where it is
         slopes: list[Tensor] = []
         for node, row in zip(NODES, STAGES, strict=True):
-            at = x - per_sample(h).to(x) * _combine(row, slopes, x)
-            slopes.append(velocity(at, (t - node * h).to(x), labels))
+            point = x - per_sample(h).to(x) * _combine(row, slopes, x)
+            slopes.append(velocity(point, (t - node * h).to(x), labels))
         evaluations += len(NODES)
         error = per_sample(h).to(x) * _combine(ERROR, slopes, x)
-        scale = tolerance * (1 + torch.maximum(x.abs(), at.abs()))
+        scale = tolerance * (1 + torch.maximum(x.abs(), point.abs()))
         ratio = (error / scale).double().square().flatten(1).mean(dim=1).sqrt()
         accept = ratio <= 1
-        x = torch.where(per_sample(accept), at, x)  # the last stage's point is the 5th order solution
+        x = torch.where(per_sample(accept), point, x)  # the last stage's point is the 5th order solution
         t = torch.where(accept, t - h, t)
         if not bool((t > 0).any()):
             return Solution(x, evaluations)

@@ -1,4 +1,4 @@
-"""Figures of quality that need no download: features of a net trained here, and distances between sets of them."""
+"""Figures of quality that need no download: features of a network trained here, and distances between sets of them."""
 
 from edgegen.metrics.distances import Quality, frechet, kernel_distance, measure, precision_recall
 from edgegen.metrics.extractor import (

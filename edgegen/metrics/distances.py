@@ -123,15 +123,15 @@ def _kernel_sum(a: Features, b: Features) -> float:
 
 def _share_inside(points: Features, centres: Features, k: int) -> float:
     """The share of `points` within the k-th neighbour's distance of at least one of `centres`."""
-    tested, among = (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)) for x in (points, centres))
+    queries, references = (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)) for x in (points, centres))
     radii = []
-    for start in range(0, len(among), BLOCK):
-        squares = _squared_distances(among[start : start + BLOCK], among)
+    for start in range(0, len(references), BLOCK):
+        squares = _squared_distances(references[start : start + BLOCK], references)
         squares.diagonal(start).fill_(torch.inf)  # a point is not its own neighbour
         radii.append(squares.topk(k, dim=1, largest=False).values.max(dim=1).values)
     # Products round where differences would not: a point on the edge, or equal to a centre, counts as inside.
-    reach = torch.cat(radii) + ROUNDING * (tested.square().sum(dim=1).max() + among.square().sum(dim=1).max())
-    inside = [(_squared_distances(block, among) <= reach).any(dim=1) for block in torch.split(tested, BLOCK)]
+    reach = torch.cat(radii) + ROUNDING * (queries.square().sum(dim=1).max() + references.square().sum(dim=1).max())
+    inside = [(_squared_distances(block, references) <= reach).any(dim=1) for block in torch.split(queries, BLOCK)]
     return float(torch.cat(inside).double().mean())
 
 

@@ -1,4 +1,4 @@
-"""The features that images are compared in: those of a small net trained here, on the same data, with no download."""
+"""The features that images are compared in: of a small network trained here, on the same data, with no download."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgegen.errors import DataError
 from edgegen.support.pixels import as_shown
 
-CLASSIFIER, ROTATIONS = "cnn-v1", "rot-v1"  # the names say the net and its task; a change of either is a new version
+CLASSIFIER, ROTATIONS = "cnn-v1", "rot-v1"  # network and task; a change of either is a new version
 FEATURES = 64
 WIDTHS = (32, 64)
 BATCH = 512
@@ -81,12 +81,12 @@ def pretext_labels(images: Tensor) -> tuple[Tensor, Tensor]:
     return turned, torch.arange(4, device=images.device).repeat_interleave(len(images))
 
 
-def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of the images whose class the net gets right, in 0..1."""
-    device = next(net.parameters()).device
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of the images whose class the network predicts, in 0..1."""
+    device = next(network.parameters()).device
     with torch.no_grad():
         right = [
-            (net(part.to(device)).argmax(dim=1).cpu() == truth.cpu()).sum().item()
+            (network(part.to(device)).argmax(dim=1).cpu() == truth.cpu()).sum().item()
             for part, truth in zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
         ]
     return float(sum(right)) / len(images)
@@ -96,27 +96,27 @@ def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
 class LocalExtractor:
     """A trained SmallCNN as a FeatureExtractor; made by `local_extractor`."""
 
-    net: SmallCNN
+    network: SmallCNN
     accuracy: float
     name: str
 
     def features(self, images: Tensor) -> NDArray[np.float64]:
         """float images (n, channels, height, width) in [-1, 1] -> float64 (n, 64).
 
-        The images are rounded to 8 bits first, as a user sees them. Raises DataError on values that are not finite.
+        The images are rounded to 8 bits first, as they are shown. Raises DataError on values that are not finite.
         """
         if not bool(torch.isfinite(images).all()):
             raise DataError("the generated images hold values that are not finite, so they have no features to compare")
-        device = next(self.net.parameters()).device
+        device = next(self.network.parameters()).device
         with torch.no_grad():
-            parts = [self.net.features(as_shown(part.to(device).float())) for part in torch.split(images, BATCH)]
+            parts = [self.network.features(as_shown(part.to(device).float())) for part in torch.split(images, BATCH)]
         return torch.cat(parts).cpu().double().numpy()
 
 
-def local_extractor(net: SmallCNN, *, task: str, source: str, accuracy: float) -> LocalExtractor:
+def local_extractor(network: SmallCNN, *, task: str, source: str, accuracy: float) -> LocalExtractor:
     """`task` is "cnn-v1" or "rot-v1", `source` the name of the data; the weights' hash makes the name exact."""
-    net = net.eval().requires_grad_(False)
-    return LocalExtractor(net, accuracy, f"{task},{source},sha256:{_weights_hash(net)[:8]}")
+    network = network.eval().requires_grad_(False)
+    return LocalExtractor(network, accuracy, f"{task},{source},sha256:{_weights_hash(network)[:8]}")
 
 
 def fd_name(extractor: FeatureExtractor) -> str:
@@ -124,9 +124,9 @@ def fd_name(extractor: FeatureExtractor) -> str:
     return f"fd_local[{extractor.name}]"
 
 
-def _weights_hash(net: nn.Module) -> str:
+def _weights_hash(network: nn.Module) -> str:
     digest = hashlib.sha256()
-    weights: dict[str, Any] = net.state_dict()
+    weights: dict[str, Any] = network.state_dict()
     for name in sorted(weights):
         value = weights[name].detach().cpu().float().contiguous().numpy()
         digest.update(f"{name}{value.shape}".encode())

@@ -1,18 +1,21 @@
-"""EdgeUNet: a small U-Net velocity field u(x, t, class) made to be slimmed, folded and run on phones.
+"""EdgeUNet: a small U-Net velocity field u(x, t[, r], class) made to be slimmed, folded and run on phones.
 
 Pre-activation residual blocks (GroupNorm, SiLU, 3x3 convolution), the conditioning *added* between the two
 convolutions as in DDPM (arXiv:2006.11239) and SlimFlow (arXiv:2407.12718), one skip per resolution. Because the
-conditioning is only ever added after a convolution, a net that runs at one fixed time needs no time branch at all:
+conditioning is only ever added after a convolution, a network that runs at one fixed time needs no time branch at all:
 `edgegen.program.fold.fold` turns it into biases.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from edgegen.program.parameters import parameter_count
 
 TIME_FREQUENCIES = 32
 MAX_PERIOD = 10_000.0  # of the positional time embedding, as in DDPM's code and SlimFlow's (t is fed as 1000 t)
@@ -22,9 +25,17 @@ MAX_PERIOD = 10_000.0  # of the positional time embedding, as in DDPM's code and
 class EdgeUNetConfig:
     """The architecture: what `config.json` of a generator folder holds.
 
-    `channels` has one width per resolution (each half the one before); `blocks` is the number of residual blocks of
-    a resolution on the way down, and again on the way up; `attention` lists the resolutions (0 = full size) whose
-    blocks are followed by self-attention; `num_classes` 0 means unconditional.
+    Attributes:
+        sample_size: height and width of the image.
+        in_channels: of the image.
+        channels: one width per resolution, each resolution half the one before.
+        blocks: number of residual blocks of a resolution on the way down, and again on the way up.
+        attention: resolutions (0 = full size) whose blocks are followed by self-attention.
+        num_classes: 0 means unconditional.
+        embedding: width of the embedding of time and class.
+        groups: most groups of a GroupNorm.
+        second_time: whether it takes the time r of u(x, t, r, class), the mean velocity from r to t
+            (see edgegen.flow.path).
     """
 
     sample_size: int
@@ -35,9 +46,23 @@ class EdgeUNetConfig:
     num_classes: int = 0
     embedding: int = 128
     groups: int = 8
+    second_time: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        return {"_class_name": "EdgeUNet", **asdict(self)}
+        """What `config.json` holds; `second_time` only where it is on, so that files of networks without it stay."""
+        fields = asdict(self)
+        if not self.second_time:
+            del fields["second_time"]
+        return {"_class_name": "EdgeUNet", **fields}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "EdgeUNetConfig":
+        """The inverse of `to_dict`, also of JSON, which has lists for tuples. Raises TypeError for something else."""
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        fields.pop("_class_name", None)
+        return EdgeUNetConfig(**fields)
 
 
 def _groups(channels: int, most: int) -> int:
@@ -46,7 +71,11 @@ def _groups(channels: int, most: int) -> int:
 
 
 class Conditioning(nn.Module):
-    """(time, class) -> one additive shift per residual block: shifts (batch, sum of block widths)."""
+    """(time, second time, class) -> one additive shift per residual block: shifts (batch, sum of block widths).
+
+    The second time r enters as the interval t - r, by a branch that is zero at first: such a network starts as one
+    without it.
+    """
 
     def __init__(self, config: EdgeUNetConfig, total: int) -> None:
         super().__init__()
@@ -57,16 +86,29 @@ class Conditioning(nn.Module):
         steps = torch.arange(TIME_FREQUENCIES, dtype=torch.float32) / TIME_FREQUENCIES
         self.register_buffer("frequencies", torch.exp(-math.log(MAX_PERIOD) * steps), persistent=False)
         self.frequencies: Tensor
+        self.interval = None
+        if config.second_time:
+            last = nn.Linear(width, width)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.interval = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), last)
 
-    def forward(self, t: Tensor, class_labels: Tensor | None) -> Tensor:
-        angle = 1000.0 * t[:, None].float() * self.frequencies
-        hidden: Tensor = self.time(torch.cat([angle.cos(), angle.sin()], dim=1))
+    def forward(self, t: Tensor, class_labels: Tensor | None, r: Tensor | None) -> Tensor:
+        hidden: Tensor = self.time(self._embedded(t))
+        if self.interval is not None:
+            hidden = hidden + self.interval(self._embedded(torch.zeros_like(t) if r is None else t - r))
+        elif r is not None:
+            raise ValueError("this EdgeUNet takes no second time r: its config has second_time = false")
         if self.classes is not None:
             if class_labels is None:
                 raise ValueError("this EdgeUNet is class-conditional: pass class_labels (batch,)")
             hidden = hidden + self.classes(class_labels)
         shifts: Tensor = self.project(F.silu(hidden))
         return shifts
+
+    def _embedded(self, t: Tensor) -> Tensor:
+        angle = 1000.0 * t[:, None].float() * self.frequencies
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
 class ResidualBlock(nn.Module):
@@ -112,7 +154,15 @@ class SelfAttention(nn.Module):
 
 
 class EdgeUNet(nn.Module):
-    """u(x, t, class): velocity of the straight path x_t = (1-t) x + t e at (batch, channels, height, width)."""
+    """u(x, t, class): velocity of the straight path x_t = (1-t) x + t e at (batch, channels, height, width).
+
+    With a second time r in its config, u(x, t, r, class): the mean velocity from r to t, which is the velocity at t
+    where r is t or None.
+
+    Attributes:
+        config: its architecture.
+        widths: channels of the residual blocks, in the order of `blocks()`.
+    """
 
     def __init__(self, config: EdgeUNetConfig) -> None:
         super().__init__()
@@ -147,14 +197,15 @@ class EdgeUNet(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         self.widths = tuple(block.width for block in self.blocks())
         self.conditioning = Conditioning(config, sum(self.widths))
+        self.second_time = config.second_time
 
     def blocks(self) -> list[ResidualBlock]:
         """The residual blocks in the order in which `forward` runs them (the order of the shifts)."""
         return [block for part in (self.down, self.up) for level in part for block in _blocks_of(level)]
 
-    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Images (batch, channels, height, width), times (batch,) and classes (batch,) -> velocities."""
-        pending = iter(torch.split(self.conditioning(t, class_labels), list(self.widths), dim=1))
+    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:
+        """Images (batch, channels, height, width), times t and r (batch,), classes (batch,) -> velocities like x."""
+        pending = iter(torch.split(self.conditioning(t, class_labels, r), list(self.widths), dim=1))
         h: Tensor = self.stem(x)
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.down):
@@ -180,6 +231,6 @@ def _blocks_of(level: nn.Module) -> list[ResidualBlock]:
 
 
 def count_parameters(config: EdgeUNetConfig) -> int:
-    """Parameters of the net with this architecture, without making its weights."""
+    """Parameters of the network with this architecture, without making its weights."""
     with torch.device("meta"):
-        return sum(p.numel() for p in EdgeUNet(config).parameters())
+        return parameter_count(EdgeUNet(config))

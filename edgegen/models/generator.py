@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgegen.errors import DataError
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+from edgegen.program.parameters import parameter_count
 from edgegen.support.storage import atomic_path, load_tensors, read_json, save_tensors, write_json
 from edgegen.types import Signature
 
@@ -17,7 +18,7 @@ CONFIG, WEIGHTS, ABOUT, CARD = "config.json", "diffusion_pytorch_model.safetenso
 
 @dataclass(frozen=True)
 class Loaded:
-    """A velocity net from disk: forward(x, t, class_labels) -> velocity of the straight path, t = 0 data."""
+    """A velocity network from disk: forward(x, t, class_labels) -> velocity of the straight path, t = 0 data."""
 
     net: nn.Module
     signature: Signature
@@ -25,42 +26,42 @@ class Loaded:
 
     @property
     def parameters(self) -> int:
-        return sum(p.numel() for p in self.net.parameters())
+        return parameter_count(self.net)
 
 
-def save(net: EdgeUNet, folder: Path, *, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
-    """Writes a generator folder. `about` says what it is: role, lineage, settings. `tensors` replaces the net's own."""
+def save(network: EdgeUNet, folder: Path, *, about: Mapping[str, Any]) -> None:
+    """Writes a generator folder. `about` says what it is: role, lineage, settings."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(folder / WEIGHTS, dict(tensors if tensors is not None else net.state_dict()))
-    write_json(folder / CONFIG, net.config.to_dict())
+    save_tensors(folder / WEIGHTS, network.state_dict())
+    write_json(folder / CONFIG, network.config.to_dict())
     write_json(
-        folder / ABOUT, {"schema": "edgegen.generator/1", "signature": signature_of(net.config).to_dict(), **about}
+        folder / ABOUT, {"schema": "edgegen.generator/1", "signature": signature_of(network.config).to_dict(), **about}
     )
     with atomic_path(folder / CARD) as temporary:
-        temporary.write_text(_card(net, about), encoding="utf-8")
+        temporary.write_text(_card(network, about), encoding="utf-8")
 
 
 def signature_of(config: EdgeUNetConfig) -> Signature:
     return Signature.of(channels=config.in_channels, size=config.sample_size, num_classes=config.num_classes)
 
 
-def _load_ours(folder: Path, config: Mapping[str, Any]) -> Loaded:
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
-    fields.pop("_class_name")
+def load_ours(folder: Path, config: Mapping[str, Any]) -> Loaded:
+    """A generator folder that `save` wrote, with what its `config.json` holds. Raises DataError."""
     try:
-        net = EdgeUNet(EdgeUNetConfig(**fields))
-        net.load_state_dict(load_tensors(folder / WEIGHTS))
+        network = EdgeUNet(EdgeUNetConfig.from_dict(config))
+        network.load_state_dict(load_tensors(folder / WEIGHTS))
     except (TypeError, ValueError, IndexError, RuntimeError) as e:
-        what = " ".join(str(e).split())[:200]
-        raise DataError(f"{folder}: {CONFIG} and {WEIGHTS} do not fit each other: {what}") from e
+        reason = " ".join(str(e).split())[:200]
+        raise DataError(f"{folder}: {CONFIG} and {WEIGHTS} do not fit each other: {reason}") from e
     about = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
-    return Loaded(net.eval().requires_grad_(False), signature_of(net.config), about)
+    return Loaded(network.eval().requires_grad_(False), signature_of(network.config), about)
 
 
-def _card(net: EdgeUNet, about: Mapping[str, Any]) -> str:
-    config = net.config
-    count = sum(p.numel() for p in net.parameters())
+def _card(network: EdgeUNet, about: Mapping[str, Any]) -> str:
+    config = network.config
     kind = f"{config.num_classes} classes" if config.num_classes else "unconditional"
+    count = parameter_count(network)
+    times = "1, 0" if config.second_time else "1"
     return f"""---
 library_name: edgegen
 pipeline_tag: unconditional-image-generation
@@ -68,8 +69,8 @@ tags: [edgegen, flow-matching]
 ---
 # {about.get("name", "generator")}: {about.get("role", "generator")}
 
-An EdgeUNet velocity net of {count:,} parameters for {config.in_channels}x{config.sample_size}x{config.sample_size}
+An EdgeUNet velocity network of {count:,} parameters for {config.in_channels}x{config.sample_size}x{config.sample_size}
 images ({kind}), written by edgegen. `config.json` holds its shape, `edgegen.json` its signature and lineage.
 
-Time runs from t = 0 (data) to t = 1 (noise); one step is x = z - u(z, 1). Images are float32 NCHW in [-1, 1].
+Time runs from t = 0 (data) to t = 1 (noise); one step is x = z - u(z, {times}). Images are float32 NCHW in [-1, 1].
 """

@@ -3,23 +3,33 @@
 from pathlib import Path
 
 from edgegen.errors import DataError
-from edgegen.models.generator import CONFIG, WEIGHTS, Loaded, _load_ours
+from edgegen.models.generator import CONFIG, WEIGHTS, Loaded, load_ours
 from edgegen.support.storage import read_json
 
 
 def load(folder: Path) -> Loaded:
-    """Reads our own folder, or a diffusers UNet2DModel folder (alone or in a pipeline). Raises DataError."""
+    """Reads our own folder, or a diffusers UNet2DModel folder (alone or in a pipeline).
+
+    Args:
+        folder: with config.json and diffusion_pytorch_model.safetensors, or with model_index.json.
+
+    Returns:
+        The velocity network `net` in evaluation mode, its `signature`, and `about`, what edgegen.json says of it.
+
+    Raises:
+        DataError: there is no such folder, or it holds something else or damaged weights.
+    """
     if not folder.is_dir():
         raise DataError(f"no generator folder {folder}: it should hold {CONFIG} and {WEIGHTS}")
     pipeline = folder / "model_index.json"
     config_path = folder / "unet" / CONFIG if pipeline.exists() else folder / CONFIG
     if not config_path.exists():
-        found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
-        raise DataError(f"{folder}: no {CONFIG}; found {found}. A generator folder holds {CONFIG} and {WEIGHTS}")
+        files = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+        raise DataError(f"{folder}: no {CONFIG}; found {files}. A generator folder holds {CONFIG} and {WEIGHTS}")
     config = read_json(config_path)
     kind = config.get("_class_name") if isinstance(config, dict) else None
     if kind == "EdgeUNet":
-        return _load_ours(folder, config)
+        return load_ours(folder, config)
     if kind == "UNet2DModel":
         from edgegen.models.diffusers.velocity import load_unet2d
 

@@ -42,8 +42,10 @@ def to_step(width: float) -> int:
     return round(width / WIDTH_STEP) * WIDTH_STEP
 
 
-def architecture(model: Architecture, image_shape: list[int], num_classes: int) -> EdgeUNetConfig:
-    """The net's config for these images. Raises RecipeError when the resolutions do not halve evenly."""
+def architecture(
+    model: Architecture, image_shape: list[int], num_classes: int, *, second_time: bool = False
+) -> EdgeUNetConfig:
+    """The network's config for these images. Raises RecipeError when the resolutions do not halve evenly."""
     channels, size, _ = image_shape
     halvings = len(model.channels) - 1
     if size % 2**halvings:
@@ -59,23 +61,30 @@ def architecture(model: Architecture, image_shape: list[int], num_classes: int) 
         attention=model.attention,
         num_classes=num_classes,
         embedding=model.embedding,
+        second_time=second_time,
     )
 
 
-def student_architecture(slim: Slim, teacher: Architecture | None, shape: list[int], classes: int) -> EdgeUNetConfig:
+def student_architecture(
+    slim: Slim, teacher: Architecture | None, shape: list[int], classes: int, *, second_time: bool = False
+) -> EdgeUNetConfig:
     """The student of the recipe's words; `teacher` is None where it is not an EdgeUNet. Raises RecipeError."""
+
+    def config(model: Architecture) -> EdgeUNetConfig:
+        return architecture(model, shape, classes, second_time=second_time)
+
     model = slim.model
     if model is None:
         if teacher is None:
             raise RecipeError("slim.keep is for teachers trained here; for a diffusers teacher give [slim.model]")
         assert slim.keep is not None
-        model = shrink(teacher, keep=slim.keep, count=lambda m: count_parameters(architecture(m, shape, classes)))
-    return architecture(model, shape, classes)
+        model = shrink(teacher, keep=slim.keep, count=lambda m: count_parameters(config(m)))
+    return config(model)
 
 
-def architecture_of(net: torch.nn.Module) -> Architecture | None:
+def architecture_of(network: torch.nn.Module) -> Architecture | None:
     """In the recipe's words; None of a network that is not ours."""
-    if not isinstance(net, EdgeUNet):
+    if not isinstance(network, EdgeUNet):
         return None
-    own = net.config
+    own = network.config
     return Architecture(channels=own.channels, blocks=own.blocks, attention=own.attention, embedding=own.embedding)

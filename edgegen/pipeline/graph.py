@@ -10,7 +10,7 @@ changed key of the recipe re-runs what depends on it and nothing else. This modu
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from edgegen.artifacts.target import Target, check_quantization, check_targets, lower_options, quantize_options
 from edgegen.data import local_path
 from edgegen.errors import DataError, UsageError, unknown_name
+from edgegen.pipeline.methods import baseline_objective, check_methods, has_second_time, needs_pairs, stages_for
 from edgegen.pipeline.run_folder import Result, RunFolder, fingerprint, key_of
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import GRIDS
@@ -34,6 +35,7 @@ HOW = {"checkpoint_every"}  # keys that say how to get there and do not change t
 class Stage:
     """`settings` is the part of the recipe that the result depends on; `run` is imported when the stage starts.
 
+    A stage with a method needs also the stages that give what the method trains on: see `select`.
     `everywhere` stages run in all processes of `accelerate launch`, the others in the first one.
     """
 
@@ -84,9 +86,15 @@ def _part(table: BaseModel, *, only: set[str] | None = None) -> dict[str, Any]:
 
 def _baseline(recipe: Recipe) -> dict[str, Any]:
     steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
-    slim = _part(recipe.slim)
-    slim.pop("anneal_steps")  # of the reflow; the regression has no use for it
-    return {"slim": slim, "distance": recipe.distill.distance, "steps": steps, **_compute(recipe)}
+    regression = baseline_objective(recipe)
+    loop = recipe.slim.model_dump(mode="json", exclude={*HOW, "method", "objective"})
+    own = {"slim": {**loop, "flip": regression.flip}, "distance": regression.distance, "steps": steps}
+    return own | _second_time(recipe) | _compute(recipe)
+
+
+def _second_time(recipe: Recipe) -> dict[str, Any]:
+    """Of the student, which a method of `distill` can ask for; of the others their own method says it."""
+    return {"second_time": True} if has_second_time(recipe, "slim", "distill") else {}
 
 
 def _compute(recipe: Recipe) -> dict[str, Any]:
@@ -123,17 +131,18 @@ STAGES = (
         lambda r: {"pairs": _part(r.pairs), "seed": r.seed},
         "edgegen.pipeline.stages.pairs:pairs",
         everywhere=True,
+        enabled=needs_pairs,
     ),
     Stage(
         "slim",
-        ("teacher", "pairs"),
-        lambda r: {"slim": _part(r.slim), **_compute(r)},
+        ("teacher",),
+        lambda r: {"slim": _part(r.slim), **_second_time(r), **_compute(r)},
         "edgegen.pipeline.stages.slim:slim",
         everywhere=True,
     ),
     Stage(
         "distill",
-        ("pairs", "slim"),
+        ("slim",),
         lambda r: {"distill": _part(r.distill), **_compute(r)},
         "edgegen.pipeline.stages.distill:distill",
         everywhere=True,
@@ -196,7 +205,7 @@ STAGES = (
         ("teacher", "distill", "export", "quantize", "verify"),
         lambda r: {"profile": _part(r.profile), "steps": max(r.evaluate.steps)},
         "edgegen.pipeline.stages.profile:profile",
-        version=2,
+        version=3,
     ),
     Stage(
         "report",
@@ -216,7 +225,7 @@ STAGES = (
         ),
         lambda r: {"name": r.name, "recipe": r.sha256()},
         "edgegen.pipeline.stages.report:report",
-        version=2,
+        version=3,
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
@@ -232,13 +241,14 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
     for name in (to, only):
         if name is not None and name not in NAMES:
             raise UsageError(unknown_name("stage", name, NAMES))
-    stages = [stage for stage in STAGES if stage.enabled(recipe)]
+    every = [replace(stage, needs=stages_for(stage.name, stage.needs, recipe)) for stage in STAGES]
+    stages = [stage for stage in every if stage.enabled(recipe)]
     if to is not None:
         last = NAMES.index(to)
         stages = [stage for stage in stages if NAMES.index(stage.name) <= last]
     if only is not None:
         wanted = {only}
-        for stage in reversed(STAGES):
+        for stage in reversed(every):
             if stage.name in wanted:
                 wanted.update(stage.needs)
         stages = [stage for stage in stages if stage.name in wanted]
@@ -248,6 +258,7 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
 def check(recipe: Recipe, stages: list[Stage]) -> None:
     """What can be known to fail before any work: an unknown artifact, a missing extra. Raises UsageError and others."""
     names = {stage.name for stage in stages}
+    check_methods(recipe, names)
     targets = [Target.parse(text) for text in recipe.export.artifacts]
     check_targets(targets, lower_options(recipe.export))
     budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)

@@ -63,7 +63,7 @@ def _run_one(context: Context, item: Planned, folder: RunFolder, *, first: bool,
     stage, began = item.stage, time.monotonic()
     meet(several)
     if first or stage.everywhere:
-        from edgegen.training.machine import use_threads  # imports torch, which a plan does without
+        from edgegen.training.distributed import use_threads  # imports torch, which a plan does without
 
         module, _, function = stage.run.partition(":")
         use_threads(context.recipe.compute.threads)
@@ -87,9 +87,27 @@ def run_recipe(
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[Result]:
-    """What `edgegen run` does: reads the recipe (a file, or the name of a shipped one), runs what is not there yet.
+    """What `edgegen run` does: reads a recipe and runs the stages whose results are not there yet.
 
-    The results, in order, lie below `runs`/<name of the recipe>. `force` runs all again, or `only` that stage.
+    Args:
+        name: a recipe file, or the name of a shipped one.
+        runs: where run folders are; this one is runs/NAME, with the recipe's name.
+        to: the last stage to run; default: all.
+        only: a single stage, with the stages that it needs where they are missing.
+        force: whether to run all stages again, or `only` that stage.
+        progress: receives messages and progress; default: nobody.
+
+    Returns:
+        One result for each stage, in order; `folder` holds the files of the stage.
+
+    Raises:
+        RecipeError: the recipe is wrong.
+        UsageError: an unknown stage or artifact.
+        DataError: images or a teacher that are missing or do not fit.
+        MissingExtraError: an optional dependency is not installed.
+        TrainingError: a loss is not finite.
+        ExportError: a vendor's tool failed.
+        StorageError: the disk is full, or the run folder is in use.
     """
     ready = _Ready.of(name, runs, to=to, only=only, force=force)
     # The first of several processes holds the folder for all of them.
@@ -158,6 +176,6 @@ def broken_budget(results: Collection[Result]) -> list[str]:
 def meet(several: bool) -> None:
     """All processes of `accelerate launch` wait here for each other."""
     if several:
-        from edgegen.training.machine import state
+        from edgegen.training.distributed import state
 
         state().wait_for_everyone()

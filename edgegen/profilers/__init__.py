@@ -1,1 +1,1 @@
-"""Measuring artifacts on devices: `host.measure` times jobs on this machine."""
+"""Measuring exported files on devices: `files.profile.profile_files` is the entry point."""

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from edgegen.errors import UsageError
-from edgegen.profilers.schema import Profile, Result
+from edgegen.profilers.schema import MeasuredFile, Profile
 from edgegen.profilers.timing.protocol import PRECISION
 from edgegen.profilers.timing.stats import ratio_interval
 
@@ -27,20 +27,20 @@ class Limit:
     @staticmethod
     def parse(text: str) -> "tuple[Limit, ...]":
         """ "p50>+5%,memory>+10%": what a comparison shall fail on. Raises UsageError for what it cannot read."""
-        found = []
+        limits = []
         for part in text.split(","):
             matched = re.fullmatch(r"(\w+)\s*>\s*\+\s*(\d+(?:\.\d+)?)\s*%", part.strip())
             if matched is None or matched[1] not in METRICS:
                 raise UsageError(f"--fail-on '{part.strip()}' cannot be read; give {FORM}")
-            found.append(Limit(matched[1], float(matched[2]) / 100))
-        return tuple(found)
+            limits.append(Limit(matched[1], float(matched[2]) / 100))
+        return tuple(limits)
 
 
 @dataclass(frozen=True)
 class Difference:
     """One file under one configuration, in two measurements. Changes are shares of before; None is not known.
 
-    `interval` is that of p50's change, 95 %.
+    `interval` is that of p50's change, 95 %; `noisy` says why one of the two should not be believed.
     """
 
     label: str
@@ -52,19 +52,19 @@ class Difference:
 
     @property
     def surely(self) -> str:
-        """In words, what the interval of p50 allows to say: a median is known to PRECISION only."""
+        """In words, what the interval of p50 shows: a median is known to PRECISION only."""
         low, high = self.interval
         return "slower" if low > PRECISION else "faster" if high < -PRECISION else "no difference"
 
     def broken(self, limits: Sequence[Limit]) -> list[str]:
         """The limits that are exceeded; of p50 only where the whole interval lies beyond."""
-        found = []
+        exceeded = []
         for limit in limits:
             change = self.interval[0] if limit.metric == "p50" else self.changes[limit.metric]
             if change is not None and change > limit.rise:
                 shown = self.changes[limit.metric]
-                found.append(f"{self.label}: {limit.metric} {shown:+.1%}, allowed +{limit.rise:.0%}")
-        return found
+                exceeded.append(f"{self.label}: {limit.metric} {shown:+.1%}, allowed +{limit.rise:.0%}")
+        return exceeded
 
 
 def differences(before: Profile, after: Profile) -> list[Difference]:
@@ -72,28 +72,29 @@ def differences(before: Profile, after: Profile) -> list[Difference]:
     first, second = _by_label(before), _by_label(after)
     common = [label for label in first if label in second]
     if not common:
-        told = [", ".join(one) or "no latency" for one in (first, second)]
-        raise UsageError(f"nothing to compare: one has {told[0]}, the other {told[1]}")
+        names = [", ".join(files) or "no latency" for files in (first, second)]
+        raise UsageError(f"nothing to compare: one has {names[0]}, the other {names[1]}")
     return [difference(label, first[label], second[label]) for label in common]
 
 
-def difference(label: str, before: Result, after: Result) -> Difference:
+def difference(label: str, before: MeasuredFile, after: MeasuredFile) -> Difference:
     """How `after` differs from `before`; both have latencies."""
     assert before.latency is not None, "measured"
     assert after.latency is not None, "measured"
-    blocks = [[np.array(block) for block in one.latency.blocks_ms] for one in (before, after) if one.latency]
-    low, high = ratio_interval(*blocks)
+    old, new = ([np.array(block) for block in latency.blocks_ms] for latency in (before.latency, after.latency))
+    low, high = ratio_interval(old, new)
     changes: dict[Metric, float | None] = {
         "p50": after.latency.p50_ms / before.latency.p50_ms - 1,
         "p90": after.latency.p90_ms / before.latency.p90_ms - 1,
         "load": _change([cold.load_ms for cold in before.cold], [cold.load_ms for cold in after.cold]),
         "first": _change([cold.first_ms for cold in before.cold], [cold.first_ms for cold in after.cold]),
         "memory": _change(
-            [one.peak_rss_bytes for one in (before,) if one.peak_rss_bytes],
-            [one.peak_rss_bytes for one in (after,) if one.peak_rss_bytes],
+            [before.peak_rss_bytes] if before.peak_rss_bytes else [],
+            [after.peak_rss_bytes] if after.peak_rss_bytes else [],
         ),
     }
-    noisy = tuple(reason for one in (before, after) for reason in one.verdict.reasons)
+    doubtful = [measured.verdict for measured in (before, after) if measured.verdict.status == "noisy"]
+    noisy = tuple(reason for verdict in doubtful for reason in verdict.reasons)
     return Difference(label, before.latency.p50_ms, after.latency.p50_ms, (low - 1, high - 1), changes, noisy)
 
 
@@ -101,11 +102,5 @@ def _change(before: Sequence[float], after: Sequence[float]) -> float | None:
     return float(np.median(after) / np.median(before) - 1) if before and after else None
 
 
-def _by_label(profile: Profile) -> dict[str, Result]:
-    return {label_of(one): one for one in profile.results if one.latency is not None}
-
-
-def label_of(result: Result) -> str:
-    """A file and its threads, as the tables show them."""
-    threads = result.config.threads_requested
-    return f"{result.artifact.name}, {threads} thread{'s' * (threads > 1)}"
+def _by_label(profile: Profile) -> dict[str, MeasuredFile]:
+    return {measured.label: measured for measured in profile.results if measured.latency is not None}

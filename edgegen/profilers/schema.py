@@ -1,22 +1,23 @@
 """What a measurement is: the documented schema "edgegen.profile/1", read and checked again by whoever compares.
 
 Its JSON Schema is committed beside this file; after a change here:
-`python -c "import edgegen.profilers.schema as r; r.update_schema_file()"`.
+`python -c "from edgegen.profilers.schema import Profile; Profile.update_schema_file()"`.
 What is not known is null, never 0. Latencies are milliseconds of one inference at batch 1.
 """
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from edgegen.errors import DataError
 from edgegen.profilers.timing.stats import summarize
-from edgegen.support.schema import Count, Record, Sha256, Utc
-from edgegen.support.storage import read_json, write_json
+from edgegen.support.schema import Count, Document, Record, Sha256, Utc
+from edgegen.support.storage import read_json
 
+Format = Literal["onnx", "pte", "mlpackage"]
 Ms = Annotated[float, Field(gt=0)]
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$", description="a name, never a path")]
 
@@ -31,7 +32,7 @@ class FileFacts(Record):
     """What was measured. `scheme` is null in files that edgegen's manifest does not know."""
 
     name: FileName
-    format: Literal["onnx", "pte", "mlpackage"]
+    format: Format
     sha256: Sha256
     nbytes: Count
     scheme: str | None
@@ -85,8 +86,8 @@ class Latencies(Record):
         """The figures are those of the samples."""
         if not self.blocks_ms or not all(self.blocks_ms):
             raise ValueError("a latency without samples")
-        found = summarize([np.array(block) for block in self.blocks_ms])
-        pairs = {"p50_ms": found.p50_ms, "p90_ms": found.p90_ms, "runs": found.runs}
+        summary = summarize([np.array(block) for block in self.blocks_ms])
+        pairs = {"p50_ms": summary.p50_ms, "p90_ms": summary.p90_ms, "runs": summary.runs}
         for name, value in pairs.items():
             if abs(getattr(self, name) - value) > 1e-6 * value:
                 raise ValueError(f"{name} is {getattr(self, name)}, and its samples give {value}")
@@ -137,7 +138,7 @@ class Verdict(Record):
     reasons: tuple[str, ...] = ()
 
 
-class Result(Record):
+class MeasuredFile(Record):
     """One file under one configuration."""
 
     artifact: FileFacts
@@ -152,8 +153,13 @@ class Result(Record):
     leaves: tuple[LeafRow, ...] = ()
     verdict: Verdict
 
+    @property
+    def label(self) -> str:
+        """The file and its threads, as the tables show them."""
+        return label(self.artifact.name, self.config.threads_requested)
+
     @model_validator(mode="after")
-    def _no_latency_of_a_wrong_file(self) -> "Result":
+    def _no_latency_of_a_wrong_file(self) -> "MeasuredFile":
         if self.latency is not None and (self.numerics.passed is False or self.verdict.status == "failed"):
             raise ValueError("a latency of a file that failed")
         if self.latency is not None and not self.verdict.performance_valid:
@@ -161,8 +167,15 @@ class Result(Record):
         return self
 
 
-class Profile(Record):
+def label(name: str, threads: int) -> str:
+    """ "net.pte, 2 threads"."""
+    return f"{name}, {threads} thread{'s' * (threads > 1)}"
+
+
+class Profile(Document):
     """Files measured in turn on one device in one go."""
+
+    schema_file: ClassVar[Path] = Path(__file__).with_name("profile.schema.json")
 
     schema_: Literal["edgegen.profile/1"] = Field("edgegen.profile/1", alias="schema")
     created: Utc
@@ -175,12 +188,7 @@ class Profile(Record):
     others_cores: float | None = Field(description="used by other programs during the warm runs")
     stolen_cores: float | None = Field(description="kept by a hypervisor during the warm runs")
     drift: float | None = Field(None, description="a fixed arithmetic's time after the warm runs over before, less 1")
-    results: tuple[Result, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values under the documented keys."""
-        content: dict[str, Any] = json.loads(self.model_dump_json(by_alias=True))
-        return content
+    results: tuple[MeasuredFile, ...]
 
 
 def read(path: Path) -> Profile:
@@ -191,16 +199,3 @@ def read(path: Path) -> Profile:
         first = e.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise DataError(f"{path} is no measurement of edgegen's: {place}: {first['msg']}") from e
-
-
-SCHEMA_FILE = Path(__file__).with_name("profile.schema.json")
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a measurement (draft 2020-12)."""
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**dialect, **Profile.model_json_schema(by_alias=True, mode="serialization")}
-
-
-def update_schema_file() -> None:
-    write_json(SCHEMA_FILE, json_schema())

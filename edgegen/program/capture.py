@@ -48,8 +48,19 @@ def _trains(module: nn.Module) -> bool:
 def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_size: bool = False) -> ExportedProgram:
     """torch.export of `module` on the CPU in evaluation mode; `batch` None gives a dynamic batch axis.
 
-    With `any_size` height and width are dynamic as well. The inputs keep the signature's order. Raises ExportError
-    where the module does not run on the signature's inputs, gives another shape, or cannot be exported.
+    The inputs keep the signature's order.
+
+    Args:
+        module: a one-step generator: forward takes the signature's inputs and gives its output.
+        signature: names, shapes and roles of the inputs and the output.
+        batch: a fixed batch size, or None.
+        any_size: whether height and width are dynamic as well.
+
+    Returns:
+        The program that every backend lowers.
+
+    Raises:
+        ExportError: the module does not run on the signature's inputs, gives another shape, or cannot be exported.
     """
     module = _ready(module)
     if isinstance(module, fx.GraphModule):

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from edgegen.errors import ExportError
 from edgegen.program.capture import capture, reference
 from edgegen.program.inputs import example_inputs
+from edgegen.program.parameters import parameter_count
 from edgegen.program.partial_eval import Partial
 from edgegen.program.rebuild import NOTHING_TO_DO, Rebuilt
 from edgegen.support.vendor_logs import EXPORT, quiet
@@ -70,9 +71,20 @@ def fold(module: nn.Module, signature: Signature, *, any_size: bool = False) -> 
     """Fold what `module` computes from constants and classes; the result takes the same inputs and any batch.
 
     `module` stays as it is. Where torch.export cannot give it a dynamic batch, the result has batch 1 and its class
-    branch stays. With `any_size` it takes any height and width that `module` takes, too; what depends on them, such as
-    an embedding of positions, is then not folded. Raises ExportError where it cannot be captured, or where the folded
-    generator differs by more than FOLD_TOLERANCE (max abs difference / max abs reference).
+    branch stays.
+
+    Args:
+        module: a one-step generator.
+        signature: of its inputs and output.
+        any_size: whether the result takes any height and width that `module` takes; what depends on them, such as an
+            embedding of positions, is then not folded.
+
+    Returns:
+        The folded module, with what was removed and the largest relative error.
+
+    Raises:
+        ExportError: it cannot be captured, or the folded generator differs by more than FOLD_TOLERANCE (max abs
+            difference / max abs reference).
     """
     try:
         program, batch = capture(module, signature, batch=None, any_size=any_size), None
@@ -100,8 +112,8 @@ def fold(module: nn.Module, signature: Signature, *, any_size: bool = False) -> 
     return Folded(
         folded,
         program,
-        parameters_before=_elements(module),
-        parameters_after=_elements(folded),
+        parameters_before=parameter_count(module),
+        parameters_after=parameter_count(folded),
         operations_before=_calls(rebuilt.partial.module.graph),
         operations_after=_calls(folded.graph),
         max_relative_error=error,
@@ -135,7 +147,3 @@ def _writes(node: fx.Node) -> bool:
 def _calls(graph: fx.Graph) -> int:
     checks = (*NOTHING_TO_DO, ATEN.sym_size.int)
     return sum(node.op == "call_function" and node.target not in checks for node in graph.nodes)
-
-
-def _elements(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -6,16 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from edgegen.errors import ExportError
+from edgegen.flow.path import has_second_time
 from edgegen.support.pixels import traced_pixels
 from edgegen.types import PIXELS, Signature, TensorSpec
 
 NOISE_TIME = 1.0  # t = 1 is noise: the one time at which a one-step generator runs
+DATA_TIME = 0.0  # r = 0 is data: where the step of a network with a second time ends
 
 
 class OneStep(nn.Module):
     """The straight path walked in one step: x = z - u(z), u at t = 1 (flow matching's Euler step over [0, 1]).
 
-    `net` is folded, u(z[, class_labels]); given `time` it is not, and is called as u(z, t[, class_labels]).
+    `net` is folded, u(z[, class_labels]); given `time` it is not, and is called as u(z, t[, class_labels]), or with
+    r = 0 beside that where it takes a second time.
     """
 
     def __init__(self, net: nn.Module, *, time: float | None = None) -> None:
@@ -26,9 +29,18 @@ class OneStep(nn.Module):
     def forward(self, sample: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """Noise (batch, ...) and classes (batch,) -> image of the noise's shape."""
         labels = () if class_labels is None else (class_labels,)
-        times = () if self.time is None else (torch.full((sample.shape[0],), self.time, device=sample.device),)
-        out_sample: Tensor = sample - self.net(sample, *times, *labels)
+        if self.time is None:
+            velocity: Tensor = self.net(sample, *labels)
+        elif has_second_time(self.net):
+            velocity = self.net(sample, _times(sample, self.time), *labels, r=_times(sample, DATA_TIME))
+        else:
+            velocity = self.net(sample, _times(sample, self.time), *labels)
+        out_sample: Tensor = sample - velocity
         return out_sample
+
+
+def _times(sample: Tensor, time: float) -> Tensor:
+    return torch.full((sample.shape[0],), time, device=sample.device)
 
 
 class ToPixels(nn.Module):

@@ -1,4 +1,4 @@
-"""What was won, in a few figures: each computed from the report, and left out where an input of it is not known."""
+"""The gains in a few figures: each is computed from the report, and left out where an input of it is not known."""
 
 from dataclasses import dataclass
 
@@ -86,11 +86,11 @@ def _quality(report: Report) -> Figure | None:
     steps = max((int(steps) for steps in report.quality.teacher), default=0)
     before = quality_of(report, "teacher", steps)
     row, student = chosen(report), quality_of(report, "student", 1)
-    after, what = None, ""
+    after, name = None, ""
     if row is not None and row.fd_local is not None:
-        after, what = row.fd_local, row.label
+        after, name = row.fd_local, row.label
     elif student is not None and student.fd_local is not None:
-        after, what = student.fd_local, "student in PyTorch, one step"
+        after, name = student.fd_local, "student in PyTorch, one step"
     if before is None or before.fd_local is None or after is None:
         return None
     floor = quality_of(report, "floor", 0)
@@ -99,5 +99,5 @@ def _quality(report: Report) -> Figure | None:
         "fd_local (lower is better)",
         f"{number(before.fd_local)} → {number(after)}",
         f"real images: {number(real)}" if real is not None else "",
-        f"distance to the real images; teacher at {plural(steps, 'step')} → {what}",
+        f"distance to the real images; teacher at {plural(steps, 'step')} → {name}",
     )

@@ -15,7 +15,7 @@ DISTANCES = (5.0, 9.0, 16.0, 26.0, 40.0)
 
 
 @dataclass(frozen=True)
-class Mark:
+class Disc:
     """A disc at (x, y) with its label's size, all in points; y grows upwards."""
 
     x: float
@@ -46,24 +46,24 @@ class Box:
         """How far this reaches beyond a frame."""
         return max(0.0, frame.x0 - self.x0, self.x1 - frame.x1) + max(0.0, frame.y0 - self.y0, self.y1 - frame.y1)
 
-    def gap(self, mark: Mark) -> float:
+    def gap(self, mark: Disc) -> float:
         """From this to the edge of a mark."""
         dx = max(self.x0 - mark.x, 0.0, mark.x - self.x1)
         dy = max(self.y0 - mark.y, 0.0, mark.y - self.y1)
         return math.hypot(dx, dy) - mark.radius
 
-    def nearest(self, mark: Mark) -> tuple[float, float]:
+    def nearest(self, mark: Disc) -> tuple[float, float]:
         """The point of this that is nearest to a mark."""
         return min(max(mark.x, self.x0), self.x1), min(max(mark.y, self.y0), self.y1)
 
-    def on_the_way(self, mark: Mark, end: tuple[float, float]) -> bool:
+    def on_the_way(self, mark: Disc, end: tuple[float, float]) -> bool:
         """Whether a line from the mark to `end` crosses this."""
         steps = [i / LINE_POINTS for i in range(LINE_POINTS + 1)]
         points = [(mark.x + s * (end[0] - mark.x), mark.y + s * (end[1] - mark.y)) for s in steps]
         return any(self.x0 < x < self.x1 and self.y0 < y < self.y1 for x, y in points)
 
 
-def place(marks: Sequence[Mark], frame: Box) -> list[tuple[Box, bool]]:
+def place(marks: Sequence[Disc], frame: Box) -> list[tuple[Box, bool]]:
     """A box for each label, by coordinate descent over a few places around each mark.
 
     With it, whether a line should join the two: they are far apart, or another mark is nearer.
@@ -77,24 +77,24 @@ def place(marks: Sequence[Mark], frame: Box) -> list[tuple[Box, bool]]:
     return [(box, _doubtful(box, i, marks)) for i, box in enumerate(boxes)]
 
 
-def _doubtful(box: Box, own: int, marks: Sequence[Mark]) -> bool:
+def _doubtful(box: Box, own: int, marks: Sequence[Disc]) -> bool:
     gap = box.gap(marks[own])
     return gap > FAR or any(box.gap(mark) < gap for i, mark in enumerate(marks) if i != own)
 
 
-def _candidates(mark: Mark) -> list[Box]:
-    found = []
+def _candidates(mark: Disc) -> list[Box]:
+    boxes = []
     for distance in DISTANCES:
         reach = mark.radius + distance
         beside = [(mark.x + reach, mark.y - mark.height / 2), (mark.x - reach - mark.width, mark.y - mark.height / 2)]
         over = [(mark.x - part * mark.width, mark.y + reach) for part in SLIDES]
         under = [(x, mark.y - reach - mark.height) for x, _ in over]
-        found += [Box(x, y, x + mark.width, y + mark.height) for x, y in (*beside, *over, *under)]
-    return found
+        boxes += [Box(x, y, x + mark.width, y + mark.height) for x, y in (*beside, *over, *under)]
+    return boxes
 
 
-def _cost(box: Box, own: int, marks: Sequence[Mark], boxes: Sequence[Box], frame: Box) -> float:
-    """Far labels are bad; covered ones, and those that read as another mark's, are worse."""
+def _cost(box: Box, own: int, marks: Sequence[Disc], boxes: Sequence[Box], frame: Box) -> float:
+    """Far labels are bad; covered ones, and those that seem to belong to another mark, are worse."""
     aired = Box(box.x0 - AIR, box.y0 - AIR / 2, box.x1 + AIR, box.y1 + AIR / 2)
     gap = box.gap(marks[own])
     cost = gap + 100.0 * box.outside(frame)

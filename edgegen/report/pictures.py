@@ -83,16 +83,16 @@ def data_uri(image: NDArray[np.uint8]) -> str:
 
 def _check(key: str, images: NDArray[Any]) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
-        found = f"{images.dtype} {tuple(images.shape)}"
         raise DataError(
-            f"pictures of '{key}': {found}; they must be uint8 (n, height, width, channels), 1 or 3 channels"
+            f"pictures of '{key}': {images.dtype} {tuple(images.shape)}; "
+            "they must be uint8 (n, height, width, channels), 1 or 3 channels"
         )
 
 
 def _parts(key: str) -> tuple[str, int | None]:
     """("teacher", 20) of "teacher-20"; ("teacher", None) of "teacher"."""
-    found = re.fullmatch(r"(\w+)-(\d+)", key)
-    return (found[1], int(found[2])) if found else (key, None)
+    parts = re.fullmatch(r"(\w+)-(\d+)", key)
+    return (parts[1], int(parts[2])) if parts else (key, None)
 
 
 def _mains(keys: Iterable[str]) -> set[str]:
@@ -101,7 +101,7 @@ def _mains(keys: Iterable[str]) -> set[str]:
     for key in keys:
         net, steps = _parts(key)
         by_net.setdefault(net if net in ORDER else key, []).append((steps or 0, key))
-    return {(max(found) if net == "teacher" else min(found))[1] for net, found in by_net.items()}
+    return {(max(rows) if net == "teacher" else min(rows))[1] for net, rows in by_net.items()}
 
 
 def _rank(key: str, files: list[str]) -> tuple[int, int]:

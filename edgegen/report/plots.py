@@ -109,10 +109,10 @@ def quality_plot(report: Report) -> Plot | None:
 
 def pareto_plot(report: Report) -> Plot | None:
     """PSNR against the size of the weights, for growing sets of layers left float; None without a mixed file."""
-    found = [row for row in report.refined if row.pareto]
-    if not found:
+    mixed = [row for row in report.refined if row.pareto]
+    if not mixed:
         return None
-    (row,) = found
+    (row,) = mixed
     # All float is no rounding at all: its PSNR stands for "equal" and would flatten the rest.
     shown = [choice for choice in row.pareto if choice.psnr_db < EQUAL_DB]
 
@@ -125,13 +125,13 @@ def pareto_plot(report: Report) -> Plot | None:
     worst = sorted(row.layers, key=lambda layer: layer.psnr_db)[:5]
     alone = "; ".join(f"{layer.name} {number(layer.psnr_db)} dB, {layer.weights:,} weights" for layer in worst)
     ends = f"from {number(shown[0].psnr_db)} dB to {number(shown[-1].psnr_db)} dB" if shown else "no choice"
-    note = f"Foretold from each layer rounded alone; the file itself is measured above. The worst alone: {alone}."
+    note = f"Predicted from each layer rounded alone; the file itself is measured above. The worst alone: {alone}."
     return Plot("Which layers to leave float", svg("pareto", WIDE, draw), f"PSNR against size: {ends}", note)
 
 
 def points(report: Report) -> tuple[list[Point], list[str]]:
     """The marks of the size-latency-quality plot, and a line for each thing that lacks one of its two coordinates."""
-    found, aside = [], []
+    shown, aside = [], []
     for timed in report.torch_latency:
         figure = quality_of(report, timed.network, timed.steps)
         quality = None if figure is None else figure.fd_local
@@ -140,7 +140,7 @@ def points(report: Report) -> tuple[list[Point], list[str]]:
         if lacking:
             aside.append(f"{label} (PyTorch): {lacking}")
         elif timed.latency.p50_ms and quality is not None:
-            found.append(Point(label, timed.latency.p50_ms, quality, COLOUR["torch"], None, False))
+            shown.append(Point(label, timed.latency.p50_ms, quality, COLOUR["torch"], None, False))
     for row in report.artifacts:
         lacking = _lacking(row.latency.p50_ms, row.fd_local)
         if lacking:
@@ -150,19 +150,19 @@ def points(report: Report) -> tuple[list[Point], list[str]]:
             proven = row.parity.status == "ok"
             label = row.label if proven else f"{row.label} ({_doubt(row.parity.status)})"
             colour = COLOUR.get(row.backend, OTHER)
-            found.append(Point(label, row.latency.p50_ms, row.fd_local, colour, row.nbytes, proven))
-    return found, aside
+            shown.append(Point(label, row.latency.p50_ms, row.fd_local, colour, row.nbytes, proven))
+    return shown, aside
 
 
 def tradeoff_plot(report: Report) -> Plot | None:
     """Latency against quality; the area of a mark is the size of the file. None where there is nothing to draw."""
-    found, aside = points(report)
-    if not found:
+    shown, aside = points(report)
+    if not shown:
         return None
 
     def draw(axes: Any) -> None:
-        largest = max((point.nbytes for point in found if point.nbytes), default=1)
-        for point in found:
+        largest = max((point.nbytes for point in shown if point.nbytes), default=1)
+        for point in shown:
             area = point.area(largest)
             look = {"marker": "D" if point.nbytes is None else "o", "linewidths": 1.3, "edgecolors": point.colour}
             if point.filled:
@@ -170,17 +170,17 @@ def tradeoff_plot(report: Report) -> Plot | None:
             else:
                 axes.scatter(point.p50_ms, point.fd_local, s=area, facecolors="none", **look)
         axes.set_xscale("log")
-        log_scale(axes, "x", [point.p50_ms for point in found], pad=2.2)
-        values = [point.fd_local for point in found]
+        log_scale(axes, "x", [point.p50_ms for point in shown], pad=2.2)
+        values = [point.fd_local for point in shown]
         margin = 0.22 * ((max(values) - min(values)) or max(values) or 1.0)
         axes.set_ylim(max(0.0, min(values) - margin), max(values) + margin)
         axes.set_xlabel("p50 of one image, ms")
         axes.set_ylabel("fd_local (lower is better)")
-        marks = [(p.p50_ms, p.fd_local, p.label, math.sqrt(p.area(largest) / math.pi)) for p in found]
+        marks = [(p.p50_ms, p.fd_local, p.label, math.sqrt(p.area(largest) / math.pi)) for p in shown]
         label_marks(axes, marks)
 
     alt = "fd_local against latency: " + "; ".join(
-        f"{point.label}: {number(point.p50_ms)} ms, fd_local {number(point.fd_local)}" for point in found
+        f"{point.label}: {number(point.p50_ms)} ms, fd_local {number(point.fd_local)}" for point in shown
     )
     return Plot("Size, latency and quality", svg("tradeoff", WIDE, draw), alt, TRADEOFF_NOTE, tuple(aside))
 
@@ -192,7 +192,7 @@ TRADEOFF_NOTE = (
 
 
 def _lacking(p50_ms: float | None, fd_local: float | None) -> str:
-    missing = [what for what, value in (("latency", p50_ms), ("fd_local", fd_local)) if value is None]
+    missing = [name for name, value in (("latency", p50_ms), ("fd_local", fd_local)) if value is None]
     return f"{' and '.join(missing)} not known" if missing else ""
 
 

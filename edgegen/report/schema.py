@@ -1,18 +1,17 @@
 """What report.json holds: the documented schema "edgegen.report/1".
 
 Its JSON Schema is committed beside this file; after a change here:
-`python -c "import edgegen.report.schema as s; s.update_schema_file()"`.
+`python -c "from edgegen.report.schema import Report; Report.update_schema_file()"`.
 A figure that is not known is null, never 0; NaN and infinity are written as null.
 """
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from edgegen.support.schema import Count, Record, Sha256, Utc
-from edgegen.support.storage import write_json
+from edgegen.profilers.schema import Profile
+from edgegen.support.schema import Count, Document, Record, Sha256, Utc
 from edgegen.types import Latency, Measurement, Parity
 
 Steps = Annotated[str, Field(pattern=r"^\d+$")]
@@ -37,7 +36,7 @@ class Sizes(Record):
 
 
 class Fold(Record):
-    """What baking the constant time input into the student removed, and the error that it made."""
+    """What folding the constant time input into the student removed, and the error of that."""
 
     parameters_removed: int  # fewer than none where constants take more room than what they replace
     max_relative_error: float | None
@@ -52,7 +51,7 @@ class Extractor(Record):
 
 
 class QualityFigure(Record):
-    """Distances of n made images to the real ones; `sd` is over the noise seeds, null for the floor."""
+    """Distances of n generated images to the real ones; `sd` is over the noise seeds, null for the floor."""
 
     fd_local: float | None
     sd: float | None
@@ -65,7 +64,7 @@ BySteps = dict[Steps, QualityFigure]
 
 
 class QualityTable(Record):
-    """Figures by net and number of steps; `floor` has the one key "0": real held-out images, not made ones."""
+    """Figures by net and number of steps; `floor` has the one key "0": real held-out images, not generated ones."""
 
     teacher: BySteps
     reflowed: BySteps
@@ -75,7 +74,7 @@ class QualityTable(Record):
 
 
 class ArtifactRow(Record):
-    """One exported file with what was found out about it."""
+    """One exported file with what is known of it; `latency` is the summary of its result in the report's `profile`."""
 
     file: FileName
     backend: str
@@ -92,16 +91,16 @@ class ArtifactRow(Record):
         return f"{self.backend} {self.scheme}"
 
 
-class Choice(Record):
-    """Layers left float for a size of the weights, and the PSNR that the layers' own costs foretell."""
+class ChoiceRow(Record):
+    """Layers left float for a size of the weights, and the PSNR that the layers' own costs predict."""
 
     nbytes: Count
     psnr_db: float
     float_layers: tuple[str, ...]
 
 
-class LayerCost(Record):
-    """One layer: the PSNR of the pictures when it alone is rounded."""
+class LayerRow(Record):
+    """One layer: the PSNR of the images when it alone is rounded."""
 
     name: str
     weights: Count
@@ -109,7 +108,7 @@ class LayerCost(Record):
 
 
 class Refinement(Record):
-    """Weights made ready for a scheme: PSNR of the rounded pictures in PyTorch, before and after.
+    """Weights prepared for a scheme: PSNR of the images in PyTorch with rounded weights, before and after.
 
     `layers` and `pareto` are of mixed files, whose `float_layers` a budget chose.
     """
@@ -118,12 +117,12 @@ class Refinement(Record):
     psnr_before_db: float
     psnr_after_db: float
     float_layers: tuple[str, ...]
-    layers: tuple[LayerCost, ...] = ()
-    pareto: tuple[Choice, ...] = ()
+    layers: tuple[LayerRow, ...] = ()
+    pareto: tuple[ChoiceRow, ...] = ()
 
 
 class TorchLatency(Record):
-    """PyTorch on the same machine: what one image cost before."""
+    """PyTorch on the same machine: the time of one image before the export."""
 
     label: str
     network: Literal["teacher", "student"]
@@ -132,7 +131,7 @@ class TorchLatency(Record):
 
 
 class StageRow(Record):
-    """A stage of the pipeline; `reused` means that an earlier result was taken, made in `seconds` then."""
+    """A stage of the pipeline; `reused` means that an earlier result was used, which then took `seconds`."""
 
     name: str
     key: str
@@ -140,8 +139,10 @@ class StageRow(Record):
     reused: bool
 
 
-class Report(Record):
-    """Everything that one run found out. Frozen; `edgegen.report.write` makes the files of it."""
+class Report(Document):
+    """All results of one run. Frozen; `edgegen.report.write` makes the files of it."""
+
+    schema_file: ClassVar[Path] = Path(__file__).with_name("report.schema.json")
 
     schema_: Literal["edgegen.report/1"] = Field("edgegen.report/1", alias="schema")
     name: str
@@ -155,29 +156,23 @@ class Report(Record):
     macs: Sizes | None = Field(None, description="multiply-accumulates of one evaluation of the net, one image")
     fold: Fold
     extractor: Extractor
-    n: Count = Field(description="made images of each quality figure")
+    n: Count = Field(description="generated images of each quality figure")
     quality: QualityTable
     artifacts: tuple[ArtifactRow, ...]
     refined: tuple[Refinement, ...] = ()
+    profile: Profile | None = Field(None, description="the files as `edgegen profile` measures them: every sample")
     torch_latency: tuple[TorchLatency, ...]
     elsewhere: tuple[Measurement, ...] = Field((), description="[report] measurements: each under its source's name")
     stages: tuple[StageRow, ...]
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values under the documented keys."""
-        content: dict[str, Any] = json.loads(self.model_dump_json(by_alias=True))
-        return content
-
-
-SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of report.json (draft 2020-12)."""
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**dialect, **Report.model_json_schema(by_alias=True, mode="serialization")}
-
-
-def update_schema_file() -> None:
-    write_json(SCHEMA_FILE, json_schema())
+    @model_validator(mode="after")
+    def _latencies_are_of_the_profile(self) -> "Report":
+        """A file that has a latency was measured in `profile`, and has the same one there."""
+        if self.profile is None:
+            return self
+        known = {row.artifact.sha256: row.latency.p50_ms for row in self.profile.results if row.latency is not None}
+        for row in self.artifacts:
+            if row.latency.p50_ms is not None and row.latency.p50_ms != known.get(row.sha256):
+                raise ValueError(f"{row.file}: its p50 is not that of its result in the profile")
+        return self

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edgegen.report.labels import Box, Mark, place
+from edgegen.report.labels import Box, Disc, place
 from edgegen.support.extras import require
 
 # Colours that mean nothing but their CSS variable: replaced in the finished SVG.
@@ -54,7 +54,7 @@ def label_marks(axes: Any, marks: Sequence[tuple[float, float, str, float]]) -> 
     for text, (x, y), (_, _, _, radius) in zip(texts, at, marks, strict=True):
         text.set_in_layout(False)
         extent = text.get_window_extent(renderer)
-        sized.append(Mark(x, y, radius, extent.width, extent.height))
+        sized.append(Disc(x, y, radius, extent.width, extent.height))
     frame = axes.get_window_extent(renderer)
     places = place(sized, Box(frame.x0, frame.y0, frame.x1, frame.y1))
     for text, mark, (box, joined) in zip(texts, sized, places, strict=True):

@@ -15,7 +15,7 @@ EQUAL_DB = 200.0  # edgegen.verification.parity's stand-in for "not one bit diff
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """`detail` goes small under the text; the tone only colours what the text says already."""
 
     text: str
@@ -30,9 +30,9 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
     note: str = ""
 
 
@@ -41,20 +41,22 @@ def columns(*titles: str) -> tuple[Column, ...]:
     return tuple(Column(title.removesuffix("#"), title.endswith("#")) for title in titles)
 
 
-def cells(*texts: str | Cell) -> tuple[Cell, ...]:
+def cells(*texts: str | TableCell) -> tuple[TableCell, ...]:
     """A row; what is not known is pale."""
-    return tuple(text if isinstance(text, Cell) else Cell(text, "muted" if text == UNKNOWN else "") for text in texts)
+    return tuple(
+        text if isinstance(text, TableCell) else TableCell(text, "muted" if text == UNKNOWN else "") for text in texts
+    )
 
 
-def quality(report: Report) -> Table:
+def quality(report: Report) -> ReportTable:
     """fd_local and its kin of every net at every number of steps; the floor first."""
-    rows = [_quality_row(Cell("real, held out"), "", figure) for figure in report.quality.floor.values()]
+    rows = [_quality_row(TableCell("real, held out"), "", figure) for figure in report.quality.floor.values()]
     for network in NETWORKS:
         table = getattr(report.quality, network) or {}
-        named = [Cell(network), *[Cell(network, "muted")] * len(table)]
+        named = [TableCell(network), *[TableCell(network, "muted")] * len(table)]
         rows += [_quality_row(name, s, table[s]) for name, s in zip(named, sorted(table, key=int), strict=False)]
     titles = columns("Images", "Steps#", "fd_local#", "± sd#", "kd_local#", "Precision#", "Recall#")
-    return Table(titles, tuple(rows), quality_note(report))
+    return ReportTable(titles, tuple(rows), quality_note(report))
 
 
 def quality_note(report: Report) -> str:
@@ -67,17 +69,17 @@ def quality_note(report: Report) -> str:
     )
 
 
-def _quality_row(name: Cell, steps: str, figure: QualityFigure) -> tuple[Cell, ...]:
+def _quality_row(name: TableCell, steps: str, figure: QualityFigure) -> tuple[TableCell, ...]:
     fields = (figure.fd_local, figure.sd, figure.kd_local, figure.precision, figure.recall)
     return cells(name, steps or UNKNOWN, *(number(field) for field in fields))
 
 
-def artifacts(report: Report) -> Table:
+def artifacts(report: Report) -> ReportTable:
     """Every file: its size, and whether it computes what PyTorch computes."""
     titles = columns(
         "File", "Size#", "Parity", "PSNR dB#", "Floor dB#", "Max. error#", "Samples#", "Run by", "fd_local#"
     )
-    return Table(titles, tuple(_artifact_row(row) for row in report.artifacts), PARITY_NOTE)
+    return ReportTable(titles, tuple(_artifact_row(row) for row in report.artifacts), PARITY_NOTE)
 
 
 PARITY_NOTE = (
@@ -86,18 +88,18 @@ PARITY_NOTE = (
 )
 
 
-def _artifact_row(row: ArtifactRow) -> tuple[Cell, ...]:
+def _artifact_row(row: ArtifactRow) -> tuple[TableCell, ...]:
     parity = row.parity
     unchecked = parity.status == "not checked"
     return cells(
-        Cell(row.file, detail=f"{row.label} · {row.engine}"),
+        TableCell(row.file, detail=f"{row.label} · {row.engine}"),
         nbytes(row.nbytes),
-        Cell(parity.status, PARITY_TONE[parity.status], parity.reason),
+        TableCell(parity.status, PARITY_TONE[parity.status], parity.reason),
         _psnr(parity),
         UNKNOWN if unchecked else f"{parity.floor_db:g}",
         number(parity.max_abs_error, 2),
         UNKNOWN if unchecked else count(parity.samples),
-        Cell(parity.method or UNKNOWN, detail=parity.arithmetic),
+        TableCell(parity.method or UNKNOWN, detail=parity.arithmetic),
         number(row.fd_local),
     )
 
@@ -107,7 +109,7 @@ def _psnr(parity: Parity) -> str:
     return "equal" if equal else number(parity.psnr_db)
 
 
-def refined(report: Report) -> Table:
+def refined(report: Report) -> ReportTable:
     """What recovery and the other methods brought, by scheme."""
     rows = tuple(
         cells(
@@ -118,26 +120,38 @@ def refined(report: Report) -> Table:
         )
         for row in report.refined
     )
-    return Table(columns("Scheme", "PSNR before, dB#", "PSNR after, dB#", "Layers that stay float"), rows, REFINED_NOTE)
+    return ReportTable(
+        columns("Scheme", "PSNR before, dB#", "PSNR after, dB#", "Layers that stay float"), rows, REFINED_NOTE
+    )
 
 
 REFINED_NOTE = "Rounded in PyTorch as the file will round, against the float student on the same noises."
 
 
-def latency(report: Report) -> Table:
+def latency(report: Report) -> ReportTable:
     """PyTorch and every file on this machine, one image at a time."""
     titles = columns(
-        "What", "p50 ms#", "95 % interval#", "p90 ms#", "Load ms#", "First ms#", "Peak memory#", "Runs#", "Timing"
+        "What",
+        "p50 ms#",
+        "95 % interval#",
+        "p90 ms#",
+        "Load ms#",
+        "First ms#",
+        "Peak memory#",
+        "Runs#",
+        "Run by",
+        "Timing",
     )
     rows = [_latency_row(row.label, "", row.latency) for row in report.torch_latency]
     rows += [_latency_row(row.label, row.file, row.latency) for row in report.artifacts]
-    return Table(titles, tuple(rows), LATENCY_NOTE + _busy(report.machine))
+    return ReportTable(titles, tuple(rows), LATENCY_NOTE + _busy(report.machine))
 
 
 LATENCY_NOTE = (
-    "One image (batch 1) on the CPU of this machine, not on a phone. The interval is of the median, by a bootstrap "
-    "over interleaved blocks of runs; load and first are of a fresh process, the import of the runtime not counted. "
-    "Peak memory is of the whole process, Python and the runtime included, after its first image."
+    "One image (batch 1) with one thread on the CPU of this machine, not on a phone. The interval is of the median, by "
+    "a bootstrap over interleaved blocks of runs; load and first are of a fresh process, the import of the runtime not "
+    "counted. Peak memory is of the whole process after its first image, with Python and what it imports where Python "
+    "runs it."
 )
 BUSY = 0.5  # load average a thread, above which timings of a machine are doubtful
 
@@ -150,10 +164,10 @@ def _busy(machine: Mapping[str, Any]) -> str:
     return f" The machine was busy (load average {number(loads[0])} on {plural(threads, 'thread')}): compare with care."
 
 
-def _latency_row(label: str, detail: str, latency: Latency) -> tuple[Cell, ...]:
+def _latency_row(label: str, detail: str, latency: Latency) -> tuple[TableCell, ...]:
     interval = latency.p50_ci95_ms
     return cells(
-        Cell(label, detail=detail),
+        TableCell(label, detail=detail),
         number(latency.p50_ms),
         UNKNOWN if interval is None else f"{number(interval[0])} to {number(interval[1])}",
         number(latency.p90_ms),
@@ -161,29 +175,30 @@ def _latency_row(label: str, detail: str, latency: Latency) -> tuple[Cell, ...]:
         number(latency.first_ms),
         nbytes(latency.peak_rss_bytes),
         count(latency.runs) if latency.runs else UNKNOWN,
+        latency.runtime or UNKNOWN,
         _timing(latency),
     )
 
 
-def _timing(latency: Latency) -> Cell:
+def _timing(latency: Latency) -> TableCell:
     if latency.p50_ms is None:
-        return Cell("not measured", "warn", latency.reason)
+        return TableCell("not measured", "warn", latency.reason)
     if latency.converged:
-        return Cell("steady", "ok", latency.reason)
-    return Cell("unsteady", "warn", latency.reason or "wider than ±2 % when its time was up")
+        return TableCell("noisy", "warn", latency.reason) if latency.reason else TableCell("steady", "ok")
+    return TableCell("unsteady", "warn", latency.reason or "wider than ±2 % when its time was up")
 
 
-def sizes(report: Report) -> Table:
+def sizes(report: Report) -> ReportTable:
     """Parameters, multiply-accumulates and what folding removed."""
     rows = [("Parameters", count(report.parameters.teacher), count(report.parameters.student))]
     if report.macs is not None:
         rows.append(("Multiply-accumulates, one evaluation", count(report.macs.teacher), count(report.macs.student)))
     rows.append(("Parameters removed by folding the time input", UNKNOWN, count(report.fold.parameters_removed)))
     rows.append(("Largest relative error of folding", UNKNOWN, number(report.fold.max_relative_error, 2)))
-    return Table(columns("", "Teacher#", "Student#"), tuple(cells(*row) for row in rows))
+    return ReportTable(columns("", "Teacher#", "Student#"), tuple(cells(*row) for row in rows))
 
 
-def data(report: Report) -> Table:
+def data(report: Report) -> ReportTable:
     """The images that all of it was made from."""
     channels, height, width = report.data.image_shape
     return _pairs(
@@ -197,7 +212,7 @@ def data(report: Report) -> Table:
     )
 
 
-def machine(report: Report) -> Table:
+def machine(report: Report) -> ReportTable:
     """What it ran on. `*_bytes` are shown in units."""
     rows = [
         (key.removesuffix("_bytes").replace("_", " "), nbytes(item) if key.endswith("_bytes") else value(item))
@@ -206,25 +221,28 @@ def machine(report: Report) -> Table:
     return _pairs(rows)
 
 
-def versions(report: Report) -> Table:
+def versions(report: Report) -> ReportTable:
     return _pairs(report.versions.items())
 
 
-def digests(report: Report) -> Table:
+def digests(report: Report) -> ReportTable:
     """The files by their content."""
     rows = tuple(cells(row.file, count(row.nbytes), row.sha256) for row in report.artifacts)
-    return Table(columns("File", "Bytes#", "SHA-256"), rows)
+    return ReportTable(columns("File", "Bytes#", "SHA-256"), rows)
 
 
-def stages(report: Report) -> Table:
+def stages(report: Report) -> ReportTable:
     rows = tuple(
         cells(
-            row.name, seconds(row.seconds), Cell("taken from an earlier run", "muted") if row.reused else "run", row.key
+            row.name,
+            seconds(row.seconds),
+            TableCell("taken from an earlier run", "muted") if row.reused else "run",
+            row.key,
         )
         for row in report.stages
     )
-    return Table(columns("Stage", "Time#", "How", "Key"), rows)
+    return ReportTable(columns("Stage", "Time#", "How", "Key"), rows)
 
 
-def _pairs(rows: Iterable[tuple[str, Any]]) -> Table:
-    return Table(columns("", ""), tuple(cells(name, text) for name, text in rows))
+def _pairs(rows: Iterable[tuple[str, Any]]) -> ReportTable:
+    return ReportTable(columns("", ""), tuple(cells(name, text) for name, text in rows))

@@ -1,10 +1,10 @@
-"""Slimming under a latency budget: which width and depth fit, measured on the device before anything is trained.
+"""Finds the width and depth of a student that fit a latency budget, measured on the device before any training.
 
-    recipe ── bound (its teacher) ── shapes ──> guess ──> export, measure ──> refit ──┐
-                                                  └──────────────<────────────────────┘──> Pareto set, choice, recipe
+    recipe ── bound (its teacher) ── shapes ──> predict ──> export, measure ──> refit ──┐
+                                                   └──────────────<────────────────────┘──> Pareto set, choice, recipe
 
-Latency does not depend on the weights, so random ones do. `selection.py` says what is measured next and what is
-chosen; a guess only orders the shapes, and every number that leaves this module was measured.
+Latency does not depend on the weights, so they are random. `selection.py` decides what is measured next and what is
+chosen; predictions only order the shapes, and every reported number is measured.
 """
 
 import time
@@ -21,22 +21,21 @@ from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.run_folder import RunFolder
 from edgegen.profilers.files.profile import connect, runners_of
 from edgegen.recipe import Architecture, Recipe, find, read
-from edgegen.search.complexity import Facts, work
-from edgegen.search.findings import page, plan_of, recipe_text
+from edgegen.search.complexity import DataSpec, complexity_of
 from edgegen.search.recipe_edit import is_planned, with_student
-from edgegen.search.results import Plan
-from edgegen.search.selection import Search, Time
+from edgegen.search.results import Plan, page, plan_of, recipe_text
+from edgegen.search.selection import Search, ShapeLatency
 from edgegen.search.space import shapes
-from edgegen.search.trials import AT_ONCE, Trial, Trials, label_of
+from edgegen.search.trials import AT_ONCE, Trial, Trials, shape_label
 from edgegen.support.progress import Progress
 from edgegen.support.storage import read_json, write_bytes, write_json
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `edgegen slim plan` was asked; `artifact` None takes the recipe's first that runs on the device.
+    """The arguments of `edgegen plan`; `artifact` None takes the recipe's first that runs on the device.
 
-    `output` is the recipe to write, for one budget; None puts RECIPE-8ms.toml beside the recipe.
+    `output` is the recipe to write, for one budget; None: RECIPE-8ms.toml beside the recipe.
     """
 
     recipe: str
@@ -50,26 +49,26 @@ class Request:
     force: bool = False
 
 
-def slim_plan(request: Request, *, progress: Progress) -> Plan:
-    """Searches, and writes plan.json and plan.html into the run folder, and a recipe for each budget that can be kept.
+def make_plan(request: Request, *, progress: Progress) -> Plan:
+    """Searches; writes plan.json and plan.html into the run folder, and a recipe for each budget that a shape fits.
 
-    Raises UsageError, RecipeError and DataError before any work for what cannot be carried out; DeviceError where the
-    device is lost or nothing runs there, and what was measured until then is kept.
+    Raises UsageError, RecipeError and DataError before any work for a request that cannot be carried out; DeviceError
+    where the device is lost or nothing runs there; earlier measurements are kept.
     """
     began = time.monotonic()
     path = find(request.recipe)
     recipe, text = read(path), path.read_text(encoding="utf-8")
-    check(recipe, select(recipe))  # what would end `edgegen run` later ends this now
+    check(recipe, select(recipe))  # whatever would end `edgegen run` later
     outputs = _outputs(request, recipe, path, text)
-    facts, largest = _bounds(request, recipe, path, progress)
+    data, largest = _bounds(request, recipe, path, progress)
     target, about_device = _target(request, recipe)
     with RunFolder(request.runs / recipe.name).open(recipe.name):
         folder = request.runs / recipe.name / "plan"
         trials = Trials(
-            recipe, facts, target, request.device, about_device, request.threads, folder=folder, progress=progress
+            recipe, data, target, request.device, about_device, request.threads, folder=folder, progress=progress
         )
-        search = Search({shape: work(shape, facts) for shape in shapes(largest)})
-        tried = _run(search, trials, request, began=began, progress=progress)
+        search = Search({shape: complexity_of(shape, data) for shape in shapes(largest)})
+        tried = _search(search, trials, request, began=began, progress=progress)
         seconds = time.monotonic() - began
         names = {budget: output.name for budget, output in outputs.items()}
         plan = plan_of(search, trials, tried, names=names, minutes=request.minutes, seconds=seconds)
@@ -84,69 +83,68 @@ def slim_plan(request: Request, *, progress: Progress) -> Plan:
 def _outputs(request: Request, recipe: Recipe, path: Path, text: str) -> dict[float, Path]:
     """The recipe to be written for each budget. Raises UsageError and RecipeError where it cannot be, before any work.
 
-    A shipped recipe's go to this folder; others stay beside theirs, because what they name is relative to it.
+    Those of a shipped recipe go to the current folder, others beside their recipe: its paths are relative to it.
     """
     shipped = not Path(request.recipe).is_file()
     base = Path() if shipped else path.parent
-    found = {one: base / f"{path.stem}-{one:g}ms.toml" for one in request.budgets_ms}
+    outputs = {budget: base / f"{path.stem}-{budget:g}ms.toml" for budget in request.budgets_ms}
     if request.output is not None:
-        if len(found) > 1:
-            raise UsageError(f"-o {request.output} is one recipe, and there are {len(found)} budgets: leave it out")
+        if len(outputs) > 1:
+            raise UsageError(f"-o {request.output} is one recipe, and there are {len(outputs)} budgets: leave it out")
         moved = request.output.resolve().parent != path.resolve().parent
-        relative = [one for one in _places(recipe) if not Path(one).expanduser().is_absolute()]
+        relative = [name for name in _paths_in(recipe) if not Path(name).expanduser().is_absolute()]
         if moved and relative:
             raise UsageError(f"-o {request.output}: '{relative[0]}' is relative to {path.parent}, where it has to stay")
-        found = {request.budgets_ms[0]: request.output}
-    with_student(text, Architecture(), note="")  # whether it can be done at all
-    for output in found.values():
+        outputs = {request.budgets_ms[0]: request.output}
+    with_student(text, Architecture(), note="")  # raises where the size cannot be replaced
+    for output in outputs.values():
         if not output.resolve().parent.is_dir():
             raise UsageError(f"{output}: no folder {output.parent}")
-        if output.exists() and not request.force and not _ours(output):
-            raise UsageError(f"{output} is there and not as edgegen slim plan wrote it; --force replaces it")
-    return found
+        if output.exists() and not request.force and not _is_unchanged_plan(output):
+            raise UsageError(f"{output} exists and is not as edgegen plan wrote it; --force replaces it")
+    return outputs
 
 
-def _places(recipe: Recipe) -> list[str]:
+def _paths_in(recipe: Recipe) -> list[str]:
     """The files and folders that a recipe names."""
-    own = local_path(recipe.data.source, base=Path()) is not None
-    return [*([recipe.data.source] if own else []), *([recipe.teacher.folder] if recipe.teacher.folder else [])]
+    source = [recipe.data.source] if local_path(recipe.data.source, base=Path()) is not None else []
+    return [*source, *([recipe.teacher.folder] if recipe.teacher.folder else [])]
 
 
-def _ours(path: Path) -> bool:
+def _is_unchanged_plan(path: Path) -> bool:
     return path.is_file() and is_planned(path.read_text(encoding="utf-8", errors="replace"))
 
 
-def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) -> tuple[Facts, Architecture]:
-    """What the recipe's data are, by its stage data; and its teacher, or for one that is not ours its [slim.model]."""
+def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) -> tuple[DataSpec, Architecture]:
+    """The recipe's data, by its stage data; and its teacher, or where that is no EdgeUNet its [slim.model]."""
     from edgegen.models.student import architecture, architecture_of, student_architecture
     from edgegen.pipeline.stages.teacher import load_teacher
 
-    about = read_json(
-        run_recipe(request.recipe, runs=request.runs, only="data", progress=progress)[-1].folder / "data.json"
-    )
+    stage = run_recipe(request.recipe, runs=request.runs, only="data", progress=progress)[-1]
+    about = read_json(stage.folder / "data.json")
     channels, size, _ = about["image_shape"]
-    facts = Facts(channels, size, about["num_classes"])
+    data = DataSpec(channels, size, about["num_classes"])
     model: Architecture | None = recipe.teacher.model
     if recipe.teacher.folder is not None:
         loaded = load_teacher(path.parent / Path(recipe.teacher.folder).expanduser(), about)
         model = architecture_of(loaded.net)
     if model is None:
-        student_architecture(recipe.slim, None, about["image_shape"], facts.num_classes)  # says what is missing
+        student_architecture(recipe.slim, None, about["image_shape"], data.num_classes)  # raises without [slim.model]
         model = recipe.slim.model
     assert model is not None, "checked"
-    architecture(model, about["image_shape"], facts.num_classes)  # resolutions that do not halve
-    return facts, model
+    architecture(model, about["image_shape"], data.num_classes)  # raises for resolutions that do not halve
+    return data, model
 
 
 def _target(request: Request, recipe: Recipe) -> tuple[Target, Mapping[str, Any]]:
-    """The artifact to be measured, and what the device says of itself. Raises UsageError, DeviceError."""
+    """The artifact to be measured, and what the device reports about itself. Raises UsageError, DeviceError."""
     listed = [Target.parse(text) for text in recipe.export.artifacts]
     if request.artifact is not None:
-        asked = Target.parse(request.artifact)
-        if asked not in listed:
+        wanted = Target.parse(request.artifact)
+        if wanted not in listed:
             names = ", ".join(map(str, listed))
             raise UsageError(f"--artifact {request.artifact}: the recipe's export.artifacts are {names}")
-        listed = [asked]
+        listed = [wanted]
     device = connect(request.device)
     try:
         about, runners = device.probe(), runners_of(device)
@@ -156,65 +154,65 @@ def _target(request: Request, recipe: Recipe) -> tuple[Target, Mapping[str, Any]
         raise DeviceError(f"nothing is timed on {device.name}: {about['emulated']} says nothing about a real device")
     reasons = []
     for target in listed:
-        reason = _why_not(target, runners)
+        reason = _obstacle(target, runners)
         if not reason:
             return target, about
         reasons.append(f"{target}: {reason}")
     raise DeviceError(f"nothing to measure on {device.name}:\n  " + "\n  ".join(reasons))
 
 
-def _why_not(target: Target, runners: Mapping[str, str]) -> str:
+def _obstacle(target: Target, runners: Mapping[str, str]) -> str:
     """Why a target cannot be measured; "" where it can."""
     suffix = target.kind().suffix
     if target.scheme == "mixed":
-        return "which layers stay float is chosen by what they cost a trained student"
+        return "the layers that stay float are chosen by the quality that they cost a trained student"
     if target.kind().any_size:
-        return "a file for any size has no size to be measured"
+        return "a file for any size has no size at which to measure it"
     if suffix not in runners:
         return f"there is no runner for {suffix} files"
     return runners[suffix].removeprefix("no: ") if runners[suffix].startswith("no: ") else ""
 
 
-def _run(
+def _search(
     search: Search, trials: Trials, request: Request, *, began: float, progress: Progress
 ) -> dict[Architecture, Trial]:
-    """Measures until nothing that looks better is left, or until another round would take too long."""
-    tried = {trial.shape: trial for trial in trials.known(list(search.works))}
-    _learn(search, tried.values())
+    """Measures until nothing promises to be better, or until another round would take too long."""
+    tried = {trial.shape: trial for trial in trials.known(list(search.complexities))}
+    _add_latencies(search, tried.values())
     progress.message(
-        f"{len(search.works):,} shapes within the bound, {len(tried)} known from before; "
+        f"{len(search.complexities):,} shapes within the bound, {len(tried)} measured earlier; "
         f"{trials.target} on {request.device}"
     )
     longest_s = 0.0
     while proposed := search.proposals(request.budgets_ms, AT_ONCE):
         started = time.monotonic()
-        if search.times and started - began + longest_s > 60.0 * request.minutes:
-            progress.message(f"{request.minutes:g} minutes are up")
+        if search.latencies and started - began + longest_s > 60.0 * request.minutes:
+            progress.message(f"the limit of {request.minutes:g} minutes is reached")
             break
-        found = trials(proposed)
-        tried |= {trial.shape: trial for trial in found}
-        _learn(search, found)
-        if not search.times:
-            raise _nothing_measured(found)
-        for trial in found:
-            known = search.times.get(trial.shape)
-            told = f"p50 {known.p50_ms:.3g} ms" if known else trial.reason
-            progress.message(f"  {label_of(trial.shape)}: {told}")
+        round_trials = trials.measure(proposed)
+        tried |= {trial.shape: trial for trial in round_trials}
+        _add_latencies(search, round_trials)
+        if not search.latencies:
+            raise _nothing_measured(round_trials)
+        for trial in round_trials:
+            known = search.latencies.get(trial.shape)
+            outcome = f"p50 {known.p50_ms:.3g} ms" if known else trial.reason
+            progress.message(f"  {shape_label(trial.shape)}: {outcome}")
         longest_s = max(longest_s, time.monotonic() - started)
     return tried
 
 
-def _learn(search: Search, trials: Iterable[Trial]) -> None:
+def _add_latencies(search: Search, trials: Iterable[Trial]) -> None:
     for trial in trials:
         if trial.result is None or trial.result.latency is None:
             search.failed.add(trial.shape)
             continue
         latency, peak = trial.result.latency, trial.result.peak_rss_bytes
-        search.times[trial.shape] = Time(latency.p50_ms, latency.p50_ci95_ms[1], peak)
+        search.latencies[trial.shape] = ShapeLatency(latency.p50_ms, latency.p50_ci95_ms[1], peak)
 
 
 def _nothing_measured(trials: Sequence[Trial]) -> DeviceError | ParityError:
-    text = "\n  ".join(f"{label_of(trial.shape)}: {trial.reason}" for trial in trials)
+    reasons = "\n  ".join(f"{shape_label(trial.shape)}: {trial.reason}" for trial in trials)
     if any(trial.result is not None and trial.result.numerics.passed is False for trial in trials):
-        return ParityError(f"no latency for a wrong file:\n  {text}")
-    return DeviceError(f"none of the first shapes could be measured:\n  {text}")
+        return ParityError(f"no latency for a wrong file:\n  {reasons}")
+    return DeviceError(f"none of the first shapes could be measured:\n  {reasons}")

@@ -1,4 +1,4 @@
-"""A recipe's text with another student: the lines that say how small change, every other stays as the user wrote it."""
+"""Puts another student into the text of a recipe: the lines of its size change, all others stay as they were."""
 
 import hashlib
 import re
@@ -8,10 +8,11 @@ from typing import Any
 from edgegen.errors import RecipeError
 from edgegen.recipe import Architecture
 
-MARK = "# edgegen slim plan:"
-SEAL = re.compile(rf"^(.*{re.escape(MARK)}.*) \[([0-9a-f]{{16}})\]$", flags=re.MULTILINE)
+COMMENT = "# edgegen plan:"
+# Before version 0.1.0 was released the command was `edgegen slim plan`.
+SEAL = re.compile(r"^(.*# edgegen (?:slim )?plan:.*) \[([0-9a-f]{16})\]$", flags=re.MULTILINE)
 HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(?:#.*)?")
-SIZE = {  # by the table that a line stands in: what says how small there
+SIZE = {  # by the table that a line stands in: the keys that set the size
     "": re.compile(r"\s*slim\.(?:keep|model)\s*="),
     "slim": re.compile(r"\s*(?:keep|model)\s*="),
 }
@@ -20,27 +21,27 @@ SIZE = {  # by the table that a line stands in: what says how small there
 def with_student(text: str, model: Architecture, *, note: str) -> str:
     """The text of a recipe in which `model` takes the place of slim.keep or slim.model; `note` is a comment beside it.
 
-    The comment ends in a seal, by which `is_planned` knows the text again. Raises RecipeError where the size is written
-    in a way that is not understood: what comes out is read back, and must differ in the student alone.
+    The comment ends in a seal, by which `is_planned` recognises the text. Raises RecipeError where the size is written
+    in a way that is not understood: the result is parsed, and must differ in the student alone.
     """
-    changed = _changed(text.splitlines(), model)
-    made = None if changed is None else _sealed(*changed, note)
-    if made is None or tomllib.loads(made) != _expected(text, model):
+    replaced = _replace_size(text.splitlines(), model)
+    edited = None if replaced is None else _sealed(*replaced, note)
+    if edited is None or tomllib.loads(edited) != _expected(text, model):
         raise RecipeError(
-            "slim: the line that says how small cannot be found and replaced; write `keep = 0.3` on a line of its own "
-            f"below [slim]. In its place would come: {_inline(model)}"
+            "slim: the line that sets the size cannot be found and replaced; write `keep = 0.3` on a line of its own "
+            f"below [slim]. It would be replaced by: {_inline(model)}"
         )
-    return made
+    return edited
 
 
 def is_planned(text: str) -> bool:
     """Whether `with_student` made the text, and nobody has changed it since."""
-    found = SEAL.search(text)
-    return found is not None and _digest(text.replace(found[0], found[1], 1)) == found[2]
+    seal = SEAL.search(text)
+    return seal is not None and _digest(text.replace(seal[0], seal[1], 1)) == seal[2]
 
 
 def _sealed(lines: list[str], number: int, note: str) -> str:
-    lines[number] += f"  {MARK} {note}"
+    lines[number] += f"  {COMMENT} {note}"
     lines[number] += f" [{_digest(_joined(lines))}]"
     return _joined(lines)
 
@@ -53,8 +54,8 @@ def _joined(lines: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _changed(lines: list[str], model: Architecture) -> tuple[list[str], int] | None:
-    """The lines with the student, and the number of the line for the comment; None where no line says how small."""
+def _replace_size(lines: list[str], model: Architecture) -> tuple[list[str], int] | None:
+    """The lines with the student, and the number of the line for the comment; None where no line sets the size."""
     table = ""
     for number, line in enumerate(lines):
         before, after = lines[:number], lines[number + 1 :]
@@ -68,7 +69,7 @@ def _changed(lines: list[str], model: Architecture) -> tuple[list[str], int] | N
 
 
 def _without_keys(lines: list[str]) -> list[str]:
-    """What is left of a table that `lines` begin in: comments and blank lines; and all that comes after it."""
+    """`lines` begin inside a table: its comments and blank lines, and everything after the table."""
     end = next((number for number, line in enumerate(lines) if HEADER.fullmatch(line)), len(lines))
     return [line for line in lines[:end] if not line.strip() or line.lstrip().startswith("#")] + lines[end:]
 

@@ -1,21 +1,33 @@
-"""What a search for students leaves behind: the documented schema "edgegen.plan/1", plan.json.
+"""The results of a search for students: plan.json (schema "edgegen.plan/1"), its page, and the recipes.
 
 Its JSON Schema is committed beside this file; after a change here:
-`python -c "import edgegen.search.results as p; p.update_schema_file()"`.
-Every latency was measured, at batch 1; what is not known is null. The quality of a shape is not known before it is
-trained, so nothing here speaks of it.
+`python -c "from edgegen.search.results import Plan; Plan.update_schema_file()"`.
+Every latency is measured, at batch 1; unknown values are null. The quality of a shape is not known before it is trained
+and therefore has no field.
 """
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from edgegen.support.schema import Count, Record, Sha256, Utc
-from edgegen.support.storage import write_json
+from edgegen.recipe import Architecture
+from edgegen.report import plan_page
+from edgegen.report.plan_page import ShapeRow
+from edgegen.search.recipe_edit import with_student
+from edgegen.search.selection import BAND, Search, pareto
+from edgegen.search.trials import Trial, Trials, shape_label
+from edgegen.support.extras import version_of
+from edgegen.support.schema import Count, Document, Record, Sha256, Utc, utc_now
 
 Ms = Annotated[float, Field(gt=0)]
+NOTES = (
+    "The weights are random: the latency is that of the trained student, its quality is not known before training.",
+    "The choice is, among the measured shapes whose p50 with its 95 % interval is below the budget, the one with the "
+    "largest product of parameters and MACs.",
+)
+SMOOTHING = "quantize.methods has smoothing, whose operations are missing from the measured files."
 
 
 class Shape(Record):
@@ -27,8 +39,8 @@ class Shape(Record):
     embedding: Count
 
 
-class Measured(Record):
-    """A shape that was exported with random weights and put on the device; `failed` has no latency."""
+class MeasuredShape(Record):
+    """A shape that was exported with random weights and run on the device; `failed` has no latency."""
 
     shape: Shape
     label: str
@@ -42,55 +54,58 @@ class Measured(Record):
     peak_rss_bytes: Count | None = None
     verdict: Literal["ok", "noisy", "failed"]
     reasons: tuple[str, ...] = ()
-    pareto: bool = Field(description="no measured shape is as good in p50, memory, parameters and macs, and better")
+    pareto: bool = Field(description="no measured shape dominates it in p50, memory, parameters and macs")
 
     @model_validator(mode="after")
-    def _timed_unless_failed(self) -> "Measured":
+    def _timed_unless_failed(self) -> "MeasuredShape":
         if (self.p50_ms is None) != (self.verdict == "failed"):
             raise ValueError("a latency belongs to every shape that did not fail, and to no other")
         return self
 
 
 class Answer(Record):
-    """What was found for one budget. `label` is that of the chosen shape in `measured`, null where none fits.
+    """The choice for one budget. `label` is that of the chosen shape in `measured`, null where none fits.
 
     `within`: p50 is within 10 % below the budget; `under`: it is further below; `largest`: the largest shape fits;
-    `none`: no measured shape fits. `settled` is false where the time ended before all that looked better was measured.
+    `none`: no measured shape fits. `settled` is false where the search ran out of time before everything that promised
+    to be better was measured.
     """
 
     budget_ms: Ms
     outcome: Literal["within", "under", "largest", "none"]
     label: str | None
     settled: bool
-    recipe: str | None = Field(None, description="the name of the recipe's file that was written")
+    recipe: str | None = Field(None, description="file name of the recipe that was written")
 
 
-class Plan(Record):
-    """One search: what was asked, what was measured, the Pareto set, and the choices."""
+class Plan(Document):
+    """One search: the request, the measured shapes, the Pareto set, and the choices."""
+
+    schema_file: ClassVar[Path] = Path(__file__).with_name("plan.schema.json")
 
     schema_: Literal["edgegen.plan/1"] = Field("edgegen.plan/1", alias="schema")
     created: Utc
     tool: str
     recipe: str
     recipe_sha256: Sha256
-    artifact: str = Field(description="of the recipe's [export] artifacts: what was measured")
+    artifact: str = Field(description="the one of the recipe's [export] artifacts that was measured")
     device: str
-    target: dict[str, Any] = Field(description="what the device says of itself; unknown is null")
+    target: dict[str, Any] = Field(description="what the device reports about itself; unknown is null")
     threads: Count
     image_shape: tuple[Count, Count, Count]
     num_classes: Count
-    largest: Shape = Field(description="the bound: no shape is larger in anything")
-    shapes: Count = Field(description="within the bound; all but the measured ones were skipped")
-    minutes: float = Field(description="that the search was given")
-    seconds: float = Field(description="that it took, what was known from before not counted")
+    largest: Shape = Field(description="the bound: no shape exceeds it")
+    shapes: Count = Field(description="number of shapes within the bound; all but the measured ones were skipped")
+    minutes: float = Field(description="the limit of the search")
+    seconds: float = Field(description="duration of this search, without earlier ones whose results it used")
     answers: tuple[Answer, ...]
-    measured: tuple[Measured, ...]
+    measured: tuple[MeasuredShape, ...]
     notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _choices_fit(self) -> "Plan":
-        """What is chosen was measured, and its whole interval is below the budget."""
-        by_label = {one.label: one for one in self.measured}
+        """Every choice was measured, and its whole interval is below the budget."""
+        by_label = {shape.label: shape for shape in self.measured}
         for answer in self.answers:
             chosen = None if answer.label is None else by_label.get(answer.label)
             if (answer.outcome == "none") != (chosen is None):
@@ -99,23 +114,111 @@ class Plan(Record):
                 raise ValueError(f"the choice {answer.label} does not fit {answer.budget_ms:g} ms")
         return self
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values under the documented keys."""
-        content: dict[str, Any] = json.loads(self.model_dump_json(by_alias=True))
-        return content
-
-    def chosen(self, answer: Answer) -> Measured | None:
-        return next((one for one in self.measured if one.label == answer.label), None)
+    def chosen(self, answer: Answer) -> MeasuredShape | None:
+        """The measured shape of an answer."""
+        return next((shape for shape in self.measured if shape.label == answer.label), None)
 
 
-SCHEMA_FILE = Path(__file__).with_name("plan.schema.json")
+def plan_of(
+    search: Search,
+    trials: Trials,
+    tried: Mapping[Architecture, Trial],
+    *,
+    names: Mapping[float, str],
+    minutes: float,
+    seconds: float,
+) -> Plan:
+    """The record of a search; `names` are the file names of its recipes, by budget in ms."""
+    recipe, data = trials.recipe, trials.data
+    front = pareto(search.complexities, search.latencies)
+    by_latency = sorted(tried, key=lambda shape: search.latencies[shape].p50_ms if shape in search.latencies else 0.0)
+    return Plan(
+        created=utc_now(),
+        tool=f"edgegen {version_of('edgegen')}",
+        recipe=recipe.name,
+        recipe_sha256=recipe.sha256(),
+        artifact=str(trials.target),
+        device=trials.device.partition(":")[0],
+        target=dict(trials.about_device),
+        threads=trials.threads,
+        image_shape=(data.channels, data.size, data.size),
+        num_classes=data.num_classes,
+        largest=_shape(search.largest()),
+        shapes=len(search.complexities),
+        minutes=minutes,
+        seconds=round(seconds, 1),
+        answers=tuple(_answer(search, budget, name) for budget, name in names.items()),
+        measured=tuple(_measured(search, tried[shape], pareto=shape in front) for shape in by_latency),
+        notes=(*NOTES, *([SMOOTHING] if "smoothing" in recipe.quantize.methods else [])),
+    )
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a plan (draft 2020-12)."""
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**dialect, **Plan.model_json_schema(by_alias=True, mode="serialization")}
+def recipe_text(text: str, plan: Plan, answer: Answer) -> str:
+    """The recipe's text with the student of an answer."""
+    chosen = plan.chosen(answer)
+    assert chosen is not None, "the answer has a label"
+    noisy = " (noisy)" if chosen.verdict == "noisy" else ""
+    note = f"p50 {chosen.p50_ms:.3g} ms{noisy} of {answer.budget_ms:g} ms, {plan.artifact} on {plan.device}"
+    return with_student(text, Architecture.model_validate(chosen.shape.model_dump()), note=note)
 
 
-def update_schema_file() -> None:
-    write_json(SCHEMA_FILE, json_schema())
+def page(plan: Plan) -> str:
+    """plan.html: plots and table in one file that opens offline."""
+    budgets: dict[str, list[float]] = {}
+    for answer in plan.answers:
+        budgets.setdefault(answer.label or "", []).append(answer.budget_ms)
+    marks = [
+        ShapeRow(
+            label=shape.label,
+            p50_ms=shape.p50_ms,
+            p50_ci95_ms=shape.p50_ci95_ms,
+            parameters=shape.parameters,
+            macs=shape.macs,
+            peak_rss_bytes=shape.peak_rss_bytes,
+            nbytes=shape.nbytes,
+            verdict=shape.verdict,
+            reasons=shape.reasons,
+            pareto=shape.pareto,
+            budgets_ms=tuple(budgets.get(shape.label, ())),
+        )
+        for shape in plan.measured
+    ]
+    lead = (
+        f"{plan.artifact} on {plan.device} ({plan.target.get('cpu') or plan.target.get('arch')}), {plan.threads} "
+        f"thread{'s' * (plan.threads > 1)}: {len(marks)} of {plan.shapes:,} shapes measured, before any training."
+    )
+    all_budgets = [answer.budget_ms for answer in plan.answers]
+    return plan_page.render(plan.recipe, lead, marks, budgets_ms=all_budgets, notes=plan.notes)
+
+
+def _shape(model: Architecture) -> Shape:
+    return Shape(channels=model.channels, blocks=model.blocks, attention=model.attention, embedding=model.embedding)
+
+
+def _answer(search: Search, budget_ms: float, name: str) -> Answer:
+    chosen, settled = search.choice(budget_ms), not search.proposals([budget_ms], 1)
+    if chosen is None:
+        return Answer(budget_ms=budget_ms, outcome="none", label=None, settled=settled)
+    near = search.latencies[chosen].p50_ms >= (1 - BAND) * budget_ms
+    outcome: Any = "within" if near else "largest" if chosen == search.largest() else "under"
+    return Answer(budget_ms=budget_ms, outcome=outcome, label=shape_label(chosen), settled=settled, recipe=name)
+
+
+def _measured(search: Search, trial: Trial, *, pareto: bool) -> MeasuredShape:
+    result, complexity = trial.result, search.complexities[trial.shape]
+    figures: dict[str, Any] = {"verdict": "failed", "reasons": (trial.reason,)}
+    if result is not None:
+        figures |= {"sha256": result.artifact.sha256, "nbytes": result.artifact.nbytes}
+    if result is not None and result.latency is not None:
+        latency = result.latency
+        figures |= {"p50_ms": latency.p50_ms, "p50_ci95_ms": latency.p50_ci95_ms, "p90_ms": latency.p90_ms}
+        figures |= {"peak_rss_bytes": result.peak_rss_bytes}
+        figures |= {"verdict": result.verdict.status, "reasons": result.verdict.reasons}
+    return MeasuredShape(
+        shape=_shape(trial.shape),
+        label=shape_label(trial.shape),
+        parameters=complexity.parameters,
+        macs=complexity.macs,
+        pareto=pareto,
+        **figures,
+    )

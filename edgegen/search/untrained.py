@@ -1,4 +1,4 @@
-"""A shape's file before anything is trained: random weights, exported as the recipe exports the trained student."""
+"""Exports an untrained shape: random weights, with the options with which the recipe exports its student."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +20,10 @@ def make_file(
     seed: int,
     folder: str,
 ) -> str:
-    """Writes the file and its manifest into `folder`; returns the file's name. For `child.call`: all of it is JSON.
+    """Writes the file and its manifest into `folder` and returns its name. For `isolation.call`, so all of it is JSON.
 
-    `config` is an EdgeUNetConfig's; `export` and `quantize` are the recipe's tables. All-zero layers are drawn anew: a
-    net that gives its noise back would pass any comparison. Raises what `build` raises.
+    `config` is that of an EdgeUNetConfig; `export` and `quantize` are the recipe's tables. All-zero layers get random
+    weights: a network that returns its noise would pass any comparison. Raises what `build` raises.
     """
     import torch
 
@@ -33,13 +33,12 @@ def make_file(
     from edgegen.program.fold import fold
     from edgegen.program.one_step import NOISE_TIME, OneStep
 
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
     torch.manual_seed(seed)
-    net = EdgeUNet(EdgeUNetConfig(**fields)).eval()
-    randomize_zero_layers(net, seed)
-    signature = signature_of(net.config)
+    network = EdgeUNet(EdgeUNetConfig.from_dict(config)).eval()
+    randomize_zero_layers(network, seed)
+    signature = signature_of(network.config)
     artifact = build(
-        fold(OneStep(net, time=NOISE_TIME), signature).module,
+        fold(OneStep(network, time=NOISE_TIME), signature).module,
         signature,
         name=name,
         target=Target.parse(target),

@@ -1,4 +1,4 @@
-"""Which packages belong to which extra, and whether they are here; looks without importing them."""
+"""The optional dependencies (extras): which packages are in each, and which are installed; none is imported."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def missing(extra: str) -> list[str]:
 
 
 def _is_absent(package: str) -> bool:
-    """Our own wheel puts a folder into optimum's namespace: a namespace alone does not count as installed."""
+    """A namespace alone does not count as installed: our own wheel puts a folder into that of optimum."""
     spec = importlib.util.find_spec(package)
     return spec is None or (spec.origin is None and version_of(package) is None)
 

@@ -1,10 +1,10 @@
-"""Run one function in a process of its own: a native crash, a kill or too much memory becomes an error, not our end.
+"""Runs a function in a child process, so that a native crash or too much memory becomes an exception.
 
     parent                                              child
     call("edgegen.artifacts.build:lower", {...})   -- job.json -->  python -m edgegen.support.isolation JOB RESULT
                                          <-- result.json  {"value": ...} or {"error": "ExportError", "message": ...}
 
-What the child prints goes to a file; its last lines are part of the message when it dies.
+The output of the child goes to a file; its last lines are part of the message when it dies.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ from edgegen import errors
 from edgegen.errors import EdgegenError, ExportError
 
 REASON_LINES, REASON_LENGTH = 3, 400
-WATCH_S = 0.1  # between two looks at the child's memory
+POLL_S = 0.1  # between two readings of the child's memory
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the function returned, how long the process ran and the most memory that it held (None: unknown)."""
+    """The function's result, how long the process ran, and its peak memory (None: unknown)."""
 
     value: Any
     seconds: float
@@ -93,8 +93,8 @@ def call(
 ) -> Outcome:
     """`function` is "module:name"; its arguments (keywords) and its result are JSON. `child` is one that waits for it.
 
-    Raises what the function raised where that is an error of edgegen's, else ExportError: with the end of the log when
-    the process died, and with both sizes when it held more than `memory_limit` bytes and was ended.
+    Raises the function's exception where that is an EdgegenError, else ExportError: with the end of the log when the
+    process died, and with both sizes when it was ended because it held more than `memory_limit` bytes.
     """
     began = time.monotonic()
     process = child or Child()
@@ -109,7 +109,7 @@ def call(
 
 def _error(name: str, message: str) -> EdgegenError:
     kind: type[EdgegenError] = getattr(errors, name)
-    error = kind.__new__(kind)  # some have constructors that make the message
+    error = kind.__new__(kind)  # without the constructor, which in some classes makes the message
     Exception.__init__(error, message)
     return error
 
@@ -121,7 +121,7 @@ def environment() -> dict[str, str]:
 
 
 def ending(code: int, log: bytes) -> str:
-    """How a process ended and the last lines that it wrote, without the frames of a traceback."""
+    """How a process ended, and the last lines of its log without the frames of a traceback."""
     ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     text = log.decode(errors="replace")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith((" ", "Traceback"))]
@@ -132,22 +132,22 @@ def ending(code: int, log: bytes) -> str:
 
 
 def _watch(process: subprocess.Popen[bytes], limit: int | None) -> int:
-    """Wait for the end; the most memory seen. Raises ExportError when it passes `limit`, after ending the child."""
+    """Waits for the end; returns the peak memory. Ends the child and raises ExportError when it exceeds `limit`."""
     peak = 0
     try:
         while True:
             try:
-                process.wait(WATCH_S)
+                process.wait(POLL_S)
                 return peak
             except subprocess.TimeoutExpired:
                 peak = max(peak, _held(process.pid))
             if limit is not None and peak > limit:
                 raise ExportError(
                     f"it held {peak / 1e9:.2f} GB of memory, {limit / 1e9:.2f} GB are allowed: stopped. "
-                    "Give more by --memory-limit"
+                    "Raise --memory-limit"
                 )
     finally:
-        if process.poll() is None:  # the limit, or Ctrl-C here
+        if process.poll() is None:  # after the limit, or after Ctrl-C
             process.kill()
             process.wait()
 
@@ -155,19 +155,19 @@ def _watch(process: subprocess.Popen[bytes], limit: int | None) -> int:
 def _held(pid: int) -> int:
     try:
         return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:  # it has just ended
+    except psutil.Error:  # the child has just ended
         return 0
 
 
 def peak_rss_bytes() -> int | None:
-    """The most memory that this process has held so far, Python and the runtime included; None where it is unknown.
+    """Peak memory of this process, Python and the runtime included; None where it is unknown.
 
     On Linux VmHWM, because ru_maxrss keeps the size of the parent across fork and exec (measured: 611 MB for a child
     that used 11 MB). Elsewhere ru_maxrss: bytes on macOS, KiB on the BSDs.
     """
     if sys.platform == "linux":
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-        return int(found[1]) * 1024 if found else None
+        peak_kib = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+        return int(peak_kib[1]) * 1024 if peak_kib else None
     try:
         import resource
     except ImportError:  # Windows
@@ -177,9 +177,10 @@ def peak_rss_bytes() -> int | None:
 
 
 def main() -> None:
+    """The child: JOB, a file with the function and its arguments; RESULT, the file to write; what to import first."""
     job, target, ahead = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     if ahead["function"] is not None:
-        with contextlib.suppress(Exception):  # said again, and louder, by the job that needs it
+        with contextlib.suppress(Exception):  # raised again by the job that needs it
             _run(ahead)
     if not sys.stdin.readline():  # the parent is gone
         return
@@ -187,9 +188,9 @@ def main() -> None:
         answer: dict[str, Any] = {"value": _run(json.loads(job.read_text(encoding="utf-8")))}
     except EdgegenError as e:
         answer = {"error": type(e).__name__, "message": str(e)}
-    written = target.with_suffix(".partial")
-    written.write_text(json.dumps({**answer, "peak_rss_bytes": peak_rss_bytes()}), encoding="utf-8")
-    written.replace(target)
+    partial = target.with_suffix(".partial")
+    partial.write_text(json.dumps({**answer, "peak_rss_bytes": peak_rss_bytes()}), encoding="utf-8")
+    partial.replace(target)
 
 
 def _run(job: Mapping[str, Any]) -> Any:

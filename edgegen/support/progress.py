@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work on stderr: bars with rate and time left on a terminal, a line every 10 s elsewhere."""
 
 import sys
 import time
@@ -14,15 +14,15 @@ class Task(Protocol):
 
 
 class Progress(Protocol):
-    """What long work reports to."""
+    """Receives the progress of long work."""
 
     def message(self, text: str) -> None: ...
     def task(self, label: str, total: int, *, start: int = 0) -> Any:
-        """A context manager that gives a Task; `start` is what an earlier run had done already."""
+        """A context manager that gives a Task; `start` of `total` is already done, by an earlier run."""
 
 
 class Silent:
-    """Says nothing: for tests, and for all processes but the first."""
+    """Prints nothing: for tests, and for all processes but the first."""
 
     def message(self, text: str) -> None:
         pass
@@ -36,7 +36,7 @@ class Silent:
 
 
 class Plain:
-    """Lines of text: readable in a log file."""
+    """Prints lines of text, readable in a log file."""
 
     def message(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -49,13 +49,13 @@ class Plain:
 class _PlainTask:
     def __init__(self, label: str, total: int, start: int) -> None:
         self.label, self.total, self.start = label, total, start
-        self.began = self.said = time.monotonic()
+        self.began = self.printed = time.monotonic()
 
     def update(self, done: int, note: str = "") -> None:
         now = time.monotonic()
-        if done < self.total and now - self.said < PLAIN_EVERY_S:
+        if done < self.total and now - self.printed < PLAIN_EVERY_S:
             return
-        self.said = now
+        self.printed = now
         rate = (done - self.start) / max(now - self.began, 1e-9)
         left = "" if done >= self.total or rate == 0 else f", {_clock((self.total - done) / rate)} left"
         text = f"  {self.label} {done}/{self.total} ({100 * done // max(self.total, 1)} %) {rate:.3g}/s{left}"
@@ -63,7 +63,7 @@ class _PlainTask:
 
 
 class Bars:
-    """Bars by rich, on a terminal."""
+    """Draws bars on a terminal, by rich."""
 
     def __init__(self) -> None:
         from rich.console import Console

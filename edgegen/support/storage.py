@@ -1,4 +1,4 @@
-"""Files and folders, written whole or not at all, and read back with errors that say what to do."""
+"""Reading and writing of files and folders: written whole or not at all, with errors that say what to do."""
 
 import contextlib
 import errno
@@ -27,23 +27,23 @@ AGAIN = "make it again, or copy it again if it came from elsewhere"
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Around the writing of `path`: an OSError becomes a StorageError in plain words."""
+    """For the code that writes `path`: turns an OSError into a StorageError that says what to do."""
     try:
         yield
     except OSError as e:
-        raise StorageError(_plain(path, e)) from e
+        raise StorageError(_explain(path, e)) from e
 
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary name beside `target` for a file or a folder; after the body it is flushed to the disk and renamed.
 
-    The folder of `target` is made. What stood at `target` stays until the rename, and stays for good if the body fails;
-    the temporary name keeps the suffix, and one that a killed process left behind is removed. Raises StorageError.
+    Makes the parent folder. An older `target` stays until the rename, and where the body fails. The temporary name has
+    the suffix of `target`; those that killed processes left behind are removed. Raises StorageError.
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
+        _remove_leftovers(target)
         temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
         try:
             yield temporary
@@ -66,7 +66,7 @@ def write_json(path: Path, obj: Any) -> None:
 
 
 def read_bytes(path: Path, *, largest: int | None = None) -> bytes:
-    """What a file holds. Raises DataError for one that is missing, or has more than `largest` bytes."""
+    """The content of a file. Raises DataError for one that is missing, or has more than `largest` bytes."""
     with _reading(path):
         nbytes = path.stat().st_size
         if largest is not None and nbytes > largest:
@@ -79,7 +79,7 @@ def read_json(path: Path) -> Any:
     content = read_bytes(path)
     try:
         return json.loads(content)
-    except ValueError as e:  # JSONDecodeError and UnicodeDecodeError are both this
+    except ValueError as e:  # base class of JSONDecodeError and UnicodeDecodeError
         raise DataError(f"{path}: not JSON, or cut short ({e}); {AGAIN}") from e
 
 
@@ -90,14 +90,14 @@ def save_tensors(
     import safetensors.torch
     import torch
 
-    # A copy each: safetensors refuses tensors that share memory or have gaps in it.
-    plain = {
+    # Copies, because safetensors refuses tensors that share memory or are not contiguous.
+    copies = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         if isinstance(value, torch.Tensor)
         else torch.from_numpy(np.array(value, order="C"))
         for name, value in tensors.items()
     }
-    write_bytes(path, _sorted_metadata(safetensors.torch.save(plain, dict(metadata) if metadata else None)))
+    write_bytes(path, _sorted_metadata(safetensors.torch.save(copies, dict(metadata) if metadata else None)))
 
 
 def load_tensors(path: Path) -> "dict[str, Tensor]":
@@ -137,7 +137,7 @@ def nbytes_of(path: Path) -> int:
     return path.stat().st_size
 
 
-def _plain(path: Path, e: OSError) -> str:
+def _explain(path: Path, e: OSError) -> str:
     if e.errno in FULL:
         folder = next(p for p in path.absolute().parents if p.is_dir())
         return (
@@ -151,8 +151,8 @@ def _plain(path: Path, e: OSError) -> str:
     return f"cannot write {path}: {e.strerror or e}{other}"
 
 
-def _sweep(target: Path) -> None:
-    """Removes the temporary names that killed processes left for this target."""
+def _remove_leftovers(target: Path) -> None:
+    """Removes the temporary files that killed processes left for this target."""
     pattern = re.compile(rf"\.(?:tmp|old)-(\d+)-{re.escape(target.name)}")
     for entry in os.scandir(target.parent):
         match = pattern.fullmatch(entry.name)
@@ -162,7 +162,7 @@ def _sweep(target: Path) -> None:
 
 def _alive(pid: int) -> bool:
     if pid == os.getpid():
-        return False  # only a process before this one can have left it: a container often gives the same number again
+        return False  # left by an earlier process with the same number, as is common in containers
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -185,15 +185,15 @@ def _replace(temporary: Path, target: Path) -> None:
     if not (target.is_dir() or (temporary.is_dir() and target.exists())):
         temporary.replace(target)
         return
-    # No system call puts a folder in the place of a full one: the old one steps aside, and back if the rename fails.
-    aside = target.with_name(f".old-{os.getpid()}-{target.name}")
-    target.rename(aside)
+    # No system call replaces a folder that is not empty: the old one is renamed first, and back if that fails.
+    old = target.with_name(f".old-{os.getpid()}-{target.name}")
+    target.rename(old)
     try:
         temporary.rename(target)
     except OSError:
-        aside.rename(target)
+        old.rename(target)
         raise
-    _remove(aside)
+    _remove(old)
 
 
 def _flush_tree(path: Path) -> None:

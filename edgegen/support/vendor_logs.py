@@ -1,4 +1,4 @@
-"""Silence for vendors' chatter at the seam where it arises: named loggers and worded warnings, nothing wholesale."""
+"""Suppresses known log messages and warnings of vendors around single calls: by logger and by text, not all of them."""
 
 import logging
 import warnings
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Chatter:
-    """What one vendor says on every call: its loggers, and the beginnings (regex) of its warnings."""
+    """The known messages of one vendor: its loggers, and the beginnings (regular expressions) of its warnings."""
 
     loggers: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-# torch.export copies its own pytree specs and deprecates the way it does so.
+# torch.export copies its pytree specs by a call that torch deprecates.
 TREESPEC = r"`isinstance\(treespec, LeafSpec\)` is deprecated"
 
-# torch.onnx says four times that torchvision is not installed.
+# torch.onnx logs four times that torchvision is not installed.
 TORCH_ONNX = Chatter(("torch.onnx._internal.exporter._registration",), (TREESPEC,))
 
 # torch.export, its save and load, and run_decompositions.
 EXPORT = Chatter(("torch.fx.experimental.symbolic_shapes",), (TREESPEC,))
 
 EXECUTORCH = Chatter(
-    # torchao reports GPU libraries that a CPU machine lacks, and registers an enum in a way torch deprecates.
+    # torchao reports the GPU libraries that a CPU machine lacks, and registers an enum by a deprecated call.
     ("torchao", "torch.utils._pytree"),
     (
         TREESPEC,
@@ -36,8 +36,8 @@ EXECUTORCH = Chatter(
     ),
 )
 
-# diffusers imports torchao, which reports as above, says that it found less of it than it knows, and that several
-# distributions share the namespace `optimum`: optimum itself and those with a plug-in for it, as this one.
+# diffusers imports torchao (see above), reports that parts of it are missing, and that several distributions share the
+# namespace `optimum`: optimum itself and packages with a plug-in for it, such as this one.
 DIFFUSERS = Chatter(
     ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer", "diffusers.utils.import_utils")
 )
@@ -45,7 +45,7 @@ DIFFUSERS = Chatter(
 
 @contextmanager
 def quiet(chatter: Chatter) -> Iterator[None]:
-    """Within the block the loggers of `chatter` pass errors only, and its warnings are mute."""
+    """Within the block the loggers of `chatter` pass errors only, and its warnings are ignored."""
     levels = {name: logging.getLogger(name).level for name in chatter.loggers}
     for name in levels:
         logging.getLogger(name).setLevel(logging.ERROR)

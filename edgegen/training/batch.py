@@ -19,19 +19,21 @@ FIRST_INDEX = 1 << 33  # of fresh inputs: parity runs on 0, 1, 2, ... and calibr
 class Batch:
     """images (batch, channels, height, width) in [-1, 1]; labels (batch,) or None; noise like images or None.
 
-    `progress` is step / steps of the stage, for schedules; `inputs` are a generator's, where it trains on noise alone.
+    It is that of `step`, counted from 0, of the stage's `steps`. `due` names the trained networks that are updated in
+    this step. `inputs` are a generator's, where it trains on noise alone; `images` are then the noise.
     """
 
     step: int
-    progress: float
+    steps: int
     images: Tensor
     labels: Tensor | None = None
     noise: Tensor | None = None
     inputs: tuple[Tensor, ...] = ()
+    due: frozenset[str] = frozenset({"student"})
 
 
 class Examples(Protocol):
-    """What the loop trains on; rows are numbers below its length."""
+    """What the loop trains on; rows are indices below its length."""
 
     def __len__(self) -> int: ...
     def to(self, device: torch.device) -> "Examples": ...
@@ -54,7 +56,7 @@ class TrainingSet:
         return sum(part.nbytes for part in (self.images, self.labels, self.noise) if part is not None)
 
     def to(self, device: torch.device) -> "TrainingSet":
-        """On the device when it fits in half of what is free there; else where it is, and batches are copied over."""
+        """On the device where it fits in half of the free memory; else as it is, and batches are copied over."""
         if device.type == "cuda" and self.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
             return self
         moved = [None if part is None else part.to(device) for part in (self.images, self.labels, self.noise)]
@@ -69,12 +71,12 @@ class TrainingSet:
         images, noise = take(self.images), take(self.noise)
         assert images is not None
         floats = scaled(images) if images.dtype == torch.uint8 else images.float()
-        return Batch(step, step / steps, floats, take(self.labels), None if noise is None else noise.float())
+        return Batch(step, steps, floats, take(self.labels), None if noise is None else noise.float())
 
 
 @dataclass(frozen=True)
 class FreshInputs:
-    """`count` inputs of a generator, each made when it is asked for: noise, classes and what else it takes."""
+    """`count` inputs of a generator, each drawn when it is read: noise, classes and its other inputs."""
 
     signature: Signature
     count: int
@@ -87,12 +89,13 @@ class FreshInputs:
         return self
 
     def batch(self, rows: Tensor, device: torch.device, *, step: int, steps: int) -> Batch:
-        """The inputs of these rows, in the signature's order; `images` is the noise."""
+        """The inputs of these rows, in the signature's order; `images` and `noise` are the first of them."""
         indices = (FIRST_INDEX + row for row in rows.tolist())
-        made = [samples_of(self.signature, range(index, index + 1), self.seed) for index in indices]
-        names = [spec.name for spec in self.signature.inputs]
-        inputs = tuple(torch.cat([torch.from_numpy(one[name]) for one in made]).to(device) for name in names)
-        return Batch(step, step / steps, inputs[0], inputs=inputs)
+        samples = [samples_of(self.signature, range(index, index + 1), self.seed) for index in indices]
+        specs = self.signature.inputs
+        inputs = tuple(torch.cat([torch.from_numpy(row[spec.name]) for row in samples]).to(device) for spec in specs)
+        labels = next((values for spec, values in zip(specs, inputs, strict=True) if spec.role == "class"), None)
+        return Batch(step, steps, inputs[0], labels, noise=inputs[0], inputs=inputs)
 
 
 def epoch_rows(count: int, step: int, batch: int, seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses of a training stage: one JSON line a look in `log.jsonl`, and TensorBoard files where it is installed."""
+"""Losses of a training stage: lines of JSON in `log.jsonl`, and TensorBoard files where that is installed."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ LOG = "log.jsonl"
 
 
 class TrainingLog:
-    """Written by the first process only; after a kill, what lies beyond the checkpoint is forgotten."""
+    """Written by the first process only; lines of steps after the checkpoint, left by a kill, are removed."""
 
     def __init__(self, folder: Path, first: int, *, enabled: bool) -> None:
         self.path = folder / LOG
@@ -51,7 +51,7 @@ class TrainingLog:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; one that a kill cut short is left out."""
+    """The complete lines of a log; a line that a kill cut short is left out."""
     if not path.exists():
         return []
     lines: list[dict[str, Any]] = []
@@ -66,5 +66,5 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def curve(lines: Sequence[Mapping[str, Any]], name: str = "student") -> list[tuple[int, float]]:
-    """(step, loss) of one net."""
+    """(step, loss) of one network."""
     return [(int(line["step"]), float(line[name])) for line in lines if name in line]

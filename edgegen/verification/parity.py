@@ -45,9 +45,22 @@ def check(
     data_range: float = 2.0,
     output: str = OUTPUT,
 ) -> Parity:
-    """Run `session` on `inputs` and compare its `output` with PyTorch's `reference` (batch, ...).
+    """Run an opened artifact and compare its output with PyTorch's.
 
-    "failed" with its reason when the output is missing, of another shape, not finite or below `floor_db`.
+    Args:
+        session: what a backend's `open` gave.
+        inputs: arrays by name, (batch, ...).
+        reference: PyTorch's output of the same inputs, (batch, ...).
+        floor_db: least PSNR that passes.
+        data_range: that PSNR is relative to: 2 for images in [-1, 1].
+        output: name of the output that is compared.
+
+    Returns:
+        "ok"; or "failed" with its reason, where the output is missing, of another shape, not finite or below
+        `floor_db`.
+
+    Raises:
+        ExportError: the runtime refuses the inputs.
     """
     outputs = session(inputs)
     fault = _fault(outputs, reference, output)

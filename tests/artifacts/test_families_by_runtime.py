@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from families import NETWORKS
-from support_table import ANY_SIZE, FAMILIES, ROUNDED, RUNTIMES, in_readme, sized, table
+from support_table import ANY_SIZE, FAMILIES, ROUNDED, RUNTIMES, in_manual, sized, table
 
 from edgegen.artifacts.export import Exported, ExportSettings, export_source
 from edgegen.artifacts.target import Target
@@ -77,9 +77,9 @@ def test_an_empty_cell_is_an_error_that_says_why(family: str, tmp_path: Path, in
     )
 
 
-def test_the_readme_says_so() -> None:
+def test_the_manual_says_so() -> None:
     assert list(FAMILIES) == list(NETWORKS)
-    found = in_readme()
+    found = in_manual()
     assert found is not None
     assert found[1] == table(), "run: python tests/support_table.py"
 

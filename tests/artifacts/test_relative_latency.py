@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from measured import profile, result
 from torch import nn
 
 from edgegen.artifacts import relative_latency
@@ -13,12 +15,13 @@ from edgegen.artifacts.export import ExportSettings, export_source
 from edgegen.artifacts.relative_latency import Race
 from edgegen.artifacts.target import Target
 from edgegen.errors import DeviceError
+from edgegen.profilers.schema import Profile
 from edgegen.program.fold import Folds
 from edgegen.program.one_step import OneStep
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.support.progress import Silent
-from edgegen.types import Latency, Signature
+from edgegen.types import Signature
 
 SIGNATURE = Signature.of(channels=1, size=8, num_classes=0)
 OWN = """
@@ -45,12 +48,13 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """In place of a clock: a float file takes 2 ms, any other 1. The names of the files of each race."""
     races: list[list[str]] = []
 
-    def measure(jobs: Sequence[Any], **_: Any) -> dict[str, Latency]:
-        races.append([Path(job.arguments["path"]).name for job in jobs])
-        assert all(Path(job.arguments[key]).exists() for job in jobs for key in ("path", "manifest"))
-        return {job.label: Latency(2.0 if "fp32" in job.arguments["path"] else 1.0) for job in jobs}
+    def profile_files(files: Sequence[Path], device: Any, **_: Any) -> Profile:
+        races.append([path.name for path in files])
+        assert device.name == "host"
+        assert all(path.exists() for path in files)
+        return profile(*(result(np.full((10, 3), 2.0 if "fp32" in path.name else 1.0)) for path in files))
 
-    monkeypatch.setattr(relative_latency, "measure", measure)
+    monkeypatch.setattr(relative_latency, "profile_files", profile_files)
     return races
 
 
@@ -74,10 +78,11 @@ def test_the_float_file_is_built_once_for_a_runtime(tmp_path: Path, timed: list[
 def test_a_file_that_cannot_be_timed_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
 ) -> None:
-    def measure(jobs: Sequence[Any], **_: Any) -> dict[str, Latency]:
-        return {job.label: Latency(None, reason="no answer within 5 s") for job in jobs}
+    def profile_files(files: Sequence[Path], device: Any, **_: Any) -> Profile:
+        verdict = {"status": "failed", "reasons": ["no answer within 5 s"]}
+        return profile(*(result(np.ones((2, 2)), latency=None, verdict=verdict) for _ in files))
 
-    monkeypatch.setattr(relative_latency, "measure", measure)
+    monkeypatch.setattr(relative_latency, "profile_files", profile_files)
     one = race(tmp_path)
     with pytest.raises(DeviceError, match=r"x\.onnx could not be timed beside its float file: no answer within 5 s"):
         one.share(tmp_path / "x.onnx", Target("onnx", "w8a8"))

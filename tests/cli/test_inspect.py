@@ -1,4 +1,4 @@
-"""`edgegen inspect` prints what was found, in tables or as JSON; errors are one line and the documented exit code."""
+"""`edgegen inspect` prints tables or JSON; errors are one line and the documented exit code."""
 
 import json
 import subprocess
@@ -28,15 +28,15 @@ def test_json_is_the_record(pte: Path) -> None:
     assert json.loads(result.stdout) == json.loads(json.dumps(inspect(pte).to_dict()))
 
 
-def test_the_tables_say_what_stays_outside_and_why(pte: Path) -> None:
+def test_the_tables_list_the_operations_outside_the_delegates_with_reasons(pte: Path) -> None:
     shown = CliRunner().invoke(app, ["inspect", str(pte), "--weights"], catch_exceptions=False, env={"COLUMNS": "160"})
-    found = inspect(pte)
+    inspection = inspect(pte)
     text = shown.stdout
-    assert text.startswith(f"net.pte: ExecuTorch, {found.nbytes:,} bytes")
+    assert text.startswith(f"net.pte: ExecuTorch, {inspection.nbytes:,} bytes")
     for piece in (
         "takes input_0  float32  [1, 3, 8, 8]",
-        f"{found.main.macs.total:,} multiplications",
-        f"outside the delegates: {found.main.nodes_outside}",
+        f"{inspection.main.macs.total:,} MACs",
+        f"outside the delegates: {inspection.main.nodes_outside}",
         "XNNPACK has no GroupNorm",
         "XnnpackBackend",
         "weights float32",
@@ -61,7 +61,7 @@ def test_an_onnx_file_with_edgegens_signature(tmp_path: Path) -> None:
     assert "ai.onnx 18" in shown.stdout
 
 
-def test_errors_are_one_line_and_no_trace(edgegen: Edgegen, tmp_path: Path) -> None:
+def test_errors_are_one_line_without_a_traceback(edgegen: Edgegen, tmp_path: Path) -> None:
     (tmp_path / "a.pte").write_bytes(b"nothing")
     for name, code, text in (
         ("a.pte", 2, "cannot read a.pte (7 bytes): it begins with"),
@@ -75,7 +75,7 @@ def test_errors_are_one_line_and_no_trace(edgegen: Edgegen, tmp_path: Path) -> N
         assert "Traceback" not in done.stderr
 
 
-def test_sensitivity_lists_every_layer_and_what_leaving_some_float_brings(tmp_path: Path) -> None:
+def test_sensitivity_lists_every_layer_and_a_pareto_set(tmp_path: Path) -> None:
     folder = TINY["edge_unet_class"](tmp_path / "net")
     done = CliRunner().invoke(app, ["sensitivity", str(folder), "--scheme", "w8", "--json"], catch_exceptions=False)
     (figures,) = json.loads(done.stdout)["sources"].values()
@@ -85,7 +85,7 @@ def test_sensitivity_lists_every_layer_and_what_leaving_some_float_brings(tmp_pa
     assert "no scheme 'w5'; there are: mixed, w4-block, w8, w8a8" in str(refused.exception)
 
 
-def test_a_source_shows_what_it_takes(tmp_path: Path) -> None:
+def test_a_source_shows_its_inputs(tmp_path: Path) -> None:
     folder = TINY["edge_unet_class"](tmp_path / "net")
     shown = CliRunner().invoke(app, ["inspect", str(folder)], catch_exceptions=False).stdout
     assert shown.startswith("net: EdgeUNet, ")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import typer
 from helpers import TINY
 from typer.testing import CliRunner
 
@@ -28,7 +27,7 @@ def test_the_commands_are_these() -> None:
                 "sensitivity",
                 "compare",
                 "devices",
-                "slim plan",
+                "plan",
                 "serve-bench",
                 *stages,
             ]
@@ -85,8 +84,8 @@ def test_stages_run_once_and_an_unchanged_recipe_runs_nothing(edgegen: Edgegen, 
     assert [row["reused"] for row in third] == [True, True, False]
     forced = json.loads(edgegen("pairs", tiny.name, "--json", "--force").stdout)["stages"]
     assert [row["reused"] for row in forced] == [True, True, False]
-    board = list((tiny.parent / "runs" / "tiny" / "teacher" / "latest" / "tensorboard").glob("events.*"))
-    assert board, "training writes TensorBoard files"
+    events = list((tiny.parent / "runs" / "tiny" / "teacher" / "latest" / "tensorboard").glob("events.*"))
+    assert events, "training writes TensorBoard files"
 
 
 def test_a_run_folder_of_another_recipe_is_refused(edgegen: Edgegen, tiny: Path) -> None:
@@ -98,7 +97,7 @@ def test_a_run_folder_of_another_recipe_is_refused(edgegen: Edgegen, tiny: Path)
     assert "was made by the recipe 'other'" in done.stderr
 
 
-def test_data_that_cannot_be_used_leave_nothing_half_done(edgegen: Edgegen, tiny: Path) -> None:
+def test_unusable_data_leave_no_partial_result(edgegen: Edgegen, tiny: Path) -> None:
     (tiny.parent / "cut.npz").write_bytes(b"PK\x03\x04 cut short")
     tiny.write_text(TINY + '[data]\nsource = "cut.npz"\n')
     done = edgegen("run", tiny.name)
@@ -128,21 +127,17 @@ def test_a_loss_that_is_not_finite(edgegen: Edgegen, tiny: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_slim_is_the_stage_and_slim_plan_a_command_beside_it(edgegen: Edgegen, tmp_path: Path) -> None:
-    """A recipe's file of the name plan is named by its path."""
-    (tmp_path / "plan.toml").write_text(TINY)
-    stage = edgegen("slim", "./plan.toml", "--dry-run")
-    assert stage.returncode == 0, stage.stderr
-    assert stage.stdout.splitlines()[-1].startswith("slim ")
-    assert edgegen("slim", "--dry-run", "digits").stdout.splitlines()[-1].startswith("slim ")
-    assert " slim plan [OPTIONS]" in edgegen("slim", "plan", "--help").stdout
-    assert "`edgegen slim plan`" in " ".join(edgegen("slim", "--help").stdout.split())
-    lacking = edgegen("slim", "plan", "digits")
+def test_plan_needs_a_budget_and_the_help_of_slim_names_it(edgegen: Edgegen) -> None:
+    assert "`edgegen plan`" in " ".join(edgegen("slim", "--help").stdout.split())
+    lacking = edgegen("plan", "digits")
     assert lacking.returncode == 2
     assert "Missing option '--budget'" in lacking.stderr
 
 
-def test_no_command_shows_help() -> None:
+def test_no_command_shows_the_help_with_every_command_and_the_exit_codes() -> None:
     result = CliRunner().invoke(app, [])
-    assert "edgegen run digits" in result.output
-    assert isinstance(app, typer.Typer)
+    assert result.exit_code == 2
+    assert "Start with: edgegen run digits" in result.output
+    assert "Exit codes: 0 ok, 1 failed, 2 usage or recipe" in " ".join(result.output.split())
+    listed = {line.split()[0] for line in result.output.split("Commands:")[1].splitlines() if line.strip()}
+    assert set(COMMANDS) <= listed

@@ -18,7 +18,7 @@ CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10_jpeg75_test.zip
 CIFAR_TRAIN = CIFAR.with_name("cifar10_jpeg75_train.zip")
 
 
-def picture(
+def image_file(
     mode: str = "L", size: tuple[int, int] = (6, 4), colour: object = 7, kind: str = "png", **options: object
 ) -> bytes:
     file = io.BytesIO()
@@ -27,7 +27,7 @@ def picture(
 
 
 def grey(value: int) -> bytes:
-    return picture(colour=value)
+    return image_file(colour=value)
 
 
 def as_folder(tmp_path: Path, files: dict[str, bytes]) -> str:
@@ -52,14 +52,18 @@ Maker = Callable[[Path, dict[str, bytes]], str]
 both = pytest.mark.parametrize("make", [as_folder, as_zip], ids=["folder", "zip"])
 
 
-def labels(found: ImageSet) -> list[int]:
-    assert found.labels is not None
-    return found.labels.tolist()
+def labels(dataset: ImageSet) -> list[int]:
+    assert dataset.labels is not None
+    return dataset.labels.tolist()
 
 
 @both
 def test_one_folder_per_class_in_sorted_order(tmp_path: Path, make: Maker) -> None:
-    files = {"b/2.png": grey(3), "a/9.JPG": picture(kind="jpeg", colour=1), "b/10.bmp": picture(kind="bmp", colour=2)}
+    files = {
+        "b/2.png": grey(3),
+        "a/9.JPG": image_file(kind="jpeg", colour=1),
+        "b/10.bmp": image_file(kind="bmp", colour=2),
+    }
     files |= {
         "a/notes.txt": b"x",
         ".DS_Store": b"x",
@@ -67,34 +71,34 @@ def test_one_folder_per_class_in_sorted_order(tmp_path: Path, make: Maker) -> No
         ".hidden/x.png": b"x",
         "labels.csv": b"x",
     }
-    found = load(make(tmp_path, files), base=tmp_path)
-    assert found.images.shape == (3, 4, 6, 1)
-    assert found.images[:, 0, 0, 0].tolist() == [1, 2, 3]
-    assert (labels(found), found.classes) == ([0, 1, 1], ("a", "b"))
-    assert found.source == Path(make(tmp_path, files)).name
+    dataset = load(make(tmp_path, files), base=tmp_path)
+    assert dataset.images.shape == (3, 4, 6, 1)
+    assert dataset.images[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert (labels(dataset), dataset.classes) == ([0, 1, 1], ("a", "b"))
+    assert dataset.source == Path(make(tmp_path, files)).name
 
 
 @both
 def test_no_sub_folders_is_a_set_without_labels(tmp_path: Path, make: Maker) -> None:
-    found = load(
-        make(tmp_path, {f"{i}.webp": picture("RGB", colour=(i, 0, 0), kind="webp") for i in range(3)}), base=tmp_path
+    dataset = load(
+        make(tmp_path, {f"{i}.webp": image_file("RGB", colour=(i, 0, 0), kind="webp") for i in range(3)}), base=tmp_path
     )
-    assert (found.images.shape, found.labels, found.classes) == ((3, 4, 6, 3), None, ())
+    assert (dataset.images.shape, dataset.labels, dataset.classes) == ((3, 4, 6, 3), None, ())
 
 
 @both
 def test_numbers_as_classes_come_by_value_and_a_wrapper_is_seen_through(tmp_path: Path, make: Maker) -> None:
-    found = load(make(tmp_path, {f"my set/{i}/x.png": grey(i) for i in (10, 9, 1)}), base=tmp_path)
-    assert found.classes == ("1", "9", "10")
-    assert found.images[:, 0, 0, 0].tolist() == [1, 9, 10]
+    dataset = load(make(tmp_path, {f"my set/{i}/x.png": grey(i) for i in (10, 9, 1)}), base=tmp_path)
+    assert dataset.classes == ("1", "9", "10")
+    assert dataset.images[:, 0, 0, 0].tolist() == [1, 9, 10]
 
 
 @both
 @pytest.mark.parametrize("wrapper", ["", "set/"])
 def test_train_and_test_parts(tmp_path: Path, make: Maker, wrapper: str) -> None:
     names = ["train/a/0", "train/a/1", "train/b/2", "train/c/3", "test/c/4", "test/b/5"]
-    found = load(make(tmp_path, {f"{wrapper}{name}.png": grey(int(name[-1])) for name in names}), base=tmp_path)
-    train, held = split(found, holdout=0.5, seed=0)
+    dataset = load(make(tmp_path, {f"{wrapper}{name}.png": grey(int(name[-1])) for name in names}), base=tmp_path)
+    train, held = split(dataset, holdout=0.5, seed=0)
     assert train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
     assert held.images[:, 0, 0, 0].tolist() == [5, 4]
     assert (labels(train), labels(held), held.classes) == ([0, 0, 1, 2], [1, 2], ("a", "b", "c"))
@@ -123,19 +127,22 @@ def test_a_layout_too_deep(tmp_path: Path, make: Maker) -> None:
         ({"a.tiff": b"", "b.png": grey(1)}, r"a\.tiff is of a kind that is not read; convert it to one of \.png"),
         ({"x.png": grey(1)}, r"1 image\(s\); at least 2"),
         (
-            {"a/x.png": grey(1), "b/y.png": picture(size=(8, 4))},
+            {"a/x.png": grey(1), "b/y.png": image_file(size=(8, 4))},
             r"differ in size .*a/x\.png is 6x4, b/y\.png is 8x4; resize them to one size first, such as: mogrify",
         ),
         ({"a/x.png": grey(1), "a/y.png": grey(1)[:-30]}, r"a/y\.png: not a whole image file"),
-        ({"x.png": grey(1), "y.jpg": picture(size=(64, 64), kind="jpeg")[:-90]}, r"y\.jpg: not a whole image file"),
+        ({"x.png": grey(1), "y.jpg": image_file(size=(64, 64), kind="jpeg")[:-90]}, r"y\.jpg: not a whole image file"),
         ({"x.png": grey(1), "y.png": b""}, r"y\.png: not a whole image file"),
         ({"x.png": grey(1), "y.png": b"GIF89a text"}, r"y\.png: not a whole image file"),
-        ({"x.png": picture("RGBA", colour=(1, 2, 3, 254))}, r"x\.png: has transparent pixels; put it on a background"),
-        ({"x.png": picture("LA", colour=(1, 0))}, r"x\.png: has transparent pixels"),
-        ({"x.png": picture("P", colour=0, transparency=0)}, r"x\.png: has transparent pixels"),
-        ({"x.png": picture("L", colour=5, transparency=5)}, r"x\.png: has transparent pixels"),
-        ({"x.png": picture("I;16", colour=500)}, r"x\.png: more than 8 bits a channel \(mode I;16\)"),
-        ({"x.png": picture(size=(4097, 1))}, r"x\.png: 4097x1 pixels; the limit is 4096"),
+        (
+            {"x.png": image_file("RGBA", colour=(1, 2, 3, 254))},
+            r"has transparent pixels; put it on a background",
+        ),
+        ({"x.png": image_file("LA", colour=(1, 0))}, r"x\.png: has transparent pixels"),
+        ({"x.png": image_file("P", colour=0, transparency=0)}, r"x\.png: has transparent pixels"),
+        ({"x.png": image_file("L", colour=5, transparency=5)}, r"x\.png: has transparent pixels"),
+        ({"x.png": image_file("I;16", colour=500)}, r"x\.png: more than 8 bits a channel \(mode I;16\)"),
+        ({"x.png": image_file(size=(4097, 1))}, r"x\.png: 4097x1 pixels; the limit is 4096"),
     ],
 )
 def test_refusals(tmp_path: Path, make: Maker, files: dict[str, bytes], words: str) -> None:
@@ -158,26 +165,26 @@ def first(tmp_path: Path, content: bytes, suffix: str = "png") -> np.ndarray:
 @pytest.mark.parametrize(
     ("content", "pixel"),
     [
-        (picture("1", colour=1), [255]),
-        (picture("L", colour=9), [9]),
-        (picture("LA", colour=(9, 255)), [9]),
-        (picture("RGB", colour=(1, 2, 3)), [1, 2, 3]),
-        (picture("RGB", colour=(1, 2, 3), transparency=(9, 9, 9)), [1, 2, 3]),
-        (picture("RGBA", colour=(1, 2, 3, 255)), [1, 2, 3]),
-        (picture("P", colour=0), [0, 0, 0]),
-        (picture("CMYK", colour=(0, 0, 0, 0), kind="jpeg"), [255, 255, 255]),
+        (image_file("1", colour=1), [255]),
+        (image_file("L", colour=9), [9]),
+        (image_file("LA", colour=(9, 255)), [9]),
+        (image_file("RGB", colour=(1, 2, 3)), [1, 2, 3]),
+        (image_file("RGB", colour=(1, 2, 3), transparency=(9, 9, 9)), [1, 2, 3]),
+        (image_file("RGBA", colour=(1, 2, 3, 255)), [1, 2, 3]),
+        (image_file("P", colour=0), [0, 0, 0]),
+        (image_file("CMYK", colour=(0, 0, 0, 0), kind="jpeg"), [255, 255, 255]),
     ],
 )
 def test_modes(tmp_path: Path, content: bytes, pixel: list[int]) -> None:
-    found = first(tmp_path, content, "jpg" if content[:2] == b"\xff\xd8" else "png")
-    assert found.shape == (4, 6, len(pixel))
-    assert found[0, 0].tolist() == pixel
+    dataset = first(tmp_path, content, "jpg" if content[:2] == b"\xff\xd8" else "png")
+    assert dataset.shape == (4, 6, len(pixel))
+    assert dataset[0, 0].tolist() == pixel
 
 
 def test_grey_among_colour_is_repeated(tmp_path: Path) -> None:
-    files = {"0.png": grey(9), "1.png": picture("RGB", colour=(1, 2, 3)), "2.png": grey(8)}
-    found = load(as_folder(tmp_path, files), base=tmp_path)
-    assert found.images[:, 3, 5].tolist() == [[9, 9, 9], [1, 2, 3], [8, 8, 8]]
+    files = {"0.png": grey(9), "1.png": image_file("RGB", colour=(1, 2, 3)), "2.png": grey(8)}
+    dataset = load(as_folder(tmp_path, files), base=tmp_path)
+    assert dataset.images[:, 3, 5].tolist() == [[9, 9, 9], [1, 2, 3], [8, 8, 8]]
 
 
 def test_the_cameras_orientation_is_applied(tmp_path: Path) -> None:
@@ -187,10 +194,10 @@ def test_the_cameras_orientation_is_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     file = io.BytesIO()
     image.save(file, "jpeg", exif=exif.tobytes(), quality=95)
-    found = first(tmp_path, file.getvalue(), "jpg")
-    assert found.shape == (16, 8, 3)
-    assert found[:8].min() > 250
-    assert found[8:].max() < 5
+    dataset = first(tmp_path, file.getvalue(), "jpg")
+    assert dataset.shape == (16, 8, 3)
+    assert dataset[:8].min() > 250
+    assert dataset[8:].max() < 5
 
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +211,7 @@ def test_broken_camera_data_is_no_concern(tmp_path: Path) -> None:
     exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x05\x00\x12\x01\x03\x00"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert first(tmp_path, picture("RGB", colour=(9, 9, 9), kind="jpeg", exif=exif), "jpg").shape == (4, 6, 3)
+        assert first(tmp_path, image_file("RGB", colour=(9, 9, 9), kind="jpeg", exif=exif), "jpg").shape == (4, 6, 3)
 
 
 def test_progress_counts_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,12 +295,12 @@ def test_cifar(tmp_path: Path) -> None:
             few.writestr(name, whole.read(name))
         with Image.open(io.BytesIO(whole.read("dog/0050.jpg"))) as image:
             dog = np.asarray(image.convert("RGB"))
-    found = load("few.zip", base=tmp_path)
-    assert found.images.shape == (200, 32, 32, 3)
-    assert found.classes == ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-    assert labels(found) == np.repeat(np.arange(10), 20).tolist()
-    np.testing.assert_array_equal(found.images[101], dog)
-    train, held = split(found, holdout=0.25, seed=0)
+    dataset = load("few.zip", base=tmp_path)
+    assert dataset.images.shape == (200, 32, 32, 3)
+    assert dataset.classes == ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    assert labels(dataset) == np.repeat(np.arange(10), 20).tolist()
+    np.testing.assert_array_equal(dataset.images[101], dog)
+    train, held = split(dataset, holdout=0.25, seed=0)
     assert np.bincount(labels(held)).tolist() == [5] * 10
     assert len(train) == 150
 
@@ -301,6 +308,6 @@ def test_cifar(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not CIFAR_TRAIN.exists(), reason="needs ../shared/data/cifar10_jpeg75_train.zip")
 def test_all_of_cifar() -> None:
-    found = load(str(CIFAR_TRAIN), base=Path())
-    assert found.images.shape == (50_000, 32, 32, 3)
-    assert np.bincount(labels(found)).tolist() == [5000] * 10
+    dataset = load(str(CIFAR_TRAIN), base=Path())
+    assert dataset.images.shape == (50_000, 32, 32, 3)
+    assert np.bincount(labels(dataset)).tolist() == [5000] * 10

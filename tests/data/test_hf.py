@@ -42,11 +42,11 @@ def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_saved_dataset_keeps_the_order_of_its_classes(datasets: Any, tmp_path: Path) -> None:
     names = datasets.ClassLabel(names=["zebra", "unused", "ant"])
     rows(datasets, [5, 6, 7], [2, 0, 2], label=names).save_to_disk(tmp_path / "set")
-    found = load("hf:./set", base=tmp_path)
-    assert found.images.shape == (3, 4, 6, 1)
-    assert found.images[:, 0, 0, 0].tolist() == [5, 6, 7]
-    assert found.labels is not None
-    assert (found.labels.tolist(), found.classes, found.source) == ([1, 0, 1], ("zebra", "ant"), "hf:set")
+    dataset = load("hf:./set", base=tmp_path)
+    assert dataset.images.shape == (3, 4, 6, 1)
+    assert dataset.images[:, 0, 0, 0].tolist() == [5, 6, 7]
+    assert dataset.labels is not None
+    assert (dataset.labels.tolist(), dataset.classes, dataset.source) == ([1, 0, 1], ("zebra", "ant"), "hf:set")
 
 
 def test_splits(datasets: Any, tmp_path: Path) -> None:
@@ -69,15 +69,15 @@ def test_splits(datasets: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("labels", "kind"), [([4, 2, 4], "int64"), (["b", "a", "b"], "string")])
 def test_plain_label_columns(datasets: Any, tmp_path: Path, labels: list[Any], kind: str) -> None:
     rows(datasets, [1, 2, 3], labels, label=datasets.Value(kind)).save_to_disk(tmp_path / "set")
-    found = load("hf:./set", base=tmp_path)
-    assert found.labels is not None
-    assert (found.labels.tolist(), found.classes) == ([1, 0, 1], tuple(str(x) for x in sorted(set(labels))))
+    dataset = load("hf:./set", base=tmp_path)
+    assert dataset.labels is not None
+    assert (dataset.labels.tolist(), dataset.classes) == ([1, 0, 1], tuple(str(x) for x in sorted(set(labels))))
 
 
 def test_no_labels(datasets: Any, tmp_path: Path) -> None:
     rows(datasets, [1, 2]).save_to_disk(tmp_path / "set")
-    found = load("hf:./set", base=tmp_path)
-    assert (found.labels, found.classes) == (None, ())
+    dataset = load("hf:./set", base=tmp_path)
+    assert (dataset.labels, dataset.classes) == (None, ())
 
 
 def test_refusals(datasets: Any, tmp_path: Path) -> None:

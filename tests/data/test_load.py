@@ -15,14 +15,14 @@ from edgegen.errors import DataError
 def test_digits_by_the_stated_formula() -> None:
     from sklearn.datasets import load_digits
 
-    found = load("digits", base=Path("/nowhere"))
+    dataset = load("digits", base=Path("/nowhere"))
     values, labels = load_digits(return_X_y=True)
-    assert found.images.shape == (1797, 8, 8, 1)
+    assert dataset.images.shape == (1797, 8, 8, 1)
     exact = [int(value * 255 / 16 + 0.5) for value in range(17)]
     assert (exact[0], exact[8], exact[16]) == (0, 128, 255)
-    np.testing.assert_array_equal(found.images.reshape(1797, 64), np.array(exact)[values.astype(int)])
-    np.testing.assert_array_equal(found.labels, labels)
-    assert (found.classes, found.source, found.heldout) == (tuple("0123456789"), "digits", None)
+    np.testing.assert_array_equal(dataset.images.reshape(1797, 64), np.array(exact)[values.astype(int)])
+    np.testing.assert_array_equal(dataset.labels, labels)
+    assert (dataset.classes, dataset.source, dataset.heldout) == (tuple("0123456789"), "digits", None)
 
 
 def test_relative_places_are_relative_to_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +55,6 @@ def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path) -> None:
     assert all(look in str(caught.value) for look in SOURCES)
 
 
-def test_a_missing_source_is_found_without_torch() -> None:
+def test_a_missing_source_is_an_error_without_torch() -> None:
     code = "import sys, edgegen.data; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -24,12 +24,12 @@ def test_the_usual_names(tmp_path: Path, keys: tuple[tuple[str, str], tuple[str,
     arrays = {images: GREY, labels: np.array([5, 3, 5])}
     if test_images:
         arrays |= {test_images: GREY[:2], test_labels: np.array([3, 5])}
-    found = load("x.npz", base=save(tmp_path, **arrays))
-    np.testing.assert_array_equal(found.images, GREY[..., None])
-    assert found.labels is not None
-    assert (found.labels.tolist(), found.classes, found.source) == ([1, 0, 1], ("3", "5"), "x.npz")
+    dataset = load("x.npz", base=save(tmp_path, **arrays))
+    np.testing.assert_array_equal(dataset.images, GREY[..., None])
+    assert dataset.labels is not None
+    assert (dataset.labels.tolist(), dataset.classes, dataset.source) == ([1, 0, 1], ("3", "5"), "x.npz")
     if test_images:
-        train, held = split(found, holdout=0.5, seed=0)
+        train, held = split(dataset, holdout=0.5, seed=0)
         assert (len(train), len(held)) == (3, 2)
         assert held.labels is not None
         assert held.labels.tolist() == [0, 1]
@@ -37,11 +37,11 @@ def test_the_usual_names(tmp_path: Path, keys: tuple[tuple[str, str], tuple[str,
 
 def test_colour_no_labels_column_labels_and_names(tmp_path: Path) -> None:
     colour = np.zeros((2, 4, 5, 3), np.uint8)
-    found = load("x.npz", base=save(tmp_path, images=colour))
-    assert (found.images.shape, found.labels, found.classes) == ((2, 4, 5, 3), None, ())
-    found = load("x.npz", base=save(tmp_path, x=GREY, y=np.array([[1], [0], [1]])))
-    assert found.labels is not None
-    assert found.labels.tolist() == [1, 0, 1]
+    dataset = load("x.npz", base=save(tmp_path, images=colour))
+    assert (dataset.images.shape, dataset.labels, dataset.classes) == ((2, 4, 5, 3), None, ())
+    dataset = load("x.npz", base=save(tmp_path, x=GREY, y=np.array([[1], [0], [1]])))
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == [1, 0, 1]
     assert load("x.npz", base=save(tmp_path, x=GREY, y=np.array(["b", "a", "b"]))).classes == ("a", "b")
     np.savez_compressed(tmp_path / "x.npz", images=GREY)
     assert len(load("x.npz", base=tmp_path)) == 3
@@ -122,9 +122,9 @@ def test_a_header_that_claims_too_much(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.skipif(not FASHION.exists(), reason="needs ../shared/data/fashion_mnist.npz")
 def test_fashion_mnist() -> None:
-    found = load(str(FASHION), base=Path())
-    assert found.images.shape == (60_000, 28, 28, 1)
-    train, held = split(found, holdout=0.5, seed=0)
+    dataset = load(str(FASHION), base=Path())
+    assert dataset.images.shape == (60_000, 28, 28, 1)
+    train, held = split(dataset, holdout=0.5, seed=0)
     assert held.images.shape == (10_000, 28, 28, 1)
     assert held.labels is not None
     assert np.bincount(held.labels).tolist() == [1000] * 10

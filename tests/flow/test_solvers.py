@@ -67,3 +67,32 @@ def test_one_euler_step_is_noise_minus_velocity(problem: tuple[Tensor, Tensor, n
 def test_a_tolerance_beyond_float32_is_an_error(problem: tuple[Tensor, Tensor, np.ndarray]) -> None:
     with pytest.raises(ArithmeticError, match="raise the tolerance"):
         solve(swirl, problem[0], problem[1], solver="rk45", steps=0, tolerance=1e-12)
+
+
+class MeanVelocity:
+    """u(x, t, r) of dx/dt = x: x_r = x_t exp(r - t), so u = x_t (1 - exp(r - t)) / (t - r), and x_t at r = t."""
+
+    second_time = True
+
+    def __call__(self, x: Tensor, t: Tensor, labels: Tensor | None, r: Tensor | None = None) -> Tensor:
+        h = torch.zeros_like(t) if r is None else t - r
+        factor = torch.where(h > 0, -torch.expm1(-h) / torch.where(h > 0, h, 1.0), 1.0)
+        return x * factor[:, None, None, None]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_euler_takes_the_mean_velocity_to_the_next_time(steps: int) -> None:
+    noise = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    exact = noise * torch.exp(torch.tensor(-1.0))
+    got = solve(MeanVelocity(), noise, None, solver="euler", steps=steps)
+    assert got.evaluations == steps
+    torch.testing.assert_close(got.x, exact)
+
+
+@pytest.mark.parametrize(("solver", "error"), [("heun", 2e-2), ("rk45", 1e-4)])
+def test_solvers_of_higher_order_take_the_velocity(solver: str, error: float) -> None:
+    noise = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    got = solve(MeanVelocity(), noise, None, solver=solver, steps=10).x
+    plain = solve(lambda x, t, labels: x, noise, None, solver=solver, steps=10).x
+    assert torch.equal(got, plain)
+    assert float((got - noise * torch.exp(torch.tensor(-1.0))).abs().max()) < error

@@ -122,9 +122,9 @@ def test_precision_recall_equals_the_loops(
 ) -> None:
     monkeypatch.setattr(module, "BLOCK", block)
     real, fake = rng.normal(size=(60, 4)), rng.normal(size=(45, 4)) * 0.7 + 0.8
-    found = precision_recall(real, fake, k=k)
-    assert found == (slow_share_inside(fake, real, k), slow_share_inside(real, fake, k))
-    assert 0 < found[1] < found[0] < 1
+    shares = precision_recall(real, fake, k=k)
+    assert shares == (slow_share_inside(fake, real, k), slow_share_inside(real, fake, k))
+    assert 0 < shares[1] < shares[0] < 1
 
 
 def test_precision_recall_with_points_on_edges_and_on_each_other(rng: np.random.Generator) -> None:
@@ -173,15 +173,15 @@ def test_what_cannot_be_compared(distance: object) -> None:
 def test_measure_is_mean_and_deviation_over_the_seeds(rng: np.random.Generator) -> None:
     real = rng.normal(size=(60, 4))
     fakes = [rng.normal(size=(50, 4)) + shift for shift in (0.0, 0.2, 0.4)]
-    found = measure(real, fakes, steps=2)
+    quality = measure(real, fakes, steps=2)
     singles = [frechet(real, fake) for fake in fakes]
-    assert found.fd_local == pytest.approx(sum(singles) / 3)
-    assert found.sd**2 == pytest.approx(sum((x - found.fd_local) ** 2 for x in singles) / 2)
-    assert found.kd_local == pytest.approx(sum(kernel_distance(real, fake) for fake in fakes) / 3)
-    assert found.precision == pytest.approx(sum(precision_recall(real, fake)[0] for fake in fakes) / 3)
-    assert found.recall == pytest.approx(sum(precision_recall(real, fake)[1] for fake in fakes) / 3)
-    assert (found.n, found.steps) == (50, 2)
-    assert list(found.to_dict()) == ["fd_local", "sd", "kd_local", "precision", "recall", "n", "steps"]
+    assert quality.fd_local == pytest.approx(sum(singles) / 3)
+    assert quality.sd**2 == pytest.approx(sum((x - quality.fd_local) ** 2 for x in singles) / 2)
+    assert quality.kd_local == pytest.approx(sum(kernel_distance(real, fake) for fake in fakes) / 3)
+    assert quality.precision == pytest.approx(sum(precision_recall(real, fake)[0] for fake in fakes) / 3)
+    assert quality.recall == pytest.approx(sum(precision_recall(real, fake)[1] for fake in fakes) / 3)
+    assert (quality.n, quality.steps) == (50, 2)
+    assert list(quality.to_dict()) == ["fd_local", "sd", "kd_local", "precision", "recall", "n", "steps"]
     for bad in (fakes[:1], [fakes[0], fakes[1][:40]], []):
         with pytest.raises(DataError, match="sets of 2 noise seeds or more, all of one size; found sets of"):
             measure(real, bad, steps=1)

@@ -29,11 +29,11 @@ def _one_thread() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(8, 8), (28, 28), (9, 14), (32, 32), (64, 64), (4, 4)])
 def test_64_features_for_every_size(channels: int, size: tuple[int, int]) -> None:
-    net = SmallCNN(channels=channels, classes=7)
+    network = SmallCNN(channels=channels, classes=7)
     images = torch.randn(3, channels, *size)
-    assert net(images).shape == (3, 7)
-    assert net.features(images).shape == (3, 64)
-    assert net.features(images).min() >= 0
+    assert network(images).shape == (3, 7)
+    assert network.features(images).shape == (3, 64)
+    assert network.features(images).min() >= 0
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (7, 7), (5, 6), (1, 3), (16, 16)])
@@ -43,11 +43,11 @@ def test_quarters_are_adaptive_average_pooling(shape: tuple[int, int]) -> None:
 
 
 def test_accuracy_against_the_formula() -> None:
-    net = SmallCNN(channels=1, classes=4)
+    network = SmallCNN(channels=1, classes=4)
     images, labels = torch.randn(1100, 1, 8, 8), torch.randint(4, (1100,))
     with torch.no_grad():
-        logits = net(images).double()
-    assert accuracy(net, images, labels) == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+        logits = network(images).double()
+    assert accuracy(network, images, labels) == pytest.approx((logits.argmax(1) == labels).double().mean().item())
 
 
 def test_pretext_labels_are_quarter_turns() -> None:
@@ -61,11 +61,11 @@ def test_pretext_labels_are_quarter_turns() -> None:
 
 
 def test_the_name_follows_the_weights() -> None:
-    net = SmallCNN(channels=1, classes=3)
-    first = local_extractor(net, task=CLASSIFIER, source="digits", accuracy=0.5)
+    network = SmallCNN(channels=1, classes=3)
+    first = local_extractor(network, task=CLASSIFIER, source="digits", accuracy=0.5)
     assert fd_name(first).startswith("fd_local[cnn-v1,digits,sha256:")
     same = SmallCNN(channels=1, classes=3)
-    same.load_state_dict(net.state_dict())
+    same.load_state_dict(network.state_dict())
     assert local_extractor(same, task=CLASSIFIER, source="digits", accuracy=0.5).name == first.name
     with torch.no_grad():
         same.conv3.bias[0] += 1e-3
@@ -83,7 +83,8 @@ def test_features_are_float64_of_the_8_bit_image_in_any_number() -> None:
     np.testing.assert_array_equal(extractor.features(images * 0 + 9), extractor.features(images * 0 + 1))
     whole = to_float(np.arange(192, dtype=np.uint8).reshape(1, 8, 8, 3))
     with torch.no_grad():
-        np.testing.assert_allclose(extractor.features(whole), extractor.net.features(whole).double().numpy(), atol=1e-6)
+        exact = extractor.network.features(whole).double().numpy()
+    np.testing.assert_allclose(extractor.features(whole), exact, atol=1e-6)
     images[3, 0, 0, 0] = float("nan")
     with pytest.raises(DataError, match="not finite, so they have no features"):
         extractor.features(images)
@@ -97,16 +98,16 @@ def test_it_learns_the_digits_and_tells_them_from_noise() -> None:
     assert train.labels is not None
     assert held.labels is not None
     images, labels = to_float(train.images), torch.from_numpy(train.labels)
-    net = SmallCNN(channels=1, classes=10)
-    adam = torch.optim.Adam(net.parameters(), lr=2e-3)
+    network = SmallCNN(channels=1, classes=10)
+    adam = torch.optim.Adam(network.parameters(), lr=2e-3)
     for _ in range(120):
         rows = torch.randint(len(images), (64,))
         adam.zero_grad()
-        F.cross_entropy(net(images[rows]), labels[rows]).backward()
+        F.cross_entropy(network(images[rows]), labels[rows]).backward()
         adam.step()
-    seen = accuracy(net, to_float(held.images), torch.from_numpy(held.labels))
+    seen = accuracy(network, to_float(held.images), torch.from_numpy(held.labels))
     assert seen > 0.85
-    extractor = local_extractor(net, task=CLASSIFIER, source=train.source, accuracy=seen)
+    extractor = local_extractor(network, task=CLASSIFIER, source=train.source, accuracy=seen)
     real = extractor.features(to_float(held.images))
     floor = frechet(real, extractor.features(images[torch.randperm(len(images))[: len(real)]]))
     one_class = frechet(real, extractor.features(images[labels == 3]))

@@ -15,9 +15,9 @@ from edgegen.models.zero_layers import randomize_zero_layers
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    net = EdgeUNet(EdgeUNetConfig(sample_size=8, channels=(8, 16), blocks=1, num_classes=3, embedding=16))
-    randomize_zero_layers(net, 0)
-    save(net, tmp_path / "g", about={"name": "x", "role": "student"})
+    network = EdgeUNet(EdgeUNetConfig(sample_size=8, channels=(8, 16), blocks=1, num_classes=3, embedding=16))
+    randomize_zero_layers(network, 0)
+    save(network, tmp_path / "g", about={"name": "x", "role": "student"})
     return tmp_path / "g"
 
 
@@ -59,3 +59,13 @@ def test_what_is_damaged_or_missing_is_named(folder: Path, tmp_path: Path) -> No
     (folder / CONFIG).unlink()
     with pytest.raises(DataError, match=r"no config.json; found README.md, diffusion"):
         load(folder)
+
+
+def test_a_network_with_a_second_time_comes_back_and_its_card_says_so(tmp_path: Path) -> None:
+    network = EdgeUNet(EdgeUNetConfig(sample_size=8, channels=(8, 16), blocks=1, embedding=16, second_time=True)).eval()
+    randomize_zero_layers(network, 0)
+    save(network, tmp_path / "g", about={"name": "x", "role": "student"})
+    again = load(tmp_path / "g").net
+    x, t = torch.randn(2, 1, 8, 8), torch.rand(2)
+    assert torch.equal(network(x, t, r=t / 2), again(x, t, r=t / 2))
+    assert "one step is x = z - u(z, 1, 0)." in (tmp_path / "g" / CARD).read_text()

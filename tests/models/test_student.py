@@ -9,8 +9,8 @@ from edgegen.recipe import Architecture
 
 
 def count(model: Architecture) -> int:
-    net = EdgeUNet(EdgeUNetConfig(8, 1, model.channels, model.blocks, model.attention, 10, model.embedding))
-    return sum(p.numel() for p in net.parameters())
+    network = EdgeUNet(EdgeUNetConfig(8, 1, model.channels, model.blocks, model.attention, 10, model.embedding))
+    return sum(p.numel() for p in network.parameters())
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.33, 0.7])

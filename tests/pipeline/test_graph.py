@@ -158,7 +158,7 @@ def test_sizes_and_their_artifact_need_each_other(artifact: str, sizes: list[lis
         check(recipe, select(recipe))
 
 
-def test_a_missing_extra_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_an_error_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgegen.support import extras
 
     monkeypatch.setattr(extras, "missing", lambda extra: ["coremltools"] if extra == "coreml" else [])

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from edgegen.cli.main import app
 from edgegen.errors import EdgegenError
+from edgegen.profilers.schema import read
 
 ARTIFACTS = {
     "tiny_onnx_fp32.onnx": "onnxruntime",
@@ -70,6 +71,20 @@ def test_six_files_each_executed_and_compared(place: Path, report: dict[str, Any
     assert [row["parity"]["status"] for row in manifest["artifacts"]] == ["ok"] * 6
 
 
+def test_each_file_is_timed_by_the_runner_of_edgegen_profile(place: Path, report: dict[str, Any]) -> None:
+    profile = report["profile"]
+    assert (profile["schema"], profile["device"]) == ("edgegen.profile/1", "host")
+    measured = {row["artifact"]["name"]: row for row in profile["results"]}
+    assert set(measured) == {file for file in ARTIFACTS if not file.endswith(".mlpackage")}
+    for row in report["artifacts"]:
+        if row["file"] in measured:
+            assert row["latency"]["runtime"] == measured[row["file"]]["config"]["runtime"]
+            assert row["latency"]["p50_ms"] == measured[row["file"]]["latency"]["p50_ms"]
+            assert row["latency"]["runtime"].startswith(ARTIFACTS[row["file"]])
+    assert all(row["latency"]["runtime"].startswith("PyTorch ") for row in report["torch_latency"])
+    assert read(place / "runs/tiny/profile/latest/profile.json").to_json() == profile
+
+
 def test_quality_by_net_and_steps(report: dict[str, Any]) -> None:
     for net in ("teacher", "reflowed", "student", "baseline"):
         assert set(report["quality"][net]) == {"1", "2"}
@@ -84,9 +99,9 @@ def test_quality_by_net_and_steps(report: dict[str, Any]) -> None:
 def test_the_report_is_valid_and_opens_offline(place: Path, report: dict[str, Any]) -> None:
     import jsonschema
 
-    from edgegen.report.schema import json_schema
+    from edgegen.report.schema import Report
 
-    jsonschema.validate(report, json_schema())
+    jsonschema.validate(report, Report.json_schema())
     page = (place / "runs/tiny/report/latest/report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "<script src" not in page

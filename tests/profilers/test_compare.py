@@ -55,6 +55,13 @@ def test_noise_is_handed_on() -> None:
     assert found.noisy == ("other programs used 0.97 cores",)
 
 
+def test_a_reason_of_a_sound_measurement_is_no_interference() -> None:
+    """Fewer threads than asked for are told with the verdict "ok": such a measurement can be judged."""
+    verdict = {"status": "ok", "reasons": ["2 threads were asked, 1 ran: its runtime has no more"]}
+    fewer = result(samples(0), verdict=verdict)
+    assert difference("a", fewer, result(samples(1), verdict=verdict)).noisy == ()
+
+
 @pytest.mark.parametrize("text", ["", "p50", "p50>5%", "p50>+5", "p51>+5%", "p50>+5%,"])
 def test_limits_that_cannot_be_read(text: str) -> None:
     with pytest.raises(UsageError, match="cannot be read; give p50>"):

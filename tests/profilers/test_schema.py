@@ -9,12 +9,12 @@ import pytest
 from measured import profile, result
 
 from edgegen.errors import DataError
-from edgegen.profilers.schema import SCHEMA_FILE, Result, json_schema, read
+from edgegen.profilers.schema import MeasuredFile, Profile, read
 from edgegen.support.storage import write_json
 
 
 def test_the_committed_schema_is_the_code_s() -> None:
-    assert json.loads(SCHEMA_FILE.read_text(encoding="utf-8")) == json_schema()
+    assert json.loads(Profile.schema_file.read_text(encoding="utf-8")) == Profile.json_schema()
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -45,6 +45,6 @@ def test_figures_that_their_samples_do_not_give_are_refused(tmp_path: Path, chan
 
 def test_a_failed_file_has_no_latency() -> None:
     made = result(np.full((12, 5), 2.0), verdict={"status": "failed", "reasons": ["wrong"]}, latency=None)
-    assert isinstance(made, Result)
+    assert isinstance(made, MeasuredFile)
     with pytest.raises(ValueError, match="a latency of a file that failed"):
         result(np.full((12, 5), 2.0), verdict={"status": "failed", "reasons": ["wrong"]})

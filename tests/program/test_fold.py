@@ -40,9 +40,10 @@ def image(channels: int = 4, *, classes: int = 0) -> Signature:
 
 
 @pytest.mark.parametrize("classes", [0, 5])
-def test_an_edge_unet_loses_its_conditioning_and_nothing_else(classes: int) -> None:
+@pytest.mark.parametrize("second_time", [False, True])
+def test_an_edge_unet_loses_its_conditioning_and_nothing_else(classes: int, second_time: bool) -> None:
     torch.manual_seed(0)
-    net = EdgeUNet(EdgeUNetConfig(8, 1, (8, 16), 2, (1,), classes)).eval()
+    net = EdgeUNet(EdgeUNetConfig(8, 1, (8, 16), 2, (1,), classes, second_time=second_time)).eval()
     randomize_zero_layers(net, 1)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     signature, module = image(1, classes=classes), OneStep(net, time=1.0)
@@ -57,6 +58,27 @@ def test_an_edge_unet_loses_its_conditioning_and_nothing_else(classes: int) -> N
     assert folded.operations_after < folded.operations_before
     assert folded.max_relative_error <= folding.FOLD_TOLERANCE
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("classes", [0, 5])
+def test_one_step_of_a_network_with_a_second_time_goes_from_1_to_0(classes: int) -> None:
+    torch.manual_seed(0)
+    net = EdgeUNet(EdgeUNetConfig(8, 1, (8, 16), 1, (), classes, second_time=True)).eval()
+    randomize_zero_layers(net, 1)
+    signature = image(1, classes=classes)
+    inputs = inputs_of(signature)
+    z, labels = inputs[0].double(), inputs[1] if classes else None
+    exact = copy.deepcopy(net).double()
+    with torch.no_grad():
+        expected = z - exact(z, torch.ones(SAMPLES), labels, r=torch.zeros(SAMPLES))
+        instantaneous = z - exact(z, torch.ones(SAMPLES), labels)
+    module = fold(OneStep(net, time=1.0), signature).module
+    exported = torch.export.export(module, tuple(inputs)).module()
+    for generator in (module, exported):
+        with torch.no_grad():
+            error = (generator(*inputs) - expected).abs().max() / expected.abs().max()
+        assert float(error) < 1e-5
+    assert float((instantaneous - expected).abs().max()) > 0.01
 
 
 def test_any_batch_goes_through_the_folded_program() -> None:

@@ -2,25 +2,25 @@
 
 import itertools
 
-from edgegen.report.labels import Box, Mark, place
+from edgegen.report.labels import Box, Disc, place
 
 FRAME = Box(0.0, 0.0, 300.0, 200.0)
 
 
 def test_a_label_alone_sits_beside_its_mark() -> None:
-    ((box, joined),) = place([Mark(100.0, 100.0, 5.0, 40.0, 10.0)], FRAME)
+    ((box, joined),) = place([Disc(100.0, 100.0, 5.0, 40.0, 10.0)], FRAME)
     assert not joined
-    assert 0 < box.gap(Mark(100.0, 100.0, 5.0, 40.0, 10.0)) < 8
+    assert 0 < box.gap(Disc(100.0, 100.0, 5.0, 40.0, 10.0)) < 8
 
 
 def test_a_label_at_the_edge_stays_inside() -> None:
     for x, y in itertools.product((2.0, 298.0), (2.0, 198.0)):
-        ((box, _),) = place([Mark(x, y, 2.0, 80.0, 10.0)], FRAME)
+        ((box, _),) = place([Disc(x, y, 2.0, 80.0, 10.0)], FRAME)
         assert box.outside(FRAME) == 0.0
 
 
 def test_a_crowd_is_told_apart() -> None:
-    marks = [Mark(100.0 + 12 * i, 100.0 + (i % 2), 7.0, 55.0, 10.0) for i in range(5)]
+    marks = [Disc(100.0 + 12 * i, 100.0 + (i % 2), 7.0, 55.0, 10.0) for i in range(5)]
     places = place(marks, FRAME)
     for (a, _), (b, _) in itertools.combinations(places, 2):
         assert a.overlap(b) == 0.0

@@ -6,23 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from measured import profile, result
 from pydantic import ValidationError
 
 from edgegen.report import Report
-from edgegen.report.schema import SCHEMA_FILE, ArtifactRow, QualityFigure, json_schema
+from edgegen.report.schema import ArtifactRow, QualityFigure
 from edgegen.types import Latency, Parity
 
 
 def test_the_committed_schema_is_current() -> None:
-    how = 'run: python -c "import edgegen.report.schema as s; s.update_schema_file()"'
-    assert json.loads(SCHEMA_FILE.read_text()) == json_schema(), how
+    how = 'run: python -c "from edgegen.report.schema import Report; Report.update_schema_file()"'
+    assert json.loads(Report.schema_file.read_text()) == Report.json_schema(), how
 
 
 def test_the_written_report_keeps_the_schema(written: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is in the extra 'test'")
-    jsonschema.Draft202012Validator.check_schema(json_schema())
-    jsonschema.validate(json.loads((written / "report.json").read_text()), json_schema())
+    jsonschema.Draft202012Validator.check_schema(Report.json_schema())
+    jsonschema.validate(json.loads((written / "report.json").read_text()), Report.json_schema())
 
 
 def test_reading_it_back_gives_the_same(written: Path, made_up: ModuleType) -> None:
@@ -43,7 +45,7 @@ def test_the_documented_keys(written: Path) -> None:
     }
     assert set(latency) == {
         *("p50_ms", "p50_ci95_ms", "p90_ms", "load_ms", "first_ms", "runs", "peak_rss_bytes", "converged", "reason"),
-        "percentiles_ms",
+        *("percentiles_ms", "runtime"),
     }
     assert (parity["status"], parity["psnr_db"], latency["p50_ms"]) == ("not checked", None, None)
     assert set(content["quality"]) == {"teacher", "reflowed", "student", "baseline", "floor"}
@@ -84,6 +86,20 @@ def test_an_artifact_refuses(key: str, value: object, message: str) -> None:
     ArtifactRow(**good)
     with pytest.raises(ValidationError, match=message):
         ArtifactRow(**{**good, key: value})
+
+
+def test_a_latency_is_that_of_the_profile(made_up: ModuleType) -> None:
+    """`report.json` holds the measurement "edgegen.profile/1" of its files, and the summaries agree with it."""
+    record = result(np.full((10, 4), 2.0))
+    row = made_up.artifacts()[0].model_copy(
+        update={"sha256": record.artifact.sha256, "latency": Latency(2.0, runtime="executorch 1.5.1 in C++")}
+    )
+    report = made_up.report(artifacts=(row,), profile=profile(record))
+    assert report.to_json()["profile"]["schema"] == "edgegen.profile/1"
+    assert Report.model_validate(report.to_json()) == report
+    for changes in ({"latency": Latency(2.1)}, {"sha256": "1" * 64}):
+        with pytest.raises(ValidationError, match="its p50 is not that of its result in the profile"):
+            made_up.report(artifacts=(row.model_copy(update=changes),), profile=profile(record))
 
 
 def test_records_are_frozen() -> None:

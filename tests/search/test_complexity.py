@@ -1,4 +1,4 @@
-"""The counts of a shape against those of the real net: its parameters, and PyTorch's own counter of operations."""
+"""The counts of an architecture against the real network: its parameters, and PyTorch's own operation counter."""
 
 import pytest
 import torch
@@ -11,68 +11,68 @@ from edgegen.models.zero_layers import randomize_zero_layers
 from edgegen.program.fold import fold
 from edgegen.program.one_step import OneStep
 from edgegen.recipe import Architecture
-from edgegen.search.complexity import Facts, work
+from edgegen.search.complexity import DataSpec, complexity_of
 
 SHAPES = [
-    (Architecture(channels=(8, 16), blocks=1, embedding=16), Facts(1, 8, 10)),
-    (Architecture(channels=(8,), blocks=2, attention=(0,)), Facts(3, 8, 0)),
-    (Architecture(channels=(16, 8, 24), blocks=3, attention=(1, 2), embedding=24), Facts(3, 16, 3)),
+    (Architecture(channels=(8, 16), blocks=1, embedding=16), DataSpec(1, 8, 10)),
+    (Architecture(channels=(8,), blocks=2, attention=(0,)), DataSpec(3, 8, 0)),
+    (Architecture(channels=(16, 8, 24), blocks=3, attention=(1, 2), embedding=24), DataSpec(3, 16, 3)),
 ]
 
 
-def net_of(model: Architecture, facts: Facts) -> EdgeUNet:
+def network_of(model: Architecture, data: DataSpec) -> EdgeUNet:
     config = EdgeUNetConfig(
-        facts.size, facts.channels, model.channels, model.blocks, model.attention, facts.num_classes, model.embedding
+        data.size, data.channels, model.channels, model.blocks, model.attention, data.num_classes, model.embedding
     )
     return EdgeUNet(config).eval()
 
 
-@pytest.mark.parametrize(("model", "facts"), SHAPES)
-def test_parameters_are_those_of_the_net(model: Architecture, facts: Facts) -> None:
-    assert work(model, facts).parameters == sum(p.numel() for p in net_of(model, facts).parameters())
+@pytest.mark.parametrize(("model", "data"), SHAPES)
+def test_parameters_are_those_of_the_network(model: Architecture, data: DataSpec) -> None:
+    assert complexity_of(model, data).parameters == sum(p.numel() for p in network_of(model, data).parameters())
 
 
-@pytest.mark.parametrize(("model", "facts"), SHAPES)
-def test_multiplications_are_those_of_the_folded_net(model: Architecture, facts: Facts) -> None:
-    net = net_of(model, facts)
-    randomize_zero_layers(net, 0)
-    folded = fold(OneStep(net, time=1.0), signature_of(net.config)).module
-    noise = torch.zeros(1, facts.channels, facts.size, facts.size)
-    labels = (torch.zeros(1, dtype=torch.int64),) if facts.num_classes else ()
+@pytest.mark.parametrize(("model", "data"), SHAPES)
+def test_macs_are_those_of_the_folded_network(model: Architecture, data: DataSpec) -> None:
+    network = network_of(model, data)
+    randomize_zero_layers(network, 0)
+    folded = fold(OneStep(network, time=1.0), signature_of(network.config)).module
+    noise = torch.zeros(1, data.channels, data.size, data.size)
+    labels = (torch.zeros(1, dtype=torch.int64),) if data.num_classes else ()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         folded(noise, *labels)
-    found = work(model, facts)
-    assert found.macs == counter.get_total_flops() // 2
-    assert found.attention_macs == sum(
+    complexity = complexity_of(model, data)
+    assert complexity.macs == counter.get_total_flops() // 2
+    assert complexity.attention_macs == sum(
         flops // 2 for name, flops in counter.get_flop_counts()["Global"].items() if "bmm" in str(name)
     )
 
 
-@pytest.mark.parametrize(("model", "facts"), SHAPES)
-def test_layers_and_what_they_write_are_those_of_the_net(model: Architecture, facts: Facts) -> None:
-    """Convolutions and norms as hooks see them; the rest is attention's two products and its softmax."""
+@pytest.mark.parametrize(("model", "data"), SHAPES)
+def test_layers_and_activations_are_those_of_the_network(model: Architecture, data: DataSpec) -> None:
+    """Convolutions and norms are counted by hooks; the rest is attention's two products and its softmax."""
     written: list[int] = []
 
-    def saw(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+    def record(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
         written.append(output.numel())
 
-    net = net_of(model, facts)
-    for module in net.modules():
+    network = network_of(model, data)
+    for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.GroupNorm):
-            module.register_forward_hook(saw)
-    labels = torch.zeros(1, dtype=torch.int64) if facts.num_classes else None
+            module.register_forward_hook(record)
+    labels = torch.zeros(1, dtype=torch.int64) if data.num_classes else None
     with torch.no_grad():
-        net(torch.zeros(1, facts.channels, facts.size, facts.size), torch.ones(1), labels)
+        network(torch.zeros(1, data.channels, data.size, data.size), torch.ones(1), labels)
     last = len(model.channels) - 1
-    maps = [(facts.size >> level) ** 4 for level in model.attention for _ in range(1 if level == last else 2)]
-    found = work(model, facts)
-    assert found.layers == len(written) + 3 * len(maps)
-    assert found.activations == sum(written) + 2 * sum(maps)
-    assert found.weights < found.parameters
+    maps = [(data.size >> level) ** 4 for level in model.attention for _ in range(1 if level == last else 2)]
+    complexity = complexity_of(model, data)
+    assert complexity.layers == len(written) + 3 * len(maps)
+    assert complexity.activations == sum(written) + 2 * sum(maps)
+    assert complexity.weights < complexity.parameters
 
 
-def test_filled_multiplications_are_those_of_the_next_wider_blocks() -> None:
-    facts = Facts(3, 16, 0)
+def test_padded_macs_are_those_of_widths_rounded_up_to_a_block() -> None:
+    data = DataSpec(3, 16, 0)
     narrow, wide = (Architecture(channels=channels, attention=(1,)) for channels in ((24, 40), (32, 48)))
-    of_wide = work(wide, facts)
-    assert work(narrow, facts).filled_macs == of_wide.filled_macs == of_wide.macs - of_wide.attention_macs
+    of_wide = complexity_of(wide, data)
+    assert complexity_of(narrow, data).padded_macs == of_wide.padded_macs == of_wide.macs - of_wide.attention_macs

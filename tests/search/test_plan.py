@@ -1,4 +1,4 @@
-"""`edgegen slim plan` on a made-up device: what is written, what is refused, what goes on where it was."""
+"""`edgegen plan` on a made-up device: the files that it writes, refused requests, and resuming."""
 
 import json
 from pathlib import Path
@@ -15,13 +15,13 @@ from edgegen.errors import BudgetError, DataError, DeviceError, ParityError, Rec
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.generator import save as save_generator
 from edgegen.recipe import Architecture, read
-from edgegen.search.complexity import Facts
-from edgegen.search.plan import Request, slim_plan
-from edgegen.search.results import Plan, json_schema
+from edgegen.search.complexity import DataSpec
+from edgegen.search.plan import Request, make_plan
+from edgegen.search.results import Plan
 from edgegen.support.progress import Silent
 from edgegen.support.storage import read_json
 
-DIGITS = Facts(1, 8, 10)
+DIGITS = DataSpec(1, 8, 10)
 TEACHER = "{ channels = [64, 128], blocks = 2, attention = [1] }"
 BUDGETS = (2.0, 4.0, 8.0)
 
@@ -44,11 +44,11 @@ def device(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
 
 
 def planned(*budgets: float, **changes: Any) -> Plan:
-    return slim_plan(Request("my.toml", budgets, **changes), progress=Silent())
+    return make_plan(Request("my.toml", budgets, **changes), progress=Silent())
 
 
 def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, ["slim", "plan", *(str(one) for one in arguments)])
+    return CliRunner().invoke(app, ["plan", *map(str, arguments)])
 
 
 def test_each_budget_gets_a_recipe_ready_to_train_whose_student_uses_it_up(place: Path, device: MadeUp) -> None:
@@ -70,28 +70,28 @@ def test_each_budget_gets_a_recipe_ready_to_train_whose_student_uses_it_up(place
         assert [a for a, b in zip(old, new, strict=True) if a != b] == ["keep = 0.9  # much"]
 
 
-def test_plan_json_keeps_its_schema_and_the_page_shows_what_was_measured(place: Path, device: MadeUp) -> None:
+def test_plan_json_conforms_to_its_schema_and_the_page_shows_every_measurement(place: Path, device: MadeUp) -> None:
     plan = planned(*BUDGETS)
     folder = place / "runs" / "tiny" / "plan"
     content = read_json(folder / "plan.json")
-    Draft202012Validator(json_schema()).validate(content)
+    Draft202012Validator(Plan.json_schema()).validate(content)
     assert Plan.model_validate(content) == plan
-    assert {one.label for one in plan.measured} == set(device.measured)
+    assert {shape.label for shape in plan.measured} == set(device.measured)
     assert plan.largest.channels == (64, 128)
     page = (folder / "plan.html").read_text()
     assert page.count("<svg") == 2
     assert "http" not in page.replace("http-equiv", "")
     for answer in plan.answers:
         assert f"{answer.budget_ms:g} ms: {answer.label}" in page
-    for one in plan.measured:
-        assert f'<th scope="row">{one.label}</th>' in page
+    for shape in plan.measured:
+        assert f'<th scope="row">{shape.label}</th>' in page
 
 
-def test_a_further_budget_and_a_further_device_use_what_is_there(place: Path, device: MadeUp) -> None:
+def test_a_further_budget_and_a_further_device_reuse_files_and_measurements(place: Path, device: MadeUp) -> None:
     planned(4.0)
     exported, measured = len(device.exported), len(device.measured)
     assert planned(4.0).answers[0].outcome == "within"
-    assert (len(device.exported), len(device.measured)) == (exported, measured), "nothing twice"
+    assert (len(device.exported), len(device.measured)) == (exported, measured), "nothing is exported or measured twice"
     planned(4.0, threads=2)
     assert len(device.exported) == exported
     assert len(device.measured) == 2 * measured
@@ -100,12 +100,12 @@ def test_a_further_budget_and_a_further_device_use_what_is_there(place: Path, de
     assert {answer.outcome for answer in plan.answers} == {"within"}
 
 
-def test_a_device_that_is_lost_keeps_what_was_measured(place: Path, device: MadeUp) -> None:
-    def lost() -> None:
+def test_measurements_are_kept_when_the_device_is_lost(place: Path, device: MadeUp) -> None:
+    def fail_later() -> None:
         if len(device.measured) == 4:
             raise DeviceError("the connection was lost")
 
-    device.before = lost
+    device.before = fail_later
     with pytest.raises(DeviceError, match="the connection was lost"):
         planned(*BUDGETS)
     assert not list(place.glob("my-*.toml"))
@@ -128,13 +128,13 @@ def test_damaged_files_and_measurements_are_made_again(place: Path, device: Made
     assert device.measured[len(measured) :] == (measured if damaged.startswith("times") else [])
 
 
-def test_a_budget_that_no_shape_fits_ends_with_its_code_after_the_others(place: Path, device: MadeUp) -> None:
-    done = call("my.toml", "--budget", "0.01ms,4ms", "--json")
-    assert isinstance(done.exception, BudgetError)
-    assert done.exception.exit_code == 5
+def test_a_budget_that_no_shape_fits_ends_with_its_exit_code_after_the_others(place: Path, device: MadeUp) -> None:
+    result = call("my.toml", "--budget", "0.01ms,4ms", "--json")
+    assert isinstance(result.exception, BudgetError)
+    assert result.exception.exit_code == 5
     fastest = device.time_ms("8-b1")
-    assert f"no measured shape fits 0.01 ms: the fastest, 8-b1, takes {fastest:.3g} ms" in str(done.exception)
-    answers = json.loads(done.stdout)["answers"]
+    assert f"no measured shape fits 0.01 ms: the fastest, 8-b1, takes {fastest:.3g} ms" in str(result.exception)
+    answers = json.loads(result.stdout)["answers"]
     assert [answer["outcome"] for answer in answers] == ["none", "within"]
     assert [path.name for path in place.glob("my-*.toml")] == ["my-4ms.toml"]
 
@@ -142,32 +142,32 @@ def test_a_budget_that_no_shape_fits_ends_with_its_code_after_the_others(place: 
 def test_a_budget_beyond_the_teacher_s_own_time_chooses_the_teacher_s_shape_and_says_so(
     place: Path, device: MadeUp
 ) -> None:
-    done = call("my.toml", "--budget", "1s")
-    assert done.exit_code == 0, done.exception
-    assert "1000 ms: 64-128-b2-a1 (" in done.stdout
-    assert "the largest shape that the teacher allows) -> my-1000ms.toml" in done.stdout
+    result = call("my.toml", "--budget", "1s")
+    assert result.exit_code == 0, result.exception
+    assert "1000 ms: 64-128-b2-a1 (" in result.stdout
+    assert "the largest shape that the teacher allows) -> my-1000ms.toml" in result.stdout
     assert len(device.measured) <= 6
     assert read(place / "my-1000ms.toml").slim.model == read(place / "my.toml").teacher.model
 
 
 def test_noisy_measurements_are_repeated_once_and_stay_marked(place: Path, device: MadeUp) -> None:
     device.verdict = lambda label, times: {"status": "noisy", "reasons": ("other programs used 1.00 cores",)}
-    done = call("my.toml", "--budget", "4ms")
-    assert done.exit_code == 0, done.exception
+    result = call("my.toml", "--budget", "4ms")
+    assert result.exit_code == 0, result.exception
     assert all(device.measured.count(label) == 2 for label in device.measured)
-    assert "; noisy) -> my-4ms.toml" in done.stdout
+    assert "; noisy) -> my-4ms.toml" in result.stdout
     assert "(noisy) of 4 ms, onnx-fp32 on host" in (place / "my-4ms.toml").read_text()
     device.verdict = lambda label, times: {"status": "ok"}
     plan = planned(4.0)
-    assert {one.verdict for one in plan.measured} == {"ok"}, "a later search does not trust them"
+    assert {shape.verdict for shape in plan.measured} == {"ok"}, "a later search does not reuse them"
 
 
-def test_a_shape_that_fails_is_told_and_never_chosen(place: Path, device: MadeUp) -> None:
+def test_a_shape_that_fails_is_reported_and_never_chosen(place: Path, device: MadeUp) -> None:
     device.fails = lambda label: label.endswith("-b1")
     plan = planned(4.0)
-    failed = [one for one in plan.measured if one.verdict == "failed"]
+    failed = [shape for shape in plan.measured if shape.verdict == "failed"]
     assert failed
-    assert {one.reasons for one in failed} == {("the tool gave up",)}
+    assert {shape.reasons for shape in failed} == {("the tool gave up",)}
     chosen = plan.chosen(plan.answers[0])
     assert chosen is not None
     assert chosen.label.endswith(("-b2", "-b2-a1"))
@@ -183,21 +183,21 @@ def test_wrong_files_have_no_latency(place: Path, device: MadeUp) -> None:
         planned(4.0)
 
 
-def test_when_the_time_is_up_it_says_that_more_could_be_found(place: Path, device: MadeUp) -> None:
-    done = slim_plan(Request("my.toml", (8.0,), minutes=0.0), progress=Silent())
+def test_a_search_that_runs_out_of_time_says_so(place: Path, device: MadeUp) -> None:
+    result = make_plan(Request("my.toml", (8.0,), minutes=0.0), progress=Silent())
     assert len(device.measured) == 2
-    assert [answer.settled for answer in done.answers] == [False]
+    assert [answer.settled for answer in result.answers] == [False]
 
 
-def test_a_recipe_that_the_plan_did_not_write_is_not_replaced(place: Path, device: MadeUp) -> None:
+def test_a_recipe_that_no_plan_wrote_is_not_replaced(place: Path, device: MadeUp) -> None:
     (place / "my-4ms.toml").write_text("# mine\n")
-    with pytest.raises(UsageError, match=r"my-4ms.toml is there and not as edgegen slim plan wrote it; --force"):
+    with pytest.raises(UsageError, match=r"my-4ms.toml exists and is not as edgegen plan wrote it; --force"):
         planned(4.0)
     assert not device.exported
     planned(4.0, force=True)
     planned(4.0)
     (place / "my-4ms.toml").write_text((place / "my-4ms.toml").read_text() + "# changed\n")
-    with pytest.raises(UsageError, match="not as edgegen slim plan wrote it"):
+    with pytest.raises(UsageError, match="is not as edgegen plan wrote it"):
         planned(4.0)
 
 
@@ -214,7 +214,7 @@ def test_where_the_recipe_goes(place: Path, device: MadeUp) -> None:
         planned(4.0, output=place / "sub" / "phone.toml")
 
 
-def test_the_first_artifact_that_runs_there_is_measured_or_the_one_that_is_asked(place: Path, device: MadeUp) -> None:
+def test_the_first_artifact_that_runs_there_is_measured_or_the_given_one(place: Path, device: MadeUp) -> None:
     artifacts = '["coreml-fp16", "executorch-fp32", "onnx:any_size", "onnx-w8", "onnx-fp32"]'
     text = (place / "my.toml").read_text().replace("[quantize]\nsamples = 8", "")
     (place / "my.toml").write_text(
@@ -227,22 +227,22 @@ def test_the_first_artifact_that_runs_there_is_measured_or_the_one_that_is_asked
     for artifact, reason in {
         "coreml-fp16": "there is no runner for .mlpackage files",
         "executorch-fp32": "no C\\+\\+ compiler",
-        "onnx-fp16:any_size": "a file for any size has no size to be measured",
+        "onnx-fp16:any_size": "a file for any size has no size at which to measure it",
     }.items():
         with pytest.raises(DeviceError, match=f"nothing to measure on host:\n  {artifact}: {reason}"):
             planned(4.0, artifact=artifact)
 
 
-def brought(place: Path, teacher: Path, size: str) -> None:
+def bring_teacher(place: Path, teacher: Path, size: str) -> None:
     text = (place / "my.toml").read_text()
     own = text[text.index("[teacher]") : text.index("[pairs]")]
     (place / "my.toml").write_text(text.replace(own, f'[teacher]\nfolder = "{teacher}"\n').replace("keep = 0.9", size))
 
 
-def test_the_bound_is_a_teacher_that_was_brought(place: Path, device: MadeUp) -> None:
-    net = EdgeUNet(EdgeUNetConfig(8, 1, (16, 24), 1, (1,), 10, 32))
-    save_generator(net, place / "own", about={})
-    brought(place, Path("own"), "keep = 0.9")
+def test_the_bound_is_a_teacher_from_a_folder(place: Path, device: MadeUp) -> None:
+    network = EdgeUNet(EdgeUNetConfig(8, 1, (16, 24), 1, (1,), 10, 32))
+    save_generator(network, place / "own", about={})
+    bring_teacher(place, Path("own"), "keep = 0.9")
     plan = planned(1000.0)
     assert plan.largest.model_dump() == {"channels": (16, 24), "blocks": 1, "attention": (1,), "embedding": 32}
     save_generator(EdgeUNet(EdgeUNetConfig(8, 3, (16, 24))), place / "own", about={})
@@ -251,7 +251,7 @@ def test_the_bound_is_a_teacher_that_was_brought(place: Path, device: MadeUp) ->
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # diffusers' own imports
-def test_for_a_teacher_of_another_form_the_bound_is_the_recipe_s_student(place: Path, device: MadeUp) -> None:
+def test_for_a_teacher_of_another_architecture_the_bound_is_the_recipe_s_student(place: Path, device: MadeUp) -> None:
     diffusers = pytest.importorskip("diffusers")
     blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,)}
     unet = diffusers.UNet2DModel(
@@ -265,7 +265,7 @@ def test_for_a_teacher_of_another_form_the_bound_is_the_recipe_s_student(place: 
     )
     scheduler = diffusers.DDPMScheduler()
     diffusers.DDPMPipeline(unet, scheduler).save_pretrained(place / "theirs")
-    brought(place, Path("theirs"), "keep = 0.9")
+    bring_teacher(place, Path("theirs"), "keep = 0.9")
     with pytest.raises(RecipeError, match=r"for a diffusers teacher give \[slim.model\]"):
         planned(1000.0)
     text = (place / "my.toml").read_text()
@@ -275,6 +275,6 @@ def test_for_a_teacher_of_another_form_the_bound_is_the_recipe_s_student(place: 
 
 @pytest.mark.parametrize("text", ["", "x", "8m", "0ms", "-1", "8ms,", "1e3", "8 ms 9"])
 def test_budgets_that_cannot_be_read(text: str) -> None:
-    done = call("digits", f"--budget={text}")
-    assert isinstance(done.exception, UsageError)
-    assert f"--budget {text}: give a time such as 8ms or 0.5s" in str(done.exception)
+    result = call("digits", f"--budget={text}")
+    assert isinstance(result.exception, UsageError)
+    assert f"--budget {text}: give a time such as 8ms or 0.5s" in str(result.exception)

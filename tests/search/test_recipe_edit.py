@@ -1,4 +1,4 @@
-"""A recipe's text with another student: read back it differs in that alone, and every other line is as it was."""
+"""Another student in a recipe's text: parsed it differs in that alone, and every other line is as it was."""
 
 import tomllib
 
@@ -44,35 +44,44 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_student_is_replaced_and_nothing_else(text: str) -> None:
-    made = with_student(text, STUDENT, note="p50 1 ms of 2 ms")
-    before, after = parse(tomllib.loads(text), where="before"), parse(tomllib.loads(made), where="after")
+    edited = with_student(text, STUDENT, note="p50 1 ms of 2 ms")
+    before, after = parse(tomllib.loads(text), where="before"), parse(tomllib.loads(edited), where="after")
     assert after.slim.model == STUDENT
     assert after.slim.keep is None
     same = {"keep": None, "model": STUDENT}
     assert after == before.model_copy(update={"slim": before.slim.model_copy(update=same)})
     comments = [line for line in text.splitlines() if line.startswith("#")]
-    assert [line for line in made.splitlines() if line.startswith("#")] == comments
-    assert made.count("# edgegen slim plan: p50 1 ms of 2 ms [") == 1
+    assert [line for line in edited.splitlines() if line.startswith("#")] == comments
+    assert edited.count("# edgegen plan: p50 1 ms of 2 ms [") == 1
 
 
 def test_lines_other_than_the_student_s_stay_to_the_letter() -> None:
-    made = with_student(IN_TABLE, STUDENT, note="n")
-    changed = [pair for pair in zip(IN_TABLE.splitlines(), made.splitlines(), strict=True) if pair[0] != pair[1]]
+    edited = with_student(IN_TABLE, STUDENT, note="n")
+    changed = [pair for pair in zip(IN_TABLE.splitlines(), edited.splitlines(), strict=True) if pair[0] != pair[1]]
     ((old, new),) = changed
     assert old == "keep = 0.3   # of the teacher"
     assert new.startswith("model = { channels = [16, 40], blocks = 1, attention = [1], embedding = 32 }  # edgegen ")
 
 
-def test_a_text_of_a_plan_is_known_until_it_is_changed() -> None:
-    made = with_student(IN_TABLE, STUDENT, note="n")
-    assert is_planned(made)
-    assert is_planned(with_student(made, STUDENT, note="for a second budget"))
+def test_the_text_of_a_plan_is_recognised_until_it_is_changed() -> None:
+    edited = with_student(IN_TABLE, STUDENT, note="n")
+    assert is_planned(edited)
+    assert is_planned(with_student(edited, STUDENT, note="for a second budget"))
     assert not is_planned(IN_TABLE)
-    assert not is_planned(made.replace("steps = 10", "steps = 11"))
-    assert not is_planned(made.replace("[16, 40]", "[16, 48]"))
+    assert not is_planned(edited.replace("steps = 10", "steps = 11"))
+    assert not is_planned(edited.replace("[16, 40]", "[16, 48]"))
+
+
+def test_the_text_of_an_earlier_version_is_recognised_too() -> None:
+    """Written when the command was called `edgegen slim plan`."""
+    line = "keep = 0.3   # of the teacher"
+    student = "model = { channels = [16, 40], blocks = 1, attention = [1], embedding = 32 }"
+    text = IN_TABLE.replace(line, f"{student}  # edgegen slim plan: n [9489c26181363c26]")
+    assert is_planned(text)
+    assert not is_planned(text.replace("steps = 10", "steps = 11"))
 
 
 @pytest.mark.parametrize("text", ['name = "x"\nslim = { keep = 0.3 }\n', 'name = "x"\n["slim"]\nkeep = 0.3\n'])
-def test_a_size_that_is_written_otherwise_is_refused_with_what_to_write(text: str) -> None:
+def test_a_size_written_in_another_way_is_refused_with_what_to_write(text: str) -> None:
     with pytest.raises(RecipeError, match=r"write `keep = 0.3` on a line of its own below \[slim\]. .* blocks = 1"):
         with_student(text, STUDENT, note="n")

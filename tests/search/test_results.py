@@ -1,4 +1,4 @@
-"""The record of a search: its schema is the committed one, and what contradicts itself is refused."""
+"""The record of a search: its schema is the committed one, and contradictory records are refused."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from edgegen.search.results import SCHEMA_FILE, Plan, json_schema
+from edgegen.search.results import Plan
 from edgegen.support.storage import read_json
 
 SHAPE = {"channels": [8, 16], "blocks": 1, "attention": [], "embedding": 16}
@@ -23,11 +23,11 @@ def content(**changes: Any) -> dict[str, Any]:
     return {**plan, "answers": [{**answer, **changes.pop("answer", {})}], **changes}
 
 
-def test_the_committed_schema_is_that_of_the_record_and_a_plan_keeps_it() -> None:
-    assert read_json(SCHEMA_FILE) == json_schema()
-    Draft202012Validator.check_schema(json_schema())
+def test_the_committed_schema_is_that_of_the_record_and_a_plan_conforms_to_it() -> None:
+    assert read_json(Plan.schema_file) == Plan.json_schema()
+    Draft202012Validator.check_schema(Plan.json_schema())
     plan = Plan.model_validate(content())
-    Draft202012Validator(json_schema()).validate(plan.to_json())
+    Draft202012Validator(Plan.json_schema()).validate(plan.to_json())
     assert Plan.model_validate(plan.to_json()) == plan
 
 

@@ -1,4 +1,4 @@
-"""The search on made-up devices, whose time for every shape is known: what it measures, and what it chooses."""
+"""The search on made-up devices with a known latency for every shape: what it measures, and what it chooses."""
 
 import math
 import random
@@ -8,50 +8,50 @@ import numpy as np
 import pytest
 
 from edgegen.recipe import Architecture
-from edgegen.search.complexity import Facts, Work, work
+from edgegen.search.complexity import Complexity, DataSpec, complexity_of
 from edgegen.search.latency_model import predicted_ms
-from edgegen.search.selection import BAND, Search, Time, pareto
+from edgegen.search.selection import BAND, Search, ShapeLatency, pareto
 from edgegen.search.space import shapes
 
-TEACHER, FACTS = Architecture(channels=(64, 128, 128), blocks=2, attention=(1,)), Facts(3, 32, 0)
-WORKS = {shape: work(shape, FACTS) for shape in shapes(TEACHER)}
-Device = Callable[[Work], float]
+TEACHER, DATA = Architecture(channels=(64, 128, 128), blocks=2, attention=(1,)), DataSpec(3, 32, 0)
+COMPLEXITIES = {shape: complexity_of(shape, DATA) for shape in shapes(TEACHER)}
+Device = Callable[[Complexity], float]
 
 
-def in_blocks(counted: Work) -> float:
-    """Milliseconds on a machine that computes 16 channels together, as onnxruntime with AVX-512 does."""
-    return 0.003 * counted.layers + counted.filled_macs / 9e7 + counted.activations / 1e6
+def in_blocks(complexity: Complexity) -> float:
+    """Milliseconds on a machine that computes 16 channels together, as onnxruntime does with AVX-512."""
+    return 0.003 * complexity.layers + complexity.padded_macs / 9e7 + complexity.activations / 1e6
 
 
-def by_eights(counted: Work) -> float:
-    """On one that does not, and is slow at attention."""
-    return 0.02 + counted.macs / 6e7 + counted.attention_macs / 2e7 + counted.weights / 4e6
+def unblocked(complexity: Complexity) -> float:
+    """Milliseconds on one that does not, and that is slow at attention."""
+    return 0.02 + complexity.macs / 6e7 + complexity.attention_macs / 2e7 + complexity.weights / 4e6
 
 
 def searched(times: dict[Architecture, float], budgets: list[float], *, at_once: int = 2, most: int = 60) -> Search:
-    search = Search(WORKS)
-    while len(search.times) < most and (proposed := search.proposals(budgets, at_once)):
-        assert not set(proposed) & set(search.times), "nothing is measured twice"
+    search = Search(COMPLEXITIES)
+    while len(search.latencies) < most and (proposed := search.proposals(budgets, at_once)):
+        assert not set(proposed) & set(search.latencies), "nothing is measured twice"
         assert len(set(proposed)) == len(proposed) <= at_once
-        search.times |= {shape: Time(times[shape], 1.003 * times[shape]) for shape in proposed}
-    assert not search.proposals(budgets, at_once), "it ends by itself"
+        search.latencies |= {shape: ShapeLatency(times[shape], 1.003 * times[shape]) for shape in proposed}
+    assert not search.proposals(budgets, at_once), "the search ends by itself"
     return search
 
 
-@pytest.mark.parametrize("device", [in_blocks, by_eights])
+@pytest.mark.parametrize("device", [in_blocks, unblocked])
 @pytest.mark.parametrize("at_once", [1, 2, 4])
 @pytest.mark.parametrize("spread", [0.0, 0.05])
 def test_three_budgets_are_used_up_after_few_measurements(device: Device, at_once: int, spread: float) -> None:
-    """Held against the best of all shapes, which only the made-up device knows."""
+    """Compared with the best of all shapes, which is known on a made-up device only."""
     rng = random.Random(3)
-    times = {shape: device(counted) * math.exp(rng.gauss(0, spread)) for shape, counted in WORKS.items()}
+    times = {shape: device(complexity) * math.exp(rng.gauss(0, spread)) for shape, complexity in COMPLEXITIES.items()}
     budgets = [1.0, 2.4, 6.0]
     search = searched(times, budgets, at_once=at_once)
-    assert len(search.times) <= 30
+    assert len(search.latencies) <= 30
     for budget in budgets:
         chosen = search.choice(budget)
         assert chosen is not None
-        fitting = [shape for shape in WORKS if 1.003 * times[shape] <= budget]
+        fitting = [shape for shape in COMPLEXITIES if 1.003 * times[shape] <= budget]
         best = max(fitting, key=search.capacity)
         assert times[chosen] <= budget
         assert times[chosen] >= (1 - BAND) * budget or search.capacity(chosen) >= 0.95 * search.capacity(best)
@@ -59,21 +59,21 @@ def test_three_budgets_are_used_up_after_few_measurements(device: Device, at_onc
 
 
 def test_a_budget_below_the_fastest_shape_ends_without_a_choice() -> None:
-    times = {shape: by_eights(counted) for shape, counted in WORKS.items()}
+    times = {shape: unblocked(complexity) for shape, complexity in COMPLEXITIES.items()}
     search = searched(times, [0.5 * min(times.values())])
     assert search.choice(0.5 * min(times.values())) is None
-    assert len(search.times) <= 6
-    assert min(search.times.values(), key=lambda time: time.p50_ms).p50_ms == min(times.values())
+    assert len(search.latencies) <= 6
+    assert min(search.latencies.values(), key=lambda time: time.p50_ms).p50_ms == min(times.values())
 
 
 def test_a_budget_beyond_the_teacher_chooses_the_teacher() -> None:
-    times = {shape: by_eights(counted) for shape, counted in WORKS.items()}
+    times = {shape: unblocked(complexity) for shape, complexity in COMPLEXITIES.items()}
     search = searched(times, [2 * max(times.values())])
     assert search.choice(2 * max(times.values())) == TEACHER == search.largest()
 
 
 def test_a_shape_that_failed_is_not_proposed_again() -> None:
-    search = Search(WORKS)
+    search = Search(COMPLEXITIES)
     first = search.proposals([1.0], 2)
     search.failed |= set(first)
     second = search.proposals([1.0], 2)
@@ -82,32 +82,39 @@ def test_a_shape_that_failed_is_not_proposed_again() -> None:
 
 
 def test_a_shape_whose_interval_reaches_beyond_the_budget_does_not_fit() -> None:
-    small, large = sorted(WORKS, key=lambda shape: WORKS[shape].macs)[:2]
-    search = Search(WORKS, times={small: Time(0.9, 0.95), large: Time(0.99, 1.01)})
+    small, large = sorted(COMPLEXITIES, key=lambda shape: COMPLEXITIES[shape].macs)[:2]
+    search = Search(COMPLEXITIES, latencies={small: ShapeLatency(0.9, 0.95), large: ShapeLatency(0.99, 1.01)})
     assert search.choice(1.0) == small
     assert search.choice(1.02) == large
 
 
-def test_guesses_of_a_sum_of_shares_are_right_and_of_two_measurements_at_least_in_order() -> None:
+def test_predictions_of_a_linear_device_are_exact_and_from_two_measurements_at_least_correlated() -> None:
     rng = random.Random(0)
-    known = rng.sample(list(WORKS), 12)
-    asked = [counted for shape, counted in WORKS.items() if shape not in known]
-    guessed = predicted_ms({WORKS[one]: in_blocks(WORKS[one]) for one in known}, asked, near_ms=3.0)
-    np.testing.assert_allclose(guessed, [in_blocks(one) for one in asked], rtol=1e-6)
-    two = sorted(WORKS.values(), key=lambda counted: counted.macs)[:: len(WORKS) - 1]
-    crude = predicted_ms({one: in_blocks(one) for one in two}, asked, near_ms=3.0)
+    known = rng.sample(list(COMPLEXITIES), 12)
+    others = [complexity for shape, complexity in COMPLEXITIES.items() if shape not in known]
+    predicted = predicted_ms(
+        {COMPLEXITIES[shape]: in_blocks(COMPLEXITIES[shape]) for shape in known}, others, near_ms=3.0
+    )
+    np.testing.assert_allclose(predicted, [in_blocks(other) for other in others], rtol=1e-6)
+    two = sorted(COMPLEXITIES.values(), key=lambda complexity: complexity.macs)[:: len(COMPLEXITIES) - 1]
+    crude = predicted_ms({complexity: in_blocks(complexity) for complexity in two}, others, near_ms=3.0)
     assert (crude > 0).all()
-    assert np.corrcoef(crude, [in_blocks(one) for one in asked])[0, 1] > 0.9
+    assert np.corrcoef(crude, [in_blocks(other) for other in others])[0, 1] > 0.9
 
 
-def test_the_pareto_set_holds_what_no_other_shape_beats() -> None:
-    """By hand: b costs more than a and is smaller in all; c is the largest; d lacks a's memory and nothing else."""
+def test_the_pareto_set_holds_the_shapes_that_no_other_dominates() -> None:
+    """By hand: a dominates b; c is the largest; d takes more time than a and has more parameters."""
     a, b, c, d = (
         Architecture(channels=(width,), blocks=blocks) for width, blocks in ((16, 2), (16, 1), (32, 2), (24, 2))
     )
-    works = {shape: work(shape, FACTS) for shape in (a, b, c, d)}
-    times = {a: Time(1.0, 1.0, 100), b: Time(1.1, 1.1, 100), c: Time(3.0, 3.0, 300), d: Time(2.0, 2.0, 100)}
-    assert pareto(works, times) == {a, c, d}
-    assert pareto(works, {**times, d: Time(3.5, 3.5, 300)}) == {a, c}
-    unknown = {shape: Time(time.p50_ms, time.high_ms) for shape, time in times.items()}
-    assert pareto(works, unknown) == {a, c, d}
+    complexities = {shape: complexity_of(shape, DATA) for shape in (a, b, c, d)}
+    times = {
+        a: ShapeLatency(1.0, 1.0, 100),
+        b: ShapeLatency(1.1, 1.1, 100),
+        c: ShapeLatency(3.0, 3.0, 300),
+        d: ShapeLatency(2.0, 2.0, 100),
+    }
+    assert pareto(complexities, times) == {a, c, d}
+    assert pareto(complexities, {**times, d: ShapeLatency(3.5, 3.5, 300)}) == {a, c}
+    unknown = {shape: ShapeLatency(time.p50_ms, time.high_ms) for shape, time in times.items()}
+    assert pareto(complexities, unknown) == {a, c, d}

@@ -1,4 +1,4 @@
-"""child: a function in another process; its result, its errors, its death, its memory."""
+"""A function in a child process: its result, its exceptions, its death, its memory."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 from edgegen.errors import DataError, ExportError, MissingExtraError
 from edgegen.support import isolation
 
-HERE = "children"  # this folder's children.py, found by the child through our sys.path
+HERE = "children"  # children.py in tmp_path, which the child finds by the sys.path of the parent
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def test_the_result_comes_back_from_another_process() -> None:
     assert 1_000_000 < outcome.peak_rss_bytes < 200_000_000
 
 
-def test_our_errors_come_back_as_they_were() -> None:
+def test_errors_of_edgegen_come_back_unchanged() -> None:
     with pytest.raises(DataError, match=r"^net.safetensors: cut short$"):
         isolation.call(f"{HERE}:bad", {})
     with pytest.raises(MissingExtraError, match=r"pip install 'edgegen\[onnx\]'") as caught:
@@ -52,14 +52,14 @@ def test_our_errors_come_back_as_they_were() -> None:
     assert caught.value.exit_code == 3
 
 
-def test_any_other_end_is_an_export_error_with_the_end_of_the_log() -> None:
+def test_any_other_failure_is_an_export_error_with_the_end_of_the_log() -> None:
     with pytest.raises(ExportError, match=r"ran children:breaks ended with exit code 1: RuntimeError: the vendor gave"):
         isolation.call(f"{HERE}:breaks", {})
     with pytest.raises(ExportError, match=r"ran children:dies ended by SIGSEGV: last words"):
         isolation.call(f"{HERE}:dies", {})
 
 
-def test_a_kill_from_outside_says_that_memory_may_be_the_cause() -> None:
+def test_a_kill_without_output_suggests_too_little_memory() -> None:
     assert isolation.ending(-signal.SIGKILL, b"") == "ended by SIGKILL, nothing on stderr; out of memory?"
 
 
@@ -77,7 +77,7 @@ def _children() -> list[int]:
     return [process.pid for process in psutil.Process().children() if "edgegen.support.isolation" in process.cmdline()]
 
 
-def test_a_module_of_the_folder_we_are_in_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modules_in_the_current_folder_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "json.py").write_text("raise SystemExit('the wrong json')")

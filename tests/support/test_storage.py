@@ -1,4 +1,4 @@
-"""Files are whole or absent; a full disk, a read-only place and a file cut short say what to do."""
+"""Files are whole or absent; errors of a full disk, a read-only place and a truncated file say what to do."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def names(folder: Path) -> list[str]:
 
 
 def in_small_filesystem(tmp_path: Path, code: str, *, options: str = "size=64k") -> str:
-    """Runs Python code with PLACE = an own tiny tmpfs, seen by that process only; skips where it may not mount."""
+    """Runs Python code with PLACE, a small tmpfs mounted for that process only; skips where mounting is not allowed."""
     place = tmp_path / "place"
     place.mkdir()
     mount = [
@@ -45,7 +45,7 @@ def in_small_filesystem(tmp_path: Path, code: str, *, options: str = "size=64k")
     return done.stdout
 
 
-def test_full_disk_says_so_and_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path: Path) -> None:
     out = in_small_filesystem(
         tmp_path,
         """
@@ -68,7 +68,7 @@ def test_full_disk_says_so_and_leaves_the_old_file(tmp_path: Path) -> None:
     assert rest == "torch.Size([16]) ['pairs.safetensors']"
 
 
-def test_read_only_filesystem_says_so(tmp_path: Path) -> None:
+def test_a_read_only_file_system_is_named(tmp_path: Path) -> None:
     out = in_small_filesystem(
         tmp_path,
         """
@@ -90,7 +90,7 @@ def test_read_only_filesystem_says_so(tmp_path: Path) -> None:
     ("code", "words"),
     [("EACCES", "no permission to write .*Permission denied.*choose another place"), ("EDQUOT", "disk full: .*quota")],
 )
-def test_refusals_of_the_system_in_plain_words(tmp_path: Path, code: str, words: str) -> None:
+def test_errors_of_the_system_say_what_to_do(tmp_path: Path, code: str, words: str) -> None:
     import errno
 
     number = getattr(errno, code)
@@ -114,7 +114,7 @@ def test_a_failed_body_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_the_temporary_name_is_beside_and_keeps_the_suffix(tmp_path: Path) -> None:
+def test_the_temporary_name_is_beside_the_target_and_has_its_suffix(tmp_path: Path) -> None:
     with storage.atomic_path(tmp_path / "new" / "net.mlpackage") as temporary:
         assert temporary.parent == tmp_path / "new"
         assert temporary.suffix == ".mlpackage"
@@ -124,7 +124,7 @@ def test_the_temporary_name_is_beside_and_keeps_the_suffix(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("old", "new"), [("folder", "folder"), ("file", "folder"), ("file", "file")])
-def test_replaces_what_was_there(tmp_path: Path, old: str, new: str) -> None:
+def test_an_older_target_is_replaced(tmp_path: Path, old: str, new: str) -> None:
     target = tmp_path / "x"
     for kind, content in ((old, "1"), (new, "2")):
         with storage.atomic_path(target) as temporary:
@@ -137,7 +137,7 @@ def test_replaces_what_was_there(tmp_path: Path, old: str, new: str) -> None:
     assert (names(target) == ["2"]) if new == "folder" else (target.read_text() == "2")
 
 
-def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+def test_a_file_never_replaces_a_folder(tmp_path: Path) -> None:
     (tmp_path / "pics.png").mkdir()
     (tmp_path / "pics.png" / "keep.txt").write_text("precious")
     with pytest.raises(StorageError, match=r"pics\.png: is a folder, and a file should go there"):
@@ -165,7 +165,7 @@ def test_an_old_folder_comes_back_when_the_rename_fails(tmp_path: Path, monkeypa
 
 
 def test_file_and_folder_are_flushed_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The content before the rename, the folder's entry after it."""
+    """The content before the rename, the entry in the folder after it."""
     events: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -183,7 +183,7 @@ def test_file_and_folder_are_flushed_in_order(tmp_path: Path, monkeypatch: pytes
     assert events == [f".tmp-{os.getpid()}-a.json", "rename", tmp_path.name]
 
 
-def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed_and_those_of_a_living_one_stay(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
@@ -215,7 +215,7 @@ def test_every_cut_of_a_json_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     storage.write_json(path, {"key": [1, 2, {"x": "ü"}]})
     whole = path.read_bytes()
-    for size in range(len(whole) - 2):  # without the last newline it is whole
+    for size in range(len(whole) - 2):  # without the last newline it is complete
         path.write_bytes(whole[:size])
         with pytest.raises(DataError, match=r"a\.json: not JSON, or cut short .*make it again"):
             storage.read_json(path)
@@ -247,12 +247,12 @@ def test_tensors_round_trip_of_every_kind(tmp_path: Path) -> None:
     }
     path = tmp_path / "t.safetensors"
     storage.save_tensors(path, tensors, metadata={"step": "7"})
-    got = storage.load_tensors(path)
-    assert set(got) == set(tensors)
+    loaded = storage.load_tensors(path)
+    assert set(loaded) == set(tensors)
     for name, value in tensors.items():
         expected = value.detach() if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
-        assert got[name].dtype == expected.dtype
-        assert torch.equal(got[name], expected), name
+        assert loaded[name].dtype == expected.dtype
+        assert torch.equal(loaded[name], expected), name
     assert storage.load_metadata(path) == {"step": "7"}
 
 
@@ -264,7 +264,7 @@ def test_the_numpy_reader_of_safetensors_agrees(tmp_path: Path) -> None:
 
 
 def test_same_tensors_and_metadata_give_the_same_bytes(tmp_path: Path) -> None:
-    """The library writes the metadata of each file in another order, so a few files are enough to see it."""
+    """The library orders the metadata of each file differently, so that a few files are enough to show it."""
     digests = set()
     for i in range(6):
         path = tmp_path / f"{i}.safetensors"
@@ -304,6 +304,6 @@ def test_hash_and_size_of_files_and_folders(tmp_path: Path) -> None:
     assert storage.nbytes_of(tmp_path / "f") == 3
 
 
-def test_importing_it_imports_no_torch() -> None:
+def test_importing_storage_imports_no_torch() -> None:
     code = "import sys, edgegen.support.storage; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

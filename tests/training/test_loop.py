@@ -4,53 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_runs import Stop, StopAt, train
 
 from edgegen.errors import TrainingError
 from edgegen.formats.stage_folder import CHECKPOINT
-from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.recipe import Training
-from edgegen.support.progress import Silent
-from edgegen.support.rng import generator
-from edgegen.training.batch import TrainingSet, epoch_rows
+from edgegen.training.batch import epoch_rows
 from edgegen.training.log import curve, read
-from edgegen.training.loop import Fitted, fit, learning_rate
-from edgegen.training.machine import accelerator
-from edgegen.training.objectives.flow_matching import FlowMatching
-
-CONFIG = EdgeUNetConfig(sample_size=4, channels=(8, 8), blocks=1, num_classes=3, embedding=16)
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAt(Silent):
-    """Breaks off at a step, as a kill would, at a point where no checkpoint is due."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def update(self, done: int, note: str = "") -> None:
-        if done >= self.step:
-            raise Stop
-
-
-def train(folder: Path, *, progress: Silent | None = None, **settings: object) -> Fitted:
-    folder.mkdir(exist_ok=True)
-    torch.manual_seed(0)
-    images = torch.rand(20, 1, 4, 4, generator=generator(1)) * 2 - 1
-    return fit(
-        FlowMatching(),
-        TrainingSet(images, torch.arange(20) % 3),
-        trained={"student": EdgeUNet(CONFIG)},
-        frozen={},
-        settings=Training(steps=45, batch=8, checkpoint_every=20, warmup=3, **settings),  # type: ignore[arg-type]
-        seed=5,
-        folder=folder,
-        accelerator=accelerator("fp32"),
-        progress=progress or Silent(),
-        label="teacher",
-    )["student"]
+from edgegen.training.loop import learning_rate
 
 
 def test_a_run_that_was_broken_off_ends_with_the_same_bits(tmp_path: Path) -> None:

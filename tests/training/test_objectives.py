@@ -1,6 +1,10 @@
 """Objectives against their formulas in float64, written out sample by sample."""
 
+import copy
+import inspect
 import math
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,11 +17,9 @@ from edgegen.registry import load, names
 from edgegen.support.rng import generator
 from edgegen.training.batch import Batch, FreshInputs
 from edgegen.training.distances import DISTANCES
-from edgegen.training.objectives.annealing_reflow import AnnealingReflow
-from edgegen.training.objectives.flow_guided_distillation import FlowGuidedDistillation
-from edgegen.training.objectives.flow_matching import FlowMatching
-from edgegen.training.objectives.pair_regression import PairRegression
-from edgegen.training.objectives.self_distillation import SelfDistillation
+from edgegen.training.networks import TrainedNetwork
+from edgegen.training.objective import Need, Objective
+from edgegen.training.pairs import flipped
 from edgegen.types import Signature
 
 
@@ -33,11 +35,18 @@ class Field(nn.Module):
         return self.weight * x * (1 + t[:, None, None, None]) + shift
 
 
-def make_batch(progress: float = 0.5) -> Batch:
+def loss_of(method: str, networks: dict[str, nn.Module], batch: Batch, seed: int = 7, **keys: Any) -> Tensor:
+    """The student's loss by a method of the registry with these hyperparameters."""
+    objective: Objective = load("objective", method)(**keys)
+    return objective.losses(networks, {}, batch, generator(seed))["student"]
+
+
+def make_batch(step: int = 5) -> Batch:
+    """Step `step` of 10."""
     g = generator(3)
     shape = (6, 1, 4, 4)
     images, labels, noise = torch.randn(shape, generator=g), torch.arange(6) % 3, torch.randn(shape, generator=g)
-    return Batch(0, progress, images, labels, noise, inputs=(noise, torch.ones(6), labels))
+    return Batch(step, 10, images, labels, noise, inputs=(noise, torch.ones(6), labels))
 
 
 def f64(x: Tensor) -> np.ndarray:
@@ -48,29 +57,39 @@ def velocity(weight: float, x: np.ndarray, t: float, label: int) -> np.ndarray:
     return weight * x * (1 + t) + 0.1 * label
 
 
-def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient() -> None:
-    arguments = {"annealing_reflow": (0.4,), "classification": None}
-    for name in names("objective"):
-        if arguments.get(name, ()) is None:
-            continue  # not a velocity; tested with the extractor
-        objective = load("objective", name)(*arguments.get(name, ()))
-        nets = {"student": Field(0.3), "reflowed": Field(0.2), "float": Field(0.1)}
-        loss = objective.losses(nets, make_batch(), generator(0))["student"]
-        loss.backward()
-        assert "arXiv:" in objective.paper
+@pytest.mark.parametrize("name", names("objective"))
+def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(name: str) -> None:
+    objective: Objective = load("objective", name)()
+    assert "arXiv:" in objective.paper
+    assert objective.needs <= set(get_args(Need))
+    for method in ("networks", "losses"):
+        own, shape = (inspect.signature(getattr(kind, method)) for kind in (type(objective), Objective))
+        assert list(own.parameters) == list(shape.parameters)
+    assert all(field.description for field in load("objective", name).model_fields.values())
+    if "classifier" in objective.needs:
+        return  # not a velocity; tested in test_classification.py
+    frozen = {"slimmed": Field(0.2), "float": Field(0.1), "teacher": Field(0.25)}
+    student = Field(0.3)
+    trained = {"student": TrainedNetwork(student), **objective.networks(student, frozen["teacher"])}
+    own = {name: part.network for name, part in trained.items()}
+    batch = replace(make_batch(), due=frozenset(own))
+    losses = objective.losses({**frozen, **own}, copy.deepcopy(own), batch, generator(0))
+    assert losses.keys() == own.keys()
+    for name, loss in losses.items():
         assert math.isfinite(loss.item())
-        assert float(nets["student"].weight.grad) != 0
-        assert nets["reflowed"].weight.grad is None
-        assert nets["float"].weight.grad is None
+        gradients = torch.autograd.grad(loss, list(own[name].parameters()))
+        assert any(bool(gradient.any()) for gradient in gradients)
 
 
 def test_self_distillation_formula() -> None:
     batch = make_batch()
     noise, labels = f64(batch.inputs[0]), batch.inputs[2].tolist()
     errors = [velocity(0.3, z, 1.0, c) - velocity(0.1, z, 1.0, c) for z, c in zip(noise, labels, strict=True)]
-    nets = {"student": Field(0.3), "float": Field(0.1)}
-    loss = SelfDistillation().losses(nets, batch, generator(0))["student"]
+    networks = {"student": Field(0.3), "float": Field(0.1)}
+    loss = loss_of("self_distillation", networks, batch)
     assert loss.item() == pytest.approx(np.mean(np.square(errors)), rel=1e-5)
+    loss.backward()
+    assert networks["float"].weight.grad is None
 
 
 def test_fresh_inputs_are_new_every_step_and_not_those_of_parity_or_calibration() -> None:
@@ -98,26 +117,32 @@ def test_flow_matching_formula() -> None:
             for i, (x, n, s) in enumerate(zip(f64(batch.images), f64(e), f64(t), strict=True))
         ]
     )
-    got = FlowMatching().losses({"student": Field(0.3)}, batch, generator(7))["student"]
+    got = loss_of("flow_matching", {"student": Field(0.3)}, batch)
     assert got.item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("progress", "beta"), [(0.0, 1.0), (0.1, 0.75), (0.4, 0.0), (0.9, 0.0)])
-def test_annealing_reflow_formula(progress: float, beta: float) -> None:
-    batch, rng = make_batch(progress), generator(7)
+@pytest.mark.parametrize(("step", "beta"), [(0, 1.0), (1, 0.75), (4, 0.0), (9, 0.0)])
+def test_annealing_reflow_formula(step: int, beta: float) -> None:
+    batch, rng = make_batch(step), generator(7)
     fresh, u = torch.randn(batch.images.shape, generator=rng), torch.rand(6, generator=rng)
-    assert AnnealingReflow(0.4).beta(progress) == pytest.approx(beta)
+    assert load("objective", "annealing_reflow")(anneal_steps=4).beta(step, 10) == pytest.approx(beta)
     rows = []
     for i in range(6):
         e = math.sqrt(1 - beta**2) * f64(batch.noise)[i] + beta * f64(fresh)[i]
         x, t = f64(batch.images)[i], 1e-3 + (1 - 1e-3) * float(u[i])
         rows.append((velocity(0.3, (1 - t) * x + t * e, t, i % 3) - (e - x)) ** 2)
-    got = AnnealingReflow(0.4).losses({"student": Field(0.3)}, batch, generator(7))["student"]
+    got = loss_of("annealing_reflow", {"student": Field(0.3)}, batch, anneal_steps=4)
     assert got.item() == pytest.approx(np.mean(rows), rel=1e-5)
 
 
+def test_fresh_noise_fades_out_over_the_papers_share_of_the_steps_by_default_and_is_absent_at_0() -> None:
+    reflow = load("objective", "annealing_reflow")
+    assert [reflow().beta(step, 800) for step in (0, 150, 300, 799)] == pytest.approx([1.0, 0.5, 0.0, 0.0])
+    assert [reflow(anneal_steps=0).beta(step, 800) for step in (0, 799)] == [0.0, 0.0]
+
+
 def test_annealed_noise_stays_standard_normal() -> None:
-    """sqrt(1 - b^2) e + b e' has variance 1 for every b: seen through a net that returns its input."""
+    """sqrt(1 - b^2) e + b e' has variance 1 for every b: seen through a network that returns its input."""
     shape = (4096, 1, 4, 4)
     noise = torch.randn(shape, generator=generator(1))
     seen: list[Tensor] = []
@@ -127,18 +152,16 @@ def test_annealed_noise_stays_standard_normal() -> None:
             seen.append(x / t[:, None, None, None])  # images are 0, so x_t = t e_b
             return x
 
-    for progress in (0.0, 0.1, 0.2, 0.3):
-        batch = Batch(0, progress, torch.zeros(shape), None, noise)
-        AnnealingReflow(0.4).losses({"student": Spy()}, batch, generator(2))
+    for step in range(4):
+        batch = Batch(step, 10, torch.zeros(shape), None, noise)
+        loss_of("annealing_reflow", {"student": Spy()}, batch, seed=2, anneal_steps=4)
     assert all(float(x.double().var()) == pytest.approx(1.0, abs=0.02) for x in seen)
 
 
 def test_the_joint_flip_keeps_pairs_together() -> None:
-    batch = Batch(0, 1.0, make_batch().images, None, make_batch().images * 2)
+    batch = Batch(0, 10, make_batch().images, None, make_batch().images * 2)
     mirrored = []
     for seed in range(20):
-        from edgegen.training.objectives.annealing_reflow import flipped
-
         e, x = flipped(batch, generator(seed))
         assert torch.equal(e, 2 * x)
         mirrored.append(torch.equal(x, batch.images.flip(-1)))
@@ -156,53 +179,67 @@ def test_flow_guided_distillation_formula() -> None:
         x_t = n - (1 - t) * velocity(0.3, n, 1, label)
         target = x_t - t * velocity(0.2, x_t, t, label)
         two_step.append(np.mean((n - velocity(0.3, n, 1, label) - target) ** 2))
-    nets = {"student": Field(0.3), "reflowed": Field(0.2)}
-    got = FlowGuidedDistillation("l2", 0.5).losses(nets, batch, generator(7))["student"]
+    networks = {"student": Field(0.3), "slimmed": Field(0.2)}
+    got = loss_of("flow_guided_distillation", networks, batch, distance="l2", two_step_weight=0.5)
     assert got.item() == pytest.approx(np.mean(regression) + 0.5 * np.mean(two_step), rel=1e-5)
 
 
 def test_the_two_step_target_has_no_gradient() -> None:
-    """With the regression term at its minimum the gradient is that of a fixed target: checked by finite differences."""
-    batch, weight, h = make_batch(), 0.3, 1e-3
+    """The gradient is that of the distance to a fixed target: by difference quotients of the formula in float64."""
+    batch, weight, h = make_batch(), 0.3, 1e-5
+    rng = generator(7)
+    z, u = f64(torch.randn(batch.images.shape, generator=rng)), f64(torch.rand(6, generator=rng))
+    e, x, t, labels = f64(batch.noise), f64(batch.images), 0.2 + 0.6 * u, batch.labels.tolist()
 
-    def grad(w: float) -> float:
-        student = Field(w)
-        loss = FlowGuidedDistillation("l2").losses({"student": student, "reflowed": Field(0.2)}, batch, generator(7))
-        loss["student"].backward()
-        return float(student.weight.grad)
+    def value(moving: float, target_weight: float) -> float:
+        errors = []
+        for i, label in enumerate(labels):
+            x_t = z[i] - (1 - t[i]) * velocity(target_weight, z[i], 1, label)
+            target = x_t - t[i] * velocity(0.2, x_t, t[i], label)
+            two_step = np.mean((z[i] - velocity(moving, z[i], 1, label) - target) ** 2)
+            errors.append(two_step + np.mean((e[i] - velocity(moving, e[i], 1, label) - x[i]) ** 2))
+        return float(np.mean(errors))
 
-    def value(w: float) -> float:
-        nets = {"student": Field(w), "reflowed": Field(0.2)}
-        return FlowGuidedDistillation("l2").losses(nets, batch, generator(7))["student"].item()
+    networks = {"student": Field(weight), "slimmed": Field(0.2)}
+    loss_of("flow_guided_distillation", networks, batch, distance="l2").backward()
+    fixed = (value(weight + h, weight) - value(weight - h, weight)) / (2 * h)
+    through = (value(weight + h, weight + h) - value(weight - h, weight - h)) / (2 * h)
+    assert float(networks["student"].weight.grad) == pytest.approx(fixed, rel=1e-4)
+    assert abs(fixed - through) > 0.05  # so a gradient through the target would be seen
+    assert networks["slimmed"].weight.grad is None
 
-    through = (value(weight + h) - value(weight - h)) / (2 * h)
-    assert abs(grad(weight) - through) > 0.05  # a gradient through the target would equal the difference quotient
 
+@pytest.mark.parametrize(("pairs", "two_step_weight"), [(0.4, 0.0), (0.4, 1.0), (0.9, 1000.0)])
+def test_distillation_reaches_a_known_map(pairs: float, two_step_weight: float) -> None:
+    """The flow of the slimmed network carries e to 0.4 e; one step does so where u = 0.6 e at t = 1.
 
-def test_distillation_reaches_a_known_map() -> None:
-    """Pairs of a linear map x = 0.4 e: regression finds u = 0.6 e at t = 1, and the two-step term agrees with it."""
-    student, reflowed = Field(0.0), Field(0.0)
-    noise = torch.randn(256, 1, 4, 4, generator=generator(0))
-    # The straight flow to x = 0.4 e has v(x_t, t) = 0.6 x_t / (0.4 + 0.6 t).
+    Pairs of that map and the two-step term agree; where the pairs are of another map, a heavy two-step term wins.
+    """
 
     class Straight(nn.Module):
-        def forward(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-            return 0.6 * x / (0.4 + 0.6 * t[:, None, None, None])
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(0.6))
 
-    optimizer = torch.optim.Adam(student.parameters(), lr=0.02)
+        def forward(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+            return self.weight * x / (0.4 + 0.6 * t[:, None, None, None])
+
+    networks = {"student": Field(0.0), "slimmed": Straight()}
+    noise = torch.randn(256, 1, 4, 4, generator=generator(0))
+    optimizer = torch.optim.Adam(networks["student"].parameters(), lr=0.02)
     for step in range(200):
-        batch = Batch(step, 0.0, 0.4 * noise, None, noise)
-        loss = FlowGuidedDistillation("l2").losses({"student": student, "reflowed": Straight()}, batch, generator(step))
+        batch = Batch(step, 200, pairs * noise, None, noise)
+        keys = {"distance": "l2", "two_step_weight": two_step_weight}
         optimizer.zero_grad()
-        loss["student"].backward()
+        loss_of("flow_guided_distillation", networks, batch, seed=step, **keys).backward()
         optimizer.step()
-    assert student.weight.item() * 2 == pytest.approx(0.6, abs=1e-2)  # the field is weight * x * (1 + t)
-    assert reflowed.weight.grad is None
+    assert networks["student"].weight.item() * 2 == pytest.approx(0.6, abs=1e-2)  # the field is weight * x * (1 + t)
+    assert networks["slimmed"].weight.grad is None
 
 
 def test_regression_is_the_distance_to_the_pair() -> None:
     batch = make_batch()
-    got = PairRegression("l2").losses({"student": Field(0.3)}, batch, generator(0))["student"]
+    got = loss_of("pair_regression", {"student": Field(0.3)}, batch, distance="l2")
     rows = [
         np.mean((f64(batch.noise)[i] - velocity(0.3, f64(batch.noise)[i], 1, i % 3) - f64(batch.images)[i]) ** 2)
         for i in range(6)

@@ -111,9 +111,8 @@ def _ours(folder: Path, name: str, random_weights: int | None) -> Source:
         net, signature = loaded.net, loaded.signature
         require_floats(weight_files(folder, DIFFUSERS_STEM, variant), net)
     else:
-        config: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in read_config(folder).items()}
-        config.pop("_class_name")
-        made: Any = random_net(folder, lambda: EdgeUNet(EdgeUNetConfig(**config)), random_weights)
+        config = read_config(folder)
+        made: Any = random_net(folder, lambda: EdgeUNet(EdgeUNetConfig.from_dict(config)), random_weights)
         net, signature = made, signature_of(made.config)
     module = finish(OneStep(net, time=NOISE_TIME))
     told = about(

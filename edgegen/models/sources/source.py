@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from edgegen.program.parameters import parameter_count
 from edgegen.types import Dim, Signature
 
 LICENSE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
@@ -79,7 +80,7 @@ def about(
     return {
         "family": family,
         "from": come_from,
-        "parameters": sum(p.numel() for p in module.parameters()),
+        "parameters": parameter_count(module),
         "time": time,
         "prediction": prediction,
         "license": license_name,

@@ -1,6 +1,7 @@
 """The stage `data`: images as uint8 tensors, split into a training and a held-out part."""
 
 import contextlib
+from pathlib import Path
 
 import torch
 
@@ -9,7 +10,8 @@ from edgegen.data import split
 from edgegen.errors import DataError
 from edgegen.pipeline.graph import Context
 from edgegen.support.progress import Task
-from edgegen.support.storage import save_tensors, write_json
+from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
+from edgegen.training.batch import TrainingSet
 
 LEAST_SIZE, LEAST_IMAGES = 4, 4  # of the extractor's halvings, and of precision and recall (k = 3)
 
@@ -18,14 +20,14 @@ def data(context: Context) -> None:
     """Images as uint8 NHWC tensors, split in two, and data.json about them."""
     settings = context.recipe.data
     with contextlib.ExitStack() as stack:
-        tasks: list[Task] = []  # one, as soon as the loader knows how many images there are
+        tasks: list[Task] = []  # the loader knows how many images there are only after a while
 
-        def tell(done: int, total: int) -> None:
+        def update(done: int, total: int) -> None:
             if not tasks:
                 tasks.append(stack.enter_context(context.progress.task("reading images", total)))
             tasks[0].update(done)
 
-        images = load_images(settings.source, base=context.base, progress=tell)
+        images = load_images(settings.source, base=context.base, progress=update)
     train, heldout = split(images, holdout=settings.holdout, seed=context.seed)
     labelled = images.labels is not None and settings.conditional
     _, height, width, channels = train.images.shape
@@ -51,3 +53,10 @@ def data(context: Context) -> None:
         "num_classes": len(images.classes) if labelled else 0,
     }
     write_json(context.folder / "data.json", about)
+
+
+def read_training_images(folder: Path) -> TrainingSet:
+    """The training part of a finished stage, with labels where the generator takes a class."""
+    tensors = load_tensors(folder / "images.safetensors")
+    labels = tensors["train_labels"] if read_json(folder / "data.json")["num_classes"] else None
+    return TrainingSet(tensors["train_images"].permute(0, 3, 1, 2).contiguous(), labels)

@@ -1,4 +1,4 @@
-"""The stages that judge: the local feature extractor, and how far every net's images are from the training images."""
+"""The stage `evaluate`: how far the images of every network are from the training images."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,16 +21,16 @@ from edgegen.recipe import Recipe
 from edgegen.support.pixels import scaled, to_uint8
 from edgegen.support.rng import generator
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
-from edgegen.training.machine import state
+from edgegen.training.distributed import state
 
-NETS = (("teacher", "teacher"), ("reflowed", "slim"), ("student", "distill"), ("baseline", "baseline"))
+NETWORKS = (("teacher", "teacher"), ("reflowed", "slim"), ("student", "distill"), ("baseline", "baseline"))
 BATCH = 512  # images sampled at once
 REFERENCE = 10_000  # most training images to compare with: precision and recall look at every pair
-SHOWN = 12  # images of each net that the report shows
+SHOWN = 12  # images of each network that the report shows
 
 
 class Judge:
-    """Features of the real images, and the quality of any set of made ones against them."""
+    """Features of the real images, and the quality of any set of generated ones against them."""
 
     def __init__(self, recipe: Recipe, inputs: Mapping[str, Path]) -> None:
         self.about = read_json(inputs["data"] / "data.json")
@@ -85,20 +85,20 @@ class Judge:
         }
 
     def judge(self, sets: list[Tensor], *, steps: int) -> dict[str, Any]:
-        """Quality of sets of n made images, one set a noise seed."""
+        """Quality of sets of n generated images, one set for each noise seed."""
         quality = asdict(measure(self.real, [self.features(images) for images in sets], steps=steps))
         return {key: quality[key] for key in ("fd_local", "sd", "kd_local", "precision", "recall")}
 
     def fd_local(self, images: Tensor) -> float:
-        """The Frechet distance of one set of n made images."""
+        """The Frechet distance of one set of n generated images."""
         return frechet(self.real, self.features(images))
 
 
 @torch.no_grad()
 def evaluate(context: Context) -> None:
-    """quality.json: net -> steps -> figures; pictures.safetensors: a few images of each net from the same noise.
+    """quality.json: network -> steps -> figures; pictures.safetensors: some images of each network from the same noise.
 
-    Each (net, steps) is kept as soon as it is known, so that an interrupted evaluation goes on where it was.
+    The figures of each (network, steps) are written at once, so that an interrupted evaluation continues there.
     """
     recipe = context.recipe
     judge = Judge(recipe, context.inputs)
@@ -107,19 +107,20 @@ def evaluate(context: Context) -> None:
     quality: dict[str, dict[str, Any]] = {"floor": {"0": judge.floor()}}
     pictures: dict[str, Tensor] = {}
     device = state().device
-    nets = [(role, stage) for role, stage in NETS if stage in context.inputs]
-    with context.progress.task("evaluate", len(nets) * len(recipe.evaluate.steps)) as task:
+    networks = [(role, stage) for role, stage in NETWORKS if stage in context.inputs]
+    with context.progress.task("evaluate", len(networks) * len(recipe.evaluate.steps)) as task:
         done = 0
-        for role, stage in nets:
-            net = load_generator(context.inputs[stage] / GENERATOR).net.to(device)
+        for role, stage in networks:
+            network = load_generator(context.inputs[stage] / GENERATOR).net.to(device)
             quality[role] = {}
             for steps in recipe.evaluate.steps:
                 kept = context.folder / "parts" / f"{role}-{steps}.json"
                 shown = kept.with_suffix(".safetensors")
                 if not kept.exists():
-                    sets = [sample(net, judge.noise(i), labels, steps, device) for i in range(recipe.evaluate.seeds)]
-                    few = sample(net, noise_shown, labels_shown, steps, device)
-                    save_tensors(shown, {"images": torch.from_numpy(to_uint8(few))})
+                    noises = map(judge.noise, range(recipe.evaluate.seeds))
+                    sets = [sample(network, noise, labels, steps, device) for noise in noises]
+                    examples = sample(network, noise_shown, labels_shown, steps, device)
+                    save_tensors(shown, {"images": torch.from_numpy(to_uint8(examples))})
                     write_json(kept, judge.judge(sets, steps=steps))
                 quality[role][str(steps)] = read_json(kept)
                 pictures[f"{role}-{steps}"] = load_tensors(shown)["images"]
@@ -131,17 +132,17 @@ def evaluate(context: Context) -> None:
 
 
 def shown_inputs(recipe: Recipe, about: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
-    """Noise and classes of the pictures in the report: the first of those that `verify` runs every file on."""
+    """Noise and classes of the images in the report: the first of those that `verify` runs every file on."""
     noise = torch.from_numpy(normal(stage_seed(recipe.seed, "verify"), 0, SHOWN, about["image_shape"]))
     return noise, torch.arange(SHOWN) % about["num_classes"] if about["num_classes"] else None
 
 
 @torch.no_grad()
-def sample(net: torch.nn.Module, noise: Tensor, labels: Tensor | None, steps: int, device: torch.device) -> Tensor:
+def sample(network: torch.nn.Module, noise: Tensor, labels: Tensor | None, steps: int, device: torch.device) -> Tensor:
     """Images (n, channels, height, width) on the CPU from noise of that shape, by Euler steps."""
     parts = [
         solve(
-            net,
+            network,
             noise[start : start + BATCH].to(device),
             None if labels is None else labels[start : start + BATCH].to(device),
             solver="euler",

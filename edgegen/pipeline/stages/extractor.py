@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edgegen import registry
 from edgegen.metrics.extractor import (
     CLASSIFIER,
     ROTATIONS,
@@ -21,9 +22,8 @@ from edgegen.recipe import Training
 from edgegen.support.pixels import scaled
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
+from edgegen.training.distributed import accelerator
 from edgegen.training.loop import fit
-from edgegen.training.machine import accelerator
-from edgegen.training.objectives.classification import Classification
 
 WEIGHTS = "extractor.safetensors"
 
@@ -35,14 +35,14 @@ def extractor(context: Context) -> None:
     train, train_labels, classes = _task(images, "train")
     heldout, heldout_labels, _ = _task(images, "heldout")
     torch.manual_seed(context.seed)
-    net = SmallCNN(channels=train.shape[1], classes=classes)
+    network = SmallCNN(channels=train.shape[1], classes=classes)
     steps = context.recipe.evaluate.extractor_steps
     settings = Training(steps=steps, batch=128, learning_rate=2e-3, warmup=50, ema=0.9)
     machine = accelerator(context.recipe.compute.precision)
     fitted = fit(
-        Classification(),
+        registry.load("objective", "classification")(),
         TrainingSet(train, train_labels),
-        trained={"student": net},
+        student=network,
         frozen={},
         settings=settings,
         seed=context.seed,
@@ -57,8 +57,8 @@ def extractor(context: Context) -> None:
     save_tensors(context.folder / WEIGHTS, dict(fitted.ema.state_dict()))
     task = CLASSIFIER if "train_labels" in images else ROTATIONS
     score = accuracy(fitted.ema, scaled(heldout), heldout_labels)
-    made = local_extractor(fitted.ema, task=task, source=about["source"], accuracy=score)
-    facts = {"name": made.name, "fd_name": fd_name(made), "accuracy": score, "task": task, "classes": classes}
+    trained = local_extractor(fitted.ema, task=task, source=about["source"], accuracy=score)
+    facts = {"name": trained.name, "fd_name": fd_name(trained), "accuracy": score, "task": task, "classes": classes}
     write_json(context.folder / "extractor.json", facts)
 
 
@@ -73,6 +73,6 @@ def _task(images: Mapping[str, Tensor], part: str) -> tuple[Tensor, Tensor, int]
 def load_extractor(folder: Path, image_shape: list[int]) -> LocalExtractor:
     """The extractor of a finished stage."""
     facts = read_json(folder / "extractor.json")
-    net = SmallCNN(channels=image_shape[0], classes=facts["classes"])
-    net.load_state_dict(load_tensors(folder / WEIGHTS))
-    return LocalExtractor(net.eval(), facts["accuracy"], facts["name"])
+    network = SmallCNN(channels=image_shape[0], classes=facts["classes"])
+    network.load_state_dict(load_tensors(folder / WEIGHTS))
+    return LocalExtractor(network.eval(), facts["accuracy"], facts["name"])

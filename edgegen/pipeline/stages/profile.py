@@ -1,69 +1,89 @@
 """The stage `profile`: latencies of the files, of the student in PyTorch and of the teacher at many steps."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
 from edgegen.artifacts.target import runs_here
-from edgegen.formats.manifest import MANIFEST
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.pipeline.files import artifacts_of
 from edgegen.pipeline.graph import Context
 from edgegen.profilers.devices.host import DEVICE
-from edgegen.profilers.timing.jobs import Job
-from edgegen.profilers.timing.protocol import ProfileOptions, timed
+from edgegen.profilers.files.profile import profile_beside
+from edgegen.profilers.files.record import latency_of
+from edgegen.profilers.files.subject import untimed_reason
+from edgegen.profilers.timing.interference import Interference
+from edgegen.profilers.timing.jobs import PythonJob
+from edgegen.profilers.timing.protocol import ProfileOptions, Timing
 from edgegen.support.storage import read_json, write_json
-from edgegen.types import Latency
+from edgegen.types import Artifact, Latency
 
 
 def profile(context: Context) -> None:
-    """latency.json: each file that runs here and is true, the student in PyTorch, and the teacher at many steps.
+    """profile.json ("edgegen.profile/1"): each file that runs here and is true. latency.json: its summary.
 
-    samples.json has every warm run of each, in blocks, in the order in which they ran.
+    That also has the student in PyTorch and the teacher at many steps, and why a file was not measured; samples.json
+    every warm run of PyTorch, in blocks. Networks and files are timed in turn, so that a slow spell of the machine
+    falls on all of them alike.
     """
-    recipe = context.recipe
+    settings = context.recipe.profile
     statuses = {
         row["file"]: row["parity"]["status"] for row in read_json(context.inputs["verify"] / "parity.json")["artifacts"]
     }
-    jobs: list[Job] = []
+    files: list[Path] = []
     latencies: dict[str, Latency] = {}
     for artifact, path in artifacts_of(context.inputs):
-        if not runs_here(artifact.backend):
-            latencies[artifact.file] = Latency(None, reason="Core ML runs on Apple devices only: not measured here")
-        elif statuses[artifact.file] != "ok":
-            latencies[artifact.file] = Latency(
-                None, reason=f"parity {statuses[artifact.file]}: no latency for a wrong file"
-            )
+        if reason := _not_measured(artifact, statuses[artifact.file]):
+            latencies[artifact.file] = Latency(None, reason=reason)
         else:
-            arguments = {"backend": artifact.backend, "path": str(path), "manifest": str(path.parent / MANIFEST)}
-            jobs.append(Job(artifact.file, "edgegen.artifacts.sessions:artifact", arguments))
-    torch_jobs = _torch_jobs(context)
+            files.append(path)
+    jobs = _torch_jobs(context)
     options = ProfileOptions(
-        min_runs=recipe.profile.min_runs,
-        max_seconds=recipe.profile.max_seconds,
-        cold_starts=recipe.profile.cold_starts,
+        min_runs=settings.min_runs, max_seconds=settings.max_seconds, cold_starts=settings.cold_starts
     )
-    machine = DEVICE.probe()
-    timings, _ = timed([*jobs, *(job for job, _, _ in torch_jobs)], options=options, progress=context.progress)
-    measured = {timing.job.label: timing.latency() for timing in timings}
-    latencies |= {job.label: measured[job.label] for job in jobs}
-    rows = [
-        {"label": job.label, "network": network, "steps": steps, "latency": measured[job.label].to_dict()}
-        for job, network, steps in torch_jobs
-    ]
+    measured, timings, interference = profile_beside(files, jobs, DEVICE, options=options, progress=context.progress)
+    latencies |= {record.artifact.name: latency_of(record) for record in measured.results}
     content = {
         "artifacts": {file: latency.to_dict() for file, latency in latencies.items()},
-        "torch": rows,
-        "machine": machine,
+        "torch": _torch_rows(context, timings, interference),
+        "machine": measured.target,
     }
+    write_json(context.folder / "profile.json", measured.to_json())
     write_json(context.folder / "latency.json", content)
     samples = {timing.job.label: [block.tolist() for block in timing.blocks] for timing in timings}
     write_json(context.folder / "samples.json", {"blocks_ms": samples})
 
 
-def _torch_jobs(context: Context) -> list[tuple[Job, str, int]]:
+def _not_measured(artifact: Artifact, status: str) -> str:
+    """Why a file is not measured, "" where it is."""
+    if not runs_here(artifact.backend):
+        return "Core ML runs on Apple devices only: not measured here"
+    if status != "ok":
+        return f"parity {status}: no latency for a wrong file"
+    return untimed_reason(artifact.file)
+
+
+def _networks(context: Context) -> list[tuple[str, str, int]]:
+    """(network, the stage that made it, steps) of those that are timed in PyTorch."""
+    return [("teacher", "teacher", max(context.recipe.evaluate.steps)), ("student", "distill", 1)]
+
+
+def _torch_jobs(context: Context) -> list[PythonJob]:
     jobs = []
-    for network, stage, steps in (
-        ("teacher", "teacher", max(context.recipe.evaluate.steps)),
-        ("student", "distill", 1),
-    ):
+    for network, stage, steps in _networks(context):
         arguments = {"folder": str(context.inputs[stage] / GENERATOR), "steps": steps}
         label = f"{network} in PyTorch, {steps} step{'s' * (steps > 1)}, 1 thread"
-        jobs.append((Job(label, "edgegen.artifacts.sessions:network", arguments, threads=1), network, steps))
+        jobs.append(PythonJob(label, "edgegen.artifacts.sessions:network", arguments, threads=1))
     return jobs
+
+
+def _torch_rows(context: Context, timings: Sequence[Timing], interference: Interference) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for (network, _, steps), timing in zip(_networks(context), timings, strict=True):
+        latency = replace(timing.latency(), runtime=f"PyTorch {torch.__version__}")
+        if latency.p50_ms is not None:
+            latency = replace(latency, reason="; ".join([*interference.reasons(), *timing.reasons()]))
+        rows.append({"label": timing.job.label, "network": network, "steps": steps, "latency": latency.to_dict()})
+    return rows

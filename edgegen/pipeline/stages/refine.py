@@ -19,7 +19,7 @@ from edgegen.recipe import Recipe
 from edgegen.support.progress import Progress
 from edgegen.support.storage import atomic_path, write_json
 from edgegen.support.vendor_logs import EXPORT, quiet
-from edgegen.training.machine import state
+from edgegen.training.distributed import state
 
 NOISES = 256  # most of those whose pictures fd_local compares
 

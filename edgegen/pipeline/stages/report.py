@@ -1,7 +1,6 @@
-"""The stage that tells: results of all stages -> report.json, report.md and one self-contained report.html."""
+"""The stage `report`: results of all stages -> report.json, report.md and one self-contained report.html."""
 
 import platform
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -14,8 +13,10 @@ from edgegen.models.load import load as load_generator
 from edgegen.pipeline.graph import Context, measurement_files
 from edgegen.pipeline.stages.evaluate import SHOWN
 from edgegen.profilers.importers import read as read_measurements
+from edgegen.profilers.schema import read as read_profile
 from edgegen.report import write
 from edgegen.report.schema import Report
+from edgegen.support.schema import utc_now
 from edgegen.support.storage import load_tensors, read_json
 from edgegen.training.log import LOG, curve, read
 
@@ -36,7 +37,7 @@ def report(context: Context) -> None:
     content = {
         "schema": "edgegen.report/1",
         "name": recipe.name,
-        "created_utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created_utc": utc_now(),
         "recipe": recipe.model_dump(mode="json"),
         "recipe_sha256": recipe.sha256(),
         "machine": read_json(inputs["profile"] / "latency.json")["machine"],
@@ -53,7 +54,8 @@ def report(context: Context) -> None:
         "n": judged["n"],
         "quality": {"baseline": None, **judged["quality"]},
         **_artifacts(context),
-        "elsewhere": [one for path in measurement_files(recipe, context.base) for one in read_measurements(path)],
+        "profile": read_profile(inputs["profile"] / "profile.json"),
+        "elsewhere": [row for path in measurement_files(recipe, context.base) for row in read_measurements(path)],
         "stages": [
             {"name": r.stage, "key": r.key, "seconds": r.seconds, "reused": r.reused} for r in context.results.values()
         ],
@@ -96,8 +98,10 @@ def _notes(context: Context) -> list[str]:
     recipe = context.recipe
     notes = [
         f"fd_local of a file is one noise seed of the {recipe.evaluate.seeds} behind the student's figure.",
-        f"Distillation distance: {recipe.distill.distance} on pixels; no feature of the metrics is used in training.",
     ]
+    distance = getattr(recipe.distill.objective, "distance", None)
+    if distance is not None:
+        notes.append(f"Distillation distance: {distance} on pixels; no feature of the metrics is used in training.")
     if "baseline" in context.inputs:
         steps = recipe.slim.steps + recipe.distill.steps
         notes.append(

@@ -1,4 +1,4 @@
-"""The stage `teacher`: a generator folder, trained here by flow matching or a copy of the user's."""
+"""The stage `teacher`: a generator folder, trained here or a copy of the user's."""
 
 import shutil
 from collections.abc import Mapping
@@ -13,30 +13,25 @@ from edgegen.models.generator import Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture, architecture_of, student_architecture
 from edgegen.pipeline.graph import Context
-from edgegen.pipeline.training import _save, _train
-from edgegen.support.storage import load_tensors, read_json
-from edgegen.training.batch import TrainingSet
-from edgegen.training.machine import state
-from edgegen.training.objectives.flow_matching import FlowMatching
+from edgegen.pipeline.methods import has_second_time
+from edgegen.pipeline.training_stage import save, train
+from edgegen.support.storage import read_json
+from edgegen.training.distributed import state
 
 
 def teacher(context: Context) -> None:
-    """A generator folder: trained here by flow matching, or a copy of the one that the user brings."""
+    """A generator folder: trained here, or a copy of the one that the user brings."""
     about, settings = read_json(context.inputs["data"] / "data.json"), context.recipe.teacher
     shape, classes = about["image_shape"], about["num_classes"]
     if settings.folder is not None:
         if state().is_main_process:
             _bring_teacher(context, context.base / Path(settings.folder).expanduser(), about)
         return
-    config = architecture(settings.model, shape, classes)
-    student_architecture(context.recipe.slim, settings.model, shape, classes)  # an impossible student is told now
+    config = architecture(settings.model, shape, classes, second_time=has_second_time(context.recipe, "teacher"))
+    student_architecture(context.recipe.slim, settings.model, shape, classes)  # raises before training is in vain
     torch.manual_seed(context.seed)
-    net = EdgeUNet(config)
-    images = load_tensors(context.inputs["data"] / "images.safetensors")
-    labels = images["train_labels"] if about["num_classes"] else None
-    pixels = images["train_images"].permute(0, 3, 1, 2).contiguous()
-    fitted = _train(context, FlowMatching(), TrainingSet(pixels, labels), net, settings)
-    _save(context, fitted, role="teacher", lineage={"data": about["source"]})
+    fitted = train(context, settings.objective, EdgeUNet(config), settings)
+    save(context, fitted, role="teacher", lineage={"data": about["source"]})
 
 
 def load_teacher(source: Path, about: Mapping[str, object]) -> Loaded:

@@ -13,8 +13,8 @@ FOLDER = "mktemp -d /data/local/tmp/edgegen.XXXXXX 2>/dev/null || mktemp -d /tmp
 class AdbDevice(ShellDevice):
     """The device with this serial number, always named: a second one may be plugged in at any time.
 
-    adb's exit code is not believed (version 29 exits with 0 when the device goes away): what counts is the mark at the
-    end of an answer, the hash of a file, the nonce of a runner.
+    adb's exit code is not used (version 29 exits with 0 when the device is unplugged), but the mark at the end of an
+    answer, the hash of a file and the nonce of a runner.
     """
 
     def __init__(self, serial: str, *, python: str = "python3") -> None:
@@ -28,8 +28,8 @@ class AdbDevice(ShellDevice):
         return FOLDER
 
     def explain(self, stderr: str) -> str:
-        said = stderr.strip().splitlines()[-1:] or ["the connection was lost"]
-        return f"{said[0]}; `adb devices` must list {self.serial} as 'device'"
+        reason = (stderr.strip().splitlines() or ["the connection was lost"])[-1]
+        return f"{reason}; `adb devices` must list {self.serial} as 'device'"
 
 
 def attached() -> dict[str, str]:
@@ -48,15 +48,15 @@ def attached() -> dict[str, str]:
 
 def connect(place: str) -> AdbDevice:
     """What `--device adb` names, where one device is attached, or `--device adb:SERIAL`."""
-    found = attached()
-    if not place and len(found) > 1:
-        raise UsageError(f"{len(found)} devices are attached: give one, such as --device adb:{next(iter(found))}")
-    serial = place or next(iter(found), "")
-    state = found.get(serial)
+    devices = attached()
+    if not place and len(devices) > 1:
+        raise UsageError(f"{len(devices)} devices are attached: give one, such as --device adb:{next(iter(devices))}")
+    serial = place or next(iter(devices), "")
+    state = devices.get(serial)
     if state is None:
-        known = f"attached: {', '.join(found)}" if found else "none is attached: plug it in, with USB debugging on"
+        known = f"attached: {', '.join(devices)}" if devices else "none is attached: plug it in, with USB debugging on"
         raise DeviceError(f"adb: no device {serial or 'to measure on'}; {known}")
     if state != "device":
-        what = "confirm this computer on its screen" if state == "unauthorized" else "unplug it, and plug it in again"
-        raise DeviceError(f"adb: {serial} is {state}: {what}")
+        advice = "confirm this computer on its screen" if state == "unauthorized" else "unplug it, and plug it in again"
+        raise DeviceError(f"adb: {serial} is {state}: {advice}")
     return AdbDevice(serial)

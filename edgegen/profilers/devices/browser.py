@@ -27,10 +27,10 @@ LIBRARIES = {  # by backend: the library, and the WebAssembly that it asks for
     "webgpu": ("ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
 }
 FLAGS = {"wasm": ("--disable-gpu",), "webgpu": ("--enable-unsafe-webgpu",)}
-# What only browsers say.
+# What only browsers report.
 MORE = ("user_agent", "cross_origin_isolated", "secure_context", "clock_step_ms", "gpu", "gpu_is_fallback")
 START_S = 60.0  # for a browser to open the page
-SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "basic render")  # GPUs that are programs, where they say so
+SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "basic render")  # in the names of GPUs that are programs
 
 
 def runtime(backend: str) -> dict[str, Path]:
@@ -38,11 +38,11 @@ def runtime(backend: str) -> dict[str, Path]:
     package = _home() / "node_modules" / PACKAGE
     fetch = f"`edgegen devices browser --fetch` downloads it (needs npm): {PACKAGE} {VERSION}, 140 MB"
     try:
-        found = json.loads((package / "package.json").read_text(encoding="utf-8"))["version"]
+        installed = json.loads((package / "package.json").read_text(encoding="utf-8"))["version"]
     except (OSError, ValueError, KeyError) as e:
         raise DeviceError(f"no {PACKAGE} in {_home()}; {fetch}") from e
-    if found != VERSION:
-        raise DeviceError(f"{PACKAGE} in {_home()} is {found}; {fetch}")
+    if installed != VERSION:
+        raise DeviceError(f"{PACKAGE} in {_home()} is {installed}; {fetch}")
     return {name: package / "dist" / name for name in LIBRARIES[backend]}
 
 
@@ -51,7 +51,7 @@ def _home() -> Path:
 
 
 class BrowserDevice:
-    """The page of `server`, once it is opened by whoever `invite` tells of it; who made the server ends it."""
+    """The page of `server`, once a user has opened it, whom `invite` tells the address; the caller closes `server`."""
 
     traces = False
 
@@ -135,10 +135,10 @@ class BrowserDevice:
         called("npm", "install", *options, f"{PACKAGE}@{VERSION}")
 
     def close(self) -> None:
-        """The page stays: what was found is still to be shown there."""
+        """The page stays open: it will show the results."""
 
     def _opened(self) -> PageFacts:
-        """What the page says of itself, once it is there. Raises DeviceError where it is not any more."""
+        """What the page reports of its browser, once it is open. Raises DeviceError where it was closed."""
         if self.facts is None:
             self.facts = self.wait(self.serve())
             if self.backend == "webgpu" and self.facts.gpu is None:
@@ -149,7 +149,7 @@ class BrowserDevice:
 
 
 class HeadlessDevice(BrowserDevice):
-    """A browser of this machine, started when it is first asked for."""
+    """A browser of this machine, started when it is first needed."""
 
     def __init__(self, backend: str, *, flags: Sequence[str] = ()) -> None:
         super().__init__(backend)
@@ -157,9 +157,9 @@ class HeadlessDevice(BrowserDevice):
         self.browser: Browser | None = None
 
     def probe(self) -> dict[str, Any]:
-        """The browser's, and this machine's where that says more."""
-        told = super().probe()
-        return told | {name: value for name, value in host_info.probe().items() if value is not None}
+        """What the browser reports, and what this machine does where that is known."""
+        page = super().probe()
+        return page | {name: value for name, value in host_info.probe().items() if value is not None}
 
     def serve(self) -> PageServer:
         if self.server is None:
@@ -173,11 +173,11 @@ class HeadlessDevice(BrowserDevice):
         return server.page.wait(START_S)
 
     def busy(self) -> Busy | None:
-        """Other programs' are those that are neither this one nor the browser."""
+        """Without the use of this program and of the browser."""
         self.serve().page.check()
         assert self.browser is not None, "started before"
-        found = HostDevice().busy()
-        return found and replace(found, used_s=found.used_s - self.browser.cpu_s())
+        busy = HostDevice().busy()
+        return busy and replace(busy, used_s=busy.used_s - self.browser.cpu_s())
 
     def close(self) -> None:
         self.stack.close()
@@ -200,7 +200,7 @@ def connect(place: str) -> HeadlessDevice:
 
 
 class PageProgress:
-    """Progress here, and on the page."""
+    """Progress on this machine's terminal, and on the page."""
 
     def __init__(self, page: Page, here: Progress) -> None:
         self.page, self.here = page, here
@@ -211,7 +211,7 @@ class PageProgress:
     @contextmanager
     def task(self, label: str, total: int, *, start: int = 0) -> Iterator[Task]:
         with self.here.task(label, total, start=start) as task:
-            self.page.tell("show", state=f"{label} ...", done=start, total=total)
+            self.page.send("show", state=f"{label} ...", done=start, total=total)
             yield _PageTask(self.page, task, label, total)
 
 
@@ -222,5 +222,5 @@ class _PageTask:
     def update(self, done: int, note: str = "") -> None:
         self.here.update(done, note)
         if done != self.shown:  # not once a block: the page has a browser to share
-            self.page.tell("show", state=f"{self.label}: {done} of {self.total} {note}", done=done, total=self.total)
+            self.page.send("show", state=f"{self.label}: {done} of {self.total} {note}", done=done, total=self.total)
             self.shown = done

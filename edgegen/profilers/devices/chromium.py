@@ -1,4 +1,4 @@
-"""A browser of this machine without a window, in a profile folder of its own that goes away with it."""
+"""A browser of this machine without a window, in a profile folder of its own that is removed with it."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ NAMES = (
 APPS = tuple(f"/Applications/{app}.app/Contents/MacOS/{app}" for app in ("Chromium", "Google Chrome", "Microsoft Edge"))
 FLAGS = (
     "--headless=new",
-    # Nothing of its own in the background, and no call home.
+    # No background work and no connections of the browser's own.
     "--no-first-run",
     "--no-default-browser-check",
     "--disable-background-networking",
@@ -35,7 +35,7 @@ FLAGS = (
     "--disable-extensions",
     "--disable-quic",
     "--disable-breakpad",
-    # A page without a window is not to be slowed down as one in the background.
+    # A page without a window must not be slowed down as one in the background is.
     "--disable-background-timer-throttling",
     "--disable-backgrounding-occluded-windows",
     "--disable-renderer-backgrounding",
@@ -46,14 +46,13 @@ SHOWN = 300
 
 def find_browser() -> str:
     """Its program. Raises DeviceError that says what to install."""
-    wanted = os.environ.get(VARIABLE)
-    found = next(filter(None, map(shutil.which, [wanted] if wanted else [*NAMES, *APPS])), None)
-    if found is None:
-        what = f"no program {wanted} ({VARIABLE})" if wanted else "no Chromium, Chrome or Edge on this machine"
-        raise DeviceError(
-            f"{what}: apt install chromium, or set {VARIABLE} to the program; any browser can open edgegen serve-bench"
-        )
-    return found
+    chosen = os.environ.get(VARIABLE)
+    program = next(filter(None, map(shutil.which, [chosen] if chosen else [*NAMES, *APPS])), None)
+    if program is None:
+        reason = f"no program {chosen} ({VARIABLE})" if chosen else "no Chromium, Chrome or Edge on this machine"
+        advice = f"apt install chromium, or set {VARIABLE} to the program; any browser can open edgegen serve-bench"
+        raise DeviceError(f"{reason}: {advice}")
+    return program
 
 
 class Browser:
@@ -87,38 +86,38 @@ class Browser:
         if code is None:
             return ""
         self.errors.seek(0)
-        said = self.errors.read().decode(errors="replace").strip().splitlines()[-1:]
-        return f"the browser ended with {code}{': ' if said else ''}{''.join(said)[:SHOWN]}"
+        last_line = "".join(self.errors.read().decode(errors="replace").strip().splitlines()[-1:])
+        return f"the browser ended with {code}{': ' if last_line else ''}{last_line[:SHOWN]}"
 
     def cpu_s(self) -> float:
         """Core-seconds of all its processes up to now."""
         total = 0.0
-        for one in self._processes():
+        for process in self._processes():
             with contextlib.suppress(psutil.Error):
-                times = one.cpu_times()
+                times = process.cpu_times()
                 total += times.user + times.system
         return total
 
     def close(self) -> None:
-        """Ends it, politely first, and takes its folder away; may be called twice."""
+        """Ends it, politely first, and removes its folder; may be called twice."""
         processes = self._processes()
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(GRACE_S)
-        for one in processes:
+        for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+                process.kill()
         self.process.wait()
         psutil.wait_procs(processes, GRACE_S)
         self.errors.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _processes(self) -> list[psutil.Process]:
-        """Its main process, all below, and of those whose parent is gone what is still of its session."""
-        found: dict[int, psutil.Process] = {}
+        """Its main process, all its descendants, and the rest of its session, whose parents may have ended."""
+        processes: dict[int, psutil.Process] = {}
         for pid in psutil.pids():
             with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
                 if os.getsid(pid) == self.process.pid:
-                    one = psutil.Process(pid)
-                    found |= {each.pid: each for each in (one, *one.children(recursive=True))}
-        return list(found.values())
+                    process = psutil.Process(pid)
+                    processes |= {each.pid: each for each in (process, *process.children(recursive=True))}
+        return list(processes.values())

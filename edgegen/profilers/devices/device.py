@@ -52,11 +52,11 @@ class Channel(Protocol):
         """End it at once, where it runs."""
 
     def close(self) -> str:
-        """Let it end by itself, within a moment; returns how it ended and what it said last. May be called twice."""
+        """Let it end by itself, within a moment; returns how it ended and its last output. May be called twice."""
 
 
 class Device(Protocol):
-    """Add one by a module in this folder and a registry line; tests/profilers/test_devices.py covers it.
+    """Add one by a module in this folder and a registry line; tests/profilers/devices/test_devices.py covers it.
 
     Every method raises DeviceError where the device cannot be reached, or a file does not arrive as it was sent.
     """
@@ -65,10 +65,10 @@ class Device(Protocol):
     traces: bool  # whether its runners obey "trace"
 
     def probe(self) -> dict[str, Any]:
-        """What it is and in which state, see `machine.probe`; unknown is None.
+        """What it is and in which state, see `host_info.probe`; unknown is None.
 
-        Where "emulated" says by what, nothing is timed. Some also say "clock_step_ms", what their clock can tell apart,
-        and "limits", what keeps them from doing all that they could.
+        Where "emulated" says by what, nothing is timed. Some also have "clock_step_ms", the smallest step of their
+        clock, and "limits", what restricts them.
         """
 
     def put(self, path: Path, name: str) -> str:
@@ -96,4 +96,4 @@ class Device(Protocol):
         """Download to this machine what measuring there needs; nothing else does."""
 
     def close(self) -> None:
-        """Take away what was put there."""
+        """Remove what was put there."""

@@ -1,4 +1,4 @@
-"""A 64-bit ARM processor that this machine emulates: do files compute there what they compute here? Never how fast.
+"""A 64-bit ARM processor that this machine emulates: it shows whether files compute the same there, never how fast.
 
 The userland lies in a folder of the cache: qemu, Debian's Python for ARM64, onnxruntime and executorch's libraries.
 """
@@ -23,7 +23,7 @@ PROCESSOR = "cortex-a76"  # qemu's default, "max", has given wrong 8-bit results
 
 
 class Userland:
-    """An ARM64 Linux in a folder. Where its marker is, all is there."""
+    """An ARM64 Linux in a folder; the marker is written once it is complete."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or toolchain.cache() / "arm64"
@@ -62,7 +62,7 @@ class Userland:
         self.marker.touch()
 
     def _debian(self, packages: Sequence[str]) -> list[Path]:
-        """Packages of SUITE with all they need, by an apt that knows nothing of this machine's."""
+        """Packages of SUITE with all they need, by apt with a configuration of its own."""
         state = self.folder / "apt"
         for name in ("lists/partial", "archives/partial", "etc/preferences.d", "etc/apt.conf.d"):
             (state / name).mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import Any
 from edgegen.errors import DeviceError, UsageError
 from edgegen.profilers.devices.device import NONCE, Busy, Command, Finished
 from edgegen.profilers.devices.host_info import probe
-from edgegen.profilers.runners.toolchain import pte_program, this_system
+from edgegen.profilers.runners.toolchain import pte_program, this_system, why_not_compiled
 from edgegen.profilers.timing.process import Pipes
 from edgegen.support import isolation
 
@@ -48,9 +48,13 @@ class HostDevice:
     def runner(self, form: str, model: str) -> Command:
         if form == "mlpackage" and sys.platform != "darwin":
             raise DeviceError(NO_CORE_ML)
+        in_python = Command((sys.executable, "-P", str(PYTHON_RUNNER), NONCE, model))
         if form != "pte":
-            return Command((sys.executable, "-P", str(PYTHON_RUNNER), NONCE, model))
-        program = pte_program(this_system())
+            return in_python
+        try:
+            program = pte_program(this_system())
+        except DeviceError:  # then by the Python package, whose runtime says so in every table
+            return replace(in_python, argv=(*in_python.argv, why_not_compiled()))
         variable = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
         return Command((str(program.runner), NONCE, model), {variable: str(program.folder)})
 
@@ -59,22 +63,22 @@ class HostDevice:
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> Finished:
         try:
-            done = subprocess.run(
+            finished = subprocess.run(
                 argv, capture_output=True, text=True, errors="replace", timeout=timeout_s, stdin=subprocess.DEVNULL
             )
         except subprocess.TimeoutExpired as e:
             raise DeviceError(f"{argv[0]} did not end within {timeout_s:g} s: it was ended") from e
         except OSError as e:
             raise DeviceError(f"{argv[0]} cannot be run: {e.strerror}") from e
-        return Finished(done.returncode, done.stdout, done.stderr)
+        return Finished(finished.returncode, finished.stdout, finished.stderr)
 
     def busy(self) -> Busy | None:
         stat = Path("/proc/stat")
-        found = busy_of(stat.read_text(encoding="ascii")) if stat.exists() else None
-        return found and replace(found, used_s=found.used_s - time.process_time())
+        busy = busy_of(stat.read_text(encoding="ascii")) if stat.exists() else None
+        return busy and replace(busy, used_s=busy.used_s - time.process_time())
 
     def fetch(self) -> None:
-        """Nothing is missing that pip does not install."""
+        """Nothing to download: pip installs all that is needed."""
 
     def close(self) -> None:
         if self.folder is not None:
@@ -84,10 +88,10 @@ class HostDevice:
 
 def busy_of(stat: str) -> Busy | None:
     """What the first line of /proc/stat says: user, nice, system, idle, iowait, irq, softirq, steal, in ticks."""
-    found = re.match(r"cpu +((?:\d+ ?){8})", stat)
-    if found is None:
+    line = re.match(r"cpu +((?:\d+ ?){8})", stat)
+    if line is None:
         return None
-    user, nice, system, _, _, irq, softirq, steal = (int(ticks) / TICKS_PER_S for ticks in found[1].split())
+    user, nice, system, _, _, irq, softirq, steal = (int(ticks) / TICKS_PER_S for ticks in line[1].split())
     return Busy(user + nice + system + irq + softirq, steal)
 
 

@@ -36,44 +36,44 @@ def probe() -> dict[str, Any]:
     }
 
 
-def describe(told: Mapping[str, str]) -> dict[str, Any]:
-    """The same of another machine: what the commands of `remote.QUESTIONS` say there, "" for nothing."""
-    memory = re.search(r"^MemTotal:\s+(\d+) kB", told["meminfo"], flags=re.MULTILINE)
-    loads = re.findall(r"\d+\.\d+", told["loadavg"])[:3]
-    tenths = re.search(r"^\s*temperature: (-?\d+)\s*$", told["battery"], flags=re.MULTILINE)
-    status = re.search(r"^\s*Thermal Status: (\d+)\s*$", told["thermal"], flags=re.MULTILINE)
-    release = told["release"].strip()
+def describe(answers: Mapping[str, str]) -> dict[str, Any]:
+    """The same of another machine, from the output of the commands in `shell.QUESTIONS` there, "" for none."""
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", answers["meminfo"], flags=re.MULTILINE)
+    loads = re.findall(r"\d+\.\d+", answers["loadavg"])[:3]
+    tenths = re.search(r"^\s*temperature: (-?\d+)\s*$", answers["battery"], flags=re.MULTILINE)
+    status = re.search(r"^\s*Thermal Status: (\d+)\s*$", answers["thermal"], flags=re.MULTILINE)
+    release = answers["release"].strip()
     return {
-        "cpu": _model(told["cpuinfo"]) or told["soc"].strip() or None,
-        "arch": told["arch"].strip() or None,
+        "cpu": _model(answers["cpuinfo"]) or answers["soc"].strip() or None,
+        "arch": answers["arch"].strip() or None,
         "cores": None,
-        "threads": int(told["threads"]) if told["threads"].strip().isdigit() else None,
+        "threads": int(answers["threads"]) if answers["threads"].strip().isdigit() else None,
         "memory_bytes": 1024 * int(memory[1]) if memory else None,
-        "os": ", ".join(filter(None, [release and f"Android {release}", told["system"].strip()])) or None,
+        "os": ", ".join(filter(None, [release and f"Android {release}", answers["system"].strip()])) or None,
         "python": None,
-        "virtual": _virtual(told["cpuinfo"]),
+        "virtual": _virtual(answers["cpuinfo"]),
         "emulated": None,
         "load_average": [float(load) for load in loads] if len(loads) == 3 else None,
-        "model": told["model"].strip() or None,
-        "soc": told["soc"].strip() or None,
+        "model": answers["model"].strip() or None,
+        "soc": answers["soc"].strip() or None,
         "battery_c": int(tenths[1]) / 10 if tenths else None,
         "thermal_status": int(status[1]) if status else None,
     }
 
 
 def cpu_model() -> str | None:
-    """The processor's name as the system tells it."""
+    """The processor's name as the system gives it."""
     if sys.platform == "darwin":
-        told = subprocess.run(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
-        return told.stdout.strip() or None
+        brand = subprocess.run(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        return brand.stdout.strip() or None
     return _model(_cpuinfo()) or platform.processor() or None
 
 
 def _model(cpuinfo: str) -> str | None:
-    found = re.search(
+    line = re.search(
         r"^(?:model name|Model|Hardware|machdep\.cpu\.brand_string)\s*:\s*(.+)$", cpuinfo, flags=re.MULTILINE
     )
-    return found[1].strip() if found else None
+    return line[1].strip() if line else None
 
 
 def _virtual(cpuinfo: str) -> bool | None:

@@ -1,4 +1,4 @@
-"""One opened page of a browser: what it is told to do, and what its Web Workers say."""
+"""One opened page of a browser: the commands for it, and the answers of its Web Workers."""
 
 import contextlib
 import queue
@@ -16,30 +16,30 @@ from edgegen.support.schema import Record
 POLL_S = 5.0  # a page's question is answered after that long at the latest
 SILENCE_S = 15.0  # without a sign of the page, until it counts as closed
 LOOK_S = 0.2  # between two looks at whether it is still there
-SHOWN = 400  # characters of what a page says went wrong
+SHOWN = 400  # characters of a page's error message
 
-Said = Annotated[str, Field(max_length=600)]
+Text = Annotated[str, Field(max_length=600)]
 
 
 class PageFacts(Record):
-    """What a page says of its browser. `clock_step_ms`: what its clock can tell apart; None: not found, or not told."""
+    """What a page reports of its browser. `clock_step_ms`: the smallest step of its clock; None: not known."""
 
-    user_agent: Said
-    platform: Said | None
-    architecture: Said | None
-    model: Said | None
+    user_agent: Text
+    platform: Text | None
+    architecture: Text | None
+    model: Text | None
     threads: int | None
     cross_origin_isolated: bool
     secure_context: bool
     clock_step_ms: float | None = Field(gt=0)
-    gpu: Said | None
+    gpu: Text | None
     gpu_is_fallback: bool | None
 
 
 class Page:
-    """What one page is told and says; the first that knows `token` is it, and gets `key` in exchange.
+    """The connection to one page: the first that sends `token` is accepted, and gets `key` for all later requests.
 
-    `watch` says why the page cannot be there any more, "" while it may be: a browser of ours that ended, say.
+    `watch` says why the page cannot be open any more, "" while it may be: that our own browser ended, for example.
     """
 
     def __init__(self) -> None:
@@ -51,12 +51,12 @@ class Page:
         self._opened, self._left, self._lock = threading.Event(), threading.Event(), threading.Lock()
         self._seen = 0.0
 
-    def open(self, told: bytes) -> bool:
-        """What it says of itself; False for a second page. Raises DeviceError where that is not to be understood."""
+    def open(self, facts_json: bytes) -> bool:
+        """Accepts a page with its PageFacts; False for a second page. Raises DeviceError for invalid facts."""
         try:
-            facts = PageFacts.model_validate_json(told)
+            facts = PageFacts.model_validate_json(facts_json)
         except ValidationError as e:
-            raise DeviceError(f"the page says of itself what is not to be understood: {e.errors()[0]['msg']}") from e
+            raise DeviceError(f"the page's description of its browser is invalid: {e.errors()[0]['msg']}") from e
         with self._lock:
             if self.facts is not None:
                 return False
@@ -77,15 +77,15 @@ class Page:
         return self.facts
 
     def sign(self) -> None:
-        """The page is there."""
+        """The page has just sent something."""
         self._seen = time.monotonic()
 
     def leave(self) -> None:
-        """The page says that it closes, or that it has understood that all is done."""
+        """The page closes, or confirms that all is done."""
         self._left.set()
 
     def gone(self) -> str:
-        """Why it is not there any more, "" while it is."""
+        """Why the page is not open any more, "" while it is."""
         if self._left.is_set():
             return "the page was closed"
         if self._opened.is_set() and time.monotonic() - self._seen > SILENCE_S:
@@ -97,23 +97,23 @@ class Page:
         if why := self.gone():
             raise DeviceError(why)
 
-    def tell(self, name: str, **given: Any) -> None:
-        """A command of page.js."""
-        self._commands.put({"name": name, **given})
+    def send(self, name: str, **arguments: Any) -> None:
+        """Queues a command of page.js."""
+        self._commands.put({"name": name, **arguments})
 
     def next(self) -> list[dict[str, Any]]:
-        """What it is to do now; [] after POLL_S without anything."""
-        found = []
+        """The commands that are due; [] after POLL_S without one."""
+        commands = []
         with contextlib.suppress(queue.Empty):
-            found.append(self._commands.get(timeout=POLL_S))
+            commands.append(self._commands.get(timeout=POLL_S))
             while True:
-                found.append(self._commands.get_nowait())
-        return found
+                commands.append(self._commands.get_nowait())
+        return commands
 
     def close(self, text: str) -> None:
-        """Tells it the end, and waits a moment until it knows."""
+        """Sends the last command, and waits a moment for the page to confirm it."""
         if self._opened.is_set() and not self.gone():
-            self.tell("close", text=text)
+            self.send("close", text=text)
             self._left.wait(2 * LOOK_S + 1.0)
 
     def start(self, about: Mapping[str, Any]) -> "PageChannel":
@@ -122,7 +122,7 @@ class Page:
         with self._lock:
             number = len(self.channels)
             channel = self.channels[number] = PageChannel(self, number)
-        self.tell("start", worker=number, **about)
+        self.send("start", worker=number, **about)
         return channel
 
 
@@ -133,12 +133,12 @@ class PageChannel:
         self.page, self.number, self.ended = page, number, ""
         self.lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def say(self, line: str) -> None:
-        """Its answer, as the page hands it on."""
+    def answer(self, line: str) -> None:
+        """Takes a line of the worker's, as the page forwards it."""
         self.lines.put(line)
 
     def fail(self, why: str) -> None:
-        """Why it ended, as the page says."""
+        """Takes the reason why the worker ended, as the page reports it."""
         words = " ".join(why.split())
         self.ended = f"ended: {''.join(filter(str.isprintable, words))[:SHOWN] or 'it did not say why'}"
         self.lines.put("")
@@ -146,7 +146,7 @@ class PageChannel:
     def send(self, line: str) -> None:
         if self.ended or self.page.gone():
             raise BrokenPipeError
-        self.page.tell("line", worker=self.number, line=line)
+        self.page.send("line", worker=self.number, line=line)
 
     def receive(self, timeout_s: float) -> str:
         until = time.monotonic() + timeout_s
@@ -158,7 +158,7 @@ class PageChannel:
         raise TimeoutError
 
     def kill(self) -> None:
-        self.page.tell("end", worker=self.number)
+        self.page.send("end", worker=self.number)
 
     def close(self) -> str:
         if not self.ended:

@@ -1,12 +1,12 @@
-"""The web server of the page that measures: to this machine alone unless asked, and to one page that knows the token.
+"""The web server of the page that measures: for this machine only by default, and for the one page with the token.
 
     GET  /, /page.js, ...  the page, and /ort/NAME, onnxruntime-web: the same for everybody, nothing of the user's
     POST /open             with the token: this page measures, any further one is refused; answers the key
-    GET  /next             what to do now, a list of page.js's commands; waits for some seconds
+    GET  /next             the commands for page.js that are due, as a list; waits for some seconds
     POST /said/WORKER      a line that a Web Worker answers; /ended/WORKER why it ended; /bye the page closes
-    GET  /file/NAME        what is measured, and its inputs; POST /file/NAME an output that was asked for
+    GET  /file/NAME        what is measured, and its inputs; POST /file/NAME an output that is expected
 
-All from /next on wants the key. What is served stands in a table: no part of an address is ever read as a path.
+All from /next on needs the key. The files that are served are listed: no part of an address is ever used as a path.
 """
 
 import functools
@@ -45,9 +45,10 @@ HEADERS = {
 
 
 class PageServer:
-    """Serves while it is open (a context manager). `files` by name are the page's to read, `outputs` to write once.
+    """Serves while it is open (a context manager).
 
-    `lan` serves all of this machine's networks. Raises UsageError for a port that is taken.
+    The page may read `files`, by name, and write each of `outputs` once. `lan` serves all of this machine's networks.
+    Raises UsageError for a port that is taken.
     """
 
     def __init__(self, runtime: Mapping[str, Path], *, lan: bool = False, port: int = 0) -> None:
@@ -70,7 +71,7 @@ class PageServer:
         return f"http://{lan_address() if self.lan else 'localhost'}:{self.port}/#{self.page.token}"
 
     def knows(self, host: str) -> bool:
-        """Another site's name that was pointed at this machine is none of ours; ports are forwarded, by adb say."""
+        """Whether a request is for this server: another site's name may point to it. Ports may be forwarded."""
         return self.lan or host.partition(":")[0] in ("localhost", "127.0.0.1")
 
     def close(self) -> None:
@@ -85,7 +86,7 @@ class PageServer:
         self.close()
 
 
-class _Refused(Exception):
+class _HttpError(Exception):
     def __init__(self, code: int, why: str) -> None:
         super().__init__(why)
         self.code = code
@@ -96,8 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "edgegen", ""
     timeout = IDLE_S
 
-    def __init__(self, to: PageServer, *connection: Any) -> None:
-        self.to = to
+    def __init__(self, server: PageServer, *connection: Any) -> None:
+        self.page_server = server
         super().__init__(*connection)
 
     def do_GET(self) -> None:
@@ -108,27 +109,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, action: Any) -> None:
         try:
-            if not self.to.knows(self.headers.get("Host", "")):
-                raise _Refused(421, "this server has another name")
+            if not self.page_server.knows(self.headers.get("Host", "")):
+                raise _HttpError(421, "this server has another name")
             action()
-        except _Refused as e:
-            self.close_connection = True  # a body may stand unread
+        except _HttpError as e:
+            self.close_connection = True  # a body may be unread
             self._send(str(e).encode(), "text/plain", code=e.code)
-        except (ConnectionError, TimeoutError):  # the page went away: `Page.gone` tells
+        except (ConnectionError, TimeoutError):  # the page was closed: `Page.gone` reports it
             self.close_connection = True
 
     def _get(self) -> None:
-        if self.path in self.to.static:
-            self._send_file(self.to.static[self.path])
+        if self.path in self.page_server.static:
+            self._send_file(self.page_server.static[self.path])
             return
         page = self._known()
         if self.path == "/next":
             self._send(json.dumps(page.next()).encode(), "application/json")
             page.sign()
             return
-        path = self.to.files.get(self._name("/file/"))
+        path = self.page_server.files.get(self._name("/file/"))
         if path is None:
-            raise _Refused(404, "no such file")
+            raise _HttpError(404, "no such file")
         self._send_file(path)
 
     def _post(self) -> None:
@@ -140,35 +141,35 @@ class _Handler(BaseHTTPRequestHandler):
             page.leave()
         elif self.path.startswith("/file/"):
             name = self._name("/file/")
-            if self.to.outputs.get(name, b"") is not None:
-                raise _Refused(404, "this output was not asked for")
-            self.to.outputs[name] = self._body(FILE_LIMIT)
-        elif found := re.fullmatch(r"/(said|ended)/(\d{1,9})", self.path):
-            channel = page.channels.get(int(found[2]))
+            if self.page_server.outputs.get(name, b"") is not None:
+                raise _HttpError(404, "this output was not asked for")
+            self.page_server.outputs[name] = self._body(FILE_LIMIT)
+        elif address := re.fullmatch(r"/(said|ended)/(\d{1,9})", self.path):
+            channel = page.channels.get(int(address[2]))
             if channel is None:
-                raise _Refused(404, "no such worker")
+                raise _HttpError(404, "no such worker")
             text = self._body(LINE_LIMIT).decode(errors="replace")
-            channel.say(text or "{}") if found[1] == "said" else channel.fail(text)
+            channel.answer(text or "{}") if address[1] == "said" else channel.fail(text)
         else:
-            raise _Refused(404, "no such place")
+            raise _HttpError(404, "no such place")
         self._send(b"", "text/plain")
 
     def _open(self) -> None:
-        page = self.to.page
+        page = self.page_server.page
         if not self._has(page.token):
-            raise _Refused(403, "Open the whole address that edgegen printed: the part after # is missing or old.")
+            raise _HttpError(403, "Open the whole address that edgegen printed: the part after # is missing or old.")
         try:
             first = page.open(self._body(LINE_LIMIT))
         except DeviceError as e:
-            raise _Refused(400, str(e)) from e
+            raise _HttpError(400, str(e)) from e
         if not first:
-            raise _Refused(409, "This address was already opened in another page. Start edgegen again for a new one.")
+            raise _HttpError(409, "This address was already opened in another page. Start edgegen again for a new one.")
         self._send(page.key.encode(), "text/plain")
 
     def _known(self) -> Page:
-        page = self.to.page
+        page = self.page_server.page
         if page.facts is None or not self._has(page.key):
-            raise _Refused(403, "only the page that was opened first may do this")
+            raise _HttpError(403, "only the page that was opened first may do this")
         page.sign()
         return page
 
@@ -181,9 +182,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self, limit: int) -> bytes:
         text = self.headers.get("Content-Length", "")
         if not text.isascii() or not text.isdigit():
-            raise _Refused(411, "how long?")
+            raise _HttpError(411, "a Content-Length is missing")
         if len(text) > len(str(limit)) or int(text) > limit:
-            raise _Refused(413, f"more than {limit} bytes")
+            raise _HttpError(413, f"more than {limit} bytes")
         body = self.rfile.read(int(text))
         if len(body) < int(text):
             raise ConnectionAbortedError
@@ -197,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             source = path.open("rb")
         except OSError as e:
-            raise _Refused(404, f"{path.name} is not there any more") from e
+            raise _HttpError(404, f"{path.name} is not there any more") from e
         with source:
             nbytes = path.stat().st_size
             self._head(200, (TYPES | SCRIPT).get(path.suffix, "application/octet-stream"), nbytes)
@@ -217,7 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Nothing: a page that goes wrong says so itself."""
+        """Nothing: a page reports its errors itself."""
 
 
 def lan_address() -> str:

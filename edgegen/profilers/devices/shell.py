@@ -1,4 +1,4 @@
-"""What devices behind a shell have in common: a POSIX shell runs there, and only how words reach it differs."""
+"""What devices behind a shell have in common: a POSIX shell runs there, and only the connection to it differs."""
 
 import re
 import secrets
@@ -38,7 +38,7 @@ QUESTIONS = {
 
 
 class ShellDevice(ABC):
-    """Everything lies in one folder there, which `close` takes away. No word of a user's is read by the shell there."""
+    """Everything lies in one folder there, which `close` removes. The shell there never interprets text of a user's."""
 
     name: str
     python: str
@@ -58,7 +58,7 @@ class ShellDevice(ABC):
 
     @abstractmethod
     def explain(self, stderr: str) -> str:
-        """What to tell of a connection that failed, with what would help."""
+        """The message for a connection that failed, with what would help."""
 
     def probe(self) -> dict[str, Any]:
         mark = secrets.token_hex(8)
@@ -71,21 +71,21 @@ class ShellDevice(ABC):
 
     def place(self, name: str) -> str:
         if self.folder is None:
-            made = self._sh(self.folder_script())
-            folder = made.stdout.strip()
-            if not FOLDER.fullmatch(folder):  # it is taken away at the end: what the device says is not enough
-                raise DeviceError(f"{self.name}: no folder for our files there: {made.stderr.strip() or folder}")
+            answer = self._sh(self.folder_script())
+            folder = answer.stdout.strip()
+            if not FOLDER.fullmatch(folder):  # it is removed at the end: the device's word is not enough
+                raise DeviceError(f"{self.name}: no folder for our files there: {answer.stderr.strip() or folder}")
             self.folder = folder
         return f"{self.folder}/{name}"
 
     def put(self, path: Path, name: str) -> str:
         there = self.place(name)
         if path.is_dir():
-            for folder in (path, *(one for one in sorted(path.rglob("*")) if one.is_dir())):
+            for folder in (path, *(inner for inner in sorted(path.rglob("*")) if inner.is_dir())):
                 self._sh(f"mkdir -p {shlex.quote(self.place(str(Path(name, folder.relative_to(path)))))}")
-            for one in sorted(path.rglob("*")):
-                if one.is_file():
-                    self.put(one, str(Path(name, one.relative_to(path))))
+            for file in sorted(path.rglob("*")):
+                if file.is_file():
+                    self.put(file, str(Path(name, file.relative_to(path))))
             return there
         with path.open("rb") as source:
             done = self._call(self.shell(f"cat > {shlex.quote(there)}"), TRANSFER_S, stdin=source)
@@ -159,7 +159,7 @@ class ShellDevice(ABC):
         return Command((self.place(loader), "--library-path", self.place(""), runner, NONCE))
 
     def _script(self, command: Command, pid: str) -> str:
-        """The shell writes its number down and becomes the program."""
+        """The shell writes its process number to the file `pid` and becomes the program."""
         words = [f"{name}={value}" for name, value in command.environment.items()]
         program = shlex.join(["env", *words, *command.argv] if words else list(command.argv))
         return f"echo $$ > {shlex.quote(pid)}; exec {program}"
@@ -169,19 +169,19 @@ class ShellDevice(ABC):
 
     def _sha256(self, path: str) -> str:
         words = shlex.quote(path)
-        found = re.match(
+        digest = re.match(
             r"\\?([0-9a-f]{64}) ", self._sh(f"{{ sha256sum {words} || shasum -a 256 {words}; }} 2>/dev/null").stdout
         )
-        if found is None:
+        if digest is None:
             raise DeviceError(f"{self.name}: no file {path} there, or no sha256sum")
-        return found[1]
+        return digest[1]
 
     def _sh(self, script: str) -> Finished:
-        """A question: that the shell got as far as its end is known by the mark that it says there."""
+        """A short script: the mark that is printed last shows that the shell reached its end."""
         mark = secrets.token_hex(8)
         done = self._call(self.shell(f"{script}\necho; echo {mark}"), SHORT_S)
-        text, found, _ = done.stdout.rpartition(f"\n{mark}\n")
-        if not found:
+        text, end, _ = done.stdout.rpartition(f"\n{mark}\n")
+        if not end:
             raise DeviceError(f"{self.name}: {self.explain(done.stderr)}")
         return Finished(done.code, text, done.stderr)
 
@@ -196,5 +196,5 @@ class ShellDevice(ABC):
             except OSError as e:
                 raise DeviceError(f"{self.name}: {argv[0]} cannot be run: {e.strerror}") from e
             errors.seek(0)
-            said = errors.read().decode(errors="replace")
-        return Finished(done.returncode, done.stdout.decode(errors="replace"), said)
+            stderr = errors.read().decode(errors="replace")
+        return Finished(done.returncode, done.stdout.decode(errors="replace"), stderr)

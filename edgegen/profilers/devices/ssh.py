@@ -45,8 +45,8 @@ class SshDevice(ShellDevice):
         return 'mktemp -d "${TMPDIR:-/tmp}/edgegen.XXXXXX"'
 
     def explain(self, stderr: str) -> str:
-        said = stderr.strip().splitlines()[-1:] or ["the connection was lost"]
-        return f"{said[0]}; try `ssh {self.host} true`, which must work without a password and with a known host key"
+        reason = (stderr.strip().splitlines() or ["the connection was lost"])[-1]
+        return f"{reason}; try `ssh {self.host} true`, which must work without a password and with a known host key"
 
     def close(self) -> None:
         try:

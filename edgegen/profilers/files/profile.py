@@ -3,30 +3,43 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from edgegen import registry
-from edgegen.errors import DeviceError, EdgegenError, UsageError
+from edgegen.errors import EdgegenError, UsageError
 from edgegen.profilers.devices.device import Device
-from edgegen.profilers.files.record import result_of, with_operations
-from edgegen.profilers.files.subject import FORMATS, Candidate, candidate_of, job_of, numerics_of, put, put_file
+from edgegen.profilers.files.check import Check, check_files
+from edgegen.profilers.files.record import measured_file, with_operations
+from edgegen.profilers.files.subject import place, read_subject
 from edgegen.profilers.files.trace import TRACED, traced
-from edgegen.profilers.schema import Profile
-from edgegen.profilers.timing.jobs import Work
+from edgegen.profilers.schema import Format, MeasuredFile, Profile, label
+from edgegen.profilers.timing.interference import Interference
+from edgegen.profilers.timing.jobs import Job
 from edgegen.profilers.timing.process import Worker
-from edgegen.profilers.timing.protocol import PROFILES, Noise, ProfileOptions, Timing, timed
+from edgegen.profilers.timing.protocol import PROFILES, ProfileOptions, Timing, timed
 from edgegen.profilers.timing.sustained import sustained
 from edgegen.profilers.timing.thermal import cooled, throttled
 from edgegen.profilers.trace.operators import OperatorTime, by_kind
 from edgegen.support.extras import version_of
 from edgegen.support.progress import Progress
+from edgegen.support.schema import utc_now
 
 CHANGING = ("load_average", "battery_c", "thermal_status")  # of what a device says of itself
 EMULATED_SLOWER = 15
 TRY_S = 60.0  # for a runner to say that it is ready
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """What is to be measured of the files, as `profile_files` describes it."""
+
+    profile: str
+    threads: Sequence[int]
+    per_op: bool
+    for_minutes: bool
+    options: ProfileOptions
 
 
 def profile_files(
@@ -46,75 +59,103 @@ def profile_files(
     minutes without a pause. Raises DataError and UsageError for a file that cannot be measured at all, DeviceError
     where the device cannot be used.
     """
-    chosen = options or PROFILES[profile]
+    wishes = _Wishes(profile, threads, per_op, for_minutes, options or PROFILES[profile])
+    return _measure(files, device, (), wishes, progress)[0]
+
+
+def profile_beside(
+    files: Sequence[Path], jobs: Sequence[Job], device: Device, *, options: ProfileOptions, progress: Progress
+) -> tuple[Profile, list[Timing], Interference]:
+    """As `profile_files` with one thread; the jobs are timed in turn with the files, and have timings of their own."""
+    return _measure(files, device, jobs, _Wishes("quick", (1,), False, False, options), progress)
+
+
+def _measure(
+    files: Sequence[Path], device: Device, jobs: Sequence[Job], wishes: _Wishes, progress: Progress
+) -> tuple[Profile, list[Timing], Interference]:
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
         stack.callback(device.close)
-        if per_op and not device.traces:
+        if wishes.per_op and not device.traces:
             raise UsageError(f"--per-op: {device.name} has no profiler of single operations; leave it out")
         if len({path.name for path in files}) < len(files):
             raise UsageError("two files have one name; measure them one after the other, and compare the two results")
-        temporary, timeout_s = Path(folder), chosen.timeout_seconds
-        candidates = [candidate_of(path) for path in files]
+        temporary = Path(folder)
+        subjects = [read_subject(path) for path in files]
         target = device.probe()
-        patience = EMULATED_SLOWER if target["emulated"] else 1
-        _check(candidates, device, temporary, threads[0], patience * timeout_s, progress)
-        jobs = {
-            f"{candidate.path.name}, {count} thread{'s' * (count > 1)}": (candidate, count)
-            for candidate in candidates
-            for count in threads
-        }
-        work = [job_of(label, *job) for label, job in jobs.items() if job[0].may_be_timed and not target["emulated"]]
-        timings, noise_found, after = _timed_when_cool(work, device, target, chosen, progress)
+        checks = check_files(
+            [place(subject, device, temporary) for subject in subjects],
+            device,
+            temporary,
+            threads=wishes.threads[0],
+            timeout_s=wishes.options.timeout_seconds * (EMULATED_SLOWER if target["emulated"] else 1),
+            progress=progress,
+        )
+        rows = [(check, count) for check in checks for count in wishes.threads]
+        timed_rows = [row for row in rows if row[0].may_be_timed and not target["emulated"]]
+        file_jobs = [_job(check, count) for check, count in timed_rows]
+        timings, interference, after = _timed_when_cool([*file_jobs, *jobs], device, target, wishes.options, progress)
         by_label = {timing.job.label: timing for timing in timings}
-        results = []
-        for label, (candidate, count) in jobs.items():
-            result = result_of(candidate, count, by_label.get(label), noise_found, target=target)
-            if per_op and result.latency is not None:
-                result = with_operations(result, traced(candidate, count, device, temporary, timeout_s=timeout_s))
-            if for_minutes and result.latency is not None:
-                found = sustained(job_of(label, candidate, count), device, timeout_s=timeout_s, progress=progress)
-                result = result.model_copy(update={"sustained": found})
-            results.append(result)
-    return Profile(
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        measured = []
+        for check, count in rows:
+            record = measured_file(check, count, by_label.get(_label(check, count)), interference, target=target)
+            measured.append(_with_passes(record, check, count, device, temporary, wishes, progress))
+    profile = Profile(
+        created=utc_now(),
         tool=f"edgegen {version_of('edgegen')}",
         device=device.name,
         target=target,
         after={name: after[name] for name in CHANGING},
-        profile="full" if profile == "full" else "quick",
-        others_cores=noise_found.others_cores,
-        stolen_cores=noise_found.stolen_cores,
-        drift=noise_found.drift,
-        results=tuple(results),
+        profile="full" if wishes.profile == "full" else "quick",
+        others_cores=interference.others_cores,
+        stolen_cores=interference.stolen_cores,
+        drift=interference.drift,
+        results=tuple(measured),
     )
+    return profile, timings[len(file_jobs) :], interference
 
 
-def _check(
-    candidates: Sequence[Candidate], device: Device, temporary: Path, threads: int, timeout_s: float, progress: Progress
-) -> None:
-    """All files there, and each run once: `numerics`, or why it does not run."""
-    with progress.task("checking", len(candidates)) as task:
-        for number, candidate in enumerate(candidates, start=1):
-            put(candidate, device, temporary)
-            try:
-                candidate.numerics = numerics_of(candidate, device, temporary, threads, timeout_s)
-            except DeviceError as e:
-                candidate.failed = str(e).replace(str(candidate.path.resolve()), candidate.path.name)
-            task.update(number, candidate.path.name)
+def _label(check: Check, threads: int) -> str:
+    return label(check.placement.subject.path.name, threads)
+
+
+def _job(check: Check, threads: int) -> Job:
+    return check.placement.job(_label(check, threads), threads)
+
+
+def _with_passes(
+    record: MeasuredFile,
+    check: Check,
+    threads: int,
+    device: Device,
+    temporary: Path,
+    wishes: _Wishes,
+    progress: Progress,
+) -> MeasuredFile:
+    """The record with the passes that are asked for beside the latency: a traced one, and one without a pause."""
+    timeout_s = wishes.options.timeout_seconds
+    if record.latency is None:
+        return record
+    if wishes.per_op:
+        leaves = traced(check.placement, threads, device, temporary, timeout_s=timeout_s)
+        record = with_operations(record, leaves)
+    if wishes.for_minutes:
+        run = sustained(_job(check, threads), device, timeout_s=timeout_s, progress=progress)
+        record = record.model_copy(update={"sustained": run})
+    return record
 
 
 def _timed_when_cool(
-    work: Sequence[Work], device: Device, target: Mapping[str, Any], options: ProfileOptions, progress: Progress
-) -> tuple[list[Timing], Noise, Mapping[str, Any]]:
-    """As `timed`, once the device is cool; once more where it grew too warm meanwhile. Also what it says afterwards."""
-    told = target
+    jobs: Sequence[Job], device: Device, target: Mapping[str, Any], options: ProfileOptions, progress: Progress
+) -> tuple[list[Timing], Interference, Mapping[str, Any]]:
+    """As `timed`, once the device is cool; once more where it grew too warm meanwhile. Also its state afterwards."""
+    state = target
     for last in (False, True):
-        told = cooled(device, told, progress)
-        timings, noise = timed(work, device=device, options=options, progress=progress)
-        told = device.probe()
-        if last or not throttled(told):
+        state = cooled(device, state, progress)
+        timings, interference = timed(jobs, device=device, options=options, progress=progress)
+        state = device.probe()
+        if last or not throttled(state):
             break
-    return timings, replace(noise, heat=throttled(told)), told
+    return timings, replace(interference, heat=throttled(state)), state
 
 
 def connect(text: str) -> Device:
@@ -125,22 +166,23 @@ def connect(text: str) -> Device:
 
 
 def runners_of(device: Device) -> dict[str, str]:
-    """By form of file, what would run it on the device, or why nothing does: tried."""
-    found = {}
-    for suffix, form in FORMATS.items():
+    """By suffix, what would run such files on the device, or why nothing does: each runner is started once."""
+    runners: dict[str, str] = {}
+    for form in get_args(Format):
+        suffix = f".{form}"
         try:
             worker = Worker(device, device.runner(form, f"none{suffix}"), timeout_s=TRY_S)
             worker.stop()
-            found[suffix] = worker.runtime
+            runners[suffix] = worker.runtime
         except EdgegenError as e:
-            found[suffix] = f"no: {e}"
-    return found
+            runners[suffix] = f"no: {e}"
+    return runners
 
 
 def per_operation(path: Path, device: Device, *, threads: int = 1, runs: int = TRACED) -> list[OperatorTime]:
     """The time of a file by kind of operation, the slowest first."""
-    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
         stack.callback(device.close)
-        candidate = put_file(path, device, Path(temporary))
+        placement = place(read_subject(path), device, Path(folder))
         timeout_s = PROFILES["quick"].timeout_seconds
-        return by_kind(traced(candidate, threads, device, Path(temporary), timeout_s=timeout_s, runs=runs))
+        return by_kind(traced(placement, threads, device, Path(folder), timeout_s=timeout_s, runs=runs))

@@ -1,8 +1,8 @@
 """Measurements taken elsewhere, each format by a module of its own: `read` finds the one that a file is of.
 
-An importer keeps what a source says under the source's own words: a mean stays a mean, and what is not said is None.
-Files come from strangers: they are bounded in size, nothing in them is run or unpickled, and what cannot be read is one
-DataError.
+An importer keeps a source's figures under the source's own names: a mean stays a mean, and what is missing is None.
+The files are not trusted: they are bounded in size, nothing in them is run or unpickled, and one that cannot be read is
+a DataError.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ LARGEST = 1 << 28  # bytes: a trace of a large network has some ten million
 class Importer(Protocol):
     """Add one by a module in this folder and a registry line.
 
-    `source` is the name that its figures are shown under, `form` how a user knows such a file.
+    `source` is the name that its figures are shown under, `form` what such a file is, in words.
     """
 
     @property
@@ -43,12 +43,12 @@ def read(path: Path) -> tuple[Measurement, ...]:
     if not content.strip():
         raise DataError(f"{path} is empty")
     importers: list[Importer] = [registry.load("importer", name) for name in registry.names("importer")]
-    fitting = next((one for one in importers if one.fits(path, content)), None)
+    fitting = next((importer for importer in importers if importer.fits(path, content)), None)
     if fitting is None:
-        known = "; ".join(one.form for one in importers)
+        known = "; ".join(importer.form for importer in importers)
         raise DataError(f"{path} is no measurement that edgegen reads: {known}")
     try:
-        found = fitting.read(path, content)
+        measurements = fitting.read(path, content)
     except ValidationError as e:
         first = e.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
@@ -57,5 +57,5 @@ def read(path: Path) -> tuple[Measurement, ...]:
         raise DataError(f"{path} looks like {fitting.form}, but is nested too deeply") from e
     except ValueError as e:
         raise DataError(f"{path} looks like {fitting.form}, but: {e}") from e
-    assert found, "an importer without measurements raises"
-    return found
+    assert measurements, "an importer without measurements raises"
+    return measurements

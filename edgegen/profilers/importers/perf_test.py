@@ -47,7 +47,7 @@ class PerfTest:
         text = content.decode("utf-8")
         if LINE.match(text.split("\n")[0]):
             return tuple(self._runs(path, *session) for session in _sessions(text))
-        starts = [found.start() for found in re.finditer(rf"^{START}", text, re.MULTILINE)] or [0]
+        starts = [match.start() for match in re.finditer(rf"^{START}", text, re.MULTILINE)] or [0]
         ends = [*starts[1:], len(text)]
         return tuple(self._summary(path, text[start:end]) for start, end in zip(starts, ends, strict=True))
 
@@ -71,9 +71,9 @@ class PerfTest:
     def _summary(self, path: Path, text: str) -> Measurement:
         times: dict[Statistic, float] = {}
         for name, statistic in STATISTICS.items():
-            found = _figure(rf"{name} Latency(?::| is)", text)
-            if found is not None:
-                times[statistic] = found
+            ms = _figure(rf"{name} Latency(?::| is)", text)
+            if ms is not None:
+                times[statistic] = ms
         mean = _figure("Average inference time cost(?: total)?:", text)
         if mean is not None:
             times["mean"] = mean
@@ -113,10 +113,10 @@ def _sessions(text: str) -> Iterator[tuple[str, list[float], int]]:
 
 def _figure(label: str, text: str) -> float | None:
     """The milliseconds behind a label at the start of a line."""
-    found = re.search(rf"^{label} *{NUMBER} *(s|sec|ms)\b", text, re.MULTILINE)
-    return None if found is None else float(found[1]) * UNIT[found[2]]
+    line = re.search(rf"^{label} *{NUMBER} *(s|sec|ms)\b", text, re.MULTILINE)
+    return None if line is None else float(line[1]) * UNIT[line[2]]
 
 
 def _count(label: str, text: str) -> int | None:
-    found = re.search(rf"^{label} *(\d{{1,18}})\b", text, re.MULTILINE)
-    return None if found is None else int(found[1])
+    line = re.search(rf"^{label} *(\d{{1,18}})\b", text, re.MULTILINE)
+    return None if line is None else int(line[1])

@@ -23,7 +23,7 @@ MIB = 1 << 20  # what the Hub's "_mb" counts
 
 
 class Part(BaseModel):
-    """Of a file that is not ours: what is not known here is passed over."""
+    """A part of a file that is not ours: keys that are not known here are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
@@ -57,7 +57,7 @@ class Details(Part):
         )
 
 
-class Device(Part):
+class HubDevice(Part):
     name: str
 
 
@@ -82,15 +82,15 @@ class Perf(Part):
         """(name, device, runtime, details), with the precision among the details."""
         for model in self.models:
             for entry in model.performance_metrics:
-                device = Device.model_validate(entry.get("reference_device_info")).name
+                device = HubDevice.model_validate(entry.get("reference_device_info")).name
                 for runtime, details in entry.items():
                     if isinstance(details, Mapping) and runtime != "reference_device_info":
                         yield model.name, device, runtime, Details.model_validate(details)
         for precision, parts in self.precisions.items():
             for name, component in parts.components.items():
                 for device, runtimes in component.performance_metrics.items():
-                    for runtime, found in runtimes.items():
-                        yield name, device, runtime, found.model_copy(update={"precision": precision})
+                    for runtime, details in runtimes.items():
+                        yield name, device, runtime, details.model_copy(update={"precision": precision})
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,15 @@ class PerfYaml:
         devices: dict[str | None, dict[str, None]] = {}
         for _, device, _, details in rows:
             devices.setdefault(details.job_id, {})[device] = None
-        found = []
+        measurements = []
         for name, device, runtime, details in rows:
             ms = details.milliseconds()
             if ms is None:  # a job that failed, or a language model's rates
                 continue
-            others = [one for one in devices[details.job_id] if one != device] if details.job_id else []
+            others = [other for other in devices[details.job_id] if other != device] if details.job_id else []
             shared = (f"one job, listed for {', '.join(others)}, too",) if others else ()
             setting = [runtime, details.precision, details.primary_compute_unit]
-            found.append(
+            measurements.append(
                 Measurement(
                     source=self.source,
                     file=path.name,
@@ -128,9 +128,9 @@ class PerfYaml:
                     notes=shared,
                 )
             )
-        if not found:
+        if not measurements:
             raise ValueError("it has no inference time of any device")
-        return tuple(found)
+        return tuple(measurements)
 
 
 IMPORTER = PerfYaml()

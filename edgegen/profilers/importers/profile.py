@@ -1,14 +1,10 @@
 """edgegen's own: what `edgegen profile -o` wrote, on this machine or another."""
 
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from edgegen.profilers.compare import label_of
-from edgegen.profilers.schema import Profile, Result, read
-from edgegen.profilers.timing.stats import percentiles
+from edgegen.profilers.files.record import latency_of
+from edgegen.profilers.schema import MeasuredFile, Profile, read
 from edgegen.types import Measurement, Statistic
 
 
@@ -24,38 +20,38 @@ class EdgegenProfile:
         profile = read(path)
         if not profile.results:
             raise ValueError("no file was measured")
-        return tuple(_measurement(path, profile, one, self.source) for one in profile.results)
+        return tuple(_measurement(path, profile, measured, self.source) for measured in profile.results)
 
 
 IMPORTER = EdgegenProfile()
 
 
-def _measurement(path: Path, profile: Profile, one: Result, source: str) -> Measurement:
+def _measurement(path: Path, profile: Profile, measured: MeasuredFile, source: str) -> Measurement:
     times: dict[Statistic, float] = {}
-    latency, notes = one.latency, one.verdict.reasons
+    latency, summary = measured.latency, latency_of(measured)
     if latency is not None:
         times = {"p50": latency.p50_ms, "p90": latency.p90_ms, "min": latency.min_ms, "mean": latency.mean_ms}
-    setting = [one.config.runtime, one.artifact.scheme or one.artifact.format, f"profile {profile.profile}"]
-    cold = one.cold if latency is not None else ()
+    scheme = measured.artifact.scheme or measured.artifact.format
+    setting = [measured.config.runtime, scheme, f"profile {profile.profile}"]
     return Measurement(
         source=source,
         file=path.name,
-        what=label_of(one),
+        what=measured.label,
         device=_device(profile),
         setting=", ".join(part for part in setting if part),
         times_ms=times,
-        p50_ci95_ms=None if latency is None else latency.p50_ci95_ms,
+        p50_ci95_ms=summary.p50_ci95_ms,
         runs=None if latency is None else latency.runs,
-        load_ms=statistics.median(start.load_ms for start in cold) if cold else None,
-        first_ms=statistics.median(start.first_ms for start in cold) if cold else None,
-        peak_bytes=one.peak_rss_bytes,
-        percentiles_ms=None if latency is None else percentiles([np.array(block) for block in latency.blocks_ms]),
-        kinds={kind.kind: kind.share for kind in one.ops},
-        verdict=one.verdict.status,
-        notes=notes,
+        load_ms=summary.load_ms,
+        first_ms=summary.first_ms,
+        peak_bytes=measured.peak_rss_bytes,
+        percentiles_ms=summary.percentiles_ms,
+        kinds={row.kind: row.share for row in measured.ops},
+        verdict=measured.verdict.status,
+        notes=measured.verdict.reasons,
     )
 
 
 def _device(profile: Profile) -> str:
-    told = [profile.target.get(key) for key in ("cpu", "os")]
-    return ": ".join([profile.device, ", ".join(str(one) for one in told if one)]).removesuffix(": ")
+    about = [str(profile.target[key]) for key in ("cpu", "os") if profile.target.get(key)]
+    return f"{profile.device}: {', '.join(about)}" if about else profile.device

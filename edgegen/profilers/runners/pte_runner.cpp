@@ -1,4 +1,4 @@
-// Runs and times a .pte without Python or PyTorch, told what to do by lines on stdin: edgegen/profilers/process.py speaks.
+// Runs and times a .pte without Python or PyTorch, on commands read from stdin; edgegen/profilers/timing/process.py sends them.
 //
 //   pte_runner NONCE MODEL.pte
 //
@@ -11,7 +11,7 @@
 //   probe                                 a fixed piece of arithmetic: has the processor slowed down?
 //
 // The first line of output says "ready" and the runtime; each command is answered by one line of JSON with the nonce and its number in
-// turn. An error ends the process: a line on stderr, exit code 1. python_runner.py speaks the same. Made for libexecutorch of the PyPI wheel: edgegen/profilers/toolchain.py has the compiler's line.
+// turn. An error ends the process: a line on stderr, exit code 1. python_runner.py speaks the same protocol. For libexecutorch of the PyPI wheel: toolchain.py has the compiler's line.
 #include <sys/resource.h>
 
 #include <algorithm>

@@ -1,7 +1,8 @@
-"""Runs and times a file by onnxruntime, or on a Mac by Core ML, told what to do by lines on stdin; needs no edgegen.
+"""Runs and times a file by its runtime's Python package, on commands read from stdin; needs no edgegen.
 
     python python_runner.py NONCE MODEL.onnx
-    python python_runner.py NONCE MODEL.mlpackage [UNITS]      ALL, CPU_ONLY, CPU_AND_GPU, CPU_AND_NE; never run by us
+    python python_runner.py NONCE MODEL.pte [NOTE]             where pte_runner.cpp cannot be compiled; NOTE says why
+    python python_runner.py NONCE MODEL.mlpackage [UNITS]      ALL, CPU_ONLY, CPU_AND_GPU, CPU_AND_NE; needs a Mac
 
 A command's fields are separated by tabs; INPUT is SHAPE:FILE ("1x3x32x32:noise.bin"), raw numbers in the file's order.
 
@@ -13,7 +14,7 @@ A command's fields are separated by tabs; INPUT is SHAPE:FILE ("1x3x32x32:noise.
 
 The first line of output says "ready" and the runtime, once the imports are done; each command is answered by one line
 of JSON with the nonce and its number in turn. An error ends the process with a traceback on stderr. pte_runner.cpp
-speaks the same.
+speaks the same protocol.
 """
 
 import gc
@@ -42,7 +43,7 @@ class Model(Protocol):
 
 
 def serve(nonce: str, model: Model, *, peak_rss_bytes: Callable[[], int | None]) -> None:
-    """Obeys stdin until it ends; a command that is not known here is the model's method of that name."""
+    """Carries out the commands on stdin until it ends; those that are not in `here` are methods of the model."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")  # what libraries print goes to stderr, C libraries' too
     os.dup2(2, 1)
     sys.stdout = sys.stderr
@@ -64,7 +65,7 @@ def _block(infer: Callable[[], object], least_runs: float, least_ms: float, most
     clock = time.perf_counter_ns
     samples: list[float] = []
     collecting = gc.isenabled()
-    gc.disable()  # as timeit does: a pause of ours is not the runtime's
+    gc.disable()  # as timeit does: a pause of this program is not the runtime's
     try:
         start = now = clock()
         while now - start < most_ms * 1e6 and (len(samples) < least_runs or now - start < least_ms * 1e6):
@@ -148,12 +149,66 @@ class OnnxModel:
         import numpy as np
 
         names = {"float": "float32", "float16": "float16", "int64": "int64", "int32": "int32", "double": "float64"}
-        found = {}
+        arrays = {}
         for about, given in zip(self.session.get_inputs(), inputs, strict=True):
             shape, _, path = given.partition(":")
             dtype = names[about.type.removeprefix("tensor(").removesuffix(")")]
-            found[about.name] = np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])
-        return found
+            arrays[about.name] = np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])
+        return arrays
+
+
+class PteModel:
+    """An ExecuTorch file in the Python bindings of its wheel."""
+
+    DTYPES: ClassVar = {0: "uint8", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 7: "float64"}  # c10 ScalarType
+
+    def __init__(self, path: str, note: str = "") -> None:
+        from importlib.metadata import version
+
+        import torch  # noqa: F401
+        from executorch.extension.pybindings import portable_lib
+        from executorch.runtime import Runtime
+
+        self.path, self.pool, self.vendor = path, portable_lib, Runtime.get()
+        self.runtime = f"executorch {version('executorch')} in Python{f' ({note})' if note else ''}"
+        self.inputs: list[Any] = []
+
+    def open(self, words: Sequence[str]) -> Facts:
+        self.pool._unsafe_reset_threadpool(int(words[0]))  # before a program is loaded: afterwards it never returns
+
+        def load() -> None:
+            self.method = self.vendor.load_program(self.path).load_method("forward")
+            self.inputs = self._read(words[1:])
+
+        return {**timed_open(load, self.infer), "threads": self.pool._threadpool_get_thread_count()}
+
+    def infer(self) -> Any:
+        return self.method.execute(self.inputs)
+
+    def run(self, words: Sequence[str]) -> Facts:
+        if len(words) > 1:
+            self.inputs = self._read(words[1:])
+        Path(words[0]).write_bytes(self.infer()[0].contiguous().numpy().tobytes())
+        return {}
+
+    def trace(self, words: Sequence[str]) -> Facts:
+        program = self.vendor.load_program(self.path, enable_etdump=True)
+        method = program.load_method("forward")
+        for _ in range(int(words[0])):
+            method.execute(self.inputs)
+        program._program.write_etdump_result_to_file(words[1])
+        return {}
+
+    def _read(self, inputs: Sequence[str]) -> list[Any]:
+        import numpy as np
+        import torch
+
+        tensors = []
+        for index, given in enumerate(inputs):
+            shape, _, path = given.partition(":")
+            dtype = self.DTYPES[int(self.method.metadata.input_tensor_meta(index).dtype())]
+            tensors.append(torch.from_numpy(np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])))
+        return tensors
 
 
 class CoreMLModel:
@@ -188,7 +243,7 @@ class CoreMLModel:
         return {}
 
     def trace(self, words: Sequence[str]) -> Facts:
-        """Where Core ML would run each operation, and its share of the cost: an estimate of its own, nothing is run."""
+        """Where Core ML would run each operation, and its share of the cost: Core ML's estimate, nothing is run."""
         planner = self.vendor.models.compute_plan.MLComputePlan
         plan = planner.load_from_path(self.model.get_compiled_model_path(), compute_units=self.units)
         rows = []
@@ -203,12 +258,12 @@ class CoreMLModel:
     def _read(self, inputs: Sequence[str]) -> Facts:
         import numpy as np
 
-        found = {}
+        arrays = {}
         for about, given in zip(self.model.get_spec().description.input, inputs, strict=True):
             shape, _, path = given.partition(":")
             dtype = self.DTYPES[about.type.multiArrayType.dataType]
-            found[about.name] = np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])
-        return found
+            arrays[about.name] = np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])
+        return arrays
 
 
 def _peak_rss_bytes() -> int | None:
@@ -217,12 +272,20 @@ def _peak_rss_bytes() -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
 
 
+MODELS: dict[str, tuple[Callable[..., Model], str]] = {  # by suffix, also what pip installs for it
+    ".onnx": (OnnxModel, "onnxruntime"),
+    ".ort": (OnnxModel, "onnxruntime"),
+    ".pte": (PteModel, "executorch"),
+    ".mlpackage": (CoreMLModel, "coremltools"),
+}
+
+
 if __name__ == "__main__":
-    is_onnx = sys.argv[2].endswith(".onnx")
+    make, package = MODELS[Path(sys.argv[2]).suffix]
     try:  # made here, with the imports: they are not timed
         import numpy as np  # noqa: F401
 
-        made: Model = OnnxModel(sys.argv[2]) if is_onnx else CoreMLModel(*sys.argv[2:])
+        model: Model = make(*sys.argv[2:])
     except ModuleNotFoundError as e:
-        sys.exit(f"{e}: {sys.executable} -m pip install {'onnxruntime' if is_onnx else 'coremltools'} numpy")
-    serve(sys.argv[1], made, peak_rss_bytes=_peak_rss_bytes)
+        sys.exit(f"{e}: {sys.executable} -m pip install {package} numpy")
+    serve(sys.argv[1], model, peak_rss_bytes=_peak_rss_bytes)

@@ -23,8 +23,9 @@ SOURCE = Path(__file__).with_name("pte_runner.cpp")
 # The last three register themselves when they are loaded; nothing refers to them.
 LIBRARIES = ("", "_etdump", "_threadpool", "_kernels_optimized", "_kernels_quantized", "_backend_xnnpack")
 FLAGS = ("-std=c++17", "-O2", "-w", "-DC10_USING_CUSTOM_GENERATED_MACROS", "-DET_EVENT_TRACER_ENABLED")
-SHOWN = 600  # characters of a compiler's complaint
+SHOWN = 600  # characters of a compiler's message
 
+COMPILER = "c++"
 ARM64, ARM64_COMPILER = "Linux aarch64", "aarch64-linux-gnu-g++"  # as `uname -sm` says it
 ARM64_FLAGS = ("-march=armv8.2-a+dotprod",)  # the runner holds dot products against plain arithmetic
 # What a system without glibc, such as Android, needs beside the runner, the loader first.
@@ -60,7 +61,7 @@ def pte_program(system: str) -> Program:
     require("executorch", purpose="measuring a .pte")
     if system == this_system():
         home = executorch_home()
-        return Program(_compiled("c++", home), home / "lib")
+        return Program(_compiled(COMPILER, home), home / "lib")
     if system == ARM64:
         home = arm64_executorch()
         if not home.is_dir():
@@ -72,6 +73,11 @@ def pte_program(system: str) -> Program:
         f"a .pte runs there by a program for {system or 'an unknown system'}, and there are only those for "
         f"{this_system()} and {ARM64}"
     )
+
+
+def why_not_compiled() -> str:
+    """In a few words, why `pte_program` has no runner for this machine."""
+    return "no C++ compiler" if shutil.which(COMPILER) is None else f"{COMPILER} could not compile the C++ runner"
 
 
 def this_system() -> str:
@@ -115,49 +121,51 @@ def fetch_wheel(requirement: str, target: Path, *, python: str) -> None:
 
 
 def called(*command: object) -> str:
-    """What a program of this machine prints. Raises DeviceError with its last words where it is missing or fails."""
+    """What a program of this machine prints. Raises DeviceError with the end of its output where it fails."""
     name = Path(str(command[0])).name
     try:
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+        finished = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     except OSError as e:
         raise DeviceError(f"{name} cannot be run: {e.strerror}") from e
-    if done.returncode:
-        raise DeviceError(f"{name} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-SHOWN:]}")
-    return done.stdout
+    if finished.returncode:
+        output = finished.stderr or finished.stdout
+        raise DeviceError(f"{name} ended with {finished.returncode}: {output.strip()[-SHOWN:]}")
+    return finished.stdout
 
 
 def glibc() -> Mapping[str, Path]:
     """By name, the files of GLIBC that the cross compiler came with."""
-    found = {name: Path(called(ARM64_COMPILER, f"-print-file-name={name}").strip()) for name in GLIBC}
-    missing = [name for name, path in found.items() if not path.is_absolute()]
+    files = {name: Path(called(ARM64_COMPILER, f"-print-file-name={name}").strip()) for name in GLIBC}
+    missing = [name for name, path in files.items() if not path.is_absolute()]
     if missing:
         raise DeviceError(f"{ARM64_COMPILER} has no {missing[0]}: apt install g++-aarch64-linux-gnu")
-    return found
+    return files
 
 
 def _compiled(compiler: str, home: Path, *, flags: tuple[str, ...] = ()) -> Path:
     """The runner by `compiler`, with the headers and libraries of the executorch in `home`; from the cache if there."""
-    found = shutil.which(compiler)
-    if found is None:
+    program = shutil.which(compiler)
+    if program is None:
         package = "g++-aarch64-linux-gnu" if compiler == ARM64_COMPILER else "g++ (macOS: xcode-select --install)"
         raise DeviceError(f"measuring a .pte needs a C++ compiler, and there is no '{compiler}': apt install {package}")
     given = (*FLAGS, f'-DRUNTIME="executorch {version_of("executorch")}"', *flags)
-    made_from = (SOURCE.read_text(encoding="utf-8"), found, *given)
-    key = hashlib.sha256("\0".join(made_from).encode()).hexdigest()[:16]
+    ingredients = (SOURCE.read_text(encoding="utf-8"), program, *given)
+    key = hashlib.sha256("\0".join(ingredients).encode()).hexdigest()[:16]
     target = cache() / f"pte_runner-{key}"
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     includes = (home / "include", home / "include/executorch/runtime/core/portable_type/c10")
     with atomic_path(target) as path:
-        command = [found, *given, *(f"-I{folder}" for folder in includes), str(SOURCE), "-o", str(path)]
+        command = [program, *given, *(f"-I{folder}" for folder in includes), str(SOURCE), "-o", str(path)]
         linked = [f"-L{home / 'lib'}", "-Wl,--no-as-needed", *(f"-lexecutorch{name}" for name in LIBRARIES)]
-        done = subprocess.run([*command, *linked, "-Wl,--allow-shlib-undefined"], capture_output=True, text=True)
-        if done.returncode:
-            raise DeviceError(f"{compiler} could not compile the runner of .pte files: {done.stderr.strip()[-SHOWN:]}")
+        finished = subprocess.run([*command, *linked, "-Wl,--allow-shlib-undefined"], capture_output=True, text=True)
+        if finished.returncode:
+            message = finished.stderr.strip()[-SHOWN:]
+            raise DeviceError(f"{compiler} could not compile the runner of .pte files: {message}")
     return target
 
 
 def cache() -> Path:
-    """What is made or fetched once is kept in $XDG_CACHE_HOME/edgegen, else in ~/.cache/edgegen."""
+    """The folder of compiled runners and downloads: $XDG_CACHE_HOME/edgegen, else ~/.cache/edgegen."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgegen"

@@ -11,7 +11,7 @@ from edgegen.errors import UsageError
 from edgegen.profilers.devices.device import NONCE, Command
 
 
-class Work(Protocol):
+class Job(Protocol):
     """What is timed: a program on the device that speaks as runners/python_runner.py does."""
 
     @property
@@ -30,7 +30,7 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class PythonJob:
     """Something that Python opens. `opener` is "module:function", called as `function(threads=..., **arguments)`.
 
     It returns a callable of no arguments that runs one inference at batch 1. `arguments` are plain JSON values. An

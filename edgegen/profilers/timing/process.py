@@ -1,4 +1,4 @@
-"""This machine's end of a worker: start it on a device, ask it, say why it died, end it."""
+"""This machine's end of a worker: start it on a device, send it commands, explain why it died, end it."""
 
 import contextlib
 import json
@@ -92,11 +92,10 @@ class Pipes:
 
 
 class Worker:
-    """A program that speaks as runners/python_runner.py does, and has said that it is ready.
+    """A running program that speaks the protocol of runners/python_runner.py; `runtime` is its own name for itself.
 
-    Every answer carries the nonce that it was started with and its number: one of an older process, or one too many,
-    is refused. `ask` raises DeviceError when the worker dies, hangs or answers nonsense, and so does making it.
-    `runtime` is what it said that it is: "onnxruntime 1.32.0 in Python".
+    Every answer carries the nonce of the process and a number, so that an answer of an older process, or one too many,
+    is refused. `ask` and the constructor raise DeviceError when the program dies, hangs or answers nonsense.
     """
 
     def __init__(self, device: Device, command: Command, *, timeout_s: float) -> None:
@@ -126,16 +125,16 @@ class Worker:
             raise DeviceError(self.channel.close())
         try:
             answer: dict[str, Any] = json.loads(line)
-            said = answer["nonce"], answer["number"], answer["event"]
+            identity = answer["nonce"], answer["number"], answer["event"]
         except (ValueError, KeyError, TypeError, RecursionError) as e:
             self.channel.kill()
-            raise DeviceError(f"answered something that is no answer: {line[:80]!r}") from e
-        if said != (self.nonce, self.number, event):
+            raise DeviceError(f"the answer is not one of the protocol: {line[:80]!r}") from e
+        if identity != (self.nonce, self.number, event):
             self.channel.kill()
-            raise DeviceError(f"answered something else than was asked: {line[:80]!r}")
+            raise DeviceError(f"the answer is to another command: {line[:80]!r}")
         if not _is_sound(event, answer):
             self.channel.kill()
-            raise DeviceError(f"answered numbers that cannot be: {line[:80]!r}")
+            raise DeviceError(f"the answer has impossible numbers: {line[:80]!r}")
         self.number += 1
         return answer
 
@@ -145,7 +144,7 @@ class Worker:
 
 
 def _is_sound(event: str, answer: Mapping[str, Any]) -> bool:
-    """Whether the numbers of its command are there, and can be times and counts: an answer may come from anybody."""
+    """Whether the numbers of its command are there, and are possible times and counts: any program may answer."""
     times = [answer.get(name) for name in NUMBERS.get(event, ())]
     if event == "block":
         samples = answer.get("samples_ms")
@@ -153,8 +152,8 @@ def _is_sound(event: str, answer: Mapping[str, Any]) -> bool:
             return False
         times += samples
     counts = [answer[name] for name in COUNTS if answer.get(name) is not None]
-    if not all(isinstance(one, int | float) and 0 <= one < MOST for one in times):
+    if not all(isinstance(value, int | float) and 0 <= value < MOST for value in times):
         return False
     if event == "block" and not any(answer["samples_ms"]):  # it ran until its clock went on
         return False
-    return all(isinstance(one, int) and 0 <= one < MOST for one in counts)
+    return all(isinstance(value, int) and 0 <= value < MOST for value in counts)

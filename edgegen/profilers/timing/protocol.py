@@ -1,6 +1,6 @@
 """Latency: one fresh process a job, cold timings one at a time, warm blocks of the jobs in turn ("edgegen-bench/1").
 
-The device's programs only obey; when to start, to stop and to doubt is decided here, once for all devices.
+The runners only carry out commands; when to start, to stop and to doubt is decided here, for all devices.
 
 1. Start all workers and let them import, two at a time: imports are not timed, and there is nothing to disturb yet.
 2. Open and run each once, strictly one after the other while the rest wait on their pipes: load and first inference.
@@ -9,8 +9,8 @@ The device's programs only obey; when to start, to stop and to doubt is decided 
 4. Blocks in turn, so that a slow spell of the machine falls on all jobs alike, and in another order each round: what
    ran before leaves its traces in the caches (in one order the first of three was 1.5 % slower, always). A job is done
    when its median is known to PRECISION and it has run long enough, or when its time is up (then `converged` is False).
-   Meanwhile the device is asked how much of it other programs used, and a fixed piece of arithmetic before and after
-   tells whether its processor slowed down: `Noise` says whether to believe the times.
+   The device is asked before and after how much of it other programs used, and a fixed piece of arithmetic shows
+   whether its processor slowed down: `Interference` says whether to believe the times.
 """
 
 import math
@@ -27,9 +27,10 @@ from typing import Any
 import numpy as np
 
 from edgegen.errors import DeviceError, UsageError
-from edgegen.profilers.devices.device import Busy, Device
+from edgegen.profilers.devices.device import Device
 from edgegen.profilers.devices.host import DEVICE
-from edgegen.profilers.timing.jobs import Work
+from edgegen.profilers.timing.interference import Interference, Usage, interference
+from edgegen.profilers.timing.jobs import Job
 from edgegen.profilers.timing.process import Worker
 from edgegen.profilers.timing.stats import Samples, percentiles, summarize
 from edgegen.support.progress import Progress, Silent
@@ -41,8 +42,7 @@ LEAST_BLOCKS = 10  # of a converged job: an interval from fewer says little
 LOOK_GROWTH = 1.2  # blocks until the next look at the interval: it costs as much as a block, and looks invite luck
 WARM_RUNS, WARM_AGREE = 5, 0.05  # of a warm-up's blocks: least runs, and how near two medians in a row must be
 IMPORTS_AT_ONCE = 2
-OTHERS, STOLEN, SPREAD = 0.10, 0.05, 1.5  # cores used by other programs, kept by a hypervisor; p90 over p50
-DRIFT = 0.10  # of the fixed arithmetic's time, between before and after
+SPREAD = 1.5  # p90 over p50, above which the times are doubtful
 
 
 @dataclass(frozen=True)
@@ -68,40 +68,11 @@ PROFILES: Mapping[str, ProfileOptions] = {
 }
 
 
-@dataclass(frozen=True)
-class Noise:
-    """How much of the device other programs used in the warm runs, in cores; None where it does not say.
-
-    `drift`: by how much a fixed piece of arithmetic took longer after them than before (0.1: a tenth). `heat`: what the
-    device said of its own.
-    """
-
-    others_cores: float | None = None
-    stolen_cores: float | None = None
-    drift: float | None = None
-    heat: str = ""
-
-    def reasons(self) -> list[str]:
-        """Why no time that was taken meanwhile should be believed; none: nothing was found."""
-        found = []
-        if self.others_cores is not None and self.others_cores > OTHERS:
-            found.append(f"other programs used {self.others_cores:.2f} cores")
-        if self.stolen_cores is not None and self.stolen_cores > STOLEN:
-            found.append(f"the hypervisor kept {self.stolen_cores:.2f} cores to itself")
-        if self.heat:
-            found.append(self.heat)
-        if self.drift is not None and abs(self.drift) > DRIFT:
-            found.append(
-                f"the processor became {abs(self.drift):.0%} {'slower' if self.drift > 0 else 'faster'} meanwhile"
-            )
-        return found
-
-
 @dataclass
 class Timing:
     """What is known of a job so far."""
 
-    job: Work
+    job: Job
     worker: Worker | None = None
     cold: list[dict[str, Any]] = field(default_factory=list)
     warm_up: list[Samples] = field(default_factory=list)
@@ -140,15 +111,15 @@ class Timing:
         """Why its times should not be believed, from the times themselves."""
         if self.reason or not self.blocks:
             return []
-        found = [] if self.converged else ["the median did not settle in the time given"]
+        reasons = [] if self.converged else ["the median did not settle in the time given"]
         summary = summarize(self.blocks)
         if summary.p90_ms > SPREAD * summary.p50_ms:
-            found.append(f"p90 is {summary.p90_ms / summary.p50_ms:.1f} times p50")
-        return found
+            reasons.append(f"p90 is {summary.p90_ms / summary.p50_ms:.1f} times p50")
+        return reasons
 
 
 def measure(
-    jobs: Sequence[Work],
+    jobs: Sequence[Job],
     *,
     device: Device = DEVICE,
     options: ProfileOptions | None = None,
@@ -163,12 +134,12 @@ def measure(
 
 
 def timed(
-    jobs: Sequence[Work],
+    jobs: Sequence[Job],
     *,
     device: Device = DEVICE,
     options: ProfileOptions | None = None,
     progress: Progress | None = None,
-) -> tuple[list[Timing], Noise]:
+) -> tuple[list[Timing], Interference]:
     """As `measure`, with every sample, and with how quiet the device was."""
     _check(jobs)
     options, progress = options or ProfileOptions(), progress or Silent()
@@ -178,8 +149,8 @@ def timed(
         for _ in range(options.cold_starts):
             _start(running, device, options, progress)
             _cold(running)
-        noise = _warm(running, device, options, progress)
-    return running, noise
+        disturbance = _warm(running, device, options, progress)
+    return running, disturbance
 
 
 def _stop(running: Iterable[Timing]) -> None:
@@ -188,7 +159,7 @@ def _stop(running: Iterable[Timing]) -> None:
             state.worker.stop()
 
 
-def _check(jobs: Sequence[Work]) -> None:
+def _check(jobs: Sequence[Job]) -> None:
     labels = [job.label for job in jobs]
     for job in jobs:
         if labels.count(job.label) > 1:
@@ -201,7 +172,7 @@ def _alive(running: Iterable[Timing]) -> list[Timing]:
 
 
 def _attempt(state: Timing, action: Callable[[Timing], None]) -> None:
-    """A failure of one worker is written down with its job, and ends this job only."""
+    """A failure of one worker is recorded with its job, and ends this job only."""
     try:
         action(state)
     except DeviceError as e:
@@ -210,8 +181,8 @@ def _attempt(state: Timing, action: Callable[[Timing], None]) -> None:
             state.worker.stop()
 
 
-def _without_folders(text: str, job: Work) -> str:
-    """The text with the paths that the job knows cut to their names: reports hold no local path."""
+def _without_folders(text: str, job: Job) -> str:
+    """The text with the job's paths cut to their names: reports hold no local path."""
     for path in job.paths:
         text = text.replace(path, Path(path).name)
     return text
@@ -241,7 +212,7 @@ def _cold(running: list[Timing]) -> None:
         _attempt(state, cold)
 
 
-def _warm(running: list[Timing], device: Device, options: ProfileOptions, progress: Progress) -> Noise:
+def _warm(running: list[Timing], device: Device, options: ProfileOptions, progress: Progress) -> Interference:
     budget_ms = options.max_seconds * 1000.0
 
     def measure_block(state: Timing) -> None:
@@ -258,7 +229,7 @@ def _warm(running: list[Timing], device: Device, options: ProfileOptions, progre
             for state in pending:
                 _attempt(state, measure_block)
             task.update(total - sum(not state.done for state in _alive(running)))
-    return _noise(before, _used(device, running))
+    return interference(before, _used(device, running))
 
 
 def _warm_up(state: Timing, options: ProfileOptions) -> None:
@@ -272,17 +243,7 @@ def _warm_up(state: Timing, options: ProfileOptions) -> None:
         state.stable = len(medians) == 2 and max(medians) <= (1 + WARM_AGREE) * min(medians)
 
 
-@dataclass(frozen=True)
-class _Used:
-    """At one moment: what the device's programs had used, and of that its workers; and the fixed arithmetic's time."""
-
-    at_s: float
-    device: Busy | None
-    ours_s: float
-    probe_ms: float | None
-
-
-def _used(device: Device, running: Iterable[Timing]) -> _Used:
+def _used(device: Device, running: Iterable[Timing]) -> Usage:
     probes: list[float] = []
 
     def probe(state: Timing) -> None:
@@ -295,18 +256,7 @@ def _used(device: Device, running: Iterable[Timing]) -> _Used:
         if not probes and not state.reason:
             _attempt(state, probe)
     ours_s = sum(state.cpu_ms for state in running) / 1000.0
-    return _Used(time.monotonic(), device.busy(), ours_s, probes[0] if probes else None)
-
-
-def _noise(before: _Used, after: _Used) -> Noise:
-    span = after.at_s - before.at_s
-    drift = None
-    if before.probe_ms and after.probe_ms:  # None: no worker left; 0: less than the clock can tell
-        drift = after.probe_ms / before.probe_ms - 1
-    if before.device is None or after.device is None or span <= 0:
-        return Noise(drift=drift)
-    others = after.device.used_s - before.device.used_s - (after.ours_s - before.ours_s)
-    return Noise(max(0.0, others / span), (after.device.stolen_s - before.device.stolen_s) / span, drift)
+    return Usage(time.monotonic(), device.busy(), ours_s, probes[0] if probes else None)
 
 
 def _spent_ms(state: Timing) -> float:

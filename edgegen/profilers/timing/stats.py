@@ -61,7 +61,7 @@ def ratio_interval(
     seed: int = 0,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of median(after) / median(before), the blocks of both drawn on their own."""
-    drawn = [_medians(blocks, resamples=RESAMPLES, seed=seed + index) for index, blocks in enumerate((before, after))]
+    drawn = [_medians(blocks, resamples=resamples, seed=seed + index) for index, blocks in enumerate((before, after))]
     return _interval(drawn[1] / drawn[0], level)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from edgegen.profilers.devices.device import Device
 from edgegen.profilers.schema import Sustained
-from edgegen.profilers.timing.jobs import Work
+from edgegen.profilers.timing.jobs import Job
 from edgegen.profilers.timing.process import Worker
 from edgegen.profilers.timing.stats import Samples
 from edgegen.support.progress import Progress
@@ -13,9 +13,7 @@ SECONDS, WINDOW = 300.0, 0.1  # of a loop; the share of it at its start and its 
 BLOCK_MS = 250.0
 
 
-def sustained(
-    job: Work, device: Device, *, seconds: float = SECONDS, timeout_s: float, progress: Progress
-) -> Sustained:
+def sustained(job: Job, device: Device, *, seconds: float = SECONDS, timeout_s: float, progress: Progress) -> Sustained:
     """Inferences back to back for `seconds` in a process of its own. Raises DeviceError where that ends before."""
     worker = Worker(device, job.command, timeout_s=timeout_s)
     blocks: list[Samples] = []

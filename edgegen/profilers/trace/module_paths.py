@@ -1,4 +1,4 @@
-"""Traced operations joined with the blocks of the network: only where the names, or equal numbers, leave no doubt."""
+"""Traced operations joined with the blocks of the network: only where the names, or equal counts, leave no doubt."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from edgegen.profilers.trace.operators import OUTSIDE, Leaf
 
 # What onnxruntime 1.32's optimizers add to a node's name: a fusion's name, a layout's, a number that makes it unique.
 ADDED = re.compile(r"(?:/\w+Fusion/|/duplicated|_nchwc|_token_\d+)$")
-# XNNPACK's nodes as ExecuTorch's schema calls them, and the operators that its profile tells; others are not joined.
+# XNNPACK's nodes as ExecuTorch's schema calls them, and the operators in its profile; others are not joined.
 # A 1x1 convolution may run as "Fully Connected".
 LAYER, MEAN = "Convolution", "Mean"
 FAMILIES: Mapping[str, str] = {
@@ -30,7 +30,7 @@ FAMILIES: Mapping[str, str] = {
     "XNNStaticSlice": "Slice",
 }
 SAME = {"Fully Connected": LAYER, "Mean Squared": MEAN}
-MOST_BLOCKS = 12  # rows of a table that a reader takes in
+MOST_BLOCKS = 12  # rows of a table that is easy to read
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class BlockTime:
 
 
 def join_onnx(rows: Sequence[Leaf], blocks: Mapping[str, str]) -> list[Leaf]:
-    """`blocks` by the names of the file's nodes and values; what the runtime put in itself has none."""
-    return [replace(one, block=_onnx_block(one, blocks)) for one in rows]
+    """`blocks` by the names of the file's nodes and values; what the runtime inserted has none."""
+    return [replace(row, block=_onnx_block(row, blocks)) for row in rows]
 
 
-def _onnx_block(one: Leaf, blocks: Mapping[str, str]) -> str | None:
-    name = one.name
+def _onnx_block(leaf: Leaf, blocks: Mapping[str, str]) -> str | None:
+    name = leaf.name
     while name not in blocks:
         shorter = ADDED.sub("", name)
-        if shorter in (name, one.kind):  # "Transpose_token_4" is the runtime's own
+        if shorter in (name, leaf.kind):  # "Transpose_token_4" is the runtime's own
             return None
         name = shorter
     return blocks[name]
@@ -61,20 +61,20 @@ def join_pte(rows: Sequence[Leaf], delegates: Sequence[Sequence[tuple[str, str |
     """`delegates`: the nodes of each delegate's graph in order, as (kind, block).
 
     XNNPACK runs a graph's nodes in their order and may merge some; so those of a family are joined one by one where as
-    many were run as the graph has, and none of them where not.
+    many ran as the graph has, else none of them.
     """
-    found = list(rows)
-    places = list(dict.fromkeys(one.place for one in rows if one.place != OUTSIDE))
+    joined = list(rows)
+    places = list(dict.fromkeys(row.place for row in rows if row.place != OUTSIDE))
     if len(places) != len(delegates):
-        return found
+        return joined
     for place, nodes in zip(places, delegates, strict=True):
         for family in set(FAMILIES.values()):
-            ran = [index for index, one in enumerate(rows) if one.place == place and _family(one.kind) == family]
+            ran = [index for index, row in enumerate(rows) if row.place == place and _family(row.kind) == family]
             written = [block for kind, block in _unmerged(nodes) if FAMILIES.get(kind) == family]
             if len(ran) == len(written):
                 for index, block in zip(ran, written, strict=True):
-                    found[index] = replace(found[index], block=block)
-    return found
+                    joined[index] = replace(joined[index], block=block)
+    return joined
 
 
 def _family(kind: str) -> str:
@@ -92,16 +92,16 @@ def _unmerged(nodes: Sequence[tuple[str, str | None]]) -> list[tuple[str, str | 
 
 def by_block(rows: Sequence[Leaf], *, most: int = MOST_BLOCKS) -> list[BlockTime]:
     """The operations summed by block, the slowest first; paths are cut to as many parts as give at most `most` rows."""
-    paths = [None if one.block is None else one.block.split(".") for one in rows]
+    paths = [None if row.block is None else row.block.split(".") for row in rows]
     depth = 1
     while depth < max((len(path) for path in paths if path), default=1):
         if len({tuple(path[: depth + 1]) for path in paths if path}) > most:
             break
         depth += 1
     totals: dict[str | None, tuple[int, float]] = {}
-    for one, path in zip(rows, paths, strict=True):
+    for row, path in zip(rows, paths, strict=True):
         block = None if path is None else ".".join(path[:depth])
         count, ms = totals.get(block, (0, 0.0))
-        totals[block] = count + 1, ms + one.ms
-    found = [BlockTime(block, count, ms) for block, (count, ms) in totals.items()]
-    return sorted(found, key=lambda one: -one.ms)
+        totals[block] = count + 1, ms + row.ms
+    times = [BlockTime(block, count, ms) for block, (count, ms) in totals.items()]
+    return sorted(times, key=lambda time: -time.ms)

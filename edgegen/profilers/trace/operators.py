@@ -1,4 +1,4 @@
-"""Where the time of a file goes: what a runtime's own profile says of each operation, and sums of it.
+"""Where the time of a file goes: each operation in a runtime's own profile, and sums of them.
 
 Tracing slows a file down: read the shares, and take a file's latency from a run without it.
 """
@@ -54,12 +54,12 @@ def read_trace(*, form: str, trace: str) -> list[Leaf]:
         return onnx_leaves(json.loads(Path(trace).read_text(encoding="utf-8")))
     if form == "mlpackage":
         rows = json.loads(Path(trace).read_text(encoding="utf-8"))
-        return [Leaf(one["kind"], one["kind"], one["device"], one["cost"]) for one in rows if one["cost"] is not None]
+        return [Leaf(row["kind"], row["kind"], row["device"], row["cost"]) for row in rows if row["cost"] is not None]
     return _pte_leaves(_blocks(trace))
 
 
 def etdump(*, path: str) -> dict[str, Any]:
-    """What an ETDump says: `load_ms`, `runs_ms` of the method's executions, `kinds`. For `child.call`."""
+    """What an ETDump says: `load_ms`, `runs_ms` of the method's executions, `kinds`. For `isolation.call`."""
     blocks = _blocks(path)
     times: dict[str, list[float]] = {}
     for block in blocks:
@@ -76,17 +76,17 @@ def etdump(*, path: str) -> dict[str, Any]:
 def by_kind(rows: Iterable[Leaf]) -> list[OperatorTime]:
     """The operations summed by kind, the slowest first."""
     totals: dict[str, tuple[int, float]] = {}
-    for one in rows:
-        count, total = totals.get(one.kind, (0, 0.0))
-        totals[one.kind] = count + 1, total + one.ms
-    found = [OperatorTime(kind, count, ms) for kind, (count, ms) in totals.items()]
-    return sorted(found, key=lambda one: -one.ms)
+    for row in rows:
+        count, total = totals.get(row.kind, (0, 0.0))
+        totals[row.kind] = count + 1, total + row.ms
+    times = [OperatorTime(kind, count, ms) for kind, (count, ms) in totals.items()]
+    return sorted(times, key=lambda time: -time.ms)
 
 
 def shares_by_kind(rows: Sequence[Leaf]) -> dict[str, float]:
-    """The share of each kind in the time of all operations; none where the clock saw none pass."""
-    total = sum(one.ms for one in rows)
-    return {one.kind: one.ms / total for one in by_kind(rows)} if total > 0 else {}
+    """The share of each kind in the time of all operations; empty where all times are 0 on the runtime's clock."""
+    total = sum(row.ms for row in rows)
+    return {time.kind: time.ms / total for time in by_kind(rows)} if total > 0 else {}
 
 
 def onnx_leaves(events: Iterable[Any]) -> list[Leaf]:
@@ -112,7 +112,7 @@ def _blocks(path: str) -> Any:
 
 def _pte_leaves(blocks: Any) -> list[Leaf]:
     """Each operation in and outside of the delegates; an instruction of the program is one of either."""
-    found: list[Leaf] = []
+    leaves: list[Leaf] = []
     delegates: dict[int, str] = {}
     for block in blocks:
         for event in block.events:
@@ -122,8 +122,8 @@ def _pte_leaves(blocks: Any) -> list[Leaf]:
             if event.is_delegated_op:
                 place = delegates.setdefault(event._instruction_id, f"delegate {len(delegates) + 1}")
             name = event.name.removeprefix("native_call_")
-            found.append(Leaf(name, re.sub(r" #\d+$", "", name), place, _mean(event.perf_data.raw)))
-    return found
+            leaves.append(Leaf(name, re.sub(r" #\d+$", "", name), place, _mean(event.perf_data.raw)))
+    return leaves
 
 
 def _mean(samples: Sequence[float]) -> float:

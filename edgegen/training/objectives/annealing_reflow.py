@@ -1,51 +1,56 @@
 """Annealing reflow (SlimFlow): from flow matching on the teacher's images to plain reflow of its pairs."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
-from torch import Tensor, nn
+from pydantic import Field
 
 from edgegen.flow.path import interpolate
-from edgegen.training.batch import Batch
+from edgegen.flow.time_sampling import uniform
+from edgegen.support.tables import Table
+from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
+from edgegen.training.pairs import flipped, pair
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from edgegen.training.batch import Batch
 
 EPS = 1e-3  # smallest time, as in SlimFlow's code
+PAPER_ANNEAL = 300_000 / 800_000  # share of the steps of SlimFlow's annealing reflow in which fresh noise fades out
 
 
-@dataclass(frozen=True)
-class AnnealingReflow:
+class AnnealingReflow(Table):
     """E || v(x_t, t) - (e_b - x) ||^2 over stored pairs (e, x), t ~ U(eps, 1).
 
-    e_b = sqrt(1 - b^2) e + b e', e' ~ N(0, I); b falls linearly from 1 to 0 over the first `anneal` share of the stage
-    and is one number for the whole batch. `flip` mirrors noise and image together, whole batches with probability 1/2.
+    e_b = sqrt(1 - b^2) e + b e', e' ~ N(0, I); b falls linearly from 1 to 0 over the first `anneal_steps` and is one
+    number for the whole batch.
     """
 
-    anneal: float
-    flip: bool = False
-    paper = "arXiv:2407.12718, Eq. 9"
+    paper: ClassVar[str] = "arXiv:2407.12718, Eq. 9"
+    needs: ClassVar[frozenset[Need]] = frozenset({"pairs"})
 
-    def beta(self, progress: float) -> float:
-        return 1.0 - min(1.0, progress / self.anneal) if self.anneal > 0 else 0.0
+    anneal_steps: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="steps in which fresh noise fades out; default: the paper's share, 3/8 of the steps"
+    )
+    flip: bool = Field(False, description="joint horizontal flip of noise and image: for photographs, not for digits")
 
-    def losses(self, nets: Mapping[str, nn.Module], batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+    def beta(self, step: int, steps: int) -> float:
+        """b at a step of the stage's `steps`."""
+        anneal = PAPER_ANNEAL if self.anneal_steps is None else self.anneal_steps / steps
+        return 1.0 - min(1.0, step / steps / anneal) if anneal > 0 else 0.0
+
+    def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
+        return {}
+
+    def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
+        import torch
+
         e, x = flipped(batch, rng) if self.flip else pair(batch)
-        b = self.beta(batch.progress)
+        b = self.beta(batch.step, batch.steps)
         fresh = torch.randn(e.shape, generator=rng, device=e.device)
         e_b = math.sqrt(1 - b * b) * e + b * fresh
-        t = EPS + (1 - EPS) * torch.rand(len(x), generator=rng, device=x.device)
-        v = nets["student"](interpolate(x, e_b, t), t, batch.labels)
+        t = uniform(len(x), rng, low=EPS)
+        v = networks["student"](interpolate(x, e_b, t), t, batch.labels)
         return {"student": (v - (e_b - x)).square().mean()}
-
-
-def pair(batch: Batch) -> tuple[Tensor, Tensor]:
-    """(noise, image) of a batch of pairs."""
-    assert batch.noise is not None, "this objective trains on pairs"
-    return batch.noise, batch.images
-
-
-def flipped(batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(noise, image), both mirrored left to right with probability 1/2 (SlimFlow's joint flip)."""
-    e, x = pair(batch)
-    mirror = torch.rand((), generator=rng, device=x.device) < 0.5
-    return torch.where(mirror, e.flip(-1), e), torch.where(mirror, x.flip(-1), x)

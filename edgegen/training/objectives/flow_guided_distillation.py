@@ -1,48 +1,61 @@
 """Flow-guided distillation (SlimFlow): one step that lands on the pairs and on the student's own two-step target."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
-from torch import Tensor, nn
+from pydantic import Field
 
 from edgegen.flow.path import per_sample
-from edgegen.training.batch import Batch
-from edgegen.training.distances import DISTANCES
-from edgegen.training.objectives.annealing_reflow import flipped, pair
+from edgegen.flow.time_sampling import uniform
+from edgegen.support.tables import Table
+from edgegen.training.distances import DISTANCES, Distance
+from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
+from edgegen.training.pairs import flipped, pair
 
-TIME_RANGE = (0.2, 0.8)  # of the two-step term's middle point, as in SlimFlow's code
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from edgegen.training.batch import Batch
+
+LOW, HIGH = 0.2, 0.8  # times of the two-step term's middle point, as in SlimFlow's code
 
 
-@dataclass(frozen=True)
-class FlowGuidedDistillation:
+class FlowGuidedDistillation(Table):
     """D(e - v(e, 1), x) + w D(z - v(z, 1), x'), z ~ N(0, I).
 
     x' = x_t - t v_r(x_t, t) with x_t = z - (1 - t) v(z, 1): the student's own first step, without gradient, then one
-    step of the frozen reflowed net v_r ("reflowed"); t ~ U(0.2, 0.8). Labels of the fresh noise are the batch's.
+    step of the frozen slimmed network v_r; t ~ U(0.2, 0.8). Labels of the fresh noise are the batch's.
     """
 
-    distance: str = "pseudo_huber"
-    two_step_weight: float = 1.0
-    flip: bool = False
-    paper = "arXiv:2407.12718, Eq. 8, 11-13 (first step by the student, section 4.1)"
+    paper: ClassVar[str] = "arXiv:2407.12718, Eq. 8, 11-13 (first step by the student, section 4.1)"
+    needs: ClassVar[frozenset[Need]] = frozenset({"pairs", "slimmed_network"})
 
-    def losses(self, nets: Mapping[str, nn.Module], batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        student, reflowed, labels = nets["student"], nets["reflowed"], batch.labels
+    distance: Distance = Field("pseudo_huber", description="D, between images")
+    two_step_weight: Annotated[float, Field(ge=0.0)] = Field(
+        1.0, description="w, of the two-step term; 0 leaves it out"
+    )
+    flip: bool = Field(False, description="joint horizontal flip of noise and image: for photographs, not for digits")
+
+    def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
+        return {}
+
+    def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
+        import torch
+
+        student, slimmed, labels = networks["student"], networks["slimmed"], batch.labels
         e, x = flipped(batch, rng) if self.flip else pair(batch)
         distance = DISTANCES[self.distance]
         if not self.two_step_weight:
             ones = e.new_ones(len(e))
             return {"student": distance(e - student(e, ones, labels), x).mean()}
         z = torch.randn(e.shape, generator=rng, device=e.device)
-        low, high = TIME_RANGE
-        t = low + (high - low) * torch.rand(len(z), generator=rng, device=z.device)
-        # One forward for both terms: the net runs at t = 1 on (e, z).
+        t = uniform(len(z), rng, low=LOW, high=HIGH)
+        # One forward pass for both terms: the network runs at t = 1 on (e, z).
         both = torch.cat([e, z])
         v = student(both, both.new_ones(len(both)), None if labels is None else labels.repeat(2))
         v_e, v_z = v.chunk(2)
         with torch.no_grad():
             x_t = z - per_sample(1 - t) * v_z
-            target = x_t - per_sample(t) * reflowed(x_t, t, labels)
+            target = x_t - per_sample(t) * slimmed(x_t, t, labels)
         loss = distance(e - v_e, x).mean() + self.two_step_weight * distance(z - v_z, target).mean()
         return {"student": loss}

@@ -1,25 +1,34 @@
 """Plain regression on the teacher's pairs: the baseline that flow-guided distillation has to beat."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor, nn
+from pydantic import Field
 
-from edgegen.training.batch import Batch
-from edgegen.training.distances import DISTANCES
-from edgegen.training.objectives.annealing_reflow import flipped, pair
+from edgegen.support.tables import Table
+from edgegen.training.distances import DISTANCES, Distance
+from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
+from edgegen.training.pairs import flipped, pair
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from edgegen.training.batch import Batch
 
 
-@dataclass(frozen=True)
-class PairRegression:
+class PairRegression(Table):
     """D(e - v(e, 1), x) over stored pairs (e, x)."""
 
-    distance: str = "pseudo_huber"
-    flip: bool = False
-    paper = "arXiv:2101.02388 (knowledge distillation of the sampler in one step)"
+    paper: ClassVar[str] = "arXiv:2101.02388 (knowledge distillation of the sampler in one step)"
+    needs: ClassVar[frozenset[Need]] = frozenset({"pairs"})
 
-    def losses(self, nets: Mapping[str, nn.Module], batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+    distance: Distance = Field("pseudo_huber", description="D, between images")
+    flip: bool = Field(False, description="joint horizontal flip of noise and image: for photographs, not for digits")
+
+    def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
+        return {}
+
+    def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         e, x = flipped(batch, rng) if self.flip else pair(batch)
-        v = nets["student"](e, e.new_ones(len(e)), batch.labels)
+        v = networks["student"](e, e.new_ones(len(e)), batch.labels)
         return {"student": DISTANCES[self.distance](e - v, x).mean()}

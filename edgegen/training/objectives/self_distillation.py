@@ -1,21 +1,31 @@
-"""Quantization-aware self-distillation: the rounded network learns the pictures of its float self."""
+"""Quantization-aware self-distillation: the quantized network learns the images of its float self."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor, nn
+from edgegen.support.tables import Table
+from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 
-from edgegen.training.batch import Batch
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from edgegen.training.batch import Batch
 
 
-@dataclass(frozen=True)
-class SelfDistillation:
+class SelfDistillation(Table):
     """|| Q(z) - G(z) ||^2 of the same inputs z: Q rounds in its forward pass, gradients pass straight through."""
 
-    paper = "arXiv:1806.08342, section 4 (training with simulated quantization); arXiv:1711.05852 (a float teacher)"
+    paper: ClassVar[str] = (
+        "arXiv:1806.08342, section 4 (training with simulated quantization); arXiv:1711.05852 (a float teacher)"
+    )
+    needs: ClassVar[frozenset[Need]] = frozenset({"float_network"})
 
-    def losses(self, nets: Mapping[str, nn.Module], batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+    def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
+        return {}
+
+    def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
+        import torch
+
         with torch.no_grad():
-            wanted = nets["float"](*batch.inputs)
-        return {"student": (nets["student"](*batch.inputs) - wanted).square().mean()}
+            target = networks["float"](*batch.inputs)
+        return {"student": (networks["student"](*batch.inputs) - target).square().mean()}

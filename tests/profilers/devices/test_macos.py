@@ -18,7 +18,7 @@ from edgegen.exporters.coreml.evaluator.program import MilEvaluator
 from edgegen.profilers.devices.host import HostDevice
 from edgegen.profilers.devices.macos import MacDevice, connect
 from edgegen.profilers.files.profile import profile_files
-from edgegen.profilers.files.subject import candidate_of
+from edgegen.profilers.files.subject import read_subject
 from edgegen.profilers.timing.process import Worker
 from edgegen.profilers.timing.protocol import ProfileOptions
 from edgegen.program.one_step import OneStep
@@ -95,11 +95,11 @@ def mac(package: Path, *, wrong: float = 0.0) -> Shell:
     """A shell of this machine that calls itself a Mac, with the stand-in where its Python finds it."""
     found = Shell(spoil=("uname -sm", "echo Darwin arm64"))
     found.python = sys.executable
-    candidate, evaluator = candidate_of(package), MilEvaluator(package)
-    values = dict(zip([one.name for one in candidate.facts.inputs], candidate.arrays, strict=True))
+    subject, evaluator = read_subject(package), MilEvaluator(package)
+    values = dict(zip([one.name for one in subject.facts.inputs], subject.arrays, strict=True))
     output = evaluator.program.outputs[0].name
     made = evaluator(values)[output]
-    about = {"inputs": [(one.name, ARRAY_TYPES[one.dtype]) for one in candidate.facts.inputs], "output": output}
+    about = {"inputs": [(one.name, ARRAY_TYPES[one.dtype]) for one in subject.facts.inputs], "output": output}
     Path(found.place("coremltools.py")).write_text(STAND_IN)
     Path(found.place("known.json")).write_text(json.dumps(about))
     np.savez(found.place("known.npz"), **values, **{output: made + wrong})
@@ -128,9 +128,9 @@ def test_a_stand_in_that_computes_something_else_has_no_latency(package: Path, i
 def test_the_compute_plan_of_a_stand_in_is_written(package: Path, tmp_path: Path) -> None:
     device = mac(package)
     there = device.put(package, package.name)
-    candidate = candidate_of(package)
+    subject = read_subject(package)
     inputs = []
-    for number, (tensor, array) in enumerate(zip(candidate.facts.inputs, candidate.arrays, strict=True)):
+    for number, (tensor, array) in enumerate(zip(subject.facts.inputs, subject.arrays, strict=True)):
         array.tofile(tmp_path / str(number))
         inputs.append(f"{'x'.join(map(str, tensor.shape))}:{tmp_path / str(number)}")
     worker = Worker(device, device.runner("mlpackage", there), timeout_s=60)

@@ -178,23 +178,23 @@ def without(name: str) -> Callable[[dict[str, Any]], str]:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (changed(nonce="0123456789abcdef"), "something else than was asked"),
-        (changed(number=0), "something else than was asked"),
-        (changed(event="open"), "something else than was asked"),
-        (changed(samples_ms=[1.0, -1.0]), "numbers that cannot be"),
-        (changed(samples_ms=[1.0, float("nan")]), "numbers that cannot be"),
-        (changed(samples_ms=[]), "numbers that cannot be"),
-        (changed(samples_ms=[0.0, 0.0]), "numbers that cannot be"),
-        (changed(samples_ms="fast"), "numbers that cannot be"),
-        (changed(samples_ms=[10**400]), "numbers that cannot be"),
-        (changed(cpu_ms="none"), "numbers that cannot be"),
-        (changed(threads=1.5), "numbers that cannot be"),
-        (without("samples_ms"), "numbers that cannot be"),
-        (without("nonce"), "something that is no answer"),
-        (text("no JSON"), "something that is no answer"),
-        (text("[1]"), "something that is no answer"),
-        (text("1" * 10_000), "something that is no answer"),
-        (text("[" * 100_000), "something that is no answer"),
+        (changed(nonce="0123456789abcdef"), "the answer is to another command"),
+        (changed(number=0), "the answer is to another command"),
+        (changed(event="open"), "the answer is to another command"),
+        (changed(samples_ms=[1.0, -1.0]), "the answer has impossible numbers"),
+        (changed(samples_ms=[1.0, float("nan")]), "the answer has impossible numbers"),
+        (changed(samples_ms=[]), "the answer has impossible numbers"),
+        (changed(samples_ms=[0.0, 0.0]), "the answer has impossible numbers"),
+        (changed(samples_ms="fast"), "the answer has impossible numbers"),
+        (changed(samples_ms=[10**400]), "the answer has impossible numbers"),
+        (changed(cpu_ms="none"), "the answer has impossible numbers"),
+        (changed(threads=1.5), "the answer has impossible numbers"),
+        (without("samples_ms"), "the answer has impossible numbers"),
+        (without("nonce"), "the answer is not one of the protocol"),
+        (text("no JSON"), "the answer is not one of the protocol"),
+        (text("[1]"), "the answer is not one of the protocol"),
+        (text("1" * 10_000), "the answer is not one of the protocol"),
+        (text("[" * 100_000), "the answer is not one of the protocol"),
     ],
 )
 def test_an_answer_that_was_tampered_with_is_refused(server: PageServer, line: Any, message: str) -> None:
@@ -235,10 +235,13 @@ def test_a_page_that_falls_silent_ends_the_measuring(
 def passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check of the numbers is another test's."""
     from edgegen.profilers.files import profile
+    from edgegen.profilers.files.check import Check
     from edgegen.profilers.schema import Numerics
 
-    found = Numerics(reference="r", snr_db=None, max_abs=0.0, passed=True)
-    monkeypatch.setattr(profile, "numerics_of", lambda *arguments: found)
+    numerics = Numerics(reference="r", snr_db=None, max_abs=0.0, passed=True)
+    monkeypatch.setattr(
+        profile, "check_files", lambda placements, *_, **__: [Check(placement, numerics) for placement in placements]
+    )
 
 
 def test_a_clock_that_is_too_coarse_makes_a_time_noisy(

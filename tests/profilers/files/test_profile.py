@@ -1,6 +1,8 @@
 """Files measured here: the two runners against the runtimes' Python bindings, wrong files, and the command."""
 
 import json
+import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +10,25 @@ import numpy as np
 import onnx
 import pytest
 from measured import needs_compiler
+from measured import profile as profile_of
 from onnx import TensorProto, helper
 from small_nets import net_files
 from typer.testing import CliRunner
 
 from edgegen.cli.main import app
+from edgegen.cli.profile import _table
 from edgegen.errors import BudgetError, DataError, DeviceError, ParityError, UsageError
 from edgegen.profilers.devices.host import DEVICE
-from edgegen.profilers.files import profile, subject
+from edgegen.profilers.files import check, profile
+from edgegen.profilers.files.check import compare_outputs
 from edgegen.profilers.files.profile import profile_files
-from edgegen.profilers.files.subject import compare_outputs
+from edgegen.profilers.files.record import latency_of
+from edgegen.profilers.files.subject import read_subject
 from edgegen.profilers.runners import toolchain
-from edgegen.profilers.schema import Result, read
+from edgegen.profilers.schema import MeasuredFile, read
 from edgegen.profilers.timing.protocol import ProfileOptions
 from edgegen.support.progress import Silent
-from edgegen.support.storage import read_json, write_json
+from edgegen.support.storage import read_json, sha256_of, write_json
 
 FEW = ProfileOptions(min_runs=3, max_seconds=0.05, timeout_seconds=60.0, warm_seconds=0.0)
 
@@ -59,11 +65,11 @@ def test_both_runners_compute_what_python_does_and_are_timed(folder: Path, in_pr
 
 @needs_compiler
 def test_a_wrong_file_has_no_latency(folder: Path, monkeypatch: pytest.MonkeyPatch, in_process: None) -> None:
-    def other(*, path: str, inputs: str, expected: str) -> str:
+    def other(*, path: str, form: str, inputs: str, expected: str) -> str:
         np.save(expected, np.ones((1, 1, 8, 8), np.float32))
         return "somebody else"
 
-    monkeypatch.setattr(subject, "reference_output", other)
+    monkeypatch.setattr(check, "reference_output", other)
     found = profile_files([folder / "net_executorch_fp32.pte"], DEVICE, options=FEW, progress=Silent())
     (one,) = found.results
     assert one.latency is None
@@ -121,6 +127,52 @@ def test_without_a_compiler_the_message_says_what_to_install(monkeypatch: pytest
     assert not list((tmp_path / "edgegen").iterdir())
 
 
+def test_without_a_compiler_python_runs_a_pte_and_the_table_says_so(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shutil.which("c++") is None
+    file = folder / "net_executorch_fp32.pte"
+    (one,) = profile_files([file], DEVICE, per_op=True, threads=(2,), options=FEW, progress=Silent()).results
+    assert one.config.runtime == f"executorch {version('executorch')} in Python (no C++ compiler)"
+    assert one.config.threads_actual == 2
+    assert one.numerics.passed
+    assert one.latency is not None
+    assert one.cold[0].load_ms > 0
+    assert {"net.first", "net.last"} <= {row.block for row in one.leaves}
+    assert "in Python (no C++ compiler) | " in _table(profile_of(one))
+    assert latency_of(one).runtime == one.config.runtime
+
+
+@needs_compiler
+def test_a_compiler_that_fails_leaves_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that does not know the linker's options."""
+    (tmp_path / "c++").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "c++").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert DEVICE.runner("pte", "net.pte").argv[-1] == "c++ could not compile the C++ runner"
+
+
+def test_open_sizes_are_those_of_the_manifest(tmp_path: Path) -> None:
+    """A file whose height and width are open is measured at the size of its generator."""
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch_size", 1, "height", "width"])
+        for name in ("sample", "out")
+    ]
+    graph = helper.make_graph([helper.make_node("Sigmoid", ["sample"], ["out"])], "g", values[:1], values[1:])
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    with pytest.raises(UsageError, match=r"the input sample has open sizes \(height, width\)"):
+        read_subject(path)
+    inputs = [{"name": "sample", "shape": ["batch_size", 1, 8, 12]}]
+    row = {"file": path.name, "sha256": sha256_of(path), "scheme": "fp32"}
+    write_json(tmp_path / "manifest.json", {"artifacts": [row], "signature": {"inputs": inputs}})
+    subject = read_subject(path)
+    assert subject.facts.inputs[0].shape == (1, 1, 8, 12)
+    assert subject.arrays[0].shape == (1, 1, 8, 12)
+
+
 def call(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(one) for one in arguments])
 
@@ -172,7 +224,7 @@ def test_the_command_keeps_all_samples_and_compares_them(folder: Path, tmp_path:
         (["FILE", "-o", "no/such/folder/x.json"], UsageError, "no folder no/such/folder"),
         (["FILE", "FILE"], UsageError, "two files have one name"),
         (["FILE", "--force"], UsageError, "--force and --dry-run are for recipes"),
-        (["FOLDER/manifest.json"], UsageError, "there are runners for .onnx, .pte, .mlpackage"),
+        (["FOLDER/manifest.json"], UsageError, "there are runners for .onnx, .ort, .pte, .mlpackage"),
         (["digits", "--threads", "2"], UsageError, "--threads does not go with the recipe digits"),
         (["digits", "FILE"], UsageError, "does not go with the recipe digits"),
     ],
@@ -191,7 +243,7 @@ def test_a_result_that_failed_ends_with_its_code(folder: Path, monkeypatch: pyte
         found = profile_files([folder / "net_onnx_fp32.onnx"], DEVICE, options=FEW, progress=Silent())
         (one,) = found.results
         wrong = {**one.model_dump(), "latency": None, "verdict": failed}
-        return found.model_copy(update={"results": (Result.model_validate(wrong),)})
+        return found.model_copy(update={"results": (MeasuredFile.model_validate(wrong),)})
 
     monkeypatch.setattr(profile, "profile_files", made)
     done = call("profile", folder / "net_onnx_fp32.onnx", "--json")

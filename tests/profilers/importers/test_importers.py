@@ -122,7 +122,7 @@ def test_an_etdump_of_a_pte_that_runs_here(tmp_path: Path, in_process: None) -> 
     from edgegen.artifacts.build import build
     from edgegen.artifacts.target import Target
     from edgegen.profilers.devices.host import DEVICE
-    from edgegen.profilers.files.subject import put_file
+    from edgegen.profilers.files.subject import place, read_subject
     from edgegen.profilers.timing.process import Worker
     from edgegen.program.one_step import OneStep
     from edgegen.types import Signature
@@ -131,11 +131,10 @@ def test_an_etdump_of_a_pte_that_runs_here(tmp_path: Path, in_process: None) -> 
     net = OneStep(nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 1, 3, padding=1))).eval()
     signature, target = Signature.of(channels=1, size=16, num_classes=0), Target.parse("executorch-fp32")
     build(net, signature, name="t", target=target, folder=tmp_path, seed=3, metadata={})
-    candidate = put_file(tmp_path / target.file("t"), DEVICE, tmp_path)
-    assert candidate.command is not None
-    worker = Worker(DEVICE, candidate.command, timeout_s=60.0)
+    placement = place(read_subject(tmp_path / target.file("t")), DEVICE, tmp_path)
+    worker = Worker(DEVICE, placement.command, timeout_s=60.0)
     try:
-        worker.ask("open", 1, *candidate.inputs)
+        worker.ask("open", 1, *placement.inputs)
         worker.ask("trace", FIRST_RUNS + 4, tmp_path / "t.etdump")
     finally:
         worker.stop()

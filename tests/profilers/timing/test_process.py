@@ -34,12 +34,12 @@ def test_an_answer_in_turn_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{{"nonce": "0123456789abcdef", "number": 1, "event": "open"}}', "answered something else than was asked"),
-        ('{{"nonce": "{nonce}", "number": 0, "event": "open"}}', "answered something else than was asked"),
-        ('{{"nonce": "{nonce}", "number": 1, "event": "block"}}', "answered something else than was asked"),
-        ('{{"number": 1, "event": "open"}}', "answered something that is no answer"),
-        ('{{"nonce": "{nonce}", "number": 1, "ev', "answered something that is no answer"),
-        ("[1]", "answered something that is no answer"),
+        ('{{"nonce": "0123456789abcdef", "number": 1, "event": "open"}}', "the answer is to another command"),
+        ('{{"nonce": "{nonce}", "number": 0, "event": "open"}}', "the answer is to another command"),
+        ('{{"nonce": "{nonce}", "number": 1, "event": "block"}}', "the answer is to another command"),
+        ('{{"number": 1, "event": "open"}}', "the answer is not one of the protocol"),
+        ('{{"nonce": "{nonce}", "number": 1, "ev', "the answer is not one of the protocol"),
+        ("[1]", "the answer is not one of the protocol"),
     ],
 )
 def test_a_stale_or_broken_answer_is_refused(tmp_path: Path, line: str, message: str) -> None:

@@ -12,13 +12,13 @@ import pytest
 from edgegen.errors import UsageError
 from edgegen.profilers.devices.device import Busy
 from edgegen.profilers.devices.host import DEVICE, HostDevice
-from edgegen.profilers.timing.jobs import Job
+from edgegen.profilers.timing.jobs import PythonJob
 from edgegen.profilers.timing.process import Worker
 from edgegen.profilers.timing.protocol import ProfileOptions, Timing, _judge, measure, timed
 
 HERE = "openers_for_tests"
 QUICK = ProfileOptions(min_runs=5, max_seconds=0.1, timeout_seconds=60.0)
-GOOD = Job("good", f"{HERE}:only_preloaded")
+GOOD = PythonJob("good", f"{HERE}:only_preloaded")
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +26,13 @@ def _openers_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)
 
 
-def job(name: str, /, **arguments: object) -> Job:
-    return Job(name, f"{HERE}:{name}", arguments)
+def job(name: str, /, **arguments: object) -> PythonJob:
+    return PythonJob(name, f"{HERE}:{name}", arguments)
 
 
 def test_blocks_of_the_jobs_take_turns_in_processes_that_stay(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    jobs = [Job(label, f"{HERE}:logging", {"file": str(log), "label": label}, threads=3) for label in "ABC"]
+    jobs = [PythonJob(label, f"{HERE}:logging", {"file": str(log), "label": label}, threads=3) for label in "ABC"]
     latencies = measure(jobs, options=QUICK)
     lines = [line.split() for line in log.read_text().splitlines()]
 
@@ -57,7 +57,7 @@ def test_blocks_of_the_jobs_take_turns_in_processes_that_stay(tmp_path: Path) ->
 
 def test_cold_starts_are_fresh_processes(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    jobs = [Job(label, f"{HERE}:logging", {"file": str(log), "label": label}) for label in "AB"]
+    jobs = [PythonJob(label, f"{HERE}:logging", {"file": str(log), "label": label}) for label in "AB"]
     measure(jobs, options=ProfileOptions(min_runs=1, max_seconds=0.02, cold_starts=3))
     lines = log.read_text().splitlines()
     assert len(set(lines)) == 2 * 3
@@ -70,8 +70,8 @@ def test_one_job_that_fails_leaves_the_others_alone() -> None:
         job("raising", path=secret),
         job("aborting"),
         job("closing_stdout"),
-        Job("missing", "no_such_module_anywhere:open"),
-        Job("unknown", f"{HERE}:no_such_function"),
+        PythonJob("missing", "no_such_module_anywhere:open"),
+        PythonJob("unknown", f"{HERE}:no_such_function"),
         GOOD,
     ]
     latencies = measure(jobs, options=QUICK)
@@ -104,7 +104,11 @@ def test_a_hang_is_ended_and_the_others_go_on() -> None:
 
 
 def test_preload_comes_first_and_gets_the_arguments_if_it_takes_any() -> None:
-    jobs = [GOOD, job("preloaded_with", backend="onnx"), Job("plain", "plain_opener_for_tests:waiting", {"unused": 1})]
+    jobs = [
+        GOOD,
+        job("preloaded_with", backend="onnx"),
+        PythonJob("plain", "plain_opener_for_tests:waiting", {"unused": 1}),
+    ]
     assert [latency.reason for latency in measure(jobs, options=QUICK).values()] == ["", "", ""]
 
 
@@ -172,7 +176,7 @@ def test_a_processor_that_slows_down_meanwhile_makes_the_times_doubtful(monkeypa
 
 def test_what_our_own_worker_uses_is_not_others() -> None:
     """A worker that computes all the time, on a device that counts nothing but it."""
-    busy = Job("busy", f"{HERE}:computing")
+    busy = PythonJob("busy", f"{HERE}:computing")
     timings, noise = timed([busy], device=Watched(Busy(0.0, 0.0), Busy(0.01, 0.0)), options=QUICK)
     assert timings[0].cpu_ms > 0
     assert noise.others_cores == 0.0
@@ -207,7 +211,7 @@ def test_labels_are_unique() -> None:
 @pytest.mark.parametrize("opener", ["module", "module:", ":function", "module:two words"])
 def test_an_opener_names_a_function(opener: str) -> None:
     with pytest.raises(UsageError, match=f"x: the opener '{opener}' is not of the form 'module:function'"):
-        measure([Job("x", opener)])
+        measure([PythonJob("x", opener)])
 
 
 def test_the_registry_has_the_host() -> None:

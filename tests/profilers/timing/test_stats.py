@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from edgegen.profilers.timing.stats import SKETCH, Summary, median_interval, summarize
+from edgegen.profilers.timing.stats import SKETCH, Summary, median_interval, ratio_interval, summarize
 
 
 def singles(values: np.ndarray) -> list[np.ndarray]:
@@ -47,6 +47,33 @@ def test_the_sketch_of_long_blocks_changes_little() -> None:
         medians.append(np.median(np.concatenate([blocks[i] for i in drawn])))
     low, high = np.quantile(medians, [0.025, 0.975])
     assert median_interval(blocks) == pytest.approx((low, high), abs=0.15 * (high - low))
+
+
+def test_the_interval_of_a_ratio_is_scipys_over_the_same_blocks() -> None:
+    """scipy draws indices of blocks of each side; the statistic takes the median of all runs in the blocks drawn."""
+    rng = np.random.default_rng(11)
+    before = rng.normal(10.0, 0.5, (30, 1)) * rng.normal(1.0, 0.03, (30, 8))
+    after = rng.normal(11.0, 0.8, (40, 1)) * rng.normal(1.0, 0.03, (40, 8))
+
+    def statistic(first: np.ndarray, second: np.ndarray) -> float:
+        return float(np.median(after[second.astype(int)]) / np.median(before[first.astype(int)]))
+
+    reference = scipy_stats.bootstrap(
+        (np.arange(30), np.arange(40)), statistic, method="percentile", vectorized=False, n_resamples=4000, rng=1
+    ).confidence_interval
+    ours = ratio_interval(list(before), list(after), resamples=4000)
+    assert ours == pytest.approx((reference.low, reference.high), abs=0.1 * (reference.high - reference.low))
+    assert ours[0] < 1.1 < ours[1]
+
+
+def test_a_ratio_is_resampled_as_often_as_asked() -> None:
+    """A single draw has no spread."""
+    rng = np.random.default_rng(2)
+    before, after = (list(rng.gamma(9.0, 1.0, (20, 4))) for _ in range(2))
+    low, high = ratio_interval(before, after, resamples=1)
+    assert low == high
+    low, high = ratio_interval(before, after, resamples=100)
+    assert low < high
 
 
 def test_blocks_count_by_their_length() -> None:

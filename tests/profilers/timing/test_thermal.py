@@ -10,7 +10,7 @@ from small_nets import sigmoid
 from edgegen.profilers.devices.host import DEVICE, HostDevice
 from edgegen.profilers.files.profile import profile_files
 from edgegen.profilers.timing import thermal
-from edgegen.profilers.timing.jobs import Job
+from edgegen.profilers.timing.jobs import PythonJob
 from edgegen.profilers.timing.protocol import ProfileOptions
 from edgegen.profilers.timing.sustained import sustained
 from edgegen.profilers.timing.thermal import cooled
@@ -100,7 +100,7 @@ def test_a_file_that_becomes_slower_shows_it(monkeypatch: pytest.MonkeyPatch) ->
         def stop(self) -> None: ...
 
     monkeypatch.setattr("edgegen.profilers.timing.sustained.Worker", Made)
-    job = Job("slowing", "openers_for_tests:slowing")
+    job = PythonJob("slowing", "openers_for_tests:slowing")
     found = sustained(job, DEVICE, seconds=8.9, timeout_s=60.0, progress=Silent())
     assert (found.seconds, found.runs, found.first_p50_ms, found.last_p50_ms) == (9.0, 30, 100.0, 400.0)
     assert not answers

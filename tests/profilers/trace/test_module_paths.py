@@ -13,7 +13,7 @@ from edgegen.artifacts.build import build
 from edgegen.artifacts.target import Target
 from edgegen.cli.main import app
 from edgegen.profilers.devices.host import DEVICE
-from edgegen.profilers.files.subject import put_file
+from edgegen.profilers.files.subject import place, read_subject
 from edgegen.profilers.files.trace import traced
 from edgegen.profilers.trace.module_paths import by_block, join_onnx, join_pte
 from edgegen.profilers.trace.operators import OUTSIDE, Leaf
@@ -91,8 +91,8 @@ def test_the_block_that_works_most_is_told_by_a_real_trace(target: str, tmp_path
     net = OneStep(Uneven()).eval()
     build(net, signature, name="t", target=wanted, folder=tmp_path, seed=3, metadata={})
     with tempfile.TemporaryDirectory() as temporary:
-        candidate = put_file(tmp_path / wanted.file("t"), DEVICE, Path(temporary))
-        rows = traced(candidate, 1, DEVICE, Path(temporary), timeout_s=60.0, runs=5)
+        placement = place(read_subject(tmp_path / wanted.file("t")), DEVICE, Path(temporary))
+        rows = traced(placement, 1, DEVICE, Path(temporary), timeout_s=60.0, runs=5)
     total = sum(row.ms for row in rows)
     layers = [row.block for row in rows if row.kind.startswith("Conv") and row.block is not None]
     assert layers == ["net.first", "net.middle.0", "net.last"]

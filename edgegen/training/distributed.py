@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from accelerate import Accelerator, PartialState
 
-PATIENCE = timedelta(hours=24)  # the other processes wait while the first one evaluates or exports
+TIMEOUT = timedelta(hours=24)  # the other processes wait while the first one evaluates or exports
 
 
 def use_threads(threads: int | None) -> None:
@@ -21,12 +21,12 @@ def use_threads(threads: int | None) -> None:
 def state() -> PartialState:
     """Device and place of this process among those of `accelerate launch`; knows nothing of precision."""
     if _several_on_cpu():
-        return PartialState(cpu=True, timeout=PATIENCE)
-    return PartialState(timeout=PATIENCE)
+        return PartialState(cpu=True, timeout=TIMEOUT)
+    return PartialState(timeout=TIMEOUT)
 
 
 def _several_on_cpu() -> bool:
-    """Accelerate joins processes on CPU only when it is told that they are meant to be there."""
+    """Several processes without an accelerator: Accelerate connects them only where `cpu` is given."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
 
 

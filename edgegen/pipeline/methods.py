@@ -1,0 +1,77 @@
+"""Which stages give what the training methods of a recipe need: known before any work, and without torch."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from edgegen import registry
+from edgegen.errors import RecipeError
+from edgegen.recipe import Recipe
+from edgegen.support.tables import MethodTable
+from edgegen.training.objective import Need
+
+STAGES: Mapping[Need, str] = {"real_images": "data", "pairs": "pairs", "teacher": "teacher", "slimmed_network": "slim"}
+GIVEN: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
+    "teacher": frozenset({"real_images", "second_time"}),
+    "slim": frozenset({"real_images", "pairs", "teacher", "second_time"}),
+    "distill": frozenset({"real_images", "pairs", "teacher", "slimmed_network", "second_time"}),
+    "refine": frozenset({"float_network"}),
+}
+ONE_OF: frozenset[Need] = frozenset({"real_images", "pairs"})  # a loop reads one of them
+
+
+def stages_for(stage: str, always: tuple[str, ...], recipe: Recipe) -> tuple[str, ...]:
+    """The stages that `stage` needs: those that it needs with any method, and those that give what its method needs."""
+    table = _tables(recipe).get(stage)
+    needs = frozenset() if table is None else table.objective.needs
+    return tuple(dict.fromkeys((*always, *(giver for need, giver in STAGES.items() if need in needs))))
+
+
+def needs_pairs(recipe: Recipe) -> bool:
+    """Whether any stage trains on pairs."""
+    return recipe.baseline.enabled or any("pairs" in table.objective.needs for table in _tables(recipe).values())
+
+
+def has_second_time(recipe: Recipe, *stages: str) -> bool:
+    """Whether the network that these stages train takes a second time: where the method of one of them needs it."""
+    tables = _tables(recipe)
+    return any("second_time" in tables[stage].objective.needs for stage in stages if stage in tables)
+
+
+def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
+    """Raises RecipeError for a method of one of `stages` that needs what the stage does not have."""
+    for stage, table in _tables(recipe).items():
+        key = f"{'recover' if stage == 'refine' else stage}.method = '{table.method}'"
+        if stage not in stages:
+            continue
+        missing = sorted(table.objective.needs - GIVEN[stage])
+        if missing:
+            # Ours alone: a method of a third party that cannot be imported is no reason to say less.
+            names = [name for name in registry.BUILT_IN["objective"] if _needs(name) <= GIVEN[stage]]
+            raise RecipeError(
+                f"{key} needs {', '.join(missing)}, which the stage {stage} does not have; methods for it are: "
+                f"{', '.join(sorted(names))}"
+            )
+        if table.objective.needs >= ONE_OF:
+            raise RecipeError(f"{key} needs {' and '.join(sorted(ONE_OF))}; a stage trains on one of them")
+
+
+def baseline_objective(recipe: Recipe) -> Any:
+    """Plain regression with distill's distance and slim's flip, as far as their methods have them."""
+    shared = {"distance": recipe.distill.objective, "flip": recipe.slim.objective}
+    values = {key: getattr(method, key) for key, method in shared.items() if hasattr(method, key)}
+    return registry.load("objective", "pair_regression")(**values)
+
+
+def _tables(recipe: Recipe) -> dict[str, MethodTable]:
+    """The recipe's tables with a method that is used, by stage."""
+    tables: dict[str, MethodTable] = {"slim": recipe.slim, "distill": recipe.distill}
+    if recipe.teacher.folder is None:
+        tables["teacher"] = recipe.teacher
+    if recipe.recover is not None:
+        tables["refine"] = recipe.recover
+    return tables
+
+
+def _needs(method: str) -> frozenset[Need]:
+    needs: frozenset[Need] = registry.load("objective", method).needs
+    return needs

@@ -1,1 +1,0 @@
-"""The stages that make nets: data, teacher, pairs, slim, distill and the baseline."""

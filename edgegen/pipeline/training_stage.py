@@ -1,0 +1,84 @@
+"""Where a network is trained and saved for a stage: the call of the loop, with what the stage's method needs."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from edgegen.formats.stage_folder import GENERATOR
+from edgegen.models.edge_unet import EdgeUNet
+from edgegen.models.generator import save as save_generator
+from edgegen.models.generator import signature_of
+from edgegen.models.load import load as load_generator
+from edgegen.models.student import architecture_of, student_architecture
+from edgegen.pipeline.graph import Context
+from edgegen.pipeline.methods import has_second_time
+from edgegen.pipeline.stages.data import read_training_images
+from edgegen.pipeline.stages.pairs import read_pairs
+from edgegen.recipe import Training
+from edgegen.support.storage import save_tensors
+from edgegen.training.batch import Examples, FreshInputs
+from edgegen.training.distributed import accelerator, state
+from edgegen.training.loop import fit
+from edgegen.training.networks import Fitted
+from edgegen.training.objective import Objective
+
+FROZEN = {"teacher": ("teacher", "teacher"), "slimmed_network": ("slimmed", "slim")}  # need: name in networks, stage
+
+
+def new_student(context: Context, seed: int) -> EdgeUNet:
+    """A network of the student's architecture with fresh weights."""
+    loaded = load_generator(context.inputs["teacher"] / GENERATOR)
+    shape, classes = list(loaded.signature.image_shape), loaded.signature.num_classes
+    second_time = has_second_time(context.recipe, "slim", "distill")
+    own = architecture_of(loaded.net)
+    config = student_architecture(context.recipe.slim, own, shape, classes, second_time=second_time)
+    torch.manual_seed(seed)
+    return EdgeUNet(config)
+
+
+def train(context: Context, objective: Objective, student: EdgeUNet, settings: Training) -> Fitted:
+    """The student, trained (in place) by a method on what it needs."""
+    compute = context.recipe.compute
+    return fit(
+        objective,
+        _examples(context, objective, student, settings),
+        student=student,
+        frozen=_frozen(context, objective),
+        settings=settings,
+        seed=context.seed,
+        folder=context.folder,
+        accelerator=accelerator(compute.precision),
+        progress=context.progress,
+        label=context.stage,
+        compile=compute.compile,
+    )["student"]
+
+
+def save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, str]) -> None:
+    """Writes the averaged weights as a generator folder, and beside it the raw ones, from which training can go on."""
+    if not state().is_main_process:
+        return
+    raw, ema = fitted.raw, fitted.ema
+    assert isinstance(raw, EdgeUNet)
+    assert isinstance(ema, EdgeUNet)
+    config = {key: value for key, value in ema.config.to_dict().items() if key != "_class_name"}
+    about = {"name": context.recipe.name, "role": role, "lineage": dict(lineage), "config": config}
+    save_generator(ema, context.folder / GENERATOR, about=about)
+    save_tensors(context.folder / "raw.safetensors", dict(raw.state_dict()))
+
+
+def _examples(context: Context, objective: Objective, student: EdgeUNet, settings: Training) -> Examples:
+    if "pairs" in objective.needs:
+        return read_pairs(context.inputs["pairs"])
+    if "real_images" in objective.needs:
+        return read_training_images(context.inputs["data"])
+    return FreshInputs(signature_of(student.config), settings.steps * settings.batch, context.seed)
+
+
+def _frozen(context: Context, objective: Objective) -> dict[str, nn.Module]:
+    return {
+        name: load_generator(context.inputs[stage] / GENERATOR).net
+        for need, (name, stage) in FROZEN.items()
+        if need in objective.needs
+    }

@@ -1,0 +1,54 @@
+"""The shape of a training method. No torch at import: a recipe is checked against the methods before any work."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from edgegen.training.batch import Batch
+    from edgegen.training.networks import TrainedNetwork
+
+# What a method trains on and with; the plan says which stage gives it (edgegen.pipeline.methods).
+Need = Literal[
+    "real_images",  # batches of the data set: images and labels
+    "pairs",  # batches of the teacher's (noise, image) pairs
+    "trajectories",  # the states between noise and image, too
+    "teacher",  # networks["teacher"], frozen
+    "slimmed_network",  # networks["slimmed"], frozen: the averaged weights of the stage `slim`
+    "float_network",  # networks["float"], frozen: a generator whose quantized self is trained
+    "second_time",  # networks["student"] takes a second time r (edgegen.flow.path)
+    "classifier",  # networks["student"] is a classifier of images and not a velocity
+]
+
+Networks: TypeAlias = "Mapping[str, nn.Module]"
+TrainedNetworks: TypeAlias = "Mapping[str, TrainedNetwork]"
+Losses: TypeAlias = "Mapping[str, Tensor]"
+
+
+class Objective(Protocol):
+    """A training method: a frozen pydantic record that forbids other keys, such as edgegen.support.tables.Table.
+
+    Its fields are the hyperparameters of the method: the only place of their defaults and their documentation, and the
+    keys that the recipe's table takes beside those of the loop. `paper` is the source, with the equation.
+    """
+
+    @property
+    def paper(self) -> str: ...
+
+    @property
+    def needs(self) -> frozenset[Need]: ...
+
+    def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
+        """The networks that it trains beside the student; "student" may be among them, with settings of its own.
+
+        `teacher` is there where `needs` has it. Random numbers of torch are seeded when this is called.
+        """
+
+    def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
+        """The loss of each trained network in `batch.due`, as a scalar; of others it is logged and not applied.
+
+        `networks` holds the trained ones and the frozen ones, `averages` the moving average of each trained one. A loss
+        moves its own network alone; no two losses may share a part of their graphs (detach it in one of them).
+        """

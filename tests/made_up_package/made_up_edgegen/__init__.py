@@ -1,0 +1,1 @@
+"""What another package adds to edgegen, each part by one file and one entry point."""
