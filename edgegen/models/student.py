@@ -29,13 +29,13 @@ def shrink(teacher: Architecture, *, keep: float, count: Callable[[Architecture]
         )
         for target in range(WIDTH_STEP, widest + WIDTH_STEP, WIDTH_STEP)
     ]
-    fitting = [student for student in students if count(student) <= budget]
-    if not fitting:
+    small_enough = [student for student in students if count(student) <= budget]
+    if not small_enough:
         raise RecipeError(
             f"slim.keep = {keep}: at most {budget:,.0f} parameters, but the narrowest student has "
             f"{count(students[0]):,}; raise keep, or give [slim.model] with fewer resolutions"
         )
-    return max(fitting, key=count)
+    return max(small_enough, key=count)
 
 
 def to_step(width: float) -> int:

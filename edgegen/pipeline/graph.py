@@ -93,7 +93,7 @@ def _baseline(recipe: Recipe) -> dict[str, Any]:
 
 
 def _second_time(recipe: Recipe) -> dict[str, Any]:
-    """Of the student, which a method of `distill` can ask for; of the others their own method says it."""
+    """What a method of `distill` decides of the network that `slim` makes: whether it takes a second time."""
     return {"second_time": True} if has_second_time(recipe, "slim", "distill") else {}
 
 

@@ -114,16 +114,16 @@ def evaluate(context: Context) -> None:
             network = load_generator(context.inputs[stage] / GENERATOR).net.to(device)
             quality[role] = {}
             for steps in recipe.evaluate.steps:
-                kept = context.folder / "parts" / f"{role}-{steps}.json"
-                shown = kept.with_suffix(".safetensors")
-                if not kept.exists():
+                figures_path = context.folder / "parts" / f"{role}-{steps}.json"
+                examples_path = figures_path.with_suffix(".safetensors")
+                if not figures_path.exists():
                     noises = map(judge.noise, range(recipe.evaluate.seeds))
                     sets = [sample(network, noise, labels, steps, device) for noise in noises]
                     examples = sample(network, noise_shown, labels_shown, steps, device)
-                    save_tensors(shown, {"images": torch.from_numpy(to_uint8(examples))})
-                    write_json(kept, judge.judge(sets, steps=steps))
-                quality[role][str(steps)] = read_json(kept)
-                pictures[f"{role}-{steps}"] = load_tensors(shown)["images"]
+                    save_tensors(examples_path, {"images": torch.from_numpy(to_uint8(examples))})
+                    write_json(figures_path, judge.judge(sets, steps=steps))
+                quality[role][str(steps)] = read_json(figures_path)
+                pictures[f"{role}-{steps}"] = load_tensors(examples_path)["images"]
                 done += 1
                 task.update(done, f"{role} {steps} steps: fd_local {quality[role][str(steps)]['fd_local']:.3g}")
     pictures["real"] = judge.real_pictures()

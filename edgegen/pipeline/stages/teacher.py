@@ -15,6 +15,7 @@ from edgegen.models.student import architecture, architecture_of, student_archit
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import has_second_time
 from edgegen.pipeline.training_stage import save, train
+from edgegen.recipe import Architecture
 from edgegen.support.storage import read_json
 from edgegen.training.distributed import state
 
@@ -28,7 +29,7 @@ def teacher(context: Context) -> None:
             _bring_teacher(context, context.base / Path(settings.folder).expanduser(), about)
         return
     config = architecture(settings.model, shape, classes, second_time=has_second_time(context.recipe, "teacher"))
-    student_architecture(context.recipe.slim, settings.model, shape, classes)  # raises before training is in vain
+    _check_student(context, settings.model, shape, classes)
     torch.manual_seed(context.seed)
     fitted = train(context, settings.objective, EdgeUNet(config), settings)
     save(context, fitted, role="teacher", lineage={"data": about["source"]})
@@ -48,10 +49,16 @@ def load_teacher(source: Path, about: Mapping[str, object]) -> Loaded:
     return loaded
 
 
+def _check_student(context: Context, teacher: Architecture | None, shape: list[int], classes: int) -> None:
+    """Raises RecipeError where the recipe's student is impossible: now, and not after the training of the teacher."""
+    second_time = has_second_time(context.recipe, "slim", "distill")
+    student_architecture(context.recipe.slim, teacher, shape, classes, second_time=second_time)
+
+
 def _bring_teacher(context: Context, source: Path, about: Mapping[str, object]) -> None:
     loaded = load_teacher(source, about)
-    own = architecture_of(loaded.net)
-    student_architecture(context.recipe.slim, own, list(loaded.signature.image_shape), loaded.signature.num_classes)
+    signature = loaded.signature
+    _check_student(context, architecture_of(loaded.net), list(signature.image_shape), signature.num_classes)
     target = context.folder / GENERATOR
     if target.exists():
         shutil.rmtree(target)
