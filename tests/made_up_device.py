@@ -54,17 +54,17 @@ class MadeUp:
 
     def profile_files(self, files: Sequence[Path], device: Any, **options: Any) -> Profile:
         self.before()
-        found = []
+        records = []
         for path in files:
             label = path.name.partition("_")[0]
             self.measured.append(label)
-            said = self.verdict(label, self.measured.count(label))
-            changes: dict[str, Any] = {"latency": None, "numerics": said["numerics"]} if "numerics" in said else {}
-            verdict = {"status": said["status"], "reasons": said.get("reasons", ())}
+            judged = self.verdict(label, self.measured.count(label))
+            changes: dict[str, Any] = {"latency": None, "numerics": judged["numerics"]} if "numerics" in judged else {}
+            verdict = {"status": judged["status"], "reasons": judged.get("reasons", ())}
             one = result(np.full((10, 3), self.time_ms(label)), verdict=verdict, **changes)
             facts = one.artifact.model_copy(update={"name": path.name, "sha256": sha256_of(path)})
-            found.append(one.model_copy(update={"artifact": facts}))
-        return profile(*found)
+            records.append(one.model_copy(update={"artifact": facts}))
+        return profile(*records)
 
 
 def shape_of(label: str) -> Architecture:
