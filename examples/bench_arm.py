@@ -45,29 +45,29 @@ SEED = 1
 Inputs = dict[str, NDArray[Any]]
 
 
-def pictures_there(model: Path, inputs: Inputs, shape: tuple[int, ...], folder: Path) -> NDArray[np.float32]:
-    """A file's pictures, on the emulated processor. Raises DeviceError with what the runner said."""
+def images_on_arm(model: Path, inputs: Inputs, shape: tuple[int, ...], folder: Path) -> NDArray[np.float32]:
+    """A file's images, made on the emulated processor. Raises DeviceError with the runner's message."""
     device = EmulatedDevice()
     worker = Worker(device, device.runner(FORMATS[model.suffix], str(model)), timeout_s=ANSWER_S)
-    pictures, output = [], folder / "output.bin"
+    images, output = [], folder / "output.bin"
     try:
         for number in range(shape[0]):
             files = []
             for name, array in inputs.items():
-                one = folder / f"{name}.bin"
-                array[number : number + 1].tofile(one)
-                files.append(f"{'x'.join(map(str, (1, *array.shape[1:])))}:{one}")
+                path = folder / f"{name}.bin"
+                array[number : number + 1].tofile(path)
+                files.append(f"{'x'.join(map(str, (1, *array.shape[1:])))}:{path}")
             if number == 0:
                 worker.ask("open", 1, *files)
             worker.ask("run", output, *files)
-            pictures.append(np.fromfile(output, np.float32))
+            images.append(np.fromfile(output, np.float32))
     finally:
         worker.stop()
-    return np.concatenate(pictures).reshape(shape)
+    return np.concatenate(images).reshape(shape)
 
 
 def net(name: str) -> tuple[nn.Module, Signature]:
-    """The net with fixed weights, folded, and what it takes."""
+    """The network with fixed weights, folded, and its signature."""
     makers: dict[str, tuple[Callable[[], nn.Module], Signature]] = {
         "demo student": (demo_student, Signature.of(channels=1, size=8, num_classes=10)),
         "slimflow 15.7 M": (slimflow_cifar10, Signature.of(channels=3, size=32, num_classes=0)),
@@ -78,7 +78,7 @@ def net(name: str) -> tuple[nn.Module, Signature]:
 
 
 def bench(name: str, noises: int, folder: Path) -> list[dict[str, Any]]:
-    """A row for every cell: both machines' pictures beside each other and beside PyTorch's."""
+    """A row for every cell: the images of both machines compared with each other and with PyTorch's."""
     module, signature = net(name)
     inputs = example_inputs(signature, noises, SEED)
     expected = reference(module, inputs)
@@ -92,7 +92,7 @@ def bench(name: str, noises: int, folder: Path) -> list[dict[str, Any]]:
         session = load("backend", target.backend).open(path)
         parts = [session({key: value[i : i + 1] for key, value in inputs.items()}) for i in range(noises)]
         here = np.concatenate([part["out_sample"] for part in parts]).astype(np.float32)
-        there = pictures_there(path, inputs, expected.shape, folder)
+        there = images_on_arm(path, inputs, expected.shape, folder)
         rows.append(
             {
                 "net": name,
@@ -109,13 +109,13 @@ def bench(name: str, noises: int, folder: Path) -> list[dict[str, Any]]:
 
 def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each cell, how near the two machines are at the worst of the nets."""
-    found = []
+    rated = []
     for cell in CELLS:
         limit = ALIKE_DB[cell.partition("-")[2]]
         value = min(row["alike_db"] for row in rows if row["cell"] == cell)
         name = f"{cell}: ARM64 and here alike, dB"
-        found.append({"name": name, "target": f">= {limit}", "value": value, "met": value >= limit})
-    return found
+        rated.append({"name": name, "target": f">= {limit}", "value": value, "met": value >= limit})
+    return rated
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -144,8 +144,8 @@ def main() -> None:
         print(f"fetching into {device.userland.folder} ...", file=sys.stderr, flush=True)
         device.fetch()
     rows = []
-    wanted = {"demo student": 16} if options.quick else {"demo student": 16, "slimflow 15.7 M": 2, "ddpm 35.7 M": 1}
-    for name, noises in wanted.items():
+    nets = {"demo student": 16} if options.quick else {"demo student": 16, "slimflow 15.7 M": 2, "ddpm 35.7 M": 1}
+    for name, noises in nets.items():
         with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
             rows += bench(name, noises, Path(folder))
     if options.json:

@@ -99,8 +99,8 @@ def somebody(folder: Path, *, host: str | None = None) -> Iterator[Device]:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError as e:
         raise NotHere("no playwright: pip install playwright") from e
-    with PageServer(runtime("wasm"), lan=host is not None) as server, sync_playwright() as made:
-        context = made.chromium.launch_persistent_context(
+    with PageServer(runtime("wasm"), lan=host is not None) as server, sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
             folder,
             executable_path=find_browser(),
             headless=True,
@@ -125,10 +125,10 @@ DEVICES: dict[str, tuple[Any, tuple[str, ...], tuple[int, ...]]] = {
 }
 
 
-def made(folder: Path) -> list[Path]:
-    """The files."""
+def make_files(folder: Path) -> list[Path]:
+    """Files with random weights: the demo's student, and SlimFlow's shape for browsers."""
     demo, cifar = Signature.of(channels=1, size=8, num_classes=10), Signature.of(channels=3, size=32, num_classes=0)
-    found = []
+    files = []
     for name, net, signature, targets in (
         ("student", demo_student(), demo, ("onnx-fp32", "executorch-w8a8")),
         ("slimflow", slimflow_cifar10(), cifar, ("onnx-fp32",)),
@@ -136,14 +136,14 @@ def made(folder: Path) -> list[Path]:
         module = fold(OneStep(net, time=1.0), signature).module
         for text in targets:
             built = build(module, signature, name=name, target=Target.parse(text), folder=folder, seed=1, metadata={})
-            found.append(folder / built.artifact.file)
-    return found
+            files.append(folder / built.artifact.file)
+    return files
 
 
 def run(name: str, files: Sequence[Path]) -> list[Row]:
     """A row for each file and number of threads; one that says why, where the device was not run."""
-    connected, wanted, threads = DEVICES[name]
-    chosen = [path for start in wanted for path in files if path.name.startswith(start)]
+    connected, prefixes, threads = DEVICES[name]
+    chosen = [path for start in prefixes for path in files if path.name.startswith(start)]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
         try:
@@ -157,24 +157,24 @@ def run(name: str, files: Sequence[Path]) -> list[Row]:
         {
             "device": name,
             "ran": True,
-            "file": one.artifact.name,
-            "runtime": one.config.runtime,
-            "threads": one.config.threads_requested,
-            "threads_actual": one.config.threads_actual,
-            "right": bool(one.numerics.passed) and one.verdict.status != "failed",
-            "snr_db": one.numerics.snr_db,
-            "p50_ms": None if one.latency is None else one.latency.p50_ms,
-            "verdict": one.verdict.status,
-            "reasons": one.verdict.reasons,
+            "file": record.artifact.name,
+            "runtime": record.config.runtime,
+            "threads": record.config.threads_requested,
+            "threads_actual": record.config.threads_actual,
+            "right": bool(record.numerics.passed) and record.verdict.status != "failed",
+            "snr_db": record.numerics.snr_db,
+            "p50_ms": None if record.latency is None else record.latency.p50_ms,
+            "verdict": record.verdict.status,
+            "reasons": record.verdict.reasons,
             "seconds": time.monotonic() - began,
         }
-        for one in results
+        for record in results
     ]
 
 
 def bench() -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
-        files = made(Path(folder))
+        files = make_files(Path(folder))
         rows = []
         for name in DEVICES:
             print(f"{name} ...", file=sys.stderr, flush=True)
@@ -184,14 +184,14 @@ def bench() -> list[Row]:
 
 def goals(rows: Sequence[Row]) -> list[Row]:
     """One for each device; one that was not run is not met, and says why."""
-    found = []
+    rated = []
     for name in DEVICES:
         own = [row for row in rows if row["device"] == name]
         right = all(row["ran"] and row["right"] for row in own)
         value = "right" if right else "; ".join(dict.fromkeys(str(row.get("why", "wrong")) for row in own))
         value = value if own[0]["ran"] else f"not run: {value}"
-        found.append({"name": f"{name}: a whole measurement", "target": "right", "value": value, "met": right})
-    return found
+        rated.append({"name": f"{name}: a whole measurement", "target": "right", "value": value, "met": right})
+    return rated
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -94,16 +94,16 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def made(folder: Path) -> dict[str, Path]:
+def make_files(folder: Path) -> dict[str, Path]:
     """The files, by target."""
     signature = Signature.of(channels=3, size=32, num_classes=0)
     module = fold(OneStep(slimflow_cifar10(), time=1.0), signature).module
-    found = {}
+    files = {}
     for text in TARGETS:
         target = Target.parse(text)
         built = build(module, signature, name="slimflow", target=target, folder=folder, seed=1, metadata={})
-        found[text] = folder / built.artifact.file
-    return found
+        files[text] = folder / built.artifact.file
+    return files
 
 
 def measured(path: Path, kind: str) -> Profile:
@@ -112,9 +112,9 @@ def measured(path: Path, kind: str) -> Profile:
 
 def repeated(name: str, path: Path, times: int, kind: str) -> Row:
     """How far the p50 of runs one after the other are apart; None where one was called noisy."""
-    found = [measured(path, kind).results[0] for _ in range(times)]
-    p50 = [one.latency.p50_ms for one in found if one.latency is not None]
-    reasons = sorted({reason for one in found for reason in one.verdict.reasons})
+    records = [measured(path, kind).results[0] for _ in range(times)]
+    p50 = [record.latency.p50_ms for record in records if record.latency is not None]
+    reasons = sorted({reason for record in records for reason in record.verdict.reasons})
     spread = (max(p50) - min(p50)) / statistics.median(p50)
     return {"what": f"{times} runs of {name}", "p50_ms": p50, "spread": spread, "noisy": reasons}
 
@@ -122,11 +122,11 @@ def repeated(name: str, path: Path, times: int, kind: str) -> Row:
 def beside_a_busy_loop(name: str, path: Path) -> Row:
     loop = subprocess.Popen([sys.executable, "-c", BUSY])
     try:
-        (found,) = measured(path, "quick").results
+        (record,) = measured(path, "quick").results
     finally:
         loop.kill()
         loop.wait()
-    return {"what": f"{name} beside a busy loop", "verdict": found.verdict.status, "why": list(found.verdict.reasons)}
+    return {"what": f"{name} beside a busy loop", "verdict": record.verdict.status, "why": list(record.verdict.reasons)}
 
 
 def planted(path: Path, tries: int, folder: Path) -> Row:
@@ -169,7 +169,7 @@ def overhead(name: str, path: Path, rounds: int) -> Row:
 
 def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[Row]]:
     quick = options.quick
-    files, rows, goals = made(folder), [], []
+    files, rows, goals = make_files(folder), [], []
 
     def add(row: Row, name: str, target: str, value: Any, holds: Callable[[Any], bool]) -> None:
         say(json.dumps(row))
@@ -203,9 +203,9 @@ def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[Ro
             "met": row["right"]["same"] == tries,
         }
     )
-    found = bench_devices.bench()
-    rows += found
-    goals += bench_devices.goals(found)
+    device_rows = bench_devices.bench()
+    rows += device_rows
+    goals += bench_devices.goals(device_rows)
     say("plan ...")
     plan_rows, plan_goals = bench_plan.bench("onnx-fp32", folder, minutes=2.0 if quick else bench_plan.MINUTES)
     return [*rows, *plan_rows], [*({**goal, "met": bool(goal["met"])} for goal in goals), *plan_goals]
@@ -221,7 +221,7 @@ def main() -> None:
     if options.json:
         print(json.dumps({"machine": probe(), "goals": goals, "rows": rows}, indent=2))
         return
-    print("| what | asked | found | |\n|---|---|---|---|")
+    print("| goal | target | value | |\n|---|---|---|---|")
     for goal in goals:
         value = f"{goal['value']:.3f}" if isinstance(goal["value"], float) else goal["value"]
         print(f"| {goal['name']} | {goal['target']} | {value} | {'met' if goal['met'] else 'NOT met'} |")

@@ -26,7 +26,7 @@ Entry = tuple[Path, Sequence[NDArray[Any]]]  # a file, and its inputs in its ord
 
 def measure(runtime: str, files: Sequence[Entry], *, threads: int, rounds: int) -> list[list[float]]:
     """Milliseconds of each file of "onnx" or "executorch", and last of the matrix product, in each round."""
-    entries = [[str(path), [[one.tolist(), str(one.dtype)] for one in arrays]] for path, arrays in files]
+    entries = [[str(path), [[array.tolist(), str(array.dtype)] for array in arrays]] for path, arrays in files]
     job = {"runtime": runtime, "files": entries, "threads": threads, "rounds": rounds}
     done = subprocess.run(
         [sys.executable, __file__],
@@ -36,8 +36,8 @@ def measure(runtime: str, files: Sequence[Entry], *, threads: int, rounds: int) 
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "2000"},
     )
-    found: list[list[float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    milliseconds: list[list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return milliseconds
 
 
 def _race() -> None:
@@ -70,7 +70,7 @@ def _runner(runtime: str, path: str, arrays: list[Any], threads: int) -> Callabl
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        given = {one.name: array for one, array in zip(session.get_inputs(), arrays, strict=True)}
+        given = {value.name: array for value, array in zip(session.get_inputs(), arrays, strict=True)}
         return lambda: session.run(None, given)
     from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
     from executorch.runtime import Runtime
@@ -78,7 +78,7 @@ def _runner(runtime: str, path: str, arrays: list[Any], threads: int) -> Callabl
     _unsafe_reset_threadpool(threads)
     program = Runtime.get().load_program(Path(path).read_bytes())
     method = program.load_method("forward")
-    tensors = [torch.from_numpy(one) for one in arrays]
+    tensors = [torch.from_numpy(array) for array in arrays]
     return lambda _alive=program: method.execute(tensors)  # the method points into its program
 
 

@@ -15,13 +15,13 @@ needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ 
 
 def result(blocks: NDArray[np.float64], **changes: Any) -> MeasuredFile:
     """A file whose warm runs are `blocks` (block, run) in ms."""
-    found = summarize(list(blocks))
+    summary = summarize(list(blocks))
     latency = {
         "blocks_ms": blocks.tolist(),
-        "runs": found.runs,
-        "p50_ms": found.p50_ms,
-        "p50_ci95_ms": found.p50_ci95_ms,
-        "p90_ms": found.p90_ms,
+        "runs": summary.runs,
+        "p50_ms": summary.p50_ms,
+        "p50_ci95_ms": summary.p50_ci95_ms,
+        "p90_ms": summary.p90_ms,
         "min_ms": float(blocks.min()),
         "mean_ms": float(blocks.mean()),
         "converged": True,

@@ -1,4 +1,4 @@
-"""How the templates beside this file are read."""
+"""The one Jinja environment, which reads the templates beside this file."""
 
 from pathlib import Path
 from typing import Any

@@ -91,21 +91,21 @@ def test_a_file_that_cannot_be_timed_is_an_error(
         one.share(tmp_path / "x.mlpackage", Target("coreml", "w8a8"))
 
 
-@pytest.mark.parametrize(("asked", "broken"), [("latency<=0.5", []), ("latency<=0.4", ["latency 0.500 of fp32"])])
+@pytest.mark.parametrize(("budget", "broken"), [("latency<=0.5", []), ("latency<=0.4", ["latency 0.500 of fp32"])])
 def test_a_compressed_file_is_held_to_a_budget_of_latency(
-    tmp_path: Path, timed: list[list[str]], in_process: None, asked: str, broken: list[str]
+    tmp_path: Path, timed: list[list[str]], in_process: None, budget: str, broken: list[str]
 ) -> None:
     (tmp_path / "net.py").write_text(OWN)
     (tmp_path / "net.toml").write_text(TAKES)
     settings = ExportSettings(
         (Target("onnx", "w8a8"),),
         quantization=QuantizeOptions(samples=8),
-        budget=Budget.parse(asked),
+        budget=Budget.parse(budget),
         measure=False,
     )
     (done,) = export_source(
         f"{tmp_path / 'net.py'}:make", tmp_path / "out", settings, signature=tmp_path / "net.toml", progress=Silent()
     )
-    (found,) = done.over_budget.values()
-    assert [text.split(",")[0] for text in found] == broken
+    (reasons,) = done.over_budget.values()
+    assert [text.split(",")[0] for text in reasons] == broken
     assert [names[0] for names in timed] == ["float_onnx_fp32.onnx"]

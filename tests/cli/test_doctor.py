@@ -11,13 +11,13 @@ from edgegen.cli.main import app
 
 def test_what_works_here_was_run_here() -> None:
     result = CliRunner().invoke(app, ["doctor", "--json"], catch_exceptions=False)
-    found = json.loads(result.stdout)
-    rows = {row["name"]: row for row in found["backends"]}
+    diagnosis = json.loads(result.stdout)
+    rows = {row["name"]: row for row in diagnosis["backends"]}
     assert set(rows) == {"onnx", "executorch", "coreml"}
     for row in rows.values():
         assert row["works"], row["detail"]
         assert "dB against PyTorch" in row["detail"]
-    assert found["accelerators"][0]["name"] == "cpu"
+    assert diagnosis["accelerators"][0]["name"] == "cpu"
 
 
 def test_a_backend_that_is_not_installed_names_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,8 +39,8 @@ class Served:
     def address(self) -> str:
         """What it printed to be opened."""
         for _ in range(300):
-            if found := re.search(r"http://\S+#\S+\n", self.stderr):
-                return found[0].strip()
+            if measured := re.search(r"http://\S+#\S+\n", self.stderr):
+                return measured[0].strip()
             time.sleep(0.1)
         pytest.fail(f"no address: {self.stderr}")
 
@@ -99,14 +99,14 @@ def test_a_page_that_somebody_opens_measures_and_shows_the_result(tmp_path: Path
         cells = page.locator("tbody td").all_text_contents()
         assert page.url == address.partition("#")[0], "the token does not stay in the address bar"
         assert served.process.wait(timeout=30) == 0, served.stderr
-    found = read(tmp_path / "said/out.json")
-    assert [one.config.threads_actual for one in found.results] == [1, 2]
-    for one in found.results:
-        right(one)
+    measured = read(tmp_path / "said/out.json")
+    assert [record.config.threads_actual for record in measured.results] == [1, 2]
+    for record in measured.results:
+        right(record)
     assert cells[0] == "net.onnx, 1 thread"
     assert "net.onnx, 2 threads" in served.stdout
-    assert found.target["cross_origin_isolated"]
-    assert found.target["cpu"] is None
+    assert measured.target["cross_origin_isolated"]
+    assert measured.target["cpu"] is None
     assert refused == []
 
 
@@ -122,14 +122,14 @@ def test_an_insecure_origin_has_one_thread_and_says_so(tmp_path: Path) -> None:
         assert "insecure" in page.locator("#notes").inner_text()
         assert served.process.wait(timeout=30) == 0, served.stderr
     assert "browsers call the address insecure: one thread" in served.stderr
-    found = Profile.model_validate_json(served.stdout)
-    (one,) = found.results
-    assert one.config.threads_actual == 1
-    assert "2 threads were asked, 1 ran: an insecure context" in " ".join(one.verdict.reasons)
-    assert "adb reverse tcp:" in one.verdict.reasons[-1]
-    assert found.target["secure_context"] is False
-    assert found.target["gpu"] is None
-    assert found.target["clock_step_ms"] > 0.05
+    measured = Profile.model_validate_json(served.stdout)
+    (record,) = measured.results
+    assert record.config.threads_actual == 1
+    assert "2 threads were asked, 1 ran: an insecure context" in " ".join(record.verdict.reasons)
+    assert "adb reverse tcp:" in record.verdict.reasons[-1]
+    assert measured.target["secure_context"] is False
+    assert measured.target["gpu"] is None
+    assert measured.target["clock_step_ms"] > 0.05
 
 
 @needs_browser

@@ -1,4 +1,4 @@
-"""What became slower: a planted difference is found, none is found where there is none, and what is refused."""
+"""What became slower: a planted difference is detected, none is reported where there is none, and what is refused."""
 
 import numpy as np
 import pytest
@@ -40,10 +40,10 @@ def test_a_rise_that_may_lie_within_the_limit_is_none() -> None:
 def test_the_other_figures_have_limits_too() -> None:
     before, blocks = samples(0), samples(0)
     after = result(blocks, peak_rss_bytes=1200, cold=[{"load_ms": 1.4, "first_ms": 2.0}])
-    found = difference("a", result(before), after)
-    assert found.broken(Limit.parse("p50>+5%, p90>+5%, first>+1%")) == []
-    assert found.broken(Limit.parse("load>+50%,memory>+30%")) == []
-    assert found.broken(Limit.parse("load>+10%,memory>+10%")) == [
+    change = difference("a", result(before), after)
+    assert change.broken(Limit.parse("p50>+5%, p90>+5%, first>+1%")) == []
+    assert change.broken(Limit.parse("load>+50%,memory>+30%")) == []
+    assert change.broken(Limit.parse("load>+10%,memory>+10%")) == [
         "a: load +40.0%, allowed +10%",
         "a: memory +20.0%, allowed +10%",
     ]
@@ -51,12 +51,12 @@ def test_the_other_figures_have_limits_too() -> None:
 
 def test_noise_is_handed_on() -> None:
     verdict = {"status": "noisy", "reasons": ["other programs used 0.97 cores"]}
-    found = difference("a", result(samples(0)), result(samples(1), verdict=verdict))
-    assert found.noisy == ("other programs used 0.97 cores",)
+    change = difference("a", result(samples(0)), result(samples(1), verdict=verdict))
+    assert change.noisy == ("other programs used 0.97 cores",)
 
 
 def test_a_reason_of_a_sound_measurement_is_no_interference() -> None:
-    """Fewer threads than asked for are told with the verdict "ok": such a measurement can be judged."""
+    """Fewer threads than asked for are reported with the verdict "ok": such a measurement can be judged."""
     verdict = {"status": "ok", "reasons": ["2 threads were asked, 1 ran: its runtime has no more"]}
     fewer = result(samples(0), verdict=verdict)
     assert difference("a", fewer, result(samples(1), verdict=verdict)).noisy == ()
@@ -74,4 +74,4 @@ def test_files_that_only_one_has_are_not_compared() -> None:
     other = profile(result(samples(0), config=config))
     with pytest.raises(UsageError, match=r"nothing to compare: one has net\.pte, 1 thread, the other net\.pte, 2"):
         differences(one, other)
-    assert [found.label for found in differences(one, one)] == ["net.pte, 1 thread"]
+    assert [change.label for change in differences(one, one)] == ["net.pte, 1 thread"]

@@ -22,8 +22,8 @@ def no_latency(made_up: ModuleType) -> Any:
 
 
 def test_points_need_both_coordinates(made_up: ModuleType) -> None:
-    found, aside = points(made_up.report())
-    assert [point.label for point in found] == [
+    shown, aside = points(made_up.report())
+    assert [point.label for point in shown] == [
         "teacher, 20 steps",
         "student, 1 step",
         "onnx fp32",
@@ -31,17 +31,17 @@ def test_points_need_both_coordinates(made_up: ModuleType) -> None:
         "executorch fp32",
         "executorch w8a8 (parity failed)",
     ]
-    assert all(point.p50_ms > 0 for point in found)
+    assert all(point.p50_ms > 0 for point in shown)
     assert aside == [
         "coreml fp16: latency not known, fd_local 70.8, 331 kB",
         "coreml w8: latency and fd_local not known, 179 kB",
     ]
-    assert {point.label for point in found if point.filled} == {"onnx fp32", "onnx w8a8", "executorch fp32"}
+    assert {point.label for point in shown if point.filled} == {"onnx fp32", "onnx w8a8", "executorch fp32"}
 
 
 def test_the_area_is_in_proportion_to_the_file(made_up: ModuleType) -> None:
-    found, _ = points(made_up.report())
-    fp32, w8a8 = (next(point for point in found if point.label == name) for name in ("onnx fp32", "onnx w8a8"))
+    shown, _ = points(made_up.report())
+    fp32, w8a8 = (next(point for point in shown if point.label == name) for name in ("onnx fp32", "onnx w8a8"))
     assert fp32.area(fp32.nbytes) / w8a8.area(fp32.nbytes) == pytest.approx(652_118 / 203_377)
 
 

@@ -218,15 +218,15 @@ def test_an_old_report_stays_when_a_new_one_cannot_be_made(
 
 
 @pytest.mark.parametrize(
-    ("images", "found"),
+    ("images", "kind"),
     [
         (np.zeros((2, 8, 8, 1), np.float32), r"float32 \(2, 8, 8, 1\)"),
         (np.zeros((2, 8, 8), np.uint8), r"uint8 \(2, 8, 8\)"),
         (np.zeros((2, 8, 8, 4), np.uint8), r"uint8 \(2, 8, 8, 4\)"),
     ],
 )
-def test_pictures_of_another_kind_are_refused(images: Any, found: str, made_up: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"pictures of 'student': {found}; they must be uint8"):
+def test_pictures_of_another_kind_are_refused(images: Any, kind: str, made_up: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"pictures of 'student': {kind}; they must be uint8"):
         write(tmp_path, made_up.report(), pictures={"student": images}, curves={})
 
 

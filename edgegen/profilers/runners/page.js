@@ -22,8 +22,8 @@ async function gpu() {
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
   if (!adapter) return { gpu: null, gpu_is_fallback: null };
   const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info ?? {};
-  const said = [vendor, architecture, device, description].filter(Boolean).join(" ") || "a GPU without a name";
-  return { gpu: said, gpu_is_fallback: isFallbackAdapter ?? adapter.isFallbackAdapter ?? null };
+  const name = [vendor, architecture, device, description].filter(Boolean).join(" ") || "a GPU without a name";
+  return { gpu: name, gpu_is_fallback: isFallbackAdapter ?? adapter.isFallbackAdapter ?? null };
 }
 
 // The least difference of two readings: what this page's clock can tell apart.
@@ -43,12 +43,12 @@ function clockStep() {
 
 async function about() {
   const names = ["model", "platformVersion", "architecture"];
-  const told = (await navigator.userAgentData?.getHighEntropyValues(names).catch(() => null)) ?? {};
+  const hints = (await navigator.userAgentData?.getHighEntropyValues(names).catch(() => null)) ?? {};
   return {
     user_agent: navigator.userAgent,
-    platform: [told.platform, told.platformVersion].filter(Boolean).join(" ") || null,
-    architecture: told.architecture || null,
-    model: told.model || null,
+    platform: [hints.platform, hints.platformVersion].filter(Boolean).join(" ") || null,
+    architecture: hints.architecture || null,
+    model: hints.model || null,
     threads: navigator.hardwareConcurrency ?? null,
     cross_origin_isolated: self.crossOriginIsolated === true,
     secure_context: self.isSecureContext === true,

@@ -12,7 +12,7 @@ from edgegen.profilers.devices.device import NONCE, Command
 
 
 class Job(Protocol):
-    """What is timed: a program on the device that speaks as runners/python_runner.py does."""
+    """What is timed: a program on the device that speaks the protocol of runners/python_runner.py."""
 
     @property
     def label(self) -> str: ...
@@ -49,7 +49,7 @@ class PythonJob:
         if not module or not function.isidentifier():
             raise UsageError(f"{self.label}: the opener '{self.opener}' is not of the form 'module:function'")
         job = json.dumps({"opener": self.opener, "arguments": self.arguments})
-        # -P keeps the folder that we happen to be in off its sys.path: a `json.py` there must not be imported.
+        # -P keeps the current folder off its sys.path: a `json.py` there must not be imported.
         return Command((sys.executable, "-P", "-m", "edgegen.profilers.timing.worker", NONCE, job))
 
     @property

@@ -61,7 +61,7 @@ class ProfileOptions:
     warm_seconds: float = 0.1
 
 
-# `edgegen profile --profile`: DEVICES.md's protocol, C.3
+# The choices of `edgegen profile --profile`.
 PROFILES: Mapping[str, ProfileOptions] = {
     "quick": ProfileOptions(min_runs=20, max_seconds=3.0, cold_starts=1),
     "full": ProfileOptions(min_runs=64, min_seconds=10.0, max_seconds=60.0, cold_starts=3, warm_seconds=1.0),
@@ -70,7 +70,7 @@ PROFILES: Mapping[str, ProfileOptions] = {
 
 @dataclass
 class Timing:
-    """What is known of a job so far."""
+    """The state of one job: what was measured so far, and its worker."""
 
     job: Job
     worker: Worker | None = None

@@ -1,4 +1,4 @@
-"""The process that is measured where edgegen itself opens what runs.
+"""The process that is measured for a PythonJob: it opens what runs by a function of edgegen's.
 
     python -m edgegen.profilers.timing.worker NONCE JOB
 

@@ -64,11 +64,11 @@ Current temperatures from HAL:
 def test_a_phone_s_answers_written_after_android_s_format_are_read() -> None:
     """After outputs of getprop, dumpsys battery and dumpsys thermalservice that others published: no phone was here."""
     assert set(PHONE) == set(QUESTIONS)
-    found = describe(PHONE)
-    assert (found["model"], found["soc"], found["cpu"]) == ("Pixel 8 Pro", "Tensor G3", "Tensor G3")
-    assert (found["arch"], found["threads"], found["os"]) == ("aarch64", 8, "Android 14, Linux 6.1.25-android14")
-    assert (found["memory_bytes"], found["load_average"]) == (7654321 * 1024, [1.2, 0.8, 0.4])
-    assert (found["battery_c"], found["thermal_status"], found["virtual"]) == (31.2, 2, None)
+    about = describe(PHONE)
+    assert (about["model"], about["soc"], about["cpu"]) == ("Pixel 8 Pro", "Tensor G3", "Tensor G3")
+    assert (about["arch"], about["threads"], about["os"]) == ("aarch64", 8, "Android 14, Linux 6.1.25-android14")
+    assert (about["memory_bytes"], about["load_average"]) == (7654321 * 1024, [1.2, 0.8, 0.4])
+    assert (about["battery_c"], about["thermal_status"], about["virtual"]) == (31.2, 2, None)
 
 
 def test_an_android_of_which_nothing_is_known_is_unknown() -> None:
@@ -141,17 +141,17 @@ def test_a_real_server_that_lists_two_devices(phone: str) -> None:
 
 @pytest.mark.devices
 def test_files_are_measured_over_a_real_adb(phone: str, tmp_path: Path, in_process: None) -> None:
-    found = profile_files(
+    about = profile_files(
         [sigmoid(tmp_path / "net.onnx")],
         AdbDevice(phone, python=sys.executable),
         per_op=True,
         options=FEW,
         progress=Silent(),
     )
-    (one,) = found.results
-    assert (found.device, one.numerics.passed) == ("adb", True)
-    assert one.latency is not None
-    assert [row.kind for row in one.ops] == ["Sigmoid"]
+    (record,) = about.results
+    assert (about.device, record.numerics.passed) == ("adb", True)
+    assert record.latency is not None
+    assert [row.kind for row in record.ops] == ["Sigmoid"]
 
 
 class Unplugged(Silent):

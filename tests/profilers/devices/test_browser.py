@@ -78,16 +78,16 @@ def test_files_are_measured_in_a_browser_with_one_and_two_threads(
     given = ["--device", "browser", "--threads", "1,2", "-o", str(tmp_path / "out.json")]
     done = CliRunner().invoke(app, ["profile", *map(str, files), *given])
     assert done.exit_code == 0, done.exception
-    found = read(tmp_path / "out.json")
-    assert [one.config.threads_actual for one in found.results] == [1, 2, 1, 2]
-    for one in found.results:
+    measured = read(tmp_path / "out.json")
+    assert [one.config.threads_actual for one in measured.results] == [1, 2, 1, 2]
+    for one in measured.results:
         right(one)
         assert one.peak_rss_bytes is None
-    assert set(found.target) > set(HostDevice().probe())
-    assert found.target["cross_origin_isolated"]
-    assert found.others_cores is not None
-    assert found.target["user_agent"] in done.stdout
-    assert str(tmp_path) not in json.dumps(found.to_json())
+    assert set(measured.target) > set(HostDevice().probe())
+    assert measured.target["cross_origin_isolated"]
+    assert measured.others_cores is not None
+    assert measured.target["user_agent"] in done.stdout
+    assert str(tmp_path) not in json.dumps(measured.to_json())
     assert left() == []
 
 
@@ -95,8 +95,8 @@ def test_files_are_measured_in_a_browser_with_one_and_two_threads(
 @pytest.mark.devices
 def test_a_gpu_in_software_has_no_latency(tmp_path: Path, in_process: None) -> None:
     device = HeadlessDevice("webgpu", flags=("--use-webgpu-adapter=swiftshader",))
-    found = profile_files([layers(tmp_path / "net.onnx")], device, options=FEW, progress=Silent())
-    (one,) = found.results
+    measured = profile_files([layers(tmp_path / "net.onnx")], device, options=FEW, progress=Silent())
+    (one,) = measured.results
     assert one.numerics.passed
     assert one.config.runtime == f"onnxruntime-web {browser.VERSION} on webgpu"
     assert one.latency is None
@@ -114,11 +114,11 @@ def test_a_browser_that_dies_ends_the_measuring(
     began = device.busy
 
     def dies() -> Any:
-        found = began()
+        busy = began()
         assert device.browser is not None
         device.browser.process.send_signal(signal.SIGKILL)
         device.browser.process.wait()
-        return found
+        return busy
 
     monkeypatch.setattr(device, "busy", dies)
     with pytest.raises(DeviceError, match="the browser ended with -9"):
@@ -210,21 +210,23 @@ def test_a_browser_says_what_runs_there() -> None:
     device = HeadlessDevice("wasm")
     with contextlib.closing(device):
         assert device.probe()["threads"] == psutil.cpu_count()
-        found = runners_of(device)
-    assert found[".onnx"] == f"onnxruntime-web {browser.VERSION} on wasm"
-    assert found[".pte"] == "no: a .pte does not run in a browser; .onnx files do"
+        runners = runners_of(device)
+    assert runners[".onnx"] == f"onnxruntime-web {browser.VERSION} on wasm"
+    assert runners[".pte"] == "no: a .pte does not run in a browser; .onnx files do"
 
 
 def left() -> list[str]:
     """Processes of browsers that this test's process started: all are gone, within a moment."""
     for _ in range(50):
         mine = psutil.Process(os.getpid()).children(recursive=True)
-        found = [one.info["name"] for one in psutil.process_iter(["name", "cmdline"]) if _is_ours(one, mine)]
-        if not found:
+        names = [
+            process.info["name"] for process in psutil.process_iter(["name", "cmdline"]) if _is_ours(process, mine)
+        ]
+        if not names:
             return []
         time.sleep(0.1)
-    return found
+    return names
 
 
-def _is_ours(one: psutil.Process, mine: list[psutil.Process]) -> bool:
-    return "chrom" in (one.info["name"] or "") and one in mine
+def _is_ours(process: psutil.Process, mine: list[psutil.Process]) -> bool:
+    return "chrom" in (process.info["name"] or "") and process in mine

@@ -92,10 +92,10 @@ def test_a_worker_whose_connection_ends_is_an_error(device: Device) -> None:
 
 
 def test_it_says_what_it_is_and_how_busy(device: Device) -> None:
-    told = device.probe()
-    assert set(told) == set(HostDevice().probe())
-    assert told["threads"] == psutil.cpu_count()
-    assert told["memory_bytes"] == pytest.approx(psutil.virtual_memory().total, rel=0.01)
+    answer = device.probe()
+    assert set(answer) == set(HostDevice().probe())
+    assert answer["threads"] == psutil.cpu_count()
+    assert answer["memory_bytes"] == pytest.approx(psutil.virtual_memory().total, rel=0.01)
     busy = device.busy()
     assert busy is None or busy.used_s > 0
 
@@ -131,12 +131,12 @@ def test_a_device_without_a_folder_for_us_gets_nothing(tmp_path: Path) -> None:
         profile_files([sigmoid(tmp_path / "net.onnx")], full, progress=Silent())
 
 
-@pytest.mark.parametrize("told", ["/", "/home/me", "/tmp/x; touch PWNED", "/tmp/$(touch PWNED)/edgegen.a b", ""])
+@pytest.mark.parametrize("answer", ["/", "/home/me", "/tmp/x; touch PWNED", "/tmp/$(touch PWNED)/edgegen.a b", ""])
 def test_what_a_device_says_of_a_folder_is_neither_run_nor_taken_away(
-    told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    strange = Shell(spoil=("mktemp -d /tmp/edgegen.XXXXXX", f"echo {shlex.quote(told)}"))
+    strange = Shell(spoil=("mktemp -d /tmp/edgegen.XXXXXX", f"echo {shlex.quote(answer)}"))
     with pytest.raises(DeviceError, match="shell: no folder for our files there"):
         strange.place("x")
     strange.close()
@@ -156,10 +156,10 @@ def test_an_onnx_on_a_device_without_its_runtime(tmp_path: Path) -> None:
     bare = Shell()
     bare.python = sys.executable
     Path(bare.place("onnxruntime.py")).write_text("raise ModuleNotFoundError(\"No module named 'onnxruntime'\")\n")
-    (one,) = profile_files([sigmoid(tmp_path / "net.onnx")], bare, progress=Silent()).results
-    assert one.verdict.status == "failed"
-    assert "No module named 'onnxruntime'" in one.verdict.reasons[0]
-    assert "-m pip install onnxruntime numpy" in one.verdict.reasons[0]
+    (record,) = profile_files([sigmoid(tmp_path / "net.onnx")], bare, progress=Silent()).results
+    assert record.verdict.status == "failed"
+    assert "No module named 'onnxruntime'" in record.verdict.reasons[0]
+    assert "-m pip install onnxruntime numpy" in record.verdict.reasons[0]
 
 
 def test_a_shell_that_ends_early_is_no_answer() -> None:
@@ -206,18 +206,18 @@ def test_a_place_that_ssh_would_read_as_an_option_is_refused() -> None:
 def test_files_are_measured_over_ssh(sshd: Path, tmp_path: Path, in_process: None) -> None:
     few = ProfileOptions(min_runs=3, max_seconds=0.05, timeout_seconds=60.0, warm_seconds=0.0)
     path = sigmoid(tmp_path / "net.onnx")
-    found = profile_files([path], board(sshd), per_op=True, options=few, progress=Silent())
-    (one,) = found.results
-    assert found.device == "ssh"
-    assert one.numerics.passed
-    assert one.latency is not None
-    assert [row.kind for row in one.ops] == ["Sigmoid"]
+    measured = profile_files([path], board(sshd), per_op=True, options=few, progress=Silent())
+    (record,) = measured.results
+    assert measured.device == "ssh"
+    assert record.numerics.passed
+    assert record.latency is not None
+    assert [row.kind for row in record.ops] == ["Sigmoid"]
 
 
 def _gone(word: str) -> None:
     """No process of that word is left, within a moment."""
     for _ in range(50):
-        if not any(word in (one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])):
+        if not any(word in (record.info["cmdline"] or ()) for record in psutil.process_iter(["cmdline"])):
             return
         time.sleep(0.1)
     pytest.fail("the program still runs")

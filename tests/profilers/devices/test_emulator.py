@@ -33,13 +33,13 @@ def needs_userland() -> Userland:
 @pytest.mark.devices
 def test_an_emulated_processor_gives_numbers_and_no_latency(files: list[Path], in_process: None) -> None:
     needs_userland()
-    found = profile_files(files, EmulatedDevice(), options=FEW, progress=Silent())
-    assert (found.target["arch"], found.target["cpu"]) == ("aarch64", PROCESSOR)
-    for one in found.results:
-        assert one.numerics.passed
-        assert (one.latency, one.cold, one.peak_rss_bytes) == (None, (), None)
-        assert (one.verdict.status, one.verdict.performance_valid) == ("ok", False)
-        assert "says nothing about a real device's time" in one.verdict.reasons[0]
+    measured = profile_files(files, EmulatedDevice(), options=FEW, progress=Silent())
+    assert (measured.target["arch"], measured.target["cpu"]) == ("aarch64", PROCESSOR)
+    for record in measured.results:
+        assert record.numerics.passed
+        assert (record.latency, record.cold, record.peak_rss_bytes) == (None, (), None)
+        assert (record.verdict.status, record.verdict.performance_valid) == ("ok", False)
+        assert "says nothing about a real device's time" in record.verdict.reasons[0]
 
 
 class Phone(Shell):
@@ -58,10 +58,10 @@ def test_a_phone_s_bundle_brings_its_own_c_library(files: list[Path], in_process
     """The files that go to an Android phone, on the emulated processor without any system of its own."""
     userland = needs_userland()
     phone = Phone((str(userland.qemu), "-cpu", PROCESSOR))
-    (one,) = profile_files(files[1:], phone, options=FEW, progress=Silent()).results
-    assert one.numerics.passed
-    assert one.config.runtime is not None
-    assert one.config.runtime.startswith("executorch")
+    (record,) = profile_files(files[1:], phone, options=FEW, progress=Silent()).results
+    assert record.numerics.passed
+    assert record.config.runtime is not None
+    assert record.config.runtime.startswith("executorch")
 
 
 def test_without_its_linux_it_says_how_to_get_it(tmp_path: Path) -> None:

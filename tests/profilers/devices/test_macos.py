@@ -93,36 +93,36 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def mac(package: Path, *, wrong: float = 0.0) -> Shell:
     """A shell of this machine that calls itself a Mac, with the stand-in where its Python finds it."""
-    found = Shell(spoil=("uname -sm", "echo Darwin arm64"))
-    found.python = sys.executable
+    device = Shell(spoil=("uname -sm", "echo Darwin arm64"))
+    device.python = sys.executable
     subject, evaluator = read_subject(package), MilEvaluator(package)
-    values = dict(zip([one.name for one in subject.facts.inputs], subject.arrays, strict=True))
+    values = dict(zip([tensor.name for tensor in subject.facts.inputs], subject.arrays, strict=True))
     output = evaluator.program.outputs[0].name
     made = evaluator(values)[output]
-    about = {"inputs": [(one.name, ARRAY_TYPES[one.dtype]) for one in subject.facts.inputs], "output": output}
-    Path(found.place("coremltools.py")).write_text(STAND_IN)
-    Path(found.place("known.json")).write_text(json.dumps(about))
-    np.savez(found.place("known.npz"), **values, **{output: made + wrong})
-    return found
+    about = {"inputs": [(tensor.name, ARRAY_TYPES[tensor.dtype]) for tensor in subject.facts.inputs], "output": output}
+    Path(device.place("coremltools.py")).write_text(STAND_IN)
+    Path(device.place("known.json")).write_text(json.dumps(about))
+    np.savez(device.place("known.npz"), **values, **{output: made + wrong})
+    return device
 
 
 def test_the_worker_speaks_the_protocol_with_a_stand_in_for_core_ml(package: Path, in_process: None) -> None:
-    (one,) = profile_files([package], mac(package), per_op=True, options=FEW, progress=Silent()).results
-    assert (one.artifact.format, one.numerics.passed) == ("mlpackage", True)
-    assert one.numerics.reference is not None
-    assert "MIL evaluator" in one.numerics.reference
-    assert one.config.runtime is not None
-    assert "by coremltools stand-in" in one.config.runtime
-    assert one.config.threads_actual is None
-    assert one.latency is not None
-    assert [(row.kind, row.ms, row.share) for row in one.ops] == [("ios17.conv", None, 1.0)]
-    assert [(row.place, row.block) for row in one.leaves] == [("NeuralEngine", None)]
-    assert any("operations, estimated by Core ML" in line for line in operations_table(one))
+    (record,) = profile_files([package], mac(package), per_op=True, options=FEW, progress=Silent()).results
+    assert (record.artifact.format, record.numerics.passed) == ("mlpackage", True)
+    assert record.numerics.reference is not None
+    assert "MIL evaluator" in record.numerics.reference
+    assert record.config.runtime is not None
+    assert "by coremltools stand-in" in record.config.runtime
+    assert record.config.threads_actual is None
+    assert record.latency is not None
+    assert [(row.kind, row.ms, row.share) for row in record.ops] == [("ios17.conv", None, 1.0)]
+    assert [(row.place, row.block) for row in record.leaves] == [("NeuralEngine", None)]
+    assert any("operations, estimated by Core ML" in line for line in operations_table(record))
 
 
 def test_a_stand_in_that_computes_something_else_has_no_latency(package: Path, in_process: None) -> None:
-    (one,) = profile_files([package], mac(package, wrong=0.5), options=FEW, progress=Silent()).results
-    assert (one.numerics.passed, one.latency) == (False, None)
+    (record,) = profile_files([package], mac(package, wrong=0.5), options=FEW, progress=Silent()).results
+    assert (record.numerics.passed, record.latency) == (False, None)
 
 
 def test_the_compute_plan_of_a_stand_in_is_written(package: Path, tmp_path: Path) -> None:

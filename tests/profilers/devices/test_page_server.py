@@ -149,8 +149,8 @@ def test_a_port_that_is_taken_is_said() -> None:
 
 
 def test_a_page_that_says_nonsense_of_itself_is_none(server: PageServer) -> None:
-    for told in (b"", b"[]", json.dumps({**FACTS, "clock_step_ms": -1}).encode(), b'{"user_agent": 1}'):
-        assert ask(server, "POST", "/open", key=server.page.token, body=told)[0] == 400
+    for facts in (b"", b"[]", json.dumps({**FACTS, "clock_step_ms": -1}).encode(), b'{"user_agent": 1}'):
+        assert ask(server, "POST", "/open", key=server.page.token, body=facts)[0] == 400
     assert server.page.facts is None
 
 
@@ -288,8 +288,8 @@ def test_fewer_threads_than_asked_are_said(server: PageServer, tmp_path: Path, m
     passes(monkeypatch)
     monkeypatch.setitem(FACTS, "cross_origin_isolated", False)
     fake = FakePage(server)
-    found = profile_files([path], BrowserDevice("wasm", server), threads=(2,), options=FEW, progress=Silent())
-    (reason,) = [one for one in found.results[0].verdict.reasons if "threads" in one]
+    measured = profile_files([path], BrowserDevice("wasm", server), threads=(2,), options=FEW, progress=Silent())
+    (reason,) = [one for one in measured.results[0].verdict.reasons if "threads" in one]
     assert reason.startswith("2 threads were asked, 1 ran: the page is not cross-origin isolated")
     server.page.close("done")
     fake.close()

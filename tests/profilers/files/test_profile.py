@@ -42,25 +42,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_compiler
 def test_both_runners_compute_what_python_does_and_are_timed(folder: Path, in_process: None) -> None:
     files = [folder / "net_onnx_fp32.onnx", folder / "net_executorch_fp32.pte"]
-    found = profile_files(files, DEVICE, threads=(1, 2), per_op=True, options=FEW, progress=Silent())
-    assert [(one.artifact.format, one.config.threads_actual) for one in found.results] == [
+    measured = profile_files(files, DEVICE, threads=(1, 2), per_op=True, options=FEW, progress=Silent())
+    assert [(record.artifact.format, record.config.threads_actual) for record in measured.results] == [
         ("onnx", 1),
         ("onnx", 2),
         ("pte", 1),
         ("pte", 2),
     ]
-    for one in found.results:
-        assert one.numerics.passed
-        assert one.latency is not None
-        assert one.artifact.scheme == "fp32"
-        assert [tensor.name for tensor in one.artifact.inputs] == ["sample", "class_labels"]
-        assert one.peak_rss_bytes is not None
-        assert sum(row.share for row in one.ops) == pytest.approx(1.0)
-        assert sum(row.share for row in one.leaves) == pytest.approx(1.0)
-        assert {"net.first", "net.last"} <= {row.block for row in one.leaves}
-        assert {row.place for row in one.leaves} <= {"CPUExecutionProvider", "delegate 1", "outside"}
-        assert any("Conv" in row.kind for row in one.ops)
-    assert str(folder) not in json.dumps(found.to_json())
+    for record in measured.results:
+        assert record.numerics.passed
+        assert record.latency is not None
+        assert record.artifact.scheme == "fp32"
+        assert [tensor.name for tensor in record.artifact.inputs] == ["sample", "class_labels"]
+        assert record.peak_rss_bytes is not None
+        assert sum(row.share for row in record.ops) == pytest.approx(1.0)
+        assert sum(row.share for row in record.leaves) == pytest.approx(1.0)
+        assert {"net.first", "net.last"} <= {row.block for row in record.leaves}
+        assert {row.place for row in record.leaves} <= {"CPUExecutionProvider", "delegate 1", "outside"}
+        assert any("Conv" in row.kind for row in record.ops)
+    assert str(folder) not in json.dumps(measured.to_json())
 
 
 @needs_compiler
@@ -70,12 +70,12 @@ def test_a_wrong_file_has_no_latency(folder: Path, monkeypatch: pytest.MonkeyPat
         return "somebody else"
 
     monkeypatch.setattr(check, "reference_output", other)
-    found = profile_files([folder / "net_executorch_fp32.pte"], DEVICE, options=FEW, progress=Silent())
-    (one,) = found.results
-    assert one.latency is None
-    assert one.verdict.status == "failed"
-    assert one.numerics.passed is False
-    assert "at least 40 dB are asked" in one.verdict.reasons[0]
+    measured = profile_files([folder / "net_executorch_fp32.pte"], DEVICE, options=FEW, progress=Silent())
+    (record,) = measured.results
+    assert record.latency is None
+    assert record.verdict.status == "failed"
+    assert record.numerics.passed is False
+    assert "at least 40 dB are asked" in record.verdict.reasons[0]
 
 
 def test_a_file_that_its_manifest_calls_false_is_not_run(folder: Path, tmp_path: Path, in_process: None) -> None:
@@ -85,8 +85,8 @@ def test_a_file_that_its_manifest_calls_false_is_not_run(folder: Path, tmp_path:
     for row in manifest["artifacts"]:
         row["parity"] = {"status": "failed"}
     write_json(tmp_path / "manifest.json", manifest)
-    (one,) = profile_files([path], DEVICE, options=FEW, progress=Silent()).results
-    assert one.verdict.reasons == ("wrong: manifest: parity failed",)
+    (record,) = profile_files([path], DEVICE, options=FEW, progress=Silent()).results
+    assert record.verdict.reasons == ("wrong: manifest: parity failed",)
 
 
 def test_a_file_that_crashes_its_runner_is_told(folder: Path, tmp_path: Path, in_process: None) -> None:
@@ -99,11 +99,11 @@ def test_a_file_that_crashes_its_runner_is_told(folder: Path, tmp_path: Path, in
     )
     path = tmp_path / "reshape.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-    (one,) = profile_files([path], DEVICE, options=FEW, progress=Silent()).results
-    assert one.latency is None
-    assert one.numerics.passed is None
-    assert "ended with exit code 1" in one.verdict.reasons[0]
-    assert str(tmp_path) not in one.verdict.reasons[0]
+    (record,) = profile_files([path], DEVICE, options=FEW, progress=Silent()).results
+    assert record.latency is None
+    assert record.numerics.passed is None
+    assert "ended with exit code 1" in record.verdict.reasons[0]
+    assert str(tmp_path) not in record.verdict.reasons[0]
 
 
 def test_outputs_are_compared_by_signal_to_noise() -> None:
@@ -133,15 +133,15 @@ def test_without_a_compiler_python_runs_a_pte_and_the_table_says_so(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert shutil.which("c++") is None
     file = folder / "net_executorch_fp32.pte"
-    (one,) = profile_files([file], DEVICE, per_op=True, threads=(2,), options=FEW, progress=Silent()).results
-    assert one.config.runtime == f"executorch {version('executorch')} in Python (no C++ compiler)"
-    assert one.config.threads_actual == 2
-    assert one.numerics.passed
-    assert one.latency is not None
-    assert one.cold[0].load_ms > 0
-    assert {"net.first", "net.last"} <= {row.block for row in one.leaves}
-    assert "in Python (no C++ compiler) | " in _table(profile_of(one))
-    assert latency_of(one).runtime == one.config.runtime
+    (record,) = profile_files([file], DEVICE, per_op=True, threads=(2,), options=FEW, progress=Silent()).results
+    assert record.config.runtime == f"executorch {version('executorch')} in Python (no C++ compiler)"
+    assert record.config.threads_actual == 2
+    assert record.numerics.passed
+    assert record.latency is not None
+    assert record.cold[0].load_ms > 0
+    assert {"net.first", "net.last"} <= {row.block for row in record.leaves}
+    assert "in Python (no C++ compiler) | " in _table(profile_of(record))
+    assert latency_of(record).runtime == record.config.runtime
 
 
 @needs_compiler
@@ -174,7 +174,7 @@ def test_open_sizes_are_those_of_the_manifest(tmp_path: Path) -> None:
 
 
 def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(one) for one in arguments])
+    return CliRunner().invoke(app, [str(record) for record in arguments])
 
 
 def test_the_command_keeps_all_samples_and_compares_them(folder: Path, tmp_path: Path, in_process: None) -> None:
@@ -193,13 +193,13 @@ def test_the_command_keeps_all_samples_and_compares_them(folder: Path, tmp_path:
     write_json(tmp_path / "a.json", content)
     latency = content["results"][0]["latency"]
     for name in ("p50_ms", "p90_ms", "min_ms", "mean_ms"):
-        latency[name] *= 1.1
-    latency["blocks_ms"] = [[1.1 * one for one in block] for block in latency["blocks_ms"]]
-    latency["p50_ci95_ms"] = [1.1 * one for one in latency["p50_ci95_ms"]]
+        latency[name] *= 1.5
+    latency["blocks_ms"] = [[1.5 * sample for sample in block] for block in latency["blocks_ms"]]
+    latency["p50_ci95_ms"] = [1.5 * sample for sample in latency["p50_ci95_ms"]]
     write_json(tmp_path / "b.json", content)
     slower = call("compare", tmp_path / "a.json", tmp_path / "b.json", "--fail-on", "p50>+5%")
     assert isinstance(slower.exception, BudgetError)
-    assert "net_onnx_fp32.onnx, 1 thread: p50 +10.0%, allowed +5%" in str(slower.exception)
+    assert "net_onnx_fp32.onnx, 1 thread: p50 +50.0%, allowed +5%" in str(slower.exception)
     content["results"][0]["verdict"] = {"status": "noisy", "reasons": ["other programs used 0.97 cores"]}
     write_json(tmp_path / "b.json", content)
     noisy = call("compare", tmp_path / "a.json", tmp_path / "b.json", "--fail-on", "p50>+5%")
@@ -230,8 +230,8 @@ def test_the_command_keeps_all_samples_and_compares_them(folder: Path, tmp_path:
     ],
 )
 def test_wrong_input(folder: Path, arguments: list[str], error: type[Exception], message: str) -> None:
-    named = [one.replace("FILE", str(folder / "net_onnx_fp32.onnx")) for one in arguments]
-    done = call("profile", *[one.replace("FOLDER", str(folder)) for one in named])
+    named = [record.replace("FILE", str(folder / "net_onnx_fp32.onnx")) for record in arguments]
+    done = call("profile", *[record.replace("FOLDER", str(folder)) for record in named])
     assert isinstance(done.exception, error), done.exception
     assert message in str(done.exception)
 
@@ -240,10 +240,10 @@ def test_a_result_that_failed_ends_with_its_code(folder: Path, monkeypatch: pyte
     failed = {"status": "failed", "reasons": ["no answer within 60 s"]}
 
     def made(files: list[Path], *arguments: Any, **options: Any) -> Any:
-        found = profile_files([folder / "net_onnx_fp32.onnx"], DEVICE, options=FEW, progress=Silent())
-        (one,) = found.results
-        wrong = {**one.model_dump(), "latency": None, "verdict": failed}
-        return found.model_copy(update={"results": (MeasuredFile.model_validate(wrong),)})
+        measured = profile_files([folder / "net_onnx_fp32.onnx"], DEVICE, options=FEW, progress=Silent())
+        (record,) = measured.results
+        wrong = {**record.model_dump(), "latency": None, "verdict": failed}
+        return measured.model_copy(update={"results": (MeasuredFile.model_validate(wrong),)})
 
     monkeypatch.setattr(profile, "profile_files", made)
     done = call("profile", folder / "net_onnx_fp32.onnx", "--json")

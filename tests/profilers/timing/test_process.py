@@ -56,8 +56,8 @@ def test_a_program_that_never_says_ready(tmp_path: Path) -> None:
 
 def test_how_busy_a_linux_is() -> None:
     """user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice, in hundredths of a second."""
-    found = busy_of("cpu  1000 200 300 9999 400 50 60 70 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n")
-    assert found is not None
-    assert found.used_s == 10.0 + 2.0 + 3.0 + 0.5 + 0.6
-    assert found.stolen_s == 0.7
+    busy = busy_of("cpu  1000 200 300 9999 400 50 60 70 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n")
+    assert busy is not None
+    assert busy.used_s == 10.0 + 2.0 + 3.0 + 0.5 + 0.6
+    assert busy.stolen_s == 0.7
     assert busy_of("intr 5\n") is None

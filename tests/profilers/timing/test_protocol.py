@@ -141,12 +141,12 @@ def test_a_module_in_the_current_folder_does_not_replace_the_standard_library(
 class Watched(HostDevice):
     """Whose system says what the test says: core-seconds used and stolen, at the start and at the end."""
 
-    def __init__(self, *said: Busy) -> None:
+    def __init__(self, *answers: Busy) -> None:
         super().__init__()
-        self.said = list(said)
+        self.answers = list(answers)
 
     def busy(self) -> Busy | None:
-        return self.said.pop(0) if self.said else None
+        return self.answers.pop(0) if self.answers else None
 
 
 def test_what_other_programs_used_makes_the_times_doubtful() -> None:
@@ -162,11 +162,11 @@ def test_what_other_programs_used_makes_the_times_doubtful() -> None:
 
 def test_a_processor_that_slows_down_meanwhile_makes_the_times_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that answers 10 ms for the fixed arithmetic before the warm runs and 12 ms after them."""
-    said, asked = iter([10.0, 12.0]), Worker.ask
+    answers, ask_worker = iter([10.0, 12.0]), Worker.ask
 
     def ask(self: Worker, command: str, *words: object) -> dict[str, Any]:
-        answer = asked(self, command, *words)
-        return {**answer, "probe_ms": next(said)} if command == "probe" else answer
+        answer = ask_worker(self, command, *words)
+        return {**answer, "probe_ms": next(answers)} if command == "probe" else answer
 
     monkeypatch.setattr(Worker, "ask", ask)
     _, noise = timed([GOOD], device=Watched(), options=QUICK)

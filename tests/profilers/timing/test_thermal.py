@@ -23,21 +23,21 @@ COOL: Mapping[str, Any] = {"battery_c": 31.0, "thermal_status": 0}
 class Phone(HostDevice):
     """This machine, saying of its heat what the test says, the last for ever."""
 
-    def __init__(self, *said: Mapping[str, Any]) -> None:
+    def __init__(self, *states: Mapping[str, Any]) -> None:
         super().__init__()
-        self.said = list(said)
+        self.states = list(states)
 
     def probe(self) -> dict[str, Any]:
-        told = self.said.pop(0) if len(self.said) > 1 else self.said[0]
-        return {**super().probe(), **told}
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        return {**super().probe(), **state}
 
 
 class Notes(Silent):
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def message(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
 
 
 @pytest.fixture(autouse=True)
@@ -50,18 +50,18 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("told", "why"),
+    ("state", "why"),
     [
         ({"battery_c": 38.5, "thermal_status": None}, "battery at 38.5 °C"),
         ({"battery_c": 30.0, "thermal_status": 1}, "thermal status 1"),
     ],
 )
-def test_a_warm_phone_is_given_time(told: Mapping[str, Any], why: str, waits: list[float]) -> None:
+def test_a_warm_phone_is_given_time(state: Mapping[str, Any], why: str, waits: list[float]) -> None:
     notes = Notes()
-    found = cooled(Phone(told, COOL), {**told}, notes)
-    assert (found["battery_c"], found["thermal_status"]) == (31.0, 0)
+    later = cooled(Phone(state, COOL), {**state}, notes)
+    assert (later["battery_c"], later["thermal_status"]) == (31.0, 0)
     assert len(waits) == 2
-    assert notes.said == [f"the device is warm ({why}): waiting until it has cooled down, 5 min at most"]
+    assert notes.messages == [f"the device is warm ({why}): waiting until it has cooled down, 5 min at most"]
 
 
 def test_no_phone_is_waited_for_longer_than_five_minutes(waits: list[float]) -> None:
@@ -71,16 +71,16 @@ def test_no_phone_is_waited_for_longer_than_five_minutes(waits: list[float]) -> 
 
 
 def test_what_says_nothing_of_its_heat_is_not_waited_for(waits: list[float]) -> None:
-    told = DEVICE.probe()
-    assert cooled(DEVICE, told, Silent()) is told
+    state = DEVICE.probe()
+    assert cooled(DEVICE, state, Silent()) is state
     assert not waits
 
 
 def test_a_phone_that_grows_too_warm_is_measured_once_more(tmp_path: Path, in_process: None) -> None:
     files, hot = [sigmoid(tmp_path / "net.onnx")], {"battery_c": 41.0, "thermal_status": 2}
-    found = profile_files(files, Phone(COOL, hot, COOL), options=FEW, progress=Silent())
-    assert not [reason for reason in found.results[0].verdict.reasons if "thermal" in reason]
-    assert found.after["thermal_status"] == 0
+    measured = profile_files(files, Phone(COOL, hot, COOL), options=FEW, progress=Silent())
+    assert not [reason for reason in measured.results[0].verdict.reasons if "thermal" in reason]
+    assert measured.after["thermal_status"] == 0
     still = profile_files(files, Phone(COOL, hot, COOL, hot), options=FEW, progress=Silent())
     assert still.results[0].verdict.status == "noisy"
     assert "thermal status 2: the device slows itself down" in still.results[0].verdict.reasons
@@ -101,6 +101,6 @@ def test_a_file_that_becomes_slower_shows_it(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("edgegen.profilers.timing.sustained.Worker", Made)
     job = PythonJob("slowing", "openers_for_tests:slowing")
-    found = sustained(job, DEVICE, seconds=8.9, timeout_s=60.0, progress=Silent())
-    assert (found.seconds, found.runs, found.first_p50_ms, found.last_p50_ms) == (9.0, 30, 100.0, 400.0)
+    measured = sustained(job, DEVICE, seconds=8.9, timeout_s=60.0, progress=Silent())
+    assert (measured.seconds, measured.runs, measured.first_p50_ms, measured.last_p50_ms) == (9.0, 30, 100.0, 400.0)
     assert not answers

@@ -36,18 +36,18 @@ def test_every_node_that_onnxruntime_runs_is_counted_once(tmp_path: Path, in_pro
     settings.log_severity_level = 3
     onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
     run = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
-    found = per_operation(path, DEVICE, runs=3)
-    assert {one.kind: one.count for one in found} == dict(run)
-    assert [one.ms for one in found] == sorted((one.ms for one in found), reverse=True)
-    assert all(one.ms > 0 for one in found)
+    times = per_operation(path, DEVICE, runs=3)
+    assert {time.kind: time.count for time in times} == dict(run)
+    assert [time.ms for time in times] == sorted((time.ms for time in times), reverse=True)
+    assert all(time.ms > 0 for time in times)
 
 
 @needs_compiler
 def test_what_is_inside_a_delegate_is_counted_and_the_delegate_is_not(tmp_path: Path, in_process: None) -> None:
-    found = {one.kind: one for one in per_operation(made("executorch-w8a8", tmp_path), DEVICE, runs=3)}
-    whole = sum(one.count for kind, one in found.items() if "QC8" in kind)
+    times = {time.kind: time for time in per_operation(made("executorch-w8a8", tmp_path), DEVICE, runs=3)}
+    whole = sum(time.count for kind, time in times.items() if "QC8" in kind)
     assert whole == 2
-    assert not {"DELEGATE_CALL", "OPERATOR_CALL", "Method::execute"} & set(found)
+    assert not {"DELEGATE_CALL", "OPERATOR_CALL", "Method::execute"} & set(times)
 
 
 def test_a_file_that_does_not_run_is_an_error(tmp_path: Path) -> None:
