@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from edgegen.errors import UsageError, unknown_name
+from edgegen.errors import EdgegenError, UsageError, unknown_name
 
 Kind = Literal["backend", "objective", "device", "importer"]
 
@@ -49,9 +49,17 @@ def names(kind: Kind) -> dict[str, str]:
 
 
 def load(kind: Kind, name: str) -> Any:
-    """The object behind a name. Raises UsageError that lists the known names."""
+    """The object behind a name.
+
+    Raises UsageError that lists the known names, or names the third party's place that cannot be loaded.
+    """
     table = names(kind)
     if name not in table:
         raise UsageError(unknown_name(kind, name, table))
     module, _, attribute = table[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as e:
+        if name in BUILT_IN[kind] or isinstance(e, EdgegenError):
+            raise
+        raise UsageError(f"the {kind} '{name}' of another package ({table[name]}) cannot be loaded: {e}") from e

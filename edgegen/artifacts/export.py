@@ -11,7 +11,7 @@ from edgegen import registry
 from edgegen.artifacts.build import Built, build
 from edgegen.artifacts.model_card import write_card
 from edgegen.artifacts.relative_latency import Race
-from edgegen.artifacts.target import Target, backends_of
+from edgegen.artifacts.target import Target, backends_of, runs_here
 from edgegen.errors import BudgetError, EdgegenError, ExportError, ParityError, UsageError
 from edgegen.exporters.base import DEFAULTS, LowerOptions
 from edgegen.formats.manifest import MANIFEST, write_manifest
@@ -302,7 +302,7 @@ def _measure(
     latency: dict[str, Latency] = {}
     for artifact in artifacts:
         found = parity[artifact.file]
-        if found.status != "ok" or "evaluator" in found.method:
+        if found.status != "ok" or not runs_here(artifact.backend):
             reason = "no runtime for it here" if found.status == "ok" else f"parity {found.status}"
             latency[artifact.file] = Latency(None, reason=f"not measured: {reason}")
             continue

@@ -8,14 +8,16 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
-RUNTIMES = {"onnx": "onnxruntime", "executorch": "executorch.runtime", "coreml": "coremltools"}
+from edgegen import registry
+from edgegen.exporters.base import Backend
 
 
 def preload(*, backend: str | None = None, **_: object) -> None:
     """torch, and the runtime of a file: imported before the clock starts."""
     importlib.import_module("torch")
     if backend is not None:
-        importlib.import_module(RUNTIMES[backend])
+        loaded: Backend = registry.load("backend", backend)
+        importlib.import_module(loaded.runtime_module)
 
 
 def artifact(*, threads: int, backend: str, path: str, manifest: str) -> Callable[[], object]:
