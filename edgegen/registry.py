@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from edgegen.errors import UsageError, unknown_name
+from edgegen.errors import EdgegenError, UsageError, unknown_name
 
 Kind = Literal["backend", "objective", "device", "importer"]
 
@@ -69,8 +69,11 @@ def _load_third_party(kind: Kind, name: str) -> Any:
         raise UsageError(f"the {kind} '{name}' is added by {' and by '.join(packages)}: uninstall all but one")
     try:
         return points[0].load()
-    except (ImportError, AttributeError, SyntaxError) as e:
+    except EdgegenError:
+        raise
+    except Exception as e:
+        package = packages[0] if packages else "another package"
         raise UsageError(
-            f"the package {packages[0]} adds the {kind} '{name}' by the entry point {points[0].value}, which cannot be "
+            f"the package {package} adds the {kind} '{name}' by the entry point {points[0].value}, which cannot be "
             f"loaded: {type(e).__name__}: {e}. Mend or uninstall that package"
         ) from e

@@ -1,6 +1,7 @@
 """The records that pass between the parts: frozen and plain data; no torch at import."""
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -249,3 +250,36 @@ class Measurement:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class SchemeCell:
+    """What a quantization scheme is on one backend: how the file is made and the parity that it must reach.
+
+    `stage` is what `function` takes and where it sits in the build:
+
+        float     nothing; `lower` alone makes the file
+        program   f(program, scheme, calibration, options) -> module between capture and lowering; any batch
+        file      f(source, target) -> None                       after the lowering of the float file
+
+    `function` is "module:attribute", imported on demand; `precision` is what the backend lowers to; `engine` says in
+    words what quantizes; `floor_db` is the parity below which the file is refused; `extras` are those to be installed
+    beside the backend's own; `calibrated` says that the function uses its calibration; `caution` is what to know
+    before the file is shipped.
+    """
+
+    stage: Literal["float", "program", "file"]
+    precision: Literal["fp32", "fp16"]
+    engine: str
+    floor_db: float
+    function: str | None = None
+    extras: tuple[str, ...] = ()
+    calibrated: bool = False
+    caution: str = ""
+
+    def load(self) -> Callable[..., Any]:
+        """The function behind `function`; not for "float" cells, which have none."""
+        assert self.function is not None, f"a '{self.stage}' cell without a function"
+        module, _, attribute = self.function.partition(":")
+        function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return function

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen import registry
-from edgegen.types import Signature
+from edgegen.types import SchemeCell, Signature
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -74,8 +74,29 @@ class Backend(Protocol):
         """The kinds of file by name; "" is the plain one."""
 
     @property
+    def cells(self) -> Mapping[str, SchemeCell]:
+        """The quantization schemes by name, the default first. Reading them imports neither torch nor the vendor."""
+
+    @property
     def rewrites(self) -> tuple[str, ...]:
         """The names in edgegen.exporters.rewrites that made this runtime faster (examples/bench_export.py)."""
+
+    @property
+    def runtime_module(self) -> str:
+        """What a worker imports before it measures how long opening a file takes."""
+
+    @property
+    def snippet(self) -> str:
+        """Lines of Python that run a plain file, for the model card, with what `str.format` fills in:
+
+        {file} and {output} are names, {inputs} is a dict of numpy arrays, {tensors} a list of torch tensors.
+        """
+
+    def runs_here(self) -> bool:
+        """Whether a runtime executes the files on this machine; an evaluator of ours does not count."""
+
+    def check_options(self, scheme: str, options: LowerOptions) -> None:
+        """Raises ExportError where a file of `scheme` cannot be made with `options`; before any work."""
 
     def lower(
         self,

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edgegen.quantize.support_matrix import MATRIX
+from edgegen.quantize.support_matrix import matrix
 
 HERE = Path(__file__).parent
 PAGE, BENCH = HERE.parent / "docs" / "quantize.md", HERE.parent / "examples" / "bench_quantize.json"
@@ -20,11 +20,11 @@ LARGE, TRAINED = "slimflow 15.7 M", ("demo student", "fashion student")
 
 def table() -> str:
     """The table's lines: size of the 15.7 M net's file over fp32, PSNR of the trained nets, the worse first."""
-    assert {scheme for scheme, _ in MATRIX} == set(SCHEMES)
+    assert {scheme for scheme, _ in matrix()} == set(SCHEMES)
     rows = [row for row in json.loads(BENCH.read_text())["rows"] if "cell" in row]
     lines = ["| | " + " | ".join(SCHEMES) + " |", "|---" * (1 + len(SCHEMES)) + "|"]
     for backend, name in RUNTIMES.items():
-        cells = [_cell(rows, backend, scheme) if (scheme, backend) in MATRIX else "" for scheme in SCHEMES]
+        cells = [_cell(rows, backend, scheme) if (scheme, backend) in matrix() else "" for scheme in SCHEMES]
         lines.append("| " + " | ".join([name, *cells]) + " |")
     lines.append("")
     lines.append(

@@ -6,10 +6,12 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
+from edgegen import registry
+from edgegen.errors import UsageError
 from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.quantize.support_matrix import cells
 from edgegen.support.extras import EXTRAS, missing, version_of
 
-BACKENDS = {"onnx": "fp32", "executorch": "fp32", "coreml": "fp16"}
 PATIENCE_S = 180  # a cold import of executorch alone takes up to 20 s on a busy machine
 PROBE = "from edgegen.artifacts.doctor import try_backend; import sys; try_backend(sys.argv[1])"
 
@@ -19,7 +21,7 @@ def diagnose() -> dict[str, Any]:
     return {
         "edgegen": version("edgegen"),
         "accelerators": _accelerators(),
-        "backends": [_backend(name) for name in BACKENDS],
+        "backends": [_backend(name) for name in registry.names("backend")],
         "extras": [_extra(name) for name in EXTRAS],
     }
 
@@ -43,9 +45,13 @@ def _accelerators() -> list[dict[str, Any]]:
 
 
 def _backend(name: str) -> dict[str, Any]:
-    absent = missing(name)
+    absent = missing(name) if name in EXTRAS else []
     if absent:
         return _row(name, False, f"{', '.join(absent)} not installed: pip install 'edgegen[{name}]'")
+    try:
+        cells(name)
+    except UsageError as e:
+        return _row(name, False, str(e))
     command = [sys.executable, "-c", PROBE, name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
@@ -68,12 +74,10 @@ def try_backend(name: str) -> None:
     from edgegen.artifacts.target import Target
     from edgegen.program.capture import reference
     from edgegen.program.inputs import example_inputs
-    from edgegen.quantize.support_matrix import cell
-    from edgegen.registry import load
     from edgegen.types import Signature
     from edgegen.verification.parity import check
 
-    scheme = BACKENDS[name]
+    scheme, cell = next(iter(cells(name).items()))
     signature = Signature.of(channels=1, size=8, num_classes=0)
     # The least that is a network: what is tried is the vendor's tools, not what they support.
     module = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 1, 3, padding=1))
@@ -88,9 +92,9 @@ def try_backend(name: str) -> None:
             seed=0,
             metadata={},
         ).artifact
-        session = load("backend", name).open(Path(folder) / artifact.file)
+        session = registry.load("backend", name).open(Path(folder) / artifact.file)
         inputs = example_inputs(signature, 2, 0)
-        parity = check(session, inputs, reference(module, inputs), floor_db=cell(scheme, name).floor_db)
+        parity = check(session, inputs, reference(module, inputs), floor_db=cell.floor_db)
     if parity.status != "ok":
         raise SystemExit(f"runs, but wrongly: {parity.reason}")
     print(json.dumps({"detail": f"{parity.method}, {parity.psnr_db:.0f} dB against PyTorch"}))

@@ -4,21 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgegen import registry
+from edgegen.exporters.base import Backend
 from edgegen.support.storage import write_bytes
 
 UNKNOWN = "-"
-RUN = {
-    "onnx": """import numpy as np, onnxruntime
-session = onnxruntime.InferenceSession("{file}")
-out = session.run(["{output}"], {inputs})[0]""",
-    "executorch": """import torch
-from executorch.runtime import Runtime
-program = Runtime.get().load_program("{file}")
-out = program.load_method("forward").execute({tensors})[0]""",
-    "coreml": """import coremltools, numpy as np  # on a Mac
-model = coremltools.models.MLModel("{file}")
-out = model.predict({inputs})["{output}"]""",
-}
 
 
 def write_card(folder: Path, exported: Mapping[str, Any]) -> None:
@@ -123,7 +113,8 @@ def _run(row: Mapping[str, Any], signature: Mapping[str, Any]) -> str:
     arrays = ", ".join(f'"{name}": {value}' for name, value in made.items())
     tensors = ", ".join(f"torch.{_torch(spec)}" for spec in signature["inputs"])
     output = signature["outputs"][0]["name"]
-    text = RUN[row["backend"]].format(
+    backend: Backend = registry.load("backend", row["backend"])
+    text = backend.snippet.format(
         file=row["file"], output=output, inputs="{" + arrays + "}", tensors="[" + tensors + "]"
     )
     return f"```python\n{text}\n```"

@@ -1,16 +1,15 @@
 """What to make: a runtime's file of one scheme, and what can be known of wishes before any work."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgegen import registry
 from edgegen.errors import ExportError, UsageError, unknown_name
-from edgegen.exporters.base import LowerOptions, Variant
+from edgegen.exporters.base import Backend, LowerOptions, Variant
 from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.schemes import AS_USUAL, GRIDS, QuantizeOptions
-from edgegen.quantize.support_matrix import MATRIX, cell
+from edgegen.quantize.support_matrix import cell, cells
 from edgegen.recipe import FLOAT_SCHEMES
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class Target:
         if backend not in registry.names("backend"):
             raise UsageError(unknown_name("backend", backend, registry.names("backend")))
         if not scheme:
-            scheme = next(scheme for scheme, other in MATRIX if other == backend)
+            scheme = next(iter(cells(backend)))
         target = Target(backend, scheme, variant)
         cell(scheme, backend)
         target.kind()
@@ -63,15 +62,12 @@ def check_targets(targets: Sequence[Target], options: LowerOptions) -> None:
 
     A target may lack the sizes that its file shall take, sizes a target; a device's system may be too old for a scheme.
     """
-    from edgegen.exporters.coreml import backend as coreml
-
     for target in targets:
-        feature = cell(target.scheme, target.backend).feature
-        if feature:
-            try:
-                coreml.require(feature, options.coreml_target)
-            except ExportError as e:
-                raise UsageError(f"{target}: {e}") from e
+        backend: Backend = registry.load("backend", target.backend)
+        try:
+            backend.check_options(target.scheme, options)
+        except ExportError as e:
+            raise UsageError(f"{target}: {e}") from e
     sizes = options.heights_widths
     listing = [str(target) for target in targets if target.kind().lists_sizes]
     if listing and not sizes:
@@ -120,7 +116,8 @@ def backends_of(scheme: str, targets: Sequence[Target]) -> tuple[str, ...]:
 
 def runs_here(backend: str) -> bool:
     """Whether a runtime, and not our evaluator, executes the files of `backend` on this machine."""
-    return backend != "coreml" or sys.platform == "darwin"
+    loaded: Backend = registry.load("backend", backend)
+    return loaded.runs_here()
 
 
 def _listed(targets: Sequence[Target]) -> str:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Session, Variant, one_by_one
 from edgegen.exporters.coreml import metadata as coreml_about
+from edgegen.exporters.coreml.cells import CELLS, SCHEME_FEATURES
 from edgegen.formats import mlpackage
-from edgegen.types import PIXELS, Signature, TensorSpec
+from edgegen.types import PIXELS, SchemeCell, Signature, TensorSpec
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -32,6 +33,10 @@ FEATURES = {
 # MIL computes the sines of a time or size embedding from arguments up to 1000, where fp16 has steps of 0.5.
 TRIGONOMETRY = ("sin", "cos")
 PASSING = ("mul", "add", "cast", "reshape", "expand_dims", "squeeze", "slice_by_index", "concat", "transpose")
+
+SNIPPET = """import coremltools, numpy as np  # on a Mac
+model = coremltools.models.MLModel("{file}")
+out = model.predict({inputs})["{output}"]"""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,18 @@ class CoreML:
         },
         init=False,
     )
+    cells: Mapping[str, SchemeCell] = field(default_factory=lambda: dict(CELLS), init=False)
+    runtime_module: str = field(default="coremltools", init=False)
+    snippet: str = field(default=SNIPPET, init=False)
     rewrites: tuple[str, ...] = field(default=("resampling", "conv_bias", "quantized_views"), init=False)
+
+    def runs_here(self) -> bool:
+        return platform.system() == "Darwin"
+
+    def check_options(self, scheme: str, options: LowerOptions) -> None:
+        """Raises ExportError where the scheme needs a newer system than `options.coreml_target`."""
+        if scheme in SCHEME_FEATURES:
+            require(SCHEME_FEATURES[scheme], options.coreml_target)
 
     def lower(
         self,
@@ -136,7 +152,7 @@ class CoreML:
 
     def open(self, path: Path) -> Session:
         """Raises ExportError for a package that cannot be read or evaluated here."""
-        if platform.system() == "Darwin":
+        if self.runs_here():
             return _run_by_core_ml(path)
         from edgegen.exporters.coreml.evaluator.program import MilEvaluator  # here, because it imports torch
 

@@ -15,16 +15,22 @@ from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.executorch.cells import CELLS
 from edgegen.exporters.executorch.xnnpack_layout import channels_last_views
 from edgegen.support.extras import require
 from edgegen.support.vendor_logs import EXECUTORCH, quiet
-from edgegen.types import PIXELS, Signature
+from edgegen.types import PIXELS, SchemeCell, Signature
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 GOLDEN = 2  # samples in a BundledProgram
 METADATA = "get_metadata"  # a constant method, readable from Swift, Kotlin and C++: inputs have no names at run time
+
+SNIPPET = """import torch
+from executorch.runtime import Runtime
+program = Runtime.get().load_program("{file}")
+out = program.load_method("forward").execute({tensors})[0]"""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,9 @@ class ExecuTorchBackend:
         },
         init=False,
     )
+    cells: Mapping[str, SchemeCell] = field(default_factory=lambda: dict(CELLS), init=False)
+    runtime_module: str = field(default="executorch.runtime", init=False)
+    snippet: str = field(default=SNIPPET, init=False)
     rewrites: tuple[str, ...] = field(
         default=(
             "resampling",
@@ -90,6 +99,12 @@ class ExecuTorchBackend:
         ),
         init=False,
     )
+
+    def runs_here(self) -> bool:
+        return True
+
+    def check_options(self, scheme: str, options: LowerOptions) -> None:
+        """Every option goes with every scheme."""
 
     def lower(
         self,

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.onnx.cells import CELLS
 from edgegen.exporters.onnx.unsigned import unsigned
 from edgegen.exporters.onnx.winograd import winograd
 from edgegen.support.extras import require
 from edgegen.support.vendor_logs import TORCH_ONNX, quiet
-from edgegen.types import Signature
+from edgegen.types import SchemeCell, Signature
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -30,6 +31,10 @@ NAMESPACE = "edgegen."
 BATCH_AXIS = "batch_size"
 AXES = {0: BATCH_AXIS, 2: "height", 3: "width"}  # of the first input
 FATAL = 4  # onnxruntime's severity: it prints what its exceptions say, too
+
+SNIPPET = """import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession("{file}")
+out = session.run(["{output}"], {inputs})[0]"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,16 @@ class OnnxBackend:
         },
         init=False,
     )
+    cells: Mapping[str, SchemeCell] = field(default_factory=lambda: dict(CELLS), init=False)
+    runtime_module: str = field(default="onnxruntime", init=False)
+    snippet: str = field(default=SNIPPET, init=False)
     rewrites: tuple[str, ...] = field(default=("resampling", "pointwise", "conv_bias", "einsum"), init=False)
+
+    def runs_here(self) -> bool:
+        return True
+
+    def check_options(self, scheme: str, options: LowerOptions) -> None:
+        """Every option goes with every scheme."""
 
     def lower(
         self,

@@ -189,8 +189,8 @@ def test_a_file_that_is_wrong_fails_the_run_with_its_own_exit_code(place: Path) 
     shutil.copytree(place, copy, symlinks=True)
     (copy / "tiny.toml").write_text(TINY + '[export]\nartifacts = ["onnx-fp32"]\n')
     code = (
-        "import dataclasses, sys; import edgegen.quantize.support_matrix as m;"
-        "key = ('fp32', 'onnx'); m.MATRIX[key] = dataclasses.replace(m.MATRIX[key], floor_db=500.0);"
+        "import dataclasses, sys; from edgegen.exporters.onnx.backend import BACKEND;"
+        "BACKEND.cells['fp32'] = dataclasses.replace(BACKEND.cells['fp32'], floor_db=500.0);"
         "sys.argv = ['edgegen', 'verify', 'tiny.toml', '--force'];"
         "from edgegen.cli.main import main; main()"
     )

@@ -1,4 +1,4 @@
-"""matrix: every cell loads, empty ones name the full ones, nothing heavy is imported by looking."""
+"""The support matrix: every cell loads, empty ones name the full ones, nothing heavy is imported by looking."""
 
 import subprocess
 import sys
@@ -10,23 +10,25 @@ from edgegen.artifacts.target import Target, check_targets
 from edgegen.errors import UsageError
 from edgegen.exporters.base import LowerOptions
 from edgegen.exporters.coreml.backend import FEATURES
-from edgegen.quantize.support_matrix import MATRIX, Cell, cell
+from edgegen.exporters.coreml.cells import CELLS, SCHEME_FEATURES
+from edgegen.quantize.support_matrix import cell, matrix
+from edgegen.types import SchemeCell
 
 
-@pytest.mark.parametrize(("scheme", "backend"), sorted(MATRIX))
+@pytest.mark.parametrize(("scheme", "backend"), sorted(matrix()))
 def test_every_cell_belongs_to_a_backend_and_loads(scheme: str, backend: str) -> None:
-    found = cell(scheme, backend)
+    chosen = cell(scheme, backend)
     assert backend in registry.BUILT_IN["backend"]
-    assert found.engine
-    assert 0 < found.floor_db < 130
-    assert (found.function is None) == (found.stage == "float")
-    if found.function is not None:
-        assert callable(found.load())
+    assert chosen.engine
+    assert 0 < chosen.floor_db < 130
+    assert (chosen.function is None) == (chosen.stage == "float")
+    if chosen.function is not None:
+        assert callable(chosen.load())
 
 
 def test_every_scheme_has_a_float_cell_beside_it() -> None:
-    floating = {backend for (_, backend), found in MATRIX.items() if found.stage == "float"}
-    assert floating == {backend for _, backend in MATRIX}
+    floating = {backend for (_, backend), chosen in matrix().items() if chosen.stage == "float"}
+    assert floating == {backend for _, backend in matrix()}
 
 
 def test_an_empty_cell_names_the_full_ones_and_the_nearest() -> None:
@@ -35,9 +37,9 @@ def test_an_empty_cell_names_the_full_ones_and_the_nearest() -> None:
         "coreml w4, coreml w4-block, coreml w6, coreml w8, coreml w8a8, executorch fp32, executorch mixed, "
         "executorch w8a8, onnx fp16, onnx fp32, onnx mixed, onnx w8, onnx w8a8. Did you mean 'executorch w8a8'?"
     )
-    with pytest.raises(UsageError) as found:
+    with pytest.raises(UsageError) as error:
         cell("w8", "executorch")
-    assert str(found.value) == message
+    assert str(error.value) == message
     with pytest.raises(UsageError, match=r"for backend 'onxn'; .* Did you mean 'onnx w8a8'\?"):
         cell("w8a8", "onxn")
 
@@ -50,14 +52,13 @@ def test_what_the_system_lacks_is_told_before_any_work() -> None:
 
 
 def test_every_feature_is_one_of_core_ml() -> None:
-    needed = {found.feature for found in MATRIX.values()} - {""}
-    assert needed
-    assert needed <= FEATURES.keys()
+    assert SCHEME_FEATURES.keys() <= CELLS.keys()
+    assert set(SCHEME_FEATURES.values()) <= FEATURES.keys()
 
 
 def test_a_float_cell_has_no_function() -> None:
     with pytest.raises(AssertionError, match="a 'float' cell without a function"):
-        Cell("float", "fp32", "none", 80.0).load()
+        SchemeCell("float", "fp32", "none", 80.0).load()
 
 
 def test_looking_at_the_matrix_imports_no_vendor() -> None:
@@ -65,6 +66,9 @@ def test_looking_at_the_matrix_imports_no_vendor() -> None:
     modules = (
         "edgegen.quantize.support_matrix, edgegen.exporters.base, edgegen.artifacts.build, edgegen.verification.parity"
     )
-    code = f"import sys, {modules}; sys.exit(','.join(set({heavy}) & set(sys.modules)) or 0)"
+    code = (
+        f"import sys, {modules}; edgegen.quantize.support_matrix.matrix();"
+        f"sys.exit(','.join(set({heavy}) & set(sys.modules)) or 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == (0, "")
