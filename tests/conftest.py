@@ -37,18 +37,32 @@ def edgegen(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return call
 
 
+class NoChild:
+    """Stands for a process that waits: nothing is started."""
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `child.call` runs, run here: it saves the seconds that a process needs to import torch and a vendor."""
+    """What `isolation.call` runs, run here: it saves the seconds that a process needs to import torch and a vendor."""
     import importlib
 
     from edgegen.support import isolation
 
-    def call(function: str, arguments: dict[str, object], *, memory_limit: int | None = None) -> isolation.Outcome:
+    def call(
+        function: str, arguments: dict[str, object], *, memory_limit: int | None = None, child: NoChild | None = None
+    ) -> isolation.Outcome:
         module, _, name = function.partition(":")
         return isolation.Outcome(getattr(importlib.import_module(module), name)(**arguments), 0.0, None)
 
     monkeypatch.setattr(isolation, "call", call)
+    monkeypatch.setattr("edgegen.artifacts.maker.Child", NoChild)
+    monkeypatch.setattr("edgegen.artifacts.maker.at_once", lambda generator: 1)
 
 
 @pytest.fixture(scope="session")

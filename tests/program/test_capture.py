@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from edgegen.errors import ExportError
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+from edgegen.models.zero_layers import randomize_zero_layers
 from edgegen.noise import normal
 from edgegen.program import capture
+from edgegen.program.inputs import example_inputs, samples_of
+from edgegen.program.one_step import OneStep, ToPixels, pixels_signature
 from edgegen.support.pixels import to_uint8
 from edgegen.types import Signature, TensorSpec
 
@@ -18,13 +21,13 @@ from edgegen.types import Signature, TensorSpec
 def net_of(*, classes: int) -> EdgeUNet:
     torch.manual_seed(0)
     net = EdgeUNet(EdgeUNetConfig(8, 1, (8, 16), 1, (1,), classes))
-    capture.randomize_zero_layers(net, 1)
+    randomize_zero_layers(net, 1)
     return net
 
 
 def inputs_of(*, classes: int) -> tuple[Signature, list[Tensor]]:
     signature = Signature.of(channels=1, size=8, num_classes=classes)
-    arrays = capture.example_inputs(signature, 6, 3)
+    arrays = example_inputs(signature, 6, 3)
     return signature, [torch.from_numpy(values) for values in arrays.values()]
 
 
@@ -34,24 +37,24 @@ def test_one_step_is_noise_minus_velocity_at_time_one() -> None:
             return 3.0 * x * t[:, None, None, None]
 
     z = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(capture.OneStep(Velocity(), time=1.0)(z), z - 3.0 * z)
+    assert torch.equal(OneStep(Velocity(), time=1.0)(z), z - 3.0 * z)
 
 
 def test_zero_layers_are_drawn_anew_and_only_those() -> None:
     net = EdgeUNet(EdgeUNetConfig(8, 1, (8, 16), 1, (1,), 5))
     stem = net.stem.weight.clone()
-    names = capture.randomize_zero_layers(net, 1)
+    names = randomize_zero_layers(net, 1)
     assert {"head.weight", "head.bias", "down.0.0.conv2.weight", "attend_down.1.out.weight"} <= set(names)
     assert all(bool(p.any()) for p in net.parameters())
     assert torch.equal(net.stem.weight, stem)
-    assert capture.randomize_zero_layers(net, 1) == ()
+    assert randomize_zero_layers(net, 1) == ()
     weight = net.head.weight.detach()
     assert 0.5 < float(weight.std()) * weight[0].numel() ** 0.5 < 2.0
 
 
 def test_example_inputs_are_portable_noise_and_labels_in_turn() -> None:
     signature = Signature.of(channels=2, size=4, num_classes=3)
-    inputs = capture.example_inputs(signature, 5, 11)
+    inputs = example_inputs(signature, 5, 11)
     assert list(inputs) == [spec.name for spec in signature.inputs]
     assert np.array_equal(inputs["sample"], normal(11, 0, 5, (2, 4, 4)))
     assert inputs["class_labels"].tolist() == [0, 1, 2, 0, 1]
@@ -61,7 +64,7 @@ def test_example_inputs_are_portable_noise_and_labels_in_turn() -> None:
 @pytest.mark.parametrize("classes", [0, 5])
 @pytest.mark.parametrize("batch", [None, 1])
 def test_the_program_computes_what_the_module_does(batch: int | None, classes: int) -> None:
-    module = capture.OneStep(net_of(classes=classes), time=1.0).train()
+    module = OneStep(net_of(classes=classes), time=1.0).train()
     signature, inputs = inputs_of(classes=classes)
     program = capture.capture(module, signature, batch=batch)
     assert module.training
@@ -80,7 +83,7 @@ def test_a_module_that_does_not_fit_the_signature_is_refused() -> None:
         capture.capture(Shrink(), signature, batch=None)
     wide = Signature.of(channels=3, size=8, num_classes=0)
     with pytest.raises(ExportError, match=r"torch.export could not capture OneStep: .*3 channels"):
-        capture.capture(capture.OneStep(net_of(classes=0), time=1.0), wide, batch=None)
+        capture.capture(OneStep(net_of(classes=0), time=1.0), wide, batch=None)
 
 
 class Shrink(nn.Module):
@@ -107,7 +110,7 @@ def test_every_role_gets_inputs_of_its_own() -> None:
         ),
         (TensorSpec("out_sample", ("batch_size", 2, 16), "float32", "signal"),),
     )
-    inputs = capture.example_inputs(signature, 3, 5)
+    inputs = example_inputs(signature, 3, 5)
     assert {name: values.shape for name, values in inputs.items()} == {
         "sample": (3, 2, 16),
         "text": (3, 5, 4),
@@ -116,15 +119,15 @@ def test_every_role_gets_inputs_of_its_own() -> None:
     assert np.array_equal(inputs["sample"], normal(5, 0, 3, (2, 16)))
     assert not np.array_equal(inputs["text"].ravel()[:16], inputs["sample"].ravel()[:16])
     assert float(abs(inputs["image"]).max()) <= 1.0
-    later = capture.samples_of(signature, range(1, 3), 5)
+    later = samples_of(signature, range(1, 3), 5)
     assert all(np.array_equal(later[name], values[1:]) for name, values in inputs.items())
 
 
 def test_pixels_are_what_an_app_shows() -> None:
     signature, (noise,) = inputs_of(classes=0)
-    pixels = capture.ToPixels(nn.Identity())(2 * noise)
+    pixels = ToPixels(nn.Identity())(2 * noise)
     assert np.array_equal(pixels.numpy(), to_uint8(2 * noise))
-    assert capture.pixels_signature(signature).outputs[0].shape == ("batch_size", 8, 8, 1)
+    assert pixels_signature(signature).outputs[0].shape == ("batch_size", 8, 8, 1)
     latent = replace(signature, outputs=(replace(signature.outputs[0], role="latent"),))
     with pytest.raises(ExportError, match=r"no uint8 image of out_sample: it is latent"):
-        capture.pixels_signature(latent)
+        pixels_signature(latent)

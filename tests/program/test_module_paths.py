@@ -17,7 +17,7 @@ from edgegen.inspection import module_paths
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.zero_layers import randomize_zero_layers
 from edgegen.program.capture import capture
-from edgegen.program.fold import Folds
+from edgegen.program.generator import Generator
 from edgegen.program.module_paths import block_of
 from edgegen.program.one_step import NOISE_TIME, OneStep
 from edgegen.quantize.schemes import QuantizeOptions
@@ -32,7 +32,7 @@ def folded() -> nn.Module:
     torch.manual_seed(0)
     net = EdgeUNet(EdgeUNetConfig(16, 1, (8, 16), 1, (1,), 10)).eval()
     randomize_zero_layers(net, 0)
-    return Folds(OneStep(net, time=NOISE_TIME), SIGNATURE)().module
+    return Generator(OneStep(net, time=NOISE_TIME), SIGNATURE).folded().module
 
 
 def layers(program: ExportedProgram) -> dict[str, str | None]:

@@ -14,7 +14,7 @@ from edgegen import registry
 from edgegen.artifacts.build import build
 from edgegen.artifacts.target import Target
 from edgegen.exporters.base import LowerOptions
-from edgegen.program.fold import Folds
+from edgegen.program.generator import Generator
 from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.support.pixels import to_uint8
 from edgegen.types import Artifact, Signature
@@ -38,19 +38,19 @@ class Net(nn.Module):
 
 
 @pytest.fixture
-def folds() -> Folds:
-    return Folds(Net(), SIGNATURE)
+def generator() -> Generator:
+    return Generator(Net(), SIGNATURE)
 
 
 @pytest.fixture
-def verify(folds: Folds) -> Verifier:
-    return Verifier(folds, SIGNATURE, samples=3, seed=0, sizes=SIZES)
+def verify(generator: Generator) -> Verifier:
+    return Verifier(generator, samples=3, seed=0, sizes=SIZES)
 
 
-def made(folds: Folds, text: str, folder: Path) -> tuple[Artifact, Path]:
+def made(generator: Generator, text: str, folder: Path) -> tuple[Artifact, Path]:
     target = Target.parse(text)
     options: dict[str, Any] = {"name": "net", "quantization": QuantizeOptions(samples=1), "seed": 0, "metadata": {}}
-    module = folds(any_size=target.kind().any_size).module
+    module = generator.folded(any_size=target.kind().any_size).module
     lower = LowerOptions(heights_widths=SIZES, generate=False)
     artifact = build(module, SIGNATURE, target=target, folder=folder, options=lower, **options).artifact
     return artifact, folder / artifact.file
@@ -76,8 +76,8 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, backend: str, spoil: Callable[[str,
 @pytest.mark.parametrize(
     "target", ["onnx", "onnx:generate", "onnx:any_size", "coreml-fp32:sizes", "coreml-fp32:generate"]
 )
-def test_a_true_file(target: str, folds: Folds, verify: Verifier, tmp_path: Path, in_process: None) -> None:
-    artifact, path = made(folds, target, tmp_path)
+def test_a_true_file(target: str, generator: Generator, verify: Verifier, tmp_path: Path, in_process: None) -> None:
+    artifact, path = made(generator, target, tmp_path)
     found, session = verify(artifact, path)
     assert found.status == "ok", found
     assert session is not None
@@ -86,9 +86,9 @@ def test_a_true_file(target: str, folds: Folds, verify: Verifier, tmp_path: Path
 
 
 def test_a_false_image_is_found(
-    folds: Folds, verify: Verifier, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+    generator: Generator, verify: Verifier, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    artifact, path = made(folds, "onnx:generate", tmp_path)
+    artifact, path = made(generator, "onnx:generate", tmp_path)
     spoiled(monkeypatch, "onnx", lambda name, value: value[:, ::-1] if name == "out_image" else value)
     found, _ = verify(artifact, path)
     assert found.status == "failed"
@@ -102,19 +102,19 @@ def test_a_network_whose_numbers_are_no_images_is_told_so(
         def forward(self, sample: Tensor) -> Tensor:
             return 40.0 * super().forward(sample)
 
-    folds = Folds(Untrained(), SIGNATURE)
-    artifact, path = made(folds, "onnx:generate", tmp_path)
+    generator = Generator(Untrained(), SIGNATURE)
+    artifact, path = made(generator, "onnx:generate", tmp_path)
     spoiled(monkeypatch, "onnx", lambda name, value: value[:, ::-1] if name == "out_image" else value)
-    found, _ = Verifier(folds, SIGNATURE, samples=3, seed=0)(artifact, path)
+    found, _ = Verifier(generator, samples=3, seed=0)(artifact, path)
     assert found.status == "failed"
     assert found.reason.endswith("are cut off: is the network trained?")
 
 
 def test_a_second_method_that_is_false_is_named(
-    folds: Folds, verify: Verifier, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+    generator: Generator, verify: Verifier, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a .pte: `forward` true, and `generate` a picture upside down."""
-    artifact, path = made(folds, "onnx", tmp_path)
+    artifact, path = made(generator, "onnx", tmp_path)
     plain = type(registry.load("backend", "onnx")).open
 
     class Generate:
@@ -144,18 +144,18 @@ def test_a_second_method_that_is_false_is_named(
 def test_a_file_that_is_false_at_another_size_only_is_found(
     target: str,
     width: int,
-    folds: Folds,
+    generator: Generator,
     verify: Verifier,
     tmp_path: Path,
     in_process: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    artifact, path = made(folds, target, tmp_path)
+    artifact, path = made(generator, target, tmp_path)
     spoiled(monkeypatch, artifact.backend, lambda _, value: value + 0.5 * (value.shape[-1] == width))
     assert verify(artifact, path)[0].status == "failed"
 
 
-def test_a_file_that_cannot_be_opened_is_not_checked(folds: Folds, verify: Verifier, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_not_checked(generator: Generator, verify: Verifier, tmp_path: Path) -> None:
     (tmp_path / "cut.onnx").write_bytes(b"nothing")
     found, session = verify(Artifact("cut.onnx", "onnx", "fp32", 7, "", "none"), tmp_path / "cut.onnx")
     assert session is None
