@@ -20,6 +20,8 @@ Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 METHOD = "name of the training method, whose own keys stand in the same table"
+CoreMLTarget = Literal["iOS17", "iOS18", "iOS26"]
+Ranges = Literal["minmax", "percentile", "mse", "entropy"]
 FLOAT_SCHEMES = ("fp32", "fp16")
 
 
@@ -151,10 +153,15 @@ class Export(Table):
         description="BACKEND-SCHEME or BACKEND-SCHEME:VARIANT",
     )
     opset: Annotated[int, Field(ge=18, le=24)] = Field(18, description="of the ONNX files")
-    coreml_target: Literal["iOS17", "iOS18", "iOS26"] = Field("iOS17", description="oldest system of the Core ML files")
+    coreml_target: CoreMLTarget = Field("iOS17", description="oldest system of the Core ML files")
     generate: bool = Field(True, description="a second method in the .pte files: noise to uint8 image")
     heights_widths: tuple[tuple[Count, Count], ...] = Field((), description="further sizes of a coreml-...:sizes file")
     winograd: bool = Field(True, description="ONNX fp32: large 3x3 convolutions faster, with 4 times their memory")
+    etrecord: bool = Field(
+        False,
+        description="ExecuTorch's profiling record beside each .pte file",
+        exclude_if=lambda value: not value,  # so that keys of results from before it was there stay
+    )
     license: str = Field("not stated", description="licence of the generator, written into every file")
 
     @model_validator(mode="after")
@@ -181,7 +188,7 @@ class Quantize(Table):
     """How the numbers of the compressed files are chosen; a generator's calibration inputs are noise."""
 
     samples: Count | None = Field(None, description="noise inputs that calibrate the ranges; default: enough")
-    ranges: Literal["minmax", "percentile", "mse", "entropy"] = Field("minmax", description="of activations")
+    ranges: Ranges = Field("minmax", description="of activations")
     methods: tuple[Method, ...] = Field(
         (), description="what is done to the weights beforehand; the order is always the same"
     )

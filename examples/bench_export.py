@@ -33,14 +33,13 @@ from torch import Tensor, nn
 from edgegen.artifacts.build import Built, build
 from edgegen.artifacts.target import Target
 from edgegen.errors import EdgegenError, ExportError
-from edgegen.exporters.base import LowerOptions
 from edgegen.inspection.record import inspect
 from edgegen.profilers.devices.host_info import probe
 from edgegen.program.capture import reference
 from edgegen.program.fold import fold
 from edgegen.program.inputs import example_inputs
 from edgegen.program.one_step import OneStep
-from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.recipe import Export, Quantize
 from edgegen.registry import load
 from edgegen.support import isolation
 from edgegen.support.storage import nbytes_of
@@ -129,7 +128,7 @@ def make(net: str, runtime: str, folder: Path, **options: Any) -> tuple[nn.Modul
     """The network as a step of no time, and edgegen's file of it."""
     module = OneStep(NETS[net]().eval().requires_grad_(False), time=1.0)
     signature = signature_of(net)
-    fixed: dict[str, Any] = {"name": "net", "quantization": QuantizeOptions(samples=1), "seed": 0, "metadata": {}}
+    fixed: dict[str, Any] = {"name": "net", "quantization": Quantize(samples=1), "seed": 0, "metadata": {}}
     folded = fold(module, signature).module
     return module, build(folded, signature, target=Target.parse(runtime), folder=folder, **fixed, **options)
 
@@ -201,7 +200,7 @@ def without_one(net: str, runtime: str, folder: Path, *, rounds: int) -> list[di
     names = list(load("backend", runtime).rewrites)
     variants: dict[str, dict[str, Any]] = {one: {"rewrites": [name for name in names if name != one]} for one in names}
     if runtime == "onnx":
-        variants["winograd"] = {"options": LowerOptions(winograd=False)}
+        variants["winograd"] = {"options": Export(winograd=False)}
     files = []
     for label, options in {"": {}, **variants}.items():
         place = folder / (label or "all")

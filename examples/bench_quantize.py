@@ -36,7 +36,6 @@ from edgegen.artifacts.build import Built, build
 from edgegen.artifacts.refine import refine
 from edgegen.artifacts.target import Target
 from edgegen.errors import EdgegenError
-from edgegen.exporters.base import LowerOptions
 from edgegen.metrics.distances import frechet
 from edgegen.models.load import load as load_generator
 from edgegen.pipeline.run import run_recipe
@@ -49,8 +48,7 @@ from edgegen.program.capture import reference
 from edgegen.program.fold import fold
 from edgegen.program.inputs import example_inputs
 from edgegen.program.one_step import OneStep
-from edgegen.quantize.schemes import QuantizeOptions
-from edgegen.recipe import Recover, find, read
+from edgegen.recipe import Export, Quantize, Recover, find, read
 from edgegen.registry import load
 from edgegen.support.progress import progress
 from edgegen.support.storage import write_json
@@ -241,7 +239,7 @@ def _share(one: OperatorTime | None, total: float) -> str:
 
 
 def _made(net: Net, target: Target, module: nn.Module, folder: Path) -> tuple[Built, Path]:
-    options = LowerOptions(coreml_target="iOS18")  # w4-block needs it
+    options = Export(coreml_target="iOS18")  # w4-block needs it
     built = build(
         module, net.signature, name="net", target=target, folder=folder, seed=SEED, metadata={}, options=options
     )
@@ -255,7 +253,7 @@ def _recovered(net: Net, scheme: str, folder: Path) -> nn.Module:
         net.module,
         net.signature,
         scheme,
-        options=QuantizeOptions(),
+        options=Quantize(),
         methods=("rounding",),
         recover=RECOVERY[scheme],
         seed=SEED,

@@ -10,34 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen import registry
+from edgegen.recipe import Export
 from edgegen.types import SchemeCell, Signature
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 Precision = Literal["fp32", "fp16"]
-CoreMLTarget = Literal["iOS17", "iOS18", "iOS26"]
 Arrays = dict[str, NDArray[Any]]
 
 
-@dataclass(frozen=True)
-class LowerOptions:
-    """What a recipe's [export] table says of the files themselves; each backend takes what concerns it.
-
-    `heights_widths` are the further sizes of the noise that Core ML's variant "sizes" takes; `generate` adds the method
-    noise -> uint8 image to a `.pte`; `etrecord` writes ExecuTorch's profiling record beside it. `winograd` makes large
-    3x3 convolutions of an ONNX file faster and their weights larger in memory, not in the file.
-    """
-
-    opset: int = 18
-    coreml_target: CoreMLTarget = "iOS17"
-    generate: bool = True
-    winograd: bool = True
-    etrecord: bool = False
-    heights_widths: tuple[tuple[int, int], ...] = ()
-
-
-DEFAULTS = LowerOptions()
+DEFAULTS = Export()
 
 
 @dataclass(frozen=True)
@@ -45,7 +28,7 @@ class Variant:
     """One kind of file of a backend: what it is for, how its name ends, and its batch (None: a dynamic axis).
 
     `any_size`: its program is captured with dynamic height and width. `lists_sizes`: of these it takes the signature's
-    own and those in `LowerOptions.heights_widths`, no others.
+    own and those in `Export.heights_widths`, no others.
     """
 
     about: str
@@ -95,7 +78,7 @@ class Backend(Protocol):
     def runs_here(self) -> bool:
         """Whether a runtime executes the files on this machine; an evaluator of ours does not count."""
 
-    def check_options(self, scheme: str, options: LowerOptions) -> None:
+    def check_options(self, scheme: str, options: Export) -> None:
         """Raises ExportError where a file of `scheme` cannot be made with `options`; before any work."""
 
     def lower(
@@ -106,7 +89,7 @@ class Backend(Protocol):
         signature: Signature,
         precision: Precision,
         metadata: Mapping[str, str],
-        options: LowerOptions = DEFAULTS,
+        options: Export = DEFAULTS,
         variant: str = "",
     ) -> None:
         """Write `path` from a program of the variant's batch. The keys of `metadata` come without a namespace.

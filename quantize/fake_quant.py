@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 from edgegen.quantize.calibration import Batches
 from edgegen.quantize.layers import Layer, layers_of, tensor_of
 from edgegen.quantize.pt2e import SMALLEST_WEIGHT_SCALE, observed
-from edgegen.quantize.schemes import GRIDS, Grid, QuantizeOptions
+from edgegen.quantize.schemes import GRIDS, Grid
+from edgegen.recipe import Quantize
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -96,7 +97,7 @@ class Simulated:
                     rounding.active = active
 
 
-def simulate(program: "ExportedProgram", scheme: str, calibration: Batches, options: QuantizeOptions) -> Simulated:
+def simulate(program: "ExportedProgram", scheme: str, calibration: Batches, options: Quantize) -> Simulated:
     """`program` with the numbers of a scheme of GRIDS rounded, ranges from `calibration`. Raises as `observed` does."""
     grid = GRIDS[scheme]
     prepared = observed(program, scheme, calibration, options)

@@ -20,7 +20,7 @@ EMPTY = 1e-9  # share of a bin that nothing falls into any more, for the logarit
 
 
 def observer(ranges: str) -> Any:
-    """The constructor of the observer for one of `schemes.RANGES`."""
+    """The constructor of the observer for one of the recipe's `quantize.ranges`."""
     import torch
     from torchao.quantization.pt2e import HistogramObserver, MinMaxObserver
 

@@ -13,7 +13,8 @@ from edgegen.errors import EdgegenError, ExportError
 from edgegen.quantize import observers
 from edgegen.quantize.calibration import Batches
 from edgegen.quantize.layers import Layer, layers_of
-from edgegen.quantize.schemes import GRIDS, Grid, QuantizeOptions, matching
+from edgegen.quantize.schemes import GRIDS, Grid, matching
+from edgegen.recipe import Quantize
 from edgegen.support.extras import require
 from edgegen.support.vendor_logs import EXECUTORCH, quiet
 
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 SMALLEST_WEIGHT_SCALE = 2**-24
 
 
-def quantize(
-    program: "ExportedProgram", scheme: str, calibration: Batches, options: QuantizeOptions
-) -> "fx.GraphModule":
+def quantize(program: "ExportedProgram", scheme: str, calibration: Batches, options: Quantize) -> "fx.GraphModule":
     """The program with the numbers of `scheme` ("w8a8", "w8"), which become float again where a runtime has no kernel.
 
     Convolutions and dense layers are quantized: with additions and products as well, as the quantizer does when asked
@@ -39,9 +38,7 @@ def quantize(
     return converted(observed(program, scheme, calibration, options))
 
 
-def observed(
-    program: "ExportedProgram", scheme: str, calibration: Batches, options: QuantizeOptions
-) -> "fx.GraphModule":
+def observed(program: "ExportedProgram", scheme: str, calibration: Batches, options: Quantize) -> "fx.GraphModule":
     """The program with an observer at every number that `scheme` rounds, which have seen `calibration`."""
     import torch
 
@@ -86,7 +83,7 @@ def _torchao() -> Iterator[None]:
             raise ExportError(f"torchao PT2E could not quantize the program: {e}") from e
 
 
-def _xnnpack(layers: list[Layer], floating: set[str], grid: Grid, options: QuantizeOptions) -> Any:
+def _xnnpack(layers: list[Layer], floating: set[str], grid: Grid, options: Quantize) -> Any:
     """XNNPACK's quantizer, with our ranges; `floating` are the nodes that it shall leave."""
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
     from torchao.quantization.pt2e import PerChannelMinMaxObserver
@@ -106,7 +103,7 @@ def _xnnpack(layers: list[Layer], floating: set[str], grid: Grid, options: Quant
     return quantizer
 
 
-def _weights_only(layers: list[Layer], floating: set[str], grid: Grid, _: QuantizeOptions) -> Any:
+def _weights_only(layers: list[Layer], floating: set[str], grid: Grid, _: Quantize) -> Any:
     """XNNPACK's quantizer asks for ranges; this one has none."""
     import torch
     from torchao.quantization.pt2e import PerChannelMinMaxObserver

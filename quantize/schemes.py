@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from edgegen.errors import UsageError, unknown_name
+from edgegen.recipe import Quantize
 
-RANGES = ("minmax", "percentile", "mse", "entropy")
 BLOCK = 32  # weights of one scale in w4-block
 # Core ML's weights of at most this many elements stay fp16: a compressed one adds some 360 bytes to the program and
 # pads its scales to 64, about what 8 bits save on 400 elements. Measured on an 8x8 EdgeUNet of widths 32 and 64,
@@ -40,23 +40,7 @@ GRIDS = {
 }
 
 
-@dataclass(frozen=True)
-class QuantizeOptions:
-    """`samples` noises calibrate the ranges (None: as many as settle them), which are chosen by `ranges`.
-
-    Layers that match a pattern of `float_layers` ("net.head", "net.up.*") stay float in the schemes of GRIDS.
-    """
-
-    samples: int | None = None
-    ranges: str = "minmax"
-    float_layers: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.ranges not in RANGES:
-            raise UsageError(unknown_name("way to choose ranges", self.ranges, RANGES))
-
-
-AS_USUAL = QuantizeOptions()
+AS_USUAL = Quantize()
 
 
 def matching(patterns: Iterable[str], names: Iterable[str]) -> set[str]:

@@ -3,17 +3,18 @@
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgegen import registry
 from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError
-from edgegen.exporters.base import DEFAULTS, Backend, LowerOptions
+from edgegen.exporters.base import DEFAULTS, Backend
 from edgegen.quantize.calibration import calibration_batches, enough_samples, fitting_batch
-from edgegen.quantize.schemes import AS_USUAL, QuantizeOptions
+from edgegen.quantize.schemes import AS_USUAL
 from edgegen.quantize.support_matrix import cell
+from edgegen.recipe import Export, Quantize
 from edgegen.support import isolation
 from edgegen.support.isolation import Child
 from edgegen.support.storage import atomic_path, nbytes_of, sha256_of
@@ -47,8 +48,8 @@ def build(
     folder: Path,
     seed: int,
     metadata: Mapping[str, str],
-    quantization: QuantizeOptions = AS_USUAL,
-    options: LowerOptions = DEFAULTS,
+    quantization: Quantize = AS_USUAL,
+    options: Export = DEFAULTS,
     rewrites: Sequence[str] | None = None,
     memory_limit: int | None = None,
     child: Child | None = None,
@@ -103,9 +104,9 @@ def build(
                     "scheme": target.scheme,
                     "precision": chosen.precision if chosen.stage == "float" else target.scheme,
                 },
-                "options": asdict(options),
+                "options": options.model_dump(mode="json"),
                 "rewrites": list(backend.rewrites if rewrites is None else rewrites),
-                "quantization": {**asdict(quantization), "samples": samples},
+                "quantization": {**quantization.model_dump(mode="json"), "samples": samples},
                 "seed": seed,
             },
             memory_limit=memory_limit,
@@ -148,7 +149,7 @@ def _artifact(
     extra: Mapping[str, Mapping[str, Any]],
     *,
     samples: int,
-    options: LowerOptions,
+    options: Export,
 ) -> Artifact:
     kind, chosen = target.kind(), cell(target.scheme, target.backend)
     return Artifact(
@@ -202,22 +203,20 @@ def lower(
     loaded = _load(Path(program))
     graph = fold_program(loaded, about) if unfolded else loaded.module(check_guards=False)
     del loaded
-    sizes = tuple((int(height), int(width)) for height, width in options["heights_widths"])
+    export = Export.model_validate(options)
     if kind.lists_sizes:
-        _try_sizes(graph, about, sizes)
+        _try_sizes(graph, about, export.heights_widths)
     if chosen.stage == "program":
-        asked = QuantizeOptions(**{**quantization, "float_layers": tuple(quantization["float_layers"])})
-        graph = _quantized(graph, about, wanted, asked, seed=seed)
+        graph = _quantized(graph, about, wanted, Quantize.model_validate(quantization), seed=seed)
         rewrites = [name for name in rewrites if name not in CANONICAL]
     captured = apply(graph, rewrites, signature=about, batch=kind.batch, any_size=kind.any_size)
-    given = LowerOptions(**{**options, "heights_widths": sizes})
     if chosen.stage != "float":  # what quantizes or converts the file wants plain convolutions
-        given = replace(given, winograd=False)
-    _write(captured, Path(path), wanted, signature=about, metadata=metadata, options=given)
+        export = export.model_copy(update={"winograd": False})
+    _write(captured, Path(path), wanted, signature=about, metadata=metadata, options=export)
 
 
 def _quantized(
-    graph: "fx.GraphModule", signature: Signature, target: Target, options: QuantizeOptions, *, seed: int
+    graph: "fx.GraphModule", signature: Signature, target: Target, options: Quantize, *, seed: int
 ) -> "fx.GraphModule":
     from edgegen.exporters.rewrites import apply
 
@@ -237,7 +236,7 @@ def _write(
     *,
     signature: Signature,
     metadata: Mapping[str, str],
-    options: LowerOptions,
+    options: Export,
 ) -> None:
     """The backend's file of a rewritten program; what quantizes a file goes by way of the float one."""
     chosen = cell(target.scheme, target.backend)

@@ -8,8 +8,8 @@ from typing import Any
 
 from edgegen import registry
 from edgegen.errors import UsageError
-from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.quantize.support_matrix import cells
+from edgegen.recipe import Quantize
 from edgegen.support.extras import EXTRAS, missing, version_of
 
 PATIENCE_S = 180  # a cold import of executorch alone takes up to 20 s on a busy machine
@@ -88,7 +88,7 @@ def try_backend(name: str) -> None:
             name="doctor",
             target=Target(name, scheme),
             folder=Path(folder),
-            quantization=QuantizeOptions(samples=1),
+            quantization=Quantize(samples=1),
             seed=0,
             metadata={},
         ).artifact

@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ from edgegen.artifacts.build import Built
 from edgegen.artifacts.maker import BuildInput, Maker
 from edgegen.artifacts.model_card import write_card
 from edgegen.artifacts.relative_latency import Race
-from edgegen.artifacts.target import Target, backends_of, lower_options, quantize_options, runs_here
+from edgegen.artifacts.target import Target, backends_of, runs_here
 from edgegen.errors import BudgetError, EdgegenError, ExportError, ParityError, UsageError
-from edgegen.exporters.base import LowerOptions
 from edgegen.formats.manifest import write_manifest
 from edgegen.integrations.optimum_onnx import write_ort_pipeline
 from edgegen.models.sources.load import Source, load_sources
@@ -23,7 +22,8 @@ from edgegen.program.fold import Folded
 from edgegen.program.generator import Generator, save_program
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import GRIDS
-from edgegen.recipe import Export, Quantize, Recover
+from edgegen.recipe import Export as Export
+from edgegen.recipe import Quantize, Recover
 from edgegen.support.progress import Progress
 from edgegen.support.storage import storage_errors
 from edgegen.types import Artifact, Latency, Parity, Signature
@@ -36,23 +36,17 @@ EXPORT, QUANTIZE = Export(), Quantize()
 class ExportSettings:
     """What to make of a source: `targets` in place of the artifacts of `export`, and three tables of a recipe.
 
-    `memory_limit` in bytes is for each child process; `measure` adds host latencies. `etrecord` writes ExecuTorch's
-    profiling record beside its files.
+    `memory_limit` in bytes is for each child process; `measure` adds host latencies.
     """
 
     targets: tuple[Target, ...]
     export: Export = EXPORT
     quantize: Quantize = QUANTIZE
     recover: Recover | None = None
-    etrecord: bool = False
     samples: int = 8
     seed: int = 0
     memory_limit: int | None = None
     measure: bool = True
-
-    def lowering(self) -> LowerOptions:
-        """How the files themselves are written."""
-        return replace(lower_options(self.export), etrecord=self.etrecord)
 
 
 @dataclass(frozen=True)
@@ -169,7 +163,7 @@ def _export(source: Source, folder: Path, temporary: Path, settings: ExportSetti
     race = Race(
         generator,
         folder=temporary,
-        options=settings.lowering(),
+        options=settings.export,
         seed=settings.seed,
         memory_limit=settings.memory_limit,
         progress=progress,
@@ -178,8 +172,8 @@ def _export(source: Source, folder: Path, temporary: Path, settings: ExportSetti
         generator,
         name=source.name,
         metadata={"license": str(license_name), "family": str(about["family"])},
-        options=settings.lowering(),
-        quantization=quantize_options(settings.quantize),
+        options=settings.export,
+        quantization=settings.quantize,
         refined=_Refiner(generator, settings, race, temporary, progress),
         seed=settings.seed,
         memory_limit=settings.memory_limit,
@@ -281,7 +275,7 @@ class _Refiner:
             self.generator.folded().module,
             self.generator.signature,
             scheme,
-            options=quantize_options(settings.quantize),
+            options=settings.quantize,
             methods=settings.quantize.methods,
             recover=settings.recover,
             budget=None if settings.quantize.budget is None else Budget.parse(settings.quantize.budget),

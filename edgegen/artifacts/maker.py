@@ -12,9 +12,8 @@ import psutil
 from edgegen.artifacts.build import Built, build
 from edgegen.artifacts.target import Target
 from edgegen.errors import EdgegenError
-from edgegen.exporters.base import LowerOptions
 from edgegen.program.generator import Generator, SavedProgram
-from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.recipe import Export, Quantize
 from edgegen.support.isolation import Child
 from edgegen.support.progress import Progress
 
@@ -31,7 +30,7 @@ class BuildInput:
 
     program: SavedProgram
     module: "nn.Module"
-    quantization: QuantizeOptions
+    quantization: Quantize
 
 
 # By scheme, what `refine` made ready for it; None where the generator is taken as it is.
@@ -50,8 +49,8 @@ class Maker:
         *,
         name: str,
         metadata: Mapping[str, str],
-        options: LowerOptions,
-        quantization: QuantizeOptions,
+        options: Export,
+        quantization: Quantize,
         refined: Refined,
         seed: int,
         memory_limit: int | None = None,

@@ -25,7 +25,6 @@ from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.calibration import Batches, calibration_batches, correcting_samples, enough_samples, fitting_batch
 from edgegen.quantize.cross_layer_equalization import equalize
 from edgegen.quantize.fake_quant import Simulated, floating, simulate
-from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.quantize.sensitivity import (
     FLOAT_BYTES,
     Choice,
@@ -37,7 +36,7 @@ from edgegen.quantize.sensitivity import (
     worst,
 )
 from edgegen.quantize.smoothquant import smooth
-from edgegen.recipe import Recover
+from edgegen.recipe import Quantize, Recover
 from edgegen.support.progress import Progress
 from edgegen.support.vendor_logs import EXPORT, quiet
 from edgegen.types import Signature
@@ -63,7 +62,7 @@ class Refined:
     """
 
     program: "ExportedProgram"
-    options: QuantizeOptions
+    options: Quantize
     psnr_before_db: float
     psnr_after_db: float
     data_range: float
@@ -104,7 +103,7 @@ def canonical(module: "nn.Module", signature: Signature) -> "ExportedProgram":
     return apply(graph, CANONICAL, signature=signature, batch=None, any_size=False)
 
 
-def calibration(signature: Signature, options: QuantizeOptions, seed: int) -> Batches:
+def calibration(signature: Signature, options: Quantize, seed: int) -> Batches:
     """The noise that `build` would calibrate with."""
     samples = options.samples or enough_samples(signature)
     return calibration_batches(signature, samples=samples, seed=seed, batch=fitting_batch(signature))
@@ -115,7 +114,7 @@ def refine(
     signature: Signature,
     scheme: str,
     *,
-    options: QuantizeOptions,
+    options: Quantize,
     methods: Sequence[str] = (),
     recover: Recover | None = None,
     budget: Budget | None = None,
@@ -143,7 +142,7 @@ def refine(
         timed = [race.of_mixed(backend) for backend in backends] if race and budget.latency else []
         costs = _costs(simulate(program, scheme, noise, options), _Judge.of_layers(module, signature, seed), progress)
         left = _left_float(program, noise, judge, costs, options=options, budget=budget, timed=timed, progress=progress)
-        options = replace(options, float_layers=(*options.float_layers, *left))
+        options = _with_float(options, left)
         progress.message(f"mixed: float are {', '.join(options.float_layers) or 'no layers'}")
     simulated = simulate(program, scheme, noise, options)
     before = judge.psnr_db(simulated if program is plain else simulate(plain, scheme, noise, options))
@@ -188,17 +187,17 @@ def _left_float(
     judge: _Judge,
     costs: Sequence[LayerCost],
     *,
-    options: QuantizeOptions,
+    options: Quantize,
     budget: Budget,
     timed: Sequence[Timed],
     progress: Progress,
 ) -> tuple[str, ...]:
     """The smallest weights that keep the budget's psnr, or the truest of its size; fast enough in all of `timed`."""
 
-    def with_float(choice: Choice) -> QuantizeOptions:
-        return replace(options, float_layers=(*options.float_layers, *choice.float_layers))
+    def with_float(choice: Choice) -> Quantize:
+        return _with_float(options, choice.float_layers)
 
-    def latency(numbers: QuantizeOptions) -> float | None:
+    def latency(numbers: Quantize) -> float | None:
         return max((time(program, numbers) for time in timed), default=None)
 
     def measured(choice: Choice) -> Figures:
@@ -224,6 +223,10 @@ def _left_float(
     return choice.float_layers
 
 
+def _with_float(options: Quantize, layers: Sequence[str]) -> Quantize:
+    return options.model_copy(update={"float_layers": (*options.float_layers, *layers)})
+
+
 def _costs(
     simulated: Simulated,
     judge: _Judge,
@@ -235,7 +238,7 @@ def _costs(
 
 
 def worst_layers(
-    module: "nn.Module", signature: Signature, scheme: str, *, options: QuantizeOptions, seed: int, progress: Progress
+    module: "nn.Module", signature: Signature, scheme: str, *, options: Quantize, seed: int, progress: Progress
 ) -> str:
     """The layers of a folded one-step `module` whose rounding moves its pictures most, with their shares, in words."""
     simulated = simulate(canonical(module, signature), scheme, calibration(signature, options, seed), options)
@@ -247,7 +250,7 @@ def sensitivity_of(
     signature: Signature,
     scheme: str,
     *,
-    options: QuantizeOptions,
+    options: Quantize,
     seed: int,
     fd_local: "Callable[[NDArray[np.float32]], float] | None" = None,
     noises: int | None = None,

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 from edgegen.artifacts.build import build, unchecked
 from edgegen.artifacts.target import Target, runs_here
 from edgegen.errors import DeviceError
-from edgegen.exporters.base import DEFAULTS, LowerOptions
+from edgegen.exporters.base import DEFAULTS
 from edgegen.formats.manifest import write_manifest
 from edgegen.profilers.devices.host import DEVICE
 from edgegen.profilers.files.profile import profile_files
 from edgegen.profilers.files.record import latency_of
 from edgegen.profilers.timing.protocol import ProfileOptions
 from edgegen.program.generator import Generator, SavedProgram, save_program
-from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.recipe import Export, Quantize
 from edgegen.support.progress import Progress
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-Timed = Callable[["ExportedProgram", QuantizeOptions], float]  # p50 of the file made of these, over the float file's
+Timed = Callable[["ExportedProgram", Quantize], float]  # p50 of the file made of these, over the float file's
 TIMING = ProfileOptions(max_seconds=5.0)
 
 
@@ -33,7 +33,7 @@ class Race:
         generator: Generator,
         *,
         folder: Path,
-        options: LowerOptions = DEFAULTS,
+        options: Export = DEFAULTS,
         seed: int,
         memory_limit: int | None = None,
         progress: Progress,
@@ -46,7 +46,7 @@ class Race:
         """Makes a mixed file of `backend` from a program, and times it."""
         target = Target(backend, "mixed")
 
-        def timed(program: "ExportedProgram", numbers: QuantizeOptions) -> float:
+        def timed(program: "ExportedProgram", numbers: Quantize) -> float:
             saved = save_program(program, self.folder / "tried.pt2")
             return self.share(self._made("tried", saved, target, numbers), target)
 
@@ -59,7 +59,7 @@ class Race:
         floating = replace(target, scheme="fp32")
         if floating not in self.floats:
             saved = self.generator.saved(any_size=target.kind().any_size)
-            self.floats[floating] = self._made("float", saved, floating, QuantizeOptions())
+            self.floats[floating] = self._made("float", saved, floating, Quantize())
         files = [self.floats[floating], path]
         measured = profile_files(files, DEVICE, options=TIMING, progress=self.progress).results
         base, other = map(latency_of, measured)
@@ -67,7 +67,7 @@ class Race:
             raise DeviceError(f"{path.name} could not be timed beside its float file: {base.reason or other.reason}")
         return other.p50_ms / base.p50_ms
 
-    def _made(self, name: str, program: SavedProgram, target: Target, quantization: QuantizeOptions) -> Path:
+    def _made(self, name: str, program: SavedProgram, target: Target, quantization: Quantize) -> Path:
         built = build(
             program,
             self.generator.signature,

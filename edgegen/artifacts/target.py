@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from edgegen import registry
 from edgegen.errors import ExportError, UsageError, unknown_name
-from edgegen.exporters.base import Backend, LowerOptions, Variant
+from edgegen.exporters.base import Backend, Variant
 from edgegen.quantize.budget import Budget, require_mixed
-from edgegen.quantize.schemes import AS_USUAL, GRIDS, QuantizeOptions
+from edgegen.quantize.schemes import AS_USUAL, GRIDS
 from edgegen.quantize.support_matrix import cell, cells
-from edgegen.recipe import FLOAT_SCHEMES
+from edgegen.recipe import FLOAT_SCHEMES, Export, Quantize
 
 if TYPE_CHECKING:
     from edgegen.recipe import Export, Quantize
@@ -57,7 +57,7 @@ class Target:
         return f"{self.backend}-{self.scheme}" + (f":{self.variant}" if self.variant else "")
 
 
-def check_targets(targets: Sequence[Target], options: LowerOptions) -> None:
+def check_targets(targets: Sequence[Target], options: Export) -> None:
     """Raises UsageError for what can be known before any work.
 
     A target may lack the sizes that its file shall take, sizes a target; a device's system may be too old for a scheme.
@@ -72,7 +72,7 @@ def check_targets(targets: Sequence[Target], options: LowerOptions) -> None:
     listing = [str(target) for target in targets if target.kind().lists_sizes]
     if listing and not sizes:
         raise UsageError(
-            f"{listing[0]} needs --sizes, such as --sizes 64x64,64x96 (in a recipe: export.heights_widths)"
+            f"{listing[0]} needs the sizes that it shall take, such as export.heights_widths = [[64, 64], [64, 96]]"
         )
     if sizes and not listing:
         listed = ",".join(f"{height}x{width}" for height, width in sizes)
@@ -80,7 +80,7 @@ def check_targets(targets: Sequence[Target], options: LowerOptions) -> None:
 
 
 def check_quantization(
-    targets: Sequence[Target], quantization: QuantizeOptions, *, budget: Budget | None, trains: bool
+    targets: Sequence[Target], quantization: Quantize, *, budget: Budget | None, trains: bool
 ) -> None:
     """Raises UsageError for wishes that would come to nothing; `trains`: recovery or another method changes weights."""
     for target in targets:
@@ -122,19 +122,3 @@ def runs_here(backend: str) -> bool:
 
 def _listed(targets: Sequence[Target]) -> str:
     return ", ".join(map(str, targets))
-
-
-def lower_options(export: "Export") -> LowerOptions:
-    """What a recipe's [export] table says of the files themselves."""
-    return LowerOptions(
-        opset=export.opset,
-        coreml_target=export.coreml_target,
-        generate=export.generate,
-        winograd=export.winograd,
-        heights_widths=export.heights_widths,
-    )
-
-
-def quantize_options(quantize: "Quantize") -> QuantizeOptions:
-    """What a recipe's [quantize] table says of the numbers of every file."""
-    return QuantizeOptions(quantize.samples, quantize.ranges, quantize.float_layers)

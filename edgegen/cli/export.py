@@ -10,7 +10,6 @@ from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carr
 from edgegen.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from edgegen.artifacts.export import ExportSettings
     from edgegen.artifacts.target import Target
     from edgegen.recipe import Files
 
@@ -93,13 +92,20 @@ def export(
     if dry_run:
         _print_plan(folder, [str(target) for target in targets], as_json=as_json)
         return
-    from edgegen.artifacts.export import export_source, raise_failures
+    from edgegen.artifacts.export import ExportSettings, export_source, raise_failures
     from edgegen.support.progress import progress
 
     exported = export_source(
         source,
         folder,
-        _settings(targets, files, etrecord=etrecord, memory_limit=_bytes(memory_limit), measure=measure),
+        ExportSettings(
+            targets,
+            export=files.export.model_copy(update={"etrecord": True}) if etrecord else files.export,
+            quantize=files.quantize,
+            recover=files.recover,
+            memory_limit=_bytes(memory_limit),
+            measure=measure,
+        ),
         signature=signature,
         random_weights=random_weights,
         fuse_decoder=fuse_decoder,
@@ -111,7 +117,7 @@ def export(
 
 def _targets(to: str | None, files: "Files", *, from_file: bool) -> "tuple[Target, ...]":
     """What --to names, or else the file's artifacts. Raises UsageError for what cannot be made, before any work."""
-    from edgegen.artifacts.target import Target, check_quantization, check_targets, lower_options, quantize_options
+    from edgegen.artifacts.target import Target, check_quantization, check_targets
     from edgegen.quantize.budget import Budget
 
     listed = from_file and "artifacts" in files.export.model_fields_set
@@ -119,29 +125,13 @@ def _targets(to: str | None, files: "Files", *, from_file: bool) -> "tuple[Targe
     targets = tuple(dict.fromkeys(map(Target.parse, names)))
     if not targets:
         raise UsageError(f"--to {to!r} names nothing; for example --to {TARGETS}")
-    check_targets(targets, lower_options(files.export))
+    check_targets(targets, files.export)
     budget = None if files.quantize.budget is None else Budget.parse(files.quantize.budget)
     if budget is not None and budget.fd_local is not None:
         raise UsageError("quantize.budget: fd_local needs images to compare with, which only a run of a recipe has")
     trains = files.recover is not None or bool(files.quantize.methods)
-    check_quantization(targets, quantize_options(files.quantize), budget=budget, trains=trains)
+    check_quantization(targets, files.quantize, budget=budget, trains=trains)
     return targets
-
-
-def _settings(
-    targets: "tuple[Target, ...]", files: "Files", *, etrecord: bool, memory_limit: int | None, measure: bool
-) -> "ExportSettings":
-    from edgegen.artifacts.export import ExportSettings
-
-    return ExportSettings(
-        targets,
-        export=files.export,
-        quantize=files.quantize,
-        recover=files.recover,
-        etrecord=etrecord,
-        memory_limit=memory_limit,
-        measure=measure,
-    )
 
 
 def name_of(source: str) -> str:

@@ -1,12 +1,11 @@
 """What the stages that make and judge files share: the student as a generator, and the maker of its files."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from edgegen.artifacts.build import Built, unchecked
 from edgegen.artifacts.maker import BuildInput, Maker
-from edgegen.artifacts.target import Target, lower_options, quantize_options
+from edgegen.artifacts.target import Target
 from edgegen.formats.manifest import MANIFEST, write_manifest
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.load import load as load_generator
@@ -32,7 +31,7 @@ def maker_of(
     generator: Generator, recipe: Recipe, inputs: Mapping[str, Path], folder: Path, *, progress: Progress
 ) -> Maker:
     """Makes the files of a recipe; what the stage `refine` made is taken from its folder, saved anew in `folder`."""
-    quantization = quantize_options(recipe.quantize)
+    quantization = recipe.quantize
     refined: dict[str, BuildInput] = {}
 
     def refined_for(scheme: str) -> BuildInput | None:
@@ -41,7 +40,7 @@ def maker_of(
             return None
         if scheme not in refined:
             (row,) = (row for row in read_json(path.parent / "refine.json")["schemes"] if row["scheme"] == scheme)
-            options = replace(quantization, float_layers=tuple(row["float_layers"]))
+            options = quantization.model_copy(update={"float_layers": tuple(row["float_layers"])})
             program = load_program(path)
             saved = save_program(program, folder / path.name)  # children read what nobody else can have changed
             refined[scheme] = BuildInput(saved, program.module(check_guards=False), options)
@@ -51,7 +50,7 @@ def maker_of(
         generator,
         name=recipe.name,
         metadata=lineage_of(recipe, inputs),
-        options=lower_options(recipe.export),
+        options=recipe.export,
         quantization=quantization,
         refined=refined_for,
         seed=stage_seed(recipe.seed, "quantize"),

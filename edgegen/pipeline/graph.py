@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from edgegen.artifacts.target import Target, check_quantization, check_targets, lower_options, quantize_options
+from edgegen.artifacts.target import Target, check_quantization, check_targets
 from edgegen.data import local_path
 from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.pipeline.methods import baseline_objective, check_methods, has_second_time, needs_pairs, stages_for
@@ -260,10 +260,10 @@ def check(recipe: Recipe, stages: list[Stage]) -> None:
     names = {stage.name for stage in stages}
     check_methods(recipe, names)
     targets = [Target.parse(text) for text in recipe.export.artifacts]
-    check_targets(targets, lower_options(recipe.export))
+    check_targets(targets, recipe.export)
     budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
     trains = recipe.recover is not None or bool(recipe.quantize.methods)
-    check_quantization(targets, quantize_options(recipe.quantize), budget=budget, trains=trains)
+    check_quantization(targets, recipe.quantize, budget=budget, trains=trains)
     for target in targets:
         needed = {target.backend, *cell(target.scheme, target.backend).extras} & EXTRAS.keys()
         for extra in sorted(needed) if names & {"export", "quantize"} else ():

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.artifacts.build import build, unchecked
-from edgegen.artifacts.target import Target, lower_options, quantize_options
+from edgegen.artifacts.target import Target
 from edgegen.formats.manifest import write_manifest
 from edgegen.recipe import Export, Quantize
 
@@ -45,8 +45,8 @@ def make_file(
         folder=Path(folder),
         seed=seed,
         metadata={"weights": "random, to be measured before training"},
-        quantization=quantize_options(Quantize.model_validate(quantize)),
-        options=lower_options(Export.model_validate(export)),
+        quantization=Quantize.model_validate(quantize),
+        options=Export.model_validate(export),
     ).artifact
     write_manifest(Path(folder), [artifact], signature, lineage={"weights": "random"}, parity=unchecked([artifact]))
     return artifact.file

@@ -33,7 +33,7 @@ class Verifier:
     """One generator's answers to `samples` inputs drawn from `seed`, which every file of it must give, too."""
 
     def __init__(self, generator: Generator, *, samples: int, seed: int, sizes: Sequence[Size] = ()) -> None:
-        """`sizes` are those of `LowerOptions.heights_widths`."""
+        """`sizes` are those of `Export.heights_widths`."""
         self.generator, self.signature, self.samples, self.seed = generator, generator.signature, samples, seed
         self.sizes = sizes
         self.output = self.signature.outputs[0].name

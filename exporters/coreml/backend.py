@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
-from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Session, Variant, one_by_one
+from edgegen.exporters.base import DEFAULTS, Arrays, Precision, Session, Variant, one_by_one
 from edgegen.exporters.coreml import metadata as coreml_about
 from edgegen.exporters.coreml.cells import CELLS, SCHEME_FEATURES
 from edgegen.formats import mlpackage
+from edgegen.recipe import Export
 from edgegen.types import PIXELS, SchemeCell, Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class CoreML:
     def runs_here(self) -> bool:
         return platform.system() == "Darwin"
 
-    def check_options(self, scheme: str, options: LowerOptions) -> None:
+    def check_options(self, scheme: str, options: Export) -> None:
         """Raises ExportError where the scheme needs a newer system than `options.coreml_target`."""
         if scheme in SCHEME_FEATURES:
             require(SCHEME_FEATURES[scheme], options.coreml_target)
@@ -107,7 +108,7 @@ class CoreML:
         signature: Signature,
         precision: Precision,
         metadata: Mapping[str, str],
-        options: LowerOptions = DEFAULTS,
+        options: Export = DEFAULTS,
         variant: str = "",
     ) -> None:
         """Write `path`: computes in `precision`; metadata under "com.edgegen.", Core ML's own fields where they fit.

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
-from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.base import DEFAULTS, Arrays, Precision, Variant, one_by_one, pixels, refusal
 from edgegen.exporters.executorch.cells import CELLS
 from edgegen.exporters.executorch.xnnpack_layout import channels_last_views
+from edgegen.recipe import Export
 from edgegen.support.extras import require
 from edgegen.support.vendor_logs import EXECUTORCH, quiet
 from edgegen.types import PIXELS, SchemeCell, Signature
@@ -103,7 +104,7 @@ class ExecuTorchBackend:
     def runs_here(self) -> bool:
         return True
 
-    def check_options(self, scheme: str, options: LowerOptions) -> None:
+    def check_options(self, scheme: str, options: Export) -> None:
         """Every option goes with every scheme."""
 
     def lower(
@@ -114,7 +115,7 @@ class ExecuTorchBackend:
         signature: Signature,
         precision: Precision,
         metadata: Mapping[str, str],
-        options: LowerOptions = DEFAULTS,
+        options: Export = DEFAULTS,
         variant: str = "",
     ) -> None:
         """Write `path`; what the delegate does not take runs on ExecuTorch's portable kernels.

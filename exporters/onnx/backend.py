@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
-from edgegen.exporters.base import DEFAULTS, Arrays, LowerOptions, Precision, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.base import DEFAULTS, Arrays, Precision, Variant, one_by_one, pixels, refusal
 from edgegen.exporters.onnx.cells import CELLS
 from edgegen.exporters.onnx.unsigned import unsigned
 from edgegen.exporters.onnx.winograd import winograd
+from edgegen.recipe import Export
 from edgegen.support.extras import require
 from edgegen.support.vendor_logs import TORCH_ONNX, quiet
 from edgegen.types import SchemeCell, Signature
@@ -79,7 +80,7 @@ class OnnxBackend:
     def runs_here(self) -> bool:
         return True
 
-    def check_options(self, scheme: str, options: LowerOptions) -> None:
+    def check_options(self, scheme: str, options: Export) -> None:
         """Every option goes with every scheme."""
 
     def lower(
@@ -90,7 +91,7 @@ class OnnxBackend:
         signature: Signature,
         precision: Precision,
         metadata: Mapping[str, str],
-        options: LowerOptions = DEFAULTS,
+        options: Export = DEFAULTS,
         variant: str = "",
     ) -> None:
         """Write `path` with `metadata` and the signature under "edgegen."; checked by onnx's full checker.

@@ -16,7 +16,7 @@ from edgegen.errors import ExportError, UsageError
 from edgegen.formats.manifest import write_manifest
 from edgegen.pipeline.stages.verify import gather
 from edgegen.program.one_step import OneStep
-from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.recipe import Quantize
 from edgegen.types import Artifact, Parity, Signature
 
 SIGNATURE = Signature.of(channels=1, size=8, num_classes=0)
@@ -34,7 +34,7 @@ def build(folder: Path, *, scheme: str = "fp32", backend: str = "onnx") -> Artif
         name="tiny",
         target=builder.Target(backend, scheme),
         folder=folder,
-        quantization=QuantizeOptions(samples=40),
+        quantization=Quantize(samples=40),
         seed=3,
         metadata={"recipe_sha256": "abc"},
     ).artifact
@@ -63,7 +63,7 @@ def test_a_failed_build_leaves_the_older_artifact(tmp_path: Path) -> None:
             name="tiny",
             target=builder.Target("onnx", "fp32"),
             folder=tmp_path,
-            quantization=QuantizeOptions(samples=1),
+            quantization=Quantize(samples=1),
             seed=0,
             metadata={},
         )
@@ -74,7 +74,7 @@ def test_a_failed_build_leaves_the_older_artifact(tmp_path: Path) -> None:
             name="tiny",
             target=builder.Target("onnx", "fp32"),
             folder=tmp_path,
-            quantization=QuantizeOptions(samples=1),
+            quantization=Quantize(samples=1),
             seed=0,
             metadata={},
             memory_limit=10_000_000,
@@ -92,7 +92,7 @@ def test_weights_beside_the_file_belong_to_it(
     monkeypatch.setattr(backend, "LARGEST", 100)
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 64, 3, padding=1), torch.nn.Conv2d(64, 1, 3, padding=1))
-    fixed: dict[str, Any] = {"name": "tiny", "quantization": QuantizeOptions(samples=1), "seed": 0, "metadata": {}}
+    fixed: dict[str, Any] = {"name": "tiny", "quantization": Quantize(samples=1), "seed": 0, "metadata": {}}
     target = builder.Target("onnx", "fp32")
     artifact = builder.build(net, SIGNATURE, target=target, folder=tmp_path / "made", **fixed).artifact
     weights = tmp_path / "made" / "tiny_onnx_fp32.onnx.data"
@@ -180,7 +180,7 @@ def test_core_ml_with_its_five_axes_takes_a_network_of_six(tmp_path: Path, in_pr
     pytest.importorskip("coremltools")
     fixed: dict[str, Any] = {
         "name": "net",
-        "quantization": QuantizeOptions(samples=1),
+        "quantization": Quantize(samples=1),
         "seed": 0,
         "metadata": {},
         "folder": tmp_path,

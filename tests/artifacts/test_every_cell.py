@@ -8,7 +8,6 @@ import torch
 
 from edgegen.artifacts.build import build
 from edgegen.artifacts.target import Target
-from edgegen.exporters.base import LowerOptions
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.generator import signature_of
 from edgegen.models.zero_layers import randomize_zero_layers
@@ -16,8 +15,8 @@ from edgegen.program.capture import reference
 from edgegen.program.fold import fold
 from edgegen.program.inputs import example_inputs
 from edgegen.program.one_step import OneStep
-from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.quantize.support_matrix import cell, matrix
+from edgegen.recipe import Export, Quantize
 from edgegen.registry import load
 from edgegen.verification.parity import check
 
@@ -52,10 +51,10 @@ def test_a_cell_gives_a_file_that_is_small_and_true(
         name="net",
         target=Target(backend, scheme),
         folder=tmp_path,
-        quantization=QuantizeOptions(samples=64),
+        quantization=Quantize(samples=64),
         seed=0,
         metadata={},
-        options=LowerOptions(coreml_target="iOS18"),
+        options=Export(coreml_target="iOS18"),
     ).artifact
     path = tmp_path / artifact.file
     weights = BYTES[scheme] * sum(parameter.numel() for parameter in module.parameters())

@@ -15,9 +15,8 @@ from edgegen.artifacts.export import ExportSettings, export_source, raise_failur
 from edgegen.artifacts.target import Target, check_quantization
 from edgegen.cli.main import app
 from edgegen.errors import BudgetError, DataError, ExportError, ParityError, UsageError
-from edgegen.exporters.base import LowerOptions
 from edgegen.quantize.budget import Budget
-from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.recipe import Export, Quantize
 from edgegen.support.progress import Silent
 from edgegen.types import Parity
 from edgegen.verification import verify
@@ -71,7 +70,7 @@ def test_one_target_that_fails_does_not_stop_the_others(net: Path, tmp_path: Pat
 
 def test_a_budget_that_is_not_kept_names_the_layers(net: Path, tmp_path: Path, in_process: None) -> None:
     budget = Budget.parse("psnr>=90,size<=0.9")
-    numbers = QuantizeOptions(samples=16)
+    numbers = Quantize(samples=16)
     wanted = settings("onnx", "onnx-w8", "onnx-w8a8", budget=budget, quantization=numbers)
     (done,) = export_source(str(net), tmp_path, wanted, progress=Silent())
     assert not done.over_budget["tiny_onnx_fp32.onnx"], "a budget is for compressed files"
@@ -83,7 +82,7 @@ def test_a_budget_that_is_not_kept_names_the_layers(net: Path, tmp_path: Path, i
 
 
 def test_a_pattern_that_matches_no_layer_fails_its_file(net: Path, tmp_path: Path, in_process: None) -> None:
-    numbers = QuantizeOptions(samples=16, float_layers=("net.haed",))
+    numbers = Quantize(samples=16, float_layers=("net.haed",))
     (done,) = export_source(str(net), tmp_path, settings("onnx-w8a8", quantization=numbers), progress=Silent())
     with pytest.raises(ExportError, match=r"no layer that matches 'net.haed'; .*Did you mean 'net.head'"):
         raise_failures([done])
@@ -115,7 +114,7 @@ def test_a_network_of_one_size_has_no_file_for_any(tmp_path: Path, in_process: N
 
 def test_a_size_that_the_network_does_not_take_is_told_before_a_file_is_made(tmp_path: Path) -> None:
     folder = TINY["unet2d"](tmp_path / "net")
-    lower = LowerOptions(heights_widths=((9, 9),))
+    lower = Export(heights_widths=((9, 9),))
     (done,) = export_source(str(folder), tmp_path / "out", settings("coreml:sizes", lower=lower), progress=Silent())
     assert str(done.failures["coreml-fp16:sizes"]).startswith("the network does not take 9x9: ")
 
@@ -143,7 +142,7 @@ def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_proces
 
 
 def test_a_latency_that_this_machine_cannot_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    budget, numbers = Budget.parse("latency<=0.5"), QuantizeOptions()
+    budget, numbers = Budget.parse("latency<=0.5"), Quantize()
     targets = [Target.parse("onnx-w8a8"), Target.parse("coreml-w8a8")]
     monkeypatch.setattr(sys, "platform", "linux")
     with pytest.raises(UsageError, match="coreml-w8a8: a budget's latency is measured on this machine, where it does"):

@@ -11,7 +11,7 @@ from support_table import ANY_SIZE, FAMILIES, ROUNDED, RUNTIMES, in_manual, size
 
 from edgegen.artifacts.export import Exported, ExportSettings, export_source
 from edgegen.artifacts.target import Target
-from edgegen.exporters.base import LowerOptions
+from edgegen.recipe import Export
 from edgegen.support.progress import Silent
 
 FLOOR_DB = 60.0  # the project's goal for fp32 files; a cell of the matrix asks for more
@@ -20,7 +20,7 @@ FLOOR_DB = 60.0  # the project's goal for fp32 files; a cell of the matrix asks 
 def export(source: Path, output: Path, *wanted: str) -> Exported:
     chosen = tuple(Target.parse(text) for text in wanted)
     # `generate` has tests of its own. iOS 18 is the first that takes several sizes of two inputs.
-    lower = LowerOptions(generate=False, coreml_target="iOS18", heights_widths=sizes(chosen, source))
+    lower = Export(generate=False, coreml_target="iOS18", heights_widths=sizes(chosen, source))
     settings = ExportSettings(chosen, lower=lower, measure=False, samples=2)
     (done,) = export_source(str(source), output, settings, progress=Silent())
     return done

@@ -22,15 +22,14 @@ from edgegen.quantize.bias_correction import correct_biases
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.fake_quant import floating, simulate
-from edgegen.quantize.schemes import QuantizeOptions
-from edgegen.recipe import Recover
+from edgegen.recipe import Quantize, Recover
 from edgegen.registry import load
 from edgegen.support.progress import Silent
 from edgegen.types import Signature
 from edgegen.verification.parity import psnr_db, psnr_range
 
 SIGNATURE = Signature.of(channels=1, size=8, num_classes=0)
-FEW = QuantizeOptions(samples=64)
+FEW = Quantize(samples=64)
 
 
 @pytest.fixture

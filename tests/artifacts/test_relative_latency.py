@@ -19,7 +19,7 @@ from edgegen.profilers.schema import Profile
 from edgegen.program.fold import Folds
 from edgegen.program.one_step import OneStep
 from edgegen.quantize.budget import Budget
-from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.recipe import Quantize
 from edgegen.support.progress import Silent
 from edgegen.types import Signature
 
@@ -66,7 +66,7 @@ def race(folder: Path) -> Race:
 
 def test_the_float_file_is_built_once_for_a_runtime(tmp_path: Path, timed: list[list[str]], in_process: None) -> None:
     one = race(tmp_path)
-    module, few = one.folds().module, QuantizeOptions(samples=8)
+    module, few = one.folds().module, Quantize(samples=8)
     of_mixed = one.of_mixed("onnx")
     assert of_mixed(module, few) == 0.5
     made = (tmp_path / "float_onnx_fp32.onnx").stat().st_mtime_ns
@@ -99,7 +99,7 @@ def test_a_compressed_file_is_held_to_a_budget_of_latency(
     (tmp_path / "net.toml").write_text(TAKES)
     settings = ExportSettings(
         (Target("onnx", "w8a8"),),
-        quantization=QuantizeOptions(samples=8),
+        quantization=Quantize(samples=8),
         budget=Budget.parse(budget),
         measure=False,
     )

@@ -19,8 +19,9 @@ from edgegen.artifacts import doctor
 from edgegen.artifacts.target import Target, check_targets
 from edgegen.cli.main import app
 from edgegen.errors import ExportError, UsageError
-from edgegen.exporters.base import Backend, LowerOptions, Variant
+from edgegen.exporters.base import Backend, Variant
 from edgegen.quantize.support_matrix import matrix
+from edgegen.recipe import Export
 from edgegen.types import SchemeCell
 
 Publish = Callable[[str, object], None]
@@ -51,7 +52,7 @@ class MadeUpBackend:
     def runs_here(self) -> bool:
         return True
 
-    def check_options(self, scheme: str, options: LowerOptions) -> None:
+    def check_options(self, scheme: str, options: Export) -> None:
         if options.opset > 18:
             raise ExportError("made-up files have no opset above 18")
 
@@ -104,9 +105,9 @@ def test_its_cells_are_in_the_matrix_and_it_checks_its_own_options(publish: Publ
     target = Target.parse("madeup")
     assert target == Target("madeup", "whole")
     assert matrix()["whole", "madeup"] == MadeUpBackend.cells["whole"]
-    check_targets([target], LowerOptions(opset=18))
+    check_targets([target], Export(opset=18))
     with pytest.raises(UsageError, match=r"madeup-whole: made-up files have no opset above 18"):
-        check_targets([target], LowerOptions(opset=21))
+        check_targets([target], Export(opset=21))
 
 
 class WithoutCells(MadeUpBackend):

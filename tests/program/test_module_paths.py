@@ -20,7 +20,7 @@ from edgegen.program.capture import capture
 from edgegen.program.generator import Generator
 from edgegen.program.module_paths import block_of
 from edgegen.program.one_step import NOISE_TIME, OneStep
-from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.recipe import Quantize
 from edgegen.types import Signature
 
 SIGNATURE = Signature.of(channels=1, size=16, num_classes=10)
@@ -80,7 +80,7 @@ def test_an_onnx_file_s_nodes_are_named_after_the_module_whose_bias_they_read(
     folded: nn.Module, scheme: str, tmp_path: Path, in_process: None
 ) -> None:
     target = Target.parse(f"onnx-{scheme}")
-    few = QuantizeOptions(8)
+    few = Quantize(8)
     build(folded, SIGNATURE, name="n", target=target, folder=tmp_path, seed=3, metadata={}, quantization=few)
     graph = onnx.load(tmp_path / target.file("n")).graph
     read = {node.name: node.input[2] for node in graph.node if node.op_type == "Conv" and len(node.input) > 2}
@@ -144,7 +144,7 @@ def test_a_pte_tells_the_blocks_of_its_delegate_s_layers(
     folded: nn.Module, scheme: str, tmp_path: Path, in_process: None
 ) -> None:
     target = Target.parse(f"executorch-{scheme}")
-    few = QuantizeOptions(8)
+    few = Quantize(8)
     build(folded, SIGNATURE, name="n", target=target, folder=tmp_path, seed=3, metadata={}, quantization=few)
     (nodes,) = module_paths.of_pte(tmp_path / target.file("n"))
     net = dict(folded.named_parameters())

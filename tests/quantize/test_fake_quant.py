@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from edgegen.errors import UsageError
-from edgegen.exporters.base import LowerOptions
 from edgegen.exporters.coreml.backend import BACKEND
 from edgegen.program.capture import capture, reference
 from edgegen.program.one_step import OneStep
@@ -18,7 +17,8 @@ from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.coreml import quantize_w4_block
 from edgegen.quantize.fake_quant import Simulated, floating, simulate
 from edgegen.quantize.pt2e import quantize
-from edgegen.quantize.schemes import QuantizeOptions, matching
+from edgegen.quantize.schemes import matching
+from edgegen.recipe import Export, Quantize
 from edgegen.types import Signature
 from edgegen.verification.parity import psnr_db
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.quantize.conftest import Tiny
 
-AS_USUAL = QuantizeOptions()
+AS_USUAL = Quantize()
 
 
 def batches(tiny: "Tiny") -> Any:
@@ -48,13 +48,13 @@ def simulated(tiny: "Tiny", program: "ExportedProgram") -> Simulated:
     ("scheme", "options"),
     [
         ("w8a8", AS_USUAL),
-        ("w8a8", QuantizeOptions(ranges="percentile")),
-        ("w8a8", QuantizeOptions(float_layers=("net.stem", "net.down.*"))),
+        ("w8a8", Quantize(ranges="percentile")),
+        ("w8a8", Quantize(float_layers=("net.stem", "net.down.*"))),
         ("w8", AS_USUAL),
     ],
 )
 def test_it_computes_what_pt2e_converts(
-    tiny: "Tiny", program: "ExportedProgram", scheme: str, options: QuantizeOptions
+    tiny: "Tiny", program: "ExportedProgram", scheme: str, options: Quantize
 ) -> None:
     converted = reference(quantize(program, scheme, batches(tiny), options), tiny.inputs)
     got = reference(simulate(program, scheme, batches(tiny), options).module, tiny.inputs)
@@ -72,7 +72,7 @@ def test_blocks_are_what_coremltools_writes(tmp_path: Path) -> None:
     got = simulate(captured, "w4-block", calibration_batches(signature, samples=1, seed=0, batch=1), AS_USUAL).module
     inputs = calibration_batches(signature, samples=2, seed=5, batch=2)[0]
     plain, made = tmp_path / "a.mlpackage", tmp_path / "b.mlpackage"
-    options: Any = {"options": LowerOptions(coreml_target="iOS18"), "variant": "", "metadata": {}}
+    options: Any = {"options": Export(coreml_target="iOS18"), "variant": "", "metadata": {}}
     one = capture(module, signature, batch=1)
     BACKEND.lower(one, plain, signature=signature, precision="fp32", **options)
     quantize_w4_block(plain, made)
@@ -104,6 +104,6 @@ def test_gradients_pass_and_the_students_weights_stay(tiny: "Tiny", program: "Ex
 
 def test_a_pattern_without_a_layer_is_an_error(tiny: "Tiny", program: "ExportedProgram") -> None:
     with pytest.raises(UsageError, match=r"no layer that matches 'net.haed'; there are: .*Did you mean 'net.head'"):
-        simulate(program, "w8a8", batches(tiny), QuantizeOptions(float_layers=("net.haed",)))
+        simulate(program, "w8a8", batches(tiny), Quantize(float_layers=("net.haed",)))
     assert matching(("a.*",), ("a.b", "a.c", "b")) == {"a.b", "a.c"}
     assert matching((), ("a",)) == set()

@@ -1,5 +1,7 @@
 """The ranges of activations: against NumPy's quantiles, SciPy's divergence, and what each is for."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from scipy.stats import entropy
 
 from edgegen.errors import UsageError
 from edgegen.quantize.observers import EMPTY, KEPT, LEVELS, NARROWEST, least_divergence, observer, percentile
-from edgegen.quantize.schemes import RANGES, QuantizeOptions
+from edgegen.recipe import Quantize, Ranges
 
 
 def histogram(values: NDArray[np.float64], bins: int = 2048) -> tuple[NDArray[np.float64], float, float]:
@@ -62,7 +64,7 @@ def test_an_even_spread_is_kept_whole_and_one_number_is_a_range() -> None:
     assert np.isfinite([*percentile(counts, -1.0, 1.0)]).all()
 
 
-@pytest.mark.parametrize("kind", RANGES)
+@pytest.mark.parametrize("kind", get_args(Ranges))
 def test_every_way_gives_a_range_that_a_rare_large_value_does_not_blow_up_but_by_minmax(kind: str) -> None:
     torch.manual_seed(0)
     values = torch.randn(200_000)
@@ -78,4 +80,4 @@ def test_every_way_gives_a_range_that_a_rare_large_value_does_not_blow_up_but_by
 
 def test_an_unknown_way_is_refused() -> None:
     with pytest.raises(UsageError, match="no way to choose ranges 'mean'; there are: entropy, minmax, mse, percentile"):
-        QuantizeOptions(ranges="mean")
+        Quantize(ranges="mean")

@@ -19,7 +19,8 @@ from edgegen.program.capture import capture
 from edgegen.program.one_step import OneStep
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.pt2e import quantize
-from edgegen.quantize.schemes import AS_USUAL, QuantizeOptions
+from edgegen.quantize.schemes import AS_USUAL
+from edgegen.recipe import Quantize
 from edgegen.registry import load
 from edgegen.types import Signature
 from edgegen.verification.parity import psnr_db
@@ -33,7 +34,7 @@ PICTURE = Signature.of(channels=1, size=8, num_classes=0)
 
 def quantized(module: nn.Module, signature: Signature = PICTURE, samples: int = 64) -> nn.Module:
     batches = calibration_batches(signature, samples=samples, seed=3, batch=32)
-    return quantize(capture(module, signature, batch=None), "w8a8", batches, QuantizeOptions())
+    return quantize(capture(module, signature, batch=None), "w8a8", batches, Quantize())
 
 
 def outputs(module: nn.Module, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -46,7 +47,7 @@ def test_the_quantized_program_is_true_and_holds_int8_kernels(tiny: "Tiny", capf
     program = capture(tiny.module, tiny.signature, batch=None)
     before = {name: value.clone() for name, value in program.state_dict.items()}
     batches = calibration_batches(tiny.signature, samples=64, seed=3, batch=32)
-    made = quantize(program, "w8a8", batches, QuantizeOptions())
+    made = quantize(program, "w8a8", batches, Quantize())
     assert capfd.readouterr() == ("", "")
     kernels = [value for value in made.state_dict().values() if value.dtype == torch.int8 and value.ndim == 4]
     assert len(kernels) == sum(value.ndim == 4 for value in tiny.module.state_dict().values())
@@ -61,7 +62,7 @@ def test_a_layer_is_what_the_formula_gives() -> None:
     layer = nn.Conv2d(1, 1, 1)
     inputs = calibration_batches(PICTURE, samples=16, seed=3, batch=16)
     program = capture(layer, PICTURE, batch=None)
-    got = outputs(quantize(program, "w8a8", inputs, QuantizeOptions()), inputs[0])
+    got = outputs(quantize(program, "w8a8", inputs, Quantize()), inputs[0])
     x = inputs[0]["sample"].astype(np.float64)
     assert layer.bias is not None
     weight, bias = float(layer.weight.detach()), float(layer.bias.detach())
@@ -131,14 +132,14 @@ def test_what_pt2e_refuses_is_an_export_error(monkeypatch: pytest.MonkeyPatch) -
     program = capture(OneStep(nn.Conv2d(1, 1, 3, padding=1)), PICTURE, batch=None)
     monkeypatch.setattr(program, "module", lambda **_: nn.Identity())
     with pytest.raises(ExportError, match="torchao PT2E could not quantize the program"):
-        quantize(program, "w8a8", calibration_batches(PICTURE, samples=1, seed=3, batch=1), QuantizeOptions())
+        quantize(program, "w8a8", calibration_batches(PICTURE, samples=1, seed=3, batch=1), Quantize())
 
 
 def test_three_runtimes_make_the_same_picture(tiny: "Tiny", tmp_path: Path, in_process: None) -> None:
     found = {}
     for backend in ("onnx", "executorch", "coreml"):
         target = Target(backend, "w8a8")
-        options: dict[str, Any] = {"quantization": QuantizeOptions(samples=256), "seed": 3, "metadata": {}}
+        options: dict[str, Any] = {"quantization": Quantize(samples=256), "seed": 3, "metadata": {}}
         built = build(tiny.module, tiny.signature, name="t", target=target, folder=tmp_path, **options)
         found[backend] = load("backend", backend).open(tmp_path / built.artifact.file)(tiny.inputs)["out_sample"]
         assert psnr_db(tiny.expected, found[backend]) >= ALIKE_DB, backend
@@ -158,7 +159,7 @@ def test_every_convolution_runs_in_8_bits_in_onnxruntime(tiny: "Tiny", tmp_path:
     """And not as dequantize, float convolution, quantize: it is read from what onnxruntime makes of the file."""
     import onnxruntime
 
-    options: dict[str, Any] = {"quantization": QuantizeOptions(samples=32), "seed": 3, "metadata": {}}
+    options: dict[str, Any] = {"quantization": Quantize(samples=32), "seed": 3, "metadata": {}}
     build(tiny.module, tiny.signature, name="t", target=Target("onnx", "w8a8"), folder=tmp_path, **options)
     path = tmp_path / "t_onnx_w8a8.onnx"
     settings = onnxruntime.SessionOptions()
@@ -180,16 +181,16 @@ def run_in_8_bits(operators: list[str]) -> list[str]:
     ("target", "options", "said"),
     [
         ("onnx-w8", AS_USUAL, "runs float: none of 6 layers multiplies in 8 bits"),
-        ("executorch-w8a8", QuantizeOptions(samples=16), "all 6 layers multiply in 8 bits"),
+        ("executorch-w8a8", Quantize(samples=16), "all 6 layers multiply in 8 bits"),
         (
             "executorch-mixed",
-            QuantizeOptions(samples=16, float_layers=("net.stem",)),
+            Quantize(samples=16, float_layers=("net.stem",)),
             "5 of 6 layers multiply in 8 bits, the others float",
         ),
     ],
 )
 def test_a_file_that_runs_float_is_called_so(
-    tiny: "Tiny", target: str, options: QuantizeOptions, said: str, tmp_path: Path, in_process: None
+    tiny: "Tiny", target: str, options: Quantize, said: str, tmp_path: Path, in_process: None
 ) -> None:
     wanted = Target.parse(target)
     fixed: dict[str, Any] = {"name": "t", "folder": tmp_path, "seed": 3, "metadata": {}}

@@ -15,8 +15,8 @@ from edgegen.program.inputs import example_inputs
 from edgegen.program.one_step import OneStep
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.cross_layer_equalization import equalize
-from edgegen.quantize.schemes import QuantizeOptions
 from edgegen.quantize.smoothquant import smooth
+from edgegen.recipe import Quantize
 from edgegen.support.progress import Silent
 from edgegen.types import Signature
 
@@ -146,7 +146,7 @@ def test_the_loud_channel_no_longer_costs_the_others(
         net(between),
         SIGNATURE,
         "w8a8",
-        options=QuantizeOptions(samples=64),
+        options=Quantize(samples=64),
         methods=(method,),
         seed=3,
         folder=tmp_path,

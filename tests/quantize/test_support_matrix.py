@@ -8,10 +8,10 @@ import pytest
 from edgegen import registry
 from edgegen.artifacts.target import Target, check_targets
 from edgegen.errors import UsageError
-from edgegen.exporters.base import LowerOptions
 from edgegen.exporters.coreml.backend import FEATURES
 from edgegen.exporters.coreml.cells import CELLS, SCHEME_FEATURES
 from edgegen.quantize.support_matrix import cell, matrix
+from edgegen.recipe import Export
 from edgegen.types import SchemeCell
 
 
@@ -46,9 +46,9 @@ def test_an_empty_cell_names_the_full_ones_and_the_nearest() -> None:
 
 def test_what_the_system_lacks_is_told_before_any_work() -> None:
     blocks = [Target("coreml", "w4-block")]
-    check_targets(blocks, LowerOptions(coreml_target="iOS18"))
+    check_targets(blocks, Export(coreml_target="iOS18"))
     with pytest.raises(UsageError, match=r"coreml-w4-block: .* from iOS18 on; the deployment target is iOS17: set"):
-        check_targets(blocks, LowerOptions(coreml_target="iOS17"))
+        check_targets(blocks, Export(coreml_target="iOS17"))
 
 
 def test_every_feature_is_one_of_core_ml() -> None:

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from edgegen import registry
 from edgegen.artifacts.build import build
 from edgegen.artifacts.target import Target
-from edgegen.exporters.base import LowerOptions
 from edgegen.program.generator import Generator
-from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.recipe import Export, Quantize
 from edgegen.support.pixels import to_uint8
 from edgegen.types import Artifact, Signature
 from edgegen.verification.verify import Verifier
@@ -49,9 +48,9 @@ def verify(generator: Generator) -> Verifier:
 
 def made(generator: Generator, text: str, folder: Path) -> tuple[Artifact, Path]:
     target = Target.parse(text)
-    options: dict[str, Any] = {"name": "net", "quantization": QuantizeOptions(samples=1), "seed": 0, "metadata": {}}
+    options: dict[str, Any] = {"name": "net", "quantization": Quantize(samples=1), "seed": 0, "metadata": {}}
     module = generator.folded(any_size=target.kind().any_size).module
-    lower = LowerOptions(heights_widths=SIZES, generate=False)
+    lower = Export(heights_widths=SIZES, generate=False)
     artifact = build(module, SIGNATURE, target=target, folder=folder, options=lower, **options).artifact
     return artifact, folder / artifact.file
 

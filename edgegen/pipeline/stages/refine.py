@@ -10,7 +10,7 @@ import torch
 from edgegen.artifacts.refine import refine as refined
 from edgegen.artifacts.refine import sensitivity_of
 from edgegen.artifacts.relative_latency import Race
-from edgegen.artifacts.target import Target, backends_of, lower_options, quantize_options
+from edgegen.artifacts.target import Target, backends_of
 from edgegen.pipeline.files import student_of
 from edgegen.pipeline.graph import Context, refined_schemes, stage_seed
 from edgegen.pipeline.stages.evaluate import Judge
@@ -29,14 +29,14 @@ def refine(context: Context) -> None:
     recipe = context.recipe
     generator = student_of(context.inputs)
     targets = [Target.parse(text) for text in recipe.export.artifacts]
-    options, seed = quantize_options(recipe.quantize), stage_seed(recipe.seed, "quantize")  # its files' calibration
+    options, seed = recipe.quantize, stage_seed(recipe.seed, "quantize")  # its files' calibration
     budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
     rows = []
     for scheme in refined_schemes(recipe):
         place = context.folder / f"training-{scheme}"
         place.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
-            lowering = lower_options(recipe.export)
+            lowering = recipe.export
             made = refined(
                 generator.folded().module,
                 generator.signature,
@@ -70,7 +70,7 @@ def sensitivity_of_student(
         generator.folded().module,
         generator.signature,
         scheme,
-        options=quantize_options(recipe.quantize),
+        options=recipe.quantize,
         seed=stage_seed(recipe.seed, "quantize"),
         fd_local=lambda pictures: judge.fd_local(torch.from_numpy(pictures)),
         noises=min(judge.n, NOISES),

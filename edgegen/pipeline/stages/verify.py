@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgegen.artifacts.budget import Budgeted
 from edgegen.artifacts.relative_latency import Race
-from edgegen.artifacts.target import lower_options, runs_here
+from edgegen.artifacts.target import runs_here
 from edgegen.exporters.base import Session
 from edgegen.formats.manifest import MANIFEST, write_manifest
 from edgegen.pipeline.files import ARTIFACTS, artifacts_of, maker_of, student_of
@@ -107,7 +107,7 @@ def _judged(judge: Judge) -> dict[str, NDArray[Any]]:
 
 def _budgeted(context: Context, generator: Generator, budget: Budget, temporary: Path) -> Budgeted:
     recipe, seed = context.recipe, stage_seed(context.recipe.seed, "quantize")
-    race = Race(generator, folder=temporary, options=lower_options(recipe.export), seed=seed, progress=context.progress)
+    race = Race(generator, folder=temporary, options=recipe.export, seed=seed, progress=context.progress)
     maker = maker_of(generator, recipe, context.inputs, temporary, progress=context.progress)
     return Budgeted(budget, maker, race=race, progress=context.progress)
 

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from edgegen.errors import ExportError, MissingExtraError
-from edgegen.exporters.base import LowerOptions, Precision
+from edgegen.exporters.base import Precision
 from edgegen.exporters.coreml.backend import BACKEND, CoreMLSession
 from edgegen.formats import mlpackage
 from edgegen.program.capture import capture, reference
 from edgegen.quantize.coreml import SMALLEST, palettize_w6, quantize_w4_block, quantize_w8
+from edgegen.recipe import Export
 from edgegen.support.storage import sha256_of
 from edgegen.types import Signature
 from edgegen.verification.parity import psnr_db
@@ -43,7 +44,7 @@ class Summed(nn.Module):
         return out
 
 
-PLAIN: dict[str, Any] = {"options": LowerOptions(), "variant": ""}
+PLAIN: dict[str, Any] = {"options": Export(), "variant": ""}
 
 
 def lower(tiny: "Tiny", path: Path, *, precision: Precision = "fp16", **metadata: str) -> Path:
@@ -138,20 +139,20 @@ def make(folder: Path) -> None:
     """A small net through everything, self-contained so that another process can run its source."""
     import torch
 
-    from edgegen.exporters.base import LowerOptions
     from edgegen.exporters.coreml.backend import BACKEND
     from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
     from edgegen.program.capture import capture
     from edgegen.program.fold import fold
     from edgegen.program.one_step import OneStep
     from edgegen.quantize.coreml import quantize_w8
+    from edgegen.recipe import Export
     from edgegen.types import Signature
 
     torch.manual_seed(0)
     signature = Signature.of(channels=1, size=8, num_classes=4)
     module = fold(OneStep(EdgeUNet(EdgeUNetConfig(8, 1, (32,), 1, (), 4)), time=1.0), signature).module
     program = capture(module, signature, batch=1)
-    options = {"metadata": {"b": "1", "a": "2"}, "options": LowerOptions(), "variant": ""}
+    options = {"metadata": {"b": "1", "a": "2"}, "options": Export(), "variant": ""}
     BACKEND.lower(program, folder / "a.mlpackage", signature=signature, precision="fp16", **options)
     quantize_w8(folder / "a.mlpackage", folder / "b.mlpackage")
     BACKEND.open(folder / "b.mlpackage")
@@ -195,7 +196,7 @@ def test_a_network_too_small_to_compress_is_refused(compress: Callable[[Path, Pa
     module = nn.Sequential(nn.Conv2d(1, 12, 3, padding=1), nn.Conv2d(12, 1, 3, padding=1)).eval()
     signature = Signature.of(channels=1, size=8, num_classes=0)
     program = capture(module, signature, batch=1)
-    options = {**PLAIN, "options": LowerOptions(coreml_target="iOS18")}
+    options = {**PLAIN, "options": Export(coreml_target="iOS18")}
     BACKEND.lower(program, tmp_path / "a.mlpackage", signature=signature, precision="fp16", metadata={}, **options)
     with pytest.raises(ExportError, match="nothing to compress: a weight needs more than 1024 elements"):
         compress(tmp_path / "a.mlpackage", tmp_path / "b.mlpackage")

@@ -13,7 +13,7 @@ from families import NETWORKS
 from torch import Tensor, nn
 
 from edgegen.errors import ExportError
-from edgegen.exporters.base import LowerOptions, Precision
+from edgegen.exporters.base import Precision
 from edgegen.exporters.coreml import backend
 from edgegen.exporters.coreml import metadata as coreml_about
 from edgegen.exporters.coreml.backend import BACKEND, FEATURES, CoreMLSession, require
@@ -23,6 +23,7 @@ from edgegen.models.sources.load import load_sources
 from edgegen.program.capture import capture, reference
 from edgegen.program.inputs import example_inputs
 from edgegen.program.one_step import ToPixels
+from edgegen.recipe import Export
 from edgegen.support.storage import sha256_of
 from edgegen.support.vendor_logs import EXPORT, quiet
 from edgegen.types import Role, Signature, TensorSpec
@@ -70,7 +71,7 @@ def lower(
     sizes: tuple[tuple[int, int], ...] = (),
     variant: str = "",
 ) -> Path:
-    options = LowerOptions(coreml_target=target, heights_widths=sizes)
+    options = Export(coreml_target=target, heights_widths=sizes)
     variant = "sizes" if sizes else variant
     BACKEND.lower(
         program, path, signature=signature, precision=precision, metadata={}, options=options, variant=variant
@@ -239,7 +240,7 @@ def test_what_is_stated_of_the_model_is_kept(tmp_path: Path) -> None:
     given = {"license": "MIT", "author": "Ada", "description": "Cats.", "version": "1.2"}
     found = []
     for metadata in (given, {}):
-        options: dict[str, Any] = {"metadata": metadata, "options": LowerOptions(), "variant": ""}
+        options: dict[str, Any] = {"metadata": metadata, "options": Export(), "variant": ""}
         BACKEND.lower(program, tmp_path / "a.mlpackage", signature=signature, precision="fp32", **options)
         about = mlpackage.read(tmp_path / "a.mlpackage").spec.description.metadata
         found.append((about.license, about.author, about.shortDescription, about.versionString))

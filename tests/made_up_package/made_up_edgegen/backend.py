@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
-from edgegen.exporters.base import DEFAULTS, LowerOptions, Precision, Variant
+from edgegen.exporters.base import DEFAULTS, Precision, Variant
 from edgegen.quantize.support_matrix import Cell
+from edgegen.recipe import Export
 from edgegen.types import Signature
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ArchiveBackend:
         signature: Signature,
         precision: Precision,
         metadata: Mapping[str, str],
-        options: LowerOptions = DEFAULTS,
+        options: Export = DEFAULTS,
         variant: str = "",
     ) -> None:
         import torch

@@ -16,14 +16,14 @@ from edgegen.errors import ExportError
 from edgegen.profilers.devices.host import DEVICE
 from edgegen.profilers.files.profile import per_operation
 from edgegen.program.one_step import OneStep
-from edgegen.quantize.schemes import QuantizeOptions
+from edgegen.recipe import Quantize
 from edgegen.types import Signature
 
 
 def made(target: str, folder: Path) -> Path:
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 1, 3, padding=1))
-    signature, wanted, few = Signature.of(channels=1, size=8, num_classes=0), Target.parse(target), QuantizeOptions(16)
+    signature, wanted, few = Signature.of(channels=1, size=8, num_classes=0), Target.parse(target), Quantize(16)
     net = OneStep(layers).eval()
     build(net, signature, name="t", target=wanted, folder=folder, seed=3, metadata={}, quantization=few)
     return folder / wanted.file("t")

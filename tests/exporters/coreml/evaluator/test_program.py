@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from edgegen.errors import ExportError, MissingExtraError
-from edgegen.exporters.base import LowerOptions
 from edgegen.exporters.coreml.backend import BACKEND
 from edgegen.exporters.coreml.evaluator.program import MilEvaluator
 from edgegen.formats import mlpackage
 from edgegen.program.capture import capture, reference
+from edgegen.recipe import Export
 from edgegen.verification.parity import psnr_db
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def package(tiny: "Tiny", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The class-conditional tiny generator in fp16."""
     path = tmp_path_factory.mktemp("mil") / "tiny.mlpackage"
     program = capture(tiny.module, tiny.signature, batch=1)
-    options: dict[str, Any] = {"metadata": {}, "options": LowerOptions(), "variant": ""}
+    options: dict[str, Any] = {"metadata": {}, "options": Export(), "variant": ""}
     BACKEND.lower(program, path, signature=tiny.signature, precision="fp16", **options)
     return path
 
