@@ -5,6 +5,7 @@ import json
 import re
 import tomllib
 import typing
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -276,10 +277,17 @@ def parse(values: dict[str, Any], *, where: str) -> Recipe:
 def _explain(error: Any) -> str:
     keys = [str(part) for part in error["loc"]]
     key = ".".join(keys) or "the recipe"
+    if error["type"] == "missing" and key == "slim":
+        return f"{key}: missing; say how small: [slim] keep = 0.3"
+    return explain(error, key, lambda: _keys_of(keys[:-1]))
+
+
+def explain(error: Any, key: str, known: Callable[[], Iterable[str]]) -> str:
+    """One of pydantic's errors at `key` of a TOML file as a message; `known` gives the keys of the table around it."""
     if error["type"] == "extra_forbidden":
-        return f"{key}: {unknown_name('key', keys[-1], _keys_of(keys[:-1]))}"
+        return f"{key}: {unknown_name('key', str(error['loc'][-1]), known())}"
     if error["type"] == "missing":
-        return f"{key}: missing; " + ("say how small: [slim] keep = 0.3" if key == "slim" else "this key must be given")
+        return f"{key}: missing; this key must be given"
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}"
     return f"{key}: {error['msg']} (found {error['input']!r})"
