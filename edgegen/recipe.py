@@ -6,14 +6,13 @@ The defaults of all keys are here; those of a training method are in its own rec
 import hashlib
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from edgegen.errors import RecipeError, unknown_name
-from edgegen.support.tables import MethodTable, Table, explain
+from edgegen.errors import RecipeError
+from edgegen.support.tables import MethodTable, Table, explain, read_toml
 
 T = TypeVar("T", bound="Table")
 Count = Annotated[int, Field(ge=1)]
@@ -280,25 +279,6 @@ class Files(Table):
     recover: Recover | None = None
 
 
-def shipped() -> dict[str, Path]:
-    """The recipes in the package: `edgegen run digits` finds them by name."""
-    folder = Path(__file__).parent / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def find(name: str) -> Path:
-    """The file of a recipe: a path, or the name of a shipped one. Raises RecipeError that says what there is."""
-    path = Path(name)
-    if path.is_file():
-        return path
-    if path.suffix == "" and len(path.parts) == 1:
-        if name in shipped():
-            return shipped()[name]
-        raise RecipeError(unknown_name("recipe", name, shipped()) + " Or give the path of a .toml file.")
-    near = ", ".join(sorted(p.name for p in path.parent.glob("*.toml"))) if path.parent.is_dir() else ""
-    raise RecipeError(f"no recipe file '{name}'" + (f"; beside it there are: {near}" if near else "; check the path"))
-
-
 def read(path: Path) -> Recipe:
     """Reads a recipe file.
 
@@ -311,16 +291,7 @@ def read(path: Path) -> Recipe:
     Raises:
         RecipeError: the file cannot be read, or a key is wrong: which, what was found there, and what would do.
     """
-    return parse(_values(path), where=str(path))
-
-
-def _values(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise RecipeError(f"{path}: cannot be read: {e.strerror}") from e
-    except (ValueError, RecursionError) as e:  # also of TOMLDecodeError and UnicodeDecodeError
-        raise RecipeError(f"{path}: not TOML: {e}") from e
+    return parse(read_toml(path, RecipeError), where=str(path))
 
 
 def read_files(path: Path) -> Files:
@@ -328,7 +299,7 @@ def read_files(path: Path) -> Files:
 
     Raises RecipeError as `read` does.
     """
-    values = _values(path)
+    values = read_toml(path, RecipeError)
     if set(values) <= set(Files.model_fields):
         return _validated(Files, values, where=str(path))
     recipe = parse(values, where=str(path))

@@ -36,6 +36,7 @@ from edgegen.artifacts.build import Built, build
 from edgegen.artifacts.refine import refine
 from edgegen.artifacts.target import Target
 from edgegen.errors import EdgegenError
+from edgegen.formats.recipe_file import find
 from edgegen.metrics.distances import frechet
 from edgegen.models.load import load as load_generator
 from edgegen.pipeline.run import run_recipe
@@ -48,7 +49,7 @@ from edgegen.program.capture import reference
 from edgegen.program.fold import fold
 from edgegen.program.inputs import example_inputs
 from edgegen.program.one_step import OneStep
-from edgegen.recipe import Export, Quantize, Recover, find, read
+from edgegen.recipe import Export, Quantize, Recover, read
 from edgegen.registry import load
 from edgegen.support.progress import progress
 from edgegen.support.storage import write_json

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from edgegen.errors import RecipeError, UsageError
-from edgegen.recipe import Recipe, find, parse, read, shipped
+from edgegen.formats.recipe_file import find, shipped
+from edgegen.recipe import Recipe, parse, read
 
 GOOD = {"name": "x", "slim": {"keep": 0.3}}
 

@@ -97,8 +97,9 @@ def network(*, threads: int, folder: str, steps: int) -> Callable[[], object]:
 
 
 def _student_of(source: str, runs: Path) -> Path:
+    from edgegen.formats.recipe_file import find
     from edgegen.formats.stage_folder import GENERATOR
-    from edgegen.recipe import find, read
+    from edgegen.recipe import read
 
     folder = runs / read(find(source)).name / "distill" / "latest" / GENERATOR
     if not folder.is_dir():

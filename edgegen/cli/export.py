@@ -141,7 +141,7 @@ def name_of(source: str) -> str:
 
 def is_recipe(source: str) -> bool:
     """Whether SOURCE is a recipe's file or the name of one that is shipped; a folder of that name comes first."""
-    from edgegen.recipe import shipped
+    from edgegen.formats.recipe_file import shipped
 
     return not Path(source).is_dir() and (source.endswith(".toml") or source in shipped())
 

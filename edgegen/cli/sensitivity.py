@@ -66,9 +66,10 @@ def sensitivity(
 
 
 def _of_recipe(name: str, scheme: str, runs: Path) -> dict[str, Any]:
+    from edgegen.formats.recipe_file import find
     from edgegen.pipeline.run import run_recipe
     from edgegen.pipeline.stages.refine import sensitivity_of_student
-    from edgegen.recipe import find, read
+    from edgegen.recipe import read
     from edgegen.support.progress import progress
 
     report_to = progress()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.errors import EdgegenError, ExportError
-from edgegen.exporters.executorch.backend import METADATA
+from edgegen.exporters.executorch.session import METADATA
 from edgegen.inspection import xnnpack
 from edgegen.inspection.pte import Place, Pte, place_of, take_apart
 from edgegen.inspection.record import (

@@ -8,9 +8,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgegen.formats.recipe_file import find
 from edgegen.pipeline.graph import Context, Planned, Stage, check, plan, select
 from edgegen.pipeline.run_folder import Result, RunFolder
-from edgegen.recipe import Recipe, find, read
+from edgegen.recipe import Recipe, read
 from edgegen.support.progress import Progress, Silent
 from edgegen.support.storage import read_json
 

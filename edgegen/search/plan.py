@@ -16,11 +16,12 @@ from typing import Any
 from edgegen.artifacts.target import Target
 from edgegen.data import local_path
 from edgegen.errors import DeviceError, ParityError, UsageError
+from edgegen.formats.recipe_file import find
 from edgegen.pipeline.graph import check, select
 from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.run_folder import RunFolder
 from edgegen.profilers.files.profile import connect, runners_of
-from edgegen.recipe import Architecture, Recipe, find, read
+from edgegen.recipe import Architecture, Recipe, read
 from edgegen.search.complexity import DataSpec, complexity_of
 from edgegen.search.recipe_edit import is_planned, with_student
 from edgegen.search.results import Plan, page, plan_of, recipe_text

@@ -1,7 +1,10 @@
 """Tables of a TOML file that a user writes: frozen records, and what is wrong in them in the user's words."""
 
 import json
+import tomllib
 import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from pydantic import (
@@ -15,7 +18,7 @@ from pydantic import (
 )
 
 from edgegen import registry
-from edgegen.errors import unknown_name
+from edgegen.errors import EdgegenError, unknown_name
 
 
 class Table(BaseModel):
@@ -75,6 +78,16 @@ class MethodTable(Table):
         return values | of_method
 
 
+def read_toml(path: Path, error: type[EdgegenError]) -> dict[str, Any]:
+    """The values of a TOML file. Raises `error` where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise error(f"{path}: cannot be read: {e.strerror}") from e
+    except (ValueError, RecursionError) as e:  # also of TOMLDecodeError and UnicodeDecodeError
+        raise error(f"{path}: not TOML: {e}") from e
+
+
 def explain(error: Any, root: type[BaseModel], values: dict[str, Any], *, whole: str) -> str:
     """One of a ValidationError's errors: at which key, what was found, what would do.
 
@@ -85,10 +98,15 @@ def explain(error: Any, root: type[BaseModel], values: dict[str, Any], *, whole:
     if of_method:
         del keys[1]  # the user's table is flat
     key = ".".join(keys) or whole
+    if error["type"] == "extra_forbidden" and of_method:
+        return f"{key}: {_no_key_of_method(keys[1:], _table_at(root, keys[:1]), values[keys[0]])}"
+    return fault(error, key, lambda: _table_at(root, keys[:-1]).model_fields)
+
+
+def fault(error: Any, key: str, known: Callable[[], Iterable[str]]) -> str:
+    """One of a ValidationError's errors at `key`; `known` gives the keys of the table around it."""
     if error["type"] == "extra_forbidden":
-        if of_method:
-            return f"{key}: {_no_key_of_method(keys[1:], _table_at(root, keys[:1]), values[keys[0]])}"
-        return f"{key}: {unknown_name('key', keys[-1], _table_at(root, keys[:-1]).model_fields)}"
+        return f"{key}: {unknown_name('key', str(error['loc'][-1]), known())}"
     if error["type"] == "missing":
         return f"{key}: missing; this key must be given"
     if error["type"] == "value_error":

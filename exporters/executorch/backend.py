@@ -1,71 +1,34 @@
 """ExecuTorch: one static batch-1 `.pte` for XNNPACK (ARM and x86 CPUs), run by ExecuTorch's own Python runtime."""
 
-import io
+import importlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgegen.errors import ExportError
-from edgegen.exporters.base import DEFAULTS, Arrays, Precision, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.base import DEFAULTS, Precision, Variant, pixels, refusal
 from edgegen.exporters.executorch.cells import CELLS
+from edgegen.exporters.executorch.session import METADATA, ExecuTorchSession, open_program
 from edgegen.exporters.executorch.xnnpack_layout import channels_last_views
 from edgegen.recipe import Export
 from edgegen.support.extras import require
 from edgegen.support.vendor_logs import EXECUTORCH, quiet
-from edgegen.types import PIXELS, SchemeCell, Signature
+from edgegen.types import SchemeCell, Signature
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 GOLDEN = 2  # samples in a BundledProgram
-METADATA = "get_metadata"  # a constant method, readable from Swift, Kotlin and C++: inputs have no names at run time
 
 SNIPPET = """import torch
 from executorch.runtime import Runtime
 program = Runtime.get().load_program("{file}")
 out = program.load_method("forward").execute({tensors})[0]"""
-
-
-@dataclass(frozen=True)
-class ExecuTorchSession:
-    """One method of a loaded program; `inputs` and `outputs` are the names in the order of its arguments.
-
-    `generate` is the session of the method `generate`, None where the program has none.
-    """
-
-    execute: Callable[[list[Any]], Any]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    method: str
-    described: Mapping[str, Any]
-    generate: "ExecuTorchSession | None" = None
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        missing = [name for name in self.inputs if name not in inputs]
-        if missing:
-            raise ExportError(f"missing inputs {missing}; the program takes {list(self.inputs)}")
-        return one_by_one({name: inputs[name] for name in self.inputs}, self._run)
-
-    def _run(self, sample: Arrays) -> Arrays:
-        import torch
-
-        tensors = [torch.from_numpy(np.ascontiguousarray(sample[name])) for name in self.inputs]
-        try:
-            with redirect_stderr(io.StringIO()) as said:
-                values = self.execute(tensors)
-        except Exception as e:
-            given = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in sample.items())
-            raise ExportError(f"ExecuTorch refused {given}: {_cause(e, said)}") from e
-        # The runtime reuses the memory of its outputs in the next run.
-        return {name: value.numpy().copy() for name, value in zip(self.outputs, values, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -154,66 +117,15 @@ class ExecuTorchBackend:
 
     def preload(self) -> None:
         with quiet(EXECUTORCH):
-            from executorch.exir import program  # noqa: F401
+            for module in ("executorch.exir", "executorch.backends.xnnpack.partition.xnnpack_partitioner"):
+                importlib.import_module(module)
 
     def open(self, path: Path) -> ExecuTorchSession:
         require("executorch", purpose="running an ExecuTorch file")
-        load = _load_bundled if path.suffix == self.variants["bundled"].suffix else _load
-        with redirect_stderr(io.StringIO()) as said:  # five lines about CPU files at the first load
-            try:
-                run, methods = load(path.read_bytes())
-                described = json.loads(run(METADATA, [])[0])
-                run_forward = _method(run, "forward", described, described["outputs"])
-            except Exception as e:
-                raise ExportError(f"ExecuTorch cannot open {path}: {_cause(e, said)}") from e
-        pixels_of = _method(run, "generate", described, [PIXELS]) if "generate" in methods else None
-        return replace(run_forward, generate=pixels_of)
+        return open_program(path, bundled=path.suffix == self.variants["bundled"].suffix)
 
 
 BACKEND = ExecuTorchBackend()
-
-
-Run = Callable[[str, list[Any]], Any]
-
-
-def _load(content: bytes) -> tuple[Run, set[str]]:
-    """(method, tensors) -> values of a `.pte`; `forward` is planned now, another method when it first runs."""
-    with quiet(EXECUTORCH):
-        from executorch.runtime import Runtime
-
-        program = Runtime.get().load_program(content)
-        methods = {"forward": program.load_method("forward")}
-
-    def run(name: str, tensors: list[Any]) -> Any:
-        if name not in methods:
-            methods[name] = program.load_method(name)
-        return methods[name].execute(tensors)
-
-    return run, set(program.method_names)
-
-
-def _load_bundled(content: bytes) -> tuple[Run, set[str]]:
-    """The same of the program in a `.bpte`."""
-    with quiet(EXECUTORCH):
-        from executorch.extension.pybindings import portable_lib
-
-        bundle = portable_lib._load_bundled_program_from_buffer(content)
-        module = portable_lib._load_for_executorch_from_bundled_program(bundle)
-
-    def run(name: str, tensors: list[Any], _alive: object = (content, bundle)) -> Any:  # the module points into them
-        return module.run_method(name, tensors)
-
-    return run, set(module.method_names())
-
-
-def _method(run: Run, name: str, described: Mapping[str, Any], outputs: Sequence[str]) -> ExecuTorchSession:
-    return ExecuTorchSession(
-        lambda tensors: run(name, tensors),
-        tuple(described["inputs"]),
-        tuple(outputs),
-        f"executorch {version('executorch')} XNNPACK CPU",
-        described,
-    )
 
 
 Maker = Callable[[], Any]
@@ -311,8 +223,3 @@ def _describe(signature: Signature, metadata: Mapping[str, str]) -> str:
     names = {"inputs": [spec.name for spec in signature.inputs], "outputs": [spec.name for spec in signature.outputs]}
     about = {"producer": f"edgegen {version('edgegen')}", "signature": signature.to_dict()}
     return json.dumps({**metadata, **names, **about}, sort_keys=True)
-
-
-def _cause(error: Exception, said: io.StringIO) -> str:
-    """ExecuTorch's exceptions carry a number; the reason is the first line of what its C++ logs to sys.stderr."""
-    return "; ".join([str(error) or repr(error), *said.getvalue().splitlines()[:1]])

@@ -1,7 +1,7 @@
 """Which block of the network an operation of a `.pte` belongs to, written into its metadata at the export.
 
 ExecuTorch numbers the operations of a program (its debug handles), and XNNPACK's graphs in the file keep the numbers.
-Here they are still beside the nodes; inspect_blocks.py reads them again.
+Here they are still beside the nodes; edgegen/inspection/module_paths.py reads them again.
 """
 
 import json

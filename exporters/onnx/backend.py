@@ -1,6 +1,7 @@
 """ONNX: torch.onnx's dynamo exporter, cleaned of the builder's traces; run by onnxruntime on the CPU."""
 
 import contextlib
+import importlib
 import io
 import json
 import re
@@ -116,7 +117,8 @@ class OnnxBackend:
             raise ExportError(refusal("torch.onnx", e)) from e
 
     def preload(self) -> None:
-        import torch.onnx._internal.exporter._core  # noqa: F401
+        for module in ("torch.onnx._internal.exporter._core", "onnxscript", "onnxslim"):
+            importlib.import_module(module)
 
     def open(self, path: Path) -> OnnxSession:
         require("onnx", purpose="running an ONNX file")

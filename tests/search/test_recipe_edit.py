@@ -5,7 +5,8 @@ import tomllib
 import pytest
 
 from edgegen.errors import RecipeError
-from edgegen.recipe import Architecture, parse, shipped
+from edgegen.formats.recipe_file import shipped
+from edgegen.recipe import Architecture, parse
 from edgegen.search.recipe_edit import is_planned, with_student
 
 STUDENT = Architecture(channels=(16, 40), blocks=1, attention=(1,), embedding=32)

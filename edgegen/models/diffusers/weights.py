@@ -40,7 +40,7 @@ def load_diffusers(folder: Path, kind: Any, *, random_weights: int | None) -> tu
         return random_net(folder, lambda: kind.from_config(settings), random_weights), []
     if "quantization_config" in config:
         raise DataError(
-            f"{folder}: its weights are quantized already; give the float weights, and quantize by --scheme"
+            f"{folder}: its weights are quantized already; give float weights, and a scheme such as --to onnx-w8a8"
         )
     return _pretrained(folder, kind, DIFFUSERS_STEM, torch_dtype=torch.float32)
 

@@ -5,20 +5,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
-from edgegen.errors import DataError, unknown_name
+from edgegen.errors import DataError
 from edgegen.program.inputs import example_inputs
+from edgegen.support.tables import Table, fault
 from edgegen.types import Role, Signature, TensorSpec
 
 EXAMPLES = 2  # samples of the trial run: a net that mixes up the batch with another axis fails on two
 UNION = ("constrained-int", "literal['batch_size']")  # the members of Size, as pydantic calls them
 Size = Annotated[int, Field(ge=1)] | Literal["batch_size"]
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Tensors(Table):
@@ -143,11 +140,4 @@ def _explain(error: Any) -> str:
     # Numbers of tables as TOML's reader counts them, from one.
     keys = [f"[{part + 1}]" if isinstance(part, int) else str(part) for part in error["loc"]]
     key = ".".join(keys).replace(".[", "[") or "the signature"
-    if error["type"] == "extra_forbidden":
-        table = Tensors if len(keys) > 1 else SignatureFile
-        return f"{key}: {unknown_name('key', keys[-1], table.model_fields)}"
-    if error["type"] == "missing":
-        return f"{key}: missing; this key must be given"
-    if error["type"] == "value_error":
-        return f"{key}: {error['ctx']['error']}"
-    return f"{key}: {error['msg']} (found {error['input']!r})"
+    return fault(error, key, lambda: (Tensors if len(keys) > 1 else SignatureFile).model_fields)

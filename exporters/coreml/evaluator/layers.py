@@ -1,6 +1,6 @@
 """What each Core ML (MIL) op computes, in torch: activations, convolutions, pooling, norms, resizing and products.
 
-The same conventions as in mil_ops.py.
+The same conventions as in ops.py.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What each Core ML (MIL) op computes, in torch: arithmetic, comparisons, reductions, shapes and indexing.
+"""What each Core ML (MIL) op computes, in torch: arithmetic, comparisons, reductions and shapes.
 
 Every function takes the op's inputs under their MIL names. Numbers arrive as tensors (float32, int32 or bool), also
 where MIL calls them attributes; strings as str; a tuple input as a list. The evaluator casts and rounds what comes
@@ -125,69 +125,6 @@ def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Tensor | N
     return out.reshape(*kept, *out.shape[2:])
 
 
-def slice_by_index(
-    x: Tensor,
-    begin: Tensor,
-    end: Tensor,
-    stride: Tensor | None = None,
-    begin_mask: Tensor | None = None,
-    end_mask: Tensor | None = None,
-    squeeze_mask: Tensor | None = None,
-) -> Tensor:
-    """numpy's x[begin:end:stride] per dimension; a mask opens that side, `squeeze_mask` takes begin alone."""
-    rank = x.ndim
-    steps = [1] * rank if stride is None else ints(stride)
-    masks = [[0] * rank if mask is None else ints(mask) for mask in (begin_mask, end_mask, squeeze_mask)]
-    for dim, (start, stop, step, from_edge, to_edge, single) in enumerate(
-        zip(ints(begin), ints(end), steps, *masks, strict=True)
-    ):
-        if single:
-            chosen = [start % x.shape[dim]]
-        else:
-            chosen = list(range(x.shape[dim]))[None if from_edge else start : None if to_edge else stop : step]
-        x = x.index_select(dim, torch.tensor(chosen, dtype=torch.int64))
-    return x.squeeze([dim for dim in range(rank) if masks[2][dim]]) if any(masks[2]) else x
-
-
-def slice_by_size(x: Tensor, begin: Tensor, size: Tensor) -> Tensor:
-    """A size of -1 runs to the end."""
-    for dim, (start, length) in enumerate(zip(ints(begin), ints(size), strict=True)):
-        x = x.narrow(dim, start, x.shape[dim] - start if length == -1 else length)
-    return x
-
-
-def reverse(x: Tensor, axes: Tensor | None = None) -> Tensor:
-    return x.flip(list(range(x.ndim)) if axes is None else ints(axes))
-
-
-def gather(
-    x: Tensor,
-    indices: Tensor,
-    axis: Tensor,
-    batch_dims: Tensor | int = 0,
-    validate_indices: Tensor | None = None,
-) -> Tensor:
-    """From iOS 17 on indices are not negative; one out of range is an error here and undefined on a device."""
-    if int(batch_dims):
-        rows = zip(x, indices, strict=True)
-        return torch.stack([gather(row, at, axis - 1, int(batch_dims) - 1) for row, at in rows])
-    dim = int(axis) % x.ndim
-    taken = x.index_select(dim, indices.flatten().long())
-    return taken.reshape([*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :]])
-
-
-def gather_along_axis(x: Tensor, indices: Tensor, axis: Tensor, validate_indices: Tensor | None = None) -> Tensor:
-    return torch.gather(x, int(axis), indices.long())
-
-
-def gather_nd(
-    x: Tensor, indices: Tensor, batch_dims: Tensor | int = 0, validate_indices: Tensor | None = None
-) -> Tensor:
-    if int(batch_dims):
-        return torch.stack([gather_nd(row, at, int(batch_dims) - 1) for row, at in zip(x, indices, strict=True)])
-    return x[indices.long().unbind(-1)]
-
-
 def shape(x: Tensor) -> Tensor:
     return torch.tensor(x.shape, dtype=torch.int32)
 
@@ -292,18 +229,12 @@ OPS: dict[str, Op] = {
     "expand_dims": expand_dims,
     "fill": fill,
     "fill_like": fill_like,
-    "gather": gather,
-    "gather_along_axis": gather_along_axis,
-    "gather_nd": gather_nd,
     "pad": pad,
     "quantize": quantize,
     "range_1d": range_1d,
     "reshape": reshape,
-    "reverse": reverse,
     "select": select,
     "shape": shape,
-    "slice_by_index": slice_by_index,
-    "slice_by_size": slice_by_size,
     "split": split,
     "squeeze": squeeze,
     "stack": stack,

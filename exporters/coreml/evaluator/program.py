@@ -17,11 +17,11 @@ from torch import Tensor
 
 from edgegen.errors import ExportError
 from edgegen.exporters.base import Arrays, one_by_one
-from edgegen.exporters.coreml.evaluator import layers, ops, scatter
+from edgegen.exporters.coreml.evaluator import indexing, layers, ops, scatter
 from edgegen.exporters.coreml.evaluator.ops import Op
 from edgegen.formats import mlpackage
 
-OPS: Mapping[str, Op] = {**ops.OPS, **layers.OPS, **scatter.OPS}
+OPS: Mapping[str, Op] = {**ops.OPS, **indexing.OPS, **layers.OPS, **scatter.OPS}
 FUNCTION = "main"  # the only function of a program that edgegen writes
 NARROW = {"int8": torch.int8, "uint8": torch.uint8, "int16": torch.int16, "uint16": torch.uint16}
 

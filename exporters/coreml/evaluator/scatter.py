@@ -1,6 +1,6 @@
 """What each Core ML (MIL) op that writes into a tensor computes, in torch: scatters and the update of a slice.
 
-The same conventions as in mil_ops.py. Where two updates meet in one place, "update" leaves one of them.
+The same conventions as in ops.py. Where two updates meet in one place, "update" leaves one of them.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from edgegen.exporters.coreml.evaluator.ops import Op, ints
+from edgegen.exporters.coreml.evaluator.indexing import slice_places
+from edgegen.exporters.coreml.evaluator.ops import Op
 
 MODES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add,
@@ -78,15 +79,8 @@ def slice_update(
     squeeze_mask: Tensor | None = None,
 ) -> Tensor:
     """numpy's x[begin:end:stride] = update; the masks as in slice_by_index."""
-    rank = x.ndim
-    steps = [1] * rank if stride is None else ints(stride)
-    masks = [[0] * rank if mask is None else ints(mask) for mask in (begin_mask, end_mask, squeeze_mask)]
-    places: list[int | slice] = [
-        start if single else slice(None if from_edge else start, None if to_edge else stop, step)
-        for start, stop, step, from_edge, to_edge, single in zip(ints(begin), ints(end), steps, *masks, strict=True)
-    ]
     out = x.clone()
-    out[tuple(places)] = update
+    out[tuple(slice_places(x, begin, end, stride, begin_mask, end_mask, squeeze_mask))] = update
     return out
 
 
