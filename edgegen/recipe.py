@@ -5,6 +5,7 @@ The defaults of all keys are here; those of a training method are in its own rec
 
 import hashlib
 import json
+import operator
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -21,6 +22,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 METHOD = "name of the training method, whose own keys stand in the same table"
 CoreMLTarget = Literal["iOS17", "iOS18", "iOS26"]
 Ranges = Literal["minmax", "percentile", "mse", "entropy"]
+_is_false = operator.not_
 FLOAT_SCHEMES = ("fp32", "fp16")
 
 
@@ -156,11 +158,8 @@ class Export(Table):
     generate: bool = Field(True, description="a second method in the .pte files: noise to uint8 image")
     heights_widths: tuple[tuple[Count, Count], ...] = Field((), description="further sizes of a coreml-...:sizes file")
     winograd: bool = Field(True, description="ONNX fp32: large 3x3 convolutions faster, with 4 times their memory")
-    etrecord: bool = Field(
-        False,
-        description="ExecuTorch's profiling record beside each .pte file",
-        exclude_if=lambda value: not value,  # so that keys of results from before it was there stay
-    )
+    # Left out where it is not asked for, so that the keys of older results stay.
+    etrecord: bool = Field(False, description="ExecuTorch's profiling record beside .pte files", exclude_if=_is_false)
     license: str = Field("not stated", description="licence of the generator, written into every file")
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """Export of what a user brings: folder, manifest and card; failures and false files; the command line over it."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,8 @@ def test_one_target_that_fails_does_not_stop_the_others(net: Path, tmp_path: Pat
 
 
 def test_a_budget_that_is_not_kept_names_the_layers(net: Path, tmp_path: Path, in_process: None) -> None:
-    budget = Budget.parse("psnr>=90,size<=0.9")
-    numbers = Quantize(samples=16)
-    wanted = settings("onnx", "onnx-w8", "onnx-w8a8", budget=budget, quantization=numbers)
+    quantize = Quantize(samples=16, budget="psnr>=90,size<=0.9")
+    wanted = settings("onnx", "onnx-w8", "onnx-w8a8", quantize=quantize)
     (done,) = export_source(str(net), tmp_path, wanted, progress=Silent())
     assert not done.over_budget["tiny_onnx_fp32.onnx"], "a budget is for compressed files"
     with pytest.raises(
@@ -82,8 +82,8 @@ def test_a_budget_that_is_not_kept_names_the_layers(net: Path, tmp_path: Path, i
 
 
 def test_a_pattern_that_matches_no_layer_fails_its_file(net: Path, tmp_path: Path, in_process: None) -> None:
-    numbers = Quantize(samples=16, float_layers=("net.haed",))
-    (done,) = export_source(str(net), tmp_path, settings("onnx-w8a8", quantization=numbers), progress=Silent())
+    quantize = Quantize(samples=16, float_layers=("net.haed",))
+    (done,) = export_source(str(net), tmp_path, settings("onnx-w8a8", quantize=quantize), progress=Silent())
     with pytest.raises(ExportError, match=r"no layer that matches 'net.haed'; .*Did you mean 'net.head'"):
         raise_failures([done])
 
@@ -114,8 +114,8 @@ def test_a_network_of_one_size_has_no_file_for_any(tmp_path: Path, in_process: N
 
 def test_a_size_that_the_network_does_not_take_is_told_before_a_file_is_made(tmp_path: Path) -> None:
     folder = TINY["unet2d"](tmp_path / "net")
-    lower = Export(heights_widths=((9, 9),))
-    (done,) = export_source(str(folder), tmp_path / "out", settings("coreml:sizes", lower=lower), progress=Silent())
+    files = Export(heights_widths=((9, 9),))
+    (done,) = export_source(str(folder), tmp_path / "out", settings("coreml:sizes", export=files), progress=Silent())
     assert str(done.failures["coreml-fp16:sizes"]).startswith("the network does not take 9x9: ")
 
 
@@ -158,32 +158,12 @@ def test_a_latency_that_this_machine_cannot_measure_is_refused(monkeypatch: pyte
         (["NET", "--to", "tflite"], 2, "no backend 'tflite'; there are: coreml, executorch, onnx"),
         (["NET", "--to", "onnx:batch7"], 2, "no onnx variant 'batch7'"),
         (["NET", "--to", ","], 2, "--to ',' names nothing"),
-        (["NET", "--sizes", "16x16"], 2, "the sizes 16x16 go with a target coreml:sizes"),
-        (["NET", "--to", "coreml:sizes"], 2, "coreml-fp16:sizes needs --sizes"),
-        (
-            ["NET", "--to", "coreml:sizes", "--sizes", "64"],
-            2,
-            "--sizes 64: give height x width of the noise, such as 64x64,64x96",
-        ),
-        (["NET", "--to", "coreml:sizes", "--sizes", ","], 2, "--sizes ,: give height x width"),
-        (["NET", "--ios", "12"], 2, "--ios 12: there are 17, 18 and 26"),
+        (["NET", "--to", "coreml:sizes"], 2, "coreml-fp16:sizes needs the sizes that it shall take, such as export."),
         (["NET", "--to", "onnx", "--memory-limit", "much"], 2, "--memory-limit much: give a size such as 8GB"),
         (["digits", "--to", "onnx"], 2, "--to does not go with the recipe digits"),
-        (["digits", "--recover", "9"], 2, "--recover does not go with the recipe digits"),
+        (["digits", "--recipe", "files.toml"], 2, "--recipe does not go with the recipe digits"),
         (["NET", "--to", "onnx-mixed"], 2, "a mixed file needs a budget"),
-        (["NET", "--to", "onnx-w8a8", "--budget", "psnr=30"], 2, "budget 'psnr=30' cannot be read"),
-        (["NET", "--to", "onnx-w8a8", "--budget", "fd_local<=+5%"], 2, "fd_local needs images to compare with"),
-        (["NET", "--to", "onnx-w8a8", "--ranges", "mean"], 2, "no way to choose ranges 'mean'"),
-        (["NET", "--to", "onnx", "--recover", "9"], 2, "none of them is among onnx-fp32"),
-        (["NET", "--to", "coreml-w6", "--float-layers", "net.head"], 2, "compresses every large weight"),
-        (["NET", "--to", "onnx", "--float-layers", "net.head"], 2, "none of them is among onnx-fp32"),
-        (["NET", "--to", "onnx-w8a8", "--methods", "smoothin"], 2, "no method 'smoothin'"),
-        (["NET", "--to", "onnx-w8a8", "--methods", ","], 2, "--methods ',' names nothing"),
-        (["NET", "--to", "onnx-w8a8", "--float-layers", ""], 2, "--float-layers '' names nothing"),
-        (["NET", "--to", "onnx", "--methods", "smoothing"], 2, "none of them is among onnx-fp32"),
-        (["NET", "--to", "onnx-w8", "--ranges", "mse"], 2, "ranges are for w8a8 and mixed files"),
-        (["NET", "--to", "onnx,coreml", "--budget", "psnr>=30"], 2, "a budget is for compressed files"),
-        (["digits", "--ranges", "mse"], 2, "--ranges does not go with the recipe digits"),
+        (["NET", "--recipe", "no-such.toml"], 2, "no-such.toml: cannot be read"),
     ],
 )
 def test_what_is_wrong_on_the_command_line(net: Path, arguments: list[str], code: int, message: str) -> None:
@@ -191,6 +171,52 @@ def test_what_is_wrong_on_the_command_line(net: Path, arguments: list[str], code
     assert isinstance(done.exception, (UsageError, DataError))
     assert done.exception.exit_code == code
     assert message in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("to", "text", "message"),
+    [
+        ("onnx", "export.heights_widths = [[16, 16]]", "the sizes 16x16 go with a target coreml:sizes"),
+        ("onnx", "export.heights_widths = [[64]]", "export.heights_widths.0.1: missing"),
+        ("onnx", "export.coreml_target = 'iOS12'", "export.coreml_target: Input should be 'iOS17', 'iOS18' or 'iOS26'"),
+        ("onnx", "export.opsett = 19", "export.opsett: no key 'opsett'; there are: .* Did you mean 'opset'"),
+        ("onnx-w8a8", "quantize.budget = 'psnr=30'", "budget 'psnr=30' cannot be read"),
+        ("onnx-w8a8", "quantize.budget = 'fd_local<=+5%'", "fd_local needs images to compare with"),
+        ("onnx-w8a8", "quantize.ranges = 'mean'", "quantize.ranges: Input should be 'minmax', 'percentile'"),
+        ("onnx", "recover.steps = 9", "none of them is among onnx-fp32"),
+        ("coreml-w6", "quantize.float_layers = ['net.head']", "compresses every large weight"),
+        ("onnx", "quantize.float_layers = ['net.head']", "none of them is among onnx-fp32"),
+        ("onnx-w8a8", "quantize.methods = ['smoothin']", "quantize.methods.0: Input should be 'equalization'"),
+        ("onnx", "quantize.methods = ['smoothing']", "none of them is among onnx-fp32"),
+        ("onnx-w8", "quantize.ranges = 'mse'", "ranges are for w8a8 and mixed files"),
+        ("onnx,coreml", "quantize.budget = 'psnr>=30'", "a budget is for compressed files"),
+        ("onnx", "exprot.opset = 19", "exprot: no key 'exprot'"),
+    ],
+)
+def test_what_is_wrong_in_the_file_of_options(net: Path, tmp_path: Path, to: str, text: str, message: str) -> None:
+    path = tmp_path / "files.toml"
+    path.write_text(text)
+    done = CliRunner().invoke(app, ["export", str(net), "--to", to, "--recipe", str(path)])
+    assert isinstance(done.exception, UsageError)
+    assert done.exception.exit_code == 2
+    assert re.search(message, str(done.exception))
+
+
+def test_the_file_of_options_may_be_a_whole_recipe(net: Path, tmp_path: Path) -> None:
+    path = tmp_path / "files.toml"
+    path.write_text('name = "other"\nslim.keep = 0.5\n[export]\nartifacts = ["onnx-fp32", "coreml-fp16:generate"]\n')
+    done = CliRunner().invoke(app, ["export", str(net), "--recipe", str(path), "--dry-run", "--json"])
+    assert json.loads(done.stdout)["targets"] == ["onnx-fp32", "coreml-fp16:generate"]
+
+
+def test_the_options_of_a_file_reach_the_files(net: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "files.toml", tmp_path / "out"
+    path.write_text("[export]\nopset = 20\nlicense = 'mit'\n")
+    command = ["export", str(net), "--to", "onnx", "-o", str(out), "--recipe", str(path), "--no-measure"]
+    assert CliRunner().invoke(app, command).exception is None
+    model = onnx.load(out / "tiny_onnx_fp32.onnx")
+    assert [opset.version for opset in model.opset_import if opset.domain == ""] == [20]
+    assert {entry.key: entry.value for entry in model.metadata_props}["edgegen.license"] == "mit"
 
 
 def test_a_dry_run_writes_nothing(net: Path, tmp_path: Path) -> None:

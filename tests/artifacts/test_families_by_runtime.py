@@ -38,8 +38,8 @@ REASONS = {  # why a family has no file for other sizes
 def export(source: Path, output: Path, *wanted: str) -> Exported:
     chosen = tuple(Target.parse(text) for text in wanted)
     # `generate` has tests of its own. iOS 18 is the first that takes several sizes of two inputs.
-    lower = Export(generate=False, coreml_target="iOS18", heights_widths=sizes(chosen, source))
-    settings = ExportSettings(chosen, lower=lower, measure=False, samples=2)
+    files = Export(generate=False, coreml_target="iOS18", heights_widths=sizes(chosen, source))
+    settings = ExportSettings(chosen, export=files, measure=False, samples=2)
     (done,) = export_source(str(source), output, settings, progress=Silent())
     return done
 

@@ -16,9 +16,8 @@ from edgegen.artifacts.relative_latency import Race
 from edgegen.artifacts.target import Target
 from edgegen.errors import DeviceError
 from edgegen.profilers.schema import Profile
-from edgegen.program.fold import Folds
+from edgegen.program.generator import Generator
 from edgegen.program.one_step import OneStep
-from edgegen.quantize.budget import Budget
 from edgegen.recipe import Quantize
 from edgegen.support.progress import Silent
 from edgegen.types import Signature
@@ -61,16 +60,16 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def race(folder: Path) -> Race:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 1, 3, padding=1))
-    return Race(Folds(OneStep(net).eval(), SIGNATURE), folder=folder, seed=3, progress=Silent())
+    return Race(Generator(OneStep(net).eval(), SIGNATURE), folder=folder, seed=3, progress=Silent())
 
 
 def test_the_float_file_is_built_once_for_a_runtime(tmp_path: Path, timed: list[list[str]], in_process: None) -> None:
     one = race(tmp_path)
-    module, few = one.folds().module, Quantize(samples=8)
+    program, few = one.generator.folded().program, Quantize(samples=8)
     of_mixed = one.of_mixed("onnx")
-    assert of_mixed(module, few) == 0.5
+    assert of_mixed(program, few) == 0.5
     made = (tmp_path / "float_onnx_fp32.onnx").stat().st_mtime_ns
-    assert of_mixed(module, few) == 0.5
+    assert of_mixed(program, few) == 0.5
     assert (tmp_path / "float_onnx_fp32.onnx").stat().st_mtime_ns == made
     assert timed == [["float_onnx_fp32.onnx", "tried_onnx_mixed.onnx"]] * 2
 
@@ -99,8 +98,7 @@ def test_a_compressed_file_is_held_to_a_budget_of_latency(
     (tmp_path / "net.toml").write_text(TAKES)
     settings = ExportSettings(
         (Target("onnx", "w8a8"),),
-        quantization=Quantize(samples=8),
-        budget=Budget.parse(budget),
+        quantize=Quantize(samples=8, budget=budget),
         measure=False,
     )
     (done,) = export_source(
