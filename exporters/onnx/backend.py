@@ -199,9 +199,9 @@ def _write_ort(exported: Any, about: Mapping[str, str], path: Path) -> None:
             optimization_styles=[converter.OptimizationStyle.Fixed],
             target_platform="arm",
         )
-        made = {found.suffix: found for found in (Path(temporary) / "out").iterdir()}
-        shutil.move(made[".ort"], path)
-        shutil.move(made[".config"], path.with_suffix(".required_operators.config"))
+        files = {file.suffix: file for file in (Path(temporary) / "out").iterdir()}
+        shutil.move(files[".ort"], path)
+        shutil.move(files[".config"], path.with_suffix(".required_operators.config"))
 
 
 def _clean(model: Any) -> None:

@@ -28,7 +28,7 @@ def names() -> list[str]:
 
 def apply(
     program: "ExportedProgram",
-    chosen: Sequence[str],
+    rewrites: Sequence[str],
     *,
     signature: Signature,
     batch: int | None,
@@ -41,12 +41,12 @@ def apply(
     from edgegen.program.capture import capture
     from edgegen.program.module_paths import Retraced
 
-    if not chosen:
+    if not rewrites:
         return program
-    modules = [_load(name) for name in chosen]
+    modules = [_load(name) for name in rewrites]
     graph_module = program.module(check_guards=False)
     operators: dict[Any, Callable[..., Any]] = {}
-    for name, module in zip(chosen, modules, strict=True):
+    for name, module in zip(rewrites, modules, strict=True):
         if hasattr(module, "rewrite"):
             try:
                 module.rewrite(graph_module)
