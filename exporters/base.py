@@ -146,7 +146,7 @@ STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def refusal(tool: str, error: Exception) -> str:
-    """Why `tool` gave up, in a line: the operator that it lacks, or the first of its own lines with words in it."""
+    """Why `tool` failed, in one line: the operator that it lacks, or the first line of its message with letters."""
     text = STYLE.sub("", str(error))
     if "not in Core ATen opset" in text or "No ONNX function found" in text or "No decompositions registered" in text:
         operator = OPERATOR.search(text)

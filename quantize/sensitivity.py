@@ -62,7 +62,7 @@ def sensitivity(
 ) -> list[LayerSensitivity]:
     """Each layer rounded alone, in the order in which they run; `run` gives the pictures of the same noises each time.
 
-    How far the pictures move and how far the distribution moves are told apart: a generator may draw other pictures
+    How far the pictures move and how far the distribution moves are kept apart: a generator may draw other pictures
     that are as good. `simulated` rounds everything again at the end.
     """
     costs = []

@@ -206,7 +206,7 @@ class Known:
             (self._places.add if constant else self._places.discard)(self._place(index))
 
     def delegated(self, arguments: Sequence[int]) -> None:
-        """Which arguments a delegate only reads is not told: none that was computed counts as constant after it."""
+        """Which arguments a delegate only reads is unknown: no computed one counts as constant after it."""
         self._places.difference_update(self._place(index) for index in arguments)
 
     def shape(self, index: int) -> list[int]:

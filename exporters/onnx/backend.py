@@ -109,7 +109,7 @@ class OnnxBackend:
             if variant == "ort":
                 _write_ort(exported, about, path)
             else:
-                # An NPU's compiler has ways of its own, and wants plain convolutions.
+                # An NPU's compiler has its own fast convolutions and needs plain ones as input.
                 _write(exported, about, path, fast=options.winograd and variant not in ("batch1", "any_size"))
         except Exception as e:
             raise ExportError(refusal("torch.onnx", e)) from e
