@@ -1,7 +1,6 @@
 """Export of what a user brings: folder, manifest and card; failures and false files; the command line over it."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
