@@ -142,11 +142,11 @@ STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def refusal(tool: str, error: Exception) -> str:
-    """Why `tool` gave up, in a line: the operator that it lacks, or the first of its own lines with words in it."""
+    """Why `tool` failed, in one line: the operator that it lacks, or the first line of its message with letters."""
     text = STYLE.sub("", str(error))
     if "not in Core ATen opset" in text or "No ONNX function found" in text or "No decompositions registered" in text:
-        found = OPERATOR.search(text)
-        if found:
-            return f"{tool} has no form of {found[0]}: write the network without it, or try another runtime"
+        operator = OPERATOR.search(text)
+        if operator:
+            return f"{tool} has no form of {operator[0]}: write the network without it, or try another runtime"
     lines = [" ".join(line.split()) for line in text.splitlines() if any(map(str.isalpha, line))]
     return f"{tool} could not lower the program: {lines[0] if lines else type(error).__name__}"

@@ -47,15 +47,15 @@ def learn_rounding(
     rng = torch.Generator().manual_seed(seed)
     layers, before, after = 0, 0.0, 0.0
 
-    def visit(one: Visit) -> None:
+    def visit(layer: Visit) -> None:
         nonlocal layers, before, after
-        if not isinstance(one.rounding, RoundedWeights):
+        if not isinstance(layer.rounding, RoundedWeights):
             return
-        nearest = one.rounding(one.weights)
+        nearest = layer.rounding(layer.weights)
         with torch.enable_grad():
-            learned = _learned(one, one.rounding, iterations, rng)
-        errors = [float((one.exact - one.run(weights)).square().mean()) for weights in (nearest, learned)]
-        one.weights.copy_(learned if errors[1] < errors[0] else nearest)
+            learned = _learned(layer, layer.rounding, iterations, rng)
+        errors = [float((layer.exact - layer.run(weights)).square().mean()) for weights in (nearest, learned)]
+        layer.weights.copy_(learned if errors[1] < errors[0] else nearest)
         layers, before, after = layers + 1, before + errors[0], after + min(errors)
         tell(layers)
 
@@ -63,8 +63,8 @@ def learn_rounding(
     return Learned(layers, before, after)
 
 
-def _learned(one: Visit, rounding: RoundedWeights, iterations: int, rng: torch.Generator) -> Tensor:
-    weights = one.weights.detach()
+def _learned(layer: Visit, rounding: RoundedWeights, iterations: int, rng: torch.Generator) -> Tensor:
+    weights = layer.weights.detach()
     scale, largest = rounding.scale(weights), rounding.grid.largest
     down = (weights / scale).floor().clamp(-largest, largest)
     rest = (weights / scale - down).clamp(0.01, 0.99)
@@ -75,12 +75,12 @@ def _learned(one: Visit, rounding: RoundedWeights, iterations: int, rng: torch.G
     def choice() -> Tensor:
         return (torch.sigmoid(v) * (HIGH - LOW) + LOW).clamp(0.0, 1.0)
 
-    channels = 1 if one.exact.ndim > 2 else -1
+    channels = 1 if layer.exact.ndim > 2 else -1
     for step in range(iterations):
-        rows = torch.randperm(len(one.exact), generator=rng)[:SAMPLES]
+        rows = torch.randperm(len(layer.exact), generator=rng)[:SAMPLES]
         h = choice()
-        made = one.run(scale * (down + h).clamp(-largest, largest), rows)
-        loss = (made - one.exact[rows]).square().sum(channels).mean()
+        output = layer.run(scale * (down + h).clamp(-largest, largest), rows)
+        loss = (output - layer.exact[rows]).square().sum(channels).mean()
         share = step / iterations
         if share >= WARM:
             beta = LAST_BETA + (FIRST_BETA - LAST_BETA) * (1 + math.cos(math.pi * (share - WARM) / (1 - WARM))) / 2

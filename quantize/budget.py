@@ -26,7 +26,7 @@ class Budget:
     @staticmethod
     def parse(text: str) -> "Budget":
         """Raises UsageError for what it cannot read, or what is asked twice."""
-        found: dict[str, float] = {}
+        limits: dict[str, float] = {}
         forms = {
             "psnr_db": r"psnr\s*>=\s*(\d+(?:\.\d+)?)\s*(?:dB)?",
             "fd_local": r"fd_local\s*<=\s*\+\s*(\d+(?:\.\d+)?)\s*%",
@@ -38,10 +38,10 @@ class Budget:
             if not matched:
                 raise UsageError(f"budget '{part.strip()}' cannot be read; give {FORM}")
             ((name, match),) = matched.items()
-            if name in found:
+            if name in limits:
                 raise UsageError(f"budget '{text}' asks twice for {name.removesuffix('_db')}")
-            found[name] = float(match[1]) / (100 if name == "fd_local" else 1)
-        return Budget(**found)
+            limits[name] = float(match[1]) / (100 if name == "fd_local" else 1)
+        return Budget(**limits)
 
     def too_far(self, *, psnr_db: float | None, fd_change: float | None) -> bool:
         """Whether the pictures, or their distribution, are further from the float generator's than asked."""
@@ -57,16 +57,16 @@ class Budget:
         latency: float | None = None,
     ) -> list[str]:
         """What is not kept, in words; a figure that is not known (None) is not kept."""
-        found = []
+        complaints = []
         if self.psnr_db is not None and (psnr_db is None or psnr_db < self.psnr_db):
-            found.append(f"psnr {_shown(psnr_db, '{:.1f} dB')}, asked >= {self.psnr_db:g} dB")
+            complaints.append(f"psnr {_shown(psnr_db, '{:.1f} dB')}, asked >= {self.psnr_db:g} dB")
         if self.fd_local is not None and (fd_change is None or fd_change > self.fd_local):
-            found.append(f"fd_local {_shown(fd_change, '{:+.1%}')}, asked <= +{self.fd_local:.0%}")
+            complaints.append(f"fd_local {_shown(fd_change, '{:+.1%}')}, asked <= +{self.fd_local:.0%}")
         if self.size is not None and (size is None or size > self.size):
-            found.append(f"size {_shown(size, '{:.3f}')} of fp32, asked <= {self.size:g}")
+            complaints.append(f"size {_shown(size, '{:.3f}')} of fp32, asked <= {self.size:g}")
         if self.latency is not None and (latency is None or latency > self.latency):
-            found.append(f"latency {_shown(latency, '{:.3f}')} of fp32, asked <= {self.latency:g}")
-        return found
+            complaints.append(f"latency {_shown(latency, '{:.3f}')} of fp32, asked <= {self.latency:g}")
+        return complaints
 
 
 def require_mixed(budget: Budget | None) -> None:

@@ -24,13 +24,13 @@ class Layer:
 
 def layers_of(module: "fx.GraphModule") -> list[Layer]:
     """In the order in which they run. A prepared program counts as well: its weights come by way of an observer."""
-    found = []
+    layers = []
     for node in module.graph.nodes:
         axes = _axes().get(node.target)
         target = None if axes is None else _weights_of(node)
         if axes is not None and target is not None:
-            found.append(Layer(name_of(target), target, node, *axes))
-    return found
+            layers.append(Layer(name_of(target), target, node, *axes))
+    return layers
 
 
 def plain_layers(module: "fx.GraphModule") -> list[Layer]:
@@ -71,10 +71,10 @@ def macs_of(layer: Layer, weights: int) -> int:
 
 def tensor_of(module: "fx.GraphModule", target: str) -> "Tensor":
     """The parameter or buffer behind a get_attr node's target."""
-    found: Any = module
+    value: Any = module
     for part in target.split("."):
-        found = getattr(found, part)
-    return found  # type: ignore[no-any-return]
+        value = getattr(value, part)
+    return value  # type: ignore[no-any-return]
 
 
 def _axes() -> dict[Any, tuple[int, int]]:

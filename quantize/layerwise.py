@@ -29,9 +29,9 @@ class Visit:
 
     def run(self, weights: Tensor, rows: Tensor | None = None) -> Tensor:
         """The layer on its rounded input (of some rows of the batch) with these weights, as they are."""
-        given = self.rounded_input if rows is None else self.rounded_input[rows]
+        inputs = self.rounded_input if rows is None else self.rounded_input[rows]
         others = [self.bias if index == 2 else value for index, value in enumerate(self.layer.node.args)][2:]
-        result: Tensor = self.layer.node.target(given, weights, *others)  # type: ignore[operator]
+        result: Tensor = self.layer.node.target(inputs, weights, *others)  # type: ignore[operator]
         return result
 
 
@@ -83,23 +83,23 @@ class _Steps(fx.Interpreter):
     def read_again(self, node: fx.Node) -> None:
         """The weights and the bias of a layer: they were read, and rounded, before they were changed."""
         for source in node.all_input_nodes[1:]:
-            for one in (*source.all_input_nodes, source):
-                if one.op == "get_attr":
-                    self.env[one] = self.run_node(one)
+            for reader in (*source.all_input_nodes, source):
+                if reader.op == "get_attr":
+                    self.env[reader] = self.run_node(reader)
             if source.op == "call_module":
                 self.env[source] = self.run_node(source)
 
 
 def _visit(module: fx.GraphModule, layer: Layer, exact: Tensor, env: dict[fx.Node, Any]) -> Visit:
     node = layer.node
-    given: Any = node.args[0]
+    inputs: Any = node.args[0]
     weights: Any = node.args[1]
     bias: Any = node.args[2] if len(node.args) > 2 else None
     rounding = module.get_submodule(str(weights.target)) if weights.op == "call_module" else None
     return Visit(
         layer,
         exact,
-        env[given],
+        env[inputs],
         tensor_of(module, layer.target),
         None if bias is None else tensor_of(module, str(bias.target)),
         rounding if isinstance(rounding, Rounding) else None,

@@ -32,8 +32,8 @@ def observer(ranges: str) -> Any:
         def _non_linear_param_search(self) -> "tuple[torch.Tensor, torch.Tensor]":
             return _tensors(least_divergence(*_histogram(self)))
 
-    def _tensors(found: tuple[float, float]) -> "tuple[torch.Tensor, torch.Tensor]":
-        return torch.tensor(found[0]), torch.tensor(found[1])
+    def _tensors(limits: tuple[float, float]) -> "tuple[torch.Tensor, torch.Tensor]":
+        return torch.tensor(limits[0]), torch.tensor(limits[1])
 
     # XNNPACK's own choice, the least squared error of a tensor, cuts the tails of the noise: with 1024 samples it left
     # single pixels wrong by a quarter of the image's range, minimum and maximum by less than a tenth.
@@ -62,7 +62,7 @@ def least_divergence(counts: NDArray[np.float64], low: float, high: float) -> tu
     edges = np.linspace(low, high, len(counts) + 1)
     middles = (edges[:-1] + edges[1:]) / 2
     furthest = max(abs(low), abs(high))
-    best, found = np.inf, (low, high)
+    best, limits = np.inf, (low, high)
     for t in np.geomspace(furthest, furthest / NARROWEST, CANDIDATES):
         start, end = max(low, -t), min(high, t)
         inside = (middles >= start) & (middles <= end)
@@ -70,8 +70,8 @@ def least_divergence(counts: NDArray[np.float64], low: float, high: float) -> tu
             continue
         divergence = _divergence(counts, middles, inside, start, end)
         if divergence < best:
-            best, found = divergence, (start, end)
-    return found
+            best, limits = divergence, (start, end)
+    return limits
 
 
 def _divergence(

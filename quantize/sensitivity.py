@@ -17,7 +17,7 @@ Pictures = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class LayerCost:
+class LayerSensitivity:
     """Rounding this layer alone (its weights, its input and its output) moves the pictures by `mse`.
 
     `fd_local` is the distribution's distance then, None where nothing judged it; `weights` counts its elements, `macs`
@@ -32,7 +32,7 @@ class LayerCost:
 
 
 @dataclass(frozen=True)
-class Choice:
+class FloatLayers:
     """Layers left float, what the weights then take, and the sum of the costs of the others: a prediction.
 
     `latency` is the share of the float file's time, 1 where nothing was timed.
@@ -59,13 +59,13 @@ def sensitivity(
     *,
     fd_local: Callable[[Pictures], float] | None = None,
     tell: Callable[[int], None] = lambda done: None,
-) -> list[LayerCost]:
+) -> list[LayerSensitivity]:
     """Each layer rounded alone, in the order in which they run; `run` gives the pictures of the same noises each time.
 
-    How far the pictures move and how far the distribution moves are told apart: a generator may draw other pictures
+    How far the pictures move and how far the distribution moves are kept apart: a generator may draw other pictures
     that are as good. `simulated` rounds everything again at the end.
     """
-    found = []
+    costs = []
     simulated.set_active(False)
     exact = run(simulated)
     for number, layer in enumerate(simulated.layers):
@@ -75,13 +75,13 @@ def sensitivity(
         mse = float(np.mean((pictures.astype(np.float64) - exact) ** 2))
         distance = None if fd_local is None else fd_local(pictures)
         weights = tensor_of(simulated.module, layer.target).numel()
-        found.append(LayerCost(layer.name, weights, mse, distance, macs_of(layer, weights)))
+        costs.append(LayerSensitivity(layer.name, weights, mse, distance, macs_of(layer, weights)))
         tell(number + 1)
     simulated.set_active(True)
-    return found
+    return costs
 
 
-def choose(costs: Sequence[LayerCost], limits: Figures, *, rounded_latency: float = 1.0) -> Choice:
+def choose(costs: Sequence[LayerSensitivity], limits: Figures, *, rounded_latency: float = 1.0) -> FloatLayers:
     """The smallest weights that cost at most `limits.mse`, without that the cheapest; within the other limits.
 
     Exactly, by SciPy's milp. Errors are taken to add up, as errors that know nothing of each other do; and the time
@@ -113,7 +113,7 @@ def choose(costs: Sequence[LayerCost], limits: Figures, *, rounded_latency: floa
         raise BudgetError(f"no choice of layers keeps the budget: with all rounded they take {least}")
     rounded = solved.x > 0.5
     left = tuple(cost.name for cost, is_rounded in zip(costs, rounded, strict=True) if not is_rounded)
-    return Choice(
+    return FloatLayers(
         left,
         int(everything - saved[rounded].sum()),
         float(errors[rounded].sum()),
@@ -121,48 +121,48 @@ def choose(costs: Sequence[LayerCost], limits: Figures, *, rounded_latency: floa
     )
 
 
-def pareto(costs: Sequence[LayerCost], *, points: int = 12) -> list[Choice]:
+def pareto(costs: Sequence[LayerSensitivity], *, points: int = 12) -> list[FloatLayers]:
     """Choices of growing size, none beaten by another: from all rounded to all float."""
     total = sum(cost.weights for cost in costs)
     sizes = np.linspace(total * ROUNDED_BYTES, total * FLOAT_BYTES, points)
-    found: list[Choice] = []
+    front: list[FloatLayers] = []
     for size in sizes:
         choice = choose(costs, Figures(nbytes=int(np.ceil(size))))
-        if not found or choice.mse < found[-1].mse:
-            found.append(choice)
-    return found
+        if not front or choice.mse < front[-1].mse:
+            front.append(choice)
+    return front
 
 
 def fitting(
-    costs: Sequence[LayerCost],
-    measured: Callable[[Choice], Figures],
+    costs: Sequence[LayerSensitivity],
+    measured: Callable[[FloatLayers], Figures],
     limits: Figures,
     *,
     rounded_latency: float = 1.0,
-) -> Choice:
+) -> FloatLayers:
     """What `choose` gives, but `measured` to keep the limits: asked for less until it does. Raises BudgetError."""
-    asked, nearest = limits, ""
+    tightened, nearest = limits, ""
     for _ in range(TRIES):
         try:
-            choice = choose(costs, asked, rounded_latency=rounded_latency)
+            choice = choose(costs, tightened, rounded_latency=rounded_latency)
         except BudgetError as e:
             raise BudgetError(f"{e}{nearest}") from e
-        found = measured(choice)
-        if not (over := _over(found, limits, rounded_latency)):
+        figures = measured(choice)
+        if not (over := _over(figures, limits, rounded_latency)):
             return choice
-        told = [f"{name} {getattr(found, name):.3g}, asked {getattr(limits, name):.3g}" for name in over]
-        nearest = f"; nearest: {', '.join(told)}"
+        complaints = [f"{name} {getattr(figures, name):.3g}, asked {getattr(limits, name):.3g}" for name in over]
+        nearest = f"; nearest: {', '.join(complaints)}"
         if "mse" in over:
-            asked = replace(asked, mse=choice.mse * 0.95 * over["mse"])
+            tightened = replace(tightened, mse=choice.mse * 0.95 * over["mse"])
         if "latency" in over:
             slower = 0.95 * over["latency"] * (choice.latency - rounded_latency)
-            asked = replace(asked, latency=rounded_latency + slower)
+            tightened = replace(tightened, latency=rounded_latency + slower)
     raise BudgetError(f"no choice of float layers keeps the budget{nearest}")
 
 
-def _over(found: Figures, limits: Figures, rounded_latency: float) -> dict[str, float]:
+def _over(figures: Figures, limits: Figures, rounded_latency: float) -> dict[str, float]:
     """By what is over its limit, the limit's share of what was found; of a time, beyond that of all rounded."""
-    pairs = {"mse": (limits.mse, found.mse, 0.0), "latency": (limits.latency, found.latency, rounded_latency)}
+    pairs = {"mse": (limits.mse, figures.mse, 0.0), "latency": (limits.latency, figures.latency, rounded_latency)}
     return {
         name: (limit - least) / (got - least)
         for name, (limit, got, least) in pairs.items()
@@ -170,7 +170,7 @@ def _over(found: Figures, limits: Figures, rounded_latency: float) -> dict[str, 
     }
 
 
-def worst(costs: Sequence[LayerCost], count: int = 5) -> str:
+def worst(costs: Sequence[LayerSensitivity], count: int = 5) -> str:
     """The layers that cost most, with their share, in words."""
     total = sum(cost.mse for cost in costs) or 1.0
     ranked = sorted(costs, key=lambda cost: -cost.mse)[:count]

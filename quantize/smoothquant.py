@@ -55,20 +55,20 @@ def _of_inputs(weight: Tensor) -> Tensor:
 
 def _largest(module: "fx.GraphModule", axes: "dict[fx.Node, int]", calibration: Batches) -> dict[str, Tensor]:
     """Of each channel of some nodes, the largest magnitude."""
-    found: dict[str, Tensor] = {}
+    sizes: dict[str, Tensor] = {}
 
     class Watched(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
-            made = super().run_node(n)
+            value = super().run_node(n)
             if n in axes:
-                size = made.abs().movedim(axes[n], 0).flatten(1).amax(1)
-                found[n.name] = torch.maximum(found.get(n.name, size), size)
-            return made
+                size = value.abs().movedim(axes[n], 0).flatten(1).amax(1)
+                sizes[n.name] = torch.maximum(sizes.get(n.name, size), size)
+            return value
 
     with torch.no_grad():
         for batch in calibration:
             Watched(module).run(*(torch.from_numpy(values) for values in batch.values()))
-    return found
+    return sizes
 
 
 def _into_norm(module: "fx.GraphModule", source: fx.Node, layers: "Iterable[Layer]", scale: Tensor) -> bool:

@@ -27,9 +27,9 @@ from edgegen.quantize.cross_layer_equalization import equalize
 from edgegen.quantize.fake_quant import Simulated, floating, simulate
 from edgegen.quantize.sensitivity import (
     FLOAT_BYTES,
-    Choice,
     Figures,
-    LayerCost,
+    FloatLayers,
+    LayerSensitivity,
     fitting,
     pareto,
     sensitivity,
@@ -66,7 +66,7 @@ class Refined:
     psnr_before_db: float
     psnr_after_db: float
     data_range: float
-    costs: Sequence[LayerCost] = ()
+    costs: Sequence[LayerSensitivity] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a file: a row of the report's `refined`, without the scheme."""
@@ -78,7 +78,7 @@ class Refined:
         }
 
 
-def sensitivity_rows(costs: Sequence[LayerCost], data_range: float) -> dict[str, Any]:
+def sensitivity_rows(costs: Sequence[LayerSensitivity], data_range: float) -> dict[str, Any]:
     """Plain data: each layer with the PSNR when it alone is rounded, and the Pareto set of layers left float."""
     layers = [
         {"name": cost.name, "weights": cost.weights, "psnr_db": psnr_of(cost.mse, data_range=data_range)}
@@ -135,7 +135,7 @@ def refine(
     noise = calibration(signature, options, seed)
     plain = canonical(module, signature)
     program = _rescaled(plain, signature, methods, noise, progress)
-    costs: Sequence[LayerCost] = ()
+    costs: Sequence[LayerSensitivity] = ()
     if scheme == "mixed":
         require_mixed(budget)
         assert budget is not None
@@ -185,7 +185,7 @@ def _left_float(
     program: "ExportedProgram",
     noise: Batches,
     judge: _Judge,
-    costs: Sequence[LayerCost],
+    costs: Sequence[LayerSensitivity],
     *,
     options: Quantize,
     budget: Budget,
@@ -194,13 +194,13 @@ def _left_float(
 ) -> tuple[str, ...]:
     """The smallest weights that keep the budget's psnr, or the truest of its size; fast enough in all of `timed`."""
 
-    def with_float(choice: Choice) -> Quantize:
+    def with_float(choice: FloatLayers) -> Quantize:
         return _with_float(options, choice.float_layers)
 
     def latency(numbers: Quantize) -> float | None:
         return max((time(program, numbers) for time in timed), default=None)
 
-    def measured(choice: Choice) -> Figures:
+    def measured(choice: FloatLayers) -> Figures:
         numbers = with_float(choice)
         mse = None
         if limits.mse is not None:
@@ -232,7 +232,7 @@ def _costs(
     judge: _Judge,
     progress: Progress,
     fd_local: "Callable[[NDArray[np.float32]], float] | None" = None,
-) -> list[LayerCost]:
+) -> list[LayerSensitivity]:
     with progress.task("sensitivity", len(simulated.layers)) as task:
         return sensitivity(simulated, judge.pictures, fd_local=fd_local, tell=task.update)
 

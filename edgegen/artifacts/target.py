@@ -1,4 +1,4 @@
-"""What to make: a runtime's file of one scheme, and what can be known of wishes before any work."""
+"""Export targets (a backend, a scheme, a variant), and their validation before any work."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ def check_targets(targets: Sequence[Target], options: Export) -> None:
 def check_quantization(
     targets: Sequence[Target], quantization: Quantize, *, budget: Budget | None, trains: bool
 ) -> None:
-    """Raises UsageError for wishes that would come to nothing; `trains`: recovery or another method changes weights."""
+    """Raises UsageError for options without effect; `trains`: recovery or another method changes weights."""
     for target in targets:
         chosen = cell(target.scheme, target.backend)
         if quantization.float_layers and chosen.stage == "file" and target.scheme not in FLOAT_SCHEMES:

@@ -110,14 +110,14 @@ def _messages() -> Any:
         assert package is not None
         assert package.submodule_search_locations is not None
         folder = Path(next(iter(package.submodule_search_locations))) / "proto"
-        found = importlib.util.spec_from_file_location(
+        module_spec = importlib.util.spec_from_file_location(
             MESSAGES, folder / "__init__.py", submodule_search_locations=[str(folder)]
         )
-        assert found is not None
-        assert found.loader is not None
-        module = importlib.util.module_from_spec(found)
+        assert module_spec is not None
+        assert module_spec.loader is not None
+        module = importlib.util.module_from_spec(module_spec)
         sys.modules[MESSAGES] = module
-        found.loader.exec_module(module)
+        module_spec.loader.exec_module(module)
     return importlib.import_module(f"{MESSAGES}.Model_pb2")
 
 
@@ -133,10 +133,10 @@ def _metadata(spec: Any) -> dict[str, str]:
 
 def _signature(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     try:
-        found = json.loads(metadata.get(f"{NAMESPACE}signature", "null"))
+        signature = json.loads(metadata.get(f"{NAMESPACE}signature", "null"))
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return signature if isinstance(signature, dict) else None
 
 
 def _method(name: str, block: Any, spec: Any) -> Method:
@@ -197,14 +197,14 @@ def _weights(block: Any, blobs: Blobs) -> Iterator[Weight]:
 
 
 def _constant_inputs(op: Any, constants: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
-    for name, given in op.inputs.items():
-        for argument in given.arguments:
+    values = {}
+    for name, argument_list in op.inputs.items():
+        for argument in argument_list.arguments:
             if argument.name in constants:
-                found[name] = constants[argument.name]
+                values[name] = constants[argument.name]
             elif argument.HasField("value"):
-                found[name] = argument.value
-    return found
+                values[name] = argument.value
+    return values
 
 
 def _compressed(kind: str, parts: Mapping[str, Any]) -> str:

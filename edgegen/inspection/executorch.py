@@ -114,19 +114,19 @@ def _opaque(pte: Pte) -> list[str]:
 
 def _constant(plan: Mapping[str, Any]) -> Any:
     """What a method without instructions gives: a number, a text or a list of them."""
-    found = []
+    numbers = []
     for index in plan["outputs"]:
         value = plan["values"][index].get("val") or {}
-        found.append(next((v for name, v in value.items() if name.endswith("_val") or name == "items"), None))
-    return found[0] if len(found) == 1 else found
+        numbers.append(next((v for name, v in value.items() if name.endswith("_val") or name == "items"), None))
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _metadata(constants: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        found = json.loads(constants.get(METADATA) or "{}")
+        described = json.loads(constants.get(METADATA) or "{}")
     except (TypeError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return described if isinstance(described, dict) else {}
 
 
 def _method(plan: Mapping[str, Any], pte: Pte, metadata: Mapping[str, Any], stored: dict[str, Weight]) -> Method:
@@ -164,10 +164,10 @@ def _partition(place: Place, pte: Pte, tally: Tally, stored: dict[str, Weight], 
     """`constant` says of each argument of the call whether it is a weight."""
     backend, graph, nbytes = place[0], pte.graphs[place], len(pte.delegate(place))
     if graph is not None and backend == XNNPACK:
-        found = xnnpack.read(graph, f"{backend} {place[1]}", tally, constant)
-        for key, weight in found.stored.items():
+        contents = xnnpack.read(graph, f"{backend} {place[1]}", tally, constant)
+        for key, weight in contents.stored.items():
             stored.setdefault(key, weight)
-        return Partition(backend, found.operations, nbytes)
+        return Partition(backend, contents.operations, nbytes)
     tally.add(f"{backend} delegate", None, computed=False)
     calls = Counter(str(call["name"]) for call in (graph or {}).get("chain") or [])
     return Partition(backend, dict(calls.most_common()), nbytes)
@@ -206,7 +206,7 @@ class Known:
             (self._places.add if constant else self._places.discard)(self._place(index))
 
     def delegated(self, arguments: Sequence[int]) -> None:
-        """Which arguments a delegate only reads is not told: none that was computed counts as constant after it."""
+        """Which arguments a delegate only reads is unknown: no computed one counts as constant after it."""
         self._places.difference_update(self._place(index) for index in arguments)
 
     def shape(self, index: int) -> list[int]:
@@ -256,15 +256,15 @@ def _dtype(tensor: Mapping[str, Any]) -> str:
 
 def _values(plan: Mapping[str, Any], kind: str, names: Any) -> tuple[Value, ...]:
     known = names if isinstance(names, list) and len(names) == len(plan[kind]) else None
-    found = []
+    values = []
     for number, index in enumerate(plan[kind]):
         name = str(known[number]) if known else f"{kind.removesuffix('s')}_{number}"
         tensor = _tensor(plan["values"][index])
         if tensor is None:
-            found.append(Value(name, str(plan["values"][index].get("val_type", "?")).lower(), ()))
+            values.append(Value(name, str(plan["values"][index].get("val_type", "?")).lower(), ()))
         else:
-            found.append(Value(name, _dtype(tensor), tuple(tensor.get("sizes") or ())))
-    return tuple(found)
+            values.append(Value(name, _dtype(tensor), tuple(tensor.get("sizes") or ())))
+    return tuple(values)
 
 
 def _outside(kernel: str, count: int, backends: set[str]) -> Outside:

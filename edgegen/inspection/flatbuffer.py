@@ -72,5 +72,5 @@ def payload(content: bytes) -> bytes:
 def _said(done: "subprocess.CompletedProcess[bytes]") -> str:
     if done.returncode < 0:
         return "its flatbuffer is damaged"
-    found = re.search(r"Unable to generate text for \S+ \(([^)]*)\)", done.stderr.decode(errors="replace"))
-    return f"its flatbuffer is damaged ({found[1]})" if found else "its flatbuffer is damaged"
+    match = re.search(r"Unable to generate text for \S+ \(([^)]*)\)", done.stderr.decode(errors="replace"))
+    return f"its flatbuffer is damaged ({match[1]})" if match else "its flatbuffer is damaged"

@@ -51,15 +51,15 @@ def _onnx(path: Path) -> list[bool]:
         onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         graph = onnx.load(optimised, load_external_data=False).graph
     from_weights = {tensor.name for tensor in graph.initializer}  # or turned to float from what is stored
-    found = []
+    in_whole_numbers = []
     for node in graph.node:  # what makes an input stands before what reads it
         if all(name in from_weights for name in node.input if name):
             from_weights.update(node.output)
         if node.op_type in WHOLE:
-            found.append(True)
+            in_whole_numbers.append(True)
         elif node.op_type in FLOAT and any(name in from_weights for name in node.input[:2]):
-            found.append(False)
-    return found
+            in_whole_numbers.append(False)
+    return in_whole_numbers
 
 
 def _xnnpack(path: Path) -> list[bool]:
@@ -67,7 +67,7 @@ def _xnnpack(path: Path) -> list[bool]:
     pte = take_apart(path.read_bytes())
     (plan,) = (plan for plan in pte.plans if plan["name"] == "forward")
     graphs = [pte.graphs.get(place_of(delegate)) for delegate in plan["delegates"]]
-    found: list[tuple[int, bool]] = []
+    layers: list[tuple[int, bool]] = []
     for graph in filter(None, graphs):
         values: dict[int, Mapping[str, Any]] = {}
         for value in graph.get("xvalues", ()):
@@ -76,10 +76,10 @@ def _xnnpack(path: Path) -> list[bool]:
             values[tensor["id_out"]] = tensor
         for node in graph.get("xnodes", ()):
             if node["xnode_union_type"] in XNNPACK_LAYERS:
-                given, weights, out = (
+                inputs, weights, out = (
                     values[node["xnode_union"][name]] for name in ("input1_id", "filter_id", "output_id")
                 )
                 macs = math.prod(weights["dims"]) * math.prod(out["dims"][:-1])
-                found.append((macs, "qint8" in given["datatype"]))
-    least = LEAST * sum(macs for macs, _ in found)
-    return [whole for macs, whole in found if macs >= least]
+                layers.append((macs, "qint8" in inputs["datatype"]))
+    least = LEAST * sum(macs for macs, _ in layers)
+    return [whole for macs, whole in layers if macs >= least]

@@ -27,11 +27,11 @@ def of_onnx(path: Path) -> dict[str, str]:
     nodes = list(graph.node)
     blocks = [_of_node(node, constants) for node in nodes]
     makers = {value: index for index, node in enumerate(nodes) for value in node.output}
-    found = {node.name: block for node, block in zip(nodes, blocks, strict=True) if node.name}
+    named = {node.name: block for node, block in zip(nodes, blocks, strict=True) if node.name}
     for value, index in makers.items():
         before = makers.get(nodes[index].input[0]) if nodes[index].op_type in ACTIVATIONS else None
-        found[value] = blocks[before if before is not None and nodes[before].op_type == "Conv" else index]
-    return {name: block for name, block in found.items() if block}
+        named[value] = blocks[before if before is not None and nodes[before].op_type == "Conv" else index]
+    return {name: block for name, block in named.items() if block}
 
 
 def _of_node(node: Any, constants: Collection[str]) -> str:

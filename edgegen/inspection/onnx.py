@@ -63,10 +63,10 @@ def _record(model: Any, path: Path, size: int, *, ort: bool) -> Inspection:
 
 def _signature(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     try:
-        found = json.loads(metadata.get(f"{NAMESPACE}signature", "null"))
+        signature = json.loads(metadata.get(f"{NAMESPACE}signature", "null"))
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return signature if isinstance(signature, dict) else None
 
 
 def _method(model: Any, shaped: Any, partitions: tuple[Partition, ...]) -> Method:
@@ -118,7 +118,7 @@ def _weights(model: Any, path: Path) -> tuple[tuple[Weight, ...], int]:
     """All stored tensors, and the bytes of the files beside `path` that hold some of them."""
     import onnx
 
-    found, files = [], {}
+    weights, files = [], {}
     for tensor in model.graph.initializer:
         where = {entry.key: entry.value for entry in tensor.external_data}
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -128,8 +128,8 @@ def _weights(model: Any, path: Path) -> tuple[tuple[Weight, ...], int]:
             onnx.TensorProto.DataType.Name(tensor.data_type).lower().replace("float", "float32", tensor.data_type == 1)
         )
         nbytes = int(where["length"]) if "length" in where else inside
-        found.append(Weight(tensor.name, dtype, tuple(tensor.dims), nbytes))
-    return tuple(found), sum(files.values())
+        weights.append(Weight(tensor.name, dtype, tuple(tensor.dims), nbytes))
+    return tuple(weights), sum(files.values())
 
 
 def _external(path: Path, where: Mapping[str, str]) -> int:
@@ -154,13 +154,13 @@ def _with_shapes(model: Any, folder: Path) -> Any:
     graph.name = model.graph.name
     for part in ("node", "input", "output"):
         getattr(graph, part).extend(getattr(model.graph, part))
-    given = {entry.name for entry in graph.input}
+    inputs = {entry.name for entry in graph.input}
     for tensor in model.graph.initializer:
         if math.prod(tensor.dims) <= BIG:
             graph.initializer.append(tensor)
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 onnx.external_data_helper.load_external_data_for_tensor(graph.initializer[-1], str(folder))
-        elif tensor.name not in given:
+        elif tensor.name not in inputs:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
     for entry in graph.input:
         dims = entry.type.tensor_type.shape.dim
@@ -210,11 +210,11 @@ def _phones(shaped: Any) -> list[str]:
     }
     lines = []
     for name, check in lists.items():
-        found = check(shaped, False)
-        refused = f"; not: {', '.join(sorted(found.unsupported_ops))}" if found.unsupported_ops else ""
+        support = check(shaped, False)
+        refused = f"; not: {', '.join(sorted(support.unsupported_ops))}" if support.unsupported_ops else ""
         lines.append(
-            f"onnxruntime's {name} provider, by its list of operators: {found.num_supported_nodes} of "
-            f"{found.num_nodes} nodes, partitions: {found.num_partitions}{refused}; not tried on a device"
+            f"onnxruntime's {name} provider, by its list of operators: {support.num_supported_nodes} of "
+            f"{support.num_nodes} nodes, partitions: {support.num_partitions}{refused}; not tried on a device"
         )
     return lines
 

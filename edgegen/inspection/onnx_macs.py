@@ -42,9 +42,9 @@ def _shapes(graph: Any) -> dict[str, Shape]:
     from edgegen.inspection.onnx import shape_of
 
     values = [*graph.input, *graph.value_info, *graph.output]
-    found = {value.name: shape_of(value) for value in values if value.type.tensor_type.HasField("shape")}
-    found.update({tensor.name: tuple(tensor.dims) for tensor in graph.initializer})
-    return found
+    shapes = {value.name: shape_of(value) for value in values if value.type.tensor_type.HasField("shape")}
+    shapes.update({tensor.name: tuple(tensor.dims) for tensor in graph.initializer})
+    return shapes
 
 
 def _macs(node: Any, first: Shape | None, second: Shape | None, out: Shape | None) -> int | None:

@@ -17,36 +17,36 @@ def to_onnx(content: bytes) -> Any:
     if content[4:8] != IDENTIFIER:
         raise ValueError(f"it begins with {content[4:8]!r}, not with an ORT model's {IDENTIFIER!r}")
     model = _flatbuffer("InferenceSession").GetRootAs(bytearray(content), 0).Model()
-    made = onnx.ModelProto(ir_version=model.IrVersion())
+    converted = onnx.ModelProto(ir_version=model.IrVersion())
     for entry in _each(model.OpsetImport, model.OpsetImportLength()):
-        made.opset_import.add(domain=_text(entry.Domain()), version=entry.Version())
+        converted.opset_import.add(domain=_text(entry.Domain()), version=entry.Version())
     for entry in _each(model.MetadataProps, model.MetadataPropsLength()):
-        made.metadata_props.add(key=_text(entry.Key()), value=_text(entry.Value()))
+        converted.metadata_props.add(key=_text(entry.Key()), value=_text(entry.Value()))
     graph = model.Graph()
     values = {_text(value.Name()): _value(value) for value in _each(graph.NodeArgs, graph.NodeArgsLength())}
     stored = [_stored(tensor) for tensor in _each(graph.Initializers, graph.InitializersLength())]
     names = {tensor.name for tensor in stored}
-    made.graph.name = "main"
-    made.graph.node.extend(_node(node) for node in _each(graph.Nodes, graph.NodesLength()))
-    made.graph.initializer.extend(stored)
+    converted.graph.name = "main"
+    converted.graph.node.extend(_node(node) for node in _each(graph.Nodes, graph.NodesLength()))
+    converted.graph.initializer.extend(stored)
     inputs = [_text(name) for name in _each(graph.Inputs, graph.InputsLength())]
-    made.graph.input.extend(values[name] for name in inputs if name not in names)
-    made.graph.output.extend(values[_text(name)] for name in _each(graph.Outputs, graph.OutputsLength()))
-    made.graph.value_info.extend(value for value in values.values() if value.name not in names)
-    return made
+    converted.graph.input.extend(values[name] for name in inputs if name not in names)
+    converted.graph.output.extend(values[_text(name)] for name in _each(graph.Outputs, graph.OutputsLength()))
+    converted.graph.value_info.extend(value for value in values.values() if value.name not in names)
+    return converted
 
 
 def batch_of_one(model: Any) -> Any:
     """A copy where the first input's symbolic first axis is 1 everywhere."""
-    made = type(model)()
-    made.CopyFrom(model)
-    dims = made.graph.input[0].type.tensor_type.shape.dim if made.graph.input else []
+    copy = type(model)()
+    copy.CopyFrom(model)
+    dims = copy.graph.input[0].type.tensor_type.shape.dim if copy.graph.input else []
     symbol = dims[0].dim_param if dims else ""
-    for value in [*made.graph.input, *made.graph.value_info, *made.graph.output]:
+    for value in [*copy.graph.input, *copy.graph.value_info, *copy.graph.output]:
         for dim in value.type.tensor_type.shape.dim:
             if symbol and dim.dim_param == symbol:
                 dim.dim_value = 1
-    return made
+    return copy
 
 
 def _flatbuffer(name: str) -> Any:
@@ -71,32 +71,32 @@ def _value(value: Any) -> Any:
     tensor_class = _flatbuffer("TensorTypeAndShape")
     kinds = _flatbuffer("TypeInfoValue")
 
-    made = onnx.ValueInfoProto(name=_text(value.Name()))
+    info = onnx.ValueInfoProto(name=_text(value.Name()))
     about = value.Type()
     if about is None or about.ValueType() != kinds.tensor_type:
-        return made
+        return info
     tensor = tensor_class()
     tensor.Init(about.Value().Bytes, about.Value().Pos)
-    made.type.tensor_type.elem_type = tensor.ElemType()
+    info.type.tensor_type.elem_type = tensor.ElemType()
     if tensor.Shape() is not None:
-        made.type.tensor_type.shape.SetInParent()
+        info.type.tensor_type.shape.SetInParent()
         for dim in _each(tensor.Shape().Dim, tensor.Shape().DimLength()):
-            axis = made.type.tensor_type.shape.dim.add()
+            axis = info.type.tensor_type.shape.dim.add()
             if dim.Value() is not None and dim.Value().DimType() == axes.PARAM:
                 axis.dim_param = _text(dim.Value().DimParam())
             elif dim.Value() is not None and dim.Value().DimType() == axes.VALUE:
                 axis.dim_value = dim.Value().DimValue()
-    return made
+    return info
 
 
 def _stored(tensor: Any) -> Any:
     """A TensorProto without the values; its bytes stand in `raw_data` only by their number."""
     import onnx
 
-    made = onnx.TensorProto(name=_text(tensor.Name()), data_type=tensor.DataType())
-    made.dims.extend(_each(tensor.Dims, tensor.DimsLength()))
-    made.raw_data = bytes(tensor.RawDataLength())
-    return made
+    proto = onnx.TensorProto(name=_text(tensor.Name()), data_type=tensor.DataType())
+    proto.dims.extend(_each(tensor.Dims, tensor.DimsLength()))
+    proto.raw_data = bytes(tensor.RawDataLength())
+    return proto
 
 
 def _node(node: Any) -> Any:
@@ -106,13 +106,13 @@ def _node(node: Any) -> Any:
     kinds = _flatbuffer("AttributeType")
 
     domain = _text(node.Domain())
-    made = onnx.NodeProto(op_type=_text(node.OpType()), domain="" if domain == "ai.onnx" else domain)
-    made.input.extend(_text(name) for name in _each(node.Inputs, node.InputsLength()))
-    made.output.extend(_text(name) for name in _each(node.Outputs, node.OutputsLength()))
+    proto = onnx.NodeProto(op_type=_text(node.OpType()), domain="" if domain == "ai.onnx" else domain)
+    proto.input.extend(_text(name) for name in _each(node.Inputs, node.InputsLength()))
+    proto.output.extend(_text(name) for name in _each(node.Outputs, node.OutputsLength()))
     for attribute in _each(node.Attributes, node.AttributesLength()):
         name = _text(attribute.Name())
         if attribute.Type() == kinds.INT:
-            made.attribute.append(onnx.helper.make_attribute(name, attribute.I()))
+            proto.attribute.append(onnx.helper.make_attribute(name, attribute.I()))
         elif attribute.Type() == kinds.STRING:
-            made.attribute.append(onnx.helper.make_attribute(name, _text(attribute.S())))
-    return made
+            proto.attribute.append(onnx.helper.make_attribute(name, _text(attribute.S())))
+    return proto

@@ -29,8 +29,8 @@ class Pte:
 
     @property
     def plans(self) -> Sequence[Mapping[str, Any]]:
-        found: Sequence[Mapping[str, Any]] = self.program["execution_plan"]
-        return found
+        plans: Sequence[Mapping[str, Any]] = self.program["execution_plan"]
+        return plans
 
     def delegate(self, place: Place) -> bytes:
         """The payload of a delegate: a segment, or (number below zero) data inside the program."""
@@ -69,9 +69,9 @@ def take_apart(content: bytes) -> Pte:
         raise ValueError("it has no methods")
     if any(base + segment["offset"] + segment["size"] > len(content) for segment in program.get("segments") or []):
         raise ValueError("a segment lies behind its end")
-    found = Pte(content, whole - len(content), base, size, program)
-    _decode_delegates(found)
-    return found
+    pte = Pte(content, whole - len(content), base, size, program)
+    _decode_delegates(pte)
+    return pte
 
 
 def _inside(content: bytes) -> bytes:

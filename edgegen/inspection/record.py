@@ -153,15 +153,15 @@ def inspect(path: Path) -> Inspection:
     is cut short or of another kind, MissingExtraError where the format's package is not installed.
     """
     if path.suffix not in READERS and path.is_dir():
-        files = sorted(one.name for one in path.iterdir() if one.suffix in READERS)
+        files = sorted(entry.name for entry in path.iterdir() if entry.suffix in READERS)
         inside = f"one of its files: {', '.join(files)}" if files else "a file, or a source with config.json"
         raise UsageError(f"cannot inspect {path}: a folder; give {inside}")
     if path.suffix not in READERS:
         raise UsageError(f"cannot inspect {path.name}: {unknown_name('suffix', path.suffix, READERS)}")
     if not path.exists():
         raise DataError(f"cannot inspect {path}: nothing is there")
-    found: Inspection = importlib.import_module(READERS[path.suffix]).inspect(path)
-    return found
+    record: Inspection = importlib.import_module(READERS[path.suffix]).inspect(path)
+    return record
 
 
 class Tally:
@@ -203,9 +203,9 @@ def bytes_by_kind(total: int, weights: Sequence[Weight], **parts: int) -> dict[s
     kinds: Counter[str] = Counter()
     for weight in weights:
         kinds[f"weights {weight.dtype}"] += weight.nbytes
-    found = {**dict(sorted(kinds.items())), **{name.replace("_", " "): size for name, size in parts.items()}}
-    found["other"] = total - sum(found.values())
-    return {name: size for name, size in found.items() if size}
+    sizes = {**dict(sorted(kinds.items())), **{name.replace("_", " "): size for name, size in parts.items()}}
+    sizes["other"] = total - sum(sizes.values())
+    return {name: size for name, size in sizes.items() if size}
 
 
 def common_hints(methods: Sequence[Method], weights: Sequence[Weight]) -> list[str]:

@@ -64,8 +64,8 @@ def read(graph: Mapping[str, Any], place: str, tally: Tally, constant: Sequence[
 
 def _tensor(value: Mapping[str, Any]) -> Mapping[str, Any]:
     union = value["xvalue_union"]
-    found: Mapping[str, Any] = union.get("tensor_value", union)
-    return {**found, "dims": found.get("dims") or []}
+    tensor: Mapping[str, Any] = union.get("tensor_value", union)
+    return {**tensor, "dims": tensor.get("dims") or []}
 
 
 def _is_constant(tensor: Mapping[str, Any], arguments: Sequence[bool]) -> bool:

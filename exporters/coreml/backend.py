@@ -54,10 +54,10 @@ class CoreMLSession:
     def _run(self, inputs: Arrays) -> Arrays:
         kinds = {"f": np.float32, "i": np.int32, "u": np.int32}
         try:
-            found = self.model.predict({name: a.astype(kinds[a.dtype.kind]) for name, a in inputs.items()})
+            outputs = self.model.predict({name: a.astype(kinds[a.dtype.kind]) for name, a in inputs.items()})
         except Exception as e:
             raise ExportError(f"Core ML refused the inputs {', '.join(inputs)}: {e}") from e
-        return {name: _array(value) for name, value in found.items()}
+        return {name: _array(value) for name, value in outputs.items()}
 
 
 def _array(value: Any) -> NDArray[Any]:
@@ -216,10 +216,10 @@ def _inputs(
 
     Raises ExportError where program, signature and options do not fit each other.
     """
-    found = _shapes(program)
+    captured = _shapes(program)
     shapes = {spec.name: _static(spec) for spec in signature.inputs}
-    if len(found) != len(shapes) or not all(map(_fits, found, shapes.values())):
-        raise ExportError(f"the captured program takes {found}, the signature says {shapes} (Core ML: batch 1)")
+    if len(captured) != len(shapes) or not all(map(_fits, captured, shapes.values())):
+        raise ExportError(f"the captured program takes {captured}, the signature says {shapes} (Core ML: batch 1)")
     try:
         of_all_sizes = [signature, *(signature.resized(*size) for size in sizes)]
     except ValueError as e:
@@ -227,8 +227,8 @@ def _inputs(
     if sizes and sum(spec.is_spatial for spec in signature.inputs) > 1:
         require("sizes for more than one input", target)
     described = []
-    for position, (spec, have) in enumerate(zip(signature.inputs, found, strict=True)):
-        choice = [list(s) for s in dict.fromkeys(tuple(_static(one.inputs[position])) for one in of_all_sizes)]
+    for position, (spec, have) in enumerate(zip(signature.inputs, captured, strict=True)):
+        choice = [list(s) for s in dict.fromkeys(tuple(_static(resized.inputs[position])) for resized in of_all_sizes)]
         if len(choice) > 1 and None not in have:
             raise ExportError(
                 f"sizes {_listed(sizes)}: the program was captured for {spec.name} {have} alone, not for any size"
@@ -265,8 +265,8 @@ def _feeds_sine(op: Any) -> bool:
 
 def _check_names(spec: Any, inputs: list[str], outputs: list[str]) -> None:
     """coremltools may rename: the package must have the names that were asked for."""
-    found = [entry.name for entry in spec.description.input], [entry.name for entry in spec.description.output]
-    if found != (inputs, outputs):
+    named = [entry.name for entry in spec.description.input], [entry.name for entry in spec.description.output]
+    if named != (inputs, outputs):
         raise ExportError(
-            f"coremltools named the inputs {found[0]} and the outputs {found[1]}; asked for: {inputs} and {outputs}"
+            f"coremltools named the inputs {named[0]} and the outputs {named[1]}; asked for: {inputs} and {outputs}"
         )

@@ -1,4 +1,4 @@
-"""What coremltools 9.0 converts wrongly, or not at all, said in other ATen ops before it sees the program.
+"""ATen ops that coremltools 9.0 converts wrongly, or not at all, replaced by other ATen ops before the conversion.
 
 Its reader of torch.export programs drops keyword arguments (a GELU's approximate="tanh", an addition's alpha) and
 knows some 500 of torch's ops. FIXES are for the first kind: each with what goes wrong without it. For the second kind
@@ -89,7 +89,7 @@ def log_sigmoid(x: Tensor) -> Any:
 
 
 def lerp(x: Tensor, end: Tensor, weight: Any) -> Any:
-    """Unknown, and torch's decomposition asks after the signs of the weight."""
+    """Unknown, and torch's decomposition tests the signs of the weight."""
     return x + weight * (end - x)
 
 

@@ -48,8 +48,8 @@ class ExecuTorchSession:
             with redirect_stderr(io.StringIO()) as log:
                 values = self.execute(tensors)
         except Exception as e:
-            given = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in sample.items())
-            raise ExportError(f"ExecuTorch refused {given}: {_cause(e, log)}") from e
+            shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in sample.items())
+            raise ExportError(f"ExecuTorch refused {shapes}: {_cause(e, log)}") from e
         # The runtime reuses the memory of its outputs in the next run.
         return {name: value.numpy().copy() for name, value in zip(self.outputs, values, strict=True)}
 

@@ -1,4 +1,4 @@
-"""XNNPACK's layout pass, told that a view which cuts height x width anew needs no turn of the picture in memory.
+"""XNNPACK's layout pass, without transpositions at views that only split height x width in another way.
 
 ExecuTorch 1.5.1 runs convolutions channels-last and turns a picture to channels-first before every view, since a view
 in general goes through all axes. One from (batch, channels, h, w) to (batch, channels, h', w') moves no number in

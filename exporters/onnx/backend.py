@@ -111,7 +111,7 @@ class OnnxBackend:
             if variant == "ort":
                 _write_ort(exported, about, path)
             else:
-                # An NPU's compiler has ways of its own, and wants plain convolutions.
+                # An NPU's compiler has its own fast convolutions and needs plain ones as input.
                 _write(exported, about, path, fast=options.winograd and variant not in ("batch1", "any_size"))
         except Exception as e:
             raise ExportError(refusal("torch.onnx", e)) from e
@@ -205,9 +205,9 @@ def _write_ort(exported: Any, about: Mapping[str, str], path: Path) -> None:
             optimization_styles=[converter.OptimizationStyle.Fixed],
             target_platform="arm",
         )
-        made = {found.suffix: found for found in (Path(temporary) / "out").iterdir()}
-        shutil.move(made[".ort"], path)
-        shutil.move(made[".config"], path.with_suffix(".required_operators.config"))
+        files = {file.suffix: file for file in (Path(temporary) / "out").iterdir()}
+        shutil.move(files[".ort"], path)
+        shutil.move(files[".config"], path.with_suffix(".required_operators.config"))
 
 
 def _clean(model: Any) -> None:

@@ -125,14 +125,14 @@ def winograd(model: "ModelProto") -> int:
 
 def _affordable(sites: dict[int, Site | None]) -> dict[int, Site]:
     """The sites that fit into MOST_MEMORY, the largest pictures first."""
-    chosen: dict[int, Site] = {}
+    affordable: dict[int, Site] = {}
     left = MOST_MEMORY
-    found = [(i, site) for i, site in sites.items() if site is not None]
-    for i, site in sorted(found, key=lambda pair: -pair[1].pixels):
+    candidates = [(i, site) for i, site in sites.items() if site is not None]
+    for i, site in sorted(candidates, key=lambda pair: -pair[1].pixels):
         if site.memory <= left:
-            chosen[i] = site
+            affordable[i] = site
             left -= site.memory
-    return chosen
+    return affordable
 
 
 def _shapes(graph: Any) -> dict[str, list[int | None]]:
@@ -149,12 +149,12 @@ def _site(node: "NodeProto", constants: dict[str, tuple[int, ...]], shapes: dict
         return None
     from onnx.helper import get_attribute_value
 
-    given = {attribute.name: get_attribute_value(attribute) for attribute in node.attribute}
+    attributes = {attribute.name: get_attribute_value(attribute) for attribute in node.attribute}
     plain = {"group": 1, "strides": [1, 1], "dilations": [1, 1], "auto_pad": b"NOTSET", "pads": [1, 1, 1, 1]}
     weight, shape = constants[node.input[1]], shapes.get(node.input[0], [])
-    if weight[2:] != (3, 3) or len(shape) != 4 or "pads" not in given:
+    if weight[2:] != (3, 3) or len(shape) != 4 or "pads" not in attributes:
         return None
-    if any(given.get(key, value) != value for key, value in plain.items()):
+    if any(attributes.get(key, value) != value for key, value in plain.items()):
         return None
     _, inputs, rows, columns = shape
     if inputs is None or rows is None or columns is None:

@@ -29,20 +29,20 @@ def names() -> list[str]:
 
 def apply(
     graph_module: "fx.GraphModule",
-    chosen: Sequence[str],
+    rewrites: Sequence[str],
     *,
     signature: Signature,
     batch: int | None,
     any_size: bool = False,
 ) -> "ExportedProgram":
-    """The program of a graph after the rewrites `chosen`, which change it; `batch` and `any_size` as in `capture`.
+    """The program of a graph after `rewrites`, which change it; `batch` and `any_size` as in `capture`.
 
     Raises UsageError for an unknown name, ExportError where a rewrite fails on this program.
     """
     from edgegen.program.capture import capture, note_shapes
     from edgegen.program.module_paths import Retraced
 
-    modules = [_load(name) for name in chosen]
+    modules = [_load(name) for name in rewrites]
     if modules and batch is not None:  # they ask for shapes, and take a symbolic batch for unknown
         if any_size:
             program = capture(graph_module, signature, batch=batch, any_size=True)
@@ -50,7 +50,7 @@ def apply(
         else:
             note_shapes(graph_module, signature, batch)
     operators: dict[Any, Callable[..., Any]] = {}
-    for name, module in zip(chosen, modules, strict=True):
+    for name, module in zip(rewrites, modules, strict=True):
         if hasattr(module, "rewrite"):
             try:
                 module.rewrite(graph_module)

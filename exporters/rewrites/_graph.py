@@ -56,9 +56,9 @@ def in_place_of(module: fx.GraphModule, node: fx.Node) -> Iterator[None]:
     before = set(module.graph.nodes)
     with module.graph.inserting_before(node):
         yield
-    for made in module.graph.nodes:
-        if made not in before and "custom" in node.meta:
-            made.meta.setdefault("custom", node.meta["custom"])
+    for new in module.graph.nodes:
+        if new not in before and "custom" in node.meta:
+            new.meta.setdefault("custom", node.meta["custom"])
 
 
 def replace(module: fx.GraphModule, node: fx.Node, target: Callable[..., Any], *arguments: Any) -> fx.Node:

@@ -28,9 +28,9 @@ def einsum(equation: str, operands: Sequence[Tensor], *, path: Any = None) -> Te
     if result == "".join(batch + columns + rows) and rows and columns:
         a, b, left, right, rows, columns = b, a, right, left, columns, rows
     product = torch.matmul(_matrix(a, left, batch, rows, summed), _matrix(b, right, batch, summed, columns))
-    made = "".join(batch + rows + columns)
-    product = product.reshape([sizes[letter] for letter in made])
-    return product if made == result else product.permute([made.index(letter) for letter in result])
+    order = "".join(batch + rows + columns)
+    product = product.reshape([sizes[letter] for letter in order])
+    return product if order == result else product.permute([order.index(letter) for letter in result])
 
 
 OPS = {torch.ops.aten.einsum.default: einsum}
@@ -38,9 +38,9 @@ OPS = {torch.ops.aten.einsum.default: einsum}
 
 def _axes(equation: str, operands: int) -> tuple[str, str, str] | None:
     """The letters of both operands and of the result, None where this is no product of two operands."""
-    given, arrow, result = equation.replace(" ", "").partition("->")
-    parts = given.split(",")
-    if not arrow or len(parts) != 2 or operands != 2 or not (given.replace(",", "") + result).isalpha():
+    inputs, arrow, result = equation.replace(" ", "").partition("->")
+    parts = inputs.split(",")
+    if not arrow or len(parts) != 2 or operands != 2 or not (inputs.replace(",", "") + result).isalpha():
         return None
     left, right = parts
     if any(len(set(letters)) != len(letters) for letters in (left, right, result)):

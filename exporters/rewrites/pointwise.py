@@ -64,8 +64,8 @@ def _operands(node: Any) -> tuple[Any, Any, Any, bool]:
         return node.args[0], node.args[1], None, True
     if is_call(node, ATEN.einsum.default) and len(node.args[1]) == 2:
         equation = str(node.args[0]).replace(" ", "")
-        given, _, result = equation.partition("->")
-        left, _, right = given.partition(",")
+        inputs, _, result = equation.partition("->")
+        left, _, right = inputs.partition(",")
         distinct = len(set(left)) == len(left) == 4 and len(result) == 4 and result[3] not in left
         if distinct and result[:3] == left[:3] and right in (left[3] + result[3], result[3] + left[3]):
             return *node.args[1], None, right[0] == left[3]

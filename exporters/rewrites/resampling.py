@@ -42,7 +42,7 @@ def _upsampling(module: fx.GraphModule, last: Any) -> None:
         (repeated, (batch, channels, rows, up, columns, across)),
         (after, (batch, channels, rows * up, columns * across)),
     ]
-    if all(_same(given, wanted) for given, wanted in chain):
+    if all(_same(actual, expected) for actual, expected in chain):
         replace(module, last, ATEN.upsample_nearest2d.vec, x, None, [float(up), float(across)])
 
 
@@ -67,9 +67,9 @@ def _through_copies(node: Any) -> Any:
     return node
 
 
-def _same(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
+def _same(actual: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:
     """Whether two shapes are equal; a symbolic size equals only itself, and adds no guard."""
-    return len(given) == len(wanted) and all(
+    return len(actual) == len(expected) and all(
         a == b if isinstance(a, int) and isinstance(b, int) else str(a) == str(b)
-        for a, b in zip(given, wanted, strict=True)
+        for a, b in zip(actual, expected, strict=True)
     )

@@ -33,27 +33,27 @@ def rewrite(module: fx.GraphModule) -> None:
         factors = _factors(node)
         if factors is None:
             continue
-        one = store(module, "one", torch.ones(1, 1, 1, 1), before=node)
+        unit = store(module, "one", torch.ones(1, 1, 1, 1), before=node)
         tracer = fx.proxy.GraphAppendingTracer(module.graph)
         with in_place_of(module, node):
-            y: Any = upsample(fx.Proxy(node.args[0], tracer), fx.Proxy(one, tracer), factors)
+            y: Any = upsample(fx.Proxy(node.args[0], tracer), fx.Proxy(unit, tracer), factors)
         y.node.meta.update(node.meta)
         node.replace_all_uses_with(y.node)
         module.graph.erase_node(node)
     finish(module)
 
 
-def upsample(x: Any, one: Any, factors: Factors) -> Any:
+def upsample(x: Any, unit: Any, factors: Factors) -> Any:
     """Nearest upsampling of x (batch, channels, height, width); `one` is (1, 1, 1, 1)."""
     batch, channels, height, width = factors.sizes
     width_after = factors.across * width
-    pixels = _repeat(x.reshape(batch, channels, height * width, 1), one, factors.across)
-    rows = _repeat(pixels.reshape(batch, channels, height, width_after), one, factors.down)
+    pixels = _repeat(x.reshape(batch, channels, height * width, 1), unit, factors.across)
+    rows = _repeat(pixels.reshape(batch, channels, height, width_after), unit, factors.down)
     return rows.reshape(batch, channels, factors.down * height, width_after)
 
 
-def _repeat(x: Any, one: Any, times: int) -> Any:
-    return torch.cat([x, *(x * one for _ in range(times - 1))], dim=3) if times > 1 else x
+def _repeat(x: Any, unit: Any, times: int) -> Any:
+    return torch.cat([x, *(x * unit for _ in range(times - 1))], dim=3) if times > 1 else x
 
 
 def _factors(node: fx.Node) -> Factors | None:

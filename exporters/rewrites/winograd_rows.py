@@ -38,10 +38,10 @@ class Site:
 def rewrite(module: fx.GraphModule) -> None:
     """Replace the 3x3 convolutions of `module` that are worth it, in place, the largest pictures first."""
     sites = [(node, _site(module, node)) for node in calls(module, ATEN.conv2d.default)]
-    found = [(node, site) for node, site in sites if site is not None]
+    worthwhile = [(node, site) for node, site in sites if site is not None]
     weights = {node.target: constant(module, node) for node in module.graph.nodes if node.op == "get_attr"}
     room = MOST_GROWTH * sum(weight.numel() for weight in weights.values() if weight is not None)
-    for node, site in sorted(found, key=lambda one: -one[1].sizes[2] * one[1].sizes[3]):
+    for node, site in sorted(worthwhile, key=lambda pair: -pair[1].sizes[2] * pair[1].sizes[3]):
         room -= site.weight.numel() / 3
         if room < 0:
             break

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,10 +143,10 @@ def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_proces
 def test_a_latency_that_this_machine_cannot_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     budget, numbers = Budget.parse("latency<=0.5"), Quantize()
     targets = [Target.parse("onnx-w8a8"), Target.parse("coreml-w8a8")]
-    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("platform.system", lambda: "Linux")
     with pytest.raises(UsageError, match="coreml-w8a8: a budget's latency is measured on this machine, where it does"):
         check_quantization(targets, numbers, budget=budget, trains=False)
-    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
     check_quantization(targets, numbers, budget=budget, trains=False)
 
 

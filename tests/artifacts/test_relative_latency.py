@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_timed_is_an_error(
     one = race(tmp_path)
     with pytest.raises(DeviceError, match=r"x\.onnx could not be timed beside its float file: no answer within 5 s"):
         one.share(tmp_path / "x.onnx", Target("onnx", "w8a8"))
-    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("platform.system", lambda: "Linux")
     with pytest.raises(DeviceError, match="coreml does not run on this machine, so nothing can be timed"):
         one.share(tmp_path / "x.mlpackage", Target("coreml", "w8a8"))
 

@@ -6,13 +6,22 @@ import numpy as np
 import pytest
 
 from edgegen.errors import BudgetError
-from edgegen.quantize.sensitivity import FLOAT_BYTES, Choice, Figures, LayerCost, choose, fitting, pareto, worst
+from edgegen.quantize.sensitivity import (
+    FLOAT_BYTES,
+    Figures,
+    FloatLayers,
+    LayerSensitivity,
+    choose,
+    fitting,
+    pareto,
+    worst,
+)
 
 
-def costs(count: int = 9, seed: int = 0) -> list[LayerCost]:
+def costs(count: int = 9, seed: int = 0) -> list[LayerSensitivity]:
     rng = np.random.default_rng(seed)
     return [
-        LayerCost(f"layer{index}", int(weights), float(mse), macs=int(places * weights))
+        LayerSensitivity(f"layer{index}", int(weights), float(mse), macs=int(places * weights))
         for index, (weights, mse, places) in enumerate(
             zip(
                 rng.integers(100, 90_000, count),
@@ -24,7 +33,7 @@ def costs(count: int = 9, seed: int = 0) -> list[LayerCost]:
     ]
 
 
-def subsets(layers: list[LayerCost]) -> list[tuple[int, float]]:
+def subsets(layers: list[LayerSensitivity]) -> list[tuple[int, float]]:
     """Bytes and summed cost of every choice of rounded layers."""
     found = []
     for rounded in product((False, True), repeat=len(layers)):
@@ -84,7 +93,7 @@ def test_the_truest_of_the_fast_enough(seed: int) -> None:
 
 
 def test_what_costs_more_than_predicted_is_asked_for_less() -> None:
-    def measured(choice: Choice) -> Figures:
+    def measured(choice: FloatLayers) -> Figures:
         return Figures(mse=2.5 * choice.mse, latency=0.3 + 2.0 * (choice.latency - 0.3))
 
     layers = costs(12)
@@ -97,6 +106,6 @@ def test_what_costs_more_than_predicted_is_asked_for_less() -> None:
 
 
 def test_the_worst_layers_in_words() -> None:
-    layers = [LayerCost("net.a", 1, 1.0), LayerCost("net.b", 1, 3.0)]
+    layers = [LayerSensitivity("net.a", 1, 1.0), LayerSensitivity("net.b", 1, 3.0)]
     assert worst(layers, count=1) == "net.b (75%)"
-    assert worst([LayerCost("net.a", 1, 0.0)]) == "net.a (0%)"
+    assert worst([LayerSensitivity("net.a", 1, 0.0)]) == "net.a (0%)"

@@ -23,7 +23,7 @@ NO_SCHEDULE = "none: the network's own output"
 
 
 @dataclass(frozen=True)
-class Denoiser:
+class DenoiserFamily:
     """A family that turns noise into data. `along_path` chooses its step, see edgegen.models.diffusers.schedule."""
 
     interface: Callable[..., Interface]
@@ -31,22 +31,22 @@ class Denoiser:
 
 
 @dataclass(frozen=True)
-class Decoder:
+class DecoderFamily:
     """A family whose decoder turns a latent into an image."""
 
     decoder: Callable[[Any], nn.Module]
 
 
-FAMILIES: Mapping[str, Denoiser | Decoder] = {
+FAMILIES: Mapping[str, DenoiserFamily | DecoderFamily] = {
     # A teacher too: one step of the velocity that edgegen.models.diffusers.velocity makes of it, so that both agree.
-    "UNet2DModel": Denoiser(denoisers.unet2d, along_path=True),
-    "UNet2DConditionModel": Denoiser(denoisers.unet2d_condition),
-    "DiTTransformer2DModel": Denoiser(denoisers.dit),
-    "PixArtTransformer2DModel": Denoiser(denoisers.pixart),
-    "SD3Transformer2DModel": Denoiser(denoisers.sd3),
-    "UNet1DModel": Denoiser(denoisers.unet1d),
-    "AutoencoderKL": Decoder(decoders.autoencoder_kl),
-    "AutoencoderTiny": Decoder(decoders.autoencoder_tiny),
+    "UNet2DModel": DenoiserFamily(denoisers.unet2d, along_path=True),
+    "UNet2DConditionModel": DenoiserFamily(denoisers.unet2d_condition),
+    "DiTTransformer2DModel": DenoiserFamily(denoisers.dit),
+    "PixArtTransformer2DModel": DenoiserFamily(denoisers.pixart),
+    "SD3Transformer2DModel": DenoiserFamily(denoisers.sd3),
+    "UNet1DModel": DenoiserFamily(denoisers.unet1d),
+    "AutoencoderKL": DecoderFamily(decoders.autoencoder_kl),
+    "AutoencoderTiny": DecoderFamily(decoders.autoencoder_tiny),
 }
 
 
@@ -78,7 +78,7 @@ def load_denoiser(place: Place, *, schedule: Path, latent: bool) -> Source:
     """
     kind = family_of(place.folder)
     family = FAMILIES[kind]
-    assert isinstance(family, Denoiser)
+    assert isinstance(family, DenoiserFamily)
     net, notes = _load(place, kind)
     with _named(place.folder):
         interface = family.interface(net.config, latent=latent)
@@ -100,7 +100,7 @@ def load_decoder(place: Place, *, latent: tuple[int, int, int] | None) -> Source
     """
     kind = family_of(place.folder)
     family = FAMILIES[kind]
-    assert isinstance(family, Decoder)
+    assert isinstance(family, DecoderFamily)
     vae, notes = _load(place, kind)
     with _named(place.folder):
         signature, more = decoders.signature_of(vae.config, latent=latent)

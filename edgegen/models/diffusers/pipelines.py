@@ -9,7 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgegen.errors import DataError, UsageError
-from edgegen.models.diffusers.families import FAMILIES, SCHEDULER, Decoder, Denoiser, Place, load_decoder, load_denoiser
+from edgegen.models.diffusers.families import (
+    FAMILIES,
+    SCHEDULER,
+    DecoderFamily,
+    DenoiserFamily,
+    Place,
+    load_decoder,
+    load_denoiser,
+)
 from edgegen.models.diffusers.text_encoders import text_encoder
 from edgegen.models.diffusers.weights import CONFIG
 from edgegen.models.sources.source import Named, Source, about, finish
@@ -38,8 +46,8 @@ def load_pipeline(folder: Path, *, random_weights: int | None, fuse_decoder: boo
     cannot be read, UsageError where there is nothing to fuse.
     """
     components = _components(folder)
-    denoisers = [c for c in components if isinstance(FAMILIES.get(c.kind), Denoiser)]
-    decoders = [c for c in components if isinstance(FAMILIES.get(c.kind), Decoder)]
+    denoisers = [c for c in components if isinstance(FAMILIES.get(c.kind), DenoiserFamily)]
+    decoders = [c for c in components if isinstance(FAMILIES.get(c.kind), DecoderFamily)]
     if len(denoisers) != 1:
         found = ", ".join(f"{c.name} ({c.kind})" for c in components) or "no networks"
         raise DataError(

@@ -55,7 +55,7 @@ def text_encoder(place: Place, kind: str, *, wanted: TensorSpec) -> Source:
     # Numbers up to a limit, though no classes: the net is not to be folded into a table of all of them.
     takes = TensorSpec("input_ids", shape, "int64", "features", 0.0, float(net.config.vocab_size - 1))
     gives = TensorSpec("out_sample", wanted.shape, "float32", "text")
-    told = about(
+    description = about(
         module,
         family=kind,
         come_from=place.come_from,
@@ -63,4 +63,4 @@ def text_encoder(place: Place, kind: str, *, wanted: TensorSpec) -> Source:
         random_weights=place.random_weights,
         notes=[f"input_ids: {tokens} tokens of the tokenizer in {Path(place.folder).parent.name}/tokenizer", *notes],
     )
-    return Source(place.name, module, Signature((takes,), (gives,)), told)
+    return Source(place.name, module, Signature((takes,), (gives,)), description)

@@ -70,7 +70,7 @@ def find_weights(folder: Path, stem: str) -> str | None:
     for variant in (None, *VARIANTS):
         found = weight_files(folder, stem, variant)
         for path in found:
-            dtypes_of(path)  # one that is cut short is told here, and not in a vendor's words
+            dtypes_of(path)  # a truncated file is refused here, with our message and not the vendor's
         if found:
             return variant
     files = sorted(path.name for path in folder.iterdir() if path.is_file())

@@ -9,7 +9,7 @@ from edgegen.errors import DataError, UsageError
 from edgegen.models.diffusers.families import (
     FAMILIES,
     SCHEDULER,
-    Decoder,
+    DecoderFamily,
     Place,
     family_of,
     load_decoder,
@@ -51,8 +51,8 @@ def load_sources(
     not fit it, MissingExtraError where diffusers is not installed.
     """
     path = Path(source)
-    found = _load(source, path, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder)
-    return [replace(one, name=_file_stem(one.name)) for one in found]
+    sources = _load(source, path, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder)
+    return [replace(entry, name=_file_stem(entry.name)) for entry in sources]
 
 
 def _file_stem(name: str) -> str:
@@ -99,7 +99,7 @@ def _folder(folder: Path, random_weights: int | None) -> Source:
     if read_config(folder).get("_class_name") == EdgeUNet.__name__:
         return _ours(folder, name, random_weights)
     place = Place(folder, name, "diffusers folder", (folder,), random_weights)
-    if isinstance(FAMILIES[family_of(folder)], Decoder):
+    if isinstance(FAMILIES[family_of(folder)], DecoderFamily):
         return load_decoder(place, latent=None)
     return load_denoiser(place, schedule=folder / SCHEDULER, latent=False)
 

@@ -120,10 +120,10 @@ def _source(
     signature = wanted.signature()
     try_out(module, signature, of=source)
     come_from = "torch.export program" if isinstance(net, FlatProgram) else "factory"
-    told = about(
+    description = about(
         module, family=family, come_from=come_from, time=wanted.time, random_weights=random_weights, notes=notes
     )
-    return Source(name, module, signature, told)
+    return Source(name, module, signature, description)
 
 
 def _factory(source: str, place: str, name: str) -> Callable[[], Any]:

@@ -128,12 +128,12 @@ def _own(errors: list[Any]) -> list[Any]:
     """Without what follows from another: a list that is too short because its one table is wrong, and of a value that
     fits no member of a union all but the first complaint."""
     within = {error["loc"][0] for error in errors if len(error["loc"]) > 1}
-    found: dict[tuple[Any, ...], Any] = {}
+    first_of: dict[tuple[Any, ...], Any] = {}
     for error in errors:
         place = tuple(part for part in error["loc"] if part not in UNION)
         if error["type"] != "too_short" or error["loc"][0] not in within:
-            found.setdefault(place, {**error, "loc": place})
-    return list(found.values())
+            first_of.setdefault(place, {**error, "loc": place})
+    return list(first_of.values())
 
 
 def _explain(error: Any) -> str:

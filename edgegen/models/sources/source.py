@@ -74,7 +74,7 @@ def about(
     random_weights: int | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What is told about a source: its family, where it is from, parameters, fixed time and what its output means."""
+    """The description of a source: its family, where it is from, parameters, fixed time and what its output means."""
     if random_weights is not None:
         notes = (f"weights are random (seed {random_weights}): good for size and latency, not for pictures", *notes)
     return {

@@ -40,8 +40,8 @@ def slice_by_index(
     places = slice_places(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     for dim, place in enumerate(places):  # torch's own slices take no negative step
         positions = range(x.shape[dim])[place]
-        chosen = [positions] if isinstance(positions, int) else list(positions)
-        x = x.index_select(dim, torch.tensor(chosen, dtype=torch.int64))
+        kept = [positions] if isinstance(positions, int) else list(positions)
+        x = x.index_select(dim, torch.tensor(kept, dtype=torch.int64))
     single = [dim for dim, place in enumerate(places) if isinstance(place, int)]
     return x.squeeze(single) if single else x
 
