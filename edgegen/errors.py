@@ -11,6 +11,7 @@
     ├── StorageError            1  disk full, no write permission, folder in use
     ├── TrainingError           1  loss is not finite; the last good checkpoint is kept
     └── ExportError             1  a backend could not lower, quantize or open a file
+        └── NoRuntimeError      1  nothing on this machine can run the file: it stays "not checked"
 
 A message says what was found and what to do. Vendors' exceptions are turned into these at the seam, with `from e`.
 """
@@ -70,6 +71,10 @@ class TrainingError(EdgegenError):
 
 
 class ExportError(EdgegenError):
+    pass
+
+
+class NoRuntimeError(ExportError):
     pass
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen import registry
-from edgegen.errors import ExportError
+from edgegen.errors import ExportError, NoRuntimeError
 from edgegen.exporters.base import Session, Variant
 from edgegen.inspection.integer_kernels import arithmetic
 from edgegen.program.capture import reference
@@ -42,19 +42,23 @@ class Verifier:
     def __call__(self, artifact: Artifact, path: Path) -> tuple[Parity, Session | None]:
         """How true the file is (the worst of all that it can do), and a session of it that gives the float output.
 
-        "not checked" and None where nothing here can run it.
+        "not checked" where nothing on this machine runs such files; "failed" where a runtime refused this one. None in
+        place of a session in both cases.
         """
-        floor_db = cell(artifact.scheme, artifact.backend).floor_db
+        cell_of_file = cell(artifact.scheme, artifact.backend)
+        method = f"{artifact.backend}, before it gave a number"
         try:
             session: Session = _InPairs(registry.load("backend", artifact.backend).open(path))
+            method = session.method
             if artifact.variant == "generate":
                 session = _AsFloat(session, self.output)
-            found = self._compare(artifact, session, floor_db)
+            checks = self._compare(artifact, session, cell_of_file.floor_db)
+        except NoRuntimeError as e:
+            return Parity.not_checked(_without_path(e, path), cell_of_file.floor_db), None
         except ExportError as e:
-            # The reason goes into manifest.json, which holds no path of this machine.
-            return Parity.not_checked(str(e).replace(str(path), path.name), floor_db), None
-        failed = [one for one in found if one.status != "ok"]
-        worst = failed[0] if failed else min(found, key=lambda one: one.psnr_db or 0.0)
+            return Parity("failed", method, cell_of_file.floor_db, reason=_without_path(e, path)), None
+        failed = [check for check in checks if check.status != "ok"]
+        worst = failed[0] if failed else min(checks, key=lambda check: check.psnr_db or 0.0)
         if artifact.scheme not in FLOAT_SCHEMES and path.suffix in (".onnx", ".pte"):
             worst = replace(worst, arithmetic=arithmetic(artifact.backend, path))
         return worst, session
@@ -107,6 +111,11 @@ class Verifier:
             return inputs, reference(self.generator.folded().module, inputs)
         inputs = example_inputs(self.signature.resized(*size), min(SIZED, self.samples), self.seed)
         return inputs, reference(self.generator.folded(any_size=True).module, inputs)
+
+
+def _without_path(error: Exception, path: Path) -> str:
+    """The reason goes into manifest.json, which holds no path of this machine."""
+    return str(error).replace(str(path), path.name)
 
 
 class _InPairs:

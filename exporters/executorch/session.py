@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.errors import ExportError
+from edgegen.errors import ExportError, NoRuntimeError
 from edgegen.exporters.base import Arrays, one_by_one
 from edgegen.support.vendor_logs import EXECUTORCH, quiet
 from edgegen.types import PIXELS
 
+ABSENT_DELEGATE = "is not registered"  # ExecuTorch's words for a delegate that the runtime was built without
 METADATA = "get_metadata"  # a constant method, readable from Swift, Kotlin and C++: inputs have no names at run time
 
 
@@ -63,7 +64,10 @@ def open_program(path: Path, *, bundled: bool) -> ExecuTorchSession:
             described = json.loads(run(METADATA, [])[0])
             forward = _method(run, "forward", described, described["outputs"])
         except Exception as e:
-            raise ExportError(f"ExecuTorch cannot open {path}: {_cause(e, log)}") from e
+            cause = _cause(e, log)
+            # A delegate of phones, such as Vulkan or Core ML, that the runtime in Python is built without.
+            kind = NoRuntimeError if ABSENT_DELEGATE in cause else ExportError
+            raise kind(f"ExecuTorch cannot open {path}: {cause}") from e
     generate = _method(run, "generate", described, [PIXELS]) if "generate" in methods else None
     return replace(forward, generate=generate)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgegen import registry
 from edgegen.artifacts.build import build
 from edgegen.artifacts.target import Target
+from edgegen.errors import ExportError
 from edgegen.program.generator import Generator
 from edgegen.recipe import Export, Quantize
 from edgegen.support.pixels import to_uint8
@@ -154,10 +155,38 @@ def test_a_file_that_is_false_at_another_size_only_is_found(
     assert verify(artifact, path)[0].status == "failed"
 
 
-def test_a_file_that_cannot_be_opened_is_not_checked(generator: Generator, verify: Verifier, tmp_path: Path) -> None:
+def test_a_file_that_its_runtime_refuses_to_open_is_false(
+    generator: Generator, verify: Verifier, tmp_path: Path
+) -> None:
     (tmp_path / "cut.onnx").write_bytes(b"nothing")
-    found, session = verify(Artifact("cut.onnx", "onnx", "fp32", 7, "", "none"), tmp_path / "cut.onnx")
+    parity, session = verify(Artifact("cut.onnx", "onnx", "fp32", 7, "", "none"), tmp_path / "cut.onnx")
     assert session is None
-    assert found.status == "not checked"
-    assert found.reason.startswith("onnxruntime cannot open cut.onnx")
-    assert str(tmp_path) not in found.reason
+    assert parity.status == "failed"
+    assert parity.reason.startswith("onnxruntime cannot open cut.onnx")
+    assert str(tmp_path) not in parity.reason
+
+
+def test_a_file_that_its_runtime_refuses_to_run_is_false(
+    generator: Generator, verify: Verifier, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, path = made(generator, "onnx", tmp_path)
+
+    def refuse(session: object, inputs: object) -> None:
+        raise ExportError("onnxruntime refused sample float32[2, 1, 8, 8]: out of memory")
+
+    monkeypatch.setattr("edgegen.exporters.onnx.backend.OnnxSession.__call__", refuse)
+    parity, session = verify(artifact, path)
+    assert session is None
+    assert (parity.status, parity.psnr_db) == ("failed", None)
+    assert parity.method.startswith("onnxruntime ")
+    assert "out of memory" in parity.reason
+
+
+def test_a_file_for_a_delegate_that_is_not_here_is_not_checked(
+    generator: Generator, verify: Verifier, tmp_path: Path, in_process: None
+) -> None:
+    artifact, path = made(generator, "executorch:vulkan", tmp_path)
+    parity, session = verify(artifact, path)
+    assert session is None
+    assert parity.status == "not checked"
+    assert "Backend VulkanBackend is not registered" in parity.reason

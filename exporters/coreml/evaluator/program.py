@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgegen.errors import ExportError
+from edgegen.errors import ExportError, NoRuntimeError
 from edgegen.exporters.base import Arrays, one_by_one
 from edgegen.exporters.coreml.evaluator import indexing, layers, ops, scatter
 from edgegen.exporters.coreml.evaluator.ops import Op
@@ -76,7 +76,7 @@ class Step:
         try:
             result = OPS[self.kind](**arguments)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as e:
-            raise ExportError(f"Core ML op {self.kind} '{self.name}' cannot be evaluated: {e}") from e
+            raise NoRuntimeError(f"Core ML op {self.kind} '{self.name}' cannot be evaluated: {e}") from e
         return result if isinstance(result, tuple) else (result,)
 
 
@@ -139,7 +139,7 @@ class MilEvaluator:
         for step in self.program.steps:
             for slot, result in zip(step.outputs, step(values), strict=True):
                 if not slot.fits(tuple(result.shape)):
-                    raise ExportError(
+                    raise NoRuntimeError(
                         f"Core ML op {step.kind} '{step.name}' gave {tuple(result.shape)}, the program declares "
                         f"{slot.shape}: a fault of edgegen's evaluator"
                     )
@@ -204,7 +204,7 @@ def _check_known(operations: list[Any], path: Path) -> None:
     if unknown:
         kind, name = unknown.popitem()  # the last one put in comes first in the program
         others = f" nor {len(unknown)} other op types in it ({', '.join(sorted(unknown))})" if unknown else ""
-        raise ExportError(
+        raise NoRuntimeError(
             f"edgegen's evaluator of Core ML programs does not know the op {kind} ('{name}' in {path.name}){others}; "
             "Core ML itself may: check this package on a Mac"
         )

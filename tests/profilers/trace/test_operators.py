@@ -23,7 +23,7 @@ from edgegen.types import Signature
 def made(target: str, folder: Path) -> Path:
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 1, 3, padding=1))
-    signature, wanted, few = Signature.of(channels=1, size=8, num_classes=0), Target.parse(target), Quantize(16)
+    signature, wanted, few = Signature.of(channels=1, size=8, num_classes=0), Target.parse(target), Quantize(samples=16)
     net = OneStep(layers).eval()
     build(net, signature, name="t", target=wanted, folder=folder, seed=3, metadata={}, quantization=few)
     return folder / wanted.file("t")
