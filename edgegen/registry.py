@@ -72,8 +72,8 @@ def _load_third_party(kind: Kind, name: str) -> Any:
     except EdgegenError:
         raise
     except Exception as e:
-        package = packages[0] if packages else "another package"
+        package = f"the package {packages[0]}" if packages else "another package"
         raise UsageError(
-            f"the package {package} adds the {kind} '{name}' by the entry point {points[0].value}, which cannot be "
+            f"{package} adds the {kind} '{name}' by the entry point {points[0].value}, which cannot be "
             f"loaded: {type(e).__name__}: {e}. Mend or uninstall that package"
         ) from e

@@ -65,10 +65,6 @@ class Backend(Protocol):
         """The names in edgegen.exporters.rewrites that made this runtime faster (examples/bench_export.py)."""
 
     @property
-    def runtime_module(self) -> str:
-        """What a worker imports before it measures how long opening a file takes."""
-
-    @property
     def snippet(self) -> str:
         """Lines of Python that run a plain file, for the model card, with what `str.format` fills in:
 

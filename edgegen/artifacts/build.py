@@ -106,7 +106,7 @@ def build(
                 },
                 "options": options.model_dump(mode="json"),
                 "rewrites": list(backend.rewrites if rewrites is None else rewrites),
-                "quantization": {**quantization.model_dump(mode="json"), "samples": samples},
+                "quantization": {**quantization.model_dump(mode="json"), "samples": samples or None},
                 "seed": seed,
             },
             memory_limit=memory_limit,

@@ -77,16 +77,37 @@ class Maker:
         """
         count = max(1, min(len(targets), at_once(self.generator)))
         children = {target: _child(target) for target in targets[:count]}
-        pool = ThreadPoolExecutor(count)
         try:
             with self.progress.task(f"{self.name}: fold", 1) as task:
                 task.update(1, self.generator.folded().sentence())
+            if count == 1:
+                for target in targets:
+                    yield target, self._one(target, folder, children)
+                return
+            yield from self._several(targets, folder, children, count)
+        finally:
+            for child in list(children.values()):  # after Ctrl-C some still run
+                child.close()
+
+    def _one(self, target: Target, folder: Path, children: dict[Target, Child]) -> Built | EdgegenError:
+        try:
+            given = self.input(target.scheme, any_size=target.kind().any_size)
+            return self._build(given, target, folder, children)
+        except EdgegenError as e:
+            return e
+
+    def _several(
+        self, targets: Sequence[Target], folder: Path, children: dict[Target, Child], count: int
+    ) -> Iterator[tuple[Target, Built | EdgegenError]]:
+        """As `make`, in threads that wait for child processes; what is captured or trained here is so in this one."""
+        pool = ThreadPoolExecutor(count)
+        try:
             futures = [self._start(pool, target, folder, children) for target in targets]
             for target, future in zip(targets, futures, strict=True):
                 yield target, _outcome(future)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in list(children.values()):  # after Ctrl-C some still run
+            for child in list(children.values()):
                 child.close()
             pool.shutdown()
 

@@ -88,7 +88,6 @@ class CoreML:
         init=False,
     )
     cells: Mapping[str, SchemeCell] = field(default_factory=lambda: dict(CELLS), init=False)
-    runtime_module: str = field(default="coremltools", init=False)
     snippet: str = field(default=SNIPPET, init=False)
     rewrites: tuple[str, ...] = field(default=("resampling", "conv_bias", "quantized_views"), init=False)
 

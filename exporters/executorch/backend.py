@@ -46,7 +46,6 @@ class ExecuTorchBackend:
         init=False,
     )
     cells: Mapping[str, SchemeCell] = field(default_factory=lambda: dict(CELLS), init=False)
-    runtime_module: str = field(default="executorch.runtime", init=False)
     snippet: str = field(default=SNIPPET, init=False)
     rewrites: tuple[str, ...] = field(
         default=(

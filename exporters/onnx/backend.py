@@ -74,7 +74,6 @@ class OnnxBackend:
         init=False,
     )
     cells: Mapping[str, SchemeCell] = field(default_factory=lambda: dict(CELLS), init=False)
-    runtime_module: str = field(default="onnxruntime", init=False)
     snippet: str = field(default=SNIPPET, init=False)
     rewrites: tuple[str, ...] = field(default=("resampling", "pointwise", "conv_bias", "einsum"), init=False)
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Precision, Variant
-from edgegen.quantize.support_matrix import Cell
 from edgegen.recipe import Export
-from edgegen.types import Signature
+from edgegen.types import SchemeCell, Signature
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -39,7 +38,17 @@ class ArchiveBackend:
 
     variants: Mapping[str, Variant] = {"": Variant("any batch", ".archive", None)}
     rewrites: tuple[str, ...] = ()
-    cells: Mapping[str, Cell] = {"fp32": Cell("float", "fp32", "none", 80.0)}
+    cells: Mapping[str, SchemeCell] = {"fp32": SchemeCell("float", "fp32", "none", 80.0)}
+    snippet = 'import torch\nprint(torch.export.load("{file}"))'
+
+    def runs_here(self) -> bool:
+        return True
+
+    def check_options(self, scheme: str, options: Export) -> None:
+        pass
+
+    def preload(self) -> None:
+        pass
 
     def lower(
         self,
