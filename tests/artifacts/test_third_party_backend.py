@@ -120,7 +120,7 @@ class WithoutCells(MadeUpBackend):
         (WithoutCells(), r"the backend 'odd' \(package_of_odd:BACKEND\) has no cells, so there is no scheme to export"),
         (
             None,
-            r"another package adds the backend 'odd' by the entry point package_of_odd:BACKEND, which cannot be loaded: Module",
+            r"another package adds the backend 'odd' by the entry point package_of_odd:BACKEND, which cannot be",
         ),
     ],
 )
