@@ -10,6 +10,7 @@ Medians of the rounds and their ratio; the goal is at most 1.15.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -79,10 +80,12 @@ def bench(net: str, runtime: str, rounds: int) -> dict[str, Any]:
     failures: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
         both = commands(net, runtime, Path(folder))
+        paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]  # bench_nets lies beside this file
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         for _ in range(rounds):
-            for side in [side for side in both if side not in failures]:
+            for side in (side for side in both if side not in failures):
                 began = time.perf_counter()
-                done = subprocess.run(both[side], capture_output=True, text=True, check=False)
+                done = subprocess.run(both[side], capture_output=True, text=True, check=False, env=environment)
                 seconds[side].append(time.perf_counter() - began)
                 if done.returncode:
                     failures[side] = (done.stderr.strip().splitlines() or ["no message"])[-1]
