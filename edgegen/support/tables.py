@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from edgegen import registry
-from edgegen.errors import EdgegenError, unknown_name
+from edgegen.errors import EdgegenError, UsageError, unknown_name
 
 
 class Table(BaseModel):
@@ -125,8 +125,8 @@ def _record(method: str) -> type[BaseModel]:
     where = registry.names("objective")[method]
     try:
         record: Any = registry.load("objective", method)
-    except (ImportError, AttributeError) as e:
-        raise ValueError(f"{where} cannot be imported: {e}") from e
+    except UsageError as e:  # another package's, which cannot be loaded
+        raise ValueError(str(e)) from e
     is_record = isinstance(record, type) and issubclass(record, BaseModel)
     if is_record and record.model_config.get("extra") == "forbid":
         return record  # type: ignore[no-any-return]
