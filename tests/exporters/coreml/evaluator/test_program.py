@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.exporters.conftest import Tiny
 
 pytest.importorskip("coremltools")
-MODEL, WEIGHTS = "Data/com.apple.CoreMLBackend/model.mlmodel", "Data/com.apple.CoreMLBackend/weights/weight.bin"
+MODEL, WEIGHTS = "Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin"
 
 
 class Call(nn.Module):
