@@ -55,19 +55,19 @@ class EdgegenExport(BaseOptimumCLICommand):  # type: ignore[misc]  # optimum shi
         main()
 
 
-def arguments_of(given: Namespace) -> list[str]:
-    """The words of `edgegen export` for what argparse read; what was not given is left to edgegen's defaults."""
+def arguments_of(arguments: Namespace) -> list[str]:
+    """The words of `edgegen export` for the arguments that argparse read; edgegen's defaults hold for the rest."""
     words = []
     for flags in OPTIONS:
         flag = flags.split()[0]
-        value = getattr(given, flag.removeprefix("--").replace("-", "_"))
+        value = getattr(arguments, flag.removeprefix("--").replace("-", "_"))
         if value is None:
             continue
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag.removeprefix('--')}")
         else:
             words.append(f"{flag}={value}")  # joined: a value may begin with a dash
-    return [*words, "--", str(given.source)]
+    return [*words, "--", str(arguments.source)]
 
 
 REGISTER_COMMANDS = [(EdgegenExport, ExportCommand)]

@@ -1,4 +1,4 @@
-"""Learned rounding: each weight goes up or down so that its layer's output, not the weight, is kept.
+"""AdaRound: each weight goes up or down so that its layer's output, not the weight, is kept.
 
 AdaRound (M. Nagel and others, arXiv:2004.10568, section 3), one layer after the other, each on the rounded input that
 those before it give and against its float output; calibration's noise is all the data it takes.
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from edgegen.quantize.fake_quant import RoundedWeights, Simulated
-from edgegen.quantize.layerwise import Visit, walk
+from edgegen.quantize.fake_quant import FakeQuantizedNetwork, WeightRounding
+from edgegen.quantize.layerwise import LayerOnBatch, walk
 
 LOW, HIGH = -0.1, 1.1  # the stretched sigmoid's ends (their gamma and zeta)
 WARM = 0.2  # share of the iterations without the term that makes every choice 0 or 1
@@ -22,7 +22,7 @@ SAMPLES = 32  # of the batch in one iteration
 
 
 @dataclass(frozen=True)
-class Learned:
+class RoundingResult:
     """Of how many layers the weights were learned, and by how much the summed error of their outputs fell."""
 
     layers: int
@@ -32,13 +32,13 @@ class Learned:
 
 def learn_rounding(
     exact: fx.GraphModule,
-    simulated: Simulated,
+    simulated: FakeQuantizedNetwork,
     batch: tuple[Tensor, ...],
     *,
     iterations: int,
     seed: int,
     tell: Callable[[int], None] = lambda done: None,
-) -> Learned:
+) -> RoundingResult:
     """Puts the weights of `simulated` on their grids, in place: rounding them changes them no more.
 
     `exact` is the float network, see `walk`. A layer's choice is kept only if its output on the batch is nearer to the
@@ -47,9 +47,9 @@ def learn_rounding(
     rng = torch.Generator().manual_seed(seed)
     layers, before, after = 0, 0.0, 0.0
 
-    def visit(layer: Visit) -> None:
+    def visit(layer: LayerOnBatch) -> None:
         nonlocal layers, before, after
-        if not isinstance(layer.rounding, RoundedWeights):
+        if not isinstance(layer.rounding, WeightRounding):
             return
         nearest = layer.rounding(layer.weights)
         with torch.enable_grad():
@@ -60,10 +60,10 @@ def learn_rounding(
         tell(layers)
 
     walk(exact, simulated, batch, visit)
-    return Learned(layers, before, after)
+    return RoundingResult(layers, before, after)
 
 
-def _learned(layer: Visit, rounding: RoundedWeights, iterations: int, rng: torch.Generator) -> Tensor:
+def _learned(layer: LayerOnBatch, rounding: WeightRounding, iterations: int, rng: torch.Generator) -> Tensor:
     weights = layer.weights.detach()
     scale, largest = rounding.scale(weights), rounding.grid.largest
     down = (weights / scale).floor().clamp(-largest, largest)

@@ -7,18 +7,18 @@ M. Nagel and others, "Data-free quantization through weight equalization and bia
 import torch
 from torch import Tensor, fx
 
-from edgegen.quantize.fake_quant import Simulated
-from edgegen.quantize.layerwise import Visit, walk
+from edgegen.quantize.fake_quant import FakeQuantizedNetwork
+from edgegen.quantize.layerwise import LayerOnBatch, walk
 
 
-def correct_biases(exact: fx.GraphModule, simulated: Simulated, batch: tuple[Tensor, ...]) -> int:
+def correct_biases(exact: fx.GraphModule, simulated: FakeQuantizedNetwork, batch: tuple[Tensor, ...]) -> int:
     """b <- b + E[y] - E[y of the rounded network] of each channel, in place; how many layers had a bias to correct.
 
     `exact` is the float network, see `walk`.
     """
     corrected = 0
 
-    def visit(one: Visit) -> None:
+    def visit(one: LayerOnBatch) -> None:
         nonlocal corrected
         if one.bias is None:
             return

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from edgegen.quantize.calibration import Batches
 from edgegen.quantize.layers import Layer, layers_of, tensor_of
 from edgegen.quantize.pt2e import SMALLEST_WEIGHT_SCALE, observed
-from edgegen.quantize.schemes import GRIDS, Grid
+from edgegen.quantize.schemes import GRIDS, QuantizationGrid
 from edgegen.recipe import Quantize
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Rounding(nn.Module):
         self.active = True
 
 
-class RoundedActivation(Rounding):
+class ActivationRounding(Rounding):
     """Affine 8-bit numbers of one static range: scale s, zero point z, from `low` to `high`."""
 
     scale: Tensor
@@ -47,10 +47,10 @@ class RoundedActivation(Rounding):
         return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, self.low, self.high)
 
 
-class RoundedWeights(Rounding):
+class WeightRounding(Rounding):
     """Symmetric numbers of a grid; the scales follow the weights as they are trained."""
 
-    def __init__(self, grid: Grid, layer: Layer) -> None:
+    def __init__(self, grid: QuantizationGrid, layer: Layer) -> None:
         super().__init__()
         self.grid, self.axis, self.inputs = grid, layer.axis, layer.inputs
 
@@ -72,7 +72,7 @@ class RoundedWeights(Rounding):
 
 
 @dataclass(frozen=True)
-class Simulated:
+class FakeQuantizedNetwork:
     """`module` rounds; `roundings` are those of each layer: of its weights, and of its input and output.
 
     An output that is only reshaped on its way is rounded once more behind that; it belongs to the layer as well.
@@ -83,11 +83,11 @@ class Simulated:
     roundings: dict[str, list[Rounding]]
 
     @staticmethod
-    def of(module: nn.Module) -> "Simulated":
-        """`module` is that of another `Simulated`, or a copy of it."""
+    def of(module: nn.Module) -> "FakeQuantizedNetwork":
+        """`module` is that of another `FakeQuantizedNetwork`, or a copy of it."""
         assert isinstance(module, fx.GraphModule)
         layers = layers_of(module)
-        return Simulated(module, layers, _by_layer(module, layers))
+        return FakeQuantizedNetwork(module, layers, _by_layer(module, layers))
 
     def set_active(self, active: bool, layers: set[str] | None = None) -> None:
         """Switch the roundings of some layers (None: of all). What two layers share follows the last call."""
@@ -97,7 +97,7 @@ class Simulated:
                     rounding.active = active
 
 
-def simulate(program: "ExportedProgram", scheme: str, calibration: Batches, options: Quantize) -> Simulated:
+def simulate(program: "ExportedProgram", scheme: str, calibration: Batches, options: Quantize) -> FakeQuantizedNetwork:
     """`program` with the numbers of a scheme of GRIDS rounded, ranges from `calibration`. Raises as `observed` does."""
     grid = GRIDS[scheme]
     prepared = observed(program, scheme, calibration, options)
@@ -109,13 +109,15 @@ def simulate(program: "ExportedProgram", scheme: str, calibration: Batches, opti
         observer: Any = prepared.get_submodule(str(node.target))
         if node in weighted:
             fits = _fits(grid, weighted[node], tensor_of(prepared, str(node.args[0].target)))
-            rounding: nn.Module = RoundedWeights(grid, weighted[node]) if fits else nn.Identity()
+            rounding: nn.Module = WeightRounding(grid, weighted[node]) if fits else nn.Identity()
         else:
             scale, zero = observer.calculate_qparams()
-            rounding = RoundedActivation(scale, zero, observer.quant_min, observer.quant_max)
+            rounding = ActivationRounding(scale, zero, observer.quant_min, observer.quant_max)
         prepared.set_submodule(str(node.target), rounding)
     _flatten(prepared.graph)
-    return Simulated.of(fx.GraphModule(prepared, prepared.graph))  # without a captured module's refusal of train()
+    return FakeQuantizedNetwork.of(
+        fx.GraphModule(prepared, prepared.graph)
+    )  # without a captured module's refusal of train()
 
 
 def _flatten(graph: fx.Graph) -> None:
@@ -126,7 +128,7 @@ def _flatten(graph: fx.Graph) -> None:
     end.args = (out,)
 
 
-def _fits(grid: Grid, layer: Layer, weight: Tensor) -> bool:
+def _fits(grid: QuantizationGrid, layer: Layer, weight: Tensor) -> bool:
     return weight.numel() > grid.smallest and (not grid.block or weight.shape[layer.inputs] % grid.block == 0)
 
 
@@ -153,7 +155,7 @@ def _beside(node: fx.Node) -> list[fx.Node]:
     return [*node.all_input_nodes, *node.users]
 
 
-def floating(simulated: Simulated) -> fx.GraphModule:
+def floating(simulated: FakeQuantizedNetwork) -> fx.GraphModule:
     """The network without its roundings, with the weights as they are now (the same tensors)."""
     module = fx.GraphModule(simulated.module, copy.deepcopy(simulated.module.graph))
     for node in list(module.graph.nodes):

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, fx
 
 from edgegen.errors import ExportError
-from edgegen.quantize.fake_quant import Rounding, Simulated
+from edgegen.quantize.fake_quant import FakeQuantizedNetwork, Rounding
 from edgegen.quantize.layers import Layer, tensor_of
 
 
 @dataclass(frozen=True)
-class Visit:
+class LayerOnBatch:
     """One layer on one batch: what it gives in float, and what it takes in the rounded network so far.
 
     `weights` and `bias` are the layer's own, to be changed in place; `bias` is None where it has none. `rounding` is
@@ -37,7 +37,10 @@ class Visit:
 
 @torch.no_grad()
 def walk(
-    exact: fx.GraphModule, simulated: Simulated, batch: tuple[Tensor, ...], visit: Callable[[Visit], None]
+    exact: fx.GraphModule,
+    simulated: FakeQuantizedNetwork,
+    batch: tuple[Tensor, ...],
+    visit: Callable[[LayerOnBatch], None],
 ) -> None:
     """Calls `visit` with every layer in the order in which they run; a layer sees what was changed before it.
 
@@ -45,7 +48,7 @@ def walk(
     output is in memory while it is needed.
     """
     layers = {layer.node: layer for layer in simulated.layers}
-    floats, rounds = _Steps(exact, batch), _Steps(simulated.module, batch)
+    floats, rounds = _StepwiseInterpreter(exact, batch), _StepwiseInterpreter(simulated.module, batch)
     for node in simulated.module.graph.nodes:
         if node in layers:
             visit(_visit(simulated.module, layers[node], floats.until(node.name), rounds.env))
@@ -53,7 +56,7 @@ def walk(
         rounds.step(node)
 
 
-class _Steps(fx.Interpreter):
+class _StepwiseInterpreter(fx.Interpreter):
     """A graph run node by node; what no later node needs is let go."""
 
     def __init__(self, module: fx.GraphModule, batch: tuple[Tensor, ...]) -> None:
@@ -90,13 +93,13 @@ class _Steps(fx.Interpreter):
                 self.env[source] = self.run_node(source)
 
 
-def _visit(module: fx.GraphModule, layer: Layer, exact: Tensor, env: dict[fx.Node, Any]) -> Visit:
+def _visit(module: fx.GraphModule, layer: Layer, exact: Tensor, env: dict[fx.Node, Any]) -> LayerOnBatch:
     node = layer.node
     inputs: Any = node.args[0]
     weights: Any = node.args[1]
     bias: Any = node.args[2] if len(node.args) > 2 else None
     rounding = module.get_submodule(str(weights.target)) if weights.op == "call_module" else None
-    return Visit(
+    return LayerOnBatch(
         layer,
         exact,
         env[inputs],

@@ -13,7 +13,7 @@ from edgegen.errors import EdgegenError, ExportError
 from edgegen.quantize import observers
 from edgegen.quantize.calibration import Batches
 from edgegen.quantize.layers import Layer, layers_of
-from edgegen.quantize.schemes import GRIDS, Grid, matching
+from edgegen.quantize.schemes import GRIDS, QuantizationGrid, matching
 from edgegen.recipe import Quantize
 from edgegen.support.extras import require
 from edgegen.support.vendor_logs import EXECUTORCH, quiet
@@ -83,7 +83,7 @@ def _torchao() -> Iterator[None]:
             raise ExportError(f"torchao PT2E could not quantize the program: {e}") from e
 
 
-def _xnnpack(layers: list[Layer], floating: set[str], grid: Grid, options: Quantize) -> Any:
+def _xnnpack(layers: list[Layer], floating: set[str], grid: QuantizationGrid, options: Quantize) -> Any:
     """XNNPACK's quantizer, with our ranges; `floating` are the nodes that it shall leave."""
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
     from torchao.quantization.pt2e import PerChannelMinMaxObserver
@@ -103,7 +103,7 @@ def _xnnpack(layers: list[Layer], floating: set[str], grid: Grid, options: Quant
     return quantizer
 
 
-def _weights_only(layers: list[Layer], floating: set[str], grid: Grid, _: Quantize) -> Any:
+def _weights_only(layers: list[Layer], floating: set[str], grid: QuantizationGrid, _: Quantize) -> Any:
     """XNNPACK's quantizer asks for ranges; this one has none."""
     import torch
     from torchao.quantization.pt2e import PerChannelMinMaxObserver

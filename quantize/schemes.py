@@ -16,7 +16,7 @@ SMALLEST = 1024
 
 
 @dataclass(frozen=True)
-class Grid:
+class QuantizationGrid:
     """Weights are whole numbers from -`largest` to `largest`, times a scale: the least that holds the largest weight.
 
     An output channel has one scale, or with `block` each so many weights along its input channels. `activations` are
@@ -33,10 +33,10 @@ GRIDS = {
     # 64 and not 127: x86 cores without VNNI add two products of a uint8 and an int8 in 16 bits, which overflow with
     # full weights and cannot with halved ones (2 x 255 x 64 < 2^15). It costs 0.3 to 0.8 dB, and makes one
     # quantization that computes the same on every core.
-    "w8a8": Grid(64, activations=True),
-    "mixed": Grid(64, activations=True),  # w8a8 but for the layers that a budget leaves float
-    "w8": Grid(127),
-    "w4-block": Grid(7, block=BLOCK, smallest=SMALLEST),
+    "w8a8": QuantizationGrid(64, activations=True),
+    "mixed": QuantizationGrid(64, activations=True),  # w8a8 but for the layers that a budget leaves float
+    "w8": QuantizationGrid(127),
+    "w4-block": QuantizationGrid(7, block=BLOCK, smallest=SMALLEST),
 }
 
 

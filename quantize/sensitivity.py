@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import BudgetError
-from edgegen.quantize.fake_quant import Simulated
+from edgegen.quantize.fake_quant import FakeQuantizedNetwork
 from edgegen.quantize.layers import macs_of, tensor_of
 
 FLOAT_BYTES, ROUNDED_BYTES = 4, 1  # of a weight
@@ -54,8 +54,8 @@ class Figures:
 
 
 def sensitivity(
-    simulated: Simulated,
-    run: Callable[[Simulated], Pictures],
+    simulated: FakeQuantizedNetwork,
+    run: Callable[[FakeQuantizedNetwork], Pictures],
     *,
     fd_local: Callable[[Pictures], float] | None = None,
     tell: Callable[[int], None] = lambda done: None,

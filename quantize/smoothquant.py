@@ -57,7 +57,7 @@ def _largest(module: "fx.GraphModule", axes: "dict[fx.Node, int]", calibration: 
     """Of each channel of some nodes, the largest magnitude."""
     sizes: dict[str, Tensor] = {}
 
-    class Watched(fx.Interpreter):
+    class ChannelMaxima(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
             if n in axes:
@@ -67,7 +67,7 @@ def _largest(module: "fx.GraphModule", axes: "dict[fx.Node, int]", calibration: 
 
     with torch.no_grad():
         for batch in calibration:
-            Watched(module).run(*(torch.from_numpy(values) for values in batch.values()))
+            ChannelMaxima(module).run(*(torch.from_numpy(values) for values in batch.values()))
     return sizes
 
 

@@ -24,7 +24,7 @@ from edgegen.quantize.bias_correction import correct_biases
 from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.calibration import Batches, calibration_batches, correcting_samples, enough_samples, fitting_batch
 from edgegen.quantize.cross_layer_equalization import equalize
-from edgegen.quantize.fake_quant import Simulated, floating, simulate
+from edgegen.quantize.fake_quant import FakeQuantizedNetwork, floating, simulate
 from edgegen.quantize.sensitivity import (
     FLOAT_BYTES,
     Figures,
@@ -166,7 +166,7 @@ class _Judge:
         self.expected = reference(module, self.inputs)
         self.data_range = psnr_range(signature, self.expected)
 
-    def pictures(self, simulated: Simulated) -> "NDArray[np.float32]":
+    def pictures(self, simulated: FakeQuantizedNetwork) -> "NDArray[np.float32]":
         return reference(simulated.module, self.inputs)
 
     @staticmethod
@@ -174,10 +174,10 @@ class _Judge:
         numbers = math.prod(size for size in signature.outputs[0].shape if isinstance(size, int))
         return _Judge(module, signature, seed, min(JUDGED, max(LEAST_JUDGED, LAYER_NUMBERS // numbers)))
 
-    def mse(self, simulated: Simulated) -> float:
+    def mse(self, simulated: FakeQuantizedNetwork) -> float:
         return self.data_range**2 / 10 ** (self.psnr_db(simulated) / 10)
 
-    def psnr_db(self, simulated: Simulated) -> float:
+    def psnr_db(self, simulated: FakeQuantizedNetwork) -> float:
         return psnr_db(self.expected, self.pictures(simulated), data_range=self.data_range)
 
 
@@ -228,7 +228,7 @@ def _with_float(options: Quantize, layers: Sequence[str]) -> Quantize:
 
 
 def _costs(
-    simulated: Simulated,
+    simulated: FakeQuantizedNetwork,
     judge: _Judge,
     progress: Progress,
     fd_local: "Callable[[NDArray[np.float32]], float] | None" = None,
@@ -290,7 +290,7 @@ def _rescaled(
 
 def _correct(
     exact: "fx.GraphModule",
-    simulated: Simulated,
+    simulated: FakeQuantizedNetwork,
     signature: Signature,
     methods: Sequence[str],
     noise: Batches,
@@ -311,7 +311,7 @@ def _correct(
 
 
 def _recover(
-    simulated: Simulated,
+    simulated: FakeQuantizedNetwork,
     exact: "nn.Module",
     signature: Signature,
     settings: Recover,
@@ -320,7 +320,7 @@ def _recover(
     folder: Path,
     progress: Progress,
     label: str,
-) -> Simulated:
+) -> FakeQuantizedNetwork:
     from edgegen.training.batch import FreshInputs
     from edgegen.training.distributed import accelerator
     from edgegen.training.loop import fit
@@ -337,4 +337,4 @@ def _recover(
         progress=progress,
         label=f"recover {label}",
     )
-    return Simulated.of(fitted["student"].ema)
+    return FakeQuantizedNetwork.of(fitted["student"].ema)

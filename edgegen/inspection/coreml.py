@@ -13,8 +13,8 @@ from typing import Any
 from edgegen.errors import EdgegenError
 from edgegen.exporters.coreml.metadata import NAMESPACE
 from edgegen.formats import mlpackage
-from edgegen.inspection.mil_macs import count_macs
-from edgegen.inspection.record import Inspection, Method, Shape, Value, Weight, bytes_by_kind, common_hints
+from edgegen.inspection.mil_macs import count_macs, shape_of
+from edgegen.inspection.record import Inspection, Method, Value, Weight, bytes_by_kind, common_hints
 from edgegen.support.extras import require
 from edgegen.support.storage import nbytes_of
 
@@ -149,7 +149,7 @@ def _method(name: str, block: Any, spec: Any) -> Method:
         inputs=tuple(_value(entry) for entry in described.input),
         outputs=tuple(_value(entry) for entry in described.output),
         operations=dict(operations.most_common()),
-        macs=count_macs(block, {entry.name: shape(entry.type) for entry in spec.mlProgram.functions[name].inputs}),
+        macs=count_macs(block, {entry.name: shape_of(entry.type) for entry in spec.mlProgram.functions[name].inputs}),
     )
 
 
@@ -166,12 +166,6 @@ def _value(entry: Any) -> Value:
     return Value(entry.name, {"double": "float64"}.get(name, name), tuple(array.shape))
 
 
-def shape(kind: Any) -> Shape:
-    """The axes of a MIL value type; "?" where the program leaves one open."""
-    dims = kind.tensorType.dimensions
-    return tuple(int(dim.constant.size) if dim.HasField("constant") else "?" for dim in dims)
-
-
 def dtype(kind: Any) -> str:
     """The element type of a MIL value type, in lower case: "float16", "int4"."""
     tensor = kind.tensorType
@@ -186,13 +180,13 @@ def _weights(block: Any, blobs: Blobs) -> Iterator[Weight]:
             parts = {**dict(op.attributes), **_constant_inputs(op, constants)}
             nbytes = sum(blobs.claim(part) for part in parts.values() if part.HasField("blobFileValue"))
             out = op.outputs[0]
-            yield Weight(out.name, _compressed(op.type, parts), tuple(int(axis) for axis in shape(out.type)), nbytes)
+            yield Weight(out.name, _compressed(op.type, parts), tuple(int(axis) for axis in shape_of(out.type)), nbytes)
     for op in block.operations:
         value = op.attributes["val"] if op.type == "const" else None
         if value is not None and value.HasField("blobFileValue"):
             nbytes = blobs.claim(value)
             if nbytes:
-                axes = tuple(int(axis) for axis in shape(value.type))
+                axes = tuple(int(axis) for axis in shape_of(value.type))
                 yield Weight(op.outputs[0].name, dtype(value.type), axes, nbytes)
 
 
@@ -212,7 +206,7 @@ def _compressed(kind: str, parts: Mapping[str, Any]) -> str:
     main = next((parts[name] for name in STORED if name in parts), None)
     stored = dtype(main.type) if main is not None else "?"
     if "lut" in parts:
-        axes = shape(parts["lut"].type)
+        axes = shape_of(parts["lut"].type)
         entries = int(axes[0] if len(axes) == 1 else axes[-2])  # iOS 16: (entries,); iOS 18: (..., entries, vector)
         stored = f"palette {entries.bit_length() - 1}-bit"
     elif "blockwise" in kind:

@@ -9,11 +9,12 @@ from typing import Any
 from edgegen.errors import EdgegenError, ExportError
 from edgegen.exporters.executorch.session import METADATA
 from edgegen.inspection import xnnpack
-from edgegen.inspection.pte import Place, Pte, place_of, take_apart
+from edgegen.inspection.pte import DelegateKey, Pte, place_of, read_pte
+from edgegen.inspection.pte_macs import ConstantTracker, count_macs, is_stored, tensor_of
 from edgegen.inspection.record import (
     Inspection,
     Method,
-    Outside,
+    OutsideOperation,
     Partition,
     Tally,
     Value,
@@ -53,23 +54,20 @@ REASONS: dict[str, tuple[str, str | None]] = {
     "quantized_decomposed::dequantize_per_tensor": BORDER,
     "executorch_prim::et_view": ("the same memory in another shape: it costs nothing", None),
 }
-# What XNNPACK can take besides (its partitioner's list); here something about the arguments or the neighbours forbade.
-TAKEN = (
+# Further operators of XNNPACK's partitioner; one that stayed outside has arguments or neighbours that it refuses.
+SUPPORTED = (
     "abs add addmm avg_pool2d bmm ceil clamp constant_pad_nd cos div exp floor gelu hardtanh hardswish leaky_relu "
     "linear log max maximum max_pool2d minimum mm mul neg permute_copy pow prelu relu rsqrt sigmoid sin slice_copy "
     "sqrt sub tanh unsqueeze_copy upsample_bilinear2d view_copy"
 )
 NO_DELEGATE = "nothing was delegated: it runs on the portable kernels, which are slow; lower with a partitioner"
-# Product -> where its two factors stand among the arguments; they are counted outside the delegates.
-FACTORS = {"aten::mm": (0, 1), "aten::bmm": (0, 1), "aten::addmm": (1, 2), "aten::baddbmm": (1, 2),
-           "aten::linear": (0, 1), "aten::convolution": (0, 1)}  # fmt: skip
 
 
 def inspect(path: Path) -> Inspection:
     """Raises ExportError for a file that is cut short or holds no ExecuTorch program."""
     content = path.read_bytes()
     try:
-        pte = take_apart(content)
+        pte = read_pte(content)
         stored: dict[str, Weight] = {}
         constants = _constants(pte)
         metadata = _metadata(constants)
@@ -132,17 +130,19 @@ def _metadata(constants: Mapping[str, Any]) -> dict[str, Any]:
 def _method(plan: Mapping[str, Any], pte: Pte, metadata: Mapping[str, Any], stored: dict[str, Weight]) -> Method:
     """`stored` gathers the weights of all methods."""
     tally, partitions, outside = Tally(), [], Counter[str]()
-    known = Known(plan["values"])
-    for instruction in (one for chain in plan["chains"] for one in chain["instructions"]):
+    tracker = ConstantTracker(plan["values"])
+    for instruction in (entry for chain in plan["chains"] for entry in chain["instructions"]):
         call = instruction.get("instr_args") or {}
         if instruction["instr_args_type"] == "DelegateCall":
             place = place_of(plan["delegates"][call["delegate_index"]])
-            partitions.append(_partition(place, pte, tally, stored, [known.constant(index) for index in call["args"]]))
-            known.delegated(call["args"])
+            partitions.append(
+                _partition(place, pte, tally, stored, [tracker.constant(index) for index in call["args"]])
+            )
+            tracker.forget(call["args"])
         elif instruction["instr_args_type"] == "KernelCall":
             operator = plan["operators"][call["op_index"]]
             outside[".".join(filter(None, (operator["name"], operator["overload"])))] += 1
-            _count(operator["name"], call["args"], known, tally)
+            count_macs(operator["name"], call["args"], tracker, tally)
     _store(plan, stored)
     operations = Counter(outside)
     for part in partitions:
@@ -160,7 +160,9 @@ def _method(plan: Mapping[str, Any], pte: Pte, metadata: Mapping[str, Any], stor
     )
 
 
-def _partition(place: Place, pte: Pte, tally: Tally, stored: dict[str, Weight], constant: Sequence[bool]) -> Partition:
+def _partition(
+    place: DelegateKey, pte: Pte, tally: Tally, stored: dict[str, Weight], constant: Sequence[bool]
+) -> Partition:
     """`constant` says of each argument of the call whether it is a weight."""
     backend, graph, nbytes = place[0], pte.graphs[place], len(pte.delegate(place))
     if graph is not None and backend == XNNPACK:
@@ -173,73 +175,11 @@ def _partition(place: Place, pte: Pte, tally: Tally, stored: dict[str, Weight], 
     return Partition(backend, dict(calls.most_common()), nbytes)
 
 
-def _tensor(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return value.get("val") if value.get("val_type") == "Tensor" else None
-
-
-def _is_stored(value: Mapping[str, Any]) -> bool:
-    tensor = _tensor(value) or {}
-    return bool(tensor.get("data_buffer_idx")) and not tensor.get("allocation_info")
-
-
-class Known:
-    """Which values of a method are the same in every run: stored tensors, and what is computed from them alone.
-
-    A view of a tensor has a number of its own and the same memory, which later results take over.
-    """
-
-    def __init__(self, values: Sequence[Mapping[str, Any]]) -> None:
-        self.values = values
-        self._places: set[tuple[int, ...]] = set()
-
-    def constant(self, index: int) -> bool:
-        value = self.values[index]
-        if _tensor(value) is None:  # numbers are constant, lists of tensors may be computed
-            return "TensorList" not in value.get("val_type", "")
-        return _is_stored(value) or self._place(index) in self._places
-
-    def written(self, result: int, *, constant: bool) -> None:
-        """`result` is the last argument of an operator; a list there names the results of one that has several."""
-        value = self.values[result]
-        results = [result] if _tensor(value) else (value.get("val") or {}).get("items") or []
-        for index in results:
-            (self._places.add if constant else self._places.discard)(self._place(index))
-
-    def delegated(self, arguments: Sequence[int]) -> None:
-        """Which arguments a delegate only reads is unknown: no computed one counts as constant after it."""
-        self._places.difference_update(self._place(index) for index in arguments)
-
-    def shape(self, index: int) -> list[int]:
-        return (_tensor(self.values[index]) or {}).get("sizes") or []
-
-    def _place(self, index: int) -> tuple[int, ...]:
-        where = (_tensor(self.values[index]) or {}).get("allocation_info") or {}
-        return tuple(where.get(name, -1) for name in ("memory_id", "memory_offset_low", "memory_offset_high"))
-
-
-def _count(name: str, given: Sequence[int], known: Known, tally: Tally) -> None:
-    """The multiplications of an operator outside the delegates; its last argument is the result."""
-    result = given[-1]
-    constant = all(known.constant(index) for index in given if index != result)
-    known.written(result, constant=constant)  # where constant: a weight in another shape
-    if constant or name not in FACTORS:
-        return
-    first, second = (given[place] for place in FACTORS[name])
-    computed = not (known.constant(first) or known.constant(second))
-    if name == "aten::convolution":
-        transposed = (known.values[given[6]].get("val") or {}).get("bool_val", False)
-        tally.add(
-            name, product(known.shape(first if transposed else result), known.shape(second)[1:]), computed=computed
-        )
-    else:
-        tally.add(name, product(known.shape(result), known.shape(first)[-1:]), computed=computed)
-
-
 def _store(plan: Mapping[str, Any], stored: dict[str, Weight]) -> None:
     """The tensors that stay with the program, outside the delegates; methods share them by their number."""
     for value in plan["values"]:
-        tensor = _tensor(value)
-        if tensor is None or not _is_stored(value):
+        tensor = tensor_of(value)
+        if tensor is None or not is_stored(value):
             continue
         about = tensor.get("extra_tensor_info") or {}
         if about.get("location") == "EXTERNAL":
@@ -255,11 +195,11 @@ def _dtype(tensor: Mapping[str, Any]) -> str:
 
 
 def _values(plan: Mapping[str, Any], kind: str, names: Any) -> tuple[Value, ...]:
-    known = names if isinstance(names, list) and len(names) == len(plan[kind]) else None
+    valid_names = names if isinstance(names, list) and len(names) == len(plan[kind]) else None
     values = []
     for number, index in enumerate(plan[kind]):
-        name = str(known[number]) if known else f"{kind.removesuffix('s')}_{number}"
-        tensor = _tensor(plan["values"][index])
+        name = str(valid_names[number]) if valid_names else f"{kind.removesuffix('s')}_{number}"
+        tensor = tensor_of(plan["values"][index])
         if tensor is None:
             values.append(Value(name, str(plan["values"][index].get("val_type", "?")).lower(), ()))
         else:
@@ -267,17 +207,19 @@ def _values(plan: Mapping[str, Any], kind: str, names: Any) -> tuple[Value, ...]
     return tuple(values)
 
 
-def _outside(kernel: str, count: int, backends: set[str]) -> Outside:
+def _outside(kernel: str, count: int, backends: set[str]) -> OutsideOperation:
     operator = kernel.partition(".")[0]
     if not backends:
-        return Outside(kernel, count, NO_DELEGATE)
+        return OutsideOperation(kernel, count, NO_DELEGATE)
     if XNNPACK not in backends:
-        return Outside(kernel, count, f"{', '.join(sorted(backends))} did not take it")
+        return OutsideOperation(kernel, count, f"{', '.join(sorted(backends))} did not take it")
     if operator in REASONS:
-        return Outside(kernel, count, *REASONS[operator])
-    if operator.removeprefix("aten::") in TAKEN.split():
-        return Outside(kernel, count, "XNNPACK can take it, but not with these arguments or between these neighbours")
-    return Outside(kernel, count, "XNNPACK has no kernel for it")
+        return OutsideOperation(kernel, count, *REASONS[operator])
+    if operator.removeprefix("aten::") in SUPPORTED.split():
+        return OutsideOperation(
+            kernel, count, "XNNPACK can take it, but not with these arguments or between these neighbours"
+        )
+    return OutsideOperation(kernel, count, "XNNPACK has no kernel for it")
 
 
 def _bytes(pte: Pte, stored: Mapping[str, Weight]) -> dict[str, int]:

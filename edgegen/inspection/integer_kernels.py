@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgegen.inspection.pte import place_of, take_apart
+from edgegen.inspection.pte import place_of, read_pte
 
 # What onnxruntime makes of a layer: with whole numbers, or in float. Products of two activations are no layers.
 WHOLE = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
@@ -64,7 +64,7 @@ def _onnx(path: Path) -> list[bool]:
 
 def _xnnpack(path: Path) -> list[bool]:
     """Of `forward`. Layers that do next to nothing are left out: a GroupNorm's means are spread by convolutions."""
-    pte = take_apart(path.read_bytes())
+    pte = read_pte(path.read_bytes())
     (plan,) = (plan for plan in pte.plans if plan["name"] == "forward")
     graphs = [pte.graphs.get(place_of(delegate)) for delegate in plan["delegates"]]
     layers: list[tuple[int, bool]] = []

@@ -11,15 +11,13 @@ OPAQUE = ("lstm", "gru", "rnn", "while_loop", "cond")  # they multiply, but repe
 
 def count_macs(block: Any, inputs: Mapping[str, Shape]) -> Macs:
     """`inputs` are the shapes of the function's inputs."""
-    from edgegen.inspection.coreml import shape
-
     shapes: dict[str, Shape] = dict(inputs)
     values: dict[str, Any] = {}
     constant: set[str] = set()
     tally = Tally()
     for op in block.operations:
-        read = {name: [a.name for a in given.arguments if a.name] for name, given in op.inputs.items()}
-        shapes.update((out.name, shape(out.type)) for out in op.outputs)
+        read = {name: [a.name for a in parameter.arguments if a.name] for name, parameter in op.inputs.items()}
+        shapes.update((out.name, shape_of(out.type)) for out in op.outputs)
         if op.type.startswith("const") or all(name in constant for names in read.values() for name in names):
             constant.update(out.name for out in op.outputs)
             if op.type == "const":
@@ -28,6 +26,12 @@ def count_macs(block: Any, inputs: Mapping[str, Shape]) -> Macs:
         arguments = {name: names[0] for name, names in read.items() if len(names) == 1}
         _count(op, arguments, shapes, values, constant, tally)
     return tally.macs()
+
+
+def shape_of(value_type: Any) -> Shape:
+    """The axes of a MIL value type; "?" where the program leaves one open."""
+    dims = value_type.tensorType.dimensions
+    return tuple(int(dim.constant.size) if dim.HasField("constant") else "?" for dim in dims)
 
 
 def _count(
@@ -50,8 +54,8 @@ def _count(
     elif op.type == "linear":
         tally.add(op.type, product(out, x[-1:] if x else None), computed=computed)
     elif op.type == "matmul":
-        turned = arguments.get("transpose_x", "")
-        flipped = turned in values and any(values[turned].bools.values)
+        transposed = arguments.get("transpose_x", "")
+        flipped = transposed in values and any(values[transposed].bools.values)
         inner = None if not x else [x[-2] if flipped and len(x) > 1 else x[-1]]
         tally.add(op.type, product(out, inner), computed=computed)
     elif op.type == "scaled_dot_product_attention":

@@ -1,4 +1,4 @@
-"""Which block of the network the operations of an exported file belong to, as far as the file itself says."""
+"""Finds the block of the network that each operation of an exported file belongs to, from the file alone."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from edgegen.exporters.executorch.module_paths import KEY
 from edgegen.inspection.executorch import metadata_of
-from edgegen.inspection.pte import Pte, place_of, take_apart
+from edgegen.inspection.pte import Pte, place_of, read_pte
 from edgegen.support.storage import read_bytes
 
 ACTIVATIONS = {"Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid"}  # merged by ConvActivationFusion
@@ -16,7 +16,7 @@ Nodes = list[tuple[str, str | None]]  # of one delegate's graph, in order: the k
 def of_onnx(path: Path) -> dict[str, str]:
     """By the name of a node, and by the name of each of its outputs, its block.
 
-    Names with slashes say it ("net.up.0/add", torch's older "/net/up/0/Add"); else the one module whose weight and
+    It is in names with slashes ("net.up.0/add", torch's older "/net/up/0/Add"); else the one module whose weight and
     bias the node reads. A convolution that onnxruntime merges with its activation gets the name of the latter's output,
     which therefore stands for the convolution. The weights themselves are not loaded.
     """
@@ -46,16 +46,16 @@ def _of_node(node: Any, constants: Collection[str]) -> str:
 def of_pte(path: Path) -> list[Nodes]:
     """What each call of a delegate in `forward` computes, in the order of the calls.
 
-    A delegate whose graph is of another make than XNNPACK's has none. Raises ValueError for a damaged file.
+    Other delegates than XNNPACK have no graph that can be read. Raises ValueError for a damaged file.
     """
-    pte = take_apart(read_bytes(path))
+    pte = read_pte(read_bytes(path))
     blocks = {handle: block for block, numbers in metadata_of(pte).get(KEY, {}).items() for handle in numbers}
     plan = next(plan for plan in pte.plans if plan["name"] == "forward")
     calls = [
-        one["instr_args"]["delegate_index"]
+        instruction["instr_args"]["delegate_index"]
         for chain in plan["chains"]
-        for one in chain["instructions"] or []
-        if one["instr_args_type"] == "DelegateCall"
+        for instruction in chain["instructions"] or []
+        if instruction["instr_args_type"] == "DelegateCall"
     ]
     return [_nodes(pte, plan["delegates"][call], blocks) for call in calls]
 

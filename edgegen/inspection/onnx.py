@@ -11,9 +11,9 @@ from typing import Any
 
 from edgegen.errors import EdgegenError, ExportError
 from edgegen.exporters.onnx.backend import FATAL, NAMESPACE
-from edgegen.inspection.onnx_macs import count_macs
+from edgegen.inspection.onnx_macs import count_macs, shape_of
 from edgegen.inspection.ort import batch_of_one, to_onnx
-from edgegen.inspection.record import Inspection, Method, Partition, Shape, Value, Weight, bytes_by_kind, common_hints
+from edgegen.inspection.record import Inspection, Method, Partition, Value, Weight, bytes_by_kind, common_hints
 from edgegen.support.extras import require
 
 SESSION_LIMIT = 2**30  # above this the file is not loaded into onnxruntime only to count nodes
@@ -92,12 +92,6 @@ def _value(entry: Any) -> Value:
         else entry.type.WhichOneof("value")
     )
     return Value(entry.name, str(dtype), shape_of(entry))
-
-
-def shape_of(entry: Any) -> Shape:
-    """The axes of a ValueInfoProto: numbers, names of symbolic ones, "?"."""
-    dims = entry.type.tensor_type.shape.dim
-    return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims)
 
 
 def _nodes(graph: Any) -> Iterator[Any]:

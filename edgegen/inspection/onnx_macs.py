@@ -38,9 +38,13 @@ def count_macs(graph: Any, stored: Collection[str]) -> Macs:
     return tally.macs()
 
 
-def _shapes(graph: Any) -> dict[str, Shape]:
-    from edgegen.inspection.onnx import shape_of
+def shape_of(entry: Any) -> Shape:
+    """The axes of a ValueInfoProto: numbers, names of symbolic ones, "?"."""
+    dims = entry.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims)
 
+
+def _shapes(graph: Any) -> dict[str, Shape]:
     values = [*graph.input, *graph.value_info, *graph.output]
     shapes = {value.name: shape_of(value) for value in values if value.type.tensor_type.HasField("shape")}
     shapes.update({tensor.name: tuple(tensor.dims) for tensor in graph.initializer})

@@ -9,7 +9,7 @@ from edgegen.inspection.flatbuffer import PAYLOADS, PROGRAM, decode, payload
 IDENTIFIER = b"ET12"
 BUNDLE = b"BP08"  # a BundledProgram: golden inputs and outputs around a whole .pte
 HEADER = b"eh00"
-Place = tuple[str, int]
+DelegateKey = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Pte:
     base: int
     program_bytes: int
     program: Mapping[str, Any]
-    graphs: dict[Place, Mapping[str, Any] | None] = field(default_factory=dict)
+    graphs: dict[DelegateKey, Mapping[str, Any] | None] = field(default_factory=dict)
 
     @property
     def plans(self) -> Sequence[Mapping[str, Any]]:
         plans: Sequence[Mapping[str, Any]] = self.program["execution_plan"]
         return plans
 
-    def delegate(self, place: Place) -> bytes:
+    def delegate(self, place: DelegateKey) -> bytes:
         """The payload of a delegate: a segment, or (number below zero) data inside the program."""
         if place[1] < 0:
             return bytes(self.program["backend_delegate_data"][-1 - place[1]]["data"])
@@ -41,13 +41,13 @@ class Pte:
         return self.content[start : start + segment["size"]]
 
 
-def place_of(delegate: Mapping[str, Any]) -> Place:
+def place_of(delegate: Mapping[str, Any]) -> DelegateKey:
     """Where a plan's delegate keeps its payload."""
     where = delegate["processed"]
     return str(delegate["id"]), where["index"] if where["location"] == "SEGMENT" else -1 - where["index"]
 
 
-def take_apart(content: bytes) -> Pte:
+def read_pte(content: bytes) -> Pte:
     """Raises ValueError where it is cut short or something else, MissingExtraError without executorch.
 
     The header says how long the file must be: flatc would read past the end of a shorter one.

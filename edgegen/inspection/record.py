@@ -73,7 +73,7 @@ class Partition:
 
 
 @dataclass(frozen=True)
-class Outside:
+class OutsideOperation:
     """An operation that the delegate left outside: how often, why, and edgegen's rewrite that would help."""
 
     operation: str
@@ -92,7 +92,7 @@ class Method:
     operations: Mapping[str, int]
     macs: Macs
     partitions: tuple[Partition, ...] = ()
-    outside: tuple[Outside, ...] = ()
+    outside: tuple[OutsideOperation, ...] = ()
 
     @property
     def nodes_outside(self) -> int:

@@ -28,7 +28,7 @@ TRAIN_TIMESTEPS = 1000  # of diffusers' schedulers where the config of the netwo
 
 
 class TimeAndClassInputs(DummyInputGenerator):  # type: ignore[misc]  # optimum ships no types
-    """Random `timestep` () and `class_labels` (batch,). Optimum's own generator of the time wants a vocabulary."""
+    """Random `timestep` () and `class_labels` (batch,). Optimum's own generator of the time needs a vocabulary."""
 
     SUPPORTED_INPUT_NAMES = ("timestep", "class_labels")
 

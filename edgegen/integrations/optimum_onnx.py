@@ -1,6 +1,6 @@
-"""What makes the folder of an exported Stable Diffusion one that optimum-onnx's `ORTDiffusionPipeline` loads.
+"""Makes the folder of an exported Stable Diffusion loadable by optimum-onnx's `ORTDiffusionPipeline`.
 
-That wants model_index.json, a scheduler, a tokenizer, and for every network config.json and model.onnx.
+It needs model_index.json, a scheduler, a tokenizer, and for every network config.json and model.onnx.
 
     model.onnx   the program of our file without its weights: they are bytes of our file beside it (ONNX's external
                  data), so that nothing lies on the disk twice and an upload needs no links. The denoiser's has one
@@ -24,7 +24,7 @@ from edgegen.support.extras import require
 from edgegen.support.storage import atomic_path, read_json, write_bytes, write_json
 
 MODEL = "model.onnx"  # the only name that optimum-onnx opens
-# _class_name of the source -> of what is written. A consistency model's own pipeline asks for its own scheduler.
+# _class_name of the source -> _class_name in the folder. A consistency model's own pipeline asks for its own scheduler.
 PIPELINES = {
     "StableDiffusionPipeline": "ORTStableDiffusionPipeline",
     "LatentConsistencyModelPipeline": "ORTStableDiffusionPipeline",
@@ -68,23 +68,23 @@ def write_ort_pipeline(source: Path, output: Path, files: Mapping[str, str]) -> 
     kind = PIPELINES.get(index.get("_class_name"))
     if kind is None or not all(component in files for component in NEEDED):
         return False
-    made: dict[str, Any] = {"_class_name": kind, "feature_extractor": ABSENT, "safety_checker": ABSENT}
+    new_index: dict[str, Any] = {"_class_name": kind, "feature_extractor": ABSENT, "safety_checker": ABSENT}
     for component, (name, network) in COMPONENTS.items():
-        made[name] = [CLASSES, network] if component in files else ABSENT
+        new_index[name] = [CLASSES, network] if component in files else ABSENT
         if component in files:
             config = _settings(source / name / CONFIG)
             write_json(output / component / CONFIG, config | (UNSCALED if component == "vae_decoder" else {}))
             _write_model(output / component / files[component], timestep=component == "unet")
     write_json(output / "scheduler" / SCHEDULER, ONE_STEP)
-    made["scheduler"] = ["diffusers", ONE_STEP["_class_name"]]
-    has_words = "text_encoder" in files and _copy_tokenizer(source, output, index)
-    made[TOKENIZER] = index[TOKENIZER] if has_words else ABSENT
-    write_json(output / INDEX, dict(sorted(made.items())))  # last: where it is, all is there
+    new_index["scheduler"] = ["diffusers", ONE_STEP["_class_name"]]
+    has_tokenizer = "text_encoder" in files and _copy_tokenizer(source, output, index)
+    new_index[TOKENIZER] = index[TOKENIZER] if has_tokenizer else ABSENT
+    write_json(output / INDEX, dict(sorted(new_index.items())))  # last: a folder that has it is complete
     return True
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """What `path` holds but for the places that it comes from."""
+    """The settings in `path` without the paths of the machine that wrote them."""
     settings = read_json(path)
     if not isinstance(settings, dict):
         raise DataError(f"{path}: holds {type(settings).__name__}, not settings")
@@ -92,20 +92,20 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _copy_tokenizer(source: Path, output: Path, index: Mapping[str, Any]) -> bool:
-    """Its files by name: what else lies in a tokenizer's folder may be a program."""
-    given = source / TOKENIZER
+    """Copies its files by name: other files of a tokenizer's folder may be programs."""
+    folder = source / TOKENIZER
     is_known = index.get(TOKENIZER) in [["transformers", kind] for kind in TOKENIZERS]
-    if not is_known or not (given / TOKENIZER_CONFIG).is_file():
+    if not is_known or not (folder / TOKENIZER_CONFIG).is_file():
         return False
-    write_json(output / TOKENIZER / TOKENIZER_CONFIG, _settings(given / TOKENIZER_CONFIG))
+    write_json(output / TOKENIZER / TOKENIZER_CONFIG, _settings(folder / TOKENIZER_CONFIG))
     for name in VOCABULARY:
-        if (given / name).is_file():
-            write_bytes(output / TOKENIZER / name, (given / name).read_bytes())
+        if (folder / name).is_file():
+            write_bytes(output / TOKENIZER / name, (folder / name).read_bytes())
     return True
 
 
 def _write_model(file: Path, *, timestep: bool) -> None:
-    """model.onnx beside `file`: its program, with weights that are bytes of `file`; with one input more if `timestep`.
+    """model.onnx beside `file`: its program, with weights that are bytes of `file`; with one more input if `timestep`.
 
     Weights that lie in a third file already stay there.
     """
@@ -113,7 +113,7 @@ def _write_model(file: Path, *, timestep: bool) -> None:
     import onnx
 
     model = onnx.load(file, load_external_data=False)
-    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         _refer(model, content, file.name)
     if timestep:
         model.graph.input.append(onnx.helper.make_tensor_value_info("timestep", onnx.TensorProto.INT64, []))
@@ -122,10 +122,10 @@ def _write_model(file: Path, *, timestep: bool) -> None:
 
 
 def _refer(model: Any, content: mmap.mmap, location: str) -> None:
-    """In the place of each large weight's bytes, where they lie in `content`, the file `location`.
+    """Replaces the bytes of each large weight by their offset in `content`, the file `location`.
 
-    That may be anywhere, where ONNX recommends multiples of a page: onnxruntime then reads numbers that are not
-    aligned, which x86-64 and arm64 do, and optimum-onnx, which needs torch, runs on no others.
+    ONNX recommends offsets that are multiples of a page; these are not. onnxruntime then reads unaligned numbers,
+    which x86-64 and arm64 allow, and optimum-onnx, which needs torch, runs on no others.
     """
     import onnx
 
@@ -133,7 +133,7 @@ def _refer(model: Any, content: mmap.mmap, location: str) -> None:
     for tensor in model.graph.initializer:
         length = len(tensor.raw_data)
         offset = content.find(tensor.raw_data, end) if length >= SMALL else -1
-        if offset >= 0:  # the same bytes, and so the same weight, wherever they are found
+        if offset >= 0:  # equal bytes are an equal weight, whichever place is found
             end = offset + length
             tensor.ClearField("raw_data")
             tensor.data_location = onnx.TensorProto.EXTERNAL

@@ -69,7 +69,7 @@ def _array(value: Any) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class CoreML:
+class CoreMLBackend:
     """An `.mlpackage` folder of static batch 1, for iOS 17 and macOS 14 or newer, which decompress weights as they run.
 
     Inputs and outputs are float32 (whole numbers int32) whatever the precision inside: the app feeds the very noise
@@ -159,7 +159,7 @@ class CoreML:
         return MilEvaluator(path)
 
 
-BACKEND = CoreML()
+BACKEND = CoreMLBackend()
 
 
 def require(feature: str, target: str) -> None:

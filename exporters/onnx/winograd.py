@@ -73,7 +73,7 @@ def _monic(roots: list[Fraction]) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Site:
+class WinogradSite:
     """A 3x3 convolution of a picture of known size: its node, the channels in and out, the picture's size."""
 
     node: "NodeProto"
@@ -123,9 +123,9 @@ def winograd(model: "ModelProto") -> int:
     return len(sites)
 
 
-def _affordable(sites: dict[int, Site | None]) -> dict[int, Site]:
+def _affordable(sites: dict[int, WinogradSite | None]) -> dict[int, WinogradSite]:
     """The sites that fit into MOST_MEMORY, the largest pictures first."""
-    affordable: dict[int, Site] = {}
+    affordable: dict[int, WinogradSite] = {}
     left = MOST_MEMORY
     candidates = [(i, site) for i, site in sites.items() if site is not None]
     for i, site in sorted(candidates, key=lambda pair: -pair[1].pixels):
@@ -143,7 +143,9 @@ def _shapes(graph: Any) -> dict[str, list[int | None]]:
     }
 
 
-def _site(node: "NodeProto", constants: dict[str, tuple[int, ...]], shapes: dict[str, list[int | None]]) -> Site | None:
+def _site(
+    node: "NodeProto", constants: dict[str, tuple[int, ...]], shapes: dict[str, list[int | None]]
+) -> WinogradSite | None:
     """The site at `node`, None where it is none or does not pay."""
     if node.op_type != "Conv" or node.domain or not all(name in constants for name in node.input[1:]):
         return None
@@ -159,7 +161,7 @@ def _site(node: "NodeProto", constants: dict[str, tuple[int, ...]], shapes: dict
     _, inputs, rows, columns = shape
     if inputs is None or rows is None or columns is None:
         return None
-    site = Site(node, inputs, weight[0], rows, columns)
+    site = WinogradSite(node, inputs, weight[0], rows, columns)
     return site if site.pays else None
 
 
@@ -182,7 +184,7 @@ def _add(graph: Any, name: str, values: NDArray[Any]) -> str:
 class _Writer:
     """Writes the ops of one convolution into `nodes`, their shapes' constants into `graph`."""
 
-    def __init__(self, graph: Any, site: Site) -> None:
+    def __init__(self, graph: Any, site: WinogradSite) -> None:
         self.graph, self.site = graph, site
         self.nodes: list[NodeProto] = []
         self.name = f"{PREFIX}_{site.node.output[0]}"

@@ -15,7 +15,7 @@ TO_LAST, TO_SECOND = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
 @dataclass(frozen=True)
-class Dense:
+class DenseLayer:
     """x (batch, height, width, channels) times a weight (outputs, channels), plus a bias (outputs,) or none."""
 
     x: Any
@@ -38,7 +38,7 @@ def rewrite(module: fx.GraphModule) -> None:
     finish(module)
 
 
-def _dense(module: fx.GraphModule, node: Any) -> Dense | None:
+def _dense(module: fx.GraphModule, node: Any) -> DenseLayer | None:
     """The dense layer that `node` is the result of; None where it is none, or where something else reads a part."""
     if not isinstance(node, fx.Node) or len(node.users) != 1:
         return None
@@ -46,13 +46,13 @@ def _dense(module: fx.GraphModule, node: Any) -> Dense | None:
         for inner, other in ((node.args[0], node.args[1]), (node.args[1], node.args[0])):
             dense, bias = _dense(module, inner), constant(module, other)
             if dense is not None and dense.bias is None and bias is not None and bias.shape == dense.weight.shape[:1]:
-                return Dense(dense.x, dense.weight, bias, dense.name)
+                return DenseLayer(dense.x, dense.weight, bias, dense.name)
         return None
     x, weight, bias, transposed = _operands(node)
     values, added = constant(module, weight), constant(module, bias)
     if values is None or values.ndim != 2 or len(shape(x) or ()) != 4 or (bias is not None and added is None):
         return None
-    return Dense(x, values.T if transposed else values, added, str(weight.target).replace(".", "_"))
+    return DenseLayer(x, values.T if transposed else values, added, str(weight.target).replace(".", "_"))
 
 
 def _operands(node: Any) -> tuple[Any, Any, Any, bool]:

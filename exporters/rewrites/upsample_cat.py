@@ -19,7 +19,7 @@ MOST = 5  # as many tensors XNNPACK concatenates in one go
 
 
 @dataclass(frozen=True)
-class Factors:
+class UpsamplingFactors:
     """A picture of the sizes (batch, channels, height, width) becomes `down` times as high and `across` as wide."""
 
     sizes: tuple[int, int, int, int]
@@ -43,7 +43,7 @@ def rewrite(module: fx.GraphModule) -> None:
     finish(module)
 
 
-def upsample(x: Any, unit: Any, factors: Factors) -> Any:
+def upsample(x: Any, unit: Any, factors: UpsamplingFactors) -> Any:
     """Nearest upsampling of x (batch, channels, height, width); `one` is (1, 1, 1, 1)."""
     batch, channels, height, width = factors.sizes
     width_after = factors.across * width
@@ -56,7 +56,7 @@ def _repeat(x: Any, unit: Any, times: int) -> Any:
     return torch.cat([x, *(x * unit for _ in range(times - 1))], dim=3) if times > 1 else x
 
 
-def _factors(node: fx.Node) -> Factors | None:
+def _factors(node: fx.Node) -> UpsamplingFactors | None:
     before, after = shape(node.args[0]), shape(node)
     if before is None or after is None or not all(isinstance(size, int) for size in before + after):
         return None
@@ -64,4 +64,4 @@ def _factors(node: fx.Node) -> Factors | None:
     whole = (after[2], after[3]) == (down * before[2], across * before[3])
     if not whole or not (1 <= down <= MOST and 1 <= across <= MOST) or down * across == 1:
         return None
-    return Factors((before[0], before[1], before[2], before[3]), down, across)
+    return UpsamplingFactors((before[0], before[1], before[2], before[3]), down, across)

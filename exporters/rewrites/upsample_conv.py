@@ -26,7 +26,7 @@ PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of the large picture: row 2i + a, c
 
 
 @dataclass(frozen=True)
-class Site:
+class UpsampledConvolution:
     """A convolution of `weight` (outputs, inputs, k, k) with bias node `bias` of `large` = upsample(`x`, 2)."""
 
     x: fx.Node
@@ -98,7 +98,7 @@ def convolve(x: Any, kernels: dict[str, Any], bias: Any, sizes: tuple[int, int, 
     return torch.cat(lines, dim=3).reshape(batch, -1, 2 * height, 2 * width)
 
 
-def _site(module: fx.GraphModule, node: fx.Node) -> Site | None:
+def _site(module: fx.GraphModule, node: fx.Node) -> UpsampledConvolution | None:
     """The parts of a convolution that can be done small, None where it cannot."""
     large, kernel, bias, stride, padding, dilation, groups = (*node.args, *DEFAULTS[len(node.args) - 2 :])
     weight, after = constant(module, kernel), shape(large)
@@ -113,7 +113,9 @@ def _site(module: fx.GraphModule, node: fx.Node) -> Site | None:
         return None
     if [_pair(value) for value in (stride, padding, dilation)] != [(1, 1), (size // 2, size // 2), (1, 1)]:
         return None
-    return Site(large.args[0], large, weight, bias, (before[0], before[1], before[2], before[3]), str(kernel.target))
+    return UpsampledConvolution(
+        large.args[0], large, weight, bias, (before[0], before[1], before[2], before[3]), str(kernel.target)
+    )
 
 
 DEFAULTS = (None, [1, 1], [0, 0], [1, 1], 1)  # of aten.conv2d's arguments from the bias on

@@ -25,7 +25,7 @@ MOST_GROWTH = 0.1  # of all weights; folding the time has removed some 8 % of th
 
 
 @dataclass(frozen=True)
-class Site:
+class RowConvolution:
     """A 3x3 convolution with stride 1 and padding 1, and the sizes (batch, channels, height, width) of its input."""
 
     x: fx.Node
@@ -84,7 +84,7 @@ def convolve(x: Any, kernels: list[Any], bias: Any, sizes: tuple[int, int, int, 
     return joined.reshape(batch, -1, height, width)
 
 
-def _site(module: fx.GraphModule, node: fx.Node) -> Site | None:
+def _site(module: fx.GraphModule, node: fx.Node) -> RowConvolution | None:
     """The parts of a convolution that is worth it, None otherwise."""
     x, kernel, bias, stride, padding, dilation, groups = (*node.args, *DEFAULTS[len(node.args) - 2 :])
     weight, sizes = constant(module, kernel), shape(x)
@@ -96,7 +96,7 @@ def _site(module: fx.GraphModule, node: fx.Node) -> Site | None:
         return None
     if sizes[2] * sizes[3] < LEAST_PIXELS or min(weight.shape[:2]) < LEAST_CHANNELS:
         return None
-    return Site(x, weight, bias, (sizes[0], sizes[1], sizes[2], sizes[3]), str(kernel.target))
+    return RowConvolution(x, weight, bias, (sizes[0], sizes[1], sizes[2], sizes[3]), str(kernel.target))
 
 
 DEFAULTS = (None, [1, 1], [0, 0], [1, 1], 1)  # of aten.conv2d's arguments from the bias on

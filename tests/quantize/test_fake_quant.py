@@ -15,7 +15,7 @@ from edgegen.program.capture import capture, reference
 from edgegen.program.one_step import OneStep
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.coreml import quantize_w4_block
-from edgegen.quantize.fake_quant import Simulated, floating, simulate
+from edgegen.quantize.fake_quant import FakeQuantizedNetwork, floating, simulate
 from edgegen.quantize.pt2e import quantize
 from edgegen.quantize.schemes import matching
 from edgegen.recipe import Export, Quantize
@@ -40,7 +40,7 @@ def program(tiny: "Tiny") -> "ExportedProgram":
 
 
 @pytest.fixture
-def simulated(tiny: "Tiny", program: "ExportedProgram") -> Simulated:
+def simulated(tiny: "Tiny", program: "ExportedProgram") -> FakeQuantizedNetwork:
     return simulate(program, "w8a8", batches(tiny), AS_USUAL)
 
 
@@ -81,7 +81,7 @@ def test_blocks_are_what_coremltools_writes(tmp_path: Path) -> None:
     assert psnr_db(expected, reference(got, inputs)) > 90.0
 
 
-def test_without_its_roundings_it_is_the_float_network(tiny: "Tiny", simulated: Simulated) -> None:
+def test_without_its_roundings_it_is_the_float_network(tiny: "Tiny", simulated: FakeQuantizedNetwork) -> None:
     assert np.abs(reference(floating(simulated), tiny.inputs) - tiny.expected).max() <= 1e-6
     simulated.set_active(False)
     assert np.abs(reference(simulated.module, tiny.inputs) - tiny.expected).max() <= 1e-6

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from edgegen.errors import DataError
-from edgegen.models.sources.source import Named, batched, image_range
+from edgegen.models.sources.source import NamedInputs, batched, image_range
 from edgegen.types import Signature, TensorSpec
 
-TINY_LATENT = 64  # AutoencoderTiny's config holds no size; Stable Diffusion's latents of 512-pixel pictures have this
+TINY_LATENT = 64  # AutoencoderTiny's config holds no size; Stable Diffusion's latents of 512-pixel images have this
 
 
-class Decoder(Named):
+class Decoder(NamedInputs):
     """decoder(gain z + shift) for a latent z (batch, channels, height, width); encoder and quantizer are dropped.
 
     The denoiser's latents are scaled to deviation 1 (Rombach et al., arXiv:2112.10752, section D.1): this undoes it.
@@ -52,7 +52,7 @@ def autoencoder_tiny(vae: Any) -> nn.Module:
 
 
 def _decoder(parts: list[nn.Module], *, gain: Tensor, shift: Tensor) -> nn.Module:
-    return Decoder.taking(["latent_sample"])(nn.Sequential(*parts), gain=gain.float(), shift=shift.float())
+    return Decoder.with_inputs(["latent_sample"])(nn.Sequential(*parts), gain=gain.float(), shift=shift.float())
 
 
 def signature_of(config: Any, *, latent: tuple[int, int, int] | None) -> tuple[Signature, tuple[str, ...]]:
@@ -65,14 +65,16 @@ def signature_of(config: Any, *, latent: tuple[int, int, int] | None) -> tuple[S
     if latent is None:
         height, width = _own_size(config, factor)
         if "sample_size" not in config:
-            notes = (f"latents of {height}x{width}: an AutoencoderTiny fits any size and names none",)
+            notes = (f"latents of {height}x{width}: an AutoencoderTiny takes any size, and its config names none",)
     elif latent[0] != channels:
         raise DataError(f"config.json: latent_channels is {channels}, and the denoiser beside it makes {latent[0]}")
     else:
         _, height, width = latent
-    takes = TensorSpec("latent_sample", batched(channels, height, width), "float32", "latent")
-    picture = batched(config.out_channels, height * factor, width * factor)
-    return Signature((takes,), (TensorSpec("out_sample", picture, "float32", "image", **image_range("image")),)), notes
+    latent_spec = TensorSpec("latent_sample", batched(channels, height, width), "float32", "latent")
+    image_shape = batched(config.out_channels, height * factor, width * factor)
+    return Signature(
+        (latent_spec,), (TensorSpec("out_sample", image_shape, "float32", "image", **image_range("image")),)
+    ), notes
 
 
 def _enlargement(config: Any) -> int:
@@ -89,7 +91,7 @@ def _own_size(config: Any, factor: int) -> tuple[int, int]:
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side >= factor for side in sides):
         raise DataError(
-            f"config.json: sample_size is {size!r}; give the height and width of the pictures, as one number or two, "
+            f"config.json: sample_size is {size!r}; give the height and width of the images, as one number or two, "
             f"each {factor} or more"
         )
     return sides[0] // factor, sides[1] // factor

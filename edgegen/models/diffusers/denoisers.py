@@ -1,4 +1,4 @@
-"""How each family of diffusers' denoising nets is called: its inputs, its output and the conditions that are fixed."""
+"""How each family of diffusers' denoising networks is called: its inputs, its output and its fixed conditions."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgegen.errors import DataError
 from edgegen.models.diffusers.schedule import Step
-from edgegen.models.sources.source import Named, batched, image_range
+from edgegen.models.sources.source import NamedInputs, batched, image_range
 from edgegen.types import Role, TensorSpec
 
 VP_TIME, FLOW_TIME = 999.0, 1000.0  # the last training time of diffusers' default schedules
@@ -39,7 +39,7 @@ class Interface:
         return next((int(spec.high or 0) + 1 for spec in self.inputs if spec.role == "class"), 0)
 
 
-class OneStepNet(Named):
+class OneStepNet(NamedInputs):
     """x = noise_gain z + net_gain net(input_gain z, time, conditions); the time is a buffer, no input."""
 
     def __init__(self, net: nn.Module, interface: Interface, step: Step) -> None:
@@ -60,25 +60,25 @@ class OneStepNet(Named):
 
 def unet2d(config: Any, *, latent: bool) -> Interface:
     """UNet2DModel: noise, an image where in_channels > out_channels, a class where num_class_embeds."""
-    _only(config, "class_embed_type", (None,))
-    _only(config, "time_embedding_type", ("positional", "fourier"))
-    inputs, channels, output = _pictures(config, latent=latent)
-    taken = (*inputs, *_classes(config.num_class_embeds))
-    return Interface(taken, output, _call_unet2d, channels, notes=tuple(SAME_SIZE for _ in inputs[1:]))
+    _require_one_of(config, "class_embed_type", (None,))
+    _require_one_of(config, "time_embedding_type", ("positional", "fourier"))
+    inputs, channels, output = _image_specs(config, latent=latent)
+    all_inputs = (*inputs, *_classes(config.num_class_embeds))
+    return Interface(all_inputs, output, _call_unet2d, channels, notes=tuple(SAME_SIZE for _ in inputs[1:]))
 
 
 def _call_unet2d(net: nn.Module, time: Tensor, inputs: Inputs) -> Tensor:
-    out: Tensor = net(_joined(inputs), time, class_labels=inputs.get("class_labels"), return_dict=False)[0]
+    out: Tensor = net(_concatenate(inputs), time, class_labels=inputs.get("class_labels"), return_dict=False)[0]
     return out
 
 
 def unet2d_condition(config: Any, *, latent: bool) -> Interface:
-    """UNet2DConditionModel: noise, text, and what SDXL, the upscalers and the inpainting nets take beside them."""
-    _only(config, "class_embed_type", (None,))
-    _only(config, "addition_embed_type", (None, "text", "text_time"))
-    _only(config, "encoder_hid_dim_type", (None, "text_proj"))
-    _only(config, "attention_type", ("default",))
-    pictures, channels, output = _pictures(config, latent=latent)
+    """UNet2DConditionModel: noise, text, and the further inputs of SDXL, the upscalers and inpainting."""
+    _require_one_of(config, "class_embed_type", (None,))
+    _require_one_of(config, "addition_embed_type", (None, "text", "text_time"))
+    _require_one_of(config, "encoder_hid_dim_type", (None, "text_proj"))
+    _require_one_of(config, "attention_type", ("default",))
+    pictures, channels, output = _image_specs(config, latent=latent)
     width = config.encoder_hid_dim or _one_number(config, "cross_attention_dim")
     text = TensorSpec("encoder_hidden_states", batched(CLIP_TOKENS, width), "float32", "text")
     inputs = [pictures[0], text, *pictures[1:], *_classes(config.num_class_embeds)]
@@ -107,7 +107,7 @@ def _sdxl_inputs(config: Any, *, pixels: int) -> list[TensorSpec]:
 def _call_unet2d_condition(net: nn.Module, time: Tensor, inputs: Inputs) -> Tensor:
     added = {name: inputs[name] for name in ("text_embeds", "time_ids") if name in inputs}
     out: Tensor = net(
-        _joined(inputs),
+        _concatenate(inputs),
         time,
         inputs["encoder_hidden_states"],
         class_labels=inputs.get("class_labels"),
@@ -119,7 +119,7 @@ def _call_unet2d_condition(net: nn.Module, time: Tensor, inputs: Inputs) -> Tens
 
 def dit(config: Any, *, latent: bool) -> Interface:
     """DiTTransformer2DModel: noise and a class."""
-    inputs, channels, output = _pictures(config, latent=latent)
+    inputs, channels, output = _image_specs(config, latent=latent)
     classes = _classes(config.num_embeds_ada_norm)
     notes = ("class_labels: the extra class of unconditional guidance is left out",)
     return Interface((*inputs, *classes), output, _call_dit, channels, notes=notes)
@@ -131,8 +131,8 @@ def _call_dit(net: nn.Module, time: Tensor, inputs: Inputs) -> Tensor:
 
 
 def pixart(config: Any, *, latent: bool) -> Interface:
-    """PixArtTransformer2DModel: noise and text; the picture's size, where the net takes it, is fixed."""
-    inputs, channels, output = _pictures(config, latent=latent)
+    """PixArtTransformer2DModel: noise and text; the image's size, where the network takes it, is fixed."""
+    inputs, channels, output = _image_specs(config, latent=latent)
     width = config.caption_channels or config.cross_attention_dim
     text = TensorSpec("encoder_hidden_states", batched(PIXART_TOKENS, width), "float32", "text")
     height, width = (side * VAE_SCALE for side in _size(config))
@@ -142,16 +142,16 @@ def pixart(config: Any, *, latent: bool) -> Interface:
     ]
     # None means the net of 1024 pixels, as in PixArtTransformer2DModel itself.
     additional = config.use_additional_conditions
-    sized = config.sample_size == 128 if additional is None else additional
-    if sized:
+    takes_size = config.sample_size == 128 if additional is None else additional
+    if takes_size:
         notes.append(f"resolution ({height}, {width}) and aspect ratio {height / width:g} are fixed")
-    call = _PixArtCall((float(height), float(width)) if sized else None)
+    call = _PixArtCall((float(height), float(width)) if takes_size else None)
     return Interface((*inputs, text), output, call, channels, notes=tuple(notes))
 
 
 @dataclass(frozen=True)
 class _PixArtCall:
-    """`resolution` (height, width) in pixels, None for a net that does not take it."""
+    """`resolution` (height, width) in pixels, None for a network that does not take it."""
 
     resolution: tuple[float, float] | None
 
@@ -167,7 +167,9 @@ class _PixArtCall:
         out: Tensor = net(
             sample,
             encoder_hidden_states=inputs["encoder_hidden_states"],
-            timestep=time.expand(sample.shape[0]),  # the net reshapes by the batch, so one time is not enough
+            timestep=time.expand(
+                sample.shape[0]
+            ),  # the network reshapes it by the batch, so it needs a time for each sample
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
@@ -176,7 +178,7 @@ class _PixArtCall:
 
 def sd3(config: Any, *, latent: bool) -> Interface:
     """SD3Transformer2DModel: noise, text, and the pooled text embedding."""
-    inputs, channels, output = _pictures(config, latent=latent)
+    inputs, channels, output = _image_specs(config, latent=latent)
     text = TensorSpec("encoder_hidden_states", batched(SD3_TOKENS, config.joint_attention_dim), "float32", "text")
     pooled = TensorSpec("pooled_projections", batched(config.pooled_projection_dim), "float32", "features")
     notes = (f"encoder_hidden_states: {SD3_TOKENS} tokens, as SD3's pipeline gives: 77 of CLIP, then 256 of T5",)
@@ -211,32 +213,32 @@ def _call_unet1d(net: nn.Module, time: Tensor, inputs: Inputs) -> Tensor:
     return out
 
 
-def _pictures(config: Any, *, latent: bool) -> tuple[tuple[TensorSpec, ...], int, TensorSpec]:
+def _image_specs(config: Any, *, latent: bool) -> tuple[tuple[TensorSpec, ...], int, TensorSpec]:
     """The inputs of the first convolution, the channels of content in the output, and the output.
 
     More channels in than out: the rest is an image beside the noise. Twice as many out as in: the second half is the
     learned variance (Nichol and Dhariwal, arXiv:2102.09672).
     """
-    taken, given = config.in_channels, config.out_channels or config.in_channels
-    channels = taken if given == 2 * taken else given
-    if channels > taken:
+    in_channels, out_channels = config.in_channels, config.out_channels or config.in_channels
+    channels = in_channels if out_channels == 2 * in_channels else out_channels
+    if channels > in_channels:
         raise DataError(
-            f"config.json: {taken} in_channels and {given} out_channels; a one-step generator gives as many channels "
-            "as it takes noise, or twice as many (with a learned variance)"
+            f"config.json: {in_channels} in_channels and {out_channels} out_channels; a one-step generator gives "
+            "as many channels as it takes noise, or twice as many (with a learned variance)"
         )
     size = _size(config)
     role: Role = "latent" if latent or channels not in (1, 3) else "image"
     inputs = [TensorSpec("sample", batched(channels, *size), "float32", "noise")]
-    if taken > channels:
-        # Three or one are pixels; others are latents and masks, as the inpainting nets take them.
-        beside: Role = "image" if taken - channels in (1, 3) else "features"
-        shape = batched(taken - channels, *size)
-        inputs.append(TensorSpec("image", shape, "float32", beside, **image_range(beside)))
+    if in_channels > channels:
+        # Three or one are pixels; others are latents and masks, as for inpainting.
+        image_role: Role = "image" if in_channels - channels in (1, 3) else "features"
+        shape = batched(in_channels - channels, *size)
+        inputs.append(TensorSpec("image", shape, "float32", image_role, **image_range(image_role)))
     output = TensorSpec("out_sample", batched(channels, *size), "float32", role, **image_range(role))
     return tuple(inputs), channels, output
 
 
-def _joined(inputs: Inputs) -> Tensor:
+def _concatenate(inputs: Inputs) -> Tensor:
     """The noise, and behind its channels those of the image."""
     return torch.cat([inputs["sample"], inputs["image"]], dim=1) if "image" in inputs else inputs["sample"]
 
@@ -273,7 +275,7 @@ def _one_number(config: Any, key: str) -> int:
     return int(numbers.pop())
 
 
-def _only(config: Any, key: str, allowed: tuple[Any, ...]) -> None:
+def _require_one_of(config: Any, key: str, allowed: tuple[Any, ...]) -> None:
     value = getattr(config, key)
     if value not in allowed:
         known = ", ".join("null" if choice is None else repr(choice) for choice in allowed)

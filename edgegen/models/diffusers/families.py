@@ -1,4 +1,4 @@
-"""The families of diffusers networks that can be exported: _class_name in config.json -> how it becomes a source."""
+"""The families of diffusers networks that can be exported: _class_name in config.json -> how to make a source of it."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ class DecoderFamily:
 
 
 FAMILIES: Mapping[str, DenoiserFamily | DecoderFamily] = {
-    # A teacher too: one step of the velocity that edgegen.models.diffusers.velocity makes of it, so that both agree.
+    # It can be a teacher, so its step is one of edgegen.models.diffusers.velocity: both then give the same image.
     "UNet2DModel": DenoiserFamily(denoisers.unet2d, along_path=True),
     "UNet2DConditionModel": DenoiserFamily(denoisers.unet2d_condition),
     "DiTTransformer2DModel": DenoiserFamily(denoisers.dit),
@@ -51,36 +51,36 @@ FAMILIES: Mapping[str, DenoiserFamily | DecoderFamily] = {
 
 
 def family_of(folder: Path) -> str:
-    """The _class_name in the folder's config.json. Raises DataError where it is no family of ours."""
+    """The _class_name in the folder's config.json. Raises DataError where it is not in FAMILIES."""
     kind = read_config(folder).get("_class_name")
     if kind not in FAMILIES:
-        found = "missing" if kind is None else unknown_name("family", str(kind), FAMILIES)
-        there = "" if kind is not None else f"; there are: {', '.join(sorted(FAMILIES))}"
-        raise DataError(f"{folder / CONFIG}: _class_name is {found}{there}")
+        problem = "missing" if kind is None else unknown_name("family", str(kind), FAMILIES)
+        choices = "" if kind is not None else f"; there are: {', '.join(sorted(FAMILIES))}"
+        raise DataError(f"{folder / CONFIG}: _class_name is {problem}{choices}")
     return str(kind)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a network stands: `cards` are the folders whose model card may name the licence."""
+class NetworkFolder:
+    """The folder of one network; `cards` are the folders whose model card may name the licence."""
 
     folder: Path
     name: str
-    come_from: str
+    origin: str
     cards: tuple[Path, ...]
     random_weights: int | None
 
 
-def load_denoiser(place: Place, *, schedule: Path, latent: bool) -> Source:
-    """A denoising net as a one-step generator: by the scheduler in `schedule`, or without one its own output.
+def load_denoiser(location: NetworkFolder, *, schedule: Path, latent: bool) -> Source:
+    """A denoising network as a one-step generator: by the scheduler in `schedule`, or without one its own output.
 
     `latent` says that a decoder follows. Raises DataError.
     """
-    kind = family_of(place.folder)
+    kind = family_of(location.folder)
     family = FAMILIES[kind]
     assert isinstance(family, DenoiserFamily)
-    net, notes = _load(place, kind)
-    with _named(place.folder):
+    net, notes = _load(location, kind)
+    with _errors_naming(location.folder):
         interface = family.interface(net.config, latent=latent)
     notes += interface.notes
     if schedule.exists():
@@ -88,49 +88,49 @@ def load_denoiser(place: Place, *, schedule: Path, latent: bool) -> Source:
     else:
         step = Step(interface.time, NO_SCHEDULE)
         notes.append(f"no {SCHEDULER}: out_sample is the net's own output at time {interface.time:g}")
-    module = finish(OneStepNet.taking([spec.name for spec in interface.inputs])(net, interface, step))
+    module = finish(OneStepNet.with_inputs([spec.name for spec in interface.inputs])(net, interface, step))
     signature = Signature(interface.inputs, (interface.output,), interface.num_classes)
-    return _source(place, module, signature, kind, time=step.time, prediction=step.prediction, notes=notes)
+    return _source(location, module, signature, kind, time=step.time, prediction=step.prediction, notes=notes)
 
 
-def load_decoder(place: Place, *, latent: tuple[int, int, int] | None) -> Source:
+def load_decoder(location: NetworkFolder, *, latent: tuple[int, int, int] | None) -> Source:
     """The decoder of an autoencoder; `latent` (channels, height, width) is what the denoiser beside it makes, if any.
 
     Raises DataError.
     """
-    kind = family_of(place.folder)
+    kind = family_of(location.folder)
     family = FAMILIES[kind]
     assert isinstance(family, DecoderFamily)
-    vae, notes = _load(place, kind)
-    with _named(place.folder):
-        signature, more = decoders.signature_of(vae.config, latent=latent)
-    return _source(place, finish(family.decoder(vae)), signature, kind, notes=[*notes, *more])
+    vae, notes = _load(location, kind)
+    with _errors_naming(location.folder):
+        signature, decoder_notes = decoders.signature_of(vae.config, latent=latent)
+    return _source(location, finish(family.decoder(vae)), signature, kind, notes=[*notes, *decoder_notes])
 
 
-def _source(place: Place, module: nn.Module, signature: Signature, kind: str, **told: Any) -> Source:
-    facts = about(
+def _source(location: NetworkFolder, module: nn.Module, signature: Signature, kind: str, **details: Any) -> Source:
+    description = about(
         module,
         family=kind,
-        come_from=place.come_from,
-        license_name=license_of(*place.cards),
-        random_weights=place.random_weights,
-        **told,
+        origin=location.origin,
+        license_name=license_of(*location.cards),
+        random_weights=location.random_weights,
+        **details,
     )
-    return Source(place.name, module, signature, facts)
+    return Source(location.name, module, signature, description)
 
 
-def _load(place: Place, kind: str) -> tuple[Any, list[str]]:
-    require("diffusers", purpose=f"reading the {kind} in {place.folder}")
+def _load(location: NetworkFolder, kind: str) -> tuple[Any, list[str]]:
+    require("diffusers", purpose=f"reading the {kind} in {location.folder}")
     with quiet(LOADING):
         import diffusers
 
-        network = getattr(diffusers, kind)  # imported on access: now, while it is quiet
-    return load_diffusers(place.folder, network, random_weights=place.random_weights)
+        network = getattr(diffusers, kind)  # diffusers imports it on access: here, so that its messages are suppressed
+    return load_diffusers(location.folder, network, random_weights=location.random_weights)
 
 
 @contextlib.contextmanager
-def _named(folder: Path) -> Iterator[None]:
-    """Puts the folder before what is said about its config.json."""
+def _errors_naming(folder: Path) -> Iterator[None]:
+    """Puts the folder in front of messages about its config.json."""
     try:
         yield
     except DataError as e:

@@ -1,4 +1,4 @@
-"""What a diffusers scheduler_config.json says about a net, and the one step from noise to data that follows from it.
+"""Reads a diffusers scheduler_config.json, and derives the one step from noise to data of its network.
 
 The step is affine in the noise z and the net's output: x = noise_gain z + net_gain net(input_gain z, time).
 
@@ -26,7 +26,7 @@ from edgegen.errors import DataError
 from edgegen.support.storage import read_json
 from edgegen.support.vendor_logs import DIFFUSERS, quiet
 
-# They differ in how they walk; what the net takes and gives is the same.
+# They differ in the steps of sampling; the network's inputs and output have the same meaning.
 VARIANCE_PRESERVING = (
     "DDPMScheduler",
     "DDIMScheduler",
@@ -82,7 +82,7 @@ class Step:
 
 
 def read_schedule(path: Path, *, kinds: tuple[str, ...] = KINDS) -> Schedule:
-    """Reads a scheduler_config.json. Raises DataError where it is none, or its scheduler is not among `kinds`."""
+    """Reads a scheduler_config.json. Raises DataError for no settings, or a scheduler not in `kinds`."""
     settings = read_json(path)
     if not isinstance(settings, dict):
         raise DataError(f"{path}: holds {type(settings).__name__}, not the settings of a scheduler")
@@ -110,8 +110,8 @@ def require_signal(schedule: Schedule, path: Path, *, least: float) -> None:
     signal = math.sqrt(float(schedule.alphas_cumprod.double()[-1]))
     if signal < least:
         raise DataError(
-            f"{path}: its last time is pure noise (signal {signal:.1e}), where an epsilon net says nothing about the "
-            "data; needed: prediction_type v_prediction or sample, or a schedule without rescale_betas_zero_snr"
+            f"{path}: its last time is pure noise (signal {signal:.1e}), where an epsilon network says nothing about "
+            "the data; needed: prediction_type v_prediction or sample, or a schedule without rescale_betas_zero_snr"
         )
 
 
@@ -159,9 +159,9 @@ def _alphas(settings: dict[str, Any], path: Path) -> Tensor:
     with quiet(DIFFUSERS):
         import diffusers
 
-        known = {key: settings[key] for key in NOISE_SCHEDULE if settings.get(key) is not None}
+        noise_settings = {key: settings[key] for key in NOISE_SCHEDULE if settings.get(key) is not None}
         try:
-            alphas: Tensor = diffusers.DDPMScheduler(**known).alphas_cumprod
+            alphas: Tensor = diffusers.DDPMScheduler(**noise_settings).alphas_cumprod
         except (TypeError, ValueError, NotImplementedError, RuntimeError) as e:
             raise DataError(f"{path}: not a noise schedule that diffusers knows: {e}") from e
     return alphas

@@ -1,4 +1,4 @@
-"""The text encoder of a pipeline whose denoiser takes just what it gives: token numbers -> hidden states."""
+"""The text encoder of a pipeline whose denoiser takes its output alone: token numbers -> hidden states."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgegen.errors import DataError
-from edgegen.models.diffusers.families import Place
+from edgegen.models.diffusers.families import NetworkFolder
 from edgegen.models.diffusers.weights import LOADING, load_transformers
-from edgegen.models.sources.source import Named, Source, about, batched, finish, license_of
+from edgegen.models.sources.source import NamedInputs, Source, about, batched, finish, license_of
 from edgegen.support.vendor_logs import quiet
 from edgegen.types import Signature, TensorSpec
 
@@ -18,7 +18,7 @@ KINDS = ("CLIPTextModel", "T5EncoderModel")
 PAD = 0  # T5's number of the padding token
 
 
-class TextEncoder(Named):
+class TextEncoder(NamedInputs):
     """Token numbers (batch, tokens) -> hidden states (batch, tokens, width) after the last norm."""
 
     def __init__(self, net: nn.Module, *, masked: bool) -> None:
@@ -32,10 +32,10 @@ class TextEncoder(Named):
         return out
 
 
-def text_encoder(place: Place, kind: str, *, wanted: TensorSpec) -> Source:
-    """The text encoder in `place`, for a denoiser that takes `wanted` (batch_size, tokens, width).
+def text_encoder(location: NetworkFolder, kind: str, *, hidden_states: TensorSpec) -> Source:
+    """The text encoder in `location`, for a denoiser that takes `hidden_states` (batch_size, tokens, width).
 
-    Raises DataError where it gives something else, or cannot be read.
+    Raises DataError where its output has another width, or it cannot be read.
     """
     if kind not in KINDS:
         raise DataError(f"{kind}: no family; there are: {', '.join(KINDS)}")
@@ -45,22 +45,22 @@ def text_encoder(place: Place, kind: str, *, wanted: TensorSpec) -> Source:
         import transformers
 
         network = getattr(transformers, kind)
-    loaded, notes = load_transformers(place.folder, network, random_weights=place.random_weights)
+    loaded, notes = load_transformers(location.folder, network, random_weights=location.random_weights)
     net: Any = loaded
-    _, tokens, width = wanted.shape
+    _, tokens, width = hidden_states.shape
     if net.config.hidden_size != width:
         raise DataError(f"its hidden states are {net.config.hidden_size} wide, the denoiser takes {width}")
-    module = finish(TextEncoder.taking(["input_ids"])(net, masked=kind == "T5EncoderModel"))
+    module = finish(TextEncoder.with_inputs(["input_ids"])(net, masked=kind == "T5EncoderModel"))
     shape = batched(int(tokens))
-    # Numbers up to a limit, though no classes: the net is not to be folded into a table of all of them.
-    takes = TensorSpec("input_ids", shape, "int64", "features", 0.0, float(net.config.vocab_size - 1))
-    gives = TensorSpec("out_sample", wanted.shape, "float32", "text")
+    # Not the role "class": folding would tabulate the network over all token numbers.
+    input_spec = TensorSpec("input_ids", shape, "int64", "features", 0.0, float(net.config.vocab_size - 1))
+    output_spec = TensorSpec("out_sample", hidden_states.shape, "float32", "text")
     description = about(
         module,
         family=kind,
-        come_from=place.come_from,
-        license_name=license_of(*place.cards),
-        random_weights=place.random_weights,
-        notes=[f"input_ids: {tokens} tokens of the tokenizer in {Path(place.folder).parent.name}/tokenizer", *notes],
+        origin=location.origin,
+        license_name=license_of(*location.cards),
+        random_weights=location.random_weights,
+        notes=[f"input_ids: {tokens} tokens of the tokenizer in {Path(location.folder).parent.name}/tokenizer", *notes],
     )
-    return Source(place.name, module, Signature((takes,), (gives,)), description)
+    return Source(location.name, module, Signature((input_spec,), (output_spec,)), description)

@@ -18,7 +18,8 @@ from edgegen.support.extras import require
 from edgegen.support.vendor_logs import DIFFUSERS, quiet
 from edgegen.types import Signature
 
-FAINTEST = 1e-6  # share of data at the last time; cosine schedules end at 5e-5, and further steps mend the first one
+# Share of data at the last time. Cosine schedules end at 5e-5, and a solver's further steps correct the first one.
+FAINTEST = 1e-6
 
 
 class VariancePreservingVelocity(nn.Module):
@@ -35,12 +36,12 @@ class VariancePreservingVelocity(nn.Module):
         self.log_ratio: Tensor
 
     def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        # t is kept where the net was trained: from its first noise level to its last.
-        wanted = torch.logit(t.double()).clamp(self.log_ratio[0], self.log_ratio[-1])
-        right = torch.searchsorted(self.log_ratio, wanted).clamp(1, len(self.log_ratio) - 1)
+        # t is clamped to the noise levels that the network was trained on.
+        log_ratio_t = torch.logit(t.double()).clamp(self.log_ratio[0], self.log_ratio[-1])
+        right = torch.searchsorted(self.log_ratio, log_ratio_t).clamp(1, len(self.log_ratio) - 1)
         low, high = self.log_ratio[right - 1], self.log_ratio[right]
-        index = (right - 1) + (wanted - low) / (high - low)
-        alpha = torch.rsqrt(1 + torch.exp(2 * wanted))
+        index = (right - 1) + (log_ratio_t - low) / (high - low)
+        alpha = torch.rsqrt(1 + torch.exp(2 * log_ratio_t))
         a, s = per_sample(alpha).to(x), per_sample((1 - alpha * alpha).sqrt()).to(x)
         # At t = 1 the path's point is pure noise and 1 / (1 - t) is infinite; (a + s) x_t is the same point for t < 1.
         scaled = (a + s) * x
@@ -74,11 +75,11 @@ def load_unet2d(folder: Path) -> Loaded:
     """A folder with a UNet2DModel and `scheduler_config.json`, or a pipeline folder with both. Raises DataError."""
     require("diffusers", purpose=f"reading the UNet2DModel in {folder}")
     with quiet(DIFFUSERS):
-        from diffusers import UNet2DModel  # imported on access: now, while it is quiet
+        from diffusers import UNet2DModel  # diffusers imports it on access: here, so that its messages are suppressed
     in_pipeline = (folder / "model_index.json").exists()
     schedule_path = folder / ("scheduler/" if in_pipeline else "") / "scheduler_config.json"
     if not schedule_path.exists():
-        raise DataError(f"{folder}: no {schedule_path.name}; it says how the UNet2DModel's time and noise are meant")
+        raise DataError(f"{folder}: no {schedule_path.name}; it defines the UNet2DModel's times and noise levels")
     schedule = read_schedule(schedule_path, kinds=VARIANCE_PRESERVING + FLOW)
     require_signal(schedule, schedule_path, least=FAINTEST)
     try:
@@ -90,7 +91,7 @@ def load_unet2d(folder: Path) -> Loaded:
     config = unet.config
     if config.in_channels != config.out_channels:
         raise DataError(
-            f"{folder}: {config.in_channels} channels in and {config.out_channels} out; both must be the same"
+            f"{folder}: {config.in_channels} channels in and {config.out_channels} out; the two must be equal"
         )
     size = config.sample_size
     if isinstance(size, list | tuple) and len(set(size)) == 1:

@@ -20,7 +20,7 @@ DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"
 VARIANTS = ("fp16", "bf16")  # what diffusers' save_pretrained(variant=...) is called with in practice
 FLOATS = ("F", "BF")  # how safetensors' names of float types begin
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-# Beside the chatter at import: what the libraries say about each folder (keys that are new or gone, old class names).
+# The messages at import, and those about each folder (new or missing keys, old class names).
 LOADING = Chatter((*DIFFUSERS.loggers, "diffusers", "transformers"), (r"`?torch_dtype`? is deprecated",))
 
 
@@ -55,7 +55,7 @@ def load_transformers(folder: Path, kind: Any, *, random_weights: int | None) ->
 
 def random_net(folder: Path, make: Callable[[], nn.Module], seed: int) -> nn.Module:
     """A network with weights drawn from `seed`, its all-zero ones too; the global random state stays."""
-    with _building(folder), torch.random.fork_rng(devices=[]):
+    with _vendor_loading(folder), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = make()
     randomize_zero_layers(net, seed)
@@ -65,13 +65,13 @@ def random_net(folder: Path, make: Callable[[], nn.Module], seed: int) -> nn.Mod
 def find_weights(folder: Path, stem: str) -> str | None:
     """The variant of the safetensors weights in `folder`, None for the plain ones, whole or in shards.
 
-    Raises DataError where there are none; pickles are named, and how to get rid of them.
+    Raises DataError where there are none; the message says how to convert pickles.
     """
     for variant in (None, *VARIANTS):
-        found = weight_files(folder, stem, variant)
-        for path in found:
-            dtypes_of(path)  # a truncated file is refused here, with our message and not the vendor's
-        if found:
+        paths = weight_files(folder, stem, variant)
+        for path in paths:
+            dtypes_of(path)  # so that a truncated file raises our error and not the vendor's
+        if paths:
             return variant
     files = sorted(path.name for path in folder.iterdir() if path.is_file())
     pickles = [name for name in files if Path(name).suffix in PICKLES]
@@ -90,16 +90,16 @@ def find_weights(folder: Path, stem: str) -> str | None:
 def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
     """The safetensors files of one variant, by the index where they are in shards; none where it is not there."""
     tag = f".{variant}" if variant else ""
-    whole, index = folder / f"{stem}{tag}.safetensors", folder / f"{stem}.safetensors.index{tag}.json"
-    if whole.is_file():
-        return [whole]
+    single_file, index = folder / f"{stem}{tag}.safetensors", folder / f"{stem}.safetensors.index{tag}.json"
+    if single_file.is_file():
+        return [single_file]
     if not index.is_file():
         return []
     content = read_json(index)
-    places = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(places, dict) or not places:
+    files_by_weight = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(files_by_weight, dict) or not files_by_weight:
         raise DataError(f"{index}: no weight_map, which says in which file each weight is")
-    return sorted({folder / str(name) for name in places.values()})
+    return sorted({folder / str(name) for name in files_by_weight.values()})
 
 
 def dtypes_of(path: Path) -> dict[str, str]:
@@ -118,17 +118,17 @@ def require_floats(files: Iterable[Path], net: nn.Module) -> None:
     """Raises DataError where a parameter of `net` is whole numbers in its file: they are codes, not weights."""
     names = {name for name, _ in net.named_parameters()}
     for path in files:
-        whole = [name for name, dtype in dtypes_of(path).items() if name in names and not dtype.startswith(FLOATS)]
-        if whole:
+        integers = [name for name, dtype in dtypes_of(path).items() if name in names and not dtype.startswith(FLOATS)]
+        if integers:
             raise DataError(
-                f"{path}: {len(whole)} weights are whole numbers, such as {whole[0]}: quantized already? "
+                f"{path}: {len(integers)} weights are whole numbers, such as {integers[0]}: quantized already? "
                 "Give the float weights"
             )
 
 
 def _pretrained(folder: Path, kind: Any, stem: str, **options: Any) -> tuple[nn.Module, list[str]]:
     variant = find_weights(folder, stem)
-    with _building(folder):
+    with _vendor_loading(folder):
         net, info = kind.from_pretrained(
             str(folder),
             variant=variant,
@@ -137,17 +137,19 @@ def _pretrained(folder: Path, kind: Any, stem: str, **options: Any) -> tuple[nn.
             output_loading_info=True,
             **options,
         )
-    lost = sorted(str(key) for key in _without_buffers(net, info))
-    if lost:
+    missing = sorted(str(key) for key in _without_buffers(net, info))
+    if missing:
         raise DataError(
-            f"{folder}: {len(lost)} weights of {type(net).__name__} are not in the file, such as {lost[0]}; is "
+            f"{folder}: {len(missing)} weights of {type(net).__name__} are not in the file, such as {missing[0]}; is "
             f"{CONFIG} the one that these weights were saved with?"
         )
     assert isinstance(net, nn.Module)
     require_floats(weight_files(folder, stem, variant), net)
-    surplus = sorted(str(key) for key in info.get("unexpected_keys", ()))
+    unexpected = sorted(str(key) for key in info.get("unexpected_keys", ()))
     # No error: the text half of CLIP is loaded from the file of both halves.
-    return net, [f"{len(surplus)} tensors of the weights are not used, such as {surplus[0]}"] if surplus else []
+    return net, [
+        f"{len(unexpected)} tensors of the weights are not used, such as {unexpected[0]}"
+    ] if unexpected else []
 
 
 def _without_buffers(net: nn.Module, info: Mapping[str, Any]) -> set[str]:
@@ -156,8 +158,8 @@ def _without_buffers(net: nn.Module, info: Mapping[str, Any]) -> set[str]:
 
 
 @contextlib.contextmanager
-def _building(folder: Path) -> Iterator[None]:
-    """Around a vendor's loading: quiet, without progress bars, and every exception turned into a DataError."""
+def _vendor_loading(folder: Path) -> Iterator[None]:
+    """Around a vendor's loading: suppresses its messages and bars, and turns its exceptions into DataError."""
     try:
         with quiet(LOADING), _no_progress_bars():
             yield
@@ -170,13 +172,15 @@ def _building(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """Without the bars of those of the two libraries that are imported."""
+    """Switches the progress bars of diffusers and transformers off, of those that are imported."""
     names = [f"{library}.utils.logging" for library in ("diffusers", "transformers")]
-    shown = [sys.modules[name] for name in names if name in sys.modules and sys.modules[name].is_progress_bar_enabled()]
-    for log in shown:
+    loggers = [
+        sys.modules[name] for name in names if name in sys.modules and sys.modules[name].is_progress_bar_enabled()
+    ]
+    for log in loggers:
         log.disable_progress_bar()
     try:
         yield
     finally:
-        for log in shown:
+        for log in loggers:
             log.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""What a user can bring to `edgegen export SOURCE`: a folder, pipeline, factory or program, as modules to export."""
+"""Loads the SOURCE of `edgegen export`: a folder, pipeline, factory or program, as modules to export."""
 
 import re
 from dataclasses import replace
@@ -10,7 +10,7 @@ from edgegen.models.diffusers.families import (
     FAMILIES,
     SCHEDULER,
     DecoderFamily,
-    Place,
+    NetworkFolder,
     family_of,
     load_decoder,
     load_denoiser,
@@ -45,8 +45,8 @@ def load_sources(
 ) -> list[Source]:
     """The networks of `source`, each ready to be captured.
 
-    `signature` is the TOML file of a factory or a .pt2; `random_weights` is the seed of weights that take the place of
-    the folder's (they need not be there); `fuse_decoder` makes one source of a pipeline's denoiser and decoder.
+    `signature` is the TOML file of a factory or a .pt2; `random_weights` is the seed of weights that replace
+    the folder's (which may be absent); `fuse_decoder` makes one source of a pipeline's denoiser and decoder.
     Raises DataError where the source is missing, broken, unsafe or of no known kind, UsageError where an option does
     not fit it, MissingExtraError where diffusers is not installed.
     """
@@ -56,7 +56,7 @@ def load_sources(
 
 
 def _file_stem(name: str) -> str:
-    """What can stand in a file's name, a shell's line and a string: letters, digits, dots, underscores and hyphens."""
+    """`name` without characters that a file's name or a shell would need quotes for."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "network"
 
 
@@ -93,18 +93,18 @@ def _names_a_factory(source: str) -> bool:
 
 def _folder(folder: Path, random_weights: int | None) -> Source:
     if not (folder / CONFIG).is_file():
-        found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-        raise DataError(f"{folder}: no {CONFIG} and no {INDEX}; found {found}. A source is {KINDS}")
+        present = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise DataError(f"{folder}: no {CONFIG} and no {INDEX}; found {present}. A source is {KINDS}")
     name = folder.resolve().name
     if read_config(folder).get("_class_name") == EdgeUNet.__name__:
-        return _ours(folder, name, random_weights)
-    place = Place(folder, name, "diffusers folder", (folder,), random_weights)
+        return _generator_folder(folder, name, random_weights)
+    location = NetworkFolder(folder, name, "diffusers folder", (folder,), random_weights)
     if isinstance(FAMILIES[family_of(folder)], DecoderFamily):
-        return load_decoder(place, latent=None)
-    return load_denoiser(place, schedule=folder / SCHEDULER, latent=False)
+        return load_decoder(location, latent=None)
+    return load_denoiser(location, schedule=folder / SCHEDULER, latent=False)
 
 
-def _ours(folder: Path, name: str, random_weights: int | None) -> Source:
+def _generator_folder(folder: Path, name: str, random_weights: int | None) -> Source:
     if random_weights is None:
         variant = find_weights(folder, DIFFUSERS_STEM)
         loaded = load_generator(folder)
@@ -112,16 +112,16 @@ def _ours(folder: Path, name: str, random_weights: int | None) -> Source:
         require_floats(weight_files(folder, DIFFUSERS_STEM, variant), net)
     else:
         config = read_config(folder)
-        made: Any = random_net(folder, lambda: EdgeUNet(EdgeUNetConfig.from_dict(config)), random_weights)
-        net, signature = made, signature_of(made.config)
+        edge_unet: Any = random_net(folder, lambda: EdgeUNet(EdgeUNetConfig.from_dict(config)), random_weights)
+        net, signature = edge_unet, signature_of(edge_unet.config)
     module = finish(OneStep(net, time=NOISE_TIME))
-    told = about(
+    description = about(
         module,
         family=EdgeUNet.__name__,
-        come_from="generator folder",
+        origin="generator folder",
         time=NOISE_TIME,
         prediction="velocity of the straight path",
         license_name=license_of(folder),
         random_weights=random_weights,
     )
-    return Source(name, module, signature, told)
+    return Source(name, module, signature, description)

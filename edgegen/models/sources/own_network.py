@@ -18,7 +18,7 @@ from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.models.sources.program_archive import load_program
 from edgegen.models.sources.program_signature import guess
 from edgegen.models.sources.signature_file import SignatureFile, read_signature, try_out
-from edgegen.models.sources.source import Named, Source, about, finish
+from edgegen.models.sources.source import NamedInputs, Source, about, finish
 from edgegen.models.zero_layers import randomize_zero_layers
 from edgegen.support.storage import load_tensors
 
@@ -33,8 +33,8 @@ a TOML file that says what goes in and out:
     role = "image\""""
 
 
-class OwnNetwork(Named):
-    """net(*inputs), and the fixed time, if any, as (batch,) numbers under the name that the net gives it."""
+class OwnNetwork(NamedInputs):
+    """net(*inputs, time_argument=time): the fixed time, if any, is given as a (batch,) tensor."""
 
     def __init__(self, net: nn.Module, *, time: float | None, time_argument: str | None) -> None:
         super().__init__()
@@ -53,19 +53,19 @@ def load_factory(source: str, *, signature: Path | None, random_weights: int | N
     """`package.module:factory` or `path/to/file.py:factory`. Raises DataError, or UsageError without a signature."""
     if signature is None:
         raise UsageError(f"{source}: a network of your own needs --signature FILE, {NEEDED}")
-    wanted = read_signature(signature)
+    declared = read_signature(signature)
     place, _, name = source.rpartition(":")
     factory = _factory(source, place, name)
-    net = _made(source, factory, random_weights)
+    net = _call_factory(source, factory, random_weights)
     notes = []
     if random_weights is not None:
         randomize_zero_layers(net, random_weights)
-    elif wanted.weights is not None:
-        _fill(net, signature.parent / wanted.weights)
+    elif declared.weights is not None:
+        _load_weights(net, signature.parent / declared.weights)
     else:
         notes.append("weights are those that the factory gave: the signature names no file of weights")
     return _source(
-        name, net, wanted, source=source, family=type(net).__name__, random_weights=random_weights, notes=notes
+        name, net, declared, source=source, family=type(net).__name__, random_weights=random_weights, notes=notes
     )
 
 
@@ -74,14 +74,14 @@ def load_pt2(path: Path, *, signature: Path | None) -> Source:
     program = load_program(path)
     notes = []
     if signature is None:
-        wanted = guess(program, path)
+        declared = guess(program, path)
         notes.append("the signature is guessed from the program; --signature FILE sets it")
     else:
-        wanted = read_signature(signature)
-        if wanted.weights is not None:
+        declared = read_signature(signature)
+        if declared.weights is not None:
             raise DataError(f"{signature}: weights: a .pt2 has its own; leave the key out")
     net = FlatProgram(program)
-    return _source(path.stem, net, wanted, source=path.name, family="torch.export program", notes=notes)
+    return _source(path.stem, net, declared, source=path.name, family="torch.export program", notes=notes)
 
 
 class FlatProgram(nn.Module):
@@ -96,32 +96,34 @@ class FlatProgram(nn.Module):
         graph.set_codegen(fx.graph.CodeGen())
         self.net = fx.GraphModule(unlifted, graph)
 
-    def forward(self, *args: Tensor, **named: Tensor) -> Any:
-        unknown = [name for name in named if name not in self.names]
-        if unknown or len(args) + len(named) != len(self.names):
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
+        unknown = [name for name in kwargs if name not in self.names]
+        if unknown or len(args) + len(kwargs) != len(self.names):
             raise TypeError(f"the program takes {', '.join(map(str, self.names))}")
         rest = iter(args)
-        out = self.net(*(named[name] if name in named else next(rest) for name in map(str, self.names)))
+        out = self.net(*(kwargs[name] if name in kwargs else next(rest) for name in map(str, self.names)))
         return out[0] if isinstance(out, list | tuple) and len(out) == 1 else out
 
 
 def _source(
     name: str,
     net: nn.Module,
-    wanted: SignatureFile,
+    declared: SignatureFile,
     *,
     source: str,
     family: str,
     random_weights: int | None = None,
     notes: list[str],
 ) -> Source:
-    names = [table.name for table in wanted.inputs]
-    module = finish(OwnNetwork.taking(names)(finish(net), time=wanted.time, time_argument=wanted.time_argument))
-    signature = wanted.signature()
+    names = [table.name for table in declared.inputs]
+    module = finish(
+        OwnNetwork.with_inputs(names)(finish(net), time=declared.time, time_argument=declared.time_argument)
+    )
+    signature = declared.signature()
     try_out(module, signature, of=source)
-    come_from = "torch.export program" if isinstance(net, FlatProgram) else "factory"
+    origin = "torch.export program" if isinstance(net, FlatProgram) else "factory"
     description = about(
-        module, family=family, come_from=come_from, time=wanted.time, random_weights=random_weights, notes=notes
+        module, family=family, origin=origin, time=declared.time, random_weights=random_weights, notes=notes
     )
     return Source(name, module, signature, description)
 
@@ -131,26 +133,26 @@ def _factory(source: str, place: str, name: str) -> Callable[[], Any]:
         module = _file_module(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     factory = getattr(module, name, None)
     if factory is None:
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise DataError(f"{source}: {unknown_name('factory', name, known)}")
+        factories = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise DataError(f"{source}: {unknown_name('factory', name, factories)}")
     if not callable(factory):
         raise DataError(f"{source}: {name} is a {type(factory).__name__}; needed is a function that makes the network")
     return factory  # type: ignore[no-any-return]
 
 
-def _made(source: str, factory: Callable[[], Any], random_weights: int | None) -> nn.Module:
-    needed = [
+def _call_factory(source: str, factory: Callable[[], Any], random_weights: int | None) -> nn.Module:
+    required = [
         p.name for p in _parameters(factory) if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
-    if needed:
-        raise DataError(f"{source}: the factory needs {', '.join(needed)}; it is called without arguments")
+    if required:
+        raise DataError(f"{source}: the factory needs {', '.join(required)}; it is called without arguments")
     try:
         with torch.random.fork_rng(devices=[], enabled=random_weights is not None):
             if random_weights is not None:
                 torch.manual_seed(random_weights)
             net = factory()
     except (Exception, SystemExit) as e:
-        raise DataError(f"{source}: the factory failed: {_in_a_line(e)}") from e
+        raise DataError(f"{source}: the factory failed: {_in_one_line(e)}") from e
     if not isinstance(net, nn.Module):
         raise DataError(f"{source}: the factory gives a {type(net).__name__}; needed is a torch.nn.Module")
     return net
@@ -163,7 +165,7 @@ def _parameters(factory: Callable[[], Any]) -> list[inspect.Parameter]:
         return []
 
 
-def _fill(net: nn.Module, path: Path) -> None:
+def _load_weights(net: nn.Module, path: Path) -> None:
     if path.suffix != ".safetensors":
         raise DataError(
             f"{path}: weights are read from .safetensors only: loading a pickle can run any code. Convert it on a "
@@ -188,7 +190,10 @@ def _file_module(path: Path) -> ModuleType:
 
 @contextlib.contextmanager
 def _importing(source: str, place: str) -> Iterator[None]:
-    """Around the import of a user's code: modules beside it (or in the current folder) are found, errors are told."""
+    """Around the import of a user's code, which may import modules beside it (or in the current folder).
+
+    Turns its exceptions into DataError.
+    """
     is_file = place.endswith(".py")
     if is_file and not Path(place).is_file():
         raise DataError(f"{source}: no file {place}")
@@ -197,11 +202,11 @@ def _importing(source: str, place: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as e:
-        raise DataError(f"{source}: {place} cannot be imported: {_in_a_line(e)}") from e
+        raise DataError(f"{source}: {place} cannot be imported: {_in_one_line(e)}") from e
     finally:
         sys.path.remove(folder)
 
 
-def _in_a_line(error: BaseException) -> str:
+def _in_one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

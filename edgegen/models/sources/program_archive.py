@@ -43,8 +43,8 @@ IMPORTS = ("__enum__", "default_factory_module")  # descriptions of arguments wh
 
 
 def load_program(path: Path) -> ExportedProgram:
-    """The program in a `.pt2`, without its sample inputs. Raises DataError where it is unsafe, cut short or none."""
-    content = _checked(path)
+    """The program in a `.pt2`, without its sample inputs. Raises DataError if it is unsafe, cut short or no archive."""
+    content = _read_checked(path)
     from torch._export.serde import schema
     from torch._export.serde.serialize import ExportedProgramDeserializer, _bytes_to_dataclass
     from torch.export.pt2_archive import _package
@@ -59,7 +59,7 @@ def load_program(path: Path) -> ExportedProgram:
         raise DataError(f"{path}: torch {torch.__version__} cannot read this program: {reason}; {SAFE_WAY}") from e
 
 
-def _checked(path: Path) -> bytes:
+def _read_checked(path: Path) -> bytes:
     """The serialized program after every check; see the head of this file."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -88,16 +88,16 @@ def _check_records(path: Path, records: set[str]) -> None:
         raise DataError(f"{path}: holds compiled machine code ({compiled[0]}), which is not run; {SAFE_WAY}")
     pickles = records & {f"data/weights/{MODEL}.pt", f"data/constants/{MODEL}.pt"}
     if pickles:
-        raise _refused(path, min(pickles), "a pickle, as older versions of torch wrote them")
+        raise _refusal(path, min(pickles), "a pickle, as older versions of torch wrote them")
 
 
 def _check_payload(path: Path, name: str, payload: dict[str, Any]) -> None:
     if payload["use_pickle"] or not str(payload["path_name"]).startswith(("weight_", "tensor_")):
-        raise _refused(path, name, "a pickle")
+        raise _refusal(path, name, "a pickle")
 
 
 def _check_tree(path: Path, value: Any, key: str = "") -> None:
-    """Every text that torch would turn into code or look up; node metadata (stack traces, paths) is dropped."""
+    """Checks each text that torch would turn into code or look up; node metadata (stack traces, paths) is dropped."""
     if isinstance(value, dict):
         if "target" in value:
             value["metadata"] = {}
@@ -108,15 +108,15 @@ def _check_tree(path: Path, value: Any, key: str = "") -> None:
             _check_tree(path, part, key)
     elif isinstance(value, str):
         if key in ("target", "as_operator") and not _is_operator(value):
-            raise _refused(path, value, "not an operator of ATen")
+            raise _refusal(path, value, "not an operator of ATen")
         if "expr" in key and not SIZE.fullmatch(value):
-            raise _refused(path, value, "not the arithmetic of a size")
+            raise _refusal(path, value, "not the arithmetic of a size")
         if key in ("name", "forward_arg_names") and not NAME.fullmatch(value):
-            raise _refused(path, value, "not a name")
+            raise _refusal(path, value, "not a name")
         if key.endswith(("_name", "fqn")) and not PATH.fullmatch(value):
-            raise _refused(path, value, "not the name of a weight")
+            raise _refusal(path, value, "not the name of a weight")
         if key in ("in_spec", "out_spec") and any(word in value for word in IMPORTS):
-            raise _refused(path, value, "arguments that are no plain tensors")
+            raise _refusal(path, value, "arguments that are no plain tensors")
 
 
 def _is_operator(text: str) -> bool:
@@ -124,14 +124,14 @@ def _is_operator(text: str) -> bool:
         return True
     if not OPERATORS.fullmatch(text) or text.startswith(READS_FILES):
         return False
-    found: Any = torch.ops
+    operator: Any = torch.ops
     for part in text.split(".")[2:]:
-        found = getattr(found, part, None)
-    if isinstance(found, HigherOrderOperator):
+        operator = getattr(operator, part, None)
+    if isinstance(operator, HigherOrderOperator):
         return text.split(".")[3] in HIGHER_ORDER
-    return isinstance(found, OpOverload)
+    return isinstance(operator, OpOverload)
 
 
-def _refused(path: Path, what: str, why: str) -> DataError:
-    text = what if len(what) <= 80 else what[:77] + "..."
-    return DataError(f"{path}: '{text}' is {why}, and is not read: it could run any code; {SAFE_WAY}")
+def _refusal(path: Path, text: str, reason: str) -> DataError:
+    shown = text if len(text) <= 80 else text[:77] + "..."
+    return DataError(f"{path}: '{shown}' is {reason}, and is not read: it could run any code; {SAFE_WAY}")

@@ -13,12 +13,12 @@ from edgegen.program.inputs import example_inputs
 from edgegen.support.tables import Table, fault
 from edgegen.types import Role, Signature, TensorSpec
 
-EXAMPLES = 2  # samples of the trial run: a net that mixes up the batch with another axis fails on two
+EXAMPLES = 2  # samples of the trial run: a network that confuses the batch with another axis fails on two
 UNION = ("constrained-int", "literal['batch_size']")  # the members of Size, as pydantic calls them
 Size = Annotated[int, Field(ge=1)] | Literal["batch_size"]
 
 
-class Tensors(Table):
+class TensorTable(Table):
     """One [[inputs]] or [[outputs]] table."""
 
     name: str = Field("out_sample", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
@@ -54,8 +54,8 @@ class SignatureFile(Table):
     weights: str | None = None
     time: float | None = None
     time_argument: str | None = None
-    inputs: tuple[Tensors, ...] = Field(min_length=1)
-    outputs: tuple[Tensors, ...] = Field(min_length=1, max_length=1)
+    inputs: tuple[TensorTable, ...] = Field(min_length=1)
+    outputs: tuple[TensorTable, ...] = Field(min_length=1, max_length=1)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -87,7 +87,7 @@ def read_signature(path: Path) -> SignatureFile:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise DataError(f"{path}: not a TOML file: {e}") from e
     except ValidationError as e:
-        raise DataError("\n".join(f"{path}: {_explain(error)}" for error in _own(e.errors()))) from e
+        raise DataError("\n".join(f"{path}: {_explain(error)}" for error in _independent(e.errors()))) from e
 
 
 def try_out(module: nn.Module, signature: Signature, *, of: str) -> None:
@@ -99,39 +99,42 @@ def try_out(module: nn.Module, signature: Signature, *, of: str) -> None:
     count = EXAMPLES if first == "batch_size" else int(first)
     arrays = example_inputs(signature, count, 0)
     inputs = [torch.from_numpy(arrays[spec.name]) for spec in signature.inputs]
-    given = ", ".join(f"{s.name} {tuple(x.shape)} {s.dtype}" for s, x in zip(signature.inputs, inputs, strict=True))
+    described = ", ".join(f"{s.name} {tuple(x.shape)} {s.dtype}" for s, x in zip(signature.inputs, inputs, strict=True))
     try:
         with torch.no_grad():
             out = module(*inputs)
     except Exception as e:
         reason = " ".join(str(e).split())[:300]
         raise DataError(
-            f"{of}: the network refuses the inputs of its signature ({given}): {type(e).__name__}: {reason}"
+            f"{of}: the network refuses the inputs of its signature ({described}): {type(e).__name__}: {reason}"
         ) from e
-    wanted = (count, *signature.outputs[0].shape[1:])
+    expected = (count, *signature.outputs[0].shape[1:])
     if not isinstance(out, Tensor):
-        raise DataError(f"{of}: the network gives {_what(out)} for {given}; it must give one tensor {wanted}")
-    if tuple(out.shape) != wanted:
+        raise DataError(f"{of}: the network gives {_describe(out)} for {described}; it must give one tensor {expected}")
+    if tuple(out.shape) != expected:
         raise DataError(
-            f"{of}: the network gives {tuple(out.shape)} for {given}; its signature says "
-            f"{signature.outputs[0].name} {wanted}"
+            f"{of}: the network gives {tuple(out.shape)} for {described}; its signature says "
+            f"{signature.outputs[0].name} {expected}"
         )
     if str(out.dtype) != f"torch.{signature.outputs[0].dtype}":
         raise DataError(f"{of}: the network gives {out.dtype}; its signature says {signature.outputs[0].dtype}")
 
 
-def _what(value: Any) -> str:
+def _describe(value: Any) -> str:
     return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple | dict) else "")
 
 
-def _own(errors: list[Any]) -> list[Any]:
-    """Without what follows from another: a list that is too short because its one table is wrong, and of a value that
-    fits no member of a union all but the first complaint."""
-    within = {error["loc"][0] for error in errors if len(error["loc"]) > 1}
+def _independent(errors: list[Any]) -> list[Any]:
+    """Without errors that follow from another one.
+
+    These are a list that is too short because its one table is wrong, and, of a value that fits no member of a union,
+    all but the first error.
+    """
+    lists_with_errors = {error["loc"][0] for error in errors if len(error["loc"]) > 1}
     first_of: dict[tuple[Any, ...], Any] = {}
     for error in errors:
         place = tuple(part for part in error["loc"] if part not in UNION)
-        if error["type"] != "too_short" or error["loc"][0] not in within:
+        if error["type"] != "too_short" or error["loc"][0] not in lists_with_errors:
             first_of.setdefault(place, {**error, "loc": place})
     return list(first_of.values())
 
@@ -140,4 +143,4 @@ def _explain(error: Any) -> str:
     # Numbers of tables as TOML's reader counts them, from one.
     keys = [f"[{part + 1}]" if isinstance(part, int) else str(part) for part in error["loc"]]
     key = ".".join(keys).replace(".[", "[") or "the signature"
-    return fault(error, key, lambda: (Tensors if len(keys) > 1 else SignatureFile).model_fields)
+    return fault(error, key, lambda: (TensorTable if len(keys) > 1 else SignatureFile).model_fields)

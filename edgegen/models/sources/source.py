@@ -1,4 +1,4 @@
-"""What a source of an export becomes: a module with named inputs, its signature, and where it came from."""
+"""A source of an export, loaded: a module with named inputs, its signature, and a description of its origin."""
 
 import inspect
 import re
@@ -20,7 +20,7 @@ class Source:
     """One network to be exported, ready: float32, on the CPU, in evaluation mode, without gradients.
 
     `name` is the stem of the files; `module` takes the signature's inputs in order, by position or by name, and gives
-    one tensor, the fixed time inside; `about` holds what JSON can (see `about`).
+    one tensor, the fixed time inside; `about` is the result of the function `about`, for JSON.
     """
 
     name: str
@@ -29,23 +29,23 @@ class Source:
     about: Mapping[str, Any]
 
 
-class Named(nn.Module):
+class NamedInputs(nn.Module):
     """A module whose `forward` takes inputs with names that are known only when it is made.
 
     A subclass says what to do with them in `compute`. torch.export names a program's inputs after the parameters of
-    `forward`, and a net with or without classes, text or an image has other ones: so each set gets a subclass.
+    `forward`, and a network with or without classes, text or an image has other ones: so each set gets a subclass.
     """
 
     names: tuple[str, ...]
 
     @classmethod
-    def taking(cls, names: Sequence[str]) -> type[Self]:
+    def with_inputs(cls, names: Sequence[str]) -> type[Self]:
         """This class with forward(<names in order>)."""
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters = [inspect.Parameter(name, kind) for name in ("self", *names)]
         signature = inspect.Signature(parameters)
 
-        def forward(self: Named, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        def forward(self: NamedInputs, *args: Tensor, **kwargs: Tensor) -> Tensor:
             bound = signature.bind(self, *args, **kwargs).arguments
             del bound["self"]
             return self.compute(bound)
@@ -59,7 +59,7 @@ class Named(nn.Module):
 
 
 def finish(module: nn.Module) -> nn.Module:
-    """The module as every source hands it out; in place."""
+    """`module` as every source has it, in place: float32, on the CPU, in evaluation mode, without gradients."""
     return module.cpu().float().eval().requires_grad_(False)
 
 
@@ -67,7 +67,7 @@ def about(
     module: nn.Module,
     *,
     family: str,
-    come_from: str,
+    origin: str,
     time: float | None = None,
     prediction: str | None = None,
     license_name: str | None = None,
@@ -79,7 +79,7 @@ def about(
         notes = (f"weights are random (seed {random_weights}): good for size and latency, not for pictures", *notes)
     return {
         "family": family,
-        "from": come_from,
+        "from": origin,
         "parameters": parameter_count(module),
         "time": time,
         "prediction": prediction,
@@ -97,9 +97,9 @@ def license_of(*folders: Path) -> str | None:
             continue
         text = card.read_text(encoding="utf-8", errors="replace")
         head = text.split("---", 2)[1] if text.startswith("---") and text.count("---") >= 2 else ""
-        found = LICENSE.search(head)
-        if found:
-            return found[1]
+        match = LICENSE.search(head)
+        if match:
+            return match[1]
     return None
 
 

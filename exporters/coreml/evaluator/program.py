@@ -35,8 +35,8 @@ class Slot:
     shape: tuple[int | None, ...]
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        declared = zip(shape, self.shape, strict=False)
-        return len(shape) == len(self.shape) and all(want in (None, have) for have, want in declared)
+        pairs = zip(shape, self.shape, strict=False)
+        return len(shape) == len(self.shape) and all(size in (None, actual) for actual, size in pairs)
 
     def settle(self, value: Any, *, rounded: bool) -> Tensor | str:
         """`value` as declared: float32 (rounded to fp16), int32 (wrapped to narrower types), bool or str."""
@@ -55,16 +55,16 @@ class Slot:
 
 
 Value = Tensor | str
-Source = Slot | tuple[Slot, ...]
+Operand = Slot | tuple[Slot, ...]
 
 
 @dataclass(frozen=True)
-class Step:
+class Operation:
     """One op of the program; `last_use` are the values that no later step reads."""
 
     kind: str
     name: str
-    inputs: Mapping[str, Source]
+    inputs: Mapping[str, Operand]
     outputs: tuple[Slot, ...]
     last_use: tuple[Slot, ...]
 
@@ -81,7 +81,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Program:
+class MilProgram:
     """The function `main` of a package, free of the vendor's objects; `constants` are as stored or decompressed.
 
     `pictures` are the outputs that Core ML hands to an app as pixel buffers.
@@ -90,7 +90,7 @@ class Program:
     inputs: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
     constants: Mapping[Slot, Any]
-    steps: tuple[Step, ...]
+    steps: tuple[Operation, ...]
     pictures: frozenset[str] = frozenset()
 
 
@@ -110,8 +110,8 @@ class MilEvaluator:
     @property
     def method(self) -> str:
         """What ran the package, and what therefore was not checked."""
-        made = [slot for step in self.program.steps for slot in step.outputs]
-        how = "fp16-rounded" if self.rounded and any(slot.kind == "fp16" for slot in made) else "computed in float32"
+        results = [slot for step in self.program.steps for slot in step.outputs]
+        how = "fp16-rounded" if self.rounded and any(slot.kind == "fp16" for slot in results) else "computed in float32"
         return f"edgegen MIL evaluator ({how}), not a Neural Engine"
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -132,10 +132,10 @@ class MilEvaluator:
         """The program once, on arrays of exactly the shapes it declares."""
         values: dict[Slot, Value] = dict(self.constants)
         for slot in self.program.inputs:
-            given = inputs[slot.name]
-            if not slot.fits(given.shape):
-                raise ExportError(f"input '{slot.name}' is {given.shape}; the Core ML program takes {slot.shape}")
-            values[slot] = self._settle(slot, given)
+            array = inputs[slot.name]
+            if not slot.fits(array.shape):
+                raise ExportError(f"input '{slot.name}' is {array.shape}; the Core ML program takes {slot.shape}")
+            values[slot] = self._settle(slot, array)
         for step in self.program.steps:
             for slot, result in zip(step.outputs, step(values), strict=True):
                 if not slot.fits(tuple(result.shape)):
@@ -147,17 +147,17 @@ class MilEvaluator:
             for slot in step.last_use:
                 del values[slot]
         outputs = {slot.name: values[slot] for slot in self.program.outputs}
-        return {name: self._shown(name, value) for name, value in outputs.items() if isinstance(value, Tensor)}
+        return {name: self._as_pixels(name, value) for name, value in outputs.items() if isinstance(value, Tensor)}
 
-    def _shown(self, name: str, value: Tensor) -> NDArray[Any]:
+    def _as_pixels(self, name: str, value: Tensor) -> NDArray[Any]:
         """A picture as the other runtimes give it, uint8 (1, height, width, channels); anything else as it is."""
         if name in self.program.pictures:
             value = value.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-        shown: NDArray[Any] = value.numpy()
-        return shown
+        array: NDArray[Any] = value.numpy()
+        return array
 
 
-def load(path: Path) -> Program:
+def load(path: Path) -> MilProgram:
     """Read the package `path`. Raises ExportError as MilEvaluator does."""
     package = mlpackage.read(path)
     try:
@@ -178,7 +178,7 @@ def load(path: Path) -> Program:
     described = package.spec.description.output
     pictures = frozenset(entry.name for entry in described if entry.type.WhichOneof("Type") == "imageType")
     steps = _plan(computed, slots, keep={*constants, *outputs})
-    return Program(tuple(slots[var] for var in function.inputs.values()), outputs, constants, steps, pictures)
+    return MilProgram(tuple(slots[var] for var in function.inputs.values()), outputs, constants, steps, pictures)
 
 
 def _slots(variables: list[Any]) -> dict[Any, Slot]:
@@ -210,12 +210,12 @@ def _check_known(operations: list[Any], path: Path) -> None:
         )
 
 
-def _plan(operations: list[Any], slots: Mapping[Any, Slot], *, keep: set[Slot]) -> tuple[Step, ...]:
+def _plan(operations: list[Any], slots: Mapping[Any, Slot], *, keep: set[Slot]) -> tuple[Operation, ...]:
     """The steps in order, each with what can be forgotten after it: a big generator's results would not all fit."""
-    steps: list[Step] = []
+    steps: list[Operation] = []
     needed = set(keep)
     for op in reversed(operations):
-        inputs: dict[str, Source] = {
+        inputs: dict[str, Operand] = {
             name: tuple(slots[var] for var in value) if isinstance(value, (list, tuple)) else slots[value]
             for name, value in op.inputs.items()
             if value is not None
@@ -224,5 +224,5 @@ def _plan(operations: list[Any], slots: Mapping[Any, Slot], *, keep: set[Slot]) 
         read = [slot for source in inputs.values() for slot in (source if isinstance(source, tuple) else (source,))]
         last_use = tuple(dict.fromkeys(slot for slot in (*read, *outputs) if slot not in needed))
         needed.update(last_use)
-        steps.append(Step(op.op_type, op.name, inputs, outputs, last_use))
+        steps.append(Operation(op.op_type, op.name, inputs, outputs, last_use))
     return tuple(reversed(steps))

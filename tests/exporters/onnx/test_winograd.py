@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgegen.exporters.onnx import winograd as onnx_winograd
-from edgegen.exporters.onnx.winograd import Site, transforms, winograd
+from edgegen.exporters.onnx.winograd import WinogradSite, transforms, winograd
 
 WIDE = 96  # the least channels that pay
 
@@ -145,7 +145,7 @@ def test_weights_that_are_computed_stay() -> None:
 
 
 def test_memory_goes_to_the_largest_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    small, large = Site(onnx.NodeProto(), 96, 96, 16, 16), Site(onnx.NodeProto(), 96, 96, 32, 32)
+    small, large = WinogradSite(onnx.NodeProto(), 96, 96, 16, 16), WinogradSite(onnx.NodeProto(), 96, 96, 32, 32)
     assert large.memory == 4 * (36 - 9) * 96 * 96
     monkeypatch.setattr(onnx_winograd, "MOST_MEMORY", large.memory)
     assert onnx_winograd._affordable({0: small, 1: None, 2: large}) == {2: large}
@@ -157,7 +157,7 @@ def test_memory_goes_to_the_largest_pictures(monkeypatch: pytest.MonkeyPatch) ->
 def test_where_it_pays() -> None:
     node = onnx.NodeProto()
     assert onnx_winograd.LEAST_CHANNELS == WIDE
-    assert Site(node, 96, 96, 16, 16).pays
-    assert not Site(node, 96, 80, 16, 16).pays
-    assert not Site(node, 96, 96, 12, 16).pays
-    assert not Site(node, 104, 96, 16, 16).pays
+    assert WinogradSite(node, 96, 96, 16, 16).pays
+    assert not WinogradSite(node, 96, 80, 16, 16).pays
+    assert not WinogradSite(node, 96, 96, 12, 16).pays
+    assert not WinogradSite(node, 104, 96, 16, 16).pays

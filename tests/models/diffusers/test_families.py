@@ -224,7 +224,7 @@ def test_every_family_has_a_tiny_folder(folders: Callable[[str], Path]) -> None:
         ("unet2d", {"sample_size": None}, "config.json: sample_size is None; give the height and width"),
         ("unet2d", {"sample_size": "big"}, "config.json: sample_size is 'big'; give the height and width"),
         ("unet2d", {"class_embed_type": "identity"}, "class_embed_type is 'identity'; supported: null"),
-        ("unet2d", {"quantization_config": {}}, "its weights are quantized already; give the float weights"),
+        ("unet2d", {"quantization_config": {}}, "its weights are quantized already; give float weights"),
         (
             "unet2d",
             {"block_out_channels": [8]},
@@ -246,7 +246,7 @@ def test_every_family_has_a_tiny_folder(folders: Callable[[str], Path]) -> None:
         ("dit", {"out_channels": 6}, "4 in_channels and 6 out_channels; a one-step generator gives as many"),
         ("unet1d", {"out_channels": 3}, "2 in_channels and 3 out_channels; a UNet1DModel that generates"),
         ("unet1d", {"sample_size": None}, "sample_size is None; give the length of the signal"),
-        ("autoencoder_kl", {"sample_size": 1}, "sample_size is 1; give the height and width of the pictures"),
+        ("autoencoder_kl", {"sample_size": 1}, "sample_size is 1; give the height and width of the images"),
     ],
 )
 def test_a_config_that_does_not_fit_is_named(

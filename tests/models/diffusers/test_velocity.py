@@ -128,5 +128,5 @@ def test_what_does_not_fit_is_named(pipeline_folder: Path) -> None:
     with pytest.raises(DataError, match="holds list, not the settings of a scheduler"):
         load(pipeline_folder)
     schedule.unlink()
-    with pytest.raises(DataError, match=r"no scheduler_config\.json; it says how"):
+    with pytest.raises(DataError, match=r"no scheduler_config\.json; it defines"):
         load(pipeline_folder)
