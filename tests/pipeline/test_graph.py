@@ -150,7 +150,10 @@ def test_an_artifact_that_does_not_exist_is_refused_before_any_work() -> None:
 
 @pytest.mark.parametrize(
     ("artifact", "sizes", "message"),
-    [("coreml-fp16:sizes", [], "coreml-fp16:sizes needs the sizes"), ("onnx-fp32", [[8, 16]], "the sizes 8x16 go with")],
+    [
+        ("coreml-fp16:sizes", [], "coreml-fp16:sizes needs the sizes"),
+        ("onnx-fp32", [[8, 16]], "the sizes 8x16 go with"),
+    ],
 )
 def test_sizes_and_their_artifact_need_each_other(artifact: str, sizes: list[list[int]], message: str) -> None:
     recipe = parse(changed("export", {"artifacts": [artifact], "heights_widths": sizes}), where="test")

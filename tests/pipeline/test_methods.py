@@ -164,7 +164,9 @@ def test_the_keys_of_a_method_are_those_of_its_table(made_up: None) -> None:
     assert recipe(slim={"method": "scheduled", "schedule": {"mean": 1}}).slim.objective.schedule.mean == 1
     with pytest.raises(RecipeError, match=r"slim.schedule.maen: no key 'maen'; there are: mean. Did you mean 'mean'\?"):
         recipe(slim={"method": "scheduled", "schedule": {"maen": 1}})
-    with pytest.raises(RecipeError, match=r"slim: .* the entry point edgegen_made_up:Absent, which cannot be loaded: .* no attribute"):
+    with pytest.raises(
+        RecipeError, match=r"slim: .* the entry point edgegen_made_up:Absent, which cannot be loaded: .* no attribute"
+    ):
         recipe(slim={"method": "absent"})
     with pytest.raises(RecipeError, match=r"slim.*: edgegen_made_up:Loose is no record that forbids unknown keys"):
         recipe(slim={"method": "loose"})
