@@ -16,13 +16,13 @@ from edgegen.errors import RecipeError
 from edgegen.support.tables import MethodTable, Table, explain, read_toml
 
 T = TypeVar("T", bound="Table")
+SLIM_MISSING = "slim: missing; this key must be given"
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 METHOD = "name of the training method, whose own keys stand in the same table"
 CoreMLTarget = Literal["iOS17", "iOS18", "iOS26"]
 Ranges = Literal["minmax", "percentile", "mse", "entropy"]
-_is_false = operator.not_
 FLOAT_SCHEMES = ("fp32", "fp16")
 
 
@@ -159,7 +159,9 @@ class Export(Table):
     heights_widths: tuple[tuple[Count, Count], ...] = Field((), description="further sizes of a coreml-...:sizes file")
     winograd: bool = Field(True, description="ONNX fp32: large 3x3 convolutions faster, with 4 times their memory")
     # Left out where it is not asked for, so that the keys of older results stay.
-    etrecord: bool = Field(False, description="ExecuTorch's profiling record beside .pte files", exclude_if=_is_false)
+    etrecord: bool = Field(
+        False, description="ExecuTorch's profiling record beside .pte files", exclude_if=operator.not_
+    )
     license: str = Field("not stated", description="licence of the generator, written into every file")
 
     @model_validator(mode="after")
@@ -187,9 +189,7 @@ class Quantize(Table):
 
     samples: Count | None = Field(None, description="noise inputs that calibrate the ranges; default: enough")
     ranges: Ranges = Field("minmax", description="of activations")
-    methods: tuple[Method, ...] = Field(
-        (), description="what is done to the weights beforehand; the order is always the same"
-    )
+    methods: tuple[Method, ...] = Field((), description="changes of the weights beforehand; always in one order")
     float_layers: tuple[str, ...] = Field((), description="layers that stay float: patterns such as net.up.*")
     budget: str | None = Field(
         None, description="what the files must keep, such as psnr>=30,fd_local<=+5%,size<=0.3,latency<=0.6"
@@ -223,7 +223,7 @@ class Reporting(Table):
     """What the report shows besides the run's own results."""
 
     measurements: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        (), description="files of latencies measured elsewhere, beside the recipe, that the report shows, too"
+        (), description="files of latencies measured elsewhere, relative to the recipe"
     )
 
 
@@ -315,10 +315,6 @@ def _validated(kind: type[T], values: dict[str, Any], *, where: str) -> T:
         # By way of JSON: its strict mode takes arrays as tuples, and still refuses "100" where a number belongs.
         return kind.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as e:
-        faults = [
-            "slim: missing; say how small: [slim] keep = 0.3"
-            if (error["type"], error["loc"]) == ("missing", ("slim",))
-            else explain(error, Recipe, values, whole="the recipe")
-            for error in e.errors()
-        ]
-        raise RecipeError("\n".join(f"{where}: {fault}" for fault in faults)) from e
+        faults = [explain(error, Recipe, values, whole="the recipe") for error in e.errors()]
+        text = "\n".join(f"{where}: {fault}" for fault in faults)
+        raise RecipeError(text.replace(SLIM_MISSING, "slim: missing; say how small: [slim] keep = 0.3")) from e

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 
 from edgegen import registry
-from edgegen.errors import UsageError
+from edgegen.errors import UsageError, unknown_name
 from edgegen.types import SchemeCell
 
 
@@ -34,12 +34,14 @@ def matrix() -> dict[tuple[str, str], SchemeCell]:
 
 def cell(scheme: str, backend: str) -> SchemeCell:
     """The cell of a scheme. Raises UsageError that lists all cells and names the nearest where there is none."""
-    if backend in registry.names("backend"):
-        schemes = cells(backend)
-        if scheme in schemes:
-            return schemes[scheme]
+    backends = registry.names("backend")
+    if backend not in backends:
+        raise UsageError(unknown_name("backend", backend, backends))
+    schemes = cells(backend)
+    if scheme in schemes:
+        return schemes[scheme]
     full = [f"{other_backend} {other}" for other, other_backend in sorted(matrix(), key=lambda key: key[::-1])]
-    # A known backend is what the user meant; only then may the scheme be guessed across backends.
+    # The backend is what the user meant: the scheme is guessed among its own.
     same = [name for name in full if name.startswith(f"{backend} ")]
     near = difflib.get_close_matches(f"{backend} {scheme}", same or full, n=1, cutoff=0.0)
     raise UsageError(

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from edgegen.artifacts.maker import Maker
-from edgegen.artifacts.refine import worst_layers
 from edgegen.artifacts.relative_latency import Race
+from edgegen.artifacts.sensitivity import worst_layers
 from edgegen.artifacts.target import Target
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import GRIDS

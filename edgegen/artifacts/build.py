@@ -19,7 +19,7 @@ from edgegen.support import isolation
 from edgegen.support.isolation import Child
 from edgegen.support.storage import atomic_path, nbytes_of, sha256_of
 from edgegen.support.vendor_logs import EXPORT, quiet
-from edgegen.types import Artifact, Parity, Signature
+from edgegen.types import Artifact, Parity, SchemeCell, Signature
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -54,13 +54,10 @@ def build(
     memory_limit: int | None = None,
     child: Child | None = None,
 ) -> Built:
-    """Write the file of a folded one-step module, or of a program saved for all targets, into `folder`.
-
-    All that a vendor's tool does happens in a child process.
+    """Write the file of a folded generator into `folder`, by the vendor's tools in a child process.
 
     Args:
-        source: the folded generator, captured here; or its program, captured and saved for all targets. A variant of
-            any size needs a source of any size.
+        source: the folded generator, or its saved program; of any size for a variant of any size.
         signature: of its inputs and output.
         name: first part of the file's name.
         target: runtime, scheme and variant.
@@ -81,40 +78,44 @@ def build(
         ExportError: a vendor's tool failed or died.
         StorageError: the disk refused.
     """
-    chosen = cell(target.scheme, target.backend)
-    samples = (quantization.samples or enough_samples(signature)) if chosen.calibrated else 0
-    backend: Backend = registry.load("backend", target.backend)
+    samples = (quantization.samples or enough_samples(signature)) if cell_of(target).calibrated else 0
     file = target.file(name)
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         saved = _saved(source, signature, target, Path(temporary) / "program.pt2")
-        made = Path(temporary) / "made"
-        made.mkdir()
-        outcome = isolation.call(
-            "edgegen.artifacts.build:lower",
-            {
-                "program": str(saved.path),
-                "unfolded": saved.unfolded,
-                "signature": signature.to_dict(),
-                "target": asdict(target),
-                "path": str(made / file),
-                "metadata": {
-                    **metadata,
-                    "name": name,
-                    "backend": target.backend,
-                    "scheme": target.scheme,
-                    "precision": chosen.precision if chosen.stage == "float" else target.scheme,
-                },
-                "options": options.model_dump(mode="json"),
-                "rewrites": list(backend.rewrites if rewrites is None else rewrites),
-                "quantization": {**quantization.model_dump(mode="json"), "samples": samples or None},
-                "seed": seed,
-            },
-            memory_limit=memory_limit,
-            child=child,
-        )
+        (made := Path(temporary) / "made").mkdir()
+        job = {
+            "program": str(saved.path),
+            "unfolded": saved.unfolded,
+            "signature": signature.to_dict(),
+            "target": asdict(target),
+            "path": str(made / file),
+            "metadata": _metadata(metadata, name, target),
+            "options": options.model_dump(mode="json"),
+            "rewrites": _rewrites(target) if rewrites is None else list(rewrites),
+            "quantization": {**quantization.model_dump(mode="json"), "samples": samples or None},
+            "seed": seed,
+        }
+        done = isolation.call("edgegen.artifacts.build:lower", job, memory_limit=memory_limit, child=child)
         extra = _put(made, folder, file)
     artifact = _artifact(folder, target, file, extra, samples=samples, options=options)
-    return Built(artifact, outcome.seconds, outcome.peak_rss_bytes)
+    return Built(artifact, done.seconds, done.peak_rss_bytes)
+
+
+def cell_of(target: Target) -> SchemeCell:
+    """The cell of a target's scheme on its backend."""
+    return cell(target.scheme, target.backend)
+
+
+def _rewrites(target: Target) -> list[str]:
+    backend: Backend = registry.load("backend", target.backend)
+    return list(backend.rewrites)
+
+
+def _metadata(metadata: Mapping[str, str], name: str, target: Target) -> dict[str, str]:
+    """What goes into the file: the caller's words, and what the file is."""
+    scheme_cell = cell_of(target)
+    precision = scheme_cell.precision if scheme_cell.stage == "float" else target.scheme
+    return {**metadata, "name": name, "backend": target.backend, "scheme": target.scheme, "precision": precision}
 
 
 def _saved(source: "nn.Module | SavedProgram", signature: Signature, target: Target, path: Path) -> "SavedProgram":
@@ -125,7 +126,7 @@ def _saved(source: "nn.Module | SavedProgram", signature: Signature, target: Tar
         return source
     kind = target.kind()
     # What is calibrated runs whole batches, whatever its file takes.
-    batch = None if cell(target.scheme, target.backend).stage == "program" else kind.batch
+    batch = None if cell_of(target).stage == "program" else kind.batch
     return save_program(capture(source, signature, batch=batch, any_size=kind.any_size), path)
 
 
@@ -151,7 +152,7 @@ def _artifact(
     samples: int,
     options: Export,
 ) -> Artifact:
-    kind, chosen = target.kind(), cell(target.scheme, target.backend)
+    kind, chosen = target.kind(), cell_of(target)
     return Artifact(
         file=file,
         backend=target.backend,
@@ -199,7 +200,7 @@ def lower(
     from edgegen.program.fold import fold_program
 
     wanted, about = Target(**target), Signature.from_dict(signature)
-    kind, chosen = wanted.kind(), cell(wanted.scheme, wanted.backend)
+    kind, chosen = wanted.kind(), cell_of(wanted)
     loaded = _load(Path(program))
     graph = fold_program(loaded, about) if unfolded else loaded.module(check_guards=False)
     del loaded
@@ -225,7 +226,7 @@ def _quantized(
     # What is not calibrated has to run once, too: PT2E sees weights as they are used.
     samples, batch = options.samples or 1, fitting_batch(signature)
     calibration = calibration_batches(signature, samples=samples, seed=seed, batch=batch)
-    quantized: fx.GraphModule = cell(target.scheme, target.backend).load()(first, target.scheme, calibration, options)
+    quantized: fx.GraphModule = cell_of(target).load()(first, target.scheme, calibration, options)
     return quantized
 
 
@@ -239,7 +240,7 @@ def _write(
     options: Export,
 ) -> None:
     """The backend's file of a rewritten program; what quantizes a file goes by way of the float one."""
-    chosen = cell(target.scheme, target.backend)
+    chosen = cell_of(target)
     backend: Backend = registry.load("backend", target.backend)
 
     def write(to: Path) -> None:

@@ -34,41 +34,50 @@ Example: edgegen export digits
   edgegen export ./my-unet --to onnx-mixed,coreml-w4-block --recipe files.toml"""
 
 
+SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="What to export; see above.")]
+ToOption = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="LIST",
+        help=f"RUNTIME[-SCHEME][:VARIANT], separated by commas. Default: export.artifacts of FILE, or {TARGETS}",
+    ),
+]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Default: exports/NAME.")]
+RecipeOption = Annotated[
+    Path | None,
+    typer.Option("--recipe", metavar="FILE", help="TOML with [export], [quantize], [recover]; or a recipe."),
+]
+SignatureOption = Annotated[
+    Path | None, typer.Option("--signature", metavar="FILE", help="TOML: inputs and outputs of a factory or .pt2.")
+]
+RandomWeightsOption = Annotated[
+    int | None,
+    typer.Option("--random-weights", metavar="SEED", min=0, help="Draw the weights: latency before training."),
+]
+FuseOption = Annotated[bool, typer.Option("--fuse-decoder", help="A pipeline's denoiser and decoder in one file.")]
+RecordOption = Annotated[bool, typer.Option("--etrecord", help="Write ExecuTorch's profiling record.")]
+MemoryOption = Annotated[
+    str | None, typer.Option("--memory-limit", metavar="SIZE", help="Of each exporting process, such as 8GB.")
+]
+MeasureOption = Annotated[bool, typer.Option("--measure/--no-measure", help="Host latency of each file.")]
+
+
 def register(app: typer.Typer) -> None:
     app.command("export", help=TEXT)(export)
 
 
 def export(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="What to export; see above.")],
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to",
-            metavar="LIST",
-            help=f"RUNTIME[-SCHEME][:VARIANT], separated by commas. Default: export.artifacts of FILE, or {TARGETS}",
-        ),
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Default: exports/NAME.")] = None,
-    recipe: Annotated[
-        Path | None,
-        typer.Option("--recipe", metavar="FILE", help="TOML with [export], [quantize], [recover]; or a recipe."),
-    ] = None,
-    signature: Annotated[
-        Path | None,
-        typer.Option("--signature", metavar="FILE", help="TOML: inputs and outputs of a factory or .pt2."),
-    ] = None,
-    random_weights: Annotated[
-        int | None,
-        typer.Option("--random-weights", metavar="SEED", min=0, help="Draw the weights: latency before training."),
-    ] = None,
-    fuse_decoder: Annotated[
-        bool, typer.Option("--fuse-decoder", help="A pipeline's denoiser and decoder in one file.")
-    ] = False,
-    etrecord: Annotated[bool, typer.Option("--etrecord", help="Write ExecuTorch's profiling record.")] = False,
-    memory_limit: Annotated[
-        str | None, typer.Option("--memory-limit", metavar="SIZE", help="Of each exporting process, such as 8GB.")
-    ] = None,
-    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Host latency of each file.")] = True,
+    source: SourceArgument,
+    to: ToOption = None,
+    output: OutputOption = None,
+    recipe: RecipeOption = None,
+    signature: SignatureOption = None,
+    random_weights: RandomWeightsOption = None,
+    fuse_decoder: FuseOption = False,
+    etrecord: RecordOption = False,
+    memory_limit: MemoryOption = None,
+    measure: MeasureOption = True,
     runs: RunsOption = Path("runs"),
     force: ForceOption = False,
     dry_run: DryOption = False,

@@ -41,7 +41,7 @@ def sensitivity(
 
     if scheme not in GRIDS:
         raise UsageError(unknown_name("scheme", scheme, GRIDS))
-    from edgegen.artifacts.refine import sensitivity_of
+    from edgegen.artifacts.sensitivity import sensitivity_of
     from edgegen.models.sources.load import load_sources
     from edgegen.program.fold import fold
     from edgegen.support.progress import progress

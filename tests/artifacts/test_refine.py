@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from edgegen.artifacts.build import build
-from edgegen.artifacts.refine import refine, sensitivity_of
+from edgegen.artifacts.refine import refine
 from edgegen.artifacts.relative_latency import Timed
+from edgegen.artifacts.sensitivity import sensitivity_of
 from edgegen.artifacts.target import Target
 from edgegen.errors import BudgetError, UsageError
 from edgegen.program.capture import capture, reference

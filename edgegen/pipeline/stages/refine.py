@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from edgegen.artifacts.refine import refine as refined
-from edgegen.artifacts.refine import sensitivity_of
 from edgegen.artifacts.relative_latency import Race
+from edgegen.artifacts.sensitivity import sensitivity_of
 from edgegen.artifacts.target import Target, backends_of
 from edgegen.pipeline.files import student_of
 from edgegen.pipeline.graph import Context, refined_schemes, stage_seed
