@@ -204,7 +204,9 @@ def _make(
     parity: dict[str, Parity] = {}
     failures: dict[str, EdgegenError] = {}
     with progress.task(f"{maker.name}: export", len(settings.targets)) as task:
-        for number, (target, made) in enumerate(maker.make(settings.targets, folder), start=1):
+        for number, (target, made) in enumerate(
+            maker.make(settings.targets, folder, meanwhile=verify.prepare), start=1
+        ):
             if isinstance(made, EdgegenError):
                 failures[str(target)] = made
                 task.update(number, f"{target}: {made}")

@@ -68,14 +68,16 @@ class Maker:
         saved, module = self.generator.saved(any_size=any_size), self.generator.folded(any_size=any_size).module
         return BuildInput(saved, module, self.quantization)
 
-    def make(self, targets: Sequence[Target], folder: Path) -> Iterator[tuple[Target, Built | EdgegenError]]:
+    def make(
+        self, targets: Sequence[Target], folder: Path, *, meanwhile: Callable[[], object] = lambda: None
+    ) -> Iterator[tuple[Target, Built | EdgegenError]]:
         """Writes the files into `folder`; each with its target, in order, or the error that it ended with.
 
         Several are made at once where cores and memory allow; the bytes do not depend on it. The first children import
-        their vendor's tools while the generator is captured here. Raises ExportError where it cannot be captured or
-        folded.
+        their vendor's tools while the generator is captured here; `meanwhile` is called while the first files are made.
+        Raises ExportError where it cannot be captured or folded.
         """
-        count = max(1, min(len(targets), at_once(self.generator)))
+        count = at_once(self.generator)
         children = {target: _child(target) for target in targets[:count]}
         try:
             with self.progress.task(f"{self.name}: fold", 1) as task:
@@ -84,7 +86,7 @@ class Maker:
                 for target in targets:
                     yield target, self._one(target, folder, children)
                 return
-            yield from self._several(targets, folder, children, count)
+            yield from self._several(targets, folder, children, count, meanwhile)
         finally:
             for child in list(children.values()):  # after Ctrl-C some still run
                 child.close()
@@ -97,12 +99,18 @@ class Maker:
             return e
 
     def _several(
-        self, targets: Sequence[Target], folder: Path, children: dict[Target, Child], count: int
+        self,
+        targets: Sequence[Target],
+        folder: Path,
+        children: dict[Target, Child],
+        count: int,
+        meanwhile: Callable[[], object],
     ) -> Iterator[tuple[Target, Built | EdgegenError]]:
         """As `make`, in threads that wait for child processes; what is captured or trained here is so in this one."""
         pool = ThreadPoolExecutor(count)
         try:
             futures = [self._start(pool, target, folder, children) for target in targets]
+            meanwhile()
             for target, future in zip(targets, futures, strict=True):
                 yield target, _outcome(future)
         finally:

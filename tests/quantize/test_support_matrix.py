@@ -40,7 +40,7 @@ def test_an_empty_cell_names_the_full_ones_and_the_nearest() -> None:
     with pytest.raises(UsageError) as error:
         cell("w8", "executorch")
     assert str(error.value) == message
-    with pytest.raises(UsageError, match=r"for backend 'onxn'; .* Did you mean 'onnx w8a8'\?"):
+    with pytest.raises(UsageError, match=r"no backend 'onxn'; .* Did you mean 'onnx'\?"):
         cell("w8a8", "onxn")
 
 
