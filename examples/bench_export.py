@@ -73,7 +73,7 @@ BIG = {
 BIG_NET = "sd-1.5 860 M"
 
 
-class Untimed(nn.Module):
+class TimeInput(nn.Module):
     """The network as its author exports it: the time is an input."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -88,7 +88,7 @@ class Untimed(nn.Module):
 
 def plain(*, net: str, runtime: str, path: str) -> None:
     """The vendor's own exporter, called in a child process as edgegen's is."""
-    module = Untimed(NETS[net]().eval()).requires_grad_(False)
+    module = TimeInput(NETS[net]().eval()).requires_grad_(False)
     inputs = example_inputs(signature_of(net), 1, 0)
     arguments = [torch.from_numpy(inputs["sample"]), torch.ones(1)]
     arguments += [torch.from_numpy(inputs["class_labels"])] if "class_labels" in inputs else []
@@ -125,7 +125,7 @@ def timed(net: str, path: Path, *, has_time: bool = False) -> Entry:
 
 
 def make(net: str, runtime: str, folder: Path, **options: Any) -> tuple[nn.Module, Built]:
-    """The network as a step of no time, and edgegen's file of it."""
+    """The network as one step with a fixed time, and edgegen's file of it."""
     module = OneStep(NETS[net]().eval().requires_grad_(False), time=1.0)
     signature = signature_of(net)
     fixed: dict[str, Any] = {"name": "net", "quantization": Quantize(samples=1), "seed": 0, "metadata": {}}
@@ -137,20 +137,20 @@ def bench(net: str, runtime: str, folder: Path, *, rounds: int) -> list[dict[str
     """edgegen's file beside the plain one: a row for each number of threads."""
     signature = signature_of(net)
     module, built = make(net, runtime, folder)
-    ours = folder / built.artifact.file
-    theirs = folder / f"plain{ours.suffix}"
+    edgegen_file = folder / built.artifact.file
+    plain_file = folder / f"plain{edgegen_file.suffix}"
     outcome, failure = None, ""
     try:
-        outcome = isolation.call("bench_export:plain", {"net": net, "runtime": runtime, "path": str(theirs)})
+        outcome = isolation.call("bench_export:plain", {"net": net, "runtime": runtime, "path": str(plain_file)})
     except ExportError as e:
         failure = str(e).strip().splitlines()[-1]
         print(f"{net}, {runtime}: the plain way fails: {failure}", file=sys.stderr, flush=True)
     inputs = example_inputs(signature, 1, 0)
     expected = reference(module, inputs)
-    got = load("backend", runtime).open(ours)(inputs)["out_sample"]
-    psnr = psnr_db(expected, got, data_range=psnr_range(signature, expected))
-    facts = inspect(ours).main
-    before = inspect(theirs).main if outcome else None
+    actual = load("backend", runtime).open(edgegen_file)(inputs)["out_sample"]
+    psnr = psnr_db(expected, actual, data_range=psnr_range(signature, expected))
+    facts = inspect(edgegen_file).main
+    before = inspect(plain_file).main if outcome else None
     macs = before.macs.total if before and before.macs else None
     rows: list[dict[str, Any]] = []
     for threads in (1, 2) if runtime in LIMIT and outcome else (None,):
@@ -158,7 +158,12 @@ def bench(net: str, runtime: str, folder: Path, *, rounds: int) -> list[dict[str
         if threads is not None:
             plain_ms, ours_ms, product_ms = map(
                 statistics.median,
-                measure(runtime, [timed(net, theirs, has_time=True), timed(net, ours)], threads=threads, rounds=rounds),
+                measure(
+                    runtime,
+                    [timed(net, plain_file, has_time=True), timed(net, edgegen_file)],
+                    threads=threads,
+                    rounds=rounds,
+                ),
             )
             rate = 2 * SIZE**3 / product_ms / 1e6
             times = {
@@ -176,7 +181,7 @@ def bench(net: str, runtime: str, folder: Path, *, rounds: int) -> list[dict[str
                 "threads": threads,
                 **times,
                 "plain_failure": failure,
-                "size_ratio": built.artifact.nbytes / nbytes_of(theirs) if outcome else None,
+                "size_ratio": built.artifact.nbytes / nbytes_of(plain_file) if outcome else None,
                 "partitions": [_count(before.partitions) if before else None, _count(facts.partitions)],
                 "nodes_outside": [before.nodes_outside if before else None, facts.nodes_outside],
                 "psnr_db": psnr,
@@ -198,21 +203,23 @@ def _gb(value: int | None) -> float | None:
 def without_one(net: str, runtime: str, folder: Path, *, rounds: int) -> list[dict[str, Any]]:
     """edgegen's file beside the same without one rewrite: a row for each rewrite of the runtime, 1 thread."""
     names = list(load("backend", runtime).rewrites)
-    variants: dict[str, dict[str, Any]] = {one: {"rewrites": [name for name in names if name != one]} for one in names}
+    variants: dict[str, dict[str, Any]] = {
+        left_out: {"rewrites": [name for name in names if name != left_out]} for left_out in names
+    }
     if runtime == "onnx":
         variants["winograd"] = {"options": Export(winograd=False)}
     files = []
     for label, options in {"": {}, **variants}.items():
-        place = folder / (label or "all")
-        place.mkdir()
-        files.append(place / make(net, runtime, place, **options)[1].artifact.file)
-    whole, *others = measure(runtime, [timed(net, path) for path in files], threads=1, rounds=rounds)[:-1]
+        variant_folder = folder / (label or "all")
+        variant_folder.mkdir()
+        files.append(variant_folder / make(net, runtime, variant_folder, **options)[1].artifact.file)
+    with_all, *others = measure(runtime, [timed(net, path) for path in files], threads=1, rounds=rounds)[:-1]
     return [
         {
             "net": net,
             "runtime": runtime,
             "rewrite": label,
-            "time_with_over_without": statistics.median(a / b for a, b in zip(whole, without, strict=True)),
+            "time_with_over_without": statistics.median(a / b for a, b in zip(with_all, without, strict=True)),
             "size_with_over_without": nbytes_of(files[0]) / nbytes_of(path),
         }
         for label, without, path in zip(variants, others, files[1:], strict=True)
@@ -232,7 +239,7 @@ def big(runtime: str, folder: Path) -> list[dict[str, Any]]:
     while process.poll() is None:
         time.sleep(0.5)
         with contextlib.suppress(psutil.Error):
-            peak = max(peak, sum(one.memory_info().rss for one in [process, *process.children(recursive=True)]))
+            peak = max(peak, sum(member.memory_info().rss for member in [process, *process.children(recursive=True)]))
     row: dict[str, Any] = {"big": runtime, "exit": process.returncode, "seconds": time.perf_counter() - began}
     if process.returncode == 0:
         (artifact,) = json.loads((folder / "made" / "manifest.json").read_text())["artifacts"]
@@ -255,33 +262,33 @@ def collect(label: str, work: Callable[..., list[dict[str, Any]]]) -> list[dict[
 
 def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each figure of issue 3, from this run; what was not run, or not for all nets that it speaks of, is not met."""
-    found: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
 
     def add(name: str, target: str, values: list[float], holds: Callable[[float], bool], worst: Any = max) -> None:
         value = worst(values) if values else None
-        found.append({"name": name, "target": target, "value": value, "met": value is not None and holds(value)})
+        listed.append({"name": name, "target": target, "value": value, "met": value is not None and holds(value)})
 
-    made = [row for row in rows if "ratio" in row]
-    timed = [row for row in made if row["ratio"] is not None]
+    net_rows = [row for row in rows if "ratio" in row]
+    timed = [row for row in net_rows if row["ratio"] is not None]
     for runtime, limit in LIMIT.items():
         for net in LARGE:
             ratios = [row["ratio"] for row in timed if row["runtime"] == runtime and row["net"] == net]
             add(f"{runtime}, {net}: time / plain", f"<= {limit}", ratios, lambda v, most=limit: v <= most)
     # What holds for any net is known only where none is missing.
-    ran = {(row["net"], row["runtime"]) for row in made}
+    ran = {(row["net"], row["runtime"]) for row in net_rows}
     in_onnx = [row["ratio"] for row in timed if row["runtime"] == "onnx"] if ran >= _pairs(NETS, ["onnx"]) else []
     add("onnx, any net: time / plain", "<= 1.02", in_onnx, lambda v: v <= 1.02)
-    large = [row for row in made if row["runtime"] == "executorch" and row["net"] in LARGE]
+    large = [row for row in net_rows if row["runtime"] == "executorch" and row["net"] in LARGE]
     outside = [row["nodes_outside"][1] for row in large] if ran >= _pairs(LARGE, ["executorch"]) else []
     add("executorch, large nets: nodes outside the delegate", "<= 10", outside, lambda v: v <= 10)
-    every = made if ran >= _pairs(NETS, RUNTIMES) else []
+    every = net_rows if ran >= _pairs(NETS, RUNTIMES) else []
     add("any file: size / plain", "<= 1.02", [r["size_ratio"] for r in every if r["size_ratio"]], lambda v: v <= 1.02)
     in_fp32 = [row["psnr_db"] for row in every if row["runtime"] != "coreml"]
     add("any fp32 file: parity, dB", ">= 60", in_fp32, lambda v: v >= 60, min)
     for runtime in BIG_RUNTIMES:
         peaks = [r["peak_gb"] for r in rows if r.get("big") == runtime and r["exit"] == 0]
         add(f"{runtime}, 860 M parameters: peak memory, GB", "<= 20", peaks, lambda v: v <= BIG_LIMIT_GB)
-    return found
+    return listed
 
 
 def _pairs(nets: Iterable[str], runtimes: Iterable[str]) -> set[tuple[str, str]]:
@@ -307,9 +314,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     for row in [row for row in rows if "big" in row]:
         parity = row.get("parity", {})
-        done = f"exit code {row['exit']}, {row['seconds']:.0f} s, at most {row['peak_gb']:.1f} GB of memory"
-        made = f"{row.get('bytes', 0) / 1e9:.2f} GB, parity {parity.get('status')} {_shown(parity.get('psnr_db'))} dB"
-        lines.append(f"{BIG_NET}, {row['big']}: {done}; {made}")
+        process = f"exit code {row['exit']}, {row['seconds']:.0f} s, at most {row['peak_gb']:.1f} GB of memory"
+        artifact = (
+            f"{row.get('bytes', 0) / 1e9:.2f} GB, parity {parity.get('status')} {_shown(parity.get('psnr_db'))} dB"
+        )
+        lines.append(f"{BIG_NET}, {row['big']}: {process}; {artifact}")
     lines += [f"{row['failed']} FAILED: {row['reason']}" for row in rows if "failed" in row]
     return "\n".join(lines)
 

@@ -102,35 +102,35 @@ class NCSNpp(nn.Module):
         embedding = 4 * width
         self.time = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
 
-        def block(inside: int, outside: int, resample: str = "") -> "BigGanBlock":
-            return BigGanBlock(inside, outside, embedding=embedding, resample=resample)
+        def block(inputs: int, outputs: int, resample: str = "") -> "BigGanBlock":
+            return BigGanBlock(inputs, outputs, embedding=embedding, resample=resample)
 
         def attend(level: int) -> nn.Module:
             return NinAttention(widths[level]) if sizes[level] in attention else nn.Identity()
 
         self.stem = nn.Conv2d(3, width, 3, padding=1)
         self.down, self.down_attention, self.shrink = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        skips, now = [width], width
-        for level, wide in enumerate(widths):
+        skips, current = [width], width
+        for level, level_width in enumerate(widths):
             for _ in range(blocks):
-                self.down.append(block(now, wide))
+                self.down.append(block(current, level_width))
                 self.down_attention.append(attend(level))
-                now = wide
-                skips.append(now)
+                current = level_width
+                skips.append(current)
             if level + 1 < len(widths):
-                self.shrink.append(block(now, now, "down"))
-                skips.append(now)
-        self.middle = nn.ModuleList([block(now, now), NinAttention(now), block(now, now)])
+                self.shrink.append(block(current, current, "down"))
+                skips.append(current)
+        self.middle = nn.ModuleList([block(current, current), NinAttention(current), block(current, current)])
         self.up, self.up_attention, self.grow = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(widths))):
             for _ in range(blocks + 1):
-                self.up.append(block(now + skips.pop(), widths[level]))
-                now = widths[level]
+                self.up.append(block(current + skips.pop(), widths[level]))
+                current = widths[level]
             self.up_attention.append(attend(level))
             if level:
-                self.grow.append(block(now, now, "up"))
-        self.head_norm = _norm(now)
-        self.head = nn.Conv2d(now, 3, 3, padding=1)
+                self.grow.append(block(current, current, "up"))
+        self.head_norm = _norm(current)
+        self.head = nn.Conv2d(current, 3, 3, padding=1)
         nn.init.zeros_(self.head.weight)
 
     def forward(self, sample: Tensor, t: Tensor) -> Tensor:
@@ -163,15 +163,15 @@ class BigGanBlock(nn.Module):
     `resample` ("up", "down" or "") is done to x and before the first convolution of h.
     """
 
-    def __init__(self, inside: int, outside: int, *, embedding: int, resample: str) -> None:
+    def __init__(self, inputs: int, outputs: int, *, embedding: int, resample: str) -> None:
         super().__init__()
-        self.norm1, self.norm2 = _norm(inside), _norm(outside)
-        self.conv1 = nn.Conv2d(inside, outside, 3, padding=1)
-        self.dense = nn.Linear(embedding, outside)
+        self.norm1, self.norm2 = _norm(inputs), _norm(outputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.dense = nn.Linear(embedding, outputs)
         self.dropout = nn.Dropout(0.15)
-        self.conv2 = nn.Conv2d(outside, outside, 3, padding=1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)
-        self.skip = nn.Conv2d(inside, outside, 1) if inside != outside or resample else nn.Identity()
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs or resample else nn.Identity()
         self.resample = {"": _same, "up": _double, "down": _halve}[resample]
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ extractor_steps = 400
 
 @dataclass
 class Net:
-    """A folded generator, and how to judge its pictures: None where they mean nothing."""
+    """A folded generator, and how to judge its pictures: None where the weights are random."""
 
     name: str
     module: nn.Module
@@ -117,11 +117,11 @@ class Net:
 
 def trained(name: str, recipe: str, runs: Path, noises: int) -> Net:
     tell = progress()
-    results = {one.stage: one for one in run_recipe(recipe, runs=runs, to="distill", progress=tell)}
-    results |= {one.stage: one for one in run_recipe(recipe, runs=runs, only="extractor", progress=tell)}
+    results = {result.stage: result for result in run_recipe(recipe, runs=runs, to="distill", progress=tell)}
+    results |= {result.stage: result for result in run_recipe(recipe, runs=runs, only="extractor", progress=tell)}
     loaded = load_generator(results["distill"].folder / "generator")
     module = fold(OneStep(loaded.net, time=1.0), loaded.signature).module
-    judge = Judge(read(find(recipe)), {stage: one.folder for stage, one in results.items()})
+    judge = Judge(read(find(recipe)), {stage: result.folder for stage, result in results.items()})
     return Net(
         name,
         module,
@@ -166,80 +166,80 @@ def bench(net: Net, folder: Path, cells: Sequence[str], *, quick: bool) -> Itera
         cells = [cell for cell in cells if "+" not in cell]
     recovered: dict[str, nn.Module] = {}
     for runtime in RUNTIMES:
-        wanted = [cell for cell in cells if cell.startswith(runtime)]
-        if not wanted:
+        runtime_cells = [cell for cell in cells if cell.startswith(runtime)]
+        if not runtime_cells:
             continue
-        whole, _ = _made(net, Target(runtime, "fp32"), net.module, folder)
-        for cell in wanted:
+        unquantized, _ = _build(net, Target(runtime, "fp32"), net.module, folder)
+        for cell in runtime_cells:
             print(f"{net.name}, {cell} ...", file=sys.stderr, flush=True)
             target = Target.parse(cell.partition("+")[0])
-            module, took = net.module, 0.0
+            module, recovery_seconds = net.module, 0.0
             if "+" in cell:
                 if target.scheme not in recovered:
                     began = time.perf_counter()
-                    recovered[target.scheme] = _recovered(net, target.scheme, folder)
-                    took = time.perf_counter() - began
+                    recovered[target.scheme] = _recover(net, target.scheme, folder)
+                    recovery_seconds = time.perf_counter() - began
                 module = recovered[target.scheme]
-            built, path = _made(net, target, module, folder)
+            built, path = _build(net, target, module, folder)
             session = load("backend", runtime).open(path)
             pictures[cell] = _run(session, inputs)
             row: dict[str, Any] = {
                 "net": net.name,
                 "cell": cell,
                 "engine": built.artifact.engine,
-                "size_ratio": built.artifact.nbytes / whole.artifact.nbytes,
+                "size_ratio": built.artifact.nbytes / unquantized.artifact.nbytes,
                 "noises": net.noises,
                 "psnr_db": psnr_db(expected, pictures[cell], data_range=psnr_range(net.signature, expected)),
-                "seconds": built.seconds + took,
+                "seconds": built.seconds + recovery_seconds,
                 "peak_gb": (built.peak_rss_bytes or 0) / 1e9,
                 **_fd_change(net, expected, pictures[cell]),
                 "time_ratio": {},
             }
             if runtime != "coreml":
-                one = list(example_inputs(net.signature, 1, 0).values())
+                sample = list(example_inputs(net.signature, 1, 0).values())
                 rounds = (40 if quick else 100) if net.name in TRAINED else 20
                 for threads in (1, 2):
                     samples = measure(
                         runtime,
-                        [(folder / whole.artifact.file, one), (path, one)],
+                        [(folder / unquantized.artifact.file, sample), (path, sample)],
                         threads=threads,
                         rounds=rounds,
                     )
                     floating, rounded, _ = map(statistics.median, samples)
                     row["time_ratio"][str(threads)] = rounded / floating
             yield row
-    three = [pictures[cell] for cell in ("onnx-w8a8", "executorch-w8a8", "coreml-w8a8") if cell in pictures]
-    if len(three) == 3:
+    by_runtime = [pictures[cell] for cell in ("onnx-w8a8", "executorch-w8a8", "coreml-w8a8") if cell in pictures]
+    if len(by_runtime) == 3:
         data_range = psnr_range(net.signature, expected)
         pairs = [(0, 1), (0, 2), (1, 2)]
-        alike = min(psnr_db(three[a], three[b], data_range=data_range) for a, b in pairs)
+        alike = min(psnr_db(by_runtime[a], by_runtime[b], data_range=data_range) for a, b in pairs)
         yield {"net": net.name, "alike_db": alike}
 
 
 def profile(net: Net, folder: Path) -> Iterator[str]:
     """A table for each runtime: ms by kind of operation in the fp32 and in the w8a8 file, and their shares."""
     for runtime in ("onnx", "executorch"):
-        found: dict[str, dict[str, OperatorTime]] = {}
+        times: dict[str, dict[str, OperatorTime]] = {}
         for scheme in ("fp32", "w8a8"):
-            _, path = _made(net, Target(runtime, scheme), net.module, folder)
-            found[scheme] = {one.kind: one for one in per_operation(path, DEVICE, threads=1, runs=20)}
+            _, path = _build(net, Target(runtime, scheme), net.module, folder)
+            times[scheme] = {operator.kind: operator for operator in per_operation(path, DEVICE, threads=1, runs=20)}
         yield f"| {net.name}, {runtime} | fp32, ms | w8a8, ms |\n|---|---|---|"
         kinds: dict[str, float] = {}
-        for one in [one for rows in found.values() for one in rows.values()]:
-            kinds[one.kind] = max(one.ms, kinds.get(one.kind, 0.0))
-        totals = {scheme: sum(one.ms for one in rows.values()) for scheme, rows in found.items()}
+        for operator in [operator for rows in times.values() for operator in rows.values()]:
+            kinds[operator.kind] = max(operator.ms, kinds.get(operator.kind, 0.0))
+        totals = {scheme: sum(operator.ms for operator in rows.values()) for scheme, rows in times.items()}
         for kind in sorted(kinds, key=lambda kind: -kinds[kind]):
             if kinds[kind] >= PROFILED * max(totals.values()):
-                cells = [_share(found[scheme].get(kind), totals[scheme]) for scheme in found]
+                cells = [_share(times[scheme].get(kind), totals[scheme]) for scheme in times]
                 yield f"| {kind} | {' | '.join(cells)} |"
         yield f"| all | {' | '.join(f'{total:.1f}' for total in totals.values())} |\n"
 
 
-def _share(one: OperatorTime | None, total: float) -> str:
-    return "" if one is None else f"{one.ms:.1f} ({one.ms / total:.0%}, {one.count})"
+def _share(operator: OperatorTime | None, total: float) -> str:
+    return "" if operator is None else f"{operator.ms:.1f} ({operator.ms / total:.0%}, {operator.count})"
 
 
-def _made(net: Net, target: Target, module: nn.Module, folder: Path) -> tuple[Built, Path]:
+def _build(net: Net, target: Target, module: nn.Module, folder: Path) -> tuple[Built, Path]:
     options = Export(coreml_target="iOS18")  # w4-block needs it
     built = build(
         module, net.signature, name="net", target=target, folder=folder, seed=SEED, metadata={}, options=options
@@ -247,10 +247,10 @@ def _made(net: Net, target: Target, module: nn.Module, folder: Path) -> tuple[Bu
     return built, folder / built.artifact.file
 
 
-def _recovered(net: Net, scheme: str, folder: Path) -> nn.Module:
-    place = folder / f"recover-{scheme}"
-    place.mkdir()
-    made = refine(
+def _recover(net: Net, scheme: str, folder: Path) -> nn.Module:
+    recovery_folder = folder / f"recover-{scheme}"
+    recovery_folder.mkdir()
+    refined = refine(
         net.module,
         net.signature,
         scheme,
@@ -258,10 +258,10 @@ def _recovered(net: Net, scheme: str, folder: Path) -> nn.Module:
         methods=("rounding",),
         recover=RECOVERY[scheme],
         seed=SEED,
-        folder=place,
+        folder=recovery_folder,
         progress=progress(),
     )
-    module: nn.Module = made.program.module(check_guards=False)
+    module: nn.Module = refined.program.module(check_guards=False)
     return module
 
 
@@ -271,14 +271,14 @@ def _run(session: Any, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
     return np.concatenate(parts).astype(np.float32)
 
 
-def _fd_change(net: Net, expected: NDArray[np.float32], got: NDArray[np.float32]) -> dict[str, Any]:
+def _fd_change(net: Net, expected: NDArray[np.float32], actual: NDArray[np.float32]) -> dict[str, Any]:
     """fd_local of the float pictures and its sd, and how much the file's is above it, with an interval.
 
     A paired bootstrap: each replicate draws the same noises for both.
     """
     if net.features is None or net.real is None:
         return {"fd_float": None, "fd_float_sd": None, "fd_change": None, "fd_interval": None}
-    before, after = net.features(expected), net.features(got)
+    before, after = net.features(expected), net.features(actual)
     start = frechet(net.real, before)
     rng = np.random.default_rng(0)
     drawn = [rng.integers(0, len(before), len(before)) for _ in range(RESAMPLED)]
@@ -295,16 +295,16 @@ def _fd_change(net: Net, expected: NDArray[np.float32], got: NDArray[np.float32]
 
 def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each figure of issue 4, from this run; what was not run for every net that it speaks of is not met."""
-    found: list[dict[str, Any]] = []
-    made = {(row["net"], row["cell"]): row for row in rows if "cell" in row}
+    listed: list[dict[str, Any]] = []
+    by_cell = {(row["net"], row["cell"]): row for row in rows if "cell" in row}
 
     def add(name: str, target: str, values: list[float | None], holds: Callable[[float], bool], worst: Any) -> None:
-        known = [value for value in values if value is not None]
-        value = worst(known) if known and len(known) == len(values) else None
-        found.append({"name": name, "target": target, "value": value, "met": value is not None and holds(value)})
+        measured = [value for value in values if value is not None]
+        value = worst(measured) if measured and len(measured) == len(values) else None
+        listed.append({"name": name, "target": target, "value": value, "met": value is not None and holds(value)})
 
     def of(key: str, nets: tuple[str, ...], *cells: str) -> list[Any]:
-        return [made.get((net, cell), {}).get(key) for net in nets for cell in cells]
+        return [by_cell.get((net, cell), {}).get(key) for net in nets for cell in cells]
 
     def at_most(name: str, limit: float, values: list[Any]) -> None:
         add(name, f"<= {limit}", values, lambda value: value <= limit, max)
@@ -320,8 +320,8 @@ def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         35.0,
         of("psnr_db", TRAINED, *(f"{cell}+recovery" for cell in w8a8)),
     )
-    kept = [made.get((net, cell)) for net in TRAINED for cell in w8a8]
-    within = [None if row is None else _fd_excess(row) for row in kept]
+    trained_rows = [by_cell.get((net, cell)) for net in TRAINED for cell in w8a8]
+    within = [None if row is None else _fd_excess(row) for row in trained_rows]
     at_most("w8a8: rise of fd_local over what is allowed (5 %, or one sd of the float's)", 0.0, within)
     for runtime, limit in (("onnx", 0.5), ("executorch", 0.38)):
         for net in LARGE:
@@ -338,7 +338,7 @@ def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     )
     alike = {row["net"]: row["alike_db"] for row in rows if "alike_db" in row}
     at_least("w8a8: the three runtimes' pictures alike, dB", 30.0, [alike.get(net) for net in (*TRAINED, SLIMFLOW)])
-    return found
+    return listed
 
 
 def _fd_excess(row: dict[str, Any]) -> float:
@@ -388,7 +388,9 @@ def main() -> None:
                     print("\n".join(profile(make(), folder)), flush=True)
                     continue
                 for row in bench(make(), folder, options.cell or CELLS, quick=options.quick):
-                    rows = [kept for kept in rows if (kept["net"], kept.get("cell")) != (row["net"], row.get("cell"))]
+                    rows = [
+                        other for other in rows if (other["net"], other.get("cell")) != (row["net"], row.get("cell"))
+                    ]
                     rows.append(row)
                     print(json.dumps(row), file=sys.stderr, flush=True)
                     if options.into is not None:

@@ -1,7 +1,7 @@
-"""Files of one runtime in turn in one process of their own: what both benches time by.
+"""Times files of one runtime in turns, in a process of their own: for bench_export.py and bench_quantize.py.
 
-A noisy machine slows all alike; each round runs them in another order, because what ran before leaves its traces in the
-caches. Beside them runs the machine's fp32 matrix product (torch.mm, 1024 x 1024), the physical limit.
+A noisy machine slows all alike; each round runs them in another order, because the file before leaves its data in the
+caches. With them runs the machine's fp32 matrix product (torch.mm, 1024 x 1024), the physical limit.
 """
 
 import json
@@ -28,7 +28,7 @@ def measure(runtime: str, files: Sequence[Entry], *, threads: int, rounds: int) 
     """Milliseconds of each file of "onnx" or "executorch", and last of the matrix product, in each round."""
     entries = [[str(path), [[array.tolist(), str(array.dtype)] for array in arrays]] for path, arrays in files]
     job = {"runtime": runtime, "files": entries, "threads": threads, "rounds": rounds}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, __file__],
         input=json.dumps(job),
         capture_output=True,
@@ -36,7 +36,7 @@ def measure(runtime: str, files: Sequence[Entry], *, threads: int, rounds: int) 
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "2000"},
     )
-    milliseconds: list[list[float]] = json.loads(done.stdout.splitlines()[-1])
+    milliseconds: list[list[float]] = json.loads(process.stdout.splitlines()[-1])
     return milliseconds
 
 
@@ -54,12 +54,12 @@ def _race() -> None:
     turns, order = list(zip(runs, samples, strict=True)), random.Random(0)
     for _ in range(job["rounds"]):
         order.shuffle(turns)
-        for run, kept in turns:
+        for run, times in turns:
             time.sleep(PAUSE)
             run()
             began = time.perf_counter()
             run()
-            kept.append(1e3 * (time.perf_counter() - began))
+            times.append(1e3 * (time.perf_counter() - began))
     print(json.dumps(samples))
 
 
@@ -70,8 +70,8 @@ def _runner(runtime: str, path: str, arrays: list[Any], threads: int) -> Callabl
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        given = {value.name: array for value, array in zip(session.get_inputs(), arrays, strict=True)}
-        return lambda: session.run(None, given)
+        inputs = {value.name: array for value, array in zip(session.get_inputs(), arrays, strict=True)}
+        return lambda: session.run(None, inputs)
     from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
     from executorch.runtime import Runtime
 

@@ -1,4 +1,4 @@
-"""What a backend is: `lower` a captured program to a file, `open` the file as a session of named arrays."""
+"""The interface of a backend: `lower` a captured program to a file, `open` the file as a session of named arrays."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -72,7 +72,7 @@ class Backend(Protocol):
         """
 
     def runs_here(self) -> bool:
-        """Whether a runtime executes the files on this machine; an evaluator of ours does not count."""
+        """Whether a runtime executes the files on this machine; edgegen's own evaluator does not count."""
 
     def check_options(self, scheme: str, options: Export) -> None:
         """Raises ExportError where a file of `scheme` cannot be made with `options`; before any work."""
@@ -112,7 +112,7 @@ def backends_by_suffix() -> dict[str, str]:
 def pixels(program: "ExportedProgram", signature: Signature, batch: int | None) -> tuple[Signature, "ExportedProgram"]:
     """`program` with its image as uint8 (batch, height, width, channels), and the signature of that.
 
-    `batch` is the one it was captured with. Raises ExportError where it makes no pictures.
+    `batch` is the one it was captured with. Raises ExportError where its output is no image.
     """
     from edgegen.program.capture import capture
     from edgegen.program.one_step import ToPixels, pixels_signature
@@ -122,7 +122,7 @@ def pixels(program: "ExportedProgram", signature: Signature, batch: int | None) 
 
 
 def one_by_one(inputs: Mapping[str, NDArray[Any]], run: Callable[[Arrays], Arrays]) -> Arrays:
-    """Run a static batch-1 file on every sample of `inputs` in turn and stack what comes out along the batch."""
+    """Run a static batch-1 file on every sample of `inputs` in turn and stack the outputs along the batch."""
     outputs = [run(sample) for sample in _samples(inputs)]
     return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
 

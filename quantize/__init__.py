@@ -1,1 +1,1 @@
-"""Quantization schemes: `matrix` says which exist for which backend; one file a backend holds the functions."""
+"""Quantization: one file for each method; `support_matrix` lists which scheme exists for which backend."""

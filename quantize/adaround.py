@@ -67,9 +67,9 @@ def _learned(layer: LayerOnBatch, rounding: WeightRounding, iterations: int, rng
     weights = layer.weights.detach()
     scale, largest = rounding.scale(weights), rounding.grid.largest
     down = (weights / scale).floor().clamp(-largest, largest)
-    rest = (weights / scale - down).clamp(0.01, 0.99)
-    # h(V) is the rest at the start: the float weights.
-    v = torch.logit((rest - LOW) / (HIGH - LOW)).requires_grad_()
+    fraction = (weights / scale - down).clamp(0.01, 0.99)
+    # h(V) is the fraction at the start: the float weights.
+    v = torch.logit((fraction - LOW) / (HIGH - LOW)).requires_grad_()
     adam = torch.optim.Adam([v], lr=1e-2)
 
     def choice() -> Tensor:

@@ -18,14 +18,14 @@ def correct_biases(exact: fx.GraphModule, simulated: FakeQuantizedNetwork, batch
     """
     corrected = 0
 
-    def visit(one: LayerOnBatch) -> None:
+    def visit(current: LayerOnBatch) -> None:
         nonlocal corrected
-        if one.bias is None:
+        if current.bias is None:
             return
-        weights = one.weights if one.rounding is None else one.rounding(one.weights)
-        error = one.exact - one.run(weights)
-        channel = error.ndim - 1 if one.layer.node.target is torch.ops.aten.linear.default else 1
-        one.bias.add_(error.mean([axis for axis in range(error.ndim) if axis != channel]))
+        weights = current.weights if current.rounding is None else current.rounding(current.weights)
+        error = current.exact - current.run(weights)
+        channel = error.ndim - 1 if current.layer.node.target is torch.ops.aten.linear.default else 1
+        current.bias.add_(error.mean([axis for axis in range(error.ndim) if axis != channel]))
         corrected += 1
 
     walk(exact, simulated, batch, visit)

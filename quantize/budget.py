@@ -13,7 +13,7 @@ FORM = (
 
 @dataclass(frozen=True)
 class Budget:
-    """None: not asked for. `fd_local` is the allowed rise as a share, `size` of what the fp32 parameters take.
+    """None is no limit. `fd_local` is the allowed rise as a share, `size` of what the fp32 parameters take.
 
     `latency` is a share of what the same runtime's fp32 file takes on this machine.
     """
@@ -25,7 +25,7 @@ class Budget:
 
     @staticmethod
     def parse(text: str) -> "Budget":
-        """Raises UsageError for what it cannot read, or what is asked twice."""
+        """Raises UsageError for text that it cannot read, or a limit given twice."""
         limits: dict[str, float] = {}
         forms = {
             "psnr_db": r"psnr\s*>=\s*(\d+(?:\.\d+)?)\s*(?:dB)?",
@@ -44,7 +44,7 @@ class Budget:
         return Budget(**limits)
 
     def too_far(self, *, psnr_db: float | None, fd_change: float | None) -> bool:
-        """Whether the pictures, or their distribution, are further from the float generator's than asked."""
+        """Whether the pictures, or their distribution, are further from the float generator's than the limits allow."""
         pictures = replace(self, size=None, latency=None)
         return bool(pictures.broken(psnr_db=psnr_db, fd_change=fd_change, size=None))
 
@@ -56,7 +56,7 @@ class Budget:
         size: float | None,
         latency: float | None = None,
     ) -> list[str]:
-        """What is not kept, in words; a figure that is not known (None) is not kept."""
+        """A message for each limit that is broken; a figure that is not known (None) breaks its limit."""
         complaints = []
         if self.psnr_db is not None and (psnr_db is None or psnr_db < self.psnr_db):
             complaints.append(f"psnr {_shown(psnr_db, '{:.1f} dB')}, asked >= {self.psnr_db:g} dB")
@@ -70,7 +70,7 @@ class Budget:
 
 
 def require_mixed(budget: Budget | None) -> None:
-    """Raises UsageError where nothing says how true, small or fast a mixed file shall be."""
+    """Raises UsageError without a limit of how accurate, small or fast a mixed file must be."""
     if budget is None or (budget.psnr_db is None and budget.size is None and budget.latency is None):
         raise UsageError(
             "a mixed file needs a budget that says psnr, size or latency, such as psnr>=45, size<=0.35 or latency<=0.6"

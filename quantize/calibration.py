@@ -1,4 +1,4 @@
-"""Calibration inputs: a generator eats noise, so its calibration set is made from a seed and needs no images.
+"""Calibration inputs: a generator's input is noise, so they are drawn from a seed and need no images.
 
 The ranges must hold the tails of the noise, or rare pixels come out wrong: on 8x8 images 128 samples (8 k values, up
 to 4.0 sigma) left errors of half the image's range, 1024 samples (65 k values, up to 4.5 sigma) none over a tenth.
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from edgegen.errors import UsageError
 from edgegen.types import Signature
 
-FIRST_INDEX = 1 << 32  # sample indexes of its own: parity runs on 0, 1, 2, ... and must not see its calibration set
+# Parity runs on the samples 0, 1, 2, ..., which must not be in the calibration set.
+FIRST_INDEX = 1 << 32
 
 ENOUGH_VALUES = 65_536  # of noise; see above
 FEWEST = 64  # samples, however large: the inner ranges depend on the picture, too

@@ -30,7 +30,7 @@ def equalize(module: "fx.GraphModule") -> int:
 
 
 def _after(layer: Layer, layers: "dict[fx.Node, Layer]") -> Layer | None:
-    """The one layer that reads what this one makes, as large as it is made; None where there is no such."""
+    """The only layer that reads the output of `layer`, through homogeneous operators alone, or None."""
     node, homogeneous = layer.node, _homogeneous()
     while len(node.users) == 1:
         (user,) = node.users
@@ -60,13 +60,13 @@ def _homogeneous() -> set[Any]:
 
 
 def _share(module: "fx.GraphModule", first: Layer, second: Layer) -> None:
-    one, two = tensor_of(module, first.target), tensor_of(module, second.target)
-    before = one.abs().movedim(first.axis, 0).flatten(1).amax(1)
-    behind = two.abs().movedim(second.inputs, 0).flatten(1).amax(1)
+    weight, next_weight = tensor_of(module, first.target), tensor_of(module, second.target)
+    before = weight.abs().movedim(first.axis, 0).flatten(1).amax(1)
+    behind = next_weight.abs().movedim(second.inputs, 0).flatten(1).amax(1)
     scale = (before / behind).sqrt()
     scale[(before == 0) | (behind == 0)] = 1.0  # a channel that is not used
-    one.div_(_along(scale, one, first.axis))
-    two.mul_(_along(scale, two, second.inputs))
+    weight.div_(_along(scale, weight, first.axis))
+    next_weight.mul_(_along(scale, next_weight, second.inputs))
     bias: Any = first.node.args[2] if len(first.node.args) > 2 else None
     if bias is not None:
         tensor_of(module, bias.target).div_(scale)
@@ -74,4 +74,4 @@ def _share(module: "fx.GraphModule", first: Layer, second: Layer) -> None:
 
 def _along(values: torch.Tensor, other: torch.Tensor, axis: int) -> torch.Tensor:
     """`values` so that they multiply `other` along one of its axes."""
-    return values.reshape([-1 if one == axis else 1 for one in range(other.ndim)])
+    return values.reshape([-1 if dim == axis else 1 for dim in range(other.ndim)])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Rounding(nn.Module):
-    """`active` or not; a captured graph calls it where a number is rounded."""
+    """Rounds the numbers at one place of a captured graph, while it is `active`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,25 +133,25 @@ def _fits(grid: QuantizationGrid, layer: Layer, weight: Tensor) -> bool:
 
 
 def _by_layer(module: fx.GraphModule, layers: list[Layer]) -> dict[str, list[Rounding]]:
-    """The roundings beside each layer; one that is beside none belongs to the layers of the rounding before it."""
+    """The roundings next to each layer; one that is next to none belongs to the layers of the rounding before it."""
     rounds: dict[fx.Node, Rounding] = {}
     for node in module.graph.nodes:
         part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
         if isinstance(part, Rounding):
             rounds[node] = part
-    nodes = {layer.name: [one for one in _beside(layer.node) if one in rounds] for layer in layers}
+    nodes = {layer.name: [node for node in _neighbours(layer.node) if node in rounds] for layer in layers}
     for node in rounds:  # in the order in which they run
-        if not any(node in beside for beside in nodes.values()):
+        if not any(node in neighbours for neighbours in nodes.values()):
             before: Any = node.args[0]
             while before not in rounds and before.all_input_nodes:
                 before = before.all_input_nodes[0]
-            for beside in nodes.values():
-                if before in beside:
-                    beside.append(node)
-    return {name: [rounds[node] for node in beside] for name, beside in nodes.items()}
+            for neighbours in nodes.values():
+                if before in neighbours:
+                    neighbours.append(node)
+    return {name: [rounds[node] for node in neighbours] for name, neighbours in nodes.items()}
 
 
-def _beside(node: fx.Node) -> list[fx.Node]:
+def _neighbours(node: fx.Node) -> list[fx.Node]:
     return [*node.all_input_nodes, *node.users]
 
 

@@ -14,7 +14,7 @@ from edgegen.quantize.layers import Layer, tensor_of
 
 @dataclass(frozen=True)
 class LayerOnBatch:
-    """One layer on one batch: what it gives in float, and what it takes in the rounded network so far.
+    """One layer on one batch: its output in the float network, and its input in the rounded network so far.
 
     `weights` and `bias` are the layer's own, to be changed in place; `bias` is None where it has none. `rounding` is
     that of the weights, None where they stay float.
@@ -57,7 +57,7 @@ def walk(
 
 
 class _StepwiseInterpreter(fx.Interpreter):
-    """A graph run node by node; what no later node needs is let go."""
+    """A graph run node by node; a value that no later node needs is freed."""
 
     def __init__(self, module: fx.GraphModule, batch: tuple[Tensor, ...]) -> None:
         super().__init__(module)

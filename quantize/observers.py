@@ -1,7 +1,7 @@
-"""How far an activation's 8-bit numbers reach: all that calibration saw, or less, so that the steps are finer.
+"""The ranges of 8-bit activations: all values of calibration, or fewer, so that the steps are finer.
 
-The observers are torchao's; beside its minimum and maximum and its search for the least squared error, two more ways to
-cut a histogram.
+The observers are torchao's; to its minimum and maximum and its search for the least squared error, this adds two more
+ways to cut a histogram.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -41,8 +41,12 @@ def observer(ranges: str) -> Any:
     return kinds[ranges].with_args(eps=SMALLEST_SCALE)
 
 
-def _histogram(seen: Any) -> tuple[NDArray[np.float64], float, float]:
-    return seen.histogram.numpy().astype(np.float64), float(seen.min_val), float(seen.max_val)
+def _histogram(observer_state: Any) -> tuple[NDArray[np.float64], float, float]:
+    return (
+        observer_state.histogram.numpy().astype(np.float64),
+        float(observer_state.min_val),
+        float(observer_state.max_val),
+    )
 
 
 def percentile(counts: NDArray[np.float64], low: float, high: float) -> tuple[float, float]:
@@ -82,10 +86,10 @@ def _divergence(
     clipped[0] += counts[middles < start].sum()
     clipped[-1] += counts[middles > end].sum()
     level = np.clip(((middles[inside] - start) / (end - start) * LEVELS).astype(int), 0, LEVELS - 1)
-    some = clipped > 0
+    filled = clipped > 0
     sums = np.bincount(level, weights=kept, minlength=LEVELS)
-    bins = np.bincount(level[some], minlength=LEVELS)
-    spread = np.where(some, sums[level] / np.maximum(bins[level], 1), 0.0)
+    bins = np.bincount(level[filled], minlength=LEVELS)
+    spread = np.where(filled, sums[level] / np.maximum(bins[level], 1), 0.0)
     p, q = clipped / clipped.sum(), spread / spread.sum()
     q = np.maximum(q, EMPTY)
-    return float(np.sum(p[some] * np.log(p[some] / q[some])))
+    return float(np.sum(p[filled] * np.log(p[filled] / q[filled])))

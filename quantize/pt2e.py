@@ -28,7 +28,7 @@ SMALLEST_WEIGHT_SCALE = 2**-24
 
 
 def quantize(program: "ExportedProgram", scheme: str, calibration: Batches, options: Quantize) -> "fx.GraphModule":
-    """The program with the numbers of `scheme` ("w8a8", "w8"), which become float again where a runtime has no kernel.
+    """The program with the numbers of `scheme` ("w8a8", "w8"), which a runtime without a kernel turns to float again.
 
     Convolutions and dense layers are quantized: with additions and products as well, as the quantizer does when asked
     for everything, the file is no smaller, no faster and 1 to 2 dB worse. Attention's products of two activations stay
@@ -52,8 +52,10 @@ def observed(program: "ExportedProgram", scheme: str, calibration: Batches, opti
         if not layers:
             raise ExportError("nothing to quantize: the network has no convolution and no dense layer")
         floating = matching(options.float_layers, {layer.name for layer in layers})
-        kept = {layer.node.name for layer in layers if layer.name in floating}
-        quantizer = (_xnnpack if GRIDS[scheme].activations else _weights_only)(layers, kept, GRIDS[scheme], options)
+        float_nodes = {layer.node.name for layer in layers if layer.name in floating}
+        quantizer = (_xnnpack if GRIDS[scheme].activations else _weights_only)(
+            layers, float_nodes, GRIDS[scheme], options
+        )
         prepared: fx.GraphModule = prepare_pt2e(module, quantizer)
         with torch.no_grad():
             for batch in batches:
@@ -84,7 +86,7 @@ def _torchao() -> Iterator[None]:
 
 
 def _xnnpack(layers: list[Layer], floating: set[str], grid: QuantizationGrid, options: Quantize) -> Any:
-    """XNNPACK's quantizer, with our ranges; `floating` are the nodes that it shall leave."""
+    """XNNPACK's quantizer, with our ranges; `floating` are the nodes that stay float."""
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
     from torchao.quantization.pt2e import PerChannelMinMaxObserver
 
@@ -96,7 +98,7 @@ def _xnnpack(layers: list[Layer], floating: set[str], grid: QuantizationGrid, op
     weights = replace(config.weight, observer_or_fake_quant_ctr=each)
     config = replace(config, input_activation=activations, output_activation=activations, weight=weights)
     quantizer = xnnpack.XNNPACKQuantizer()
-    # Not "only these": it asks for a ReLU after a convolution as well, and takes both as one.
+    # It excludes layers and lists none: a ReLU after a convolution passes it too, and both are quantized as one.
     quantizer.set_filter_function(lambda node: node.name not in floating)
     for operator in dict.fromkeys(layer.node.target for layer in layers):
         quantizer.set_operator_type(operator, config)
@@ -104,7 +106,7 @@ def _xnnpack(layers: list[Layer], floating: set[str], grid: QuantizationGrid, op
 
 
 def _weights_only(layers: list[Layer], floating: set[str], grid: QuantizationGrid, _: Quantize) -> Any:
-    """XNNPACK's quantizer asks for ranges; this one has none."""
+    """A quantizer for weights alone: XNNPACK's needs the ranges of activations."""
     import torch
     from torchao.quantization.pt2e import PerChannelMinMaxObserver
     from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
@@ -125,9 +127,9 @@ def _weights_only(layers: list[Layer], floating: set[str], grid: QuantizationGri
         def annotate(self, model: Any) -> Any:
             for node in model.graph.nodes:
                 if node.name in axes:
-                    wanted = {node.args[1]: spec(axes[node.name])}
+                    input_specs = {node.args[1]: spec(axes[node.name])}
                     node.meta["quantization_annotation"] = QuantizationAnnotation(
-                        input_qspec_map=wanted, _annotated=True
+                        input_qspec_map=input_specs, _annotated=True
                     )
             return model
 
@@ -149,9 +151,9 @@ def _require_finite(prepared: Any) -> None:
         if low is None or high is None:
             continue
         if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
-            of = node.args[0]
+            source = node.args[0]
             raise ExportError(
-                f"calibration saw values that are not finite, or none at all, at {of}: {low.min():g} to "
+                f"calibration saw values that are not finite, or none at all, at {source}: {low.min():g} to "
                 f"{high.max():g}; does the network give finite pictures?"
             )
 

@@ -1,4 +1,4 @@
-"""What a quantized number can be, by scheme; and how a recipe or a command asks for it. Imports no torch."""
+"""The numbers that each quantization scheme allows, and layers chosen by pattern. Imports no torch."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

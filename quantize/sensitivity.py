@@ -46,7 +46,7 @@ class FloatLayers:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of a choice: what it may cost, or what was measured of it; None is not asked for, or not measured."""
+    """Of a choice of float layers: its limits, or its measured values; None is no limit, or not measured."""
 
     mse: float | None = None
     nbytes: int | None = None
@@ -140,7 +140,7 @@ def fitting(
     *,
     rounded_latency: float = 1.0,
 ) -> FloatLayers:
-    """What `choose` gives, but `measured` to keep the limits: asked for less until it does. Raises BudgetError."""
+    """As `choose`, but with limits tightened until the choice as `measured` keeps them. Raises BudgetError."""
     tightened, nearest = limits, ""
     for _ in range(TRIES):
         try:
@@ -161,12 +161,12 @@ def fitting(
 
 
 def _over(figures: Figures, limits: Figures, rounded_latency: float) -> dict[str, float]:
-    """By what is over its limit, the limit's share of what was found; of a time, beyond that of all rounded."""
+    """limit / figure of each figure over its limit; of a latency, both less that of the file with all rounded."""
     pairs = {"mse": (limits.mse, figures.mse, 0.0), "latency": (limits.latency, figures.latency, rounded_latency)}
     return {
-        name: (limit - least) / (got - least)
-        for name, (limit, got, least) in pairs.items()
-        if limit is not None and got is not None and got > limit
+        name: (limit - least) / (figure - least)
+        for name, (limit, figure, least) in pairs.items()
+        if limit is not None and figure is not None and figure > limit
     }
 
 

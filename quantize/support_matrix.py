@@ -42,8 +42,8 @@ def cell(scheme: str, backend: str) -> SchemeCell:
         return schemes[scheme]
     full = [f"{other_backend} {other}" for other, other_backend in sorted(matrix(), key=lambda key: key[::-1])]
     # The backend is what the user meant: the scheme is guessed among its own.
-    same = [name for name in full if name.startswith(f"{backend} ")]
-    near = difflib.get_close_matches(f"{backend} {scheme}", same or full, n=1, cutoff=0.0)
+    same_backend = [name for name in full if name.startswith(f"{backend} ")]
+    near = difflib.get_close_matches(f"{backend} {scheme}", same_backend, n=1, cutoff=0.0)
     raise UsageError(
         f"no quantization scheme '{scheme}' for backend '{backend}'; there are: {', '.join(full)}. "
         f"Did you mean '{near[0]}'?"

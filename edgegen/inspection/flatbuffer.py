@@ -43,18 +43,18 @@ def decode(contents: Sequence[bytes], schema: str) -> list[dict[str, Any]]:
             file.write_bytes(content)
         options = ["--json", "--defaults-json", "--strict-json", "--raw-binary", "-o", folder]
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 [flatc, *options, package / schema, "--", *files],
                 capture_output=True,
                 check=False,
                 timeout=SECONDS,
             )
         except subprocess.TimeoutExpired as e:
-            raise ValueError(f"no sense in its flatbuffer after {SECONDS} s") from e
+            raise ValueError(f"its flatbuffer is not decoded after {SECONDS} s") from e
         except OSError as e:
             raise ExportError(f"cannot start {flatc}: {e.strerror}; reinstall executorch") from e
-        if done.returncode:
-            raise ValueError(_said(done))
+        if process.returncode:
+            raise ValueError(_damage(process))
         texts = [file.with_suffix(".json").read_bytes() for file in files]
     return [json.loads(NOT_FINITE.sub(lambda m: m[1] + SPELLED[m[2]] + m[3], text)) for text in texts]
 
@@ -69,8 +69,8 @@ def payload(content: bytes) -> bytes:
     return content[start : start + size]
 
 
-def _said(done: "subprocess.CompletedProcess[bytes]") -> str:
-    if done.returncode < 0:
+def _damage(process: "subprocess.CompletedProcess[bytes]") -> str:
+    if process.returncode < 0:
         return "its flatbuffer is damaged"
-    match = re.search(r"Unable to generate text for \S+ \(([^)]*)\)", done.stderr.decode(errors="replace"))
+    match = re.search(r"Unable to generate text for \S+ \(([^)]*)\)", process.stderr.decode(errors="replace"))
     return f"its flatbuffer is damaged ({match[1]})" if match else "its flatbuffer is damaged"

@@ -1,7 +1,6 @@
-"""What a runtime really does with a quantized file: how many of its layers multiply whole numbers of 8 bits.
+"""Counts the layers of a quantized file that a runtime really multiplies in 8 bits.
 
-A runtime that has no kernel for a pattern turns its numbers to float and multiplies those; the file is then small, and
-not fast.
+A runtime without an integer kernel for a pattern converts its numbers to float; the file is then small, and not fast.
 """
 
 import math
@@ -13,7 +12,7 @@ from typing import Any
 from edgegen.inspection.pte import place_of, read_pte
 
 # What onnxruntime makes of a layer: with whole numbers, or in float. Products of two activations are no layers.
-WHOLE = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
+INTEGER = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
 FLOAT = {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
 LEAST = 1e-3  # of a file's multiplications, that a layer must have to count
 XNNPACK_LAYERS = ("XNNConv2d", "XNNDepthwiseConv2d", "XNNConvTranspose2d", "XNNFullyConnected")
@@ -44,26 +43,26 @@ def _onnx(path: Path) -> list[bool]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it says that the optimised file is for this machine alone: so it is
+    options.log_severity_level = 3  # hides the warning that the optimised file is for this machine alone
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         optimised = Path(temporary) / "optimised.onnx"
         options.optimized_model_filepath = str(optimised)
         onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         graph = onnx.load(optimised, load_external_data=False).graph
     from_weights = {tensor.name for tensor in graph.initializer}  # or turned to float from what is stored
-    in_whole_numbers = []
-    for node in graph.node:  # what makes an input stands before what reads it
+    is_integer = []
+    for node in graph.node:  # in topological order
         if all(name in from_weights for name in node.input if name):
             from_weights.update(node.output)
-        if node.op_type in WHOLE:
-            in_whole_numbers.append(True)
+        if node.op_type in INTEGER:
+            is_integer.append(True)
         elif node.op_type in FLOAT and any(name in from_weights for name in node.input[:2]):
-            in_whole_numbers.append(False)
-    return in_whole_numbers
+            is_integer.append(False)
+    return is_integer
 
 
 def _xnnpack(path: Path) -> list[bool]:
-    """Of `forward`. Layers that do next to nothing are left out: a GroupNorm's means are spread by convolutions."""
+    """Of `forward`. Layers of few products are left out: the convolutions that spread a GroupNorm's means."""
     pte = read_pte(path.read_bytes())
     (plan,) = (plan for plan in pte.plans if plan["name"] == "forward")
     graphs = [pte.graphs.get(place_of(delegate)) for delegate in plan["delegates"]]

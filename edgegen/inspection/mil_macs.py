@@ -16,14 +16,14 @@ def count_macs(block: Any, inputs: Mapping[str, Shape]) -> Macs:
     constant: set[str] = set()
     tally = Tally()
     for op in block.operations:
-        read = {name: [a.name for a in parameter.arguments if a.name] for name, parameter in op.inputs.items()}
+        input_names = {name: [a.name for a in parameter.arguments if a.name] for name, parameter in op.inputs.items()}
         shapes.update((out.name, shape_of(out.type)) for out in op.outputs)
-        if op.type.startswith("const") or all(name in constant for names in read.values() for name in names):
+        if op.type.startswith("const") or all(name in constant for names in input_names.values() for name in names):
             constant.update(out.name for out in op.outputs)
             if op.type == "const":
                 values[op.outputs[0].name] = op.attributes["val"].immediateValue.tensor
             continue
-        arguments = {name: names[0] for name, names in read.items() if len(names) == 1}
+        arguments = {name: names[0] for name, names in input_names.items() if len(names) == 1}
         _count(op, arguments, shapes, values, constant, tally)
     return tally.macs()
 

@@ -63,12 +63,12 @@ def read_pte(content: bytes) -> Pte:
         size, base = (int.from_bytes(content[at : at + 8], "little") for at in (16, 24))
         needed = max(size, base + (int.from_bytes(content[32:40], "little") if header > 24 else 0))
         if needed > len(content):
-            raise ValueError(f"its header tells of {needed} bytes")
+            raise ValueError(f"its header says {needed} bytes")
     program = decode([content[:size]], PROGRAM)[0]
     if not program.get("execution_plan"):
         raise ValueError("it has no methods")
     if any(base + segment["offset"] + segment["size"] > len(content) for segment in program.get("segments") or []):
-        raise ValueError("a segment lies behind its end")
+        raise ValueError("a segment lies beyond its end")
     pte = Pte(content, whole - len(content), base, size, program)
     _decode_delegates(pte)
     return pte

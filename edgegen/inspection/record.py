@@ -1,4 +1,4 @@
-"""What an exported file holds, found from the file alone: one record for ONNX, ExecuTorch and Core ML, one entry point.
+"""An exported file's contents, read from the file alone: one record for ONNX, ExecuTorch and Core ML, one entry point.
 
 Every reader counts multiplications with stored weights apart from products of two computed tensors (attention): only
 the first can be compressed with the weights. All counts are for one call, with a symbolic batch axis taken as 1.
@@ -84,7 +84,7 @@ class OutsideOperation:
 
 @dataclass(frozen=True)
 class Method:
-    """One entry point: what it takes and gives, its operations by type, and how they are divided."""
+    """One entry point: its inputs and outputs, its operations by type, and how they are divided."""
 
     name: str
     inputs: tuple[Value, ...]
@@ -101,7 +101,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in `file`; `bytes_by_kind` adds up to `nbytes`.
+    """The contents of `file`; `bytes_by_kind` adds up to `nbytes`.
 
     `signature` is the one that edgegen wrote (None in files of others), `constants` the methods that only give a value
     (ExecuTorch), `needs` what a device must have, `notes` what could not be checked here, `hints` what would help.
@@ -147,7 +147,7 @@ class Inspection:
 
 
 def inspect(path: Path) -> Inspection:
-    """Read an exported file without running it and without the code of its net.
+    """Read an exported file without running it and without the code of its network.
 
     Raises DataError where nothing is there, UsageError for a suffix that is not in READERS, ExportError for a file that
     is cut short or of another kind, MissingExtraError where the format's package is not installed.
@@ -209,7 +209,7 @@ def bytes_by_kind(total: int, weights: Sequence[Weight], **parts: int) -> dict[s
 
 
 def common_hints(methods: Sequence[Method], weights: Sequence[Weight]) -> list[str]:
-    """What holds for every kind of file: the time input that one step does not need, and weights left in float32."""
+    """Hints for every kind of file: on a time input, which one step does not need, and on weights left in float32."""
     hints = []
     names = {value.name for method in methods for value in method.inputs}
     if names & {"timestep", "t", "time"}:

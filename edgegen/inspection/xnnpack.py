@@ -1,4 +1,4 @@
-"""What XNNPACK's part of a .pte says: operations, multiplications and stored tensors of one delegate's graph."""
+"""Reads XNNPACK's graph of a delegate in a .pte: operations, multiplications and stored tensors."""
 
 import math
 from collections import Counter
@@ -42,14 +42,14 @@ def read(graph: Mapping[str, Any], place: str, tally: Tally, constant: Sequence[
     constants = graph.get("constant_data") or []
     stored: dict[str, Weight] = {}
     operations: Counter[str] = Counter()
-    same = {number for number, tensor in values.items() if _is_constant(tensor, constant)}
+    constant_ids = {number for number, tensor in values.items() if _is_constant(tensor, constant)}
     for node in graph["xnodes"]:
         kind, fields = node["xnode_union_type"], node["xnode_union"]
         operations[kind] += 1
-        if all(fields[name] in same for name in fields if _is_input(name) and fields[name] in values):
-            same.add(fields["output_id"])
+        if all(fields[name] in constant_ids for name in fields if _is_input(name) and fields[name] in values):
+            constant_ids.add(fields["output_id"])
             continue
-        _count(kind, fields, values, same, tally)
+        _count(kind, fields, values, constant_ids, tally)
     for tensor in values.values():
         index = tensor["constant_buffer_idx"]
         if 0 < index < len(constants):
@@ -88,9 +88,9 @@ def _weight(entry: Mapping[str, Any], tensor: Mapping[str, Any], place: str, num
 
 
 def _count(
-    kind: str, fields: Mapping[str, Any], values: Mapping[int, Mapping[str, Any]], same: set[int], tally: Tally
+    kind: str, fields: Mapping[str, Any], values: Mapping[int, Mapping[str, Any]], constant_ids: set[int], tally: Tally
 ) -> None:
-    """`same` are the values that are weights, or made of weights alone."""
+    """`constant_ids` are the values that are weights, or made of weights alone."""
 
     def shape(name: str) -> list[int] | None:
         return values[fields[name]]["dims"] if fields[name] in values else None
@@ -107,7 +107,7 @@ def _count(
     elif kind in ("XNNFullyConnected", "XNNBatchMatrixMultiply"):
         first = shape("input1_id")
         second = fields.get("filter_id", fields.get("input2_id"))
-        computed = fields["input1_id"] not in same and second not in same
+        computed = fields["input1_id"] not in constant_ids and second not in constant_ids
         tally.add(kind, product(shape("output_id"), first[-1:] if first else None), computed=computed)
     elif kind == "XNNScaledDotProductAttention":
         query, keys = shape("query_id"), shape("key_id")

@@ -1,4 +1,4 @@
-"""Core ML: an ML Program for iOS 17, 18 or 26 by coremltools; run by Core ML on a Mac, by our evaluator elsewhere."""
+"""Core ML: an ML Program for iOS 17, 18 or 26 by coremltools; run by Core ML on a Mac, elsewhere by an evaluator."""
 
 import platform
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, Precision, Session, Variant, one_by_one
-from edgegen.exporters.coreml import metadata as coreml_about
+from edgegen.exporters.coreml import metadata as coreml_metadata
 from edgegen.exporters.coreml.cells import CELLS, SCHEME_FEATURES
 from edgegen.formats import mlpackage
 from edgegen.recipe import Export
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 GENERATE = "generate"
 SIZES = "sizes"
-# The first deployment target that has it; what is not here is in iOS 17. After coremltools 9.0's op sets and checks.
+# Feature -> the first deployment target that has it; others are in iOS 17. After coremltools 9.0's op sets and checks.
 FEATURES = {
     "sizes for more than one input": "iOS18",
     "weights of 4 bits in blocks": "iOS18",
@@ -33,7 +33,7 @@ FEATURES = {
 }
 # MIL computes the sines of a time or size embedding from arguments up to 1000, where fp16 has steps of 0.5.
 TRIGONOMETRY = ("sin", "cos")
-PASSING = ("mul", "add", "cast", "reshape", "expand_dims", "squeeze", "slice_by_index", "concat", "transpose")
+PASS_THROUGH = ("mul", "add", "cast", "reshape", "expand_dims", "squeeze", "slice_by_index", "concat", "transpose")
 
 SNIPPET = """import coremltools, numpy as np  # on a Mac
 model = coremltools.models.MLModel("{file}")
@@ -42,7 +42,7 @@ out = model.predict({inputs})["{output}"]"""
 
 @dataclass(frozen=True)
 class CoreMLSession:
-    """A package run by Core ML; `model` is the vendor's object. No machine of ours has run this."""
+    """A package run by Core ML; `model` is the vendor's object. Not tested: that needs a Mac."""
 
     model: Any
     method: str
@@ -142,9 +142,9 @@ class CoreMLBackend:
         except ExportError:
             raise
         except Exception as e:
-            raise ExportError(f"coremltools could not convert the program: {coreml_about.reason(e)}") from e
+            raise ExportError(f"coremltools could not convert the program: {coreml_metadata.reason(e)}") from e
         _check_names(spec, [entry.name for entry in inputs], [entry.name for entry in outputs])
-        coreml_about.describe(spec, signature, metadata, sizes=sizes, picture=variant == GENERATE)
+        coreml_metadata.describe(spec, signature, metadata, sizes=sizes, picture=variant == GENERATE)
         mlpackage.write(spec, Path(model.weights_dir), path)
 
     def preload(self) -> None:
@@ -259,7 +259,7 @@ def _precision(vendor: Any, precision: Precision) -> Any:
 def _feeds_sine(op: Any) -> bool:
     if op.op_type in TRIGONOMETRY:
         return True
-    return op.op_type in PASSING and any(_feeds_sine(child) for var in op.outputs for child in var.child_ops)
+    return op.op_type in PASS_THROUGH and any(_feeds_sine(child) for var in op.outputs for child in var.child_ops)
 
 
 def _check_names(spec: Any, inputs: list[str], outputs: list[str]) -> None:

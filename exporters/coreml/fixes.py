@@ -23,8 +23,8 @@ aten = torch.ops.aten
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Any:
-    """`approximate` is dropped: wrong by 4e-4. In these words (Hendrycks, Gimpel, arXiv:1606.08415, section 2)
-    coremltools finds the approximation again and writes its one op for it.
+    """`approximate` is dropped: wrong by 4e-4. In this form (Hendrycks, Gimpel, arXiv:1606.08415, section 2)
+    coremltools recognizes the approximation and writes its single op.
     """
     if approximate == "none":
         return NotImplemented
@@ -144,26 +144,26 @@ FIXES: dict[Any, Fix] = {
     aten.sub.Tensor: sub,
     aten.trunc.default: trunc,
 }
-# Registered with coremltools, but not as torch.export writes them: antialiasing is dropped, defaults are asked for.
+# Registered with coremltools, but not as torch.export writes them: antialiasing is dropped, defaults are required.
 MISREAD = ("_upsample_bilinear2d_aa", "cosine_similarity", "mse_loss")
 COPIES = (aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.detach.default)
 
 
 def fixed(program: ExportedProgram) -> ExportedProgram:
-    """`program` in ops that coremltools reads rightly; `program` itself stays as it is, the weights are shared.
+    """`program` in ops that coremltools reads correctly; `program` itself stays as it is, the weights are shared.
 
     Raises ExportError that names every op which neither coremltools nor a decomposition covers.
     """
     changed: ExportedProgram = program.run_decompositions(FIXES)  # also: coremltools refuses torch's training dialect
-    known = default_decompositions()
-    while missing := {op for op in _ops(changed) if not _readable(op) and op in known}:
-        changed = changed.run_decompositions({**FIXES, **{op: known[op] for op in missing}})
+    decompositions = default_decompositions()
+    while missing := {op for op in _ops(changed) if not _readable(op) and op in decompositions}:
+        changed = changed.run_decompositions({**FIXES, **{op: decompositions[op] for op in missing}})
     _drop_copies(changed)
-    lacking = sorted({str(op) for op in _ops(changed) if not _readable(op)})
-    if lacking:
+    unsupported = sorted({str(op) for op in _ops(changed) if not _readable(op)})
+    if unsupported:
         raise ExportError(
-            f"coremltools cannot convert {', '.join(lacking)}; write the network without "
-            f"{'it' if len(lacking) == 1 else 'them'}, or try another runtime"
+            f"coremltools cannot convert {', '.join(unsupported)}; write the network without "
+            f"{'it' if len(unsupported) == 1 else 'them'}, or try another runtime"
         )
     return changed
 

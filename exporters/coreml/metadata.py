@@ -1,4 +1,4 @@
-"""What a Core ML package says of itself: Xcode's fields, a sentence for every input and output, edgegen's metadata."""
+"""The metadata of a Core ML package: Xcode's fields, a sentence for every input and output, edgegen's metadata."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ def describe(
     spec: Any, signature: Signature, metadata: Mapping[str, str], *, sizes: Sizes = (), picture: bool = False
 ) -> None:
     """Fill the Model protobuf `spec`: license, author, description and version of `metadata` into Core ML's own
-    fields (what is not stated stays "not stated"), all of it under "com.edgegen.". `sizes` are (height, width) of the
+    fields ("not stated" where it is absent), all of it under "com.edgegen.". `sizes` are (height, width) of the
     noise beside that of the signature.
     """
     about = spec.description.metadata
@@ -24,24 +24,24 @@ def describe(
     about.author = metadata.get("author", UNKNOWN)
     about.license = metadata.get("license", UNKNOWN)
     about.versionString = metadata.get("version", version("edgegen"))
-    stamped = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
-    for key, text in stamped.items():
+    fields = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
+    for key, text in fields.items():
         about.userDefined[NAMESPACE + key] = text
     first = signature.inputs[0]
     for entry, tensor in zip(spec.description.input, signature.inputs, strict=True):
         entry.shortDescription = sentence(tensor) + _also(tensor, first, sizes)
     for entry, tensor in zip(spec.description.output, signature.outputs, strict=True):
-        said = "The picture, as a pixel buffer." if picture else sentence(tensor)
-        entry.shortDescription = said + _also(tensor, first, sizes)
+        text = "The picture, as a pixel buffer." if picture else sentence(tensor)
+        entry.shortDescription = text + _also(tensor, first, sizes)
 
 
 def _also(tensor: TensorSpec, first: TensorSpec, sizes: Sizes) -> str:
     """The other heights and widths of a tensor that grows with the noise."""
     if not sizes or len(tensor.shape) != 4 or len(first.shape) != 4:
         return ""
-    mine, noise = ([int(size) for size in spec.shape[2:]] for spec in (tensor, first))
-    grown = [(height * mine[0] // noise[0], width * mine[1] // noise[1]) for height, width in sizes]
-    others = [f"{height} x {width}" for height, width in grown if [height, width] != mine]
+    own, noise = ([int(size) for size in spec.shape[2:]] for spec in (tensor, first))
+    grown = [(height * own[0] // noise[0], width * own[1] // noise[1]) for height, width in sizes]
+    others = [f"{height} x {width}" for height, width in grown if [height, width] != own]
     return f" Height and width also in {', '.join(others)}." if others else ""
 
 

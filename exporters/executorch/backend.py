@@ -127,29 +127,29 @@ class ExecuTorchBackend:
 BACKEND = ExecuTorchBackend()
 
 
-Maker = Callable[[], Any]
+PartitionerFactory = Callable[[], Any]
 
 
-def _partitioner(variant: str) -> Maker:
+def _partitioner(variant: str) -> PartitionerFactory:
     """What decides which operators go to the delegate. Raises MissingExtraError and ExportError where it is absent."""
     if variant in ("", "bundled"):
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
-        return cast(Maker, XnnpackPartitioner)
+        return cast(PartitionerFactory, XnnpackPartitioner)
     if variant == "vulkan":
         from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 
-        return cast(Maker, VulkanPartitioner)
+        return cast(PartitionerFactory, VulkanPartitioner)
     if variant == "coreml":
         require("coreml", purpose="lowering to ExecuTorch's Core ML delegate")
         from executorch.backends.apple.coreml.partition import CoreMLPartitioner
 
-        return cast(Maker, CoreMLPartitioner)
+        return cast(PartitionerFactory, CoreMLPartitioner)
     return _qualcomm(os.environ.get("QNN_SDK_ROOT"))
 
 
-def _qualcomm(sdk: str | None) -> Maker:
-    """Qualcomm's partitioner for its newest supported phone chip. No machine of ours has the SDK: never run."""
+def _qualcomm(sdk: str | None) -> PartitionerFactory:
+    """Qualcomm's partitioner for its newest supported phone chip. Not tested: that needs the SDK."""
     if not sdk:
         raise ExportError(
             "Qualcomm's delegate needs its AI Engine Direct SDK, and QNN_SDK_ROOT does not say where it is: install it "
@@ -173,7 +173,7 @@ def _qualcomm(sdk: str | None) -> Maker:
 
 @contextmanager
 def _shared_history() -> Iterator[None]:
-    """Copies of a node share the record of where it came from, which nothing changes once it is written.
+    """Lets copies of a node share its record of origin, which nothing changes once it is written.
 
     torch copies it whole for every node in each of some twenty passes, longer every time: a fifth of the lowering of a
     net of 15.7 M parameters. The file is the same byte by byte.
@@ -188,14 +188,14 @@ def _shared_history() -> Iterator[None]:
 
 
 def _add_generate(edge: Any, signature: Signature) -> None:
-    """Add the method `generate` to what was lowered: the delegates of `forward`, then its image made uint8.
+    """Add the method `generate` to the lowered program: the delegates of `forward`, then its image made uint8.
 
     Lowering the whole net a second time takes as long again, and gives a second copy of its graph in the file.
     """
     from executorch.exir import to_edge
 
     generate = pixels(edge.exported_program("forward"), signature, 1)[1]
-    # The manager has no public way to take one more method; what the delegates hold it knows already.
+    # The manager has no public way to take one more method; it already has the data of the delegates.
     edge._edge_programs["generate"] = to_edge(generate).exported_program()
 
 

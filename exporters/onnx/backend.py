@@ -1,4 +1,4 @@
-"""ONNX: torch.onnx's dynamo exporter, cleaned of the builder's traces; run by onnxruntime on the CPU."""
+"""ONNX: torch.onnx's dynamo exporter, without notes on the machine that built it; run by onnxruntime on the CPU."""
 
 import contextlib
 import importlib
@@ -32,7 +32,7 @@ LARGEST = 2_000_000_000  # bytes of one protobuf, with room for the program; abo
 NAMESPACE = "edgegen."
 BATCH_AXIS = "batch_size"
 AXES = {0: BATCH_AXIS, 2: "height", 3: "width"}  # of the first input
-FATAL = 4  # onnxruntime's severity: it prints what its exceptions say, too
+FATAL = 4  # onnxruntime's log severity; at a lower one it also prints the messages of its exceptions
 
 SNIPPET = """import numpy as np, onnxruntime
 session = onnxruntime.InferenceSession("{file}")
@@ -210,7 +210,7 @@ def _write_ort(exported: Any, about: Mapping[str, str], path: Path) -> None:
 
 
 def _clean(model: Any) -> None:
-    """Drop what torch notes about its own run (source paths among it), and name the symbolic axes."""
+    """Drop torch's notes on its own run, such as source paths, and name the symbolic axes."""
     graph = model.graph
     values = [*graph.input, *graph.output, *graph.value_info]
     for part in [model, graph, *graph.node, *graph.initializer, *values]:

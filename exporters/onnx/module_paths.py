@@ -1,7 +1,7 @@
-"""Names of an ONNX file's nodes that say which block of the network they compute: "net.up.0.0.norm1/group_norm".
+"""Names the nodes of an ONNX file after the block of the network that they compute: "net.up.0.0.norm1/group_norm".
 
 Tools that look at the file, and the trace of a runtime that runs it, show these names; the part before the last slash
-is the module's path. A node of which it is not known keeps a name without a slash.
+is the module's path. A node of an unknown block keeps a name without a slash.
 """
 
 import ast
@@ -11,8 +11,8 @@ SCOPES = "pkg.torch.onnx.name_scopes"  # torch.onnx: the modules around a node, 
 
 
 def name_nodes(exported: Any) -> None:
-    """Renames the nodes of a torch.onnx program in place, by what its exported program notes."""
-    from edgegen.program.module_paths import block_of  # which imports torch: a plan does without
+    """Renames the nodes of a torch.onnx program in place, by the notes in its exported program."""
+    from edgegen.program.module_paths import block_of  # here, because it imports torch
 
     blocks = {node.name: block_of(node) for node in exported.exported_program.graph.nodes}
     for node in exported.model.graph:

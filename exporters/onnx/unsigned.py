@@ -1,6 +1,6 @@
 """int8 activations of an ONNX model -> uint8 ones, 128 higher: s (q - z) = s ((q + 128) - (z + 128)).
 
-PyTorch's quantizer gives int8; weights stay so. onnxruntime 1.32 turns some of a file's roundings to uint8 when it
+PyTorch's quantizer gives int8; weights keep it. onnxruntime 1.32 turns some of a file's roundings to uint8 when it
 opens it on x86, and then runs a convolution whose input and output differ in float: of SlimFlow's 74 convolutions 34.
 """
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 SHIFT = 128
-# These move numbers and look at none.
+# Operators that move numbers without computing with them.
 MOVES = ("Concat", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def unsigned(model: "ModelProto") -> None:
     """Change every rounded activation of `model`, in place.
 
-    A model of other quantizers stays as it is where a zero point is computed, or an operator looks at the numbers.
+    A model of other quantizers stays as it is where a zero point is computed, or an operator computes with the numbers.
     """
     from onnx import TensorProto
     from onnx.numpy_helper import from_array, to_array
@@ -53,6 +53,6 @@ def unsigned(model: "ModelProto") -> None:
     for value in graph.value_info:
         if value.name in changed:
             value.type.tensor_type.elem_type = TensorProto.UINT8
-    read = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
+    input_names = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in input_names]:
         graph.initializer.remove(tensor)

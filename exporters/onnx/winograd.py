@@ -146,7 +146,7 @@ def _shapes(graph: Any) -> dict[str, list[int | None]]:
 def _site(
     node: "NodeProto", constants: dict[str, tuple[int, ...]], shapes: dict[str, list[int | None]]
 ) -> WinogradSite | None:
-    """The site at `node`, None where it is none or does not pay."""
+    """The convolution at `node`; None for another operator, and where it does not pay."""
     if node.op_type != "Conv" or node.domain or not all(name in constants for name in node.input[1:]):
         return None
     from onnx.helper import get_attribute_value
@@ -167,10 +167,10 @@ def _site(
 
 def _share_constants(graph: Any) -> None:
     """The transforms of both axes at once, as Kronecker products: of the weights, as a kernel, of the outputs."""
-    one = transforms()
-    _add(graph, f"{PREFIX}_weights", np.kron(one.g, one.g))
-    _add(graph, f"{PREFIX}_tiles", np.kron(one.bt, one.bt).reshape(N * N, 1, N, N))
-    _add(graph, f"{PREFIX}_outputs", np.kron(one.at, one.at))
+    matrices = transforms()
+    _add(graph, f"{PREFIX}_weights", np.kron(matrices.g, matrices.g))
+    _add(graph, f"{PREFIX}_tiles", np.kron(matrices.bt, matrices.bt).reshape(N * N, 1, N, N))
+    _add(graph, f"{PREFIX}_outputs", np.kron(matrices.at, matrices.at))
 
 
 def _add(graph: Any, name: str, values: NDArray[Any]) -> str:

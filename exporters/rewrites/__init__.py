@@ -1,9 +1,9 @@
-"""Rewrites that keep the mathematics and please a runtime: one file each, chosen by measurement (bench_export.py).
+"""Graph rewrites that are mathematically equal and faster on a runtime: one file each, measured by bench_export.py.
 
 A file has one or both of
 
     OPS       an ATen operator -> a function of the same arguments and result, made of other operators
-    rewrite   a function that edits a captured graph in place, for what spans several operators
+    rewrite   a function that edits a captured graph in place, for patterns of several operators
 
 and states the equation in its first lines. `apply` runs the `rewrite` functions in the order given, then replaces the
 operators, and captures the result once more.
@@ -43,7 +43,7 @@ def apply(
     from edgegen.program.module_paths import Retraced
 
     modules = [_load(name) for name in rewrites]
-    if modules and batch is not None:  # they ask for shapes, and take a symbolic batch for unknown
+    if modules and batch is not None:  # rewrites read shapes, and a symbolic batch is unknown to them
         if any_size:
             program = capture(graph_module, signature, batch=batch, any_size=True)
             graph_module = program.module(check_guards=False)

@@ -1,4 +1,4 @@
-"""What the rewrites of captured graphs share: look at constants, store new ones, put a call in another's place."""
+"""Helpers of the rewrites of captured graphs: read constants, store new ones, replace a call."""
 
 import operator
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ def is_call(node: Any, *targets: Callable[..., Any]) -> bool:
 
 
 def shape(node: Any) -> tuple[Any, ...] | None:
-    """The sizes of what a node gives (SymInt where symbolic), None where they are not known."""
+    """The sizes of a node's value (SymInt where symbolic), None where they are not known."""
     value = node.meta.get("val") if isinstance(node, fx.Node) else None
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
@@ -52,7 +52,7 @@ def store(module: fx.GraphModule, name: str, value: Tensor, *, before: fx.Node) 
 
 @contextmanager
 def in_place_of(module: fx.GraphModule, node: fx.Node) -> Iterator[None]:
-    """Calls made meanwhile stand before `node`, and are of its block of the network."""
+    """Calls made inside go before `node`, and belong to its block of the network."""
     before = set(module.graph.nodes)
     with module.graph.inserting_before(node):
         yield
@@ -62,7 +62,7 @@ def in_place_of(module: fx.GraphModule, node: fx.Node) -> Iterator[None]:
 
 
 def replace(module: fx.GraphModule, node: fx.Node, target: Callable[..., Any], *arguments: Any) -> fx.Node:
-    """Put the call target(*arguments) in the place of `node`; what only `node` read goes with the dead code."""
+    """Replace `node` by the call target(*arguments); nodes that only `node` read become dead code."""
     with module.graph.inserting_before(node):
         new = module.graph.call_function(target, arguments)
     new.meta.update(node.meta)
@@ -72,7 +72,7 @@ def replace(module: fx.GraphModule, node: fx.Node, target: Callable[..., Any], *
 
 
 def finish(module: fx.GraphModule) -> None:
-    """Remove what nothing reads any more, and make the graph's code anew."""
+    """Remove dead code, and generate the graph's code again."""
     module.graph.eliminate_dead_code()
     module.graph.lint()
     module.recompile()

@@ -1,4 +1,4 @@
-"""conv(x, W, b) + c -> conv(x, W, b + c) for a constant c of one number a channel: one pass over the picture less.
+"""conv(x, W, b) + c -> conv(x, W, b + c) for a constant c of one number a channel: one pass fewer over the image.
 
 Where the time is folded, every block's time shift is such a constant. Helps every runtime.
 """

@@ -1,7 +1,7 @@
 """einsum of two operands -> one batched matrix product: sum_k a[b, m, k] c[b, k, n] over grouped axes.
 
-onnxruntime and XNNPACK have no einsum of their own: it is turned round in memory before and after a product. Where
-the axes stand in groups, as in attention over pictures, reshaping is enough; a transposed operand stays a view that
+onnxruntime and XNNPACK have no einsum of their own: they transpose in memory before and after a product. Where
+the axes stand in groups, as in attention over images, reshaping is enough; a transposed operand stays a view that
 runtimes fuse with the product.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def einsum(equation: str, operands: Sequence[Tensor], *, path: Any = None) -> Tensor:
-    """torch.einsum; what is no product of two operands (a trace, a lone sum, an ellipsis) is left to torch."""
+    """torch.einsum; others than products of two operands (a trace, a lone sum, an ellipsis) are left to torch."""
     axes = _axes(equation, len(operands))
     if axes is None:
         plain: Tensor = torch.ops.aten.einsum.default(equation, list(operands))
@@ -50,12 +50,12 @@ def _axes(equation: str, operands: int) -> tuple[str, str, str] | None:
 
 
 def _matrix(value: Tensor, letters: str, batch: list[str], rows: list[str], columns: list[str]) -> Tensor:
-    """`value` as (batch..., rows, columns); groups that stand the other way round become a transposed view."""
-    turned = "".join(batch + columns + rows) == letters and "".join(batch + rows + columns) != letters
-    first, second = (columns, rows) if turned else (rows, columns)
+    """`value` as (batch..., rows, columns); groups in the other order become a transposed view."""
+    transposed = "".join(batch + columns + rows) == letters and "".join(batch + rows + columns) != letters
+    first, second = (columns, rows) if transposed else (rows, columns)
     order = [letters.index(letter) for letter in batch + first + second]
     value = value if order == sorted(order) else value.permute(order)
     shape = list(value.shape)
     start, middle = len(batch), len(batch) + len(first)
     value = value.reshape([*shape[:start], prod(shape[start:middle]), prod(shape[middle:])])
-    return value.transpose(-1, -2) if turned else value
+    return value.transpose(-1, -2) if transposed else value

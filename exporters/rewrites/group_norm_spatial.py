@@ -7,7 +7,7 @@ mean over each group and gives it to every channel of the group. All groups are 
 over the group's numbers. The variance is taken of d, and not as mean(x^2) - mean(x)^2, which loses every digit where
 the mean is large beside the deviation. On XNNPACK the net stays in one piece and in the convolutions' channels-last
 layout; mean(d * d) is one fused reduction there.
-Beside it, the normalisation of flattened pictures, as attention does it, is turned into one of pictures:
+First, the normalisation of flattened images, as in attention, is turned into one of images:
 group_norm(view(x, [n, c, h w])) = view(group_norm(x), [n, c, h w]).
 """
 
@@ -33,14 +33,14 @@ def rewrite(module: fx.GraphModule) -> None:
             continue
         channels = sizes[1]
 
-        def kept(name: str, value: Tensor, key: Any, first: fx.Node = node) -> fx.Node:
+        def stored_once(name: str, value: Tensor, key: Any, first: fx.Node = node) -> fx.Node:
             if key not in shared:
                 shared[key] = store(module, name, value, before=first)
             return shared[key]
 
         size = channels // groups
-        average = kept("group_mean", torch.full((channels, size, 1, 1), 1 / size), (channels, groups))
-        small = kept("group_norm_eps", torch.full((channels,), eps), (channels, "eps", eps))
+        average = stored_once("group_mean", torch.full((channels, size, 1, 1), 1 / size), (channels, groups))
+        small = stored_once("group_norm_eps", torch.full((channels,), eps), (channels, "eps", eps))
         scale, shift = (_for_pictures(module, value, channels, before=node) for value in (weight, bias))
         replace(module, node, group_norm, x, groups, average, small, scale, shift)
     finish(module)
@@ -82,7 +82,7 @@ def _for_pictures(module: fx.GraphModule, node: Any, channels: int, *, before: f
 def _norms_before_views(module: fx.GraphModule) -> None:
     """Normalise pictures before they are flattened, in place, where nothing but the flattening is in between."""
     for node in calls(module, ATEN.group_norm.default):
-        view = _through_turns(node.args[0])
+        view = _before_transpositions(node.args[0])
         if not is_call(view, *VIEWS):
             continue
         x, before, after = view.args[0], shape(view.args[0]), shape(view)
@@ -94,8 +94,8 @@ def _norms_before_views(module: fx.GraphModule) -> None:
         replace(module, node, ATEN.reshape.default, normal, list(after))
 
 
-def _through_turns(node: Any) -> Any:
-    """What stands before pairs of transpositions of the axes 1 and 2, which diffusers' attention makes."""
+def _before_transpositions(node: Any) -> Any:
+    """The node before pairs of transpositions of the axes 1 and 2, which diffusers' attention makes."""
     while is_call(node, ATEN.transpose.int) and is_call(node.args[0], ATEN.transpose.int):
         inner = node.args[0]
         if {a % 3 for a in node.args[1:3]} != {1, 2} or {a % 3 for a in inner.args[1:3]} != {1, 2}:

@@ -1,7 +1,7 @@
 """A dense layer over the channels of a picture -> a 1x1 convolution: permute(dense(permute(x))) = conv(x, W).
 
-"Networks in networks" and channels-last linear layers turn the picture round twice, in memory; runtimes have a 1x1
-convolution that needs neither turn, and whose result fuses with its neighbours.
+"Networks in networks" and channels-last linear layers transpose the image twice in memory; runtimes have a 1x1
+convolution that needs no transposition, and whose result fuses with its neighbours.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def rewrite(module: fx.GraphModule) -> None:
 
 
 def _dense(module: fx.GraphModule, node: Any) -> DenseLayer | None:
-    """The dense layer that `node` is the result of; None where it is none, or where something else reads a part."""
+    """The dense layer that `node` is the result of; None for another operator, or where something else reads a part."""
     if not isinstance(node, fx.Node) or len(node.users) != 1:
         return None
     if is_call(node, ATEN.add.Tensor) and not node.kwargs:

@@ -1,8 +1,8 @@
 """Q(view(DQ(q))) -> view(DQ(q)): numbers that are on the grid already are not rounded to it once more.
 
 XNNPACK's quantizer puts a rounding behind every view of 8-bit numbers, so that views stay in 8 bits there. coremltools
-has ways to say a view of six axes (a transformer's patches, back to a picture) in fewer, and sees them only where
-nothing stands between. A view moves numbers and changes none, so that the rounding with the same scale is none.
+can express a view of six axes (a transformer's patches, back to an image) in fewer, but only where
+nothing is in between. A view moves numbers and changes none, so that rounding with the same scale changes nothing.
 """
 
 from typing import Any
@@ -34,9 +34,9 @@ def rewrite(module: fx.GraphModule) -> None:
         rounded = node.args[0]
         if not is_call(rounded, there) or rounded.args[1:] != node.args[1:]:
             continue
-        source = seen = rounded.args[0]
+        source = values = rounded.args[0]
         while is_call(source, *VIEWS):
             source = source.args[0]
-        if source is not seen and is_call(source, back) and source.args[1:] == node.args[1:]:
-            node.replace_all_uses_with(seen)
+        if source is not values and is_call(source, back) and source.args[1:] == node.args[1:]:
+            node.replace_all_uses_with(values)
     finish(module)

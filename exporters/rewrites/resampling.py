@@ -3,7 +3,7 @@
     view(repeat(view(x, [n, c, h, 1, w, 1]), [1, 1, 1, r, 1, s]), [n, c, rh, sw])  =  upsample_nearest(x, (r, s))
     mean(view(x, [n, c, h / r, r, w / s, s]), axes 3 and 5)                        =  avg_pool(x, (r, s))
 
-A repeat over six axes copies number by number, a mean over two split axes is turned round first; both operators are
+A repeat over six axes copies number by number, a mean over two split axes is transposed first; both operators are
 one pass, and run in the layout of the convolutions beside them.
 """
 
@@ -56,8 +56,8 @@ def _pooling(module: fx.GraphModule, mean: Any) -> None:
         return
     batch, channels, rows, columns = before
     down, across = split[3], split[5]
-    known = all(isinstance(size, int) for size in (rows, columns, down, across))
-    if known and _same(split, (batch, channels, rows // down, down, columns // across, across)):
+    is_static = all(isinstance(size, int) for size in (rows, columns, down, across))
+    if is_static and _same(split, (batch, channels, rows // down, down, columns // across, across)):
         replace(module, mean, ATEN.avg_pool2d.default, x, [down, across], [down, across])
 
 

@@ -1,6 +1,6 @@
 """x + s, x - s, x * s, x / s of a picture with a number -> the same with a constant of shape (1, 1, 1, 1).
 
-ExecuTorch makes the number a constant without axes, and XNNPACK's layout pass then turns the picture out of the
+ExecuTorch makes the number a constant without axes, and XNNPACK's layout pass then transposes the image out of the
 convolutions' channels-last layout and back, since only four axes have a layout: two passes over memory for each
 scaling. A division becomes the product with 1 / s, which differs by the rounding of 1 / s.
 """

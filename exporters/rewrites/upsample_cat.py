@@ -3,7 +3,7 @@
     [h, w, c] = [h w, 1, c] -> r copies [h w, r, c] = [h, r w, c] -> r copies [h, r (r w), c] = [r h, r w, c]
 
 Written for the channels-last layout of XNNPACK, where both views are free and a copy moves whole pixels. XNNPACK has
-no nearest upsampling, so that the net falls into two pieces at each. Its partitioner takes no tensor twice in one
+no nearest upsampling, so that each splits the network into two pieces. Its partitioner takes no tensor twice in one
 concatenation, hence every further copy is the product with one.
 """
 
@@ -44,7 +44,7 @@ def rewrite(module: fx.GraphModule) -> None:
 
 
 def upsample(x: Any, unit: Any, factors: UpsamplingFactors) -> Any:
-    """Nearest upsampling of x (batch, channels, height, width); `one` is (1, 1, 1, 1)."""
+    """Nearest upsampling of x (batch, channels, height, width); `unit` is a one of shape (1, 1, 1, 1)."""
     batch, channels, height, width = factors.sizes
     width_after = factors.across * width
     pixels = _repeat(x.reshape(batch, channels, height * width, 1), unit, factors.across)
@@ -61,7 +61,7 @@ def _factors(node: fx.Node) -> UpsamplingFactors | None:
     if before is None or after is None or not all(isinstance(size, int) for size in before + after):
         return None
     down, across = after[2] // before[2], after[3] // before[3]
-    whole = (after[2], after[3]) == (down * before[2], across * before[3])
-    if not whole or not (1 <= down <= MOST and 1 <= across <= MOST) or down * across == 1:
+    is_multiple = (after[2], after[3]) == (down * before[2], across * before[3])
+    if not is_multiple or not (1 <= down <= MOST and 1 <= across <= MOST) or down * across == 1:
         return None
     return UpsamplingFactors((before[0], before[1], before[2], before[3]), down, across)

@@ -99,7 +99,7 @@ def convolve(x: Any, kernels: dict[str, Any], bias: Any, sizes: tuple[int, int, 
 
 
 def _site(module: fx.GraphModule, node: fx.Node) -> UpsampledConvolution | None:
-    """The parts of a convolution that can be done small, None where it cannot."""
+    """The parts of a convolution that can run on the small image, None where it cannot."""
     large, kernel, bias, stride, padding, dilation, groups = (*node.args, *DEFAULTS[len(node.args) - 2 :])
     weight, after = constant(module, kernel), shape(large)
     before = shape(large.args[0]) if is_call(large, ATEN.upsample_nearest2d.vec) else None

@@ -70,7 +70,7 @@ def convolve(x: Any, kernels: list[Any], bias: Any, sizes: tuple[int, int, int, 
     """The convolution of x (batch, inputs, height, width), height even -> (batch, outputs, height, width)."""
     batch, channels, height, width = sizes
     half = height // 2
-    # Two rows side by side in one: cutting it gives every other row, where a slice with a step is not to be had.
+    # Two rows side by side in one: cutting it gives every other row; XNNPACK has no slice with a step.
     pairs = F.pad(x, (0, 0, 1, 1)).reshape(batch, channels, half + 1, 2 * width)
     odd, even = pairs[:, :, :, :width], pairs[:, :, :, width:]  # the rows 2r - 1 and 2r, r = 0..half
     d0, d1, d2, d3 = odd[:, :, :half], even[:, :, :half], odd[:, :, 1:], even[:, :, 1:]
@@ -85,7 +85,7 @@ def convolve(x: Any, kernels: list[Any], bias: Any, sizes: tuple[int, int, int, 
 
 
 def _site(module: fx.GraphModule, node: fx.Node) -> RowConvolution | None:
-    """The parts of a convolution that is worth it, None otherwise."""
+    """The parts of a convolution that is worth rewriting, None otherwise."""
     x, kernel, bias, stride, padding, dilation, groups = (*node.args, *DEFAULTS[len(node.args) - 2 :])
     weight, sizes = constant(module, kernel), shape(x)
     if weight is None or weight.shape[2:] != (3, 3) or groups != 1 or node.kwargs:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from scipy.stats import entropy
 
-from edgegen.errors import UsageError
 from edgegen.quantize.observers import EMPTY, KEPT, LEVELS, NARROWEST, least_divergence, observer, percentile
 from edgegen.recipe import Quantize, Ranges
 
@@ -79,5 +79,5 @@ def test_every_way_gives_a_range_that_a_rare_large_value_does_not_blow_up_but_by
 
 
 def test_an_unknown_way_is_refused() -> None:
-    with pytest.raises(UsageError, match="no way to choose ranges 'mean'; there are: entropy, minmax, mse, percentile"):
+    with pytest.raises(ValidationError, match="Input should be 'minmax', 'percentile', 'mse' or 'entropy'"):
         Quantize(ranges="mean")

@@ -1,4 +1,4 @@
-"""What each Core ML (MIL) op that reads parts of a tensor computes, in torch: slices and gathers.
+"""The Core ML (MIL) ops that read parts of a tensor, in torch: slices and gathers.
 
 The same conventions as in ops.py.
 """
@@ -18,7 +18,7 @@ def slice_places(
     end_mask: Tensor | None,
     squeeze_mask: Tensor | None,
 ) -> list[int | slice]:
-    """What stands in numpy's brackets for each dimension of `x`: see slice_by_index."""
+    """numpy's index for each dimension of `x`: see slice_by_index."""
     steps = [1] * x.ndim if stride is None else ints(stride)
     masks = [[0] * x.ndim if mask is None else ints(mask) for mask in (begin_mask, end_mask, squeeze_mask)]
     return [
@@ -40,8 +40,8 @@ def slice_by_index(
     places = slice_places(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     for dim, place in enumerate(places):  # torch's own slices take no negative step
         positions = range(x.shape[dim])[place]
-        kept = [positions] if isinstance(positions, int) else list(positions)
-        x = x.index_select(dim, torch.tensor(kept, dtype=torch.int64))
+        selected = [positions] if isinstance(positions, int) else list(positions)
+        x = x.index_select(dim, torch.tensor(selected, dtype=torch.int64))
     single = [dim for dim, place in enumerate(places) if isinstance(place, int)]
     return x.squeeze(single) if single else x
 
@@ -69,8 +69,8 @@ def gather(
         rows = zip(x, indices, strict=True)
         return torch.stack([gather(row, at, axis - 1, int(batch_dims) - 1) for row, at in rows])
     dim = int(axis) % x.ndim
-    taken = x.index_select(dim, indices.flatten().long())
-    return taken.reshape([*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :]])
+    selected = x.index_select(dim, indices.flatten().long())
+    return selected.reshape([*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :]])
 
 
 def gather_along_axis(x: Tensor, indices: Tensor, axis: Tensor, validate_indices: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What each Core ML (MIL) op computes, in torch: activations, convolutions, pooling, norms, resizing and products.
+"""Core ML (MIL) ops in torch: activations, convolutions, pooling, norms, resizing and products.
 
 The same conventions as in ops.py.
 """

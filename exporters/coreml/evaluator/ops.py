@@ -1,8 +1,8 @@
-"""What each Core ML (MIL) op computes, in torch: arithmetic, comparisons, reductions and shapes.
+"""Core ML (MIL) ops in torch: arithmetic, comparisons, reductions and shapes.
 
 Every function takes the op's inputs under their MIL names. Numbers arrive as tensors (float32, int32 or bool), also
-where MIL calls them attributes; strings as str; a tuple input as a list. The evaluator casts and rounds what comes
-back. Meaning after the MIL reference of coremltools 9.0 (ops of iOS 15 to 18).
+where MIL calls them attributes; strings as str; a tuple input as a list. The evaluator casts and rounds the
+results. They follow the MIL reference of coremltools 9.0 (ops of iOS 15 to 18).
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Evaluator of saved Core ML packages on any machine: the program as it stands in the file, op by op, in torch.
+"""Evaluates saved Core ML packages on any machine: the program in the file, op by op, in torch.
 
 Core ML runs on Apple's systems only. This walks the ML Program of the package (weights decompressed as the file says)
 and so proves the conversion and the compression. It does not prove a device's arithmetic: Core ML's units add up in an
@@ -82,7 +82,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class MilProgram:
-    """The function `main` of a package, free of the vendor's objects; `constants` are as stored or decompressed.
+    """The function `main` of a package, free of the vendor's objects; `constants` are the stored values, decompressed.
 
     `pictures` are the outputs that Core ML hands to an app as pixel buffers.
     """
@@ -95,7 +95,7 @@ class MilProgram:
 
 
 class MilEvaluator:
-    """An opened package: named arrays of any batch in, named arrays out; the module says what it proves.
+    """An opened package: named arrays of any batch in, named arrays out; the head of this file says what that proves.
 
     `rounded` rounds every result that the program declares fp16 to fp16, as a device that stores fp16 does; otherwise
     everything is computed in float32, which leaves the error of the conversion and of the stored weights.
@@ -109,7 +109,7 @@ class MilEvaluator:
 
     @property
     def method(self) -> str:
-        """What ran the package, and what therefore was not checked."""
+        """The name of the evaluator, and what it does not check."""
         results = [slot for step in self.program.steps for slot in step.outputs]
         how = "fp16-rounded" if self.rounded and any(slot.kind == "fp16" for slot in results) else "computed in float32"
         return f"edgegen MIL evaluator ({how}), not a Neural Engine"
@@ -211,7 +211,7 @@ def _check_known(operations: list[Any], path: Path) -> None:
 
 
 def _plan(operations: list[Any], slots: Mapping[Any, Slot], *, keep: set[Slot]) -> tuple[Operation, ...]:
-    """The steps in order, each with what can be forgotten after it: a big generator's results would not all fit."""
+    """The steps in order, each with the values to free after it: a big generator's would not all fit."""
     steps: list[Operation] = []
     needed = set(keep)
     for op in reversed(operations):

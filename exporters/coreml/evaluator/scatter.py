@@ -1,6 +1,6 @@
-"""What each Core ML (MIL) op that writes into a tensor computes, in torch: scatters and the update of a slice.
+"""The Core ML (MIL) ops that write into a tensor, in torch: scatters and the update of a slice.
 
-The same conventions as in ops.py. Where two updates meet in one place, "update" leaves one of them.
+The same conventions as in ops.py. Of two updates of one place, "update" keeps one.
 """
 
 from collections.abc import Callable
