@@ -30,7 +30,7 @@ from bench_nets import ddpm_cifar10, demo_student, slimflow_cifar10
 from bench_race import SIZE, Entry, measure
 from torch import Tensor, nn
 
-from edgegen.artifacts.build import Built, build
+from edgegen.artifacts.build import BuildResult, build
 from edgegen.artifacts.target import Target
 from edgegen.errors import EdgegenError, ExportError
 from edgegen.inspection.record import inspect
@@ -124,7 +124,7 @@ def timed(net: str, path: Path, *, has_time: bool = False) -> Entry:
     return path, [inputs[0], np.ones(1, np.float32), *inputs[1:]] if has_time else inputs
 
 
-def make(net: str, runtime: str, folder: Path, **options: Any) -> tuple[nn.Module, Built]:
+def make(net: str, runtime: str, folder: Path, **options: Any) -> tuple[nn.Module, BuildResult]:
     """The network as one step with a fixed time, and edgegen's file of it."""
     module = OneStep(NETS[net]().eval().requires_grad_(False), time=1.0)
     signature = signature_of(net)

@@ -32,7 +32,7 @@ from bench_race import measure
 from numpy.typing import NDArray
 from torch import nn
 
-from edgegen.artifacts.build import Built, build
+from edgegen.artifacts.build import BuildResult, build
 from edgegen.artifacts.refine import refine
 from edgegen.artifacts.target import Target
 from edgegen.errors import EdgegenError
@@ -239,7 +239,7 @@ def _share(operator: OperatorTime | None, total: float) -> str:
     return "" if operator is None else f"{operator.ms:.1f} ({operator.ms / total:.0%}, {operator.count})"
 
 
-def _build(net: Net, target: Target, module: nn.Module, folder: Path) -> tuple[Built, Path]:
+def _build(net: Net, target: Target, module: nn.Module, folder: Path) -> tuple[BuildResult, Path]:
     options = Export(coreml_target="iOS18")  # w4-block needs it
     built = build(
         module, net.signature, name="net", target=target, folder=folder, seed=SEED, metadata={}, options=options

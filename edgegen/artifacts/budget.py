@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from edgegen.artifacts.maker import Maker
-from edgegen.artifacts.relative_latency import Race
+from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.sensitivity import worst_layers
 from edgegen.artifacts.target import Target
 from edgegen.quantize.budget import Budget
@@ -14,13 +14,13 @@ from edgegen.support.progress import Progress
 from edgegen.types import Artifact, Parity
 
 
-class Budgeted:
+class BudgetCheck:
     """Judges the files that `maker` made; `race` times them where the budget has a latency.
 
     The layers that cost most are looked for once for each scheme.
     """
 
-    def __init__(self, budget: Budget, maker: Maker, *, race: Race, progress: Progress) -> None:
+    def __init__(self, budget: Budget, maker: Maker, *, race: RelativeLatency, progress: Progress) -> None:
         self.budget, self.maker, self.race, self.progress = budget, maker, race, progress
         self.parameters = maker.generator.folded().parameters_after
         self.worst: dict[str, str] = {}

@@ -31,7 +31,7 @@ CANONICAL = ("resampling", "pointwise", "conv_bias")  # the rewrites that come b
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """An artifact, and what making it took: not part of the manifest, which repeats byte by byte."""
 
     artifact: Artifact
@@ -53,7 +53,7 @@ def build(
     rewrites: Sequence[str] | None = None,
     memory_limit: int | None = None,
     child: Child | None = None,
-) -> Built:
+) -> BuildResult:
     """Write the file of a folded generator into `folder`, by the vendor's tools in a child process.
 
     Args:
@@ -98,7 +98,7 @@ def build(
         done = isolation.call("edgegen.artifacts.build:lower", job, memory_limit=memory_limit, child=child)
         extra = _put(made, folder, file)
     artifact = _artifact(folder, target, file, extra, samples=samples, options=options)
-    return Built(artifact, done.seconds, done.peak_rss_bytes)
+    return BuildResult(artifact, done.seconds, done.peak_rss_bytes)
 
 
 def cell_of(target: Target) -> SchemeCell:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from edgegen import registry
-from edgegen.artifacts.budget import Budgeted
-from edgegen.artifacts.build import Built
+from edgegen.artifacts.budget import BudgetCheck
+from edgegen.artifacts.build import BuildResult
 from edgegen.artifacts.maker import BuildInput, Maker
 from edgegen.artifacts.model_card import write_card
-from edgegen.artifacts.relative_latency import Race
+from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.target import Target, backends_of, runs_here
 from edgegen.errors import BudgetError, EdgegenError, ExportError, ParityError, UsageError
 from edgegen.formats.manifest import write_manifest
@@ -50,7 +50,7 @@ class ExportSettings:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """One source's folder: its files, what folding did, how true and how fast each file is, and what failed."""
 
     name: str
@@ -58,7 +58,7 @@ class Exported:
     signature: Signature
     about: Mapping[str, Any]
     fold: Folded
-    built: Sequence[Built]
+    built: Sequence[BuildResult]
     parity: Mapping[str, Parity]
     latency: Mapping[str, Latency]
     failures: Mapping[str, EdgegenError]
@@ -96,7 +96,7 @@ def export_source(
     random_weights: int | None = None,
     fuse_decoder: bool = False,
     progress: Progress,
-) -> list[Exported]:
+) -> list[ExportResult]:
     """Write the files of `source` (see `load_sources`) with manifest.json and README.md into `output`.
 
     A pipeline's components go to `output/<component>`, with what optimum-onnx needs to load `output` where it has a
@@ -122,7 +122,7 @@ def export_source(
     return exported
 
 
-def _onnx_files(exported: Sequence[Exported]) -> dict[str, str]:
+def _onnx_files(exported: Sequence[ExportResult]) -> dict[str, str]:
     """By component, the first of its plain ONNX files that is not known to be false."""
     files: dict[str, str] = {}
     for one in exported:
@@ -133,7 +133,7 @@ def _onnx_files(exported: Sequence[Exported]) -> dict[str, str]:
     return files
 
 
-def raise_failures(exported: Sequence[Exported]) -> None:
+def raise_failures(exported: Sequence[ExportResult]) -> None:
     """Raises ExportError for targets not made, ParityError for files not true, BudgetError for files over budget."""
     failures = [(f"{one.name} {target}", error) for one in exported for target, error in one.failures.items()]
     if failures:
@@ -154,13 +154,15 @@ def raise_failures(exported: Sequence[Exported]) -> None:
         raise BudgetError("the budget is not kept:\n  " + "\n  ".join(broken))
 
 
-def _export(source: Source, folder: Path, temporary: Path, settings: ExportSettings, progress: Progress) -> Exported:
+def _export(
+    source: Source, folder: Path, temporary: Path, settings: ExportSettings, progress: Progress
+) -> ExportResult:
     license_name = settings.export.license
     if license_name == EXPORT.license:
         license_name = source.about.get("license") or license_name
     about = {**source.about, "license": license_name}
     generator = Generator(source.module, source.signature)
-    race = Race(
+    race = RelativeLatency(
         generator,
         folder=temporary,
         options=settings.export,
@@ -187,7 +189,9 @@ def _export(source: Source, folder: Path, temporary: Path, settings: ExportSetti
     latency = _measure(artifacts, folder, parity, progress) if settings.measure else {}
     over = _over_budget(artifacts, folder, parity, maker, race, settings, progress)
     folded = generator.folded()
-    exported = Exported(source.name, folder, source.signature, about, folded, built, parity, latency, failures, over)
+    exported = ExportResult(
+        source.name, folder, source.signature, about, folded, built, parity, latency, failures, over
+    )
     if built:
         write_card(folder, exported.to_dict())
     return exported
@@ -195,12 +199,12 @@ def _export(source: Source, folder: Path, temporary: Path, settings: ExportSetti
 
 def _make(
     maker: Maker, folder: Path, settings: ExportSettings, progress: Progress
-) -> tuple[list[Built], dict[str, Parity], dict[str, EdgegenError]]:
+) -> tuple[list[BuildResult], dict[str, Parity], dict[str, EdgegenError]]:
     """The files that could be made, how true each is, and by target why the others could not be."""
     generator = maker.generator
     sizes = settings.export.heights_widths
     verify = Verifier(generator, samples=settings.samples, seed=settings.seed, sizes=sizes)
-    built: list[Built] = []
+    built: list[BuildResult] = []
     parity: dict[str, Parity] = {}
     failures: dict[str, EdgegenError] = {}
     with progress.task(f"{maker.name}: export", len(settings.targets)) as task:
@@ -225,14 +229,14 @@ def _over_budget(
     folder: Path,
     parity: Mapping[str, Parity],
     maker: Maker,
-    race: Race,
+    race: RelativeLatency,
     settings: ExportSettings,
     progress: Progress,
 ) -> dict[str, list[str]]:
     """By file, what it does not keep of the budget."""
     if settings.quantize.budget is None:
         return {}
-    budgeted = Budgeted(Budget.parse(settings.quantize.budget), maker, race=race, progress=progress)
+    budgeted = BudgetCheck(Budget.parse(settings.quantize.budget), maker, race=race, progress=progress)
     return {
         artifact.file: budgeted.broken(artifact, folder / artifact.file, parity[artifact.file])
         for artifact in artifacts
@@ -243,7 +247,7 @@ class _Refiner:
     """What `refine` makes for a scheme, once each, or the error that it ended with."""
 
     def __init__(
-        self, generator: Generator, settings: ExportSettings, race: Race, folder: Path, progress: Progress
+        self, generator: Generator, settings: ExportSettings, race: RelativeLatency, folder: Path, progress: Progress
     ) -> None:
         self.generator, self.settings, self.race, self.folder, self.progress = (
             generator,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from edgegen.artifacts.build import Built, build
+from edgegen.artifacts.build import BuildResult, build
 from edgegen.artifacts.target import Target
 from edgegen.errors import EdgegenError
 from edgegen.program.generator import Generator, SavedProgram
@@ -34,7 +34,7 @@ class BuildInput:
 
 
 # By scheme, what `refine` made ready for it; None where the generator is taken as it is.
-Refined = Callable[[str], BuildInput | None]
+RefinedInputs = Callable[[str], BuildInput | None]
 
 
 class Maker:
@@ -51,7 +51,7 @@ class Maker:
         metadata: Mapping[str, str],
         options: Export,
         quantization: Quantize,
-        refined: Refined,
+        refined: RefinedInputs,
         seed: int,
         memory_limit: int | None = None,
         progress: Progress,
@@ -70,7 +70,7 @@ class Maker:
 
     def make(
         self, targets: Sequence[Target], folder: Path, *, meanwhile: Callable[[], object] = lambda: None
-    ) -> Iterator[tuple[Target, Built | EdgegenError]]:
+    ) -> Iterator[tuple[Target, BuildResult | EdgegenError]]:
         """Writes the files into `folder`; each with its target, in order, or the error that it ended with.
 
         Several are made at once where cores and memory allow; the bytes do not depend on it. The first children import
@@ -91,7 +91,7 @@ class Maker:
             for child in list(children.values()):  # after Ctrl-C some still run
                 child.close()
 
-    def _one(self, target: Target, folder: Path, children: dict[Target, Child]) -> Built | EdgegenError:
+    def _one(self, target: Target, folder: Path, children: dict[Target, Child]) -> BuildResult | EdgegenError:
         try:
             given = self.input(target.scheme, any_size=target.kind().any_size)
             return self._build(given, target, folder, children)
@@ -105,7 +105,7 @@ class Maker:
         children: dict[Target, Child],
         count: int,
         meanwhile: Callable[[], object],
-    ) -> Iterator[tuple[Target, Built | EdgegenError]]:
+    ) -> Iterator[tuple[Target, BuildResult | EdgegenError]]:
         """As `make`, in threads that wait for child processes; what is captured or trained here is so in this one."""
         pool = ThreadPoolExecutor(count)
         try:
@@ -121,14 +121,14 @@ class Maker:
 
     def _start(
         self, pool: ThreadPoolExecutor, target: Target, folder: Path, children: dict[Target, Child]
-    ) -> "Future[Built] | EdgegenError":
+    ) -> "Future[BuildResult] | EdgegenError":
         try:
             given = self.input(target.scheme, any_size=target.kind().any_size)
         except EdgegenError as e:
             return e
         return pool.submit(self._build, given, target, folder, children)
 
-    def _build(self, given: BuildInput, target: Target, folder: Path, children: dict[Target, Child]) -> Built:
+    def _build(self, given: BuildInput, target: Target, folder: Path, children: dict[Target, Child]) -> BuildResult:
         if target not in children:
             children[target] = _child(target)
         return build(
@@ -150,7 +150,7 @@ def _child(target: Target) -> Child:
     return Child("edgegen.artifacts.build:preload", {"backend": target.backend})
 
 
-def _outcome(future: "Future[Built] | EdgegenError") -> Built | EdgegenError:
+def _outcome(future: "Future[BuildResult] | EdgegenError") -> BuildResult | EdgegenError:
     if isinstance(future, EdgegenError):
         return future
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from edgegen.artifacts.relative_latency import Race, Timed
+from edgegen.artifacts.relative_latency import RelativeLatency, Timed
 from edgegen.artifacts.sensitivity import FloatImages, calibration, canonical, layer_sensitivities, sensitivity_rows
 from edgegen.program.capture import capture
 from edgegen.program.parameters import parameter_count
@@ -43,7 +43,7 @@ ITERATIONS = 500  # of learned rounding, a layer
 
 
 @dataclass(frozen=True)
-class Refined:
+class RefinedProgram:
     """`program` in float, to be quantized by its scheme with `options`.
 
     PSNR of the rounded pictures to the generator's own, before and after; of "mixed" also what rounding each layer
@@ -76,12 +76,12 @@ def refine(
     methods: Sequence[str] = (),
     recover: Recover | None = None,
     budget: Budget | None = None,
-    race: Race | None = None,
+    race: RelativeLatency | None = None,
     backends: Sequence[str] = (),
     seed: int,
     folder: Path,
     progress: Progress,
-) -> Refined:
+) -> RefinedProgram:
     """A folded one-step `module` for a scheme of GRIDS; `folder` keeps the checkpoint of its training.
 
     "mixed" needs a `budget`, which chooses the layers that stay float: before recovery, which fits the weights to what
@@ -115,7 +115,7 @@ def refine(
     after = judge.psnr_db(simulated)
     progress.message(f"{scheme}, rounded in PyTorch: {before:.1f} dB -> {after:.1f} dB")
     program = capture(floating(simulated), signature, batch=None)
-    return Refined(program, options, before, after, judge.data_range, costs)
+    return RefinedProgram(program, options, before, after, judge.data_range, costs)
 
 
 def _left_float(

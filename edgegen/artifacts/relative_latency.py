@@ -25,7 +25,7 @@ Timed = Callable[["ExportedProgram", Quantize], float]  # p50 of the file made o
 TIMING = ProfileOptions(max_seconds=5.0)
 
 
-class Race:
+class RelativeLatency:
     """Files of one `generator`; what is built for it goes to `folder`, the float file of each runtime once."""
 
     def __init__(

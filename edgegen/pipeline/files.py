@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgegen.artifacts.build import Built, unchecked
+from edgegen.artifacts.build import BuildResult, unchecked
 from edgegen.artifacts.maker import BuildInput, Maker
 from edgegen.artifacts.target import Target
 from edgegen.formats.manifest import MANIFEST, write_manifest
@@ -73,7 +73,7 @@ def make_files(context: Context, maker: Maker, targets: list[str]) -> None:
     made: list[Artifact] = []
     with context.progress.task(context.stage, len(targets)) as task:
         for _, built in maker.make([Target.parse(text) for text in targets], context.folder):
-            if not isinstance(built, Built):
+            if not isinstance(built, BuildResult):
                 raise built
             made.append(built.artifact)
             task.update(len(made), f"{built.artifact.file} {built.artifact.nbytes / 1e6:.2f} MB")

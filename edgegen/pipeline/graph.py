@@ -20,7 +20,7 @@ from edgegen.artifacts.target import Target, check_quantization, check_targets
 from edgegen.data import local_path
 from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.pipeline.methods import baseline_objective, check_methods, has_second_time, needs_pairs, stages_for
-from edgegen.pipeline.run_folder import Result, RunFolder, fingerprint, key_of
+from edgegen.pipeline.run_folder import RunFolder, StageResult, fingerprint, key_of
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import GRIDS
 from edgegen.quantize.support_matrix import cell
@@ -58,7 +58,7 @@ class Context:
     inputs: Mapping[str, Path]
     base: Path
     progress: Progress
-    results: Mapping[str, Result]
+    results: Mapping[str, StageResult]
 
     @property
     def seed(self) -> int:
@@ -67,13 +67,13 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedStage:
     """A stage with its key; `result` is there when it need not run."""
 
     stage: Stage
     key: str
     content: Mapping[str, Any]
-    result: Result | None
+    result: StageResult | None
 
     @property
     def state(self) -> Literal["unchanged", "to run"]:
@@ -274,11 +274,11 @@ def check(recipe: Recipe, stages: list[Stage]) -> None:
 
 def plan(
     recipe: Recipe, stages: list[Stage], *, base: Path, folder: RunFolder, force: Collection[str] = ()
-) -> list[Planned]:
+) -> list[PlannedStage]:
     """Each stage with its key, and its result if it is there and not in `force`; `base` is the recipe's folder."""
     keys: dict[str, str] = {}
     digests: dict[str, str | None] = {}
-    planned: list[Planned] = []
+    planned: list[PlannedStage] = []
     for stage in stages:
         settings = dict(stage.settings(recipe))
         content = {"stage": stage.name, "version": stage.version, "settings": settings, **_outside(stage, recipe, base)}
@@ -290,7 +290,7 @@ def plan(
         whole = len(known) == len(made_from) and stage.name not in force
         done = folder.finished(stage.name, keys[stage.name], known) if whole else None
         digests[stage.name] = done.digest if done else None
-        planned.append(Planned(stage, keys[stage.name], content, done))
+        planned.append(PlannedStage(stage, keys[stage.name], content, done))
     return planned
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgegen.formats.recipe_file import find
-from edgegen.pipeline.graph import Context, Planned, Stage, check, plan, select
-from edgegen.pipeline.run_folder import Result, RunFolder
+from edgegen.pipeline.graph import Context, PlannedStage, Stage, check, plan, select
+from edgegen.pipeline.run_folder import RunFolder, StageResult
 from edgegen.recipe import Recipe, read
 from edgegen.support.progress import Progress, Silent
 from edgegen.support.storage import read_json
@@ -18,13 +18,13 @@ from edgegen.support.storage import read_json
 
 def run(
     recipe: Recipe,
-    planned: list[Planned],
+    planned: list[PlannedStage],
     *,
     base: Path,
     folder: RunFolder,
     progress: Progress,
     force: Collection[str] = (),
-) -> list[Result]:
+) -> list[StageResult]:
     """Runs what is to run, in order; a result that is there is used as it is. Errors leave finished stages as they are.
 
     What an interrupted run left of a stage is taken up, unless the stage is in `force`.
@@ -32,7 +32,7 @@ def run(
     first = int(os.environ.get("RANK", "0")) == 0
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     progress = progress if first else Silent()
-    results: dict[str, Result] = {}
+    results: dict[str, StageResult] = {}
     for item in planned:
         name = item.stage.name
         needed = {need: results[need] for need in item.stage.needs if need in results}
@@ -60,7 +60,7 @@ def run(
     return list(results.values())
 
 
-def _run_one(context: Context, item: Planned, folder: RunFolder, *, first: bool, several: bool) -> Result:
+def _run_one(context: Context, item: PlannedStage, folder: RunFolder, *, first: bool, several: bool) -> StageResult:
     stage, began = item.stage, time.monotonic()
     meet(several)
     if first or stage.everywhere:
@@ -87,7 +87,7 @@ def run_recipe(
     only: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
-) -> list[Result]:
+) -> list[StageResult]:
     """What `edgegen run` does: reads a recipe and runs the stages whose results are not there yet.
 
     Args:
@@ -110,7 +110,7 @@ def run_recipe(
         ExportError: a vendor's tool failed.
         StorageError: the disk is full, or the run folder is in use.
     """
-    ready = _Ready.of(name, runs, to=to, only=only, force=force)
+    ready = _PreparedRun.of(name, runs, to=to, only=only, force=force)
     # The first of several processes holds the folder for all of them.
     first = int(os.environ.get("RANK", "0")) == 0
     with ready.folder.open(ready.recipe.name) if first else contextlib.nullcontext():
@@ -126,15 +126,15 @@ def run_recipe(
 
 def dry_run(
     name: str | Path, *, runs: Path = Path("runs"), to: str | None = None, only: str | None = None, force: bool = False
-) -> tuple[Recipe, list[Planned]]:
+) -> tuple[Recipe, list[PlannedStage]]:
     """The resolved recipe, and the stages that `run_recipe` would run; writes nothing."""
-    ready = _Ready.of(name, runs, to=to, only=only, force=force)
+    ready = _PreparedRun.of(name, runs, to=to, only=only, force=force)
     ready.folder.check(ready.recipe.name)
     return ready.recipe, ready.plan()
 
 
 @dataclass(frozen=True)
-class _Ready:
+class _PreparedRun:
     """A recipe that was read and checked, and its place."""
 
     recipe: Recipe
@@ -144,19 +144,19 @@ class _Ready:
     force: Collection[str]
 
     @staticmethod
-    def of(name: str | Path, runs: Path, *, to: str | None, only: str | None, force: bool) -> "_Ready":
+    def of(name: str | Path, runs: Path, *, to: str | None, only: str | None, force: bool) -> "_PreparedRun":
         path = find(str(name))
         recipe = read(path)
         stages = select(recipe, to=to, only=only)
         check(recipe, stages)
         forced = {only} if only else {stage.name for stage in stages}
-        return _Ready(recipe, path.parent, stages, RunFolder(runs / recipe.name), forced if force else ())
+        return _PreparedRun(recipe, path.parent, stages, RunFolder(runs / recipe.name), forced if force else ())
 
-    def plan(self) -> list[Planned]:
+    def plan(self) -> list[PlannedStage]:
         return plan(self.recipe, self.stages, base=self.base, folder=self.folder, force=self.force)
 
 
-def failed_parity(results: Collection[Result]) -> list[str]:
+def failed_parity(results: Collection[StageResult]) -> list[str]:
     """The artifacts of this run that do not compute what PyTorch computes, each with its reason."""
     for result in results:
         if result.stage == "verify":
@@ -165,7 +165,7 @@ def failed_parity(results: Collection[Result]) -> list[str]:
     return []
 
 
-def broken_budget(results: Collection[Result]) -> list[str]:
+def broken_budget(results: Collection[StageResult]) -> list[str]:
     """The artifacts of this run that do not keep the recipe's budget: what each misses, and the layers to blame."""
     for result in results:
         if result.stage == "verify":

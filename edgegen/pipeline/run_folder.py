@@ -39,7 +39,7 @@ def fingerprint(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Result:
+class StageResult:
     """The finished result of a stage; `digest` is of what its files hold."""
 
     stage: str
@@ -103,12 +103,12 @@ class RunFolder:
     def _has_results(self) -> bool:
         return any(self.path.glob(f"*/*/{MANIFEST}")) or any(self.path.glob("*/*.partial"))
 
-    def record(self, name: str, recipe: Mapping[str, Any], results: Mapping[str, Result]) -> None:
+    def record(self, name: str, recipe: Mapping[str, Any], results: Mapping[str, StageResult]) -> None:
         """run.json: whose folder this is, and where the results of the last run are."""
         stages = {stage: str(result.folder.relative_to(self.path)) for stage, result in results.items()}
         write_json(self.path / RUN, {"schema": "edgegen.run/1", "name": name, "recipe": dict(recipe), "stages": stages})
 
-    def finished(self, stage: str, key: str, inputs: Mapping[str, str]) -> Result | None:
+    def finished(self, stage: str, key: str, inputs: Mapping[str, str]) -> StageResult | None:
         """The result if it is there, whole and made from these inputs (stage: digest); a damaged one counts as absent.
 
         The key says what a result should hold; the digests catch inputs that were made again with another outcome, as
@@ -123,11 +123,11 @@ class RunFolder:
                 path = folder / file
                 if not path.is_file() or path.stat().st_size != facts["nbytes"]:
                     return None
-            return Result(stage, key, folder, float(manifest["seconds"]), reused=True, digest=manifest["digest"])
+            return StageResult(stage, key, folder, float(manifest["seconds"]), reused=True, digest=manifest["digest"])
         except (DataError, KeyError, TypeError, AttributeError, ValueError):
             return None
 
-    def check_content(self, result: Result) -> None:
+    def check_content(self, result: StageResult) -> None:
         """Raises StorageError when a file of a finished result no longer holds what was written, at the same size.
 
         Done for the inputs of a stage that is about to run; a plan looks at the sizes only.
@@ -150,7 +150,7 @@ class RunFolder:
 
     def finish(
         self, stage: str, key: str, content: Mapping[str, Any], seconds: float, inputs: Mapping[str, str]
-    ) -> Result:
+    ) -> StageResult:
         """Seals the partial folder and gives it its final name; an older result of this key is replaced."""
         partial, folder = self.path / stage / f"{key}.partial", self.path / stage / key
         files = {
@@ -171,9 +171,9 @@ class RunFolder:
                 partial.rename(folder)
             for checkpoint in folder.rglob(CHECKPOINT):  # only now: a kill before this line goes on from it
                 checkpoint.unlink(missing_ok=True)
-        return Result(stage, key, folder, seconds, reused=False, digest=digest)
+        return StageResult(stage, key, folder, seconds, reused=False, digest=digest)
 
-    def point(self, result: Result) -> None:
+    def point(self, result: StageResult) -> None:
         """Lets `<stage>/latest` name the result."""
         link = self.path / result.stage / "latest"
         with storage_errors(link):

@@ -9,7 +9,7 @@ from families import TINY
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from edgegen.artifacts.export import Exported, ExportSettings, export_source, raise_failures
+from edgegen.artifacts.export import ExportResult, ExportSettings, export_source, raise_failures
 from edgegen.artifacts.target import Target
 from edgegen.cli.main import app
 from edgegen.errors import DataError, EdgegenError, ExportError, UsageError
@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def export(folder: Path, factory: str, *targets: str) -> Exported:
+def export(folder: Path, factory: str, *targets: str) -> ExportResult:
     settings = ExportSettings(tuple(map(Target.parse, targets)), measure=False, samples=3)
     source, signature = f"{folder / 'nets.py'}:{factory}", folder / "net.toml"
     (done,) = export_source(source, folder / "out", settings, signature=signature, progress=Silent())

@@ -21,7 +21,7 @@ from support_table import (
     table,
 )
 
-from edgegen.artifacts.export import Exported, ExportSettings, export_source
+from edgegen.artifacts.export import ExportResult, ExportSettings, export_source
 from edgegen.artifacts.target import Target
 from edgegen.recipe import Export
 from edgegen.support.progress import Silent
@@ -35,7 +35,7 @@ REASONS = {  # why a family has no file for other sizes
 }
 
 
-def export(source: Path, output: Path, *wanted: str) -> Exported:
+def export(source: Path, output: Path, *wanted: str) -> ExportResult:
     chosen = tuple(Target.parse(text) for text in wanted)
     # `generate` has tests of its own. iOS 18 is the first that takes several sizes of two inputs.
     files = Export(generate=False, coreml_target="iOS18", heights_widths=sizes(chosen, source))

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgegen.artifacts import relative_latency
 from edgegen.artifacts.export import ExportSettings, export_source
-from edgegen.artifacts.relative_latency import Race
+from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.target import Target
 from edgegen.errors import DeviceError
 from edgegen.profilers.schema import Profile
@@ -57,10 +57,10 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return races
 
 
-def race(folder: Path) -> Race:
+def race(folder: Path) -> RelativeLatency:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 1, 3, padding=1))
-    return Race(Generator(OneStep(net).eval(), SIGNATURE), folder=folder, seed=3, progress=Silent())
+    return RelativeLatency(Generator(OneStep(net).eval(), SIGNATURE), folder=folder, seed=3, progress=Silent())
 
 
 def test_the_float_file_is_built_once_for_a_runtime(tmp_path: Path, timed: list[list[str]], in_process: None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from edgegen.artifacts.refine import refine as refined
-from edgegen.artifacts.relative_latency import Race
+from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.sensitivity import sensitivity_of
 from edgegen.artifacts.target import Target, backends_of
 from edgegen.pipeline.files import student_of
@@ -45,7 +45,9 @@ def refine(context: Context) -> None:
                 methods=recipe.quantize.methods,
                 recover=recipe.recover,
                 budget=budget,
-                race=Race(generator, folder=Path(temporary), options=lowering, seed=seed, progress=context.progress),
+                race=RelativeLatency(
+                    generator, folder=Path(temporary), options=lowering, seed=seed, progress=context.progress
+                ),
                 backends=backends_of(scheme, targets),
                 seed=seed,
                 folder=place,

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgegen.artifacts.budget import Budgeted
-from edgegen.artifacts.relative_latency import Race
+from edgegen.artifacts.budget import BudgetCheck
+from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.target import runs_here
 from edgegen.exporters.base import Session
 from edgegen.formats.manifest import MANIFEST, write_manifest
@@ -32,7 +32,7 @@ from edgegen.verification.verify import Verifier
 
 
 @dataclass(frozen=True)
-class Checked:
+class FileCheck:
     """A file, how true it is, the distance of its images to the real ones (None: not known), and a few pictures."""
 
     artifact: Artifact
@@ -50,7 +50,7 @@ def verify(context: Context) -> None:
     artifacts = artifacts_of(context.inputs)
     budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
     float_fd = judge.fd_local(_pictures(generator, judge)) if budget and budget.fd_local is not None else None
-    checks: list[Checked] = []
+    checks: list[FileCheck] = []
     rows: list[dict[str, Any]] = []
     with (
         context.progress.task("verify", len(artifacts)) as task,
@@ -81,15 +81,15 @@ def verify(context: Context) -> None:
 
 def _check(
     context: Context, artifact: Artifact, path: Path, verifier: Verifier, judge: Judge, *, always_fd: bool
-) -> Checked:
+) -> FileCheck:
     parity, session = verifier(artifact, path)
     if session is None or parity.psnr_db is None:  # its output is no picture
-        return Checked(artifact, parity, None, None)
+        return FileCheck(artifact, parity, None, None)
     shown = example_inputs(verifier.signature, min(SHOWN, context.recipe.verify.samples), context.seed)
     pictures = to_uint8(np.asarray(session(shown)[OUTPUT], np.float32))
     # Our evaluator takes minutes for what a runtime does in seconds.
     wanted = runs_here(artifact.backend) or (always_fd and artifact.scheme not in FLOAT_SCHEMES)
-    return Checked(artifact, parity, judge.fd_local(_sampled(session, judge)) if wanted else None, pictures)
+    return FileCheck(artifact, parity, judge.fd_local(_sampled(session, judge)) if wanted else None, pictures)
 
 
 def _sampled(session: Session, judge: Judge) -> torch.Tensor:
@@ -105,11 +105,11 @@ def _judged(judge: Judge) -> dict[str, NDArray[Any]]:
     return {"sample": judge.noise(0).numpy()} | ({} if labels is None else {"class_labels": labels.numpy()})
 
 
-def _budgeted(context: Context, generator: Generator, budget: Budget, temporary: Path) -> Budgeted:
+def _budgeted(context: Context, generator: Generator, budget: Budget, temporary: Path) -> BudgetCheck:
     recipe, seed = context.recipe, stage_seed(context.recipe.seed, "quantize")
-    race = Race(generator, folder=temporary, options=recipe.export, seed=seed, progress=context.progress)
+    race = RelativeLatency(generator, folder=temporary, options=recipe.export, seed=seed, progress=context.progress)
     maker = maker_of(generator, recipe, context.inputs, temporary, progress=context.progress)
-    return Budgeted(budget, maker, race=race, progress=context.progress)
+    return BudgetCheck(budget, maker, race=race, progress=context.progress)
 
 
 def gather(target: Path, artifacts: list[tuple[Artifact, Path]]) -> None:
