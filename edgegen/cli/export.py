@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carry_out
+from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, ran_recipe
 from edgegen.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -84,12 +84,9 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """A recipe goes through its stages; everything else is exported directly."""
-    if is_recipe(source):
-        given = {"--to": to, "-o": output, "--recipe": recipe, "--signature": signature}
-        wrong = [name for name, value in {**given, "--random-weights": random_weights}.items() if value is not None]
-        if wrong:
-            raise UsageError(f"{wrong[0]} does not go with the recipe {source}: its tables say what is made")
-        carry_out(source, runs, to=None, only="export", force=force, dry_run=dry_run, as_json=as_json)
+    given = {"--to": to, "-o": output, "--recipe": recipe, "--signature": signature, "--random-weights": random_weights}
+    options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
+    if ran_recipe(source, "export", given, why="its tables say what is made", **options):
         return
     from edgegen.recipe import Files, read_files
 
@@ -146,13 +143,6 @@ def _targets(to: str | None, files: "Files", *, from_file: bool) -> "tuple[Targe
 def name_of(source: str) -> str:
     """A folder name for what was exported: the last part of the path, or the factory's name."""
     return Path(source).resolve().stem if ":" not in source else source.rpartition(":")[2]
-
-
-def is_recipe(source: str) -> bool:
-    """Whether SOURCE is a recipe's file or the name of one that is shipped; a folder of that name comes first."""
-    from edgegen.formats.recipe_file import shipped
-
-    return not Path(source).is_dir() and (source.endswith(".toml") or source in shipped())
 
 
 def _parts(text: str | None) -> tuple[str, ...]:

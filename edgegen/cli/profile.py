@@ -2,13 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgegen.cli.export import is_recipe
 from edgegen.cli.operations import operations_table
-from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carry_out
+from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, ran_recipe
 from edgegen.errors import DataError, DeviceError, ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -64,13 +63,10 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """A recipe goes through its stages; files are measured directly."""
-    if is_recipe(files[0]):
-        given = {"--device": device, "--profile": kind, "--threads": threads, "-o": output, "--per-op": per_op or None}
-        given["--sustained"] = for_minutes or None
-        extra = [name for name, value in given.items() if value is not None] + files[1:]
-        if extra:
-            raise UsageError(f"{extra[0]} does not go with the recipe {files[0]}: its [profile] table says how")
-        carry_out(files[0], runs, to=None, only="profile", force=force, dry_run=dry_run, as_json=as_json)
+    given = {"--device": device, "--profile": kind, "--threads": threads, "-o": output, "--per-op": per_op}
+    given |= {"--sustained": for_minutes, **dict.fromkeys(files[1:], True)}
+    options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
+    if ran_recipe(files[0], "profile", given, why="its [profile] table says how", **options):
         return
     if force or dry_run:
         raise UsageError("--force and --dry-run are for recipes")

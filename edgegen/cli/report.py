@@ -2,12 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgegen.cli.export import is_recipe
-from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, carry_out
+from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, ran_recipe
 from edgegen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,11 +37,9 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """A recipe goes through its stages; files are read and nothing is measured."""
-    if is_recipe(files[0]):
-        extra = [*(["-o"] if output is not None else []), *files[1:]]
-        if extra:
-            raise UsageError(f"{extra[0]} does not go with the recipe {files[0]}: [report] measurements names files")
-        carry_out(files[0], runs, to=None, only="report", force=force, dry_run=dry_run, as_json=as_json)
+    given = {"-o": output, **dict.fromkeys(files[1:], True)}
+    options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
+    if ran_recipe(files[0], "report", given, why="[report] measurements names files", **options):
         return
     if force or dry_run:
         raise UsageError("--force and --dry-run are for recipes")

@@ -2,12 +2,13 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgegen.errors import BudgetError, ParityError
+from edgegen.errors import BudgetError, ParityError, UsageError
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe: digits.")
@@ -68,6 +69,37 @@ def _stage_command(stage: str) -> Any:
         carry_out(recipe, runs, to=None, only=stage, force=force, dry_run=dry_run, as_json=as_json)
 
     return command
+
+
+def is_recipe(source: str) -> bool:
+    """Whether SOURCE is a recipe's file or the name of one that is shipped; a folder of that name comes first."""
+    from edgegen.formats.recipe_file import shipped
+
+    return not Path(source).is_dir() and (source.endswith(".toml") or source in shipped())
+
+
+def ran_recipe(
+    source: str,
+    stage: str,
+    given: Mapping[str, object],
+    *,
+    why: str,
+    runs: Path,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> bool:
+    """Where `source` is a recipe, runs its `stage` and what that needs; whether it did.
+
+    `given` are the command's other arguments, which a recipe takes none of, `why` says so in the UsageError.
+    """
+    if not is_recipe(source):
+        return False
+    extra = [name for name, value in given.items() if value is not None and value is not False]
+    if extra:
+        raise UsageError(f"{extra[0]} does not go with the recipe {source}: {why}")
+    carry_out(source, runs, to=None, only=stage, force=force, dry_run=dry_run, as_json=as_json)
+    return True
 
 
 def carry_out(

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgegen.cli.export import is_recipe
-from edgegen.cli.run import RunsOption
+from edgegen.cli.run import RunsOption, is_recipe
 from edgegen.errors import UsageError, unknown_name
 
 TEXT = """Show how quantizing each layer alone changes a generator's images, and the gain of leaving some layers float.

@@ -4,11 +4,11 @@ import difflib
 from pathlib import Path
 
 from edgegen.data import digits, folder, hf, npz
-from edgegen.data.images import ImageSet, Progress, split
+from edgegen.data.images import ImageSet, LoadProgress, split
 from edgegen.errors import DataError
 from edgegen.support.pixels import to_float, to_uint8
 
-__all__ = ["SOURCES", "ImageSet", "Progress", "load", "local_path", "split", "to_float", "to_uint8"]
+__all__ = ["SOURCES", "ImageSet", "LoadProgress", "load", "local_path", "split", "to_float", "to_uint8"]
 
 # What a source may look like, and what it is; relative places are relative to the recipe's folder.
 SOURCES = {
@@ -20,7 +20,7 @@ SOURCES = {
 }
 
 
-def load(source: str, *, base: Path, progress: Progress | None = None) -> ImageSet:
+def load(source: str, *, base: Path, progress: LoadProgress | None = None) -> ImageSet:
     """The images of a recipe's `data.source`; `base` is the recipe's folder. Raises DataError."""
     if source == "digits":
         return digits.load()

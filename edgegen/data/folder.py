@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgegen.data.images import ImageSet, Progress, class_order, image_set, with_heldout
+from edgegen.data.images import ImageSet, LoadProgress, class_order, image_set, with_heldout
 from edgegen.data.pixels import decode, pillow_warnings, stack
 from edgegen.errors import DataError
 
@@ -30,7 +30,7 @@ class Tree:
     read: Callable[[str], bytes]
 
 
-def load(path: Path, *, progress: Progress | None = None) -> ImageSet:
+def load(path: Path, *, progress: LoadProgress | None = None) -> ImageSet:
     """Reads all .png, .jpg, .jpeg, .webp and .bmp files, sorted by class and name; files of other kinds (text, tables)
     and hidden ones are left out. A zip is read in memory: nothing is unpacked to the disk. Raises DataError."""
     if path.is_dir():
@@ -42,7 +42,7 @@ def load(path: Path, *, progress: Progress | None = None) -> ImageSet:
         raise DataError(f"{path}: not a zip file, or cut short ({e}); make it again, or copy it again") from e
 
 
-def _load(tree: Tree, progress: Progress | None) -> ImageSet:
+def _load(tree: Tree, progress: LoadProgress | None) -> ImageSet:
     images = _images(tree)
     prefix = _wrapper(images)
     tops = {name[len(prefix) :].split("/")[0] for name in images}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.data.images import ImageSet, Progress, image_set, with_heldout
+from edgegen.data.images import ImageSet, LoadProgress, image_set, with_heldout
 from edgegen.data.pixels import decode, pillow_warnings, stack
 from edgegen.errors import DataError, MissingExtraError, unknown_name
 
@@ -16,7 +16,7 @@ IMAGE_NAMES = ("image", "img", "images")
 LABEL_NAMES = ("label", "labels")
 
 
-def load(source: str, *, base: Path, progress: Progress | None = None) -> ImageSet:
+def load(source: str, *, base: Path, progress: LoadProgress | None = None) -> ImageSet:
     """Without SPLIT: "train" (or the only split), and "test" as the held-out part if there is one. Raises DataError."""
     name, _, split = source.removeprefix(PREFIX).partition(":")
     dataset = _open(name, base)
@@ -56,7 +56,7 @@ def _open(name: str, base: Path) -> Any:
         raise DataError(f"{PREFIX}{name}: cannot be loaded ({type(e).__name__}: {e}); {advice}") from e
 
 
-def _read(rows: Any, source: str, progress: Progress | None) -> ImageSet:
+def _read(rows: Any, source: str, progress: LoadProgress | None) -> ImageSet:
     import datasets
 
     images = _column(rows, "Image", IMAGE_NAMES, source)

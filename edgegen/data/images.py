@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgegen.errors import DataError
 from edgegen.noise import philox4x32
 
-Progress = Callable[[int, int], None]  # (done, total)
+LoadProgress = Callable[[int, int], None]  # (done, total)
 MAX_BYTES = 8 << 30  # of decoded images: everything is held in memory
 SPLIT_STREAM = 1  # second word of the Philox counter; noise.normal uses 0
 

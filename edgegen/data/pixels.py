@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from edgegen.data.images import Progress, check_memory
+from edgegen.data.images import LoadProgress, check_memory
 from edgegen.errors import DataError
 
 REPORT_EVERY = 256  # images between calls of `progress`
@@ -67,7 +67,7 @@ def _convert(image: Image.Image, name: str) -> NDArray[np.uint8]:
 
 
 def stack(
-    names: Sequence[str], read: Callable[[int], NDArray[np.uint8]], *, source: str, progress: Progress | None = None
+    names: Sequence[str], read: Callable[[int], NDArray[np.uint8]], *, source: str, progress: LoadProgress | None = None
 ) -> NDArray[np.uint8]:
     """Images 0..n-1 by `read` -> uint8 (n, height, width, channels); 1 channel if all are grey, else grey ones are
     repeated to 3. Raises DataError that names two images of different sizes."""
