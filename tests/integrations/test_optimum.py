@@ -66,7 +66,7 @@ def test_the_options_are_those_of_edgegen_export() -> None:
     [
         (["net"], ["--", "net"]),
         (["net", "--to", "onnx", "-o", "out dir"], ["--to=onnx", "--output=out dir", "--", "net"]),
-        (["net", "--no-measure", "--generate"], ["--generate", "--no-measure", "--", "net"]),
+        (["net", "--no-measure", "--etrecord"], ["--etrecord", "--no-measure", "--", "net"]),
         (["--random-weights", "0", "--json", "net"], ["--random-weights=0", "--json", "--", "net"]),
     ],
 )
