@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgegen.artifacts.build import build
 from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError
-from edgegen.inspection.integer_kernels import WHOLE, arithmetic
+from edgegen.inspection.integer_kernels import INTEGER, arithmetic
 from edgegen.program.capture import capture
 from edgegen.program.one_step import OneStep
 from edgegen.quantize.calibration import calibration_batches
@@ -174,7 +174,7 @@ def test_every_convolution_runs_in_8_bits_in_onnxruntime(tiny: "Tiny", tmp_path:
 
 
 def run_in_8_bits(operators: list[str]) -> list[str]:
-    return [kind for kind in operators if kind in WHOLE]
+    return [kind for kind in operators if kind in INTEGER]
 
 
 @pytest.mark.parametrize(
