@@ -95,7 +95,7 @@ def test_a_unet_is_exported_to_onnx(tmp_path: Path) -> None:
     [
         (["nowhere", "--to", "onnx"], 2, "nowhere"),
         (["net", "--to", "onxn"], 2, "Did you mean 'onnx'"),
-        (["net", "--to", "onnx", "--memory-limit", "much"], 2, "--memory-limit much: give a size"),
+        (["net", "--to", "onnx", "--recipe", "none.toml"], 2, "none.toml: cannot be read"),
     ],
 )
 def test_errors_are_edgegens_message_and_exit_code(
