@@ -93,9 +93,6 @@ class Backend(Protocol):
         Raises ExportError where the vendor's converter fails, MissingExtraError where it is not installed.
         """
 
-    def preload(self) -> None:
-        """Import what `lower` imports, in a process that waits for its program meanwhile."""
-
     def open(self, path: Path) -> Session:
         """Load the file on this machine. Raises ExportError where it cannot be run here."""
 

@@ -173,13 +173,27 @@ def _artifact(
 
 
 def preload(*, backend: str) -> None:
-    """What `lower` imports, for a child process that waits for its program meanwhile."""
-    import edgegen.exporters.rewrites
-    import edgegen.program.capture
-    import edgegen.program.fold  # noqa: F401
+    """What `lower` imports and sets up once, for a child process that waits for its program meanwhile.
+
+    A tiny network is lowered: torch.export and the vendors' tools import much, and build tables, at their first use.
+    """
+    from torch import nn
+
+    from edgegen.exporters.rewrites import apply
+    from edgegen.program.capture import capture
+    from edgegen.program.fold import fold_program
+    from edgegen.program.generator import save_program
 
     loaded: Backend = registry.load("backend", backend)
-    loaded.preload()
+    variant, signature = loaded.variants[""], Signature.of(channels=1, size=8, num_classes=0)
+    with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
+        program = capture(nn.Conv2d(1, 1, 3, padding=1).eval(), signature, batch=None)
+        saved = save_program(program, Path(folder) / "tiny.pt2")
+        graph = fold_program(_load(saved.path), signature)
+        tiny = apply(graph, list(loaded.rewrites), signature=signature, batch=variant.batch)
+        path = Path(folder) / f"tiny{variant.suffix}"
+        precision = next(iter(loaded.cells.values())).precision
+        loaded.lower(tiny, path, signature=signature, precision=precision, metadata={})
 
 
 def lower(

@@ -12,7 +12,7 @@ UNKNOWN = "-"
 
 
 def write_card(folder: Path, exported: Mapping[str, Any]) -> None:
-    """Write `folder/README.md` from what `Exported.to_dict` gives. Raises StorageError."""
+    """Write `folder/README.md` from what `ExportResult.to_dict` gives. Raises StorageError."""
     write_bytes(folder / "README.md", card(exported).encode())
 
 

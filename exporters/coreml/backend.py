@@ -147,9 +147,6 @@ class CoreMLBackend:
         coreml_metadata.describe(spec, signature, metadata, sizes=sizes, picture=variant == GENERATE)
         mlpackage.write(spec, Path(model.weights_dir), path)
 
-    def preload(self) -> None:
-        import coremltools  # noqa: F401
-
     def open(self, path: Path) -> Session:
         """Raises ExportError for a package that cannot be read or evaluated here."""
         if self.runs_here():

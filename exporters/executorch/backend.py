@@ -1,6 +1,5 @@
 """ExecuTorch: one static batch-1 `.pte` for XNNPACK (ARM and x86 CPUs), run by ExecuTorch's own Python runtime."""
 
-import importlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -113,11 +112,6 @@ class ExecuTorchBackend:
             except Exception as e:
                 raise ExportError(refusal("ExecuTorch", e)) from e
         path.write_bytes(content)
-
-    def preload(self) -> None:
-        with quiet(EXECUTORCH):
-            for module in ("executorch.exir", "executorch.backends.xnnpack.partition.xnnpack_partitioner"):
-                importlib.import_module(module)
 
     def open(self, path: Path) -> ExecuTorchSession:
         require("executorch", purpose="running an ExecuTorch file")

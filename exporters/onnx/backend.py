@@ -1,7 +1,6 @@
 """ONNX: torch.onnx's dynamo exporter, without notes on the machine that built it; run by onnxruntime on the CPU."""
 
 import contextlib
-import importlib
 import io
 import json
 import re
@@ -114,10 +113,6 @@ class OnnxBackend:
                 _write(exported, about, path, fast=options.winograd and variant not in ("batch1", "any_size"))
         except Exception as e:
             raise ExportError(refusal("torch.onnx", e)) from e
-
-    def preload(self) -> None:
-        for module in ("torch.onnx._internal.exporter._core", "onnxscript", "onnxslim"):
-            importlib.import_module(module)
 
     def open(self, path: Path) -> OnnxSession:
         require("onnx", purpose="running an ONNX file")

@@ -55,9 +55,6 @@ class MadeUpBackend:
         if options.opset > 18:
             raise ExportError("made-up files have no opset above 18")
 
-    def preload(self) -> None:
-        pass
-
     def lower(self, program: Any, path: Path, **_: object) -> None:
         with path.open("wb") as file:
             torch.export.save(program, file)

@@ -47,9 +47,6 @@ class ArchiveBackend:
     def check_options(self, scheme: str, options: Export) -> None:
         pass
 
-    def preload(self) -> None:
-        pass
-
     def lower(
         self,
         program: "ExportedProgram",
