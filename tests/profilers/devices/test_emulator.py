@@ -1,5 +1,6 @@
 """64-bit ARM by emulation: the same numbers, and never a time."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from edgegen.profilers.runners import toolchain
 from edgegen.profilers.timing.protocol import ProfileOptions
 from edgegen.support.progress import Silent
 
+COMPILER = "aarch64-linux-gnu-g++"  # of the runner of .pte files
 FEW = ProfileOptions(min_runs=3, max_seconds=0.05, timeout_seconds=60.0, warm_seconds=0.0)
 
 
@@ -27,6 +29,8 @@ def needs_userland() -> Userland:
     userland = Userland()
     if not userland.ready:
         pytest.skip(f"no ARM64 Linux in {userland.folder}: python tests/device_parts.py")
+    if shutil.which(COMPILER) is None:
+        pytest.skip(f"no {COMPILER}: apt install g++-aarch64-linux-gnu")
     return userland
 
 
