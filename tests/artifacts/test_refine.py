@@ -114,7 +114,7 @@ def test_a_mixed_file_keeps_its_budget(module: nn.Module, tmp_path: Path, in_pro
 
 
 class Timer:
-    """In place of `RelativeLatency`: each layer left float takes 0.2 of the float file's time more than all rounded, 0.3."""
+    """In place of `RelativeLatency`: each layer left float takes 0.2 of the float time more than all rounded, 0.3."""
 
     def of_mixed(self, backend: str) -> Timed:
         slower = {"onnx": 0.0, "executorch": 0.1}[backend]
