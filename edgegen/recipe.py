@@ -101,8 +101,8 @@ class Pairs(Table):
     """(noise, image) pairs by the teacher's ODE."""
 
     count: Count = Field(10_000, description="number of pairs")
-    solver: Literal["euler", "heun", "rk45"] = Field("heun", description="of the teacher's ODE")
-    steps: Count = Field(10, description="solver steps of euler and heun")
+    solver: Literal["euler", "heun", "dpm_solver_pp", "rk45"] = Field("heun", description="of the teacher's ODE")
+    steps: Count = Field(10, description="solver steps of all but rk45")
     tolerance: Annotated[float, Field(gt=0.0)] = Field(1e-4, description="rtol = atol of rk45")
     shard: Count = Field(2048, description="pairs in one file")
 
@@ -144,6 +144,7 @@ class Evaluate(Table):
         None, description="samples of each figure; default and most: the held-out images"
     )
     extractor_steps: Count = Field(600, description="training steps of the classifier whose features are compared")
+    ship: Literal["best", "student"] = Field("best", description="best: the nearest one-step generator of the run")
 
 
 class Export(Table):
@@ -294,10 +295,7 @@ def read(path: Path) -> Recipe:
 
 
 def read_files(path: Path) -> Files:
-    """The tables [export], [quantize] and [recover] of a recipe, or of a file that has nothing else.
-
-    Raises RecipeError as `read` does.
-    """
+    """[export], [quantize] and [recover] of a recipe, or of a file that has nothing else. Raises as `read` does."""
     values = read_toml(path, RecipeError)
     if set(values) <= set(Files.model_fields):
         return _validated(Files, values, where=str(path))

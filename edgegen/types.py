@@ -69,9 +69,12 @@ class Signature:
         return output.role == "image" and len(output.shape) == 4 and output.shape[1] in (1, 3)
 
     @staticmethod
-    def of(*, channels: int, size: int, num_classes: int) -> "Signature":
-        """The signature of a pixel-space generator: noise (and class) in, image in [-1, 1] out."""
-        shape: tuple[Dim, ...] = ("batch_size", channels, size, size)
+    def of(*, channels: int, size: int | tuple[int, int], num_classes: int) -> "Signature":
+        """The signature of a pixel-space generator: noise (and class) in, image in [-1, 1] out.
+
+        `size` is the image's height and width, one number of a square one.
+        """
+        shape: tuple[Dim, ...] = ("batch_size", channels, *((size, size) if isinstance(size, int) else size))
         inputs = [TensorSpec("sample", shape, "float32", "noise")]
         if num_classes:
             inputs.append(TensorSpec("class_labels", ("batch_size",), "int64", "class", 0, num_classes - 1))

@@ -150,7 +150,9 @@ def save(kind: str, settings: Mapping[str, Any], folder: Path) -> Path:
 
 
 def save_scheduler(kind: str, folder: Path, **settings: Any) -> Path:
-    """scheduler_config.json in `folder`."""
+    """scheduler_config.json in `folder`; the data estimate is not clipped, so that random weights do not saturate."""
+    if kind in ("DDIMScheduler", "DDPMScheduler"):
+        settings = {"clip_sample": False, **settings}
     with quiet(LOADING):
         import diffusers
 

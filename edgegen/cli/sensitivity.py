@@ -74,7 +74,7 @@ def _of_recipe(name: str, scheme: str, runs: Path) -> dict[str, Any]:
     report_to = progress()
     folders = {
         result.stage: result.folder
-        for stage in ("distill", "extractor")
+        for stage in ("choose", "extractor")
         for result in run_recipe(name, runs=runs, only=stage, progress=report_to)
     }
     return sensitivity_of_student(read(find(name)), folders, scheme, progress=report_to)

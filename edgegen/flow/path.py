@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 # velocity(x (batch, channels, height, width), t (batch,), class_labels (batch,) or None) -> like x
@@ -29,3 +30,9 @@ def interpolate(x: "Tensor", e: "Tensor", t: "Tensor") -> "Tensor":
 def has_second_time(network: object) -> bool:
     """Whether a velocity network takes a second time."""
     return bool(getattr(network, "second_time", False))
+
+
+def time_dtype(network: object, dtype: "torch.dtype") -> "torch.dtype":
+    """The type of the times that a velocity network takes: its attribute `time_dtype`, or that of its images."""
+    own: torch.dtype = getattr(network, "time_dtype", dtype)
+    return own

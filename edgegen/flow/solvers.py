@@ -1,17 +1,21 @@
 """ODE solvers that carry noise (t = 1) to an image (t = 0) along dx/dt = v(x, t), deterministically.
 
-Of a network with a second time, Euler takes the mean velocity between two times of its grid; Heun and rk45, whose
-corrections are for velocities, take the velocity at one time.
+Of a network with a second time, Euler takes the mean velocity between two times of its grid; the others, whose
+corrections are for velocities, take the velocity at one time. The times are even, or those of the network's own sampler
+(edgegen.flow.time_grid).
 """
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from edgegen.flow.path import Velocity, has_second_time, per_sample
+from edgegen.flow.path import Velocity, has_second_time, per_sample, time_dtype
+from edgegen.flow.time_grid import TimeGrid, grid_of
 
+START_STEPS = 50  # a sampler's first time depends on the number of its steps; rk45 starts where it starts with these
 MAX_TRIES = 1000  # of rk45's steps; more means that the tolerance asks for more than float32 holds
 
 # Dormand and Prince (1980), doi:10.1016/0771-050X(80)90013-3: nodes, stages, 5th order weights, 5th minus 4th order.
@@ -46,8 +50,8 @@ def solve(
         velocity: velocity(x, t, labels) -> like x.
         noise: (batch, channels, height, width).
         labels: classes (batch,), or None.
-        solver: "euler", "heun" or "rk45".
-        steps: of euler and heun.
+        solver: "euler", "heun", "dpm_solver_pp" or "rk45".
+        steps: of all but rk45.
         tolerance: of rk45, relative and absolute.
 
     Returns:
@@ -58,38 +62,70 @@ def solve(
     """
     if solver == "rk45":
         return rk45(velocity, noise, labels, tolerance=tolerance)
-    return fixed(velocity, noise, labels, steps=steps, second_order=solver == "heun")
+    grid = grid_of(velocity, steps)
+    if solver == "dpm_solver_pp":
+        return dpm_solver_pp(velocity, noise, labels, grid=grid)
+    return fixed(velocity, noise, labels, grid=grid, second_order=solver == "heun")
 
 
-def fixed(velocity: Velocity, noise: Tensor, labels: Tensor | None, *, steps: int, second_order: bool) -> Solution:
-    """Euler on an even grid, or Heun, whose last step is an Euler step as in EDM (arXiv:2206.00364, Alg. 1)."""
-    x, evaluations = noise, 0
-    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()
-    for t, s in itertools.pairwise(times):
-        now = x.new_full((len(x),), t)
+def fixed(velocity: Velocity, noise: Tensor, labels: Tensor | None, *, grid: TimeGrid, second_order: bool) -> Solution:
+    """Euler, or Heun, whose last step is an Euler step as in EDM (arXiv:2206.00364, Alg. 1).
+
+    Euler on the times of a diffusion model's sampler is DDIM (arXiv:2010.02502, Eq. 13).
+    """
+    x, evaluations = grid.start_gain * noise, 0
+    dtype = time_dtype(velocity, x.dtype)
+    for t, s in itertools.pairwise(grid.times):
+        now = x.new_full((len(x),), t, dtype=dtype)
         if has_second_time(velocity) and not second_order:
             v = velocity(x, now, labels, r=x.new_full((len(x),), s))  # type: ignore[call-arg]
         else:
             v = velocity(x, now, labels)
         evaluations += 1
         if second_order and s > 0:
-            v = (v + velocity(x + (s - t) * v, x.new_full((len(x),), s), labels)) / 2
+            v = (v + velocity(x + (s - t) * v, x.new_full((len(x),), s, dtype=dtype), labels)) / 2
             evaluations += 1
         x = x + (s - t) * v
-    return Solution(x, evaluations)
+    return Solution(grid.end_gain * x, evaluations)
+
+
+def dpm_solver_pp(velocity: Velocity, noise: Tensor, labels: Tensor | None, *, grid: TimeGrid) -> Solution:
+    """DPM-Solver++ (2M) (arXiv:2211.01095, Alg. 2): second order with one evaluation a step.
+
+    On the straight path alpha = 1 - t, sigma = t, and the data estimate is x - t v. The first step is of first order,
+    as is one to t = 0, where lambda = log(alpha / sigma) is infinite; so is lambda at t = 1.
+    """
+    x = grid.start_gain * noise
+    dtype = time_dtype(velocity, x.dtype)
+    before, length_before = None, 0.0  # the data estimate of the last step, and its length in lambda
+    for t, s in itertools.pairwise(grid.times):
+        data = x - t * velocity(x, x.new_full((len(x),), t, dtype=dtype), labels)
+        length = math.inf if s == 0 or t == 1 else math.log((1 - s) / s) - math.log((1 - t) / t)
+        target = data
+        if before is not None and math.isfinite(length) and math.isfinite(length_before):
+            target = data + (data - before) * (length / (2 * length_before))  # 1 / (2 r), r = h_(i-1) / h_i
+        # sigma_s / sigma_t x - alpha_s (exp(-h) - 1) target, where alpha_s exp(-h) = alpha_t sigma_s / sigma_t
+        x = s / t * x + ((1 - s) - s / t * (1 - t)) * target
+        before, length_before = data, length
+    return Solution(grid.end_gain * x, grid.steps)
 
 
 def rk45(velocity: Velocity, noise: Tensor, labels: Tensor | None, *, tolerance: float) -> Solution:
-    """Dormand-Prince 5(4) with a step size for every sample, so that a sample does not depend on its batch."""
-    x, evaluations = noise, 0
-    t = x.new_ones(len(x), dtype=torch.float64)
+    """Dormand-Prince 5(4) with a step size for every sample, so that a sample does not depend on its batch.
+
+    From the start of the network's own times, where it brings any, to t = 0.
+    """
+    grid = grid_of(velocity, START_STEPS)
+    x, evaluations = grid.start_gain * noise, 0
+    dtype = time_dtype(velocity, x.dtype)
+    t = x.new_full((len(x),), grid.times[0], dtype=torch.float64)
     h = torch.full_like(t, 0.05)
     for _ in range(MAX_TRIES):
         h = torch.minimum(h, t)  # t = 0 is the end; a finished sample steps by 0 and stays where it is
         slopes: list[Tensor] = []
         for node, row in zip(NODES, STAGES, strict=True):
             point = x - per_sample(h).to(x) * _combine(row, slopes, x)
-            slopes.append(velocity(point, (t - node * h).to(x), labels))
+            slopes.append(velocity(point, (t - node * h).to(dtype), labels))
         evaluations += len(NODES)
         error = per_sample(h).to(x) * _combine(ERROR, slopes, x)
         scale = tolerance * (1 + torch.maximum(x.abs(), point.abs()))

@@ -70,13 +70,12 @@ def _quarters(h: Tensor) -> Tensor:
 def pretext_labels(images: Tensor) -> tuple[Tensor, Tensor]:
     """For images without labels: all four quarter turns and which it was (RotNet, arXiv:1803.07728).
 
-    (n, channels, size, size) -> (4 n, channels, size, size), labels (4 n,) in 0..3. Raises DataError unless square.
+    (n, channels, height, width) -> (4 n, channels, size, size), labels (4 n,) in 0..3. Of images that are not square,
+    both squares at the ends of the longer side are turned (8 n of them): the features are of whole images all the same.
     """
+    size = min(images.shape[2:])
     if images.shape[2] != images.shape[3]:
-        sizes = f"{images.shape[3]}x{images.shape[2]}"
-        raise DataError(
-            f"images without labels must be square for the metrics' rotation task; found {sizes}: crop them"
-        )
+        images = torch.cat([images[:, :, :size, :size], images[:, :, -size:, -size:]])
     turned = torch.cat([torch.rot90(images, turns, dims=(2, 3)) for turns in range(4)])
     return turned, torch.arange(4, device=images.device).repeat_interleave(len(images))
 

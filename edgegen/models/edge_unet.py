@@ -26,7 +26,7 @@ class EdgeUNetConfig:
     """The architecture: what `config.json` of a generator folder holds.
 
     Attributes:
-        sample_size: height and width of the image.
+        sample_size: of the image: one number for height and width, or (height, width).
         in_channels: of the image.
         channels: one width per resolution, each resolution half the one before.
         blocks: number of residual blocks of a resolution on the way down, and again on the way up.
@@ -38,7 +38,7 @@ class EdgeUNetConfig:
             (see edgegen.flow.path).
     """
 
-    sample_size: int
+    sample_size: int | tuple[int, int]
     in_channels: int = 1
     channels: tuple[int, ...] = (32, 64)
     blocks: int = 2

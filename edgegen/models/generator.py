@@ -60,7 +60,7 @@ def load_ours(folder: Path, config: Mapping[str, Any]) -> Loaded:
 def _card(network: EdgeUNet, about: Mapping[str, Any]) -> str:
     config = network.config
     kind = f"{config.num_classes} classes" if config.num_classes else "unconditional"
-    count = parameter_count(network)
+    count, shape = parameter_count(network), signature_of(config).image_shape
     times = "1, 0" if config.second_time else "1"
     return f"""---
 library_name: edgegen
@@ -69,7 +69,7 @@ tags: [edgegen, flow-matching]
 ---
 # {about.get("name", "generator")}: {about.get("role", "generator")}
 
-An EdgeUNet velocity network of {count:,} parameters for {config.in_channels}x{config.sample_size}x{config.sample_size}
+An EdgeUNet velocity network of {count:,} parameters for {"x".join(map(str, shape))}
 images ({kind}), written by edgegen. `config.json` holds its shape, `edgegen.json` its signature and lineage.
 
 Time runs from t = 0 (data) to t = 1 (noise); one step is x = z - u(z, {times}). Images are float32 NCHW in [-1, 1].

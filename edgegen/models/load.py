@@ -31,7 +31,7 @@ def load(folder: Path) -> Loaded:
     if kind == "EdgeUNet":
         return load_ours(folder, config)
     if kind == "UNet2DModel":
-        from edgegen.models.diffusers.velocity import load_unet2d
+        from edgegen.models.diffusers.unet2d import load_unet2d
 
         return load_unet2d(folder)
     raise DataError(f"{config_path}: _class_name is {kind!r}; there are: EdgeUNet, UNet2DModel")

@@ -46,15 +46,16 @@ def architecture(
     model: Architecture, image_shape: list[int], num_classes: int, *, second_time: bool = False
 ) -> EdgeUNetConfig:
     """The network's config for these images. Raises RecipeError when the resolutions do not halve evenly."""
-    channels, size, _ = image_shape
+    channels, height, width = image_shape
     halvings = len(model.channels) - 1
-    if size % 2**halvings:
-        raise RecipeError(
-            f"channels {list(model.channels)} halve the image {halvings} times, but {size} pixels cannot be "
-            "halved that often: give fewer channels, or other images"
-        )
+    for pixels in (height, width):
+        if pixels % 2**halvings:
+            raise RecipeError(
+                f"channels {list(model.channels)} halve the image {halvings} times, but {pixels} pixels cannot be "
+                "halved that often: give fewer channels, or other images"
+            )
     return EdgeUNetConfig(
-        sample_size=size,
+        sample_size=height if height == width else (height, width),
         in_channels=channels,
         channels=model.channels,
         blocks=model.blocks,

@@ -22,8 +22,8 @@ ARTIFACTS = "artifacts"  # in verify's folder: all files of the run, and the man
 
 
 def student_of(inputs: Mapping[str, Path]) -> Generator:
-    """The distilled student of a run; `inputs` has the stage distill."""
-    loaded = load_generator(inputs["distill"] / GENERATOR)
+    """The generator that a run ships; `inputs` has the stage choose."""
+    loaded = load_generator(inputs["choose"] / GENERATOR)
     return Generator(OneStep(loaded.net, time=NOISE_TIME), loaded.signature)
 
 
@@ -63,7 +63,7 @@ def lineage_of(recipe: Recipe, inputs: Mapping[str, Path]) -> dict[str, str]:
     return {
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256(),
-        "generator": inputs["distill"].name,
+        "generator": inputs["choose"].name,
         "license": recipe.export.license,
     }
 

@@ -1,15 +1,15 @@
 """The stages in order: from images to phone files and the report. The one file to read first.
 
-    data ─ teacher ─ pairs ─ slim ─ distill ─ [refine] ─ export ─ quantize ─ verify ─ profile ─ report
-                       └─ baseline ─┐   │
-             extractor ─────────── evaluate
+    data ─ teacher ─ pairs ─ slim ─ distill ─┬─ choose ─ [refine] ─ export ─ quantize ─ verify ─ profile ─ report
+                       └─ baseline ──────────┤
+             extractor ──────────────────────┴─ evaluate
 
 A stage is a function of its settings and of the folders of the stages it needs. Its key is the hash of those, so a
 changed key of the recipe re-runs what depends on it and nothing else. This module imports no torch: a plan is quick.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +17,9 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from edgegen.artifacts.target import Target, check_quantization, check_targets
-from edgegen.data import local_path
-from edgegen.errors import DataError, UsageError, unknown_name
+from edgegen.errors import UsageError, unknown_name
 from edgegen.pipeline.methods import baseline_objective, check_methods, has_second_time, needs_pairs, stages_for
-from edgegen.pipeline.run_folder import RunFolder, StageResult, fingerprint, key_of
+from edgegen.pipeline.run_folder import StageResult
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import GRIDS
 from edgegen.quantize.support_matrix import cell
@@ -161,6 +160,7 @@ STAGES = (
         lambda r: {"steps": r.evaluate.extractor_steps, **_compute(r)},
         "edgegen.pipeline.stages.extractor:extractor",
         everywhere=True,
+        version=2,
     ),
     Stage(
         "evaluate",
@@ -169,8 +169,14 @@ STAGES = (
         "edgegen.pipeline.stages.evaluate:evaluate",
     ),
     Stage(
+        "choose",
+        ("data", "extractor", "slim", "distill", "baseline"),
+        lambda r: {"ship": r.evaluate.ship, "samples": r.evaluate.samples, "seeds": r.evaluate.seeds, "seed": r.seed},
+        "edgegen.pipeline.stages.choose:choose",
+    ),
+    Stage(
         "refine",
-        ("distill",),
+        ("choose",),
         lambda r: {
             "schemes": refined_schemes(r),
             "recover": _part(r.recover) if r.recover else None,
@@ -182,16 +188,16 @@ STAGES = (
         everywhere=True,
         enabled=lambda r: bool(refined_schemes(r)),
     ),
-    Stage("export", ("distill",), lambda r: _files(r, floating=True), "edgegen.pipeline.stages.export:export"),
+    Stage("export", ("choose",), lambda r: _files(r, floating=True), "edgegen.pipeline.stages.export:export"),
     Stage(
         "quantize",
-        ("distill", "refine"),
+        ("choose", "refine"),
         lambda r: {**_files(r, floating=False), "quantize": _numbers(r), "seed": r.seed},
         "edgegen.pipeline.stages.quantize:quantize",
     ),
     Stage(
         "verify",
-        ("data", "extractor", "distill", "refine", "export", "quantize"),
+        ("data", "extractor", "choose", "refine", "export", "quantize"),
         lambda r: {
             "verify": _part(r.verify),
             "samples": r.evaluate.samples,
@@ -202,7 +208,7 @@ STAGES = (
     ),
     Stage(
         "profile",
-        ("teacher", "distill", "export", "quantize", "verify"),
+        ("teacher", "choose", "export", "quantize", "verify"),
         lambda r: {"profile": _part(r.profile), "steps": max(r.evaluate.steps)},
         "edgegen.pipeline.stages.profile:profile",
         version=3,
@@ -217,6 +223,7 @@ STAGES = (
             "baseline",
             "extractor",
             "evaluate",
+            "choose",
             "refine",
             "export",
             "quantize",
@@ -270,50 +277,3 @@ def check(recipe: Recipe, stages: list[Stage]) -> None:
             require(extra, purpose=f"the artifact {target}")
     if "report" in names:
         require("report", purpose="the report")
-
-
-def plan(
-    recipe: Recipe, stages: list[Stage], *, base: Path, folder: RunFolder, force: Collection[str] = ()
-) -> list[PlannedStage]:
-    """Each stage with its key, and its result if it is there and not in `force`; `base` is the recipe's folder."""
-    keys: dict[str, str] = {}
-    digests: dict[str, str | None] = {}
-    planned: list[PlannedStage] = []
-    for stage in stages:
-        settings = dict(stage.settings(recipe))
-        content = {"stage": stage.name, "version": stage.version, "settings": settings, **_outside(stage, recipe, base)}
-        inputs = {need: keys[need] for need in stage.needs if need in keys}
-        content["inputs"] = inputs
-        keys[stage.name] = key_of(content)
-        made_from = {need: digests[need] for need in inputs}
-        known = {need: digest for need, digest in made_from.items() if digest is not None}
-        whole = len(known) == len(made_from) and stage.name not in force
-        done = folder.finished(stage.name, keys[stage.name], known) if whole else None
-        digests[stage.name] = done.digest if done else None
-        planned.append(PlannedStage(stage, keys[stage.name], content, done))
-    return planned
-
-
-def _outside(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
-    """The fingerprint of the files or the folder of the user's that a stage reads."""
-    if stage.name == "data":
-        source = local_path(recipe.data.source, base=base)
-        return {"source": fingerprint(source)} if source is not None and source.exists() else {}
-    if stage.name == "teacher" and recipe.teacher.folder is not None:
-        folder = base / Path(recipe.teacher.folder).expanduser()
-        if not folder.is_dir():
-            raise DataError(f"teacher.folder: no folder {folder}")
-        return {"source": fingerprint(folder)}
-    if stage.name == "report":
-        files = measurement_files(recipe, base)
-        return {"measurements": key_of({"files": [fingerprint(path) for path in files]})} if files else {}
-    return {}
-
-
-def measurement_files(recipe: Recipe, base: Path) -> list[Path]:
-    """The files of `report.measurements`. Raises DataError for one that is missing."""
-    files = [base / Path(name).expanduser() for name in recipe.report.measurements]
-    for path in files:
-        if not path.is_file():
-            raise DataError(f"report.measurements: no file {path}")
-    return files

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgegen.formats.recipe_file import find
-from edgegen.pipeline.graph import Context, PlannedStage, Stage, check, plan, select
+from edgegen.pipeline.graph import Context, PlannedStage, Stage, check, select
+from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run_folder import RunFolder, StageResult
 from edgegen.recipe import Recipe, read
 from edgegen.support.progress import Progress, Silent

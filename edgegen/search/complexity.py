@@ -15,11 +15,20 @@ CHANNEL_BLOCK = 16  # channels that onnxruntime computes together with AVX-512: 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What the data set decides about every network: images (channels, size, size), and classes (0: none)."""
+    """What the data set decides about every network: channels and size of the images, and classes (0: none).
+
+    `size` is one number for height and width, or (height, width).
+    """
 
     channels: int
-    size: int
+    size: int | tuple[int, int]
     num_classes: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        return self.channels, height, width
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,8 @@ class _Conv:
 
 def complexity_of(model: Architecture, data: DataSpec) -> Complexity:
     """Counts the network of an architecture for the images of a data set."""
-    pixels = [(data.size >> level) ** 2 for level in range(len(model.channels))]
+    _, height, width = data.image_shape
+    pixels = [(height >> level) * (width >> level) for level in range(len(model.channels))]
     convs = list(_convolutions(model, data, pixels))
     padded = model.model_copy(
         update={"channels": tuple(-(-width // CHANNEL_BLOCK) * CHANNEL_BLOCK for width in model.channels)}

@@ -123,8 +123,8 @@ def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) ->
 
     stage = run_recipe(request.recipe, runs=request.runs, only="data", progress=progress)[-1]
     about = read_json(stage.folder / "data.json")
-    channels, size, _ = about["image_shape"]
-    data = DataSpec(channels, size, about["num_classes"])
+    channels, height, width = about["image_shape"]
+    data = DataSpec(channels, height if height == width else (height, width), about["num_classes"])
     model: Architecture | None = recipe.teacher.model
     if recipe.teacher.folder is not None:
         loaded = load_teacher(path.parent / Path(recipe.teacher.folder).expanduser(), about)

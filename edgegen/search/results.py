@@ -141,7 +141,7 @@ def plan_of(
         device=trials.device.partition(":")[0],
         target=dict(trials.about_device),
         threads=trials.threads,
-        image_shape=(data.channels, data.size, data.size),
+        image_shape=data.image_shape,
         num_classes=data.num_classes,
         largest=_shape(search.largest()),
         shapes=len(search.complexities),

@@ -55,7 +55,11 @@ class OneStepNet(NamedInputs):
         out = self.call(self.net, self.time, {**inputs, "sample": scaled})[:, : self.channels]
         if gains.net_gain != 1.0:
             out = out * gains.net_gain
-        return out if gains.noise_gain == 0.0 else sample * gains.noise_gain + out
+        out = out if gains.noise_gain == 0.0 else sample * gains.noise_gain + out
+        if gains.bound is None:
+            return out
+        out = out.clamp(-gains.bound, gains.bound)
+        return out if gains.rest_gain == 0.0 else out + gains.rest_gain * (sample - out)
 
 
 def unet2d(config: Any, *, latent: bool) -> Interface:

@@ -11,15 +11,22 @@ The step is affine in the noise z and the net's output: x = noise_gain z + net_g
     flow matching          x = z - v(z, n), n the number of training times (arXiv:2210.02747)
     consistency            x = c_skip(sigma) sigma z + c_out(sigma) net(c_in sigma z, 250 ln sigma) at the largest
                            sigma (arXiv:2303.01469, appendix C; the time as diffusers counts it)
+    EDM                    x = c_skip k z + c_out net(c_in k z, ln(sigma) / 4), k z being the sampler's start at the
+                           largest sigma (arXiv:2206.00364, table 1)
     continuous v           x = -net(z, 1): v = a e - s x with a = 0, s = 1 at time 1 (arXiv:2202.00512, appendix D), the
                            nets of Dance Diffusion
+
+Where the scheduler limits the data estimate, the step does as well: at the last time a is some 5e-3, and a network's
+error in epsilon is 200 times that in x.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from edgegen.errors import DataError
@@ -45,10 +52,12 @@ VARIANCE_PRESERVING = (
 )
 FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
 CONSISTENCY = ("CMStochasticIterativeScheduler",)
+EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 CONTINUOUS_V = ("IPNDMScheduler",)
 LEAST_SIGNAL = 1e-4  # the largest schedules in use end at 4e-3
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
-KINDS = VARIANCE_PRESERVING + FLOW + CONSISTENCY + CONTINUOUS_V
+EDM_PREDICTIONS = ("epsilon", "v_prediction")
+KINDS = VARIANCE_PRESERVING + FLOW + CONSISTENCY + EDM + CONTINUOUS_V
 NOISE_SCHEDULE = (
     "num_train_timesteps",
     "beta_start",
@@ -60,25 +69,57 @@ NOISE_SCHEDULE = (
 
 
 @dataclass(frozen=True)
+class DataLimit:
+    """How a sampler keeps its data estimate in range: to [-`bound`, `bound`], or by dynamic thresholding.
+
+    Dynamic thresholding (arXiv:2205.11487, section 2.3): the `quantile` of the absolute values of each image, at least
+    1 and at most `largest`, becomes 1.
+    """
+
+    bound: float = 1.0
+    quantile: float | None = None
+    largest: float = 1.0
+
+    def __call__(self, data: Tensor) -> Tensor:
+        """The limited estimate (batch, channels, height, width)."""
+        if self.quantile is None:
+            return data.clamp(-self.bound, self.bound)
+        edge = torch.quantile(data.abs().flatten(1), self.quantile, dim=1).clamp(1.0, max(1.0, self.largest))
+        edge = edge[:, None, None, None]
+        return torch.maximum(torch.minimum(data, edge), -edge) / edge
+
+
+@dataclass(frozen=True)
 class Schedule:
-    """The settings of a scheduler, checked: `alphas_cumprod` (steps,) where it is variance preserving, else None."""
+    """The settings of a scheduler, checked: `alphas_cumprod` (steps,) where it is variance preserving, else None.
+
+    `limit` is what it does to the data estimate; `continuous` says that the network takes ln(sigma) / 4 for the time.
+    """
 
     name: str
     steps: int
     prediction: str
     settings: dict[str, Any]
     alphas_cumprod: Tensor | None = None
+    limit: DataLimit | None = None
+    continuous: bool = False
 
 
 @dataclass(frozen=True)
 class Step:
-    """The one step x = noise_gain z + net_gain net(input_gain z, time); see the head of this file."""
+    """The one step x = noise_gain z + net_gain net(input_gain z, time); see the head of this file.
+
+    With a `bound`, that is the data estimate d, and the step is x = d' + rest_gain (z - d') of d' = d clamped to
+    [-bound, bound].
+    """
 
     time: float
     prediction: str
     input_gain: float = 1.0
     noise_gain: float = 0.0
     net_gain: float = 1.0
+    bound: float | None = None
+    rest_gain: float = 0.0
 
 
 def read_schedule(path: Path, *, kinds: tuple[str, ...] = KINDS) -> Schedule:
@@ -98,9 +139,33 @@ def read_schedule(path: Path, *, kinds: tuple[str, ...] = KINDS) -> Schedule:
     if name in CONTINUOUS_V:
         return Schedule(name, steps, "continuous v", settings)
     prediction = settings.get("prediction_type", "epsilon")
-    if prediction not in PREDICTIONS:
-        raise DataError(f"{path}: prediction_type {prediction!r}; there are: {', '.join(PREDICTIONS)}")
-    return Schedule(name, steps, prediction, settings, _alphas(settings, path))
+    known = PREDICTIONS if name in VARIANCE_PRESERVING else EDM_PREDICTIONS
+    if prediction not in known:
+        raise DataError(f"{path}: prediction_type {prediction!r}; there are: {', '.join(known)}")
+    if name in EDM:
+        return Schedule(name, steps, prediction, settings, continuous=True)
+    continuous = settings.get("timestep_type") == "continuous" and prediction == "v_prediction"
+    alphas = _alphas(settings, path)
+    limit = _limit(scheduler_of(name, settings, path).config)
+    return Schedule(name, steps, prediction, settings, alphas, limit, continuous)
+
+
+def scheduler_of(name: str, settings: dict[str, Any], path: Path | str, **changes: Any) -> Any:
+    """diffusers' scheduler of that class with these settings and `changes`. Raises DataError where it refuses them."""
+    with quiet(DIFFUSERS):
+        import diffusers
+
+        try:
+            return getattr(diffusers, name).from_config({**settings, "_class_name": name}, **changes)
+        except (TypeError, ValueError, NotImplementedError, RuntimeError, ImportError) as e:
+            raise DataError(f"{path}: not settings that diffusers' {name} takes: {e}") from e
+
+
+def _limit(config: Mapping[str, Any]) -> DataLimit | None:
+    """What a scheduler does to its data estimate, from its settings with diffusers' own defaults filled in."""
+    if config.get("thresholding"):
+        return DataLimit(quantile=config["dynamic_thresholding_ratio"], largest=config["sample_max_value"])
+    return DataLimit(config["clip_sample_range"]) if config.get("clip_sample") else None
 
 
 def require_signal(schedule: Schedule, path: Path, *, least: float) -> None:
@@ -123,36 +188,65 @@ def one_step(schedule: Schedule, path: Path, *, along_path: bool) -> Step:
     if schedule.prediction == "flow":
         return Step(float(schedule.steps), "flow", 1.0, 1.0, -1.0)
     if schedule.prediction == "consistency":
-        return _consistency(schedule.settings, path)
+        return _consistency(schedule, path)
     if schedule.prediction == "continuous v":
         return Step(1.0, "continuous v", 1.0, 0.0, -1.0)
+    if schedule.name in EDM:
+        return _edm(schedule, path)
     require_signal(schedule, path, least=LEAST_SIGNAL)
     assert schedule.alphas_cumprod is not None
     alpha = float(schedule.alphas_cumprod.double()[-1])
     a, s = math.sqrt(max(alpha, 1e-20)), math.sqrt(1.0 - alpha)
+    # Euler's samplers start from the noise at the last level alone, s z, unless their times are "leading".
+    euler = schedule.name.startswith("Euler") and schedule.settings.get("timestep_spacing") != "leading"
+    k = a + s if along_path else s if euler else 1.0
+    time = math.log(s / a) / 4 if schedule.continuous else float(schedule.steps - 1)
+    data = {"epsilon": (k / a, -s / a), "v_prediction": (a * k, -s), "sample": (0.0, 1.0)}[schedule.prediction]
+    if schedule.limit is not None:
+        return Step(time, schedule.prediction, k, *data, bound=_bound(schedule, path), rest_gain=-a / s * along_path)
     if along_path:
-        k = a + s
-        gains = {"epsilon": (1.0 + k / a, -k / a), "v_prediction": (2.0 * alpha, -k), "sample": (-a / s, k / s)}
-    else:
-        # Euler's samplers start from the noise at the last level alone, s z, unless their times are "leading".
-        euler = schedule.name.startswith("Euler") and schedule.settings.get("timestep_spacing") != "leading"
-        k = s if euler else 1.0
-        gains = {"epsilon": (k / a, -s / a), "v_prediction": (a * k, -s), "sample": (0.0, 1.0)}
-    noise_gain, net_gain = gains[schedule.prediction]
-    return Step(float(schedule.steps - 1), schedule.prediction, k, noise_gain, net_gain)
+        data = {"epsilon": (1.0 + k / a, -k / a), "v_prediction": (2.0 * alpha, -k), "sample": (-a / s, k / s)}[
+            schedule.prediction
+        ]
+    return Step(time, schedule.prediction, k, *data)
 
 
-def _consistency(settings: dict[str, Any], path: Path) -> Step:
-    low, high, data = (settings.get(key, value) for key, value in CONSISTENCY_DEFAULTS.items())
-    if not all(isinstance(value, int | float) and value > 0 for value in (low, high, data)):
+def _bound(schedule: Schedule, path: Path) -> float:
+    assert schedule.limit is not None
+    if schedule.limit.quantile is not None:
+        raise DataError(
+            f"{path}: thresholding: a file does not sort the pixels of its image; set thresholding to false and "
+            "clip_sample to true"
+        )
+    return schedule.limit.bound
+
+
+def _edm(schedule: Schedule, path: Path) -> Step:
+    _, sigma, data = positive_sigmas(schedule, path)
+    total = sigma**2 + data**2
+    start = math.sqrt(sigma**2 + 1.0)  # diffusers' init_noise_sigma
+    sign = 1.0 if schedule.prediction == "epsilon" else -1.0
+    skip, out = data**2 / total, sign * sigma * data / math.sqrt(total)
+    return Step(0.25 * math.log(sigma), schedule.prediction, start / math.sqrt(total), start * skip, out)
+
+
+def positive_sigmas(schedule: Schedule, path: Path | str) -> tuple[float, float, float]:
+    """sigma_min, sigma_max and sigma_data of an EDM or consistency scheduler. Raises DataError."""
+    sigmas = [schedule.settings.get(key, value) for key, value in SIGMAS.items()]
+    if not all(isinstance(value, int | float) and 0 < value < math.inf for value in sigmas):
         raise DataError(f"{path}: sigma_min, sigma_max and sigma_data must be positive numbers")
+    return sigmas[0], sigmas[1], sigmas[2]
+
+
+def _consistency(schedule: Schedule, path: Path) -> Step:
+    low, high, data = positive_sigmas(schedule, path)
     norm = math.hypot(high, data)
     skip = data**2 / ((high - low) ** 2 + data**2)
     time = 250.0 * math.log(high)
     return Step(time, "consistency", high / norm, skip * high, (high - low) * data / norm)
 
 
-CONSISTENCY_DEFAULTS = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}  # diffusers' own
+SIGMAS = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}  # diffusers' own
 
 
 def _alphas(settings: dict[str, Any], path: Path) -> Tensor:

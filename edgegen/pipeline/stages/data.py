@@ -29,11 +29,10 @@ def data(context: Context) -> None:
 
         images = load_images(settings.source, base=context.base, progress=update)
     train, heldout = split(images, holdout=settings.holdout, seed=context.seed)
-    labelled = images.labels is not None and settings.conditional
+    # Labels of a single class say nothing: the generator takes none, and the metrics' features need another task.
+    classes = list(images.classes) if images.labels is not None and len(images.classes) > 1 else []
     _, height, width, channels = train.images.shape
-    if height != width:
-        raise DataError(f"{settings.source}: images of {height}x{width} pixels; they must be square: crop or pad them")
-    if height < LEAST_SIZE:
+    if min(height, width) < LEAST_SIZE:
         raise DataError(f"{settings.source}: images of {height}x{width} pixels; {LEAST_SIZE}x{LEAST_SIZE} is the least")
     if min(len(train), len(heldout)) < LEAST_IMAGES:
         raise DataError(
@@ -41,7 +40,7 @@ def data(context: Context) -> None:
             f"at least {LEAST_IMAGES} of each: give more images, or change data.holdout (now {settings.holdout})"
         )
     tensors = {"train_images": torch.from_numpy(train.images), "heldout_images": torch.from_numpy(heldout.images)}
-    if train.labels is not None and heldout.labels is not None:
+    if classes and train.labels is not None and heldout.labels is not None:
         tensors |= {"train_labels": torch.from_numpy(train.labels), "heldout_labels": torch.from_numpy(heldout.labels)}
     save_tensors(context.folder / "images.safetensors", tensors)
     about = {
@@ -49,8 +48,8 @@ def data(context: Context) -> None:
         "train": len(train.images),
         "heldout": len(heldout.images),
         "image_shape": [channels, height, width],
-        "classes": list(images.classes),
-        "num_classes": len(images.classes) if labelled else 0,
+        "classes": classes,
+        "num_classes": len(classes) if settings.conditional else 0,
     }
     write_json(context.folder / "data.json", about)
 

@@ -16,7 +16,7 @@ from edgegen.metrics.distances import frechet, kernel_distance, measure, precisi
 from edgegen.models.load import load as load_generator
 from edgegen.noise import normal
 from edgegen.pipeline.graph import Context, stage_seed
-from edgegen.pipeline.stages.extractor import load_extractor
+from edgegen.pipeline.stages.extractor import REFERENCE, feature_fault, load_extractor
 from edgegen.recipe import Recipe
 from edgegen.support.pixels import scaled, to_uint8
 from edgegen.support.rng import generator
@@ -24,18 +24,22 @@ from edgegen.support.storage import load_tensors, read_json, save_tensors, write
 from edgegen.training.distributed import state
 
 NETWORKS = (("teacher", "teacher"), ("reflowed", "slim"), ("student", "distill"), ("baseline", "baseline"))
+FIGURES = ("fd_local", "sd", "kd_local", "precision", "recall")
 BATCH = 512  # images sampled at once
-REFERENCE = 10_000  # most training images to compare with: precision and recall look at every pair
 SHOWN = 12  # images of each network that the report shows
 
 
 class Judge:
-    """Features of the real images, and the quality of any set of generated ones against them."""
+    """Features of the real images, and the quality of any set of generated ones against them.
+
+    Where the features showed a `fault`, all figures are None.
+    """
 
     def __init__(self, recipe: Recipe, inputs: Mapping[str, Path]) -> None:
         self.about = read_json(inputs["data"] / "data.json")
         self.images = load_tensors(inputs["data"] / "images.safetensors")
         self.extractor = load_extractor(inputs["extractor"], self.about["image_shape"])
+        self.fault = feature_fault(inputs["extractor"])
         most = self.about["heldout"]
         self.n = min(recipe.evaluate.samples or most, most)
         self.seed = stage_seed(recipe.seed, "evaluate")
@@ -74,6 +78,8 @@ class Judge:
 
     def floor(self) -> dict[str, Any]:
         """Held-out images against the training images, at the same n: one set, so without an sd."""
+        if self.fault:
+            return dict.fromkeys(FIGURES)
         heldout = self.features(self._part("heldout")[: self.n])
         precision, recall = precision_recall(self.real, heldout)
         return {
@@ -86,11 +92,18 @@ class Judge:
 
     def judge(self, sets: list[Tensor], *, steps: int) -> dict[str, Any]:
         """Quality of sets of n generated images, one set for each noise seed."""
+        if self.fault:
+            return dict.fromkeys(FIGURES)
         quality = asdict(measure(self.real, [self.features(images) for images in sets], steps=steps))
-        return {key: quality[key] for key in ("fd_local", "sd", "kd_local", "precision", "recall")}
+        return {key: quality[key] for key in FIGURES}
 
-    def fd_local(self, images: Tensor) -> float:
+    def fd_local(self, images: Tensor) -> float | None:
         """The Frechet distance of one set of n generated images."""
+        return None if self.fault else self.distance(images)
+
+    def distance(self, images: Tensor) -> float:
+        """`fd_local`, for a judge without a fault."""
+        assert not self.fault, self.fault
         return frechet(self.real, self.features(images))
 
 
@@ -125,7 +138,9 @@ def evaluate(context: Context) -> None:
                 quality[role][str(steps)] = read_json(figures_path)
                 pictures[f"{role}-{steps}"] = load_tensors(examples_path)["images"]
                 done += 1
-                task.update(done, f"{role} {steps} steps: fd_local {quality[role][str(steps)]['fd_local']:.3g}")
+                fd_local = quality[role][str(steps)]["fd_local"]
+                figure = "no figure" if fd_local is None else f"fd_local {fd_local:.3g}"
+                task.update(done, f"{role} {steps} steps: {figure}")
     pictures["real"] = judge.real_pictures()
     write_json(context.folder / "quality.json", {"n": judge.n, "quality": quality})
     save_tensors(context.folder / "pictures.safetensors", pictures)

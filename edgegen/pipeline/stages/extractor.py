@@ -17,6 +17,7 @@ from edgegen.metrics.extractor import (
     local_extractor,
     pretext_labels,
 )
+from edgegen.metrics.sanity import check_features
 from edgegen.pipeline.graph import Context
 from edgegen.recipe import Training
 from edgegen.support.pixels import scaled
@@ -26,6 +27,7 @@ from edgegen.training.distributed import accelerator
 from edgegen.training.loop import fit
 
 WEIGHTS = "extractor.safetensors"
+REFERENCE = 10_000  # most training images to compare with: precision and recall look at every pair
 
 
 def extractor(context: Context) -> None:
@@ -58,16 +60,26 @@ def extractor(context: Context) -> None:
     task = CLASSIFIER if "train_labels" in images else ROTATIONS
     score = accuracy(fitted.ema, scaled(heldout), heldout_labels)
     trained = local_extractor(fitted.ema, task=task, source=about["source"], accuracy=score)
+    shown = _pixels(images, "train"), _pixels(images, "heldout")
+    sanity = check_features(
+        trained, trained.features(scaled(shown[0][:REFERENCE])), scaled(shown[1]), classes=classes, seed=context.seed
+    )
+    if sanity.fault:
+        context.progress.message(f"extractor: no figure of quality will be shown: {sanity.fault}")
     facts = {"name": trained.name, "fd_name": fd_name(trained), "accuracy": score, "task": task, "classes": classes}
-    write_json(context.folder / "extractor.json", facts)
+    write_json(context.folder / "extractor.json", {**facts, "sanity": sanity.to_dict()})
 
 
 def _task(images: Mapping[str, Tensor], part: str) -> tuple[Tensor, Tensor, int]:
-    pixels = images[f"{part}_images"].permute(0, 3, 1, 2).contiguous()
+    pixels = _pixels(images, part)
     if f"{part}_labels" in images:
         return pixels, images[f"{part}_labels"], int(images["train_labels"].max()) + 1
     turned, labels = pretext_labels(pixels)
     return turned, labels, 4
+
+
+def _pixels(images: Mapping[str, Tensor], part: str) -> Tensor:
+    return images[f"{part}_images"].permute(0, 3, 1, 2).contiguous()
 
 
 def load_extractor(folder: Path, image_shape: list[int]) -> LocalExtractor:
@@ -76,3 +88,9 @@ def load_extractor(folder: Path, image_shape: list[int]) -> LocalExtractor:
     network = SmallCNN(channels=image_shape[0], classes=facts["classes"])
     network.load_state_dict(load_tensors(folder / WEIGHTS))
     return LocalExtractor(network.eval(), facts["accuracy"], facts["name"])
+
+
+def feature_fault(folder: Path) -> str:
+    """Why the features of a finished stage are no measure of quality, "" where they are one."""
+    fault: str = read_json(folder / "extractor.json")["sanity"]["fault"]
+    return fault

@@ -67,7 +67,7 @@ def _not_measured(artifact: Artifact, status: str) -> str:
 
 def _networks(context: Context) -> list[tuple[str, str, int]]:
     """(network, the stage that made it, steps) of those that are timed in PyTorch."""
-    return [("teacher", "teacher", max(context.recipe.evaluate.steps)), ("student", "distill", 1)]
+    return [("teacher", "teacher", max(context.recipe.evaluate.steps)), ("student", "choose", 1)]
 
 
 def _torch_jobs(context: Context) -> list[PythonJob]:

@@ -65,7 +65,7 @@ def refine(context: Context) -> None:
 def sensitivity_of_student(
     recipe: Recipe, inputs: Mapping[str, Path], scheme: str, *, progress: Progress
 ) -> dict[str, Any]:
-    """`sensitivity_of` a recipe's student, with fd_local; `inputs` are the stages data, extractor and distill."""
+    """`sensitivity_of` a recipe's student, with fd_local; `inputs` are the stages data, extractor and choose."""
     generator = student_of(inputs)
     judge = Judge(recipe, inputs)
     return sensitivity_of(
@@ -74,7 +74,7 @@ def sensitivity_of_student(
         scheme,
         options=recipe.quantize,
         seed=stage_seed(recipe.seed, "quantize"),
-        fd_local=lambda pictures: judge.fd_local(torch.from_numpy(pictures)),
+        fd_local=None if judge.fault else lambda images: judge.distance(torch.from_numpy(images)),
         noises=min(judge.n, NOISES),
         progress=progress,
     )

@@ -10,7 +10,8 @@ from edgegen.formats.manifest import tool_versions
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.generator import Loaded
 from edgegen.models.load import load as load_generator
-from edgegen.pipeline.graph import Context, measurement_files
+from edgegen.pipeline.graph import Context
+from edgegen.pipeline.planning import measurement_files
 from edgegen.pipeline.stages.evaluate import SHOWN
 from edgegen.profilers.importers import read as read_measurements
 from edgegen.profilers.schema import read as read_profile
@@ -29,7 +30,7 @@ def report(context: Context) -> None:
     about = read_json(inputs["data"] / "data.json")
     nets = {
         "teacher": load_generator(inputs["teacher"] / GENERATOR),
-        "student": load_generator(inputs["distill"] / GENERATOR),
+        "student": load_generator(inputs["choose"] / GENERATOR),
     }
     fold = read_json(inputs["export"] / "fold.json")
     judged = read_json(inputs["evaluate"] / "quality.json")

@@ -7,17 +7,24 @@ from pathlib import Path
 import torch
 
 from edgegen.errors import DataError
+from edgegen.flow.solvers import solve
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture, architecture_of, student_architecture
+from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import has_second_time
 from edgegen.pipeline.training_stage import save, train
 from edgegen.recipe import Architecture
-from edgegen.support.storage import read_json
+from edgegen.support.storage import read_json, write_json
 from edgegen.training.distributed import state
+from edgegen.verification.parity import psnr_db
+
+CHECKED, CHECKED_STEPS = 8, 10  # images and steps of the comparison with diffusers' sampler
+# Measured: 70 dB and more. Float32 at sigma = 157 leaves some 90; spacings that do not divide the schedule evenly, 40.
+LIKE_DB = 30.0
 
 
 def teacher(context: Context) -> None:
@@ -59,8 +66,44 @@ def _bring_teacher(context: Context, source: Path, about: Mapping[str, object]) 
     loaded = load_teacher(source, about)
     signature = loaded.signature
     _check_student(context, architecture_of(loaded.net), list(signature.image_shape), signature.num_classes)
+    _check_sampling(context, loaded)
     target = context.folder / GENERATOR
     if target.exists():
         shutil.rmtree(target)
     keep = shutil.ignore_patterns(".*", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
     shutil.copytree(source, target, ignore=keep)
+
+
+def _check_sampling(context: Context, loaded: Loaded) -> None:
+    """Our solver on the teacher's own times, beside diffusers' sampler of first order: the same images.
+
+    Raises DataError where they are not. Times, spacing, and what limits the data estimate enter both.
+    """
+    from edgegen.models.diffusers.own_sampler import first_order, sample
+    from edgegen.models.diffusers.velocity import ScheduledVelocity
+
+    if not isinstance(loaded.net, ScheduledVelocity):
+        return
+    reference = first_order(loaded.net.schedule)
+    path = context.folder / "sampling.json"
+    if reference is None:
+        write_json(path, {"status": "not checked", "reason": f"no first-order sampler of {loaded.net.schedule.name}"})
+        return
+    signature, device = loaded.signature, state().device
+    network = loaded.net.to(device)
+    noise = torch.from_numpy(normal(context.seed, 0, CHECKED, signature.image_shape)).to(device)
+    labels = torch.arange(CHECKED, device=device) % signature.num_classes if signature.num_classes else None
+    schedule, arguments = reference
+    theirs = sample(network.unet, schedule, noise, labels, steps=CHECKED_STEPS, arguments=arguments)
+    ours = solve(network, noise, labels, solver="euler", steps=CHECKED_STEPS).x
+    likeness_db = psnr_db(theirs.cpu().numpy(), ours.cpu().numpy(), data_range=2.0)
+    if not likeness_db >= LIKE_DB:
+        raise DataError(
+            f"teacher.folder: sampled by diffusers' {schedule.name} in {CHECKED_STEPS} steps and by our solver on the "
+            f"same noise, the images differ (PSNR {likeness_db:.1f} dB, needed {LIKE_DB:.0f}): its "
+            "scheduler_config.json has a setting that is not followed here; please report it"
+        )
+    context.progress.message(
+        f"teacher: {likeness_db:.0f} dB between diffusers' {schedule.name} and our solver, {CHECKED_STEPS} steps"
+    )
+    write_json(path, {"status": "ok", "scheduler": schedule.name, "steps": CHECKED_STEPS, "psnr_db": likeness_db})

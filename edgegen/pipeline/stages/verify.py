@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgegen.artifacts.budget import BudgetCheck
 from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.target import runs_here
+from edgegen.errors import DataError
 from edgegen.exporters.base import Session
 from edgegen.formats.manifest import MANIFEST, write_manifest
 from edgegen.pipeline.files import ARTIFACTS, artifacts_of, maker_of, student_of
@@ -49,6 +50,8 @@ def verify(context: Context) -> None:
     judge = Judge(recipe, context.inputs)
     artifacts = artifacts_of(context.inputs)
     budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
+    if budget and budget.fd_local is not None and judge.fault:
+        raise DataError(f"quantize.budget: fd_local cannot be judged: {judge.fault}; take psnr in its place")
     float_fd = judge.fd_local(_pictures(generator, judge)) if budget and budget.fd_local is not None else None
     checks: list[FileCheck] = []
     rows: list[dict[str, Any]] = []

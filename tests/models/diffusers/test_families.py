@@ -16,6 +16,7 @@ from torch.export import Dim
 
 from edgegen.errors import DataError
 from edgegen.models.diffusers.families import FAMILIES
+from edgegen.models.diffusers.schedule import read_schedule
 from edgegen.models.diffusers.velocity import VariancePreservingVelocity
 from edgegen.models.load import load as load_generator
 from edgegen.models.sources.load import load_sources
@@ -73,7 +74,7 @@ def raw(folder: Path, inputs: Mapping[str, Tensor]) -> Raw:
 def scheduled(folder: Path, call: Raw, noise: Tensor) -> Tensor:
     """One step of the folder's own scheduler from its own starting noise."""
     kind = json.loads((folder / "scheduler_config.json").read_text())["_class_name"]
-    scheduler = getattr(diffusers, kind).from_pretrained(str(folder), clip_sample=False)
+    scheduler = getattr(diffusers, kind).from_pretrained(str(folder))
     scheduler.set_timesteps(1000 if kind in ("DDIMScheduler", "DDPMScheduler") else 1)
     time = scheduler.timesteps[0]
     assert time == (1000 if kind.startswith("Flow") else 999)
@@ -110,6 +111,27 @@ def test_one_step_is_the_schedulers_own(name: str, folders: Callable[[str], Path
     close(source.module(**inputs), scheduled(folder, raw(folder, inputs), inputs["sample"]))
 
 
+@pytest.mark.parametrize("name", ["unet2d_condition", "unet2d"])
+def test_a_step_is_limited_where_the_scheduler_limits(
+    name: str, tmp_path: Path, folders: Callable[[str], Path]
+) -> None:
+    shutil.copytree(folders(name), tmp_path / "net")
+    schedule = tmp_path / "net" / "scheduler_config.json"
+    settings = json.loads(schedule.read_text())
+    schedule.write_text(json.dumps({**settings, "clip_sample": True, "clip_sample_range": 20.0}))
+    (source,) = load_sources(str(tmp_path / "net"))
+    inputs = tensors(source)
+    if name == "unet2d":  # along our path
+        expected = OneStep(load_generator(tmp_path / "net").net, time=1.0)(**inputs)
+    else:
+        expected = scheduled(tmp_path / "net", raw(tmp_path / "net", inputs), inputs["sample"])
+    assert 0.02 < ((expected.abs() - 20.0).abs() < 0.5).double().mean() < 0.98, "some are limited, not all"
+    close(source.module(**inputs), expected)
+    schedule.write_text(json.dumps({**settings, "thresholding": True}))
+    with pytest.raises(DataError, match="thresholding: a file does not sort the pixels"):
+        load_sources(str(tmp_path / "net"))
+
+
 @pytest.mark.parametrize("name", ["unet2d", "unet2d_class"])
 def test_a_unet2d_is_one_step_of_the_velocity_that_a_teacher_has(name: str, folders: Callable[[str], Path]) -> None:
     (source,) = load_sources(str(folders(name)))
@@ -133,8 +155,8 @@ def test_the_image_stands_behind_the_noise(folders: Callable[[str], Path]) -> No
     (source,) = load_sources(str(folder))
     inputs = tensors(source)
     assert [(spec.name, spec.role, spec.low) for spec in source.signature.inputs][1] == ("image", "image", -1.0)
-    alphas = diffusers.DDIMScheduler().alphas_cumprod
-    velocity = VariancePreservingVelocity(Joined(raw(folder, inputs)), alphas, "v_prediction")
+    schedule = read_schedule(folder / "scheduler_config.json")
+    velocity = VariancePreservingVelocity(Joined(raw(folder, inputs)), schedule)
     close(source.module(**inputs), OneStep(velocity, time=1.0)(inputs["sample"]))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from edgegen.errors import DataError
 from edgegen.flow.solvers import solve
+from edgegen.models.diffusers.schedule import Schedule
 from edgegen.models.diffusers.velocity import VariancePreservingVelocity
 from edgegen.models.load import load
 
@@ -38,10 +39,14 @@ class Oracle(nn.Module):
         return (out.float(),)
 
 
+def schedule_of(alphas: Tensor, prediction: str, **settings: object) -> Schedule:
+    return Schedule("DDIMScheduler", 1000, prediction, {"clip_sample": False, **settings}, alphas)
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 def test_velocity_of_gaussian_data_is_the_known_one(prediction: str) -> None:
     alphas = diffusers.DDPMScheduler().alphas_cumprod
-    velocity = VariancePreservingVelocity(Oracle(alphas, prediction), alphas, prediction)
+    velocity = VariancePreservingVelocity(Oracle(alphas, prediction), schedule_of(alphas, prediction))
     x, t = torch.randn(6, 1, 2, 2), torch.tensor([0.05, 0.2, 0.5, 0.7, 0.9, 0.95])
     s = t.double()[:, None, None, None]
     # E[e - x | x_t] for x ~ N(m, d^2), e ~ N(0, 1), x_t = (1 - t) x + t e
@@ -55,14 +60,16 @@ def test_a_schedule_that_ends_in_pure_noise(prediction: str) -> None:
     """At t = 1 nothing is known of the data: E[e - x | x_1 = e] = e - MEAN."""
     alphas = diffusers.DDIMScheduler(rescale_betas_zero_snr=True).alphas_cumprod
     assert alphas[-1] == 0.0
-    velocity = VariancePreservingVelocity(Oracle(alphas.clamp(min=1e-12), prediction), alphas, prediction)
+    velocity = VariancePreservingVelocity(
+        Oracle(alphas.clamp(min=1e-12), prediction), schedule_of(alphas, prediction, rescale_betas_zero_snr=True)
+    )
     noise = torch.randn(5, 1, 2, 2)
     torch.testing.assert_close(velocity(noise, torch.ones(5), None), noise - MEAN, rtol=1e-4, atol=1e-4)
 
 
 def test_the_ode_carries_noise_to_the_data() -> None:
     alphas = diffusers.DDPMScheduler().alphas_cumprod
-    velocity = VariancePreservingVelocity(Oracle(alphas, "epsilon"), alphas, "epsilon")
+    velocity = VariancePreservingVelocity(Oracle(alphas, "epsilon"), schedule_of(alphas, "epsilon"))
     made = solve(velocity, torch.randn(4096, 1, 1, 1), None, solver="heun", steps=40).x
     assert made.mean().item() == pytest.approx(MEAN, abs=0.03)
     assert made.std().item() == pytest.approx(DEVIATION, abs=0.03)

@@ -1,0 +1,57 @@
+"""The plan of a run: each stage with its key, and its result where it is there already."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from edgegen.data import local_path
+from edgegen.errors import DataError
+from edgegen.pipeline.graph import PlannedStage, Stage
+from edgegen.pipeline.run_folder import RunFolder, fingerprint, key_of
+from edgegen.recipe import Recipe
+
+
+def plan(
+    recipe: Recipe, stages: list[Stage], *, base: Path, folder: RunFolder, force: Collection[str] = ()
+) -> list[PlannedStage]:
+    """Each stage with its key, and its result if it is there and not in `force`; `base` is the recipe's folder."""
+    keys: dict[str, str] = {}
+    digests: dict[str, str | None] = {}
+    planned: list[PlannedStage] = []
+    for stage in stages:
+        settings = dict(stage.settings(recipe))
+        content = {"stage": stage.name, "version": stage.version, "settings": settings, **_outside(stage, recipe, base)}
+        inputs = {need: keys[need] for need in stage.needs if need in keys}
+        content["inputs"] = inputs
+        keys[stage.name] = key_of(content)
+        made_from = {need: digests[need] for need in inputs}
+        known = {need: digest for need, digest in made_from.items() if digest is not None}
+        whole = len(known) == len(made_from) and stage.name not in force
+        done = folder.finished(stage.name, keys[stage.name], known) if whole else None
+        digests[stage.name] = done.digest if done else None
+        planned.append(PlannedStage(stage, keys[stage.name], content, done))
+    return planned
+
+
+def _outside(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
+    """The fingerprint of the files or the folder of the user's that a stage reads."""
+    if stage.name == "data":
+        source = local_path(recipe.data.source, base=base)
+        return {"source": fingerprint(source)} if source is not None and source.exists() else {}
+    if stage.name == "teacher" and recipe.teacher.folder is not None:
+        folder = base / Path(recipe.teacher.folder).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"teacher.folder: no folder {folder}")
+        return {"source": fingerprint(folder)}
+    if stage.name == "report":
+        files = measurement_files(recipe, base)
+        return {"measurements": key_of({"files": [fingerprint(path) for path in files]})} if files else {}
+    return {}
+
+
+def measurement_files(recipe: Recipe, base: Path) -> list[Path]:
+    """The files of `report.measurements`. Raises DataError for one that is missing."""
+    files = [base / Path(name).expanduser() for name in recipe.report.measurements]
+    for path in files:
+        if not path.is_file():
+            raise DataError(f"report.measurements: no file {path}")
+    return files
