@@ -1,23 +1,27 @@
 """Smaller architectures: what `keep = 0.3` means in widths, depth and parameters."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from edgegen.errors import RecipeError
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig, count_parameters
+from edgegen.program.parameters import parameter_count
 from edgegen.recipe import Architecture, Slim
 
 WIDTH_STEP = 8  # widths stay multiples of 8: SIMD lanes of phones, and the groups of GroupNorm
 
 
-def shrink(teacher: Architecture, *, keep: float, count: Callable[[Architecture], int]) -> Architecture:
-    """The largest student with at most `keep` of the teacher's parameters, as counted by `count`.
+def shrink(
+    teacher: Architecture, *, keep: float, count: Callable[[Architecture], int], parameters: int | None = None
+) -> Architecture:
+    """The largest student with at most `keep` of the teacher's `parameters`; None takes those that `count` counts.
 
     The depth is halved (rounded up); all widths shrink by one factor, to multiples of 8. Raises RecipeError when even
     the narrowest is too large.
     """
-    budget = keep * count(teacher)
+    budget = keep * (parameters or count(teacher))
     blocks = -(-teacher.blocks // 2)
     widest = max(teacher.channels)
     students = [
@@ -67,9 +71,19 @@ def architecture(
 
 
 def student_architecture(
-    slim: Slim, teacher: Architecture | None, shape: list[int], classes: int, *, second_time: bool = False
+    slim: Slim,
+    teacher: Architecture | None,
+    shape: list[int],
+    classes: int,
+    *,
+    parameters: int | None = None,
+    second_time: bool = False,
 ) -> EdgeUNetConfig:
-    """The student of the recipe's words; `teacher` is None where it is not an EdgeUNet. Raises RecipeError."""
+    """The student of the recipe's words. Raises RecipeError.
+
+    `teacher` is the teacher's architecture, or what comes nearest to it, None where nothing does; `parameters` are
+    those of a teacher that is no EdgeUNet.
+    """
 
     def config(model: Architecture) -> EdgeUNetConfig:
         return architecture(model, shape, classes, second_time=second_time)
@@ -77,15 +91,34 @@ def student_architecture(
     model = slim.model
     if model is None:
         if teacher is None:
-            raise RecipeError("slim.keep is for teachers trained here; for a diffusers teacher give [slim.model]")
+            raise RecipeError(
+                "slim.keep: this teacher has no resolutions that a student could take over; give [slim.model]"
+            )
         assert slim.keep is not None
-        model = shrink(teacher, keep=slim.keep, count=lambda m: count_parameters(config(m)))
+        model = shrink(teacher, keep=slim.keep, count=lambda m: count_parameters(config(m)), parameters=parameters)
     return config(model)
 
 
 def architecture_of(network: torch.nn.Module) -> Architecture | None:
-    """In the recipe's words; None of a network that is not ours."""
+    """In the recipe's words; of a diffusers UNet2DModel what comes nearest; None of another network."""
     if not isinstance(network, EdgeUNet):
-        return None
+        unet = getattr(network, "unet", None)
+        return None if unet is None else _nearest(unet.config)
     own = network.config
     return Architecture(channels=own.channels, blocks=own.blocks, attention=own.attention, embedding=own.embedding)
+
+
+def own_parameters(network: torch.nn.Module) -> int | None:
+    """The parameters of a teacher that is no EdgeUNet; an EdgeUNet's are counted from its architecture."""
+    return None if isinstance(network, EdgeUNet) else parameter_count(network)
+
+
+def _nearest(config: Any) -> Architecture | None:
+    """The widths, depth and attention of a UNet2DModel as an EdgeUNet's; None beyond what those can be."""
+    widths = tuple(int(width) for width in config.block_out_channels)
+    blocks = int(config.layers_per_block)
+    attention = tuple(level for level, name in enumerate(config.down_block_types) if "Attn" in name)
+    try:
+        return Architecture(channels=widths, blocks=blocks, attention=attention)
+    except ValueError:
+        return None

@@ -10,7 +10,7 @@ from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import save as save_generator
 from edgegen.models.generator import signature_of
 from edgegen.models.load import load as load_generator
-from edgegen.models.student import architecture_of, student_architecture
+from edgegen.models.student import architecture_of, own_parameters, student_architecture
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import has_second_time
 from edgegen.pipeline.stages.data import read_training_images
@@ -31,8 +31,10 @@ def new_student(context: Context, seed: int) -> EdgeUNet:
     loaded = load_generator(context.inputs["teacher"] / GENERATOR)
     shape, classes = list(loaded.signature.image_shape), loaded.signature.num_classes
     second_time = has_second_time(context.recipe, "slim", "distill")
-    own = architecture_of(loaded.net)
-    config = student_architecture(context.recipe.slim, own, shape, classes, second_time=second_time)
+    own, parameters = architecture_of(loaded.net), own_parameters(loaded.net)
+    config = student_architecture(
+        context.recipe.slim, own, shape, classes, parameters=parameters, second_time=second_time
+    )
     torch.manual_seed(seed)
     return EdgeUNet(config)
 

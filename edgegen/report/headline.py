@@ -85,12 +85,12 @@ def _file(report: Report) -> Figure | None:
 def _quality(report: Report) -> Figure | None:
     steps = max((int(steps) for steps in report.quality.teacher), default=0)
     before = quality_of(report, "teacher", steps)
-    row, student = chosen(report), quality_of(report, "student", 1)
+    row, student = chosen(report), quality_of(report, report.ships, 1)
     after, name = None, ""
     if row is not None and row.fd_local is not None:
         after, name = row.fd_local, row.label
     elif student is not None and student.fd_local is not None:
-        after, name = student.fd_local, "student in PyTorch, one step"
+        after, name = student.fd_local, f"{report.ships} in PyTorch, one step"
     if before is None or before.fd_local is None or after is None:
         return None
     floor = quality_of(report, "floor", 0)

@@ -15,7 +15,7 @@ from edgegen.report.formats import plural
 from edgegen.report.schema import Report
 from edgegen.types import Status
 
-ORDER = ("real", "teacher", "reflowed", "student", "baseline")
+ORDER = ("real", "teacher", "scheduler", "reflowed", "student", "baseline")
 Kind = Literal["net", "real", "proven", "failed", "unchecked"]
 KIND: Mapping[Status, Kind] = {"ok": "proven", "failed": "failed", "not checked": "unchecked"}
 SMALL = 64  # pixels: images up to this width are enlarged with hard edges
@@ -116,4 +116,6 @@ def _net_row(key: str, uris: tuple[str, ...]) -> Row:
     net, steps = _parts(key)
     if net == "real":
         return Row("real images", "other images, not from this noise", uris, "real")
+    if net == "scheduler":
+        return Row("teacher", f"by its own scheduler, {plural(steps or 0, 'step')}", uris)
     return Row(net if net in ORDER else key, "PyTorch" if steps is None else f"PyTorch, {plural(steps, 'step')}", uris)

@@ -43,11 +43,15 @@ class Fold(Record):
 
 
 class Extractor(Record):
-    """The classifier whose features `fd_local` and its kin compare; `accuracy` is on held-out images, 0 to 1."""
+    """The classifier whose features `fd_local` and its kin compare; `accuracy` is on held-out images, 0 to 1.
+
+    With a `fault` its features are no measure of quality, and no figure is shown.
+    """
 
     name: str
     fd_name: str
     accuracy: float | None
+    fault: str = ""
 
 
 class QualityFigure(Record):
@@ -64,9 +68,13 @@ BySteps = dict[Steps, QualityFigure]
 
 
 class QualityTable(Record):
-    """Figures by net and number of steps; `floor` has the one key "0": real held-out images, not generated ones."""
+    """Figures by network and number of steps; `floor` has the one key "0": real held-out images, not generated ones.
+
+    `scheduler` is a brought teacher as its own scheduler samples it.
+    """
 
     teacher: BySteps
+    scheduler: BySteps | None = None
     reflowed: BySteps
     student: BySteps
     baseline: BySteps | None
@@ -157,6 +165,7 @@ class Report(Document):
     fold: Fold
     extractor: Extractor
     n: Count = Field(description="generated images of each quality figure")
+    ships: Literal["student", "baseline", "reflowed"] = Field("student", description="the generator in the files")
     quality: QualityTable
     artifacts: tuple[ArtifactRow, ...]
     refined: tuple[Refinement, ...] = ()

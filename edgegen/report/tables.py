@@ -9,7 +9,8 @@ from edgegen.report.schema import ArtifactRow, QualityFigure, Report
 from edgegen.types import Latency, Parity
 
 Tone = Literal["", "ok", "failed", "warn", "muted"]
-NETWORKS = ("teacher", "reflowed", "student", "baseline")
+NETWORKS = ("teacher", "scheduler", "reflowed", "student", "baseline")
+NETWORK_NAMES = {"scheduler": "teacher, by its own scheduler"}
 PARITY_TONE: Mapping[str, Tone] = {"ok": "ok", "failed": "failed", "not checked": "warn"}
 EQUAL_DB = 200.0  # edgegen.verification.parity's stand-in for "not one bit differs"
 
@@ -53,7 +54,8 @@ def quality(report: Report) -> ReportTable:
     rows = [_quality_row(TableCell("real, held out"), "", figure) for figure in report.quality.floor.values()]
     for network in NETWORKS:
         table = getattr(report.quality, network) or {}
-        named = [TableCell(network), *[TableCell(network, "muted")] * len(table)]
+        name = NETWORK_NAMES.get(network, network)
+        named = [TableCell(name), *[TableCell(name, "muted")] * len(table)]
         rows += [_quality_row(name, s, table[s]) for name, s in zip(named, sorted(table, key=int), strict=False)]
     titles = columns("Images", "Steps#", "fd_local#", "± sd#", "kd_local#", "Precision#", "Recall#")
     return ReportTable(titles, tuple(rows), quality_note(report))
@@ -61,6 +63,8 @@ def quality(report: Report) -> ReportTable:
 
 def quality_note(report: Report) -> str:
     extractor = report.extractor
+    if extractor.fault:
+        return f"No figure of quality: {extractor.fault}. Look at the images."
     return (
         f"fd_local is not FID: it is the Fréchet distance between features of {extractor.name} ({extractor.fd_name}; "
         f"accuracy {percent(extractor.accuracy)} on held-out images), so it can be compared inside this report only. "

@@ -1,9 +1,9 @@
 """The stage `evaluate`: how far the images of every network are from the training images."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from edgegen.support.pixels import scaled, to_uint8
 from edgegen.support.rng import generator
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.distributed import state
+
+if TYPE_CHECKING:
+    from edgegen.models.diffusers.velocity import ScheduledVelocity
 
 NETWORKS = (("teacher", "teacher"), ("reflowed", "slim"), ("student", "distill"), ("baseline", "baseline"))
 FIGURES = ("fd_local", "sd", "kd_local", "precision", "recall")
@@ -107,43 +110,86 @@ class Judge:
         return frechet(self.real, self.features(images))
 
 
+@dataclass(frozen=True)
+class Sampler:
+    """One row of the table: images (n, channels, height, width) from noise, labels and a seed, in `steps` steps."""
+
+    role: str
+    steps: int
+    sample: Callable[[Tensor, Tensor | None, int], Tensor]
+
+
 @torch.no_grad()
 def evaluate(context: Context) -> None:
-    """quality.json: network -> steps -> figures; pictures.safetensors: some images of each network from the same noise.
-
-    The figures of each (network, steps) are written at once, so that an interrupted evaluation continues there.
-    """
+    """Distances of every network's images at every number of steps; what is there of an interrupted run is kept."""
     recipe = context.recipe
     judge = Judge(recipe, context.inputs)
     labels = judge.labels()
     noise_shown, labels_shown = shown_inputs(recipe, judge.about)
     quality: dict[str, dict[str, Any]] = {"floor": {"0": judge.floor()}}
     pictures: dict[str, Tensor] = {}
-    device = state().device
-    networks = [(role, stage) for role, stage in NETWORKS if stage in context.inputs]
-    with context.progress.task("evaluate", len(networks) * len(recipe.evaluate.steps)) as task:
-        done = 0
-        for role, stage in networks:
-            network = load_generator(context.inputs[stage] / GENERATOR).net.to(device)
-            quality[role] = {}
-            for steps in recipe.evaluate.steps:
-                figures_path = context.folder / "parts" / f"{role}-{steps}.json"
-                examples_path = figures_path.with_suffix(".safetensors")
-                if not figures_path.exists():
-                    noises = map(judge.noise, range(recipe.evaluate.seeds))
-                    sets = [sample(network, noise, labels, steps, device) for noise in noises]
-                    examples = sample(network, noise_shown, labels_shown, steps, device)
-                    save_tensors(examples_path, {"images": torch.from_numpy(to_uint8(examples))})
-                    write_json(figures_path, judge.judge(sets, steps=steps))
-                quality[role][str(steps)] = read_json(figures_path)
-                pictures[f"{role}-{steps}"] = load_tensors(examples_path)["images"]
-                done += 1
-                fd_local = quality[role][str(steps)]["fd_local"]
-                figure = "no figure" if fd_local is None else f"fd_local {fd_local:.3g}"
-                task.update(done, f"{role} {steps} steps: {figure}")
+    samplers = _samplers(context)
+    with context.progress.task("evaluate", len(samplers)) as task:
+        for done, row in enumerate(samplers, start=1):
+            figures_path = context.folder / "parts" / f"{row.role}-{row.steps}.json"
+            examples_path = figures_path.with_suffix(".safetensors")
+            if not figures_path.exists():
+                sets = [row.sample(judge.noise(seed), labels, seed) for seed in range(recipe.evaluate.seeds)]
+                examples = row.sample(noise_shown, labels_shown, 0)
+                save_tensors(examples_path, {"images": torch.from_numpy(to_uint8(examples))})
+                write_json(figures_path, judge.judge(sets, steps=row.steps))
+            figures = read_json(figures_path)
+            quality.setdefault(row.role, {})[str(row.steps)] = figures
+            pictures[f"{row.role}-{row.steps}"] = load_tensors(examples_path)["images"]
+            figure = "no figure" if figures["fd_local"] is None else f"fd_local {figures['fd_local']:.3g}"
+            task.update(done, f"{row.role} {row.steps} steps: {figure}")
     pictures["real"] = judge.real_pictures()
     write_json(context.folder / "quality.json", {"n": judge.n, "quality": quality})
     save_tensors(context.folder / "pictures.safetensors", pictures)
+
+
+def _samplers(context: Context) -> list[Sampler]:
+    """Every network at every number of steps, and a brought teacher by its own scheduler at the most steps."""
+    from edgegen.models.diffusers.velocity import ScheduledVelocity
+
+    device, steps = state().device, context.recipe.evaluate.steps
+    rows: list[Sampler] = []
+    for role, stage in NETWORKS:
+        if stage not in context.inputs:
+            continue
+        network = load_generator(context.inputs[stage] / GENERATOR).net.to(device)
+        rows += [Sampler(role, count, _by_euler(network, count, device)) for count in steps]
+        if isinstance(network, ScheduledVelocity):
+            rows.append(Sampler("scheduler", max(steps), _by_scheduler(network, max(steps), device)))
+    return rows
+
+
+def _by_euler(
+    network: torch.nn.Module, steps: int, device: torch.device
+) -> Callable[[Tensor, Tensor | None, int], Tensor]:
+    return lambda noise, labels, seed: sample(network, noise, labels, steps, device)
+
+
+def _by_scheduler(
+    network: "ScheduledVelocity", steps: int, device: torch.device
+) -> Callable[[Tensor, Tensor | None, int], Tensor]:
+    from edgegen.models.diffusers import own_sampler
+
+    def run(noise: Tensor, labels: Tensor | None, seed: int) -> Tensor:
+        parts = [
+            own_sampler.sample(
+                network.unet,
+                network.schedule,
+                noise[start : start + BATCH].to(device),
+                None if labels is None else labels[start : start + BATCH].to(device),
+                steps=steps,
+                seed=seed + start,
+            ).cpu()
+            for start in range(0, len(noise), BATCH)
+        ]
+        return torch.cat(parts)
+
+    return run
 
 
 def shown_inputs(recipe: Recipe, about: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:

@@ -12,6 +12,7 @@ from edgegen.models.generator import Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.planning import measurement_files
+from edgegen.pipeline.stages.choose import CHOICE
 from edgegen.pipeline.stages.evaluate import SHOWN
 from edgegen.profilers.importers import read as read_measurements
 from edgegen.profilers.schema import read as read_profile
@@ -51,8 +52,10 @@ def report(context: Context) -> None:
             "parameters_removed": fold["parameters_before"] - fold["parameters_after"],
             "max_relative_error": fold["max_relative_error"],
         },
-        "extractor": {key: extractor[key] for key in ("name", "fd_name", "accuracy")},
+        "extractor": {key: extractor[key] for key in ("name", "fd_name", "accuracy")}
+        | {"fault": extractor["sanity"]["fault"]},
         "n": judged["n"],
+        "ships": read_json(inputs["choose"] / CHOICE)["role"],
         "quality": {"baseline": None, **judged["quality"]},
         **_artifacts(context),
         "profile": read_profile(inputs["profile"] / "profile.json"),
@@ -100,6 +103,8 @@ def _notes(context: Context) -> list[str]:
     notes = [
         f"fd_local of a file is one noise seed of the {recipe.evaluate.seeds} behind the student's figure.",
     ]
+    choice = read_json(context.inputs["choose"] / CHOICE)
+    notes.append(f"The files hold the {choice['role']}: {choice['reason']}.")
     distance = getattr(recipe.distill.objective, "distance", None)
     if distance is not None:
         notes.append(f"Distillation distance: {distance} on pixels; no feature of the metrics is used in training.")

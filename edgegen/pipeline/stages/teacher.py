@@ -12,7 +12,7 @@ from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded
 from edgegen.models.load import load as load_generator
-from edgegen.models.student import architecture, architecture_of, student_architecture
+from edgegen.models.student import architecture, architecture_of, own_parameters, student_architecture
 from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import has_second_time
@@ -36,7 +36,7 @@ def teacher(context: Context) -> None:
             _bring_teacher(context, context.base / Path(settings.folder).expanduser(), about)
         return
     config = architecture(settings.model, shape, classes, second_time=has_second_time(context.recipe, "teacher"))
-    _check_student(context, settings.model, shape, classes)
+    _check_student(context, settings.model, None, shape, classes)
     torch.manual_seed(context.seed)
     fitted = train(context, settings.objective, EdgeUNet(config), settings)
     save(context, fitted, role="teacher", lineage={"data": about["source"]})
@@ -56,16 +56,19 @@ def load_teacher(source: Path, about: Mapping[str, object]) -> Loaded:
     return loaded
 
 
-def _check_student(context: Context, teacher: Architecture | None, shape: list[int], classes: int) -> None:
+def _check_student(
+    context: Context, teacher: Architecture | None, parameters: int | None, shape: list[int], classes: int
+) -> None:
     """Raises RecipeError where the recipe's student is impossible: now, and not after the training of the teacher."""
     second_time = has_second_time(context.recipe, "slim", "distill")
-    student_architecture(context.recipe.slim, teacher, shape, classes, second_time=second_time)
+    student_architecture(context.recipe.slim, teacher, shape, classes, parameters=parameters, second_time=second_time)
 
 
 def _bring_teacher(context: Context, source: Path, about: Mapping[str, object]) -> None:
     loaded = load_teacher(source, about)
     signature = loaded.signature
-    _check_student(context, architecture_of(loaded.net), list(signature.image_shape), signature.num_classes)
+    nearest, parameters = architecture_of(loaded.net), own_parameters(loaded.net)
+    _check_student(context, nearest, parameters, list(signature.image_shape), signature.num_classes)
     _check_sampling(context, loaded)
     target = context.folder / GENERATOR
     if target.exists():
