@@ -9,7 +9,8 @@ import pytest
 from helpers import TINY
 
 from edgegen.errors import DataError, MissingExtraError, UsageError
-from edgegen.pipeline.graph import NAMES, STAGES, check, plan, select
+from edgegen.pipeline.graph import NAMES, STAGES, check, select
+from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run_folder import RunFolder
 from edgegen.recipe import parse
 

@@ -13,7 +13,8 @@ from helpers import TINY
 from edgegen.errors import RecipeError, UsageError
 from edgegen.flow.solvers import solve
 from edgegen.models.load import load
-from edgegen.pipeline.graph import check, plan, select
+from edgegen.pipeline.graph import check, select
+from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.run_folder import RunFolder
 from edgegen.recipe import Recipe, parse
