@@ -136,7 +136,7 @@ def test_weights_are_refined_only_where_the_recipe_asks_for_it() -> None:
         stages(export={"artifacts": ["coreml-w8"]}, quantize={"float_layers": ["net.head"]})
     with pytest.raises(UsageError, match="a mixed file needs a budget"):
         stages(export=mixed)
-    with pytest.raises(UsageError, match=r"onnx-w8a8:any_size: recovery, .* know one size of picture"):
+    with pytest.raises(UsageError, match=r"onnx-w8a8:any_size: recovery, .* know one size of image"):
         stages(export={"artifacts": ["onnx-w8a8:any_size"]}, recover={})
     with pytest.raises(UsageError, match="budget 'psnr' cannot be read"):
         stages(quantize={"budget": "psnr"})
