@@ -40,7 +40,7 @@ GRIDS = {
 }
 
 
-AS_USUAL = Quantize()
+DEFAULT_OPTIONS = Quantize()
 
 
 def matching(patterns: Iterable[str], names: Iterable[str]) -> set[str]:

@@ -12,7 +12,7 @@ from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Backend
 from edgegen.quantize.calibration import calibration_batches, enough_samples, fitting_batch
-from edgegen.quantize.schemes import AS_USUAL
+from edgegen.quantize.schemes import DEFAULT_OPTIONS
 from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import Export, Quantize
 from edgegen.support import isolation
@@ -56,7 +56,7 @@ def build(
     folder: Path,
     seed: int,
     metadata: Mapping[str, str],
-    quantization: Quantize = AS_USUAL,
+    quantization: Quantize = DEFAULT_OPTIONS,
     options: Export = DEFAULTS,
     rewrites: Sequence[str] | None = None,
     memory_limit: int | None = None,

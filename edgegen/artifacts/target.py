@@ -8,7 +8,7 @@ from edgegen import registry
 from edgegen.errors import ExportError, UsageError, unknown_name
 from edgegen.exporters.base import Backend, Variant
 from edgegen.quantize.budget import Budget, require_mixed
-from edgegen.quantize.schemes import AS_USUAL, GRIDS
+from edgegen.quantize.schemes import DEFAULT_OPTIONS, GRIDS
 from edgegen.quantize.support_matrix import cell, cells
 from edgegen.recipe import FLOAT_SCHEMES, Export, Quantize
 
@@ -99,7 +99,9 @@ def check_quantization(
     scheme_cells = [cell(target.scheme, target.backend) for target in targets]
     if quantization.float_layers and not any(scheme_cell.stage == "program" for scheme_cell in scheme_cells):
         raise UsageError(f"float layers are for w8a8, mixed and ONNX w8; none of them is among {_listed(targets)}")
-    if quantization.ranges != AS_USUAL.ranges and not any(scheme_cell.calibrated for scheme_cell in scheme_cells):
+    if quantization.ranges != DEFAULT_OPTIONS.ranges and not any(
+        scheme_cell.calibrated for scheme_cell in scheme_cells
+    ):
         raise UsageError(f"ranges are for w8a8 and mixed files; none is among {_listed(targets)}")
     if budget is not None and budget.latency is not None:
         compressed = [target for target in targets if target.scheme not in FLOAT_SCHEMES]

@@ -84,9 +84,9 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """A recipe goes through its stages; everything else is exported directly."""
-    other = {"--to": to, "-o": output, "--recipe": recipe, "--signature": signature, "--random-weights": random_weights}
+    flags = {"--to": to, "-o": output, "--recipe": recipe, "--signature": signature, "--random-weights": random_weights}
     options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
-    if run_if_recipe(source, "export", other, why="its tables say what is made", **options):
+    if run_if_recipe(source, "export", flags, why="its tables say what is made", **options):
         return
     from edgegen.recipe import Files, read_files
 

@@ -63,10 +63,10 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """A recipe goes through its stages; files are measured directly."""
-    other = {"--device": device, "--profile": kind, "--threads": threads, "-o": output, "--per-op": per_op}
-    other |= {"--sustained": for_minutes, **dict.fromkeys(files[1:], True)}
+    flags = {"--device": device, "--profile": kind, "--threads": threads, "-o": output, "--per-op": per_op}
+    flags |= {"--sustained": for_minutes, **dict.fromkeys(files[1:], True)}
     options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
-    if run_if_recipe(files[0], "profile", other, why="its [profile] table says how", **options):
+    if run_if_recipe(files[0], "profile", flags, why="its [profile] table says how", **options):
         return
     if force or dry_run:
         raise UsageError("--force and --dry-run are for recipes")

@@ -37,9 +37,9 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """A recipe goes through its stages; files are read and nothing is measured."""
-    other = {"-o": output, **dict.fromkeys(files[1:], True)}
+    flags = {"-o": output, **dict.fromkeys(files[1:], True)}
     options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
-    if run_if_recipe(files[0], "report", other, why="[report] measurements names files", **options):
+    if run_if_recipe(files[0], "report", flags, why="[report] measurements names files", **options):
         return
     if force or dry_run:
         raise UsageError("--force and --dry-run are for recipes")

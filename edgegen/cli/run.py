@@ -84,7 +84,7 @@ def is_recipe(source: str) -> bool:
 def run_if_recipe(
     source: str,
     stage: str,
-    other: Mapping[str, object],
+    flags: Mapping[str, object],
     *,
     why: str,
     runs: Path,
@@ -94,11 +94,11 @@ def run_if_recipe(
 ) -> bool:
     """Where `source` is a recipe, runs its `stage` and the stages that it needs; returns whether it did.
 
-    Raises UsageError, with `why`, where one of the command's `other` arguments is set: none of them is for a recipe.
+    Raises UsageError, with `why`, where one of the command's `flags` is set: none of them is for a recipe.
     """
     if not is_recipe(source):
         return False
-    extra = [name for name, value in other.items() if value is not None and value is not False]
+    extra = [name for name, value in flags.items() if value is not None and value is not False]
     if extra:
         raise UsageError(f"{extra[0]} does not go with the recipe {source}: {why}")
     run_stages(source, runs, to=None, only=stage, force=force, dry_run=dry_run, as_json=as_json)

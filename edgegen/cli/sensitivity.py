@@ -36,7 +36,7 @@ def sensitivity(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")] = False,
 ) -> None:
     """Writes nothing, except the results of a recipe's stages."""
-    from edgegen.quantize.schemes import AS_USUAL, GRIDS
+    from edgegen.quantize.schemes import DEFAULT_OPTIONS, GRIDS
 
     if scheme not in GRIDS:
         raise UsageError(unknown_name("scheme", scheme, GRIDS))
@@ -54,7 +54,7 @@ def sensitivity(
         report_to = progress()
         for item in load_sources(source, signature=signature):
             generator = Generator(item.module, item.signature)
-            figures[item.name] = sensitivity_of(generator, scheme, options=AS_USUAL, seed=0, progress=report_to)
+            figures[item.name] = sensitivity_of(generator, scheme, options=DEFAULT_OPTIONS, seed=0, progress=report_to)
     if as_json:
         print(json.dumps({"scheme": scheme, "sources": figures}, indent=2))
         return
