@@ -19,8 +19,8 @@ import numpy as np
 from edgegen.profilers.devices.host import DEVICE
 from edgegen.profilers.devices.host_info import probe
 from edgegen.profilers.files.profile import profile_files
-from edgegen.search.plan import Request, make_plan
-from edgegen.search.results import Answer, Plan
+from edgegen.search.plan import Request, search_students
+from edgegen.search.results import Answer, SearchResult
 from edgegen.search.selection import BAND
 from edgegen.support.progress import Plain
 
@@ -41,15 +41,15 @@ artifacts = ["onnx-fp32", "executorch-w8a8"]
 Row = dict[str, Any]
 
 
-def timed_plan(folder: Path, artifact: str, minutes: float) -> tuple[Plan, float]:
+def timed_plan(folder: Path, artifact: str, minutes: float) -> tuple[SearchResult, float]:
     """The plan, and how many minutes it took from the recipe to its files."""
     began = time.monotonic()
     request = Request(str(folder / "bench.toml"), BUDGETS_MS, artifact=artifact, minutes=minutes, runs=folder / "runs")
-    plan = make_plan(request, progress=Plain())
+    plan = search_students(request, progress=Plain())
     return plan, (time.monotonic() - began) / 60
 
 
-def second_p50_ms(folder: Path, plan: Plan) -> dict[str, float | None]:
+def second_p50_ms(folder: Path, plan: SearchResult) -> dict[str, float | None]:
     """p50 of the chosen files in a separate run, by the shape's label."""
     labels = sorted({answer.label for answer in plan.answers if answer.label is not None})
     backend, _, scheme = plan.artifact.partition("-")
@@ -61,7 +61,7 @@ def second_p50_ms(folder: Path, plan: Plan) -> dict[str, float | None]:
     }
 
 
-def row_of(plan: Plan, answer: Answer, again: dict[str, float | None]) -> Row:
+def row_of(plan: SearchResult, answer: Answer, again: dict[str, float | None]) -> Row:
     chosen = plan.chosen(answer)
     known = {"artifact": plan.artifact, "budget_ms": answer.budget_ms, "outcome": answer.outcome}
     if chosen is None or answer.label is None:

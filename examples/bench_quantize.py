@@ -47,6 +47,7 @@ from edgegen.profilers.files.profile import per_operation
 from edgegen.profilers.trace.operators import OperatorTime
 from edgegen.program.capture import reference
 from edgegen.program.fold import fold
+from edgegen.program.generator import Generator
 from edgegen.program.inputs import example_inputs
 from edgegen.program.one_step import OneStep
 from edgegen.recipe import Export, Quantize, Recover, read
@@ -251,11 +252,9 @@ def _recover(net: Net, scheme: str, folder: Path) -> nn.Module:
     recovery_folder = folder / f"recover-{scheme}"
     recovery_folder.mkdir()
     refined = refine(
-        net.module,
-        net.signature,
+        Generator(net.module, net.signature),
         scheme,
-        options=Quantize(),
-        methods=("rounding",),
+        options=Quantize(methods=("rounding",)),
         recover=RECOVERY[scheme],
         seed=SEED,
         folder=recovery_folder,

@@ -1,7 +1,7 @@
-"""AdaRound: each weight goes up or down so that its layer's output, not the weight, is kept.
+"""AdaRound: rounds each weight up or down, for the least error of its layer's output, not of the weight.
 
-AdaRound (M. Nagel and others, arXiv:2004.10568, section 3), one layer after the other, each on the rounded input that
-those before it give and against its float output; calibration's noise is all the data it takes.
+AdaRound (M. Nagel and others, arXiv:2004.10568, section 3), one layer after the other: each on its input in the rounded
+network so far, against its output in the float network; the only data are calibration's noise.
 """
 
 import math
@@ -23,7 +23,7 @@ SAMPLES = 32  # of the batch in one iteration
 
 @dataclass(frozen=True)
 class RoundingResult:
-    """Of how many layers the weights were learned, and by how much the summed error of their outputs fell."""
+    """How many layers were learned, and the summed error of their outputs before and after."""
 
     layers: int
     error_before: float
@@ -37,9 +37,9 @@ def learn_rounding(
     *,
     iterations: int,
     seed: int,
-    tell: Callable[[int], None] = lambda done: None,
+    update: Callable[[int], None] = lambda count: None,
 ) -> RoundingResult:
-    """Puts the weights of `simulated` on their grids, in place: rounding them changes them no more.
+    """Moves the weights of `simulated` onto their grids, in place, so that rounding does not change them any more.
 
     `exact` is the float network, see `walk`. A layer's choice is kept only if its output on the batch is nearer to the
     float one than by rounding to nearest.
@@ -57,7 +57,7 @@ def learn_rounding(
         errors = [float((layer.exact - layer.run(weights)).square().mean()) for weights in (nearest, learned)]
         layer.weights.copy_(learned if errors[1] < errors[0] else nearest)
         layers, before, after = layers + 1, before + errors[0], after + min(errors)
-        tell(layers)
+        update(layers)
 
     walk(exact, simulated, batch, visit)
     return RoundingResult(layers, before, after)
@@ -89,6 +89,6 @@ def _learned(layer: LayerOnBatch, rounding: WeightRounding, iterations: int, rng
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
     learned = (down + (choice() >= 0.5)).clamp(-largest, largest)
-    # The largest weight of a scale makes the scale; it stays where it is.
+    # The largest weight determines the scale, and must not move.
     ends = (weights / scale).abs() > largest - 0.5
     return (torch.where(ends, (weights / scale).round(), learned) * scale).detach()

@@ -1,7 +1,8 @@
-"""Bias correction: the mean error that rounding leaves in a channel is taken off its bias.
+"""Bias correction: the mean error that rounding leaves in a channel is subtracted from its bias.
 
 M. Nagel and others, "Data-free quantization through weight equalization and bias correction", arXiv:1906.04721, section
-4.2; the means are over calibration's noise (their appendix D), layer after layer, so that each sees those before it.
+4.2; the means are over calibration's noise (their appendix D), layer after layer, so that each takes account of those
+before it.
 """
 
 import torch

@@ -44,9 +44,9 @@ class Budget:
         return Budget(**limits)
 
     def too_far(self, *, psnr_db: float | None, fd_change: float | None) -> bool:
-        """Whether the pictures, or their distribution, are further from the float generator's than the limits allow."""
-        pictures = replace(self, size=None, latency=None)
-        return bool(pictures.broken(psnr_db=psnr_db, fd_change=fd_change, size=None))
+        """Whether the images, or their distribution, are further from the float generator's than the limits allow."""
+        image_limits = replace(self, size=None, latency=None)
+        return bool(image_limits.broken(psnr_db=psnr_db, fd_change=fd_change, size=None))
 
     def broken(
         self,

@@ -16,7 +16,7 @@ from edgegen.types import Signature
 FIRST_INDEX = 1 << 32
 
 ENOUGH_VALUES = 65_536  # of noise; see above
-FEWEST = 64  # samples, however large: the inner ranges depend on the picture, too
+FEWEST = 64  # samples, however large: the inner ranges depend on the image, too
 LARGEST_BATCH = 32
 MOST_AT_ONCE = 256
 
@@ -29,7 +29,7 @@ def enough_samples(signature: Signature) -> int:
 
 
 def fitting_batch(signature: Signature) -> int:
-    """How many samples to run at once: fewer of a large picture, so that the memory stays that of a few."""
+    """How many samples to run at once: fewer of a large image, so that the memory stays that of a few."""
     return max(1, min(LARGEST_BATCH, ENOUGH_VALUES // _values(signature)))
 
 

@@ -43,14 +43,14 @@ def palettize_w4(source: Path, target: Path) -> None:
 
 
 def _linear(optimize: Any, **settings: Any) -> Callable[[Any], Any]:
-    chosen = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=SMALLEST, **settings)
-    config = optimize.OptimizationConfig(global_config=chosen)
+    op_config = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=SMALLEST, **settings)
+    config = optimize.OptimizationConfig(global_config=op_config)
     return lambda model: optimize.linear_quantize_weights(model, config)
 
 
 def _palette(optimize: Any, bits: int) -> Callable[[Any], Any]:
-    chosen = optimize.OpPalettizerConfig(mode="kmeans", nbits=bits, weight_threshold=SMALLEST)
-    config = optimize.OptimizationConfig(global_config=chosen)
+    op_config = optimize.OpPalettizerConfig(mode="kmeans", nbits=bits, weight_threshold=SMALLEST)
+    config = optimize.OptimizationConfig(global_config=op_config)
     return lambda model: optimize.palettize_weights(model, config)
 
 
@@ -58,7 +58,7 @@ def _compress(source: Path, target: Path, method: Callable[[Any], Callable[[Any]
     vendor = mlpackage.coremltools("quantizing a Core ML package")
     mlpackage.read(source)
     try:
-        # A channel of zeros has scale 0 and divides 0 by 0; whatever integer comes of it, times 0 it is the 0 it was.
+        # A channel of zeros has scale 0 and divides 0 by 0; any integer that results is 0 again when scaled.
         with mlpackage.silent(), np.errstate(invalid="ignore"):
             _restart_names()
             model = vendor.models.MLModel(str(source), skip_model_load=True)
@@ -77,7 +77,7 @@ def _compress(source: Path, target: Path, method: Callable[[Any], Callable[[Any]
 
 
 def _restart_names() -> None:
-    """coremltools numbers the values it adds per process; a file must not depend on what was made before it."""
+    """coremltools numbers the values it adds per process; a file must not depend on those made before it."""
     from coremltools.converters.mil.mil import Builder
 
     Builder.name_count.clear()

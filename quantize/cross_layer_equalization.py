@@ -1,9 +1,9 @@
-"""Cross-layer equalization: two layers in a row share the sizes of the channels between them.
+"""Cross-layer equalization: balances the weights of two layers in a row, for each channel between them.
 
 M. Nagel and others, "Data-free quantization through weight equalization and bias correction", arXiv:1906.04721, section
 4.1: for f with f(s x) = s f(x), s > 0, W2 f(W1 x + b1) = (W2 S) f(S^-1 W1 x + S^-1 b1), and with equation 11's S a
-channel's weights are as large before as behind. It needs pairs that ReLU, LeakyReLU or nothing joins: decoders and
-super-resolution nets have them, U-Nets of GroupNorm and SiLU have none.
+channel's weights are as large before as behind. It needs pairs with ReLU, LeakyReLU or nothing between them: decoders
+and super-resolution networks have them, U-Nets of GroupNorm and SiLU have none.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ ROUNDS = 20  # a layer is the second of one pair and the first of the next
 
 
 def equalize(module: "fx.GraphModule") -> int:
-    """Scale the weights of a captured program's module, in place; its function stays. How many pairs there are."""
+    """Scale the weights of a captured program's module, in place; its function stays. Returns the number of pairs."""
     layers = {layer.node: layer for layer in plain_layers(module)}
     pairs = [(layer, after) for layer in layers.values() if (after := _after(layer, layers)) is not None]
     with torch.no_grad():

@@ -81,13 +81,13 @@ def least_divergence(counts: NDArray[np.float64], low: float, high: float) -> tu
 def _divergence(
     counts: NDArray[np.float64], middles: NDArray[np.float64], inside: NDArray[np.bool_], start: float, end: float
 ) -> float:
-    kept = counts[inside]
-    clipped = kept.copy()
+    inner_counts = counts[inside]
+    clipped = inner_counts.copy()
     clipped[0] += counts[middles < start].sum()
     clipped[-1] += counts[middles > end].sum()
     level = np.clip(((middles[inside] - start) / (end - start) * LEVELS).astype(int), 0, LEVELS - 1)
     filled = clipped > 0
-    sums = np.bincount(level, weights=kept, minlength=LEVELS)
+    sums = np.bincount(level, weights=inner_counts, minlength=LEVELS)
     bins = np.bincount(level[filled], minlength=LEVELS)
     spread = np.where(filled, sums[level] / np.maximum(bins[level], 1), 0.0)
     p, q = clipped / clipped.sum(), spread / spread.sum()

@@ -1,7 +1,7 @@
 """w8a8 and w8: torchao's PT2E with XNNPACK's quantizer, calibrated on noise; one quantization for every runtime.
 
 The captured program gets its 8-bit weights and ranges before any runtime's lowering, so that ONNX Runtime, ExecuTorch
-and Core ML compute the same picture, and whatever improves the numbers is written once.
+and Core ML compute the same image, and whatever improves the numbers is written once.
 """
 
 from collections.abc import Iterator
@@ -154,7 +154,7 @@ def _require_finite(prepared: Any) -> None:
             source = node.args[0]
             raise ExportError(
                 f"calibration saw values that are not finite, or none at all, at {source}: {low.min():g} to "
-                f"{high.max():g}; does the network give finite pictures?"
+                f"{high.max():g}; does the network give finite images?"
             )
 
 

@@ -40,15 +40,15 @@ GRIDS = {
 }
 
 
-AS_USUAL = Quantize()
+DEFAULT_OPTIONS = Quantize()
 
 
 def matching(patterns: Iterable[str], names: Iterable[str]) -> set[str]:
     """The names that match one of the patterns. Raises UsageError for a pattern that matches none."""
-    known, chosen = sorted(names), set()
+    known, matches = sorted(names), set()
     for pattern in patterns:
         matched = {name for name in known if fnmatchcase(name, pattern)}
         if not matched:
             raise UsageError(unknown_name("layer that matches", pattern, known))
-        chosen |= matched
-    return chosen
+        matches |= matched
+    return matches

@@ -1,4 +1,4 @@
-"""What each layer's rounding costs, and which layers to leave float under a budget."""
+"""The error that each layer's rounding causes, and which layers to leave float under a budget."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ from edgegen.quantize.layers import macs_of, tensor_of
 FLOAT_BYTES, ROUNDED_BYTES = 4, 1  # of a weight
 TRIES = 6  # at a choice whose layers together cost more than their sum
 
-Pictures = NDArray[np.float32]
+Images = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """Rounding this layer alone (its weights, its input and its output) moves the pictures by `mse`.
+    """Rounding this layer alone (its weights, its input and its output) changes the images by `mse`.
 
     `fd_local` is the distribution's distance then, None where nothing judged it; `weights` counts its elements, `macs`
     its products at batch 1.
@@ -55,14 +55,14 @@ class Figures:
 
 def sensitivity(
     simulated: FakeQuantizedNetwork,
-    run: Callable[[FakeQuantizedNetwork], Pictures],
+    run: Callable[[FakeQuantizedNetwork], Images],
     *,
-    fd_local: Callable[[Pictures], float] | None = None,
-    tell: Callable[[int], None] = lambda done: None,
+    fd_local: Callable[[Images], float] | None = None,
+    update: Callable[[int], None] = lambda count: None,
 ) -> list[LayerSensitivity]:
-    """Each layer rounded alone, in the order in which they run; `run` gives the pictures of the same noises each time.
+    """Each layer rounded alone, in the order in which they run; `run` gives the images of the same noises each time.
 
-    How far the pictures move and how far the distribution moves are kept apart: a generator may draw other pictures
+    The change of the images and the change of the distribution are separate figures: a generator may make other images
     that are as good. `simulated` rounds everything again at the end.
     """
     costs = []
@@ -70,13 +70,13 @@ def sensitivity(
     exact = run(simulated)
     for number, layer in enumerate(simulated.layers):
         simulated.set_active(True, {layer.name})
-        pictures = run(simulated)
+        images = run(simulated)
         simulated.set_active(False, {layer.name})
-        mse = float(np.mean((pictures.astype(np.float64) - exact) ** 2))
-        distance = None if fd_local is None else fd_local(pictures)
+        mse = float(np.mean((images.astype(np.float64) - exact) ** 2))
+        distance = None if fd_local is None else fd_local(images)
         weights = tensor_of(simulated.module, layer.target).numel()
         costs.append(LayerSensitivity(layer.name, weights, mse, distance, macs_of(layer, weights)))
-        tell(number + 1)
+        update(number + 1)
     simulated.set_active(True)
     return costs
 
@@ -84,9 +84,9 @@ def sensitivity(
 def choose(costs: Sequence[LayerSensitivity], limits: Figures, *, rounded_latency: float = 1.0) -> FloatLayers:
     """The smallest weights that cost at most `limits.mse`, without that the cheapest; within the other limits.
 
-    Exactly, by SciPy's milp. Errors are taken to add up, as errors that know nothing of each other do; and the time
-    that rounding saves (`rounded_latency` is that of the file with all rounded) to lie with the layers by their
-    products: measure the result. Raises BudgetError where even all rounded is too much.
+    Exactly, by SciPy's milp. Errors are taken to add up, as independent errors do; and the time that rounding saves
+    (`rounded_latency` is that of the file with all rounded) to be in proportion to the layers' products: measure the
+    result. Raises BudgetError where even all rounded is too much.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 

@@ -1,8 +1,8 @@
-"""Smoothing: a channel whose activations are large hands a part of its size to the weights that read it.
+"""Smoothing: moves part of the size of large activation channels into the weights that read them.
 
 SmoothQuant (G. Xiao and others, arXiv:2211.10438, equations 3 and 4): Y = (X diag(s)^-1) (diag(s) W) with
-s_j = max |X_j|^a / max |W_j|^(1 - a), the largest over calibration's noise. Where a norm's weight and bias make X, they
-take 1 / s, and it costs nothing; elsewhere it is one multiplication before the layer, which stays float.
+s_j = max |X_j|^a / max |W_j|^(1 - a), the largest over calibration's noise. Where a norm's weight and bias give X, they
+are divided by s at no cost; elsewhere it is one multiplication before the layer, which stays float.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ SMALLEST = 1e-5  # of a channel that is never used
 
 
 def smooth(module: "fx.GraphModule", calibration: Batches) -> int:
-    """Scale a captured program's module, in place; its function stays. How many multiplications it takes more."""
+    """Scale a captured program's module, in place; its function stays. Returns the number of added multiplications."""
     read: dict[fx.Node, list[Layer]] = {}
     for layer in plain_layers(module):
         source: Any = layer.node.args[0]
@@ -72,7 +72,7 @@ def _largest(module: "fx.GraphModule", axes: "dict[fx.Node, int]", calibration: 
 
 
 def _into_norm(module: "fx.GraphModule", source: fx.Node, layers: "Iterable[Layer]", scale: Tensor) -> bool:
-    """Whether a norm's own weight and bias make `source`, for nobody but these layers, and took 1 / scale."""
+    """Divides the weight and bias of the norm that gives `source` by `scale`; False where it cannot."""
     norms: dict[Any, int] = {torch.ops.aten.group_norm.default: 1, torch.ops.aten.layer_norm.default: -1}
     readers = list(layers)
     if norms.get(source.target) != _axis(readers[0]) or set(source.users) != {layer.node for layer in readers}:

@@ -15,8 +15,8 @@ def cells(backend: str) -> Mapping[str, SchemeCell]:
     """
     schemes: Mapping[str, SchemeCell] | None = getattr(registry.load("backend", backend), "cells", None)
     if not schemes:
-        place = registry.names("backend")[backend]
-        raise UsageError(f"the backend '{backend}' ({place}) has no cells, so there is no scheme to export")
+        module = registry.names("backend")[backend]
+        raise UsageError(f"the backend '{backend}' ({module}) has no cells, so there is no scheme to export")
     return schemes
 
 

@@ -62,7 +62,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(isolation, "call", call)
     monkeypatch.setattr("edgegen.artifacts.maker.Child", NoChild)
-    monkeypatch.setattr("edgegen.artifacts.maker.at_once", lambda generator: 1)
+    monkeypatch.setattr("edgegen.artifacts.maker.parallel_children", lambda generator: 1)
 
 
 @pytest.fixture(scope="session")

@@ -229,7 +229,7 @@ def test_the_manual_lists_every_key_of_the_recipe_with_its_default_and_meaning()
     ]
     assert unexplained == []
     assert "| `learning_rate` | number, above 0 | `0.001` | largest learning rate of Adam |" in text
-    assert '| `solver` | `"euler"`, `"heun"`, `"rk45"` | `"heun"` |' in text
+    assert '| `solver` | `"euler"`, `"heun"`, `"dpm_solver_pp"`, `"rk45"` | `"heun"` |' in text
     assert "<!-- the tables of the recipe -->" in (ROOT / "docs" / "recipe.md").read_text()
 
 

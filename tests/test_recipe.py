@@ -55,7 +55,7 @@ def test_defaults_are_filled_in() -> None:
         ({"slim": {"keep": 0.3, "model": {}}}, "say how small: either keep"),
         ({"slim": {"keep": 1.0}}, r"slim.keep: .*less than 1 \(found 1.0\)"),
         ({"name": "../x"}, r"name: .*pattern.*\(found '../x'\)"),
-        ({"pairs": {"solver": "rk4"}}, r"pairs.solver: .*'euler', 'heun' or 'rk45' \(found 'rk4'\)"),
+        ({"pairs": {"solver": "rk4"}}, r"pairs.solver: .*'euler', 'heun', 'dpm_solver_pp' or 'rk45' \(found 'rk4'\)"),
         ({"export": {"artifacts": ["onnx"]}}, "artifact 'onnx' is not BACKEND-SCHEME"),
         ({"export": {"artifacts": ["onnx-fp32", "onnx-fp32"]}}, "lists one twice"),
         ({"data": []}, r"data: .*\(found \[\]\)"),

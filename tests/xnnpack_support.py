@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram, export
 
-from edgegen.program.module_paths import Retraced
+from edgegen.program.module_paths import RetracedModule
 from edgegen.support.vendor_logs import EXECUTORCH, EXPORT, quiet
 
 
@@ -26,7 +26,7 @@ def rewritten(
     graph_module = captured(module, *inputs).module(check_guards=False)
     if rewrite is not None:
         rewrite(graph_module)
-    return captured(Retraced(graph_module, operators or {}), *inputs)
+    return captured(RetracedModule(graph_module, operators or {}), *inputs)
 
 
 def operators_of(program: ExportedProgram) -> list[str]:

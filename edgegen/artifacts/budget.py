@@ -1,4 +1,4 @@
-"""Holds the compressed files of one generator to a budget, and names what breaks it."""
+"""The check of compressed files against a budget, which names the layers that cost most where one is broken."""
 
 from pathlib import Path
 
@@ -15,44 +15,38 @@ from edgegen.types import Artifact, Parity
 
 
 class BudgetCheck:
-    """Judges the files that `maker` made; `race` times them where the budget has a latency.
+    """Checks the files that `maker` made; `relative_latency` times them where the budget has a latency.
 
-    The layers that cost most are looked for once for each scheme.
+    The layers that cost most are determined once for each scheme.
     """
 
-    def __init__(self, budget: Budget, maker: Maker, *, race: RelativeLatency, progress: Progress) -> None:
-        self.budget, self.maker, self.race, self.progress = budget, maker, race, progress
+    def __init__(self, budget: Budget, maker: Maker, *, relative_latency: RelativeLatency, progress: Progress) -> None:
+        self.budget, self.maker, self.progress = budget, maker, progress
+        self.relative_latency = relative_latency
         self.parameters = maker.generator.folded().parameters_after
-        self.worst: dict[str, str] = {}
+        self.worst_layers: dict[str, str] = {}
 
     def broken(self, artifact: Artifact, path: Path, parity: Parity, *, fd_change: float | None = None) -> list[str]:
-        """What the file does not keep and, where its pictures are too far off, the layers that move them most.
+        """The limits that the file breaks and, where its images are too far off, the layers that change them most.
 
-        A file that is not true is not timed. Raises DeviceError where one that is cannot be.
+        A file that failed parity is not timed. Raises DeviceError where another cannot be timed.
         """
         if artifact.scheme in FLOAT_SCHEMES:
             return []
         size = artifact.nbytes / (FLOAT_BYTES * self.parameters)
         latency = None
         if self.budget.latency is not None and parity.status == "ok":
-            latency = self.race.share(path, Target(artifact.backend, artifact.scheme, artifact.variant))
-        found = self.budget.broken(psnr_db=parity.psnr_db, fd_change=fd_change, size=size, latency=latency)
+            latency = self.relative_latency.share(path, Target(artifact.backend, artifact.scheme, artifact.variant))
+        reasons = self.budget.broken(psnr_db=parity.psnr_db, fd_change=fd_change, size=size, latency=latency)
         if self.budget.too_far(psnr_db=parity.psnr_db, fd_change=fd_change):
-            found.append(self._worst(artifact.scheme))
-        return found
+            reasons.append(self._worst_layers(artifact.scheme))
+        return reasons
 
-    def _worst(self, scheme: str) -> str:
+    def _worst_layers(self, scheme: str) -> str:
         if scheme not in GRIDS:
             return f"the layers' shares are not known for {scheme}"
-        if scheme not in self.worst:
-            given = self.maker.input(scheme)
-            layers = worst_layers(
-                given.module,
-                self.maker.generator.signature,
-                scheme,
-                options=given.quantization,
-                seed=self.maker.seed,
-                progress=self.progress,
-            )
-            self.worst[scheme] = f"most by {layers}"
-        return self.worst[scheme]
+        if scheme not in self.worst_layers:
+            build_input, signature = self.maker.input(scheme), self.maker.generator.signature
+            layers = worst_layers(build_input, signature, scheme, seed=self.maker.seed, progress=self.progress)
+            self.worst_layers[scheme] = f"most by {layers}"
+        return self.worst_layers[scheme]

@@ -1,4 +1,4 @@
-"""One artifact from one generator: capture, quantize, rewrite, lower in a process of its own, and a manifest."""
+"""One artifact from one generator: capture; in a child process quantize, rewrite and lower; the artifact's record."""
 
 import shutil
 import tempfile
@@ -12,13 +12,12 @@ from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Backend
 from edgegen.quantize.calibration import calibration_batches, enough_samples, fitting_batch
-from edgegen.quantize.schemes import AS_USUAL
+from edgegen.quantize.schemes import DEFAULT_OPTIONS
 from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import Export, Quantize
 from edgegen.support import isolation
 from edgegen.support.isolation import Child
 from edgegen.support.storage import atomic_path, nbytes_of, sha256_of
-from edgegen.support.vendor_logs import EXPORT, quiet
 from edgegen.types import Artifact, Parity, SchemeCell, Signature
 
 if TYPE_CHECKING:
@@ -31,8 +30,17 @@ CANONICAL = ("resampling", "pointwise", "conv_bias")  # the rewrites that come b
 
 
 @dataclass(frozen=True)
+class BuildInput:
+    """What the files of one scheme are made from: `module` computes what the saved `program` does."""
+
+    program: "SavedProgram"
+    module: "nn.Module"
+    quantization: Quantize
+
+
+@dataclass(frozen=True)
 class BuildResult:
-    """An artifact, and what making it took: not part of the manifest, which repeats byte by byte."""
+    """An artifact, and the time and memory of its making, which are not in the manifest: that is reproducible."""
 
     artifact: Artifact
     seconds: float
@@ -48,7 +56,7 @@ def build(
     folder: Path,
     seed: int,
     metadata: Mapping[str, str],
-    quantization: Quantize = AS_USUAL,
+    quantization: Quantize = DEFAULT_OPTIONS,
     options: Export = DEFAULTS,
     rewrites: Sequence[str] | None = None,
     memory_limit: int | None = None,
@@ -81,24 +89,24 @@ def build(
     samples = (quantization.samples or enough_samples(signature)) if cell_of(target).calibrated else 0
     file = target.file(name)
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
-        saved = _saved(source, signature, target, Path(temporary) / "program.pt2")
-        (made := Path(temporary) / "made").mkdir()
+        saved = _saved_program(source, signature, target, Path(temporary) / "program.pt2")
+        (output := Path(temporary) / "output").mkdir()
         job = {
             "program": str(saved.path),
             "unfolded": saved.unfolded,
             "signature": signature.to_dict(),
             "target": asdict(target),
-            "path": str(made / file),
+            "path": str(output / file),
             "metadata": _metadata(metadata, name, target),
             "options": options.model_dump(mode="json"),
             "rewrites": _rewrites(target) if rewrites is None else list(rewrites),
             "quantization": {**quantization.model_dump(mode="json"), "samples": samples or None},
             "seed": seed,
         }
-        done = isolation.call("edgegen.artifacts.build:lower", job, memory_limit=memory_limit, child=child)
-        extra = _put(made, folder, file)
+        outcome = isolation.call("edgegen.artifacts.build:lower", job, memory_limit=memory_limit, child=child)
+        extra = _move_files(output, folder, file)
     artifact = _artifact(folder, target, file, extra, samples=samples, options=options)
-    return BuildResult(artifact, done.seconds, done.peak_rss_bytes)
+    return BuildResult(artifact, outcome.seconds, outcome.peak_rss_bytes)
 
 
 def cell_of(target: Target) -> SchemeCell:
@@ -112,34 +120,37 @@ def _rewrites(target: Target) -> list[str]:
 
 
 def _metadata(metadata: Mapping[str, str], name: str, target: Target) -> dict[str, str]:
-    """What goes into the file: the caller's words, and what the file is."""
+    """The metadata of the file: the caller's, with name, backend, scheme and precision added."""
     scheme_cell = cell_of(target)
     precision = scheme_cell.precision if scheme_cell.stage == "float" else target.scheme
     return {**metadata, "name": name, "backend": target.backend, "scheme": target.scheme, "precision": precision}
 
 
-def _saved(source: "nn.Module | SavedProgram", signature: Signature, target: Target, path: Path) -> "SavedProgram":
-    from edgegen.program.capture import capture  # here, so that a mistyped cell answers before torch is imported
+def _saved_program(
+    source: "nn.Module | SavedProgram", signature: Signature, target: Target, path: Path
+) -> "SavedProgram":
+    # Imported here: a mistyped cell is reported before torch is imported.
+    from edgegen.program.capture import capture
     from edgegen.program.generator import SavedProgram, save_program
 
     if isinstance(source, SavedProgram):
         return source
     kind = target.kind()
-    # What is calibrated runs whole batches, whatever its file takes.
+    # Calibration runs whole batches, whatever batch the file takes.
     batch = None if cell_of(target).stage == "program" else kind.batch
     return save_program(capture(source, signature, batch=batch, any_size=kind.any_size), path)
 
 
-def _put(made: Path, folder: Path, file: str) -> dict[str, dict[str, Any]]:
-    """Moves what the child made into `folder`; size and SHA-256 of all but the file itself."""
+def _move_files(output: Path, folder: Path, file: str) -> dict[str, dict[str, Any]]:
+    """Moves the child's files into `folder`; returns size and SHA-256 of all but the artifact `file` itself."""
     extra: dict[str, dict[str, Any]] = {
         path.name: {"nbytes": nbytes_of(path), "sha256": sha256_of(path)}
-        for path in sorted(made.iterdir())
+        for path in sorted(output.iterdir())
         if path.name != file
     }
-    for name in (*extra, file):  # the file itself last: where it is, all is there
+    for name in (*extra, file):  # the artifact last: where it exists, its extra files do
         with atomic_path(folder / name) as path:
-            shutil.move(made / name, path)
+            shutil.move(output / name, path)
     return extra
 
 
@@ -152,48 +163,46 @@ def _artifact(
     samples: int,
     options: Export,
 ) -> Artifact:
-    kind, chosen = target.kind(), cell_of(target)
+    variant, scheme_cell = target.kind(), cell_of(target)
     return Artifact(
         file=file,
         backend=target.backend,
         scheme=target.scheme,
         nbytes=nbytes_of(folder / file) + extra.get(f"{file}.data", {}).get("nbytes", 0),
         sha256=sha256_of(folder / file),
-        engine=chosen.engine,
+        engine=scheme_cell.engine,
         variant=target.variant,
         details={
-            "batch": kind.batch,
-            "precision": chosen.precision,
+            "batch": variant.batch,
+            "precision": scheme_cell.precision,
             "calibration_samples": samples,
             "extra_files": extra,
-            **({"caution": chosen.caution} if chosen.caution else {}),
-            **({"heights_widths": list(options.heights_widths)} if kind.lists_sizes else {}),
+            **({"caution": scheme_cell.caution} if scheme_cell.caution else {}),
+            **({"heights_widths": list(options.heights_widths)} if variant.lists_sizes else {}),
         },
     )
 
 
-def preload(*, backend: str) -> None:
-    """What `lower` imports and sets up once, for a child process that waits for its program meanwhile.
+def preload(*, name: str) -> None:
+    """Imports and sets up what `lower` uses, in a child process that waits for its program; `name` is the backend's.
 
-    A tiny network is lowered: torch.export and the vendors' tools import much, and build tables, at their first use.
+    It lowers a tiny network, because torch.export and the vendors' tools import modules and build tables at first use.
     """
     from torch import nn
 
     from edgegen.exporters.rewrites import apply
     from edgegen.program.capture import capture
-    from edgegen.program.fold import fold_program
-    from edgegen.program.generator import save_program
+    from edgegen.program.generator import load_graph, save_program
 
-    loaded: Backend = registry.load("backend", backend)
-    variant, signature = loaded.variants[""], Signature.of(channels=1, size=8, num_classes=0)
+    backend: Backend = registry.load("backend", name)
+    variant, signature = backend.variants[""], Signature.of(channels=1, size=8, num_classes=0)
     with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
         program = capture(nn.Conv2d(1, 1, 3, padding=1).eval(), signature, batch=None)
-        saved = save_program(program, Path(folder) / "tiny.pt2")
-        graph = fold_program(_load(saved.path), signature)
-        tiny = apply(graph, list(loaded.rewrites), signature=signature, batch=variant.batch)
+        saved = save_program(program, Path(folder) / "tiny.pt2", unfolded=True)
+        tiny = apply(load_graph(saved, signature), list(backend.rewrites), signature=signature, batch=variant.batch)
         path = Path(folder) / f"tiny{variant.suffix}"
-        precision = next(iter(loaded.cells.values())).precision
-        loaded.lower(tiny, path, signature=signature, precision=precision, metadata={})
+        precision = next(iter(backend.cells.values())).precision
+        backend.lower(tiny, path, signature=signature, precision=precision, metadata={})
 
 
 def lower(
@@ -209,25 +218,23 @@ def lower(
     quantization: Mapping[str, Any],
     seed: int,
 ) -> None:
-    """The child's part of `build`: from a saved program to the file `path`, and what belongs beside it."""
+    """The child's part of `build`: from a saved program to the file `path` and its extra files."""
     from edgegen.exporters.rewrites import apply
-    from edgegen.program.fold import fold_program
+    from edgegen.program.generator import SavedProgram, load_graph
 
-    wanted, about = Target(**target), Signature.from_dict(signature)
-    kind, chosen = wanted.kind(), cell_of(wanted)
-    loaded = _load(Path(program))
-    graph = fold_program(loaded, about) if unfolded else loaded.module(check_guards=False)
-    del loaded
+    file_target, specs = Target(**target), Signature.from_dict(signature)
+    variant, scheme_cell = file_target.kind(), cell_of(file_target)
+    graph = load_graph(SavedProgram(Path(program), unfolded), specs)
     export = Export.model_validate(options)
-    if kind.lists_sizes:
-        _try_sizes(graph, about, export.heights_widths)
-    if chosen.stage == "program":
-        graph = _quantized(graph, about, wanted, Quantize.model_validate(quantization), seed=seed)
+    if variant.lists_sizes:
+        _try_sizes(graph, specs, export.heights_widths)
+    if scheme_cell.stage == "program":
+        graph = _quantized(graph, specs, file_target, Quantize.model_validate(quantization), seed=seed)
         rewrites = [name for name in rewrites if name not in CANONICAL]
-    captured = apply(graph, rewrites, signature=about, batch=kind.batch, any_size=kind.any_size)
-    if chosen.stage != "float":  # what quantizes or converts the file wants plain convolutions
+    rewritten = apply(graph, rewrites, signature=specs, batch=variant.batch, any_size=variant.any_size)
+    if scheme_cell.stage != "float":  # quantizers and converters of files need plain convolutions
         export = export.model_copy(update={"winograd": False})
-    _write(captured, Path(path), wanted, signature=about, metadata=metadata, options=export)
+    _write(rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export)
 
 
 def _quantized(
@@ -235,12 +242,12 @@ def _quantized(
 ) -> "fx.GraphModule":
     from edgegen.exporters.rewrites import apply
 
-    # What turns into convolutions is to be one before it is quantized, and alike for every runtime.
-    first = apply(graph, CANONICAL, signature=signature, batch=None, any_size=target.kind().any_size)
-    # What is not calibrated has to run once, too: PT2E sees weights as they are used.
+    # Whatever becomes a convolution becomes one before quantization, in the same way for every runtime.
+    canonical = apply(graph, CANONICAL, signature=signature, batch=None, any_size=target.kind().any_size)
+    # PT2E observes weights when they are used, so the program must run once even where nothing is calibrated.
     samples, batch = options.samples or 1, fitting_batch(signature)
     calibration = calibration_batches(signature, samples=samples, seed=seed, batch=batch)
-    quantized: fx.GraphModule = cell_of(target).load()(first, target.scheme, calibration, options)
+    quantized: fx.GraphModule = cell_of(target).load()(canonical, target.scheme, calibration, options)
     return quantized
 
 
@@ -253,8 +260,8 @@ def _write(
     metadata: Mapping[str, str],
     options: Export,
 ) -> None:
-    """The backend's file of a rewritten program; what quantizes a file goes by way of the float one."""
-    chosen = cell_of(target)
+    """The backend's file of a rewritten program; a scheme that quantizes files gets the float file first."""
+    scheme_cell = cell_of(target)
     backend: Backend = registry.load("backend", target.backend)
 
     def write(to: Path) -> None:
@@ -262,23 +269,23 @@ def _write(
             program,
             to,
             signature=signature,
-            precision=chosen.precision,
+            precision=scheme_cell.precision,
             metadata=metadata,
             options=options,
             variant=target.variant,
         )
 
-    if chosen.stage != "file":
+    if scheme_cell.stage != "file":
         write(path)
         return
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
-        floating = Path(temporary) / path.name
-        write(floating)
-        chosen.load()(floating, path)
+        float_file = Path(temporary) / path.name
+        write(float_file)
+        scheme_cell.load()(float_file, path)
 
 
 def _try_sizes(graph: "fx.GraphModule", signature: Signature, sizes: Sequence[tuple[int, int]]) -> None:
-    """Raises ExportError for a size that the network does not take, before minutes go into a file of it."""
+    """Raises ExportError for a size that the network does not take, before minutes of work on a file for it."""
     from edgegen.program.capture import reference
     from edgegen.program.inputs import example_inputs
 
@@ -290,15 +297,7 @@ def _try_sizes(graph: "fx.GraphModule", signature: Signature, sizes: Sequence[tu
             raise ExportError(f"the network does not take {height}x{width}: {reason}") from e
 
 
-def _load(path: Path) -> "ExportedProgram":
-    """What a parent saved a moment ago; the file of a stranger goes through edgegen.models.sources."""
-    import torch
-
-    with quiet(EXPORT):
-        return torch.export.load(path)
-
-
 def unchecked(artifacts: Sequence[Artifact]) -> dict[str, Parity]:
-    """By file, what a manifest says of files that nothing has run yet."""
-    floors = {one.file: cell(one.scheme, one.backend).floor_db for one in artifacts}
+    """By file, the parity in a manifest of files that nothing has run yet."""
+    floors = {artifact.file: cell(artifact.scheme, artifact.backend).floor_db for artifact in artifacts}
     return {file: Parity.not_checked("nothing ran this file", floor_db) for file, floor_db in floors.items()}

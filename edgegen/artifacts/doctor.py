@@ -1,4 +1,4 @@
-"""What works on this machine: each backend really makes, opens and runs a tiny file, in a process of its own."""
+"""What works on this machine: each backend makes, opens and runs a tiny file, in a process of its own."""
 
 import json
 import subprocess
@@ -33,34 +33,34 @@ def _accelerators() -> list[dict[str, Any]]:
     if torch.cuda.is_available():
         rows += [_row(f"cuda:{i}", True, torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
     else:
-        how = (
+        reason = (
             "this torch has no CUDA: pip install torch==2.13.0 on a CUDA machine"
             if not torch.version.cuda
             else "no device"
         )
-        rows.append(_row("cuda", False, how))
+        rows.append(_row("cuda", False, reason))
     mps = torch.backends.mps.is_available()
     rows.append(_row("mps", mps, "Apple GPU" if mps else "needs macOS on Apple silicon"))
     return rows
 
 
 def _backend(name: str) -> dict[str, Any]:
-    absent = missing(name) if name in EXTRAS else []
-    if absent:
-        return _row(name, False, f"{', '.join(absent)} not installed: pip install 'edgegen[{name}]'")
+    packages = missing(name) if name in EXTRAS else []
+    if packages:
+        return _row(name, False, f"{', '.join(packages)} not installed: pip install 'edgegen[{name}]'")
     try:
         cells(name)
     except UsageError as e:
         return _row(name, False, str(e))
     command = [sys.executable, "-c", PROBE, name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     except subprocess.TimeoutExpired:
         return _row(name, False, f"no answer within {PATIENCE_S} s")
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    if process.returncode:
+        lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
         return _row(name, False, lines[-1])
-    return _row(name, True, json.loads(done.stdout.splitlines()[-1])["detail"])
+    return _row(name, True, json.loads(process.stdout.splitlines()[-1])["detail"])
 
 
 def try_backend(name: str) -> None:
@@ -79,7 +79,7 @@ def try_backend(name: str) -> None:
 
     scheme, cell = next(iter(cells(name).items()))
     signature = Signature.of(channels=1, size=8, num_classes=0)
-    # The least that is a network: what is tried is the vendor's tools, not what they support.
+    # The smallest network: the vendor's tools are tested here, not what they support.
     module = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 1, 3, padding=1))
     with tempfile.TemporaryDirectory() as folder:
         artifact = build(
@@ -101,9 +101,9 @@ def try_backend(name: str) -> None:
 
 
 def _extra(name: str) -> dict[str, Any]:
-    absent = missing(name)
-    if absent:
-        return _row(name, False, f"{', '.join(absent)} not installed: pip install 'edgegen[{name}]'")
+    packages = missing(name)
+    if packages:
+        return _row(name, False, f"{', '.join(packages)} not installed: pip install 'edgegen[{name}]'")
     return _row(name, True, ", ".join(f"{package} {version_of(package)}" for package in EXTRAS[name]))
 
 

@@ -1,4 +1,4 @@
-"""Export what a user brings: fold, build every file, compare each with PyTorch, measure, describe the folder."""
+"""Export of a user's generator: fold, build every file, compare each with PyTorch, measure, write a model card."""
 
 import contextlib
 import tempfile
@@ -9,8 +9,8 @@ from typing import Any
 
 from edgegen import registry
 from edgegen.artifacts.budget import BudgetCheck
-from edgegen.artifacts.build import BuildResult
-from edgegen.artifacts.maker import BuildInput, Maker
+from edgegen.artifacts.build import BuildInput, BuildResult
+from edgegen.artifacts.maker import Maker
 from edgegen.artifacts.model_card import write_card
 from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.target import Target, backends_of, runs_here
@@ -18,7 +18,7 @@ from edgegen.errors import BudgetError, EdgegenError, ExportError, ParityError, 
 from edgegen.formats.manifest import write_manifest
 from edgegen.integrations.optimum_onnx import write_ort_pipeline
 from edgegen.models.sources.load import Source, load_sources
-from edgegen.program.fold import Folded
+from edgegen.program.fold import FoldResult
 from edgegen.program.generator import Generator, save_program
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import GRIDS
@@ -51,13 +51,13 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """One source's folder: its files, what folding did, how true and how fast each file is, and what failed."""
+    """One source's folder: its files, what folding did, parity and latency of each file, and what failed."""
 
     name: str
     folder: Path
     signature: Signature
     about: Mapping[str, Any]
-    fold: Folded
+    fold: FoldResult
     built: Sequence[BuildResult]
     parity: Mapping[str, Parity]
     latency: Mapping[str, Latency]
@@ -67,21 +67,21 @@ class ExportResult:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
         rows = []
-        for one in self.built:
-            latency = self.latency.get(one.artifact.file)
-            row = {**one.artifact.to_dict(), "parity": self.parity[one.artifact.file].to_dict()}
+        for build_result in self.built:
+            artifact = build_result.artifact
+            latency = self.latency.get(artifact.file)
+            row = {**artifact.to_dict(), "parity": self.parity[artifact.file].to_dict()}
             row["latency"] = latency.to_dict() if latency else None
-            row["over_budget"] = list(self.over_budget.get(one.artifact.file, ()))
-            row["about"] = registry.load("backend", one.artifact.backend).variants[one.artifact.variant].about
-            row["export"] = {"seconds": one.seconds, "peak_rss_bytes": one.peak_rss_bytes}
+            row["over_budget"] = list(self.over_budget.get(artifact.file, ()))
+            row["about"] = registry.load("backend", artifact.backend).variants[artifact.variant].about
+            row["export"] = {"seconds": build_result.seconds, "peak_rss_bytes": build_result.peak_rss_bytes}
             rows.append(row)
-        folded = {**self.fold.facts(), "sentence": self.fold.sentence()}
         return {
             "name": self.name,
             "folder": str(self.folder),
             "about": dict(self.about),
             "signature": self.signature.to_dict(),
-            "fold": folded,
+            "fold": {**self.fold.facts(), "sentence": self.fold.sentence()},
             "artifacts": rows,
             "failures": {target: str(error) for target, error in self.failures.items()},
         }
@@ -106,49 +106,52 @@ def export_source(
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output} is a file; give a folder, new or with an older export")
     sources = load_sources(source, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder)
-    exported = []
-    for one in sources:
-        folder = output / one.name if len(sources) > 1 else output
+    results = []
+    for component in sources:
+        folder = output / component.name if len(sources) > 1 else output
         with storage_errors(folder):  # before minutes of work
             folder.mkdir(parents=True, exist_ok=True)
         try:
             with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
-                exported.append(_export(one, folder, Path(temporary), settings, progress))
+                results.append(_export(component, folder, Path(temporary), settings, progress))
         finally:
-            with contextlib.suppress(OSError):  # one with files in it stays
+            with contextlib.suppress(OSError):  # a folder with files stays
                 folder.rmdir()
-    if len(sources) > 1 and write_ort_pipeline(Path(source), output, _onnx_files(exported)):
+    if len(sources) > 1 and write_ort_pipeline(Path(source), output, _onnx_files(results)):
         progress.message(f"{output}: optimum-onnx's ORTDiffusionPipeline loads it, for one step without guidance")
-    return exported
+    return results
 
 
-def _onnx_files(exported: Sequence[ExportResult]) -> dict[str, str]:
-    """By component, the first of its plain ONNX files that is not known to be false."""
+def _onnx_files(results: Sequence[ExportResult]) -> dict[str, str]:
+    """By component, the first of its plain ONNX files that did not fail parity."""
     files: dict[str, str] = {}
-    for one in exported:
-        for artifact in (built.artifact for built in one.built):
+    for result in results:
+        for artifact in (build_result.artifact for build_result in result.built):
             is_plain = artifact.backend == "onnx" and not artifact.variant
-            if is_plain and one.parity[artifact.file].status != "failed":
-                files.setdefault(one.name, artifact.file)
+            if is_plain and result.parity[artifact.file].status != "failed":
+                files.setdefault(result.name, artifact.file)
     return files
 
 
-def raise_failures(exported: Sequence[ExportResult]) -> None:
-    """Raises ExportError for targets not made, ParityError for files not true, BudgetError for files over budget."""
-    failures = [(f"{one.name} {target}", error) for one in exported for target, error in one.failures.items()]
-    if failures:
-        kind = BudgetError if all(isinstance(error, BudgetError) for _, error in failures) else ExportError
-        raise kind("not exported:\n  " + "\n  ".join(f"{what}: {error}" for what, error in failures))
-    wrong = [
+def raise_failures(results: Sequence[ExportResult]) -> None:
+    """Raises ExportError for targets not made, ParityError for failed parity, BudgetError for files over budget."""
+    errors = [(f"{result.name} {target}", error) for result in results for target, error in result.failures.items()]
+    if errors:
+        exception = BudgetError if all(isinstance(error, BudgetError) for _, error in errors) else ExportError
+        raise exception("not exported:\n  " + "\n  ".join(f"{target}: {error}" for target, error in errors))
+    failed = [
         f"{file}: {parity.reason}"
-        for one in exported
-        for file, parity in one.parity.items()
+        for result in results
+        for file, parity in result.parity.items()
         if parity.status == "failed"
     ]
-    if wrong:
-        raise ParityError("not the same as PyTorch:\n  " + "\n  ".join(wrong))
+    if failed:
+        raise ParityError("not the same as PyTorch:\n  " + "\n  ".join(failed))
     broken = [
-        f"{one.name}: {file}: {'; '.join(what)}" for one in exported for file, what in one.over_budget.items() if what
+        f"{result.name}: {file}: {'; '.join(reasons)}"
+        for result in results
+        for file, reasons in result.over_budget.items()
+        if reasons
     ]
     if broken:
         raise BudgetError("the budget is not kept:\n  " + "\n  ".join(broken))
@@ -160,9 +163,9 @@ def _export(
     license_name = settings.export.license
     if license_name == EXPORT.license:
         license_name = source.about.get("license") or license_name
-    about = {**source.about, "license": license_name}
+    source_facts = {**source.about, "license": license_name}
     generator = Generator(source.module, source.signature)
-    race = RelativeLatency(
+    relative_latency = RelativeLatency(
         generator,
         folder=temporary,
         options=settings.export,
@@ -173,34 +176,34 @@ def _export(
     maker = Maker(
         generator,
         name=source.name,
-        metadata={"license": str(license_name), "family": str(about["family"])},
+        metadata={"license": str(license_name), "family": str(source_facts["family"])},
         options=settings.export,
         quantization=settings.quantize,
-        refined=_Refiner(generator, settings, race, temporary, progress),
+        refined=_Refiner(generator, settings, relative_latency, temporary, progress),
         seed=settings.seed,
         memory_limit=settings.memory_limit,
         progress=progress,
     )
     built, parity, failures = _make(maker, folder, settings, progress)
-    artifacts = [made.artifact for made in built]
+    artifacts = [build_result.artifact for build_result in built]
     if built:
-        lineage = {"source": source.name, **about}
+        lineage = {"source": source.name, **source_facts}
         write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity)
     latency = _measure(artifacts, folder, parity, progress) if settings.measure else {}
-    over = _over_budget(artifacts, folder, parity, maker, race, settings, progress)
-    folded = generator.folded()
-    exported = ExportResult(
-        source.name, folder, source.signature, about, folded, built, parity, latency, failures, over
+    over_budget = _over_budget(artifacts, folder, parity, maker, relative_latency, settings, progress)
+    fold_result = generator.folded()
+    result = ExportResult(
+        source.name, folder, source.signature, source_facts, fold_result, built, parity, latency, failures, over_budget
     )
     if built:
-        write_card(folder, exported.to_dict())
-    return exported
+        write_card(folder, result.to_dict())
+    return result
 
 
 def _make(
     maker: Maker, folder: Path, settings: ExportSettings, progress: Progress
 ) -> tuple[list[BuildResult], dict[str, Parity], dict[str, EdgegenError]]:
-    """The files that could be made, how true each is, and by target why the others could not be."""
+    """The files that could be made, the parity of each, and by target why the others could not be made."""
     generator = maker.generator
     sizes = settings.export.heights_widths
     verify = Verifier(generator, samples=settings.samples, seed=settings.seed, sizes=sizes)
@@ -208,18 +211,17 @@ def _make(
     parity: dict[str, Parity] = {}
     failures: dict[str, EdgegenError] = {}
     with progress.task(f"{maker.name}: export", len(settings.targets)) as task:
-        for number, (target, made) in enumerate(
-            maker.make(settings.targets, folder, meanwhile=verify.prepare), start=1
-        ):
-            if isinstance(made, EdgegenError):
-                failures[str(target)] = made
-                task.update(number, f"{target}: {made}")
+        results = maker.make(settings.targets, folder, meanwhile=verify.prepare)
+        for number, (target, result) in enumerate(results, start=1):
+            if isinstance(result, EdgegenError):
+                failures[str(target)] = result
+                task.update(number, f"{target}: {result}")
                 continue
-            artifact = made.artifact
-            built.append(made)
+            artifact = result.artifact
+            built.append(result)
             parity[artifact.file], _ = verify(artifact, folder / artifact.file)
-            checked = parity[artifact.file]
-            note = checked.status if checked.psnr_db is None else f"{checked.status}, {checked.psnr_db:.1f} dB"
+            status, psnr_db = parity[artifact.file].status, parity[artifact.file].psnr_db
+            note = status if psnr_db is None else f"{status}, {psnr_db:.1f} dB"
             task.update(number, f"{artifact.file}: {artifact.nbytes / 1e6:.2f} MB, {note}")
     return built, parity, failures
 
@@ -229,63 +231,60 @@ def _over_budget(
     folder: Path,
     parity: Mapping[str, Parity],
     maker: Maker,
-    race: RelativeLatency,
+    relative_latency: RelativeLatency,
     settings: ExportSettings,
     progress: Progress,
 ) -> dict[str, list[str]]:
-    """By file, what it does not keep of the budget."""
+    """By file, the limits of the budget that it breaks."""
     if settings.quantize.budget is None:
         return {}
-    budgeted = BudgetCheck(Budget.parse(settings.quantize.budget), maker, race=race, progress=progress)
+    budget = Budget.parse(settings.quantize.budget)
+    check = BudgetCheck(budget, maker, relative_latency=relative_latency, progress=progress)
     return {
-        artifact.file: budgeted.broken(artifact, folder / artifact.file, parity[artifact.file])
-        for artifact in artifacts
+        artifact.file: check.broken(artifact, folder / artifact.file, parity[artifact.file]) for artifact in artifacts
     }
 
 
 class _Refiner:
-    """What `refine` makes for a scheme, once each, or the error that it ended with."""
+    """Calls `refine` once for each scheme, and keeps its result or the error that it ended with."""
 
     def __init__(
-        self, generator: Generator, settings: ExportSettings, race: RelativeLatency, folder: Path, progress: Progress
+        self,
+        generator: Generator,
+        settings: ExportSettings,
+        relative_latency: RelativeLatency,
+        folder: Path,
+        progress: Progress,
     ) -> None:
-        self.generator, self.settings, self.race, self.folder, self.progress = (
-            generator,
-            settings,
-            race,
-            folder,
-            progress,
-        )
-        self.made: dict[str, BuildInput | EdgegenError] = {}
+        self.generator, self.settings, self.relative_latency = generator, settings, relative_latency
+        self.folder, self.progress = folder, progress
+        self.results: dict[str, BuildInput | EdgegenError] = {}
 
     def __call__(self, scheme: str) -> BuildInput | None:
         quantize = self.settings.quantize
         if scheme not in GRIDS or not (self.settings.recover or quantize.methods or scheme == "mixed"):
             return None
-        if scheme not in self.made:
+        if scheme not in self.results:
             try:
-                self.made[scheme] = self._refined(scheme)
-            except EdgegenError as e:  # for every file of the scheme
-                self.made[scheme] = e
-        made = self.made[scheme]
-        if isinstance(made, EdgegenError):
-            raise made
-        return made
+                self.results[scheme] = self._refine(scheme)
+            except EdgegenError as e:  # raised for every file of the scheme
+                self.results[scheme] = e
+        result = self.results[scheme]
+        if isinstance(result, EdgegenError):
+            raise result
+        return result
 
-    def _refined(self, scheme: str) -> BuildInput:
-        from edgegen.artifacts.refine import refine  # which imports what training needs
+    def _refine(self, scheme: str) -> BuildInput:
+        from edgegen.artifacts.refine import refine  # imported here: it imports what training needs
 
         settings, folder = self.settings, self.folder / scheme
         folder.mkdir()
         refined = refine(
-            self.generator.folded().module,
-            self.generator.signature,
+            self.generator,
             scheme,
             options=settings.quantize,
-            methods=settings.quantize.methods,
             recover=settings.recover,
-            budget=None if settings.quantize.budget is None else Budget.parse(settings.quantize.budget),
-            race=self.race,
+            relative_latency=self.relative_latency,
             backends=backends_of(scheme, settings.targets),
             seed=settings.seed,
             folder=folder,
@@ -298,7 +297,7 @@ class _Refiner:
 def _measure(
     artifacts: Sequence[Artifact], folder: Path, parity: Mapping[str, Parity], progress: Progress
 ) -> dict[str, Latency]:
-    """By file, its latency as `edgegen profile` measures it here, or why there is none."""
+    """By file, its latency as `edgegen profile` measures it on this machine, or why there is none."""
     from edgegen.profilers.devices.host import DEVICE
     from edgegen.profilers.files.profile import profile_files
     from edgegen.profilers.files.record import latency_of
@@ -314,6 +313,6 @@ def _measure(
             latency[artifact.file] = Latency(None, reason=f"not measured: {reason}")
     files = [folder / artifact.file for artifact in artifacts if artifact.file not in latency]
     if files:
-        measured = profile_files(files, DEVICE, options=ProfileOptions(), progress=progress).results
-        latency |= {record.artifact.name: latency_of(record) for record in measured}
+        records = profile_files(files, DEVICE, options=ProfileOptions(), progress=progress).results
+        latency |= {record.artifact.name: latency_of(record) for record in records}
     return latency

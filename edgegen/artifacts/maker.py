@@ -1,39 +1,25 @@
-"""The one maker of artifacts: every file of a generator, whether a recipe or `edgegen export` asks for it."""
+"""The one maker of artifacts: every file of a generator, for a recipe and for `edgegen export`."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
-from edgegen.artifacts.build import BuildResult, build
+from edgegen.artifacts.build import BuildInput, BuildResult, build
 from edgegen.artifacts.target import Target
 from edgegen.errors import EdgegenError
-from edgegen.program.generator import Generator, SavedProgram
+from edgegen.program.generator import Generator
 from edgegen.recipe import Export, Quantize
 from edgegen.support.isolation import Child
 from edgegen.support.progress import Progress
-
-if TYPE_CHECKING:
-    from torch import nn
 
 CHILD_BYTES = 1_200_000_000  # of a child process with its vendor's tools, before it holds a network
 CHILD_WEIGHTS = 5  # copies of the weights that a child holds at most (examples/bench_export.md: 860 M parameters)
 
 
-@dataclass(frozen=True)
-class BuildInput:
-    """What the files of one scheme are made from, and how their numbers are chosen; `module` computes the same."""
-
-    program: SavedProgram
-    module: "nn.Module"
-    quantization: Quantize
-
-
-# By scheme, what `refine` made ready for it; None where the generator is taken as it is.
+# By scheme, the input that `refine` made for it; None where the generator is used unchanged.
 RefinedInputs = Callable[[str], BuildInput | None]
 
 
@@ -71,34 +57,36 @@ class Maker:
     def make(
         self, targets: Sequence[Target], folder: Path, *, meanwhile: Callable[[], object] = lambda: None
     ) -> Iterator[tuple[Target, BuildResult | EdgegenError]]:
-        """Writes the files into `folder`; each with its target, in order, or the error that it ended with.
+        """Writes the files into `folder`; yields each target, in order, with its result or its error.
 
-        Several are made at once where cores and memory allow; the bytes do not depend on it. The first children import
-        their vendor's tools while the generator is captured here; `meanwhile` is called while the first files are made.
+        Several are made at once where cores and memory allow; the bytes do not depend on it. The first child processes
+        import their vendor's tools while the generator is captured; `meanwhile` runs while the first files are made.
         Raises ExportError where it cannot be captured or folded.
         """
-        count = at_once(self.generator)
+        count = parallel_children(self.generator)
         children = {target: _child(target) for target in targets[:count]}
         try:
             with self.progress.task(f"{self.name}: fold", 1) as task:
                 task.update(1, self.generator.folded().sentence())
             if count == 1:
                 for target in targets:
-                    yield target, self._one(target, folder, children)
+                    yield target, self._build_or_error(target, folder, children)
                 return
-            yield from self._several(targets, folder, children, count, meanwhile)
+            yield from self._make_in_parallel(targets, folder, children, count, meanwhile)
         finally:
             for child in list(children.values()):  # after Ctrl-C some still run
                 child.close()
 
-    def _one(self, target: Target, folder: Path, children: dict[Target, Child]) -> BuildResult | EdgegenError:
+    def _build_or_error(
+        self, target: Target, folder: Path, children: dict[Target, Child]
+    ) -> BuildResult | EdgegenError:
         try:
-            given = self.input(target.scheme, any_size=target.kind().any_size)
-            return self._build(given, target, folder, children)
+            build_input = self.input(target.scheme, any_size=target.kind().any_size)
+            return self._build(build_input, target, folder, children)
         except EdgegenError as e:
             return e
 
-    def _several(
+    def _make_in_parallel(
         self,
         targets: Sequence[Target],
         folder: Path,
@@ -106,40 +94,42 @@ class Maker:
         count: int,
         meanwhile: Callable[[], object],
     ) -> Iterator[tuple[Target, BuildResult | EdgegenError]]:
-        """As `make`, in threads that wait for child processes; what is captured or trained here is so in this one."""
+        """As `make`, in threads that wait for child processes; capture and training stay in this thread."""
         pool = ThreadPoolExecutor(count)
         try:
-            futures = [self._start(pool, target, folder, children) for target in targets]
+            futures = [self._submit(pool, target, folder, children) for target in targets]
             meanwhile()
             for target, future in zip(targets, futures, strict=True):
-                yield target, _outcome(future)
+                yield target, _result_or_error(future)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in list(children.values()):
                 child.close()
             pool.shutdown()
 
-    def _start(
+    def _submit(
         self, pool: ThreadPoolExecutor, target: Target, folder: Path, children: dict[Target, Child]
     ) -> "Future[BuildResult] | EdgegenError":
         try:
-            given = self.input(target.scheme, any_size=target.kind().any_size)
+            build_input = self.input(target.scheme, any_size=target.kind().any_size)
         except EdgegenError as e:
             return e
-        return pool.submit(self._build, given, target, folder, children)
+        return pool.submit(self._build, build_input, target, folder, children)
 
-    def _build(self, given: BuildInput, target: Target, folder: Path, children: dict[Target, Child]) -> BuildResult:
+    def _build(
+        self, build_input: BuildInput, target: Target, folder: Path, children: dict[Target, Child]
+    ) -> BuildResult:
         if target not in children:
             children[target] = _child(target)
         return build(
-            given.program,
+            build_input.program,
             self.generator.signature,
             name=self.name,
             target=target,
             folder=folder,
             seed=self.seed,
             metadata=self.metadata,
-            quantization=given.quantization,
+            quantization=build_input.quantization,
             options=self.options,
             memory_limit=self.memory_limit,
             child=children[target],
@@ -147,10 +137,10 @@ class Maker:
 
 
 def _child(target: Target) -> Child:
-    return Child("edgegen.artifacts.build:preload", {"backend": target.backend})
+    return Child("edgegen.artifacts.build:preload", {"name": target.backend})
 
 
-def _outcome(future: "Future[BuildResult] | EdgegenError") -> BuildResult | EdgegenError:
+def _result_or_error(future: "Future[BuildResult] | EdgegenError") -> BuildResult | EdgegenError:
     if isinstance(future, EdgegenError):
         return future
     try:
@@ -159,8 +149,8 @@ def _outcome(future: "Future[BuildResult] | EdgegenError") -> BuildResult | Edge
         return e
 
 
-def at_once(generator: Generator) -> int:
-    """How many child processes this machine bears: one a core, as far as memory that is free goes."""
+def parallel_children(generator: Generator) -> int:
+    """How many child processes run at once: one for each core, as far as the free memory allows."""
     weights = sum(parameter.nbytes for parameter in generator.module.parameters())
-    room = int(psutil.virtual_memory().available // (CHILD_BYTES + CHILD_WEIGHTS * weights))
-    return max(1, min(os.cpu_count() or 1, room))
+    fitting = int(psutil.virtual_memory().available // (CHILD_BYTES + CHILD_WEIGHTS * weights))
+    return max(1, min(os.cpu_count() or 1, fitting))

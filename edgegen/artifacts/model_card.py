@@ -18,13 +18,13 @@ def write_card(folder: Path, exported: Mapping[str, Any]) -> None:
 
 def card(exported: Mapping[str, Any]) -> str:
     """The model card as Markdown with a YAML head."""
-    about, rows = exported["about"], exported["artifacts"]
-    made_by = about["family"] + (" with random weights, for latency only" if _is_random(about) else "")
-    folded_in = "" if about["time"] is None else ", the time folded in"
+    source, rows = exported["about"], exported["artifacts"]
+    family = source["family"] + (" with random weights, for latency only" if _is_random(source) else "")
+    folded_in = "" if source["time"] is None else ", the time folded in"
     parts = [
         _head(exported),
         f"# {exported['name']}",
-        f"{made_by}, exported by edgegen from {about['from']}: one step{folded_in}.",
+        f"{family}, exported by edgegen from {source['from']}: one step{folded_in}.",
         exported["fold"]["sentence"],
         "## Inputs and output",
         _table(("name", "role", "type", "shape", "range"), [_tensor(spec) for spec in _tensors(exported["signature"])]),
@@ -33,17 +33,17 @@ def card(exported: Mapping[str, Any]) -> str:
             ("file", "size", "against PyTorch", "p50 at batch 1", "load"),
             [_file(row) for row in rows],
         ),
-        "\n".join(_what(row) for row in rows),
+        "\n".join(_description(row) for row in rows),
         "PSNR on the same inputs as PyTorch in float32, relative to the range of the values; latencies of the machine "
         "that exported, not of a phone. `manifest.json` has sha256, signature and tool versions.",
-        *(_run(row, exported["signature"]) for row in _first_of_each(rows)),
-        *(["## Notes", *(f"- {note}" for note in about.get("notes", []))] if about.get("notes") else []),
+        *(_python_snippet(row, exported["signature"]) for row in _one_of_each_backend(rows)),
+        *(["## Notes", *(f"- {note}" for note in source.get("notes", []))] if source.get("notes") else []),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _is_random(about: Mapping[str, Any]) -> bool:
-    return about.get("random_weights") is not None
+def _is_random(source: Mapping[str, Any]) -> bool:
+    return source.get("random_weights") is not None
 
 
 def _head(exported: Mapping[str, Any]) -> str:
@@ -86,11 +86,11 @@ def _file(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _what(row: Mapping[str, Any]) -> str:
+def _description(row: Mapping[str, Any]) -> str:
     sizes = ", ".join(f"{height}x{width}" for height, width in row["details"].get("heights_widths", ()))
     caution = row["details"].get("caution")
-    told = f" (its own and {sizes})" if sizes else ""
-    return f"- `{row['file']}`: {row['about']}{told}" + (f"; **{caution}**" if caution else "")
+    sizes_note = f" (its own and {sizes})" if sizes else ""
+    return f"- `{row['file']}`: {row['about']}{sizes_note}" + (f"; **{caution}**" if caution else "")
 
 
 def _ms(value: float | None) -> str:
@@ -102,15 +102,15 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _first_of_each(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _one_of_each_backend(rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     plain = [row for row in rows if not row["variant"]]
     return list({row["backend"]: row for row in reversed(plain)}.values())[::-1]
 
 
-def _run(row: Mapping[str, Any], signature: Mapping[str, Any]) -> str:
-    """A few lines of Python that run the file on made-up inputs."""
-    made = {spec["name"]: _made(spec) for spec in signature["inputs"]}
-    arrays = ", ".join(f'"{name}": {value}' for name, value in made.items())
+def _python_snippet(row: Mapping[str, Any], signature: Mapping[str, Any]) -> str:
+    """A few lines of Python that run the file on random inputs."""
+    values = {spec["name"]: _numpy(spec) for spec in signature["inputs"]}
+    arrays = ", ".join(f'"{name}": {value}' for name, value in values.items())
     tensors = ", ".join(f"torch.{_torch(spec)}" for spec in signature["inputs"])
     output = signature["outputs"][0]["name"]
     backend: Backend = registry.load("backend", row["backend"])
@@ -124,7 +124,7 @@ def _sizes(spec: Mapping[str, Any]) -> str:
     return ", ".join(str(1 if size == "batch_size" else size) for size in spec["shape"])
 
 
-def _made(spec: Mapping[str, Any]) -> str:
+def _numpy(spec: Mapping[str, Any]) -> str:
     if spec["role"] == "class":
         return "np.zeros(1, np.int64)"
     return f'np.random.randn({_sizes(spec)}).astype("{spec["dtype"]}")'

@@ -1,6 +1,6 @@
-"""A generator made ready for one scheme: its weights are changed so that rounding them costs the pictures less.
+"""Refines a generator for one scheme: its weights are changed so that rounding them changes the images less.
 
-No data set: calibration and training inputs are noise, and the float generator says what every picture should be.
+No data set: calibration and training inputs are noise, and the float generator's images are the targets.
 """
 
 import copy
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from edgegen.artifacts.relative_latency import RelativeLatency, Timed
+from edgegen.artifacts.relative_latency import MixedLatency, RelativeLatency
 from edgegen.artifacts.sensitivity import FloatImages, calibration, canonical, layer_sensitivities, sensitivity_rows
 from edgegen.program.capture import capture
+from edgegen.program.generator import Generator
 from edgegen.program.parameters import parameter_count
 from edgegen.quantize.adaround import learn_rounding
 from edgegen.quantize.bias_correction import correct_biases
@@ -46,8 +47,8 @@ ITERATIONS = 500  # of learned rounding, a layer
 class RefinedProgram:
     """`program` in float, to be quantized by its scheme with `options`.
 
-    PSNR of the rounded pictures to the generator's own, before and after; of "mixed" also what rounding each layer
-    alone costs.
+    PSNR of the rounded generator's images to the float one's, before and after; of "mixed" also the error that rounding
+    each layer alone causes.
     """
 
     program: "ExportedProgram"
@@ -68,95 +69,104 @@ class RefinedProgram:
 
 
 def refine(
-    module: "nn.Module",
-    signature: Signature,
+    generator: Generator,
     scheme: str,
     *,
     options: Quantize,
-    methods: Sequence[str] = (),
     recover: Recover | None = None,
-    budget: Budget | None = None,
-    race: RelativeLatency | None = None,
+    relative_latency: RelativeLatency | None = None,
     backends: Sequence[str] = (),
     seed: int,
     folder: Path,
     progress: Progress,
 ) -> RefinedProgram:
-    """A folded one-step `module` for a scheme of GRIDS; `folder` keeps the checkpoint of its training.
+    """The program of a generator for a scheme of GRIDS; `folder` keeps the checkpoint of its training.
 
-    "mixed" needs a `budget`, which chooses the layers that stay float: before recovery, which fits the weights to what
-    is rounded. A budget of latency needs the `race` that times its files in each of `backends`. `seed` is that of the
-    calibration of its files. Raises ExportError where the network cannot be captured or quantized, TrainingError where
-    training fails, BudgetError where no choice of layers keeps the budget, DeviceError where a file cannot be timed.
+    "mixed" needs a budget among the `options`, which decides the layers that stay float; that is before recovery, which
+    fits the weights to what is rounded. For a limit of latency, `relative_latency` times files in each of `backends`.
+    `seed` is that of the calibration of the files. Raises ExportError where the network cannot be captured or
+    quantized, TrainingError where training fails, BudgetError where no choice of layers keeps the budget, DeviceError
+    where a file cannot be timed.
     """
-    judge = FloatImages(module, signature, seed)
+    module, signature, methods = generator.folded().module, generator.signature, options.methods
+    float_images = FloatImages(module, signature, seed)
     noise = calibration(signature, options, seed)
-    plain = canonical(module, signature)
+    plain = canonical(generator.saved(), signature)
     program = _rescaled(plain, signature, methods, noise, progress)
     costs: Sequence[LayerSensitivity] = ()
     if scheme == "mixed":
+        budget = None if options.budget is None else Budget.parse(options.budget)
         require_mixed(budget)
-        assert budget is not None
-        timed = [race.of_mixed(backend) for backend in backends] if race and budget.latency else []
+        assert budget is not None, "required"
+        latencies = [relative_latency.of_mixed(backend) for backend in backends if relative_latency and budget.latency]
         costs = layer_sensitivities(
             simulate(program, scheme, noise, options), FloatImages.of_layers(module, signature, seed), progress
         )
-        left = _left_float(program, noise, judge, costs, options=options, budget=budget, timed=timed, progress=progress)
-        options = _with_float(options, left)
+        float_layers = _choose_float_layers(
+            program,
+            noise,
+            float_images,
+            costs,
+            options=options,
+            budget=budget,
+            latencies=latencies,
+            progress=progress,
+        )
+        options = _with_float(options, float_layers)
         progress.message(f"mixed: float are {', '.join(options.float_layers) or 'no layers'}")
     simulated = simulate(program, scheme, noise, options)
-    before = judge.psnr_db(simulated if program is plain else simulate(plain, scheme, noise, options))
+    before = float_images.psnr_db(simulated if program is plain else simulate(plain, scheme, noise, options))
     exact = copy.deepcopy(floating(simulated))
     _correct(exact, simulated, signature, methods, noise, seed=seed, progress=progress)
-    if recover is not None:  # last: it looks at the pictures, the others at one layer each
+    if recover is not None:  # last: it trains on the images, the other methods on one layer each
         simulated = _recover(
             simulated, exact, signature, recover, seed=seed, folder=folder, progress=progress, label=scheme
         )
-    after = judge.psnr_db(simulated)
+    after = float_images.psnr_db(simulated)
     progress.message(f"{scheme}, rounded in PyTorch: {before:.1f} dB -> {after:.1f} dB")
     program = capture(floating(simulated), signature, batch=None)
-    return RefinedProgram(program, options, before, after, judge.data_range, costs)
+    return RefinedProgram(program, options, before, after, float_images.data_range, costs)
 
 
-def _left_float(
+def _choose_float_layers(
     program: "ExportedProgram",
     noise: Batches,
-    judge: FloatImages,
+    float_images: FloatImages,
     costs: Sequence[LayerSensitivity],
     *,
     options: Quantize,
     budget: Budget,
-    timed: Sequence[Timed],
+    latencies: Sequence[MixedLatency],
     progress: Progress,
 ) -> tuple[str, ...]:
-    """The smallest weights that keep the budget's psnr, or the truest of its size; fast enough in all of `timed`."""
+    """Those of the smallest file of the budget's psnr, or of the best psnr of its size; by `latencies` fast enough."""
 
     def with_float(choice: FloatLayers) -> Quantize:
         return _with_float(options, choice.float_layers)
 
-    def latency(numbers: Quantize) -> float | None:
-        return max((time(program, numbers) for time in timed), default=None)
+    def slowest(file_options: Quantize) -> float | None:
+        return max((latency(program, file_options) for latency in latencies), default=None)
 
     def measured(choice: FloatLayers) -> Figures:
-        numbers = with_float(choice)
+        file_options = with_float(choice)
         mse = None
         if limits.mse is not None:
-            mse = judge.mse(simulate(program, "mixed", noise, numbers))
-        return Figures(mse=mse, latency=latency(numbers))
+            mse = float_images.mse(simulate(program, "mixed", noise, file_options))
+        return Figures(mse=mse, latency=slowest(file_options))
 
     limits = Figures(
-        # A tenth of a decibel more: the file is judged on other noises. And a time is never the same twice.
-        mse=None if budget.psnr_db is None else judge.data_range**2 / 10 ** ((budget.psnr_db + 0.1) / 10),
+        # A tenth of a decibel and 2 % more: the file is checked on other noises, and latencies vary.
+        mse=None if budget.psnr_db is None else float_images.data_range**2 / 10 ** ((budget.psnr_db + 0.1) / 10),
         nbytes=None if budget.size is None else int(budget.size * FLOAT_BYTES * parameter_count(program)),
         latency=None if budget.latency is None else 0.98 * budget.latency,
     )
     if limits.nbytes is not None:  # of the layers alone
         others = parameter_count(program) - sum(cost.weights for cost in costs)
         limits = replace(limits, nbytes=limits.nbytes - FLOAT_BYTES * others)
-    rounded = latency(options)
-    if rounded is not None:
-        progress.message(f"mixed: all rounded takes {rounded:.2f} of the float file's time")
-    choice = fitting(costs, measured, limits, rounded_latency=1.0 if rounded is None else rounded)
+    rounded_latency = slowest(options)
+    if rounded_latency is not None:
+        progress.message(f"mixed: all rounded takes {rounded_latency:.2f} of the float file's time")
+    choice = fitting(costs, measured, limits, rounded_latency=1.0 if rounded_latency is None else rounded_latency)
     return choice.float_layers
 
 
@@ -167,7 +177,7 @@ def _with_float(options: Quantize, layers: Sequence[str]) -> Quantize:
 def _rescaled(
     program: "ExportedProgram", signature: Signature, methods: Sequence[str], noise: Batches, progress: Progress
 ) -> "ExportedProgram":
-    """The same function with other weights: equalization, then smoothing, as far as they are among `methods`."""
+    """The same function with other weights: by equalization, then by smoothing, where they are among `methods`."""
     if not {"equalization", "smoothing"} & set(methods):
         return program
     with quiet(EXPORT):
@@ -189,12 +199,12 @@ def _correct(
     seed: int,
     progress: Progress,
 ) -> None:
-    """Learned rounding, then bias correction, as far as they are among `methods`; in place, against `exact`."""
+    """Learned rounding, then bias correction, where they are among `methods`: changes `simulated` towards `exact`."""
     parts = [torch.from_numpy(np.concatenate([batch[name] for batch in noise])) for name in noise[0]]
     batch = tuple(part[: correcting_samples(signature)] for part in parts)
     if "rounding" in methods:
         with progress.task("rounding", len(simulated.layers)) as task:
-            learned = learn_rounding(exact, simulated, batch, iterations=ITERATIONS, seed=seed, tell=task.update)
+            learned = learn_rounding(exact, simulated, batch, iterations=ITERATIONS, seed=seed, update=task.update)
         share = learned.error_after / max(learned.error_before, 1e-30)
         progress.message(f"rounding: learned in {learned.layers} layers; their errors sum to {share:.0%} of before")
     if "bias_correction" in methods:
@@ -224,7 +234,7 @@ def _recover(
         settings=settings,
         seed=seed,
         folder=folder,
-        accelerator=accelerator("fp32"),  # bf16 is coarser than what is to be learned
+        accelerator=accelerator("fp32"),  # bf16 is coarser than the changes to be learned
         progress=progress,
         label=f"recover {label}",
     )

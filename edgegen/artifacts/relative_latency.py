@@ -1,4 +1,4 @@
-"""How fast a compressed file is beside the float file of its runtime: timed in turn, as `edgegen profile` does."""
+"""The latency of a compressed file relative to the float file of its runtime, timed in turn as by `edgegen profile`."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,12 +21,13 @@ from edgegen.support.progress import Progress
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-Timed = Callable[["ExportedProgram", Quantize], float]  # p50 of the file made of these, over the float file's
+# p50 of the file made of a program with these options, over the float file's
+MixedLatency = Callable[["ExportedProgram", Quantize], float]
 TIMING = ProfileOptions(max_seconds=5.0)
 
 
 class RelativeLatency:
-    """Files of one `generator`; what is built for it goes to `folder`, the float file of each runtime once."""
+    """Of files of one `generator`; the float file of each runtime is built once, into `folder`."""
 
     def __init__(
         self,
@@ -40,15 +41,15 @@ class RelativeLatency:
     ) -> None:
         self.generator, self.folder, self.options, self.progress = generator, folder, options, progress
         self.seed, self.memory_limit = seed, memory_limit
-        self.floats: dict[Target, Path] = {}
+        self.float_files: dict[Target, Path] = {}
 
-    def of_mixed(self, backend: str) -> Timed:
-        """Makes a mixed file of `backend` from a program, and times it."""
+    def of_mixed(self, backend: str) -> MixedLatency:
+        """A function that makes a mixed file of `backend` from a program, and times it."""
         target = Target(backend, "mixed")
 
-        def timed(program: "ExportedProgram", numbers: Quantize) -> float:
+        def timed(program: "ExportedProgram", options: Quantize) -> float:
             saved = save_program(program, self.folder / "tried.pt2")
-            return self.share(self._made("tried", saved, target, numbers), target)
+            return self.share(self._build("tried", saved, target, options), target)
 
         return timed
 
@@ -56,19 +57,20 @@ class RelativeLatency:
         """p50 of the file over that of the fp32 file. Raises DeviceError where one of them does not run here."""
         if not runs_here(target.backend):
             raise DeviceError(f"{path.name}: {target.backend} does not run on this machine, so nothing can be timed")
-        floating = replace(target, scheme="fp32")
-        if floating not in self.floats:
+        float_target = replace(target, scheme="fp32")
+        if float_target not in self.float_files:
             saved = self.generator.saved(any_size=target.kind().any_size)
-            self.floats[floating] = self._made("float", saved, floating, Quantize())
-        files = [self.floats[floating], path]
-        measured = profile_files(files, DEVICE, options=TIMING, progress=self.progress).results
-        base, other = map(latency_of, measured)
-        if base.p50_ms is None or other.p50_ms is None:
-            raise DeviceError(f"{path.name} could not be timed beside its float file: {base.reason or other.reason}")
-        return other.p50_ms / base.p50_ms
+            self.float_files[float_target] = self._build("float", saved, float_target, Quantize())
+        files = [self.float_files[float_target], path]
+        records = profile_files(files, DEVICE, options=TIMING, progress=self.progress).results
+        float_latency, latency = map(latency_of, records)
+        if float_latency.p50_ms is None or latency.p50_ms is None:
+            reason = float_latency.reason or latency.reason
+            raise DeviceError(f"{path.name} could not be timed beside its float file: {reason}")
+        return latency.p50_ms / float_latency.p50_ms
 
-    def _made(self, name: str, program: SavedProgram, target: Target, quantization: Quantize) -> Path:
-        built = build(
+    def _build(self, name: str, program: SavedProgram, target: Target, quantization: Quantize) -> Path:
+        artifact = build(
             program,
             self.generator.signature,
             name=name,
@@ -79,8 +81,6 @@ class RelativeLatency:
             quantization=quantization,
             options=self.options,
             memory_limit=self.memory_limit,
-        )
-        write_manifest(
-            self.folder, [built.artifact], self.generator.signature, lineage={}, parity=unchecked([built.artifact])
-        )
-        return self.folder / built.artifact.file
+        ).artifact
+        write_manifest(self.folder, [artifact], self.generator.signature, lineage={}, parity=unchecked([artifact]))
+        return self.folder / artifact.file

@@ -8,7 +8,7 @@ from edgegen import registry
 from edgegen.errors import ExportError, UsageError, unknown_name
 from edgegen.exporters.base import Backend, Variant
 from edgegen.quantize.budget import Budget, require_mixed
-from edgegen.quantize.schemes import AS_USUAL, GRIDS
+from edgegen.quantize.schemes import DEFAULT_OPTIONS, GRIDS
 from edgegen.quantize.support_matrix import cell, cells
 from edgegen.recipe import FLOAT_SCHEMES, Export, Quantize
 
@@ -28,10 +28,10 @@ class Target:
     def parse(text: str) -> "Target":
         """ "onnx", "onnx-w8a8", "onnx:batch1", "coreml-fp32:generate": BACKEND[-SCHEME][:VARIANT].
 
-        Without a scheme it is the first of the backend's cells. Raises UsageError for what is not there.
+        Without a scheme it is the first of the backend's cells. Raises UsageError for an unknown part.
         """
-        first, _, variant = text.partition(":")
-        backend, _, scheme = first.partition("-")
+        cell_name, _, variant = text.partition(":")
+        backend, _, scheme = cell_name.partition("-")
         if backend not in registry.names("backend"):
             raise UsageError(unknown_name("backend", backend, registry.names("backend")))
         if not scheme:
@@ -58,9 +58,9 @@ class Target:
 
 
 def check_targets(targets: Sequence[Target], options: Export) -> None:
-    """Raises UsageError for what can be known before any work.
+    """Raises UsageError for targets that do not fit the options, before any work.
 
-    A target may lack the sizes that its file shall take, sizes a target; a device's system may be too old for a scheme.
+    A target may lack the sizes of its file, or sizes a target; a device's system may be too old for a scheme.
     """
     for target in targets:
         backend: Backend = registry.load("backend", target.backend)
@@ -69,12 +69,12 @@ def check_targets(targets: Sequence[Target], options: Export) -> None:
         except ExportError as e:
             raise UsageError(f"{target}: {e}") from e
     sizes = options.heights_widths
-    listing = [str(target) for target in targets if target.kind().lists_sizes]
-    if listing and not sizes:
+    sized = [str(target) for target in targets if target.kind().lists_sizes]
+    if sized and not sizes:
         raise UsageError(
-            f"{listing[0]} needs the sizes that it shall take, such as export.heights_widths = [[64, 64], [64, 96]]"
+            f"{sized[0]} needs the sizes that it shall take, such as export.heights_widths = [[64, 64], [64, 96]]"
         )
-    if sizes and not listing:
+    if sizes and not sized:
         listed = ",".join(f"{height}x{width}" for height, width in sizes)
         raise UsageError(f"the sizes {listed} go with a target coreml:sizes; there is none")
 
@@ -84,25 +84,30 @@ def check_quantization(
 ) -> None:
     """Raises UsageError for options without effect; `trains`: recovery or another method changes weights."""
     for target in targets:
-        chosen = cell(target.scheme, target.backend)
-        if quantization.float_layers and chosen.stage == "file" and target.scheme not in FLOAT_SCHEMES:
+        scheme_cell = cell(target.scheme, target.backend)
+        if quantization.float_layers and scheme_cell.stage == "file" and target.scheme not in FLOAT_SCHEMES:
             raise UsageError(
-                f"{target}: {chosen.engine} compresses every large weight; float layers are for w8a8, mixed and ONNX w8"
+                f"{target}: {scheme_cell.engine} compresses every large weight; float layers are for w8a8, mixed and "
+                "ONNX w8"
             )
         if target.scheme == "mixed":
             require_mixed(budget)
         if target.kind().any_size and target.scheme in GRIDS and (trains or target.scheme == "mixed"):
             raise UsageError(
-                f"{target}: recovery, methods and mixed files know one size of picture; leave out the variant"
+                f"{target}: recovery, methods and mixed files know one size of image; leave out the variant"
             )
-    if quantization.float_layers and not any(cell(one.scheme, one.backend).stage == "program" for one in targets):
+    scheme_cells = [cell(target.scheme, target.backend) for target in targets]
+    if quantization.float_layers and not any(scheme_cell.stage == "program" for scheme_cell in scheme_cells):
         raise UsageError(f"float layers are for w8a8, mixed and ONNX w8; none of them is among {_listed(targets)}")
-    if quantization.ranges != AS_USUAL.ranges and not any(cell(one.scheme, one.backend).calibrated for one in targets):
+    if quantization.ranges != DEFAULT_OPTIONS.ranges and not any(
+        scheme_cell.calibrated for scheme_cell in scheme_cells
+    ):
         raise UsageError(f"ranges are for w8a8 and mixed files; none is among {_listed(targets)}")
     if budget is not None and budget.latency is not None:
-        absent = [str(one) for one in targets if one.scheme not in FLOAT_SCHEMES and not runs_here(one.backend)]
-        if absent:
-            raise UsageError(f"{absent[0]}: a budget's latency is measured on this machine, where it does not run")
+        compressed = [target for target in targets if target.scheme not in FLOAT_SCHEMES]
+        untimed = [target for target in compressed if not runs_here(target.backend)]
+        if untimed:
+            raise UsageError(f"{untimed[0]}: a budget's latency is measured on this machine, where it does not run")
     if budget is not None and all(target.scheme in FLOAT_SCHEMES for target in targets):
         raise UsageError(f"a budget is for compressed files; none is among {_listed(targets)}")
     if trains and not any(target.scheme in GRIDS for target in targets):

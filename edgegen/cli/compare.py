@@ -30,7 +30,7 @@ def compare(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Reads only."""
+    """Reads two files and writes none."""
     from edgegen.profilers.compare import Limit, differences
     from edgegen.profilers.schema import read
 

@@ -1,4 +1,4 @@
-"""`edgegen devices`: where files can be measured from here, and what these machines are."""
+"""`edgegen devices`: the devices on which files can be measured, and what they are."""
 
 import json
 import shutil
@@ -59,13 +59,13 @@ def devices(
             print("\n".join(_lines(row)))
         if not names:
             print(f"others by name: {NAMES}")
-    unreached = [f"{row['device']}: {row['error']}" for row in rows if row["error"]]
-    if unreached:
-        raise DeviceError("\n  ".join(unreached))
+    unreachable = [f"{row['device']}: {row['error']}" for row in rows if row["error"]]
+    if unreachable:
+        raise DeviceError("\n  ".join(unreachable))
 
 
 def _phones() -> list[str]:
-    """What adb lists, where adb is installed."""
+    """The devices that adb lists, where adb is installed."""
     from edgegen.profilers.devices.adb import attached
 
     return [f"adb:{serial}" for serial in attached()] if shutil.which("adb") else []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, ran_recipe
+from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_if_recipe
 from edgegen.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """A recipe goes through its stages; everything else is exported directly."""
-    given = {"--to": to, "-o": output, "--recipe": recipe, "--signature": signature, "--random-weights": random_weights}
+    flags = {"--to": to, "-o": output, "--recipe": recipe, "--signature": signature, "--random-weights": random_weights}
     options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
-    if ran_recipe(source, "export", given, why="its tables say what is made", **options):
+    if run_if_recipe(source, "export", flags, why="its tables say what is made", **options):
         return
     from edgegen.recipe import Files, read_files
 
@@ -101,7 +101,7 @@ def export(
     from edgegen.artifacts.export import ExportSettings, export_source, raise_failures
     from edgegen.support.progress import progress
 
-    exported = export_source(
+    results = export_source(
         source,
         folder,
         ExportSettings(
@@ -117,17 +117,17 @@ def export(
         fuse_decoder=fuse_decoder,
         progress=progress(),
     )
-    _print([one.to_dict() for one in exported], as_json=as_json)
-    raise_failures(exported)
+    _print([result.to_dict() for result in results], as_json=as_json)
+    raise_failures(results)
 
 
 def _targets(to: str | None, files: "Files", *, from_file: bool) -> "tuple[Target, ...]":
-    """What --to names, or else the file's artifacts. Raises UsageError for what cannot be made, before any work."""
+    """Those of --to, or else the file's artifacts. Raises UsageError for one that cannot be made, before any work."""
     from edgegen.artifacts.target import Target, check_quantization, check_targets
     from edgegen.quantize.budget import Budget
 
-    listed = from_file and "artifacts" in files.export.model_fields_set
-    names = files.export.artifacts if to is None and listed else _parts(TARGETS if to is None else to)
+    file_has_targets = from_file and "artifacts" in files.export.model_fields_set
+    names = files.export.artifacts if to is None and file_has_targets else _parts(TARGETS if to is None else to)
     targets = tuple(dict.fromkeys(map(Target.parse, names)))
     if not targets:
         raise UsageError(f"--to {to!r} names nothing; for example --to {TARGETS}")
@@ -141,7 +141,7 @@ def _targets(to: str | None, files: "Files", *, from_file: bool) -> "tuple[Targe
 
 
 def name_of(source: str) -> str:
-    """A folder name for what was exported: the last part of the path, or the factory's name."""
+    """The name of the output folder: the last part of the path, or the factory's name."""
     return Path(source).resolve().stem if ":" not in source else source.rpartition(":")[2]
 
 
@@ -176,16 +176,16 @@ def _print(exported: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"exported": exported}, indent=2))
         return
-    for one in exported:
-        if not one["artifacts"]:
+    for component in exported:
+        if not component["artifacts"]:
             continue
-        print(f"{one['name']}: {one['folder']}")
-        for row in one["artifacts"]:
+        print(f"{component['name']}: {component['folder']}")
+        for row in component["artifacts"]:
             parity, latency = row["parity"], (row["latency"] or {}).get("p50_ms")
             psnr = "" if parity["psnr_db"] is None else f" {parity['psnr_db']:.1f} dB"
-            timed = "" if latency is None else f", p50 {latency:.2f} ms here"
+            p50 = "" if latency is None else f", p50 {latency:.2f} ms here"
             reason = f" ({parity['reason']})" if parity["reason"] else ""
-            print(f"  {row['file']}: {row['nbytes'] / 1e6:.2f} MB, {parity['status']}{psnr}{reason}{timed}")
+            print(f"  {row['file']}: {row['nbytes'] / 1e6:.2f} MB, {parity['status']}{psnr}{reason}{p50}")
             if parity["arithmetic"]:
                 print(f"    {parity['arithmetic']}")
             if "caution" in row["details"]:

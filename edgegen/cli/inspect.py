@@ -1,4 +1,4 @@
-"""`edgegen inspect`: the content of an exported file and how it would run, or the inputs and output of a source."""
+"""`edgegen inspect`: the content of an exported file and how it will run, or the inputs and output of a source."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -49,11 +49,11 @@ def inspect(
         return
     if signature is not None or random_weights is not None:
         raise UsageError(f"{file}: --signature and --random-weights are for sources, and this is an exported file")
-    from edgegen.inspection.record import inspect as read
+    from edgegen.inspection.record import inspect as inspect_file
 
     try:
-        inspection = read(Path(file))
-    except ExportError as e:  # the file is damaged: no export has failed
+        inspection = inspect_file(Path(file))
+    except ExportError as e:  # exit code of damaged data: no export has failed
         raise DataError(str(e)) from e
     if as_json:
         print(json.dumps(inspection.to_dict(), indent=2))
@@ -153,13 +153,13 @@ def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) ->
     from rich.console import Console
     from rich.table import Table
 
-    listed = [tuple(map(str, row)) for row in rows]
-    if not listed:
+    cells = [tuple(map(str, row)) for row in rows]
+    if not cells:
         return
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
         figures = column in ("bytes", "share", "count")
         table.add_column(column, justify="right" if figures else "left", no_wrap=figures, overflow="fold")
-    for row in listed:
+    for row in cells:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
     Console().print(table)

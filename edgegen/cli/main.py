@@ -61,7 +61,7 @@ def main() -> None:
     except EdgegenError as e:
         print(f"error: {e}", file=sys.stderr)
         raise SystemExit(e.exit_code) from e
-    except OSError as e:  # not turned into an EdgegenError: a closed or full stdout, for example
+    except OSError as e:  # without an EdgegenError around it: a closed or full stdout, for example
         print(f"error: {e.strerror or e}" + (f": {e.filename}" if e.filename else ""), file=sys.stderr)
         raise SystemExit(1) from e
     except SystemExit as e:

@@ -1,4 +1,4 @@
-"""The tables of `edgegen profile --per-op`: by kind of operation, by block of the network, and what ran where."""
+"""The tables of `edgegen profile --per-op`: by kind of operation, by block of the network, and where each ran."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -18,8 +18,8 @@ def operations_table(record: "MeasuredFile") -> list[str]:
 
     rows = [Leaf(**{**leaf.model_dump(exclude={"share"}), "ms": leaf.share}) for leaf in record.leaves]
     total = sum(row.ms for row in rows) or 1.0
-    how = "estimated by Core ML" if record.artifact.format == "mlpackage" else "traced"
-    lines = ["", f"| {record.label}: operations, {how} | count | share |", "|---|---|---|"]
+    source = "estimated by Core ML" if record.artifact.format == "mlpackage" else "traced"
+    lines = ["", f"| {record.label}: operations, {source} | count | share |", "|---|---|---|"]
     lines += [f"| {op.kind} | {op.count} | {op.share:.0%} |" for op in record.ops[:SHOWN_OPS]]
     lines += ["", f"| {record.label}: block of the network | operations | share |", "|---|---|---|"]
     lines += [f"| {row.block or 'not known'} | {row.count} | {row.ms / total:.0%} |" for row in by_block(rows)]
@@ -30,7 +30,7 @@ def operations_table(record: "MeasuredFile") -> list[str]:
 
 
 def _places(rows: "list[Leaf]", total: float) -> str:
-    """What runs in and outside of the delegates of a `.pte`; or which provider ran the nodes."""
+    """The operations in and outside of the delegates of a `.pte`; or the providers that ran the nodes."""
     from edgegen.profilers.trace.operators import OUTSIDE
 
     places = dict.fromkeys(row.place for row in rows if row.place != OUTSIDE)
@@ -38,7 +38,7 @@ def _places(rows: "list[Leaf]", total: float) -> str:
     share = sum(row.ms for row in rows if row.place != OUTSIDE) / total
     if any(place.startswith("delegate ") for place in places) or outside:
         inside = sum(row.place != OUTSIDE for row in rows)
-        left = ", ".join(f"{count} {kind}" for kind, count in outside) or "nothing"
+        outside_text = ", ".join(f"{count} {kind}" for kind, count in outside) or "nothing"
         delegates = f"{len(places)} delegate{'s' * (len(places) != 1)}"
-        return f"{inside} of {len(rows)} operations in {delegates}, {share:.0%} of the time; outside: {left}"
+        return f"{inside} of {len(rows)} operations in {delegates}, {share:.0%} of the time; outside: {outside_text}"
     return "; ".join(f"{sum(row.place == place for row in rows)} operations by {place}" for place in places)

@@ -11,7 +11,7 @@ from edgegen.cli.run import JsonOption, RecipeArgument, RunsOption
 from edgegen.errors import BudgetError, UsageError
 
 if TYPE_CHECKING:
-    from edgegen.search.results import Answer, Plan
+    from edgegen.search.results import Answer, SearchResult
 
 TEXT = """Find the student that fits a latency budget, before any training, and write the recipe that trains it.
 
@@ -64,11 +64,11 @@ def plan(
 ) -> None:
     """Prints the measured shapes and the choices."""
     budgets = budgets_ms(budget)
-    from edgegen.search.plan import Request, make_plan
+    from edgegen.search.plan import Request, search_students
     from edgegen.support.progress import progress
 
     request = Request(recipe, budgets, device, artifact, threads, minutes, runs, output, force)
-    result = make_plan(request, progress=progress())
+    result = search_students(request, progress=progress())
     print(json.dumps(result.to_json(), indent=2) if as_json else _table(result))
     missed = [answer for answer in result.answers if answer.outcome == "none"]
     if missed:
@@ -91,40 +91,40 @@ def budgets_ms(text: str) -> tuple[float, ...]:
     return tuple(sorted(budgets))
 
 
-def _table(plan: "Plan") -> str:
+def _table(result: "SearchResult") -> str:
     from edgegen.report.formats import count, nbytes, number, short_count
 
-    machine = plan.target.get("cpu") or plan.target.get("arch")
+    machine = result.target.get("cpu") or result.target.get("arch")
     lines = [
-        f"{plan.artifact} on {plan.device}: {machine}, {plan.threads} thread{'s' * (plan.threads > 1)}; "
-        f"{len(plan.measured)} of {plan.shapes:,} shapes measured, {plan.seconds:.0f} s",
+        f"{result.artifact} on {result.device}: {machine}, {result.threads} thread{'s' * (result.threads > 1)}; "
+        f"{len(result.measured)} of {result.shapes:,} shapes measured, {result.seconds:.0f} s",
         "",
         "| shape | parameters | MACs | p50 ms (95 %) | memory | verdict | Pareto | chosen for |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for shape in plan.measured:
-        chosen = ", ".join(f"{answer.budget_ms:g} ms" for answer in plan.answers if answer.label == shape.label)
+    for shape in result.measured:
+        budgets = ", ".join(f"{answer.budget_ms:g} ms" for answer in result.answers if answer.label == shape.label)
         low, high = shape.p50_ci95_ms or (None, None)
         p50 = f"{number(shape.p50_ms)} ({number(low)} to {number(high)})"
         figures = [count(shape.parameters), short_count(shape.macs), p50, nbytes(shape.peak_rss_bytes), shape.verdict]
-        lines.append(f"| {' | '.join([shape.label, *figures, 'yes' if shape.pareto else '', chosen])} |")
-    lines += [f"{shape.label}: {reason}" for shape in plan.measured for reason in shape.reasons]
+        lines.append(f"| {' | '.join([shape.label, *figures, 'yes' if shape.pareto else '', budgets])} |")
+    lines += [f"{shape.label}: {reason}" for shape in result.measured for reason in shape.reasons]
     lines.append("")
-    lines += [_sentence(plan, answer) for answer in plan.answers if answer.label is not None]
-    lines += plan.notes
+    lines += [_sentence(result, answer) for answer in result.answers if answer.label is not None]
+    lines += result.notes
     return "\n".join(lines)
 
 
-def _sentence(plan: "Plan", answer: "Answer") -> str:
+def _sentence(result: "SearchResult", answer: "Answer") -> str:
     """The choice for a budget, with its qualifications."""
-    chosen = plan.chosen(answer)
-    assert chosen is not None, "the answer has a label"
-    assert chosen.p50_ms is not None, "a choice was measured"
-    remarks = [f"{chosen.p50_ms:.3g} ms, {chosen.p50_ms / answer.budget_ms - 1:+.1%}"]
-    if chosen.verdict == "noisy":
+    shape = result.chosen(answer)
+    assert shape is not None, "the answer has a label"
+    assert shape.p50_ms is not None, "a choice was measured"
+    remarks = [f"{shape.p50_ms:.3g} ms, {shape.p50_ms / answer.budget_ms - 1:+.1%}"]
+    if shape.verdict == "noisy":
         remarks.append("noisy")
     if answer.outcome == "largest":
         remarks.append("the largest shape that the teacher allows")
     if not answer.settled:
         remarks.append("the search ran out of time before it had measured everything that promised to be better")
-    return f"{answer.budget_ms:g} ms: {chosen.label} ({'; '.join(remarks)}) -> {answer.recipe}"
+    return f"{answer.budget_ms:g} ms: {shape.label} ({'; '.join(remarks)}) -> {answer.recipe}"

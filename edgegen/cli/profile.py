@@ -1,4 +1,4 @@
-"""`edgegen profile`: latency, memory and operations of exported files on a device; or a recipe's stage of that name."""
+"""`edgegen profile`: latency, memory and operations of exported files on a device; or a recipe's stage `profile`."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgegen.cli.operations import operations_table
-from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, ran_recipe
+from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_if_recipe
 from edgegen.errors import DataError, DeviceError, ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """A recipe goes through its stages; files are measured directly."""
-    given = {"--device": device, "--profile": kind, "--threads": threads, "-o": output, "--per-op": per_op}
-    given |= {"--sustained": for_minutes, **dict.fromkeys(files[1:], True)}
+    flags = {"--device": device, "--profile": kind, "--threads": threads, "-o": output, "--per-op": per_op}
+    flags |= {"--sustained": for_minutes, **dict.fromkeys(files[1:], True)}
     options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
-    if ran_recipe(files[0], "profile", given, why="its [profile] table says how", **options):
+    if run_if_recipe(files[0], "profile", flags, why="its [profile] table says how", **options):
         return
     if force or dry_run:
         raise UsageError("--force and --dry-run are for recipes")
-    chosen, counts = check_options(kind, threads, output)
+    profile_name, counts = check_options(kind, threads, output)
     paths = [Path(file) for file in files]
     for path in paths:
         if not path.exists():
@@ -78,27 +78,32 @@ def profile(
     from edgegen.profilers.files.profile import connect, profile_files
     from edgegen.support.progress import progress
 
-    where = connect(device or "host")
-    measured = profile_files(
-        paths, where, profile=chosen, threads=counts, per_op=per_op, for_minutes=for_minutes, progress=progress()
+    result = profile_files(
+        paths,
+        connect(device or "host"),
+        profile=profile_name,
+        threads=counts,
+        per_op=per_op,
+        for_minutes=for_minutes,
+        progress=progress(),
     )
-    write_and_print(measured, output=output, as_json=as_json)
+    write_and_print(result, output=output, as_json=as_json)
 
 
 def check_options(kind: str | None, threads: str | None, output: Path | None) -> tuple[str, tuple[int, ...]]:
     """The profile and the numbers of threads that the options name. Raises UsageError before anything is measured."""
     from edgegen.profilers.timing.protocol import PROFILES
 
-    chosen = kind or "quick"
-    if chosen not in PROFILES:
-        raise UsageError(f"--profile {chosen}: there are {' and '.join(PROFILES)}")
+    profile_name = kind or "quick"
+    if profile_name not in PROFILES:
+        raise UsageError(f"--profile {profile_name}: there are {' and '.join(PROFILES)}")
     if output is not None and not output.parent.is_dir():
         raise UsageError(f"-o {output}: no folder {output.parent}")
-    return chosen, _threads(threads)
+    return profile_name, _threads(threads)
 
 
 def write_and_print(profile: "Profile", *, output: Path | None, as_json: bool) -> None:
-    """Writes and prints what was measured. Raises ParityError and DeviceError where a file failed."""
+    """Writes and prints the measurements. Raises ParityError and DeviceError where a file failed."""
     from edgegen.support.storage import write_json
 
     if output is not None:
@@ -148,14 +153,14 @@ def cells(record: "MeasuredFile") -> list[str]:
     snr = record.numerics.snr_db
     passed = record.numerics.passed
     right = "-" if passed is None else "no" if not passed else "equal" if snr is None else f"{snr:.0f} dB"
-    about = [right, record.config.runtime or "-", record.verdict.status]
+    last_cells = [right, record.config.runtime or "-", record.verdict.status]
     if record.latency is None:
-        return ["-"] * 5 + about
+        return ["-"] * 5 + last_cells
     low, high = record.latency.p50_ci95_ms
     memory = "-" if record.peak_rss_bytes is None else f"{record.peak_rss_bytes / 1e6:.0f}"
     first, load = (statistics.median(getattr(cold, name) for cold in record.cold) for name in ("first_ms", "load_ms"))
     times = [f"{record.latency.p50_ms:.3g} ({low:.3g} to {high:.3g})", f"{record.latency.p90_ms:.3g}", f"{first:.3g}"]
-    return [*times, f"{load:.3g}", memory, *about]
+    return [*times, f"{load:.3g}", memory, *last_cells]
 
 
 def _raise_failures(profile: "Profile") -> None:

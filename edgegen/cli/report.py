@@ -1,4 +1,4 @@
-"""`edgegen report`: measurements from anywhere in one table, or on one page; or a recipe's stage of that name."""
+"""`edgegen report`: measurements from anywhere in one table, or on one page; or a recipe's stage `report`."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, ran_recipe
+from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_if_recipe
 from edgegen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """A recipe goes through its stages; files are read and nothing is measured."""
-    given = {"-o": output, **dict.fromkeys(files[1:], True)}
+    flags = {"-o": output, **dict.fromkeys(files[1:], True)}
     options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
-    if ran_recipe(files[0], "report", given, why="[report] measurements names files", **options):
+    if run_if_recipe(files[0], "report", flags, why="[report] measurements names files", **options):
         return
     if force or dry_run:
         raise UsageError("--force and --dry-run are for recipes")
@@ -61,9 +61,9 @@ def report(
 def _table(measurements: "list[Measurement]") -> str:
     from edgegen.report.measurements import table
 
-    shown = table(measurements)
-    lines = [f"| {' | '.join(column.title for column in shown.columns)} |", "|---" * len(shown.columns) + "|"]
-    for row in shown.rows:
+    content = table(measurements)
+    lines = [f"| {' | '.join(column.title for column in content.columns)} |", "|---" * len(content.columns) + "|"]
+    for row in content.rows:
         texts = [f"{cell.text} ({cell.detail})" if cell.detail else cell.text for cell in row]
         lines.append("| " + " | ".join(text.replace("|", "/") for text in texts) + " |")
     return "\n".join(lines)

@@ -27,11 +27,14 @@ STAGE_COMMANDS = {  # command: (stage, what it does)
     "pairs": ("pairs", "Make (noise, image) pairs by the teacher's ODE."),
     "slim": (
         "slim",
-        "Annealing reflow of the pairs into the smaller net. How small it has to be for a device, `edgegen plan` "
-        "finds out.",
+        "Annealing reflow of the pairs into the smaller network. `edgegen plan` "
+        "determines how small it has to be for a device.",
     ),
-    "distill": ("distill", "Flow-guided distillation of the smaller net into one step."),
-    "evaluate": ("evaluate", "Distances of every net's images to the training images, at several numbers of steps."),
+    "distill": ("distill", "Flow-guided distillation of the smaller network into one step."),
+    "evaluate": (
+        "evaluate",
+        "Distances of all networks' images to the training images, at several numbers of steps.",
+    ),
     "quantize": ("quantize", "Write the compressed files, calibrated on noise."),
     "verify": ("verify", "Run every file on the same noise as PyTorch and compare."),
 }
@@ -55,7 +58,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """All stages of a recipe, in order; what is unchanged is not run again."""
-    carry_out(recipe, runs, to=to, only=None, force=force, dry_run=dry_run, as_json=as_json)
+    run_stages(recipe, runs, to=to, only=None, force=force, dry_run=dry_run, as_json=as_json)
 
 
 def _stage_command(stage: str) -> Any:
@@ -66,22 +69,22 @@ def _stage_command(stage: str) -> Any:
         dry_run: DryOption = False,
         as_json: JsonOption = False,
     ) -> None:
-        carry_out(recipe, runs, to=None, only=stage, force=force, dry_run=dry_run, as_json=as_json)
+        run_stages(recipe, runs, to=None, only=stage, force=force, dry_run=dry_run, as_json=as_json)
 
     return command
 
 
 def is_recipe(source: str) -> bool:
-    """Whether SOURCE is a recipe's file or the name of one that is shipped; a folder of that name comes first."""
+    """Whether `source` is a recipe's file or the name of a shipped one; a folder of that name takes precedence."""
     from edgegen.formats.recipe_file import shipped
 
     return not Path(source).is_dir() and (source.endswith(".toml") or source in shipped())
 
 
-def ran_recipe(
+def run_if_recipe(
     source: str,
     stage: str,
-    given: Mapping[str, object],
+    flags: Mapping[str, object],
     *,
     why: str,
     runs: Path,
@@ -89,20 +92,20 @@ def ran_recipe(
     dry_run: bool,
     as_json: bool,
 ) -> bool:
-    """Where `source` is a recipe, runs its `stage` and what that needs; whether it did.
+    """Where `source` is a recipe, runs its `stage` and the stages that it needs; returns whether it did.
 
-    `given` are the command's other arguments, which a recipe takes none of, `why` says so in the UsageError.
+    Raises UsageError, with `why`, where one of the command's `flags` is set: none of them is for a recipe.
     """
     if not is_recipe(source):
         return False
-    extra = [name for name, value in given.items() if value is not None and value is not False]
+    extra = [name for name, value in flags.items() if value is not None and value is not False]
     if extra:
         raise UsageError(f"{extra[0]} does not go with the recipe {source}: {why}")
-    carry_out(source, runs, to=None, only=stage, force=force, dry_run=dry_run, as_json=as_json)
+    run_stages(source, runs, to=None, only=stage, force=force, dry_run=dry_run, as_json=as_json)
     return True
 
 
-def carry_out(
+def run_stages(
     name: str, runs: Path, *, to: str | None, only: str | None, force: bool, dry_run: bool, as_json: bool
 ) -> None:
     from edgegen.pipeline import run as execute

@@ -36,13 +36,13 @@ def sensitivity(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")] = False,
 ) -> None:
     """Writes nothing, except the results of a recipe's stages."""
-    from edgegen.quantize.schemes import AS_USUAL, GRIDS
+    from edgegen.quantize.schemes import DEFAULT_OPTIONS, GRIDS
 
     if scheme not in GRIDS:
         raise UsageError(unknown_name("scheme", scheme, GRIDS))
     from edgegen.artifacts.sensitivity import sensitivity_of
     from edgegen.models.sources.load import load_sources
-    from edgegen.program.fold import fold
+    from edgegen.program.generator import Generator
     from edgegen.support.progress import progress
 
     figures: dict[str, Any] = {}
@@ -53,10 +53,8 @@ def sensitivity(
     else:
         report_to = progress()
         for item in load_sources(source, signature=signature):
-            module = fold(item.module, item.signature).module
-            figures[item.name] = sensitivity_of(
-                module, item.signature, scheme, options=AS_USUAL, seed=0, progress=report_to
-            )
+            generator = Generator(item.module, item.signature)
+            figures[item.name] = sensitivity_of(generator, scheme, options=DEFAULT_OPTIONS, seed=0, progress=report_to)
     if as_json:
         print(json.dumps({"scheme": scheme, "sources": figures}, indent=2))
         return
@@ -87,7 +85,7 @@ def _print(name: str, scheme: str, figures: dict[str, Any]) -> None:
         print(f"  {layer['psnr_db']:6.1f} dB{change}  {layer['weights']:>10,} weights  {layer['name']}")
     print("weights in MB, predicted PSNR, layers left float")
     for choice in figures["pareto"]:
-        left = choice["float_layers"]
-        shown = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
+        layers = choice["float_layers"]
+        listed = ", ".join(layers[:4]) + (f" and {len(layers) - 4} more" if len(layers) > 4 else "")
         decibels = "float" if choice["psnr_db"] >= 200 else f"{choice['psnr_db']:.1f} dB"
-        print(f"  {choice['nbytes'] / 1e6:8.3f}  {decibels:>8}  {shown or 'none'}")
+        print(f"  {choice['nbytes'] / 1e6:8.3f}  {decibels:>8}  {listed or 'none'}")

@@ -45,8 +45,8 @@ def serve_bench(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """One page, once: the first that is opened with the token."""
-    chosen, counts = check_options(kind, threads, output)
+    """Serves one page, to the first browser that opens the address."""
+    profile_name, counts = check_options(kind, threads, output)
     files = sorted(folder.glob("*.onnx"))
     if not files:
         raise DataError(f"no .onnx file in {folder}")
@@ -60,10 +60,10 @@ def serve_bench(
     with PageServer(runtime(backend), lan=lan, port=port) as server:
         try:
             server.page.send("show", notes=["Measured in turn: " + ", ".join(path.name for path in files)])
-            shown = PageProgress(server.page, progress())
-            # Whoever opens the page should not wait for the files to be read, or to be refused.
+            page_progress = PageProgress(server.page, progress())
+            # The address is printed when the files have been read: nobody waits at the page for files that are refused.
             device = BrowserDevice(backend, server, invite=lambda: _invite(server))
-            profile = profile_files(files, device, profile=chosen, threads=counts, progress=shown)
+            profile = profile_files(files, device, profile=profile_name, threads=counts, progress=page_progress)
         except BaseException as e:
             reason = str(e) if isinstance(e, EdgegenError) else "edgegen was stopped"
             server.page.close(f"Stopped: {reason}")

@@ -126,9 +126,9 @@ def _functions(spec: Any) -> list[tuple[str, Any]]:
 
 
 def _metadata(spec: Any) -> dict[str, str]:
-    about = spec.description.metadata
-    fields = {name: getattr(about, name) for name in ("shortDescription", "author", "license", "versionString")}
-    return {**{name: text for name, text in fields.items() if text}, **dict(sorted(about.userDefined.items()))}
+    metadata = spec.description.metadata
+    fields = {name: getattr(metadata, name) for name in ("shortDescription", "author", "license", "versionString")}
+    return {**{name: text for name, text in fields.items() if text}, **dict(sorted(metadata.userDefined.items()))}
 
 
 def _signature(metadata: Mapping[str, str]) -> dict[str, Any] | None:

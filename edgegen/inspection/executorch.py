@@ -45,7 +45,7 @@ REASONS: dict[str, tuple[str, str | None]] = {
     "aten::_softmax": ("XNNPACK's softmax runs over the last axis only", None),
     "aten::mean": ("XNNPACK averages only over the last two of four axes, and keeps them", None),
     "aten::cat": ("XNNPACK joins two to five tensors at once", None),
-    "aten::convolution": ("XNNPACK convolves pictures only: 4 axes, constant weights", None),
+    "aten::convolution": ("XNNPACK convolves images only: 4 axes, constant weights", None),
     "aten::clone": BORDER,
     "aten::_to_copy": BORDER,
     "dim_order_ops::_to_dim_order_copy": BORDER,

@@ -1,10 +1,10 @@
-"""What the stages that make and judge files share: the student as a generator, and the maker of its files."""
+"""Shared by the stages that make and check files: the student as a generator, and the maker of its files."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgegen.artifacts.build import BuildResult, unchecked
-from edgegen.artifacts.maker import BuildInput, Maker
+from edgegen.artifacts.build import BuildInput, BuildResult, unchecked
+from edgegen.artifacts.maker import Maker
 from edgegen.artifacts.target import Target
 from edgegen.formats.manifest import MANIFEST, write_manifest
 from edgegen.formats.stage_folder import GENERATOR
@@ -30,7 +30,7 @@ def student_of(inputs: Mapping[str, Path]) -> Generator:
 def maker_of(
     generator: Generator, recipe: Recipe, inputs: Mapping[str, Path], folder: Path, *, progress: Progress
 ) -> Maker:
-    """Makes the files of a recipe; what the stage `refine` made is taken from its folder, saved anew in `folder`."""
+    """The maker of a recipe's files; programs of the stage `refine` are copied from its folder into `folder`."""
     quantization = recipe.quantize
     refined: dict[str, BuildInput] = {}
 
@@ -42,7 +42,7 @@ def maker_of(
             (row,) = (row for row in read_json(path.parent / "refine.json")["schemes"] if row["scheme"] == scheme)
             options = quantization.model_copy(update={"float_layers": tuple(row["float_layers"])})
             program = load_program(path)
-            saved = save_program(program, folder / path.name)  # children read what nobody else can have changed
+            saved = save_program(program, folder / path.name)  # children load what this process wrote
             refined[scheme] = BuildInput(saved, program.module(check_guards=False), options)
         return refined[scheme]
 
@@ -59,7 +59,7 @@ def maker_of(
 
 
 def lineage_of(recipe: Recipe, inputs: Mapping[str, Path]) -> dict[str, str]:
-    """Where the files of a run come from."""
+    """The recipe, generator and licence that the files of a run come from."""
     return {
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256(),
@@ -69,16 +69,16 @@ def lineage_of(recipe: Recipe, inputs: Mapping[str, Path]) -> dict[str, str]:
 
 
 def make_files(context: Context, maker: Maker, targets: list[str]) -> None:
-    """The files of a stage and their manifest. Raises what the first file that cannot be made ended with."""
-    made: list[Artifact] = []
+    """The files of a stage and their manifest. Raises the error of the first file that cannot be made."""
+    artifacts: list[Artifact] = []
     with context.progress.task(context.stage, len(targets)) as task:
-        for _, built in maker.make([Target.parse(text) for text in targets], context.folder):
-            if not isinstance(built, BuildResult):
-                raise built
-            made.append(built.artifact)
-            task.update(len(made), f"{built.artifact.file} {built.artifact.nbytes / 1e6:.2f} MB")
+        for _, result in maker.make([Target.parse(text) for text in targets], context.folder):
+            if not isinstance(result, BuildResult):
+                raise result
+            artifacts.append(result.artifact)
+            task.update(len(artifacts), f"{result.artifact.file} {result.artifact.nbytes / 1e6:.2f} MB")
     lineage = lineage_of(context.recipe, context.inputs)
-    write_manifest(context.folder, made, maker.generator.signature, lineage=lineage, parity=unchecked(made))
+    write_manifest(context.folder, artifacts, maker.generator.signature, lineage=lineage, parity=unchecked(artifacts))
 
 
 def artifacts_of(folders: Mapping[str, Path]) -> list[tuple[Artifact, Path]]:

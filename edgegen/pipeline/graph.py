@@ -5,7 +5,7 @@
              extractor ──────────────────────┴─ evaluate
 
 A stage is a function of its settings and of the folders of the stages it needs. Its key is the hash of those, so a
-changed key of the recipe re-runs what depends on it and nothing else. This module imports no torch: a plan is quick.
+change of the recipe re-runs what depends on it and nothing else. This module imports no torch: planning is fast.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from edgegen.recipe import Recipe
 from edgegen.support.extras import EXTRAS, require
 from edgegen.support.progress import Progress
 
-HOW = {"checkpoint_every"}  # keys that say how to get there and do not change the result
+WITHOUT_EFFECT = {"checkpoint_every"}  # keys of the recipe that do not change a result
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage is given: where to write, what to read, whom to tell."""
+    """What a stage gets: the folder to write to, the folders to read from, the progress to report to."""
 
     recipe: Recipe
     stage: str
@@ -61,13 +61,13 @@ class Context:
 
     @property
     def seed(self) -> int:
-        """A seed of this stage's own, from the recipe's."""
+        """The seed of this stage, derived from the recipe's."""
         return stage_seed(self.recipe.seed, self.stage)
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage with its key; `result` is there when it need not run."""
+    """A stage of a plan with its key; `result` is None where it has to run."""
 
     stage: Stage
     key: str
@@ -80,19 +80,19 @@ class PlannedStage:
 
 
 def _part(table: BaseModel, *, only: set[str] | None = None) -> dict[str, Any]:
-    return table.model_dump(mode="json", include=only, exclude=HOW)
+    return table.model_dump(mode="json", include=only, exclude=WITHOUT_EFFECT)
 
 
 def _baseline(recipe: Recipe) -> dict[str, Any]:
     steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
     regression = baseline_objective(recipe)
-    loop = recipe.slim.model_dump(mode="json", exclude={*HOW, "method", "objective"})
-    own = {"slim": {**loop, "flip": regression.flip}, "distance": regression.distance, "steps": steps}
-    return own | _second_time(recipe) | _compute(recipe)
+    loop = recipe.slim.model_dump(mode="json", exclude={*WITHOUT_EFFECT, "method", "objective"})
+    settings = {"slim": {**loop, "flip": regression.flip}, "distance": regression.distance, "steps": steps}
+    return settings | _second_time(recipe) | _compute(recipe)
 
 
 def _second_time(recipe: Recipe) -> dict[str, Any]:
-    """What a method of `distill` decides of the network that `slim` makes: whether it takes a second time."""
+    """Whether the network that `slim` makes takes a second time, which a method of `distill` can need."""
     return {"second_time": True} if has_second_time(recipe, "slim", "distill") else {}
 
 
@@ -105,11 +105,11 @@ def _files(recipe: Recipe, *, floating: bool) -> dict[str, Any]:
 
 
 def _numbers(recipe: Recipe) -> dict[str, Any]:
-    return recipe.quantize.model_dump(mode="json", exclude={"budget"})  # which judges the files and changes none
+    return recipe.quantize.model_dump(mode="json", exclude={"budget"})  # the budget does not change the files
 
 
 def refined_schemes(recipe: Recipe) -> list[str]:
-    """The schemes among the artifacts whose weights can be made ready for them."""
+    """The schemes of the artifacts for which the weights are refined."""
     schemes = {Target.parse(text).scheme for text in recipe.export.artifacts}
     changed = recipe.recover is not None or bool(recipe.quantize.methods)
     return [scheme for scheme in GRIDS if scheme in schemes and (changed or scheme == "mixed")]
@@ -248,22 +248,27 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
     for name in (to, only):
         if name is not None and name not in NAMES:
             raise UsageError(unknown_name("stage", name, NAMES))
-    every = [replace(stage, needs=stages_for(stage.name, stage.needs, recipe)) for stage in STAGES]
-    stages = [stage for stage in every if stage.enabled(recipe)]
+    all_stages = [replace(stage, needs=stages_for(stage.name, _needs(stage, recipe), recipe)) for stage in STAGES]
+    stages = [stage for stage in all_stages if stage.enabled(recipe)]
     if to is not None:
         last = NAMES.index(to)
         stages = [stage for stage in stages if NAMES.index(stage.name) <= last]
     if only is not None:
-        wanted = {only}
-        for stage in reversed(every):
-            if stage.name in wanted:
-                wanted.update(stage.needs)
-        stages = [stage for stage in stages if stage.name in wanted]
+        required = {only}
+        for stage in reversed(all_stages):
+            if stage.name in required:
+                required.update(stage.needs)
+        stages = [stage for stage in stages if stage.name in required]
     return stages
 
 
+def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
+    """What `stage` needs with any method; nothing is compared where the student is shipped in any case."""
+    return ("distill",) if stage.name == "choose" and recipe.evaluate.ship == "student" else stage.needs
+
+
 def check(recipe: Recipe, stages: list[Stage]) -> None:
-    """What can be known to fail before any work: an unknown artifact, a missing extra. Raises UsageError and others."""
+    """Raises UsageError and others, before any work, for what must fail: an unknown artifact, a missing extra."""
     names = {stage.name for stage in stages}
     check_methods(recipe, names)
     targets = [Target.parse(text) for text in recipe.export.artifacts]

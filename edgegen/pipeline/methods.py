@@ -1,4 +1,4 @@
-"""Which stages give what the training methods of a recipe need: known before any work, and without torch."""
+"""Which stages give what the training methods of a recipe need: determined before any work, without torch."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from edgegen.support.tables import MethodTable
 from edgegen.training.objective import Need
 
 STAGES: Mapping[Need, str] = {"real_images": "data", "pairs": "pairs", "teacher": "teacher", "slimmed_network": "slim"}
-GIVEN: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
+AVAILABLE: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
     "teacher": frozenset({"real_images", "second_time"}),
     "slim": frozenset({"real_images", "pairs", "teacher", "second_time"}),
     "distill": frozenset({"real_images", "pairs", "teacher", "slimmed_network", "second_time"}),
@@ -43,10 +43,10 @@ def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
         key = f"{'recover' if stage == 'refine' else stage}.method = '{table.method}'"
         if stage not in stages:
             continue
-        missing = sorted(table.objective.needs - GIVEN[stage])
+        missing = sorted(table.objective.needs - AVAILABLE[stage])
         if missing:
-            # Ours alone: a method of a third party that cannot be imported is no reason to say less.
-            names = [name for name in registry.BUILT_IN["objective"] if _needs(name) <= GIVEN[stage]]
+            # Built-in methods only: one of a third party that cannot be imported must not spoil this message.
+            names = [name for name in registry.BUILT_IN["objective"] if _needs(name) <= AVAILABLE[stage]]
             raise RecipeError(
                 f"{key} needs {', '.join(missing)}, which the stage {stage} does not have; methods for it are: "
                 f"{', '.join(sorted(names))}"
@@ -63,7 +63,7 @@ def baseline_objective(recipe: Recipe) -> Any:
 
 
 def _tables(recipe: Recipe) -> dict[str, MethodTable]:
-    """The recipe's tables with a method that is used, by stage."""
+    """By stage, the recipe's tables whose method is used."""
     tables: dict[str, MethodTable] = {"slim": recipe.slim, "distill": recipe.distill}
     if recipe.teacher.folder is None:
         tables["teacher"] = recipe.teacher

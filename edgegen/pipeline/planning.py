@@ -13,27 +13,26 @@ from edgegen.recipe import Recipe
 def plan(
     recipe: Recipe, stages: list[Stage], *, base: Path, folder: RunFolder, force: Collection[str] = ()
 ) -> list[PlannedStage]:
-    """Each stage with its key, and its result if it is there and not in `force`; `base` is the recipe's folder."""
+    """Each stage with its key, and its result if it exists and is not in `force`; `base` is the recipe's folder."""
     keys: dict[str, str] = {}
     digests: dict[str, str | None] = {}
     planned: list[PlannedStage] = []
     for stage in stages:
         settings = dict(stage.settings(recipe))
-        content = {"stage": stage.name, "version": stage.version, "settings": settings, **_outside(stage, recipe, base)}
+        content = {"stage": stage.name, "version": stage.version, "settings": settings, **_sources(stage, recipe, base)}
         inputs = {need: keys[need] for need in stage.needs if need in keys}
         content["inputs"] = inputs
         keys[stage.name] = key_of(content)
-        made_from = {need: digests[need] for need in inputs}
-        known = {need: digest for need, digest in made_from.items() if digest is not None}
-        whole = len(known) == len(made_from) and stage.name not in force
-        done = folder.finished(stage.name, keys[stage.name], known) if whole else None
-        digests[stage.name] = done.digest if done else None
-        planned.append(PlannedStage(stage, keys[stage.name], content, done))
+        input_digests = {need: digest for need in inputs if (digest := digests[need]) is not None}
+        reusable = len(input_digests) == len(inputs) and stage.name not in force
+        result = folder.finished(stage.name, keys[stage.name], input_digests) if reusable else None
+        digests[stage.name] = result.digest if result else None
+        planned.append(PlannedStage(stage, keys[stage.name], content, result))
     return planned
 
 
-def _outside(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
-    """The fingerprint of the files or the folder of the user's that a stage reads."""
+def _sources(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
+    """The fingerprint of the user's files or folder that a stage reads."""
     if stage.name == "data":
         source = local_path(recipe.data.source, base=base)
         return {"source": fingerprint(source)} if source is not None and source.exists() else {}

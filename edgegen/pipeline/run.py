@@ -1,4 +1,4 @@
-"""Carries out a plan: stages in order, in one process or in all those of `accelerate launch`."""
+"""Runs a plan: the stages in order, in one process or in all processes of `accelerate launch`."""
 
 import contextlib
 import importlib
@@ -26,58 +26,65 @@ def run(
     progress: Progress,
     force: Collection[str] = (),
 ) -> list[StageResult]:
-    """Runs what is to run, in order; a result that is there is used as it is. Errors leave finished stages as they are.
+    """Runs the stages without a result, in order, and reuses other results. Errors leave finished stages as they are.
 
-    What an interrupted run left of a stage is taken up, unless the stage is in `force`.
+    A stage that was interrupted continues from its checkpoint, unless it is in `force`.
     """
-    first = int(os.environ.get("RANK", "0")) == 0
+    is_main = _is_main_process()
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    progress = progress if first else Silent()
+    progress = progress if is_main else Silent()
     results: dict[str, StageResult] = {}
-    for item in planned:
-        name = item.stage.name
-        needed = {need: results[need] for need in item.stage.needs if need in results}
-        meet(several)  # nobody changes the folder while another process looks
-        # Looked up now and not in the plan: an input that was made again may have come out the same.
+    for planned_stage in planned:
+        name, key = planned_stage.stage.name, planned_stage.key
+        needed = {need: results[need] for need in planned_stage.stage.needs if need in results}
+        wait_for_all(several)  # no process changes the folder while another one reads it
+        # Looked up again, because an input that was made again can have the same digest as before.
         digests = {need: result.digest for need, result in needed.items()}
-        kept = None if name in force else folder.finished(name, item.key, digests)
-        if kept is not None:
-            results[name] = kept
-            progress.message(f"{name}: unchanged ({kept.folder})")
+        existing = None if name in force else folder.finished(name, key, digests)
+        if existing is not None:
+            results[name] = existing
+            progress.message(f"{name}: unchanged ({existing.folder})")
         else:
             progress.message(f"{name} ...")
-            place = folder.path / name / f"{item.key}.partial"
-            if first:
-                place = folder.partial(name, item.key, fresh=name in force)
+            partial = folder.path / name / f"{key}.partial"
+            if is_main:
+                partial = folder.partial(name, key, fresh=name in force)
             inputs = {need: result.folder for need, result in needed.items()}
-            for result in needed.values() if first else ():
+            for result in needed.values() if is_main else ():
                 folder.check_content(result)
-            context = Context(recipe, name, place, inputs, base, progress, results)
-            results[name] = _run_one(context, item, folder, first=first, several=several)
+            context = Context(recipe, name, partial, inputs, base, progress, results)
+            results[name] = _run_stage(context, planned_stage, folder, is_main=is_main, several=several)
             progress.message(f"{name}: done in {results[name].seconds:.1f} s ({results[name].folder})")
-        if first:
-            folder.point(results[name])
+        if is_main:
+            folder.link_latest(results[name])
             folder.record(recipe.name, recipe.model_dump(mode="json"), results)
     return list(results.values())
 
 
-def _run_one(context: Context, item: PlannedStage, folder: RunFolder, *, first: bool, several: bool) -> StageResult:
-    stage, began = item.stage, time.monotonic()
-    meet(several)
-    if first or stage.everywhere:
-        from edgegen.training.distributed import use_threads  # imports torch, which a plan does without
+def _is_main_process() -> bool:
+    """Whether this is the first process of `accelerate launch`, or the only one; asked before torch is imported."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _run_stage(
+    context: Context, planned_stage: PlannedStage, folder: RunFolder, *, is_main: bool, several: bool
+) -> StageResult:
+    stage, began = planned_stage.stage, time.monotonic()
+    wait_for_all(several)
+    if is_main or stage.everywhere:
+        from edgegen.training.distributed import use_threads  # imported here: planning needs no torch
 
         module, _, function = stage.run.partition(":")
         use_threads(context.recipe.compute.threads)
         getattr(importlib.import_module(module), function)(context)
-    meet(several)
+    wait_for_all(several)
     digests = {need: context.results[need].digest for need in context.inputs}
-    if first:
-        folder.finish(stage.name, item.key, item.content, time.monotonic() - began, digests)
-    meet(several)
-    made = folder.finished(stage.name, item.key, digests)
-    assert made is not None, f"{stage.name} is not there after it ran"
-    return replace(made, reused=False)
+    if is_main:
+        folder.finish(stage.name, planned_stage.key, planned_stage.content, time.monotonic() - began, digests)
+    wait_for_all(several)
+    result = folder.finished(stage.name, planned_stage.key, digests)
+    assert result is not None, f"{stage.name} has no result after it ran"
+    return replace(result, reused=False)
 
 
 def run_recipe(
@@ -89,7 +96,7 @@ def run_recipe(
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[StageResult]:
-    """What `edgegen run` does: reads a recipe and runs the stages whose results are not there yet.
+    """What `edgegen run` does: reads a recipe and runs the stages that have no result yet.
 
     Args:
         name: a recipe file, or the name of a shipped one.
@@ -111,17 +118,16 @@ def run_recipe(
         ExportError: a vendor's tool failed.
         StorageError: the disk is full, or the run folder is in use.
     """
-    ready = _PreparedRun.of(name, runs, to=to, only=only, force=force)
-    # The first of several processes holds the folder for all of them.
-    first = int(os.environ.get("RANK", "0")) == 0
-    with ready.folder.open(ready.recipe.name) if first else contextlib.nullcontext():
+    prepared = _PreparedRun.of(name, runs, to=to, only=only, force=force)
+    # The main process locks the folder for all of them.
+    with prepared.folder.open(prepared.recipe.name) if _is_main_process() else contextlib.nullcontext():
         return run(
-            ready.recipe,
-            ready.plan(),
-            base=ready.base,
-            folder=ready.folder,
+            prepared.recipe,
+            prepared.plan(),
+            base=prepared.base,
+            folder=prepared.folder,
             progress=progress or Silent(),
-            force=ready.force,
+            force=prepared.force,
         )
 
 
@@ -129,14 +135,14 @@ def dry_run(
     name: str | Path, *, runs: Path = Path("runs"), to: str | None = None, only: str | None = None, force: bool = False
 ) -> tuple[Recipe, list[PlannedStage]]:
     """The resolved recipe, and the stages that `run_recipe` would run; writes nothing."""
-    ready = _PreparedRun.of(name, runs, to=to, only=only, force=force)
-    ready.folder.check(ready.recipe.name)
-    return ready.recipe, ready.plan()
+    prepared = _PreparedRun.of(name, runs, to=to, only=only, force=force)
+    prepared.folder.check(prepared.recipe.name)
+    return prepared.recipe, prepared.plan()
 
 
 @dataclass(frozen=True)
 class _PreparedRun:
-    """A recipe that was read and checked, and its place."""
+    """A recipe that was read and checked, with its folders and stages."""
 
     recipe: Recipe
     base: Path
@@ -158,7 +164,7 @@ class _PreparedRun:
 
 
 def failed_parity(results: Collection[StageResult]) -> list[str]:
-    """The artifacts of this run that do not compute what PyTorch computes, each with its reason."""
+    """The artifacts of this run that failed parity, each with the reason."""
     for result in results:
         if result.stage == "verify":
             rows = read_json(result.folder / "parity.json")["artifacts"]
@@ -167,7 +173,7 @@ def failed_parity(results: Collection[StageResult]) -> list[str]:
 
 
 def broken_budget(results: Collection[StageResult]) -> list[str]:
-    """The artifacts of this run that do not keep the recipe's budget: what each misses, and the layers to blame."""
+    """The artifacts of this run that break the recipe's budget, each with the limits and the layers that cost most."""
     for result in results:
         if result.stage == "verify":
             rows = read_json(result.folder / "parity.json")["artifacts"]
@@ -175,8 +181,8 @@ def broken_budget(results: Collection[StageResult]) -> list[str]:
     return []
 
 
-def meet(several: bool) -> None:
-    """All processes of `accelerate launch` wait here for each other."""
+def wait_for_all(several: bool) -> None:
+    """Where there are several processes of `accelerate launch`, waits until all of them are here."""
     if several:
         from edgegen.training.distributed import state
 

@@ -1,4 +1,4 @@
-"""The run folder: `runs/<name>/<stage>/<key>/`, each result whole or absent, found again by the hash of what made it.
+"""The run folder: `runs/<name>/<stage>/<key>/`; a result is complete or absent, its key is the hash of its inputs.
 
 A stage works in `<key>.partial` (which survives a kill, with its checkpoints) and the folder is renamed to `<key>` when
 `stage.json` in it lists every file. `latest` in a stage's folder links to the result of the last run.
@@ -21,7 +21,7 @@ from edgegen.formats.stage_folder import CHECKPOINT
 from edgegen.support.storage import read_json, sha256_of, storage_errors, write_json
 
 MANIFEST, RUN, LOCK = "stage.json", "run.json", ".lock"
-TIMED = "tensorboard/"  # files that hold the time of day: no part of what a result is
+TIMED = "tensorboard/"  # files that hold the time of day: no part of a digest
 
 
 def key_of(content: Mapping[str, Any]) -> str:
@@ -30,17 +30,17 @@ def key_of(content: Mapping[str, Any]) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """What a file or folder of input holds: a file's SHA-256; a folder's names, sizes and times of change."""
+    """A hash of a user's file (of its content) or folder (of names, sizes and times of change)."""
     if path.is_file():
         return sha256_of(path)
-    entries = sorted(Path(place, name) for place, _, names in os.walk(path, followlinks=True) for name in names)
+    entries = sorted(Path(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names)
     listing = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in entries if p.is_file()]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """The finished result of a stage; `digest` is of what its files hold."""
+    """The finished result of a stage; `digest` is a hash of the content of its files."""
 
     stage: str
     key: str
@@ -52,13 +52,13 @@ class StageResult:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one recipe's results. `open` checks that it is this recipe's and that nobody else works in it."""
+    """The folder of one recipe's results. `open` checks that it is this recipe's and that no other run is using it."""
 
     path: Path
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[None]:
-        """Takes the folder for the recipe `name`. Raises UsageError or StorageError."""
+        """Locks the folder for the recipe `name`. Raises UsageError or StorageError."""
         self.check(name)
         with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -109,10 +109,9 @@ class RunFolder:
         write_json(self.path / RUN, {"schema": "edgegen.run/1", "name": name, "recipe": dict(recipe), "stages": stages})
 
     def finished(self, stage: str, key: str, inputs: Mapping[str, str]) -> StageResult | None:
-        """The result if it is there, whole and made from these inputs (stage: digest); a damaged one counts as absent.
+        """The result, where it is complete and made from these inputs (stage: digest); a damaged one counts as absent.
 
-        The key says what a result should hold; the digests catch inputs that were made again with another outcome, as
-        latencies are.
+        The key covers settings; the digests show inputs that were made again and differ, as latencies do.
         """
         folder = self.path / stage / key
         try:
@@ -130,7 +129,7 @@ class RunFolder:
     def check_content(self, result: StageResult) -> None:
         """Raises StorageError when a file of a finished result no longer holds what was written, at the same size.
 
-        Done for the inputs of a stage that is about to run; a plan looks at the sizes only.
+        For the inputs of a stage that is about to run; a plan checks the sizes only.
         """
         for file, facts in read_json(result.folder / MANIFEST)["files"].items():
             if sha256_of(result.folder / file) != facts["sha256"]:
@@ -140,7 +139,7 @@ class RunFolder:
                 )
 
     def partial(self, stage: str, key: str, *, fresh: bool) -> Path:
-        """The folder that a stage works in; `fresh` drops what an earlier, interrupted try left there."""
+        """The folder that a stage works in; `fresh` removes the files of an interrupted attempt."""
         folder = self.path / stage / f"{key}.partial"
         with storage_errors(folder):
             if fresh and folder.exists():
@@ -151,7 +150,7 @@ class RunFolder:
     def finish(
         self, stage: str, key: str, content: Mapping[str, Any], seconds: float, inputs: Mapping[str, str]
     ) -> StageResult:
-        """Seals the partial folder and gives it its final name; an older result of this key is replaced."""
+        """Writes stage.json and gives the partial folder its final name; an older result of this key is replaced."""
         partial, folder = self.path / stage / f"{key}.partial", self.path / stage / key
         files = {
             str(p.relative_to(partial)): {"nbytes": p.stat().st_size, "sha256": sha256_of(p)}
@@ -169,12 +168,12 @@ class RunFolder:
                 shutil.rmtree(retired)
             else:
                 partial.rename(folder)
-            for checkpoint in folder.rglob(CHECKPOINT):  # only now: a kill before this line goes on from it
+            for checkpoint in folder.rglob(CHECKPOINT):  # last: a run killed before this line continues from it
                 checkpoint.unlink(missing_ok=True)
         return StageResult(stage, key, folder, seconds, reused=False, digest=digest)
 
-    def point(self, result: StageResult) -> None:
-        """Lets `<stage>/latest` name the result."""
+    def link_latest(self, result: StageResult) -> None:
+        """Makes `<stage>/latest` a link to the result."""
         link = self.path / result.stage / "latest"
         with storage_errors(link):
             if link.is_symlink() and str(link.readlink()) == result.key:

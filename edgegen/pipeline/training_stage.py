@@ -1,4 +1,4 @@
-"""Where a network is trained and saved for a stage: the call of the loop, with what the stage's method needs."""
+"""Trains and saves a network for a stage: calls the loop with what the stage's method needs."""
 
 from collections.abc import Mapping
 
@@ -31,16 +31,16 @@ def new_student(context: Context, seed: int) -> EdgeUNet:
     loaded = load_generator(context.inputs["teacher"] / GENERATOR)
     shape, classes = list(loaded.signature.image_shape), loaded.signature.num_classes
     second_time = has_second_time(context.recipe, "slim", "distill")
-    own, parameters = architecture_of(loaded.net), own_parameters(loaded.net)
+    teacher, parameters = architecture_of(loaded.net), own_parameters(loaded.net)
     config = student_architecture(
-        context.recipe.slim, own, shape, classes, parameters=parameters, second_time=second_time
+        context.recipe.slim, teacher, shape, classes, parameters=parameters, second_time=second_time
     )
     torch.manual_seed(seed)
     return EdgeUNet(config)
 
 
 def train(context: Context, objective: Objective, student: EdgeUNet, settings: Training) -> Fitted:
-    """The student, trained (in place) by a method on what it needs."""
+    """Trains the student in place, by a method on the examples that it needs."""
     compute = context.recipe.compute
     return fit(
         objective,
@@ -58,15 +58,15 @@ def train(context: Context, objective: Objective, student: EdgeUNet, settings: T
 
 
 def save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, str]) -> None:
-    """Writes the averaged weights as a generator folder, and beside it the raw ones, from which training can go on."""
+    """Writes the averaged weights as a generator folder, and beside it the raw ones, for further training."""
     if not state().is_main_process:
         return
     raw, ema = fitted.raw, fitted.ema
     assert isinstance(raw, EdgeUNet)
     assert isinstance(ema, EdgeUNet)
     config = {key: value for key, value in ema.config.to_dict().items() if key != "_class_name"}
-    about = {"name": context.recipe.name, "role": role, "lineage": dict(lineage), "config": config}
-    save_generator(ema, context.folder / GENERATOR, about=about)
+    description = {"name": context.recipe.name, "role": role, "lineage": dict(lineage), "config": config}
+    save_generator(ema, context.folder / GENERATOR, about=description)
     save_tensors(context.folder / "raw.safetensors", dict(raw.state_dict()))
 
 

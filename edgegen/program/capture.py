@@ -1,4 +1,4 @@
-"""From a trained velocity field to the one program that every backend lowers: one step, time folded, torch.export."""
+"""Capture: torch.export of a one-step generator, the program that every backend lowers; and PyTorch's own output."""
 
 import contextlib
 import copy
@@ -26,23 +26,23 @@ def reference(module: nn.Module, inputs: Mapping[str, NDArray[Any]]) -> NDArray[
     """What PyTorch computes in float32 on the CPU: its output (batch, ...), of inputs in the signature's order."""
     tensors = [torch.tensor(values) for values in inputs.values()]  # copies: a network may write into its inputs
     with torch.no_grad():
-        out: Tensor = _ready(module)(*tensors)
+        out: Tensor = _eval_on_cpu(module)(*tensors)
     return out.numpy()
 
 
-def _ready(module: nn.Module) -> nn.Module:
-    """`module` in evaluation mode on the CPU; itself where it is already: a big one would not fit twice."""
-    kept = all(p.device.type == "cpu" and p.dtype in (torch.float32, torch.int64) for p in module.parameters())
-    if kept and not _trains(module):
+def _eval_on_cpu(module: nn.Module) -> nn.Module:
+    """`module` in evaluation mode on the CPU; a copy only where it must be, since a large one would not fit twice."""
+    on_cpu = all(p.device.type == "cpu" and p.dtype in (torch.float32, torch.int64) for p in module.parameters())
+    if on_cpu and not _in_training(module):
         return module
     return copy.deepcopy(module).cpu().float().eval()
 
 
-def _trains(module: nn.Module) -> bool:
+def _in_training(module: nn.Module) -> bool:
     """Whether a part is in training mode. A captured graph has its mode in its operators; its flags say nothing."""
     if isinstance(module, fx.GraphModule):
         return False
-    return module.training or any(_trains(part) for part in module.children())
+    return module.training or any(_in_training(part) for part in module.children())
 
 
 def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_size: bool = False) -> ExportedProgram:
@@ -62,43 +62,43 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_s
     Raises:
         ExportError: the module does not run on the signature's inputs, gives another shape, or cannot be exported.
     """
-    module = _ready(module)
+    module = _eval_on_cpu(module)
     if isinstance(module, fx.GraphModule):
-        module = module_paths.Retraced(module, {})
-    known = isinstance(module, module_paths.Retraced)  # it ran when it was captured for the first time
+        module = module_paths.RetracedModule(module, {})
+    is_retraced = isinstance(module, module_paths.RetracedModule)  # it ran when it was captured for the first time
     # Two samples, because torch.export takes an axis of size 1 for a constant.
     count = batch or 2
     if any_size:
         signature = _oblong(signature)
     arrays = example_inputs(signature, count, 0)
     inputs = tuple(torch.from_numpy(arrays[spec.name]) for spec in signature.inputs)
-    # Not Dim(min=1): diffusers' nets ask whether the batch is 64 or more, and choose a memory layout by it.
+    # Not Dim(min=1): diffusers' networks ask whether the batch is 64 or more, and choose a memory layout by it.
     dynamic = [(() if batch else (0,)) + ((2, 3) if any_size and s.is_spatial else ()) for s in signature.inputs]
     shapes: Any = tuple(dict.fromkeys(axes, Dim.DYNAMIC) for axes in dynamic) if any(dynamic) else None
     if shapes and any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(module.forward).parameters.values()):
         shapes = (shapes,)  # torch.export counts *inputs as one argument
     try:
         with torch.no_grad():
-            out = None if known else module(*inputs)
-        # What depends on data it prints as a whole graph, more than once; the exception says it in words.
+            out = None if is_retraced else module(*inputs)
+        # Where control flow depends on data it prints the whole graph, more than once; the exception is enough.
         with torch.no_grad(), quiet(EXPORT), contextlib.redirect_stderr(io.StringIO()):
             program = module_paths.export(module, inputs, shapes)
     except Exception as e:
         size = " for any size (perhaps it takes only its own)" if any_size else ""
         raise ExportError(f"torch.export could not capture {type(module).__name__}{size}: {_reason(e)}") from e
-    if known:
+    if is_retraced:
         return program
-    wanted = (count, *signature.outputs[0].shape[1:])
-    if not isinstance(out, Tensor) or tuple(out.shape) != wanted:
-        found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+    expected = (count, *signature.outputs[0].shape[1:])
+    if not isinstance(out, Tensor) or tuple(out.shape) != expected:
+        actual = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ExportError(
-            f"{type(module).__name__} gives {found} for noise {tuple(inputs[0].shape)}; its signature says {wanted}"
+            f"{type(module).__name__} gives {actual} for noise {tuple(inputs[0].shape)}; its signature says {expected}"
         )
     return program
 
 
 def note_shapes(graph_module: fx.GraphModule, signature: Signature, batch: int) -> None:
-    """Notes in `meta["val"]` of every node what it gives for a batch of that many, in place of a symbolic batch."""
+    """Writes each node's output for a fixed batch size into its `meta["val"]`, in place of that of a symbolic batch."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     arrays = example_inputs(signature, batch, 0)
     inputs = [mode.from_tensor(torch.from_numpy(arrays[spec.name])) for spec in signature.inputs]
@@ -107,16 +107,16 @@ def note_shapes(graph_module: fx.GraphModule, signature: Signature, batch: int) 
 
 
 def _oblong(signature: Signature) -> Signature:
-    """At another size than its own: a network that takes only that shows it, and height and width differ."""
-    first = signature.inputs[0]
+    """At another size, of unequal height and width: a network that takes only its own size fails there."""
+    noise = signature.inputs[0]
     try:
-        return signature.resized(int(first.shape[2]), 2 * int(first.shape[3]))
+        return signature.resized(int(noise.shape[2]), 2 * int(noise.shape[3]))
     except (IndexError, ValueError) as e:
-        raise ExportError(f"no file for any size: {first.name} {list(first.shape)} is no picture") from e
+        raise ExportError(f"no file for any size: {noise.name} {list(noise.shape)} is no image") from e
 
 
 def _reason(error: Exception) -> str:
-    """Why torch.export gave up, in a line; its own text can fill a page."""
+    """Why torch.export failed, in one line; its own text can fill a page."""
     text = str(error).strip() or type(error).__name__
     if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
         return (

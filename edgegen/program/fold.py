@@ -1,7 +1,7 @@
 """Fold the time: evaluate once what a one-step generator computes from its fixed time, and from its class.
 
-The captured program is evaluated in part (`partial`), and a new one is made of what is left (`rebuilding`); so it knows
-no architecture. Weights that only the time needed go, and each use of the class becomes some columns of a table.
+The captured program is evaluated in part (`partial_eval`), and a new one is made of the rest (`rebuild`), which works
+for any architecture. Weights that only the time needed are removed; each use of the class becomes columns of a table.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from edgegen.errors import ExportError
 from edgegen.program.capture import capture, reference
 from edgegen.program.inputs import example_inputs
 from edgegen.program.parameters import parameter_count
-from edgegen.program.partial_eval import Partial
-from edgegen.program.rebuild import NOTHING_TO_DO, Rebuilt
+from edgegen.program.partial_eval import PartialEvaluation
+from edgegen.program.rebuild import NOTHING_TO_DO, GraphRebuilder
 from edgegen.support.vendor_logs import EXPORT, quiet
 from edgegen.types import Signature
 
@@ -27,12 +27,12 @@ ATEN = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class Folded:
-    """A one-step generator without its time branch, and the proof: `max_relative_error` against the unfolded network.
+class FoldResult:
+    """A one-step generator without its time branch, and its `max_relative_error` against the unfolded network.
 
-    `program` is the unfolded one, from which `fold_program` makes the same again in another process. `operations` count
-    the calls in the captured program; `class_table` is the shape (classes, numbers) of the table that took the place
-    of the class branch, None where there is none.
+    `program` is the unfolded one, of which `fold_program` makes the same module in another process. `operations` count
+    the calls in the captured program; `class_table` is the shape (classes, numbers) of the table that replaces the
+    class branch, None where there is none.
     """
 
     module: fx.GraphModule
@@ -62,12 +62,12 @@ class Folded:
 
 
 def _not_finite(module: nn.Module) -> str:
-    """Which weight is to blame, where one is."""
+    """Which weight is not finite, where one is: the end of a message."""
     bad = [name for name, values in module.state_dict().items() if not torch.isfinite(values).all()]
     return f": so are numbers of its weight {bad[0]} ({len(bad)} such weights)" if bad else ", though its weights are"
 
 
-def fold(module: nn.Module, signature: Signature, *, any_size: bool = False) -> Folded:
+def fold(module: nn.Module, signature: Signature, *, any_size: bool = False) -> FoldResult:
     """Fold what `module` computes from constants and classes; the result takes the same inputs and any batch.
 
     `module` stays as it is. Where torch.export cannot give it a dynamic batch, the result has batch 1 and its class
@@ -90,15 +90,15 @@ def fold(module: nn.Module, signature: Signature, *, any_size: bool = False) -> 
         program, batch = capture(module, signature, batch=None, any_size=any_size), None
     except ExportError:
         program, batch = capture(module, signature, batch=1, any_size=any_size), 1
-    rebuilt = _rebuilt(program, signature)
-    folded = rebuilt.module()
+    rebuilder = _rebuilder(program, signature)
+    folded = rebuilder.module()
     inputs = example_inputs(signature, batch or PROOF_SAMPLES, 0)
     expected = reference(module, inputs)
     if not np.isfinite(expected).all():
         raise ExportError(f"{type(module).__name__} gives numbers that are not finite{_not_finite(module)}")
-    got = reference(folded, inputs)
+    actual = reference(folded, inputs)
     scale = max(float(abs(expected).max()), torch.finfo(torch.float32).tiny)
-    error = float(abs(got - expected).max()) / scale
+    error = float(abs(actual - expected).max()) / scale
     if not error <= FOLD_TOLERANCE and not np.array_equal(expected, reference(module, inputs)):
         raise ExportError(
             f"{type(module).__name__} gives something else at every run: take the random numbers out of forward, or "
@@ -109,34 +109,35 @@ def fold(module: nn.Module, signature: Signature, *, any_size: bool = False) -> 
             f"folding the time of {type(module).__name__} changed it: the largest relative error is {error:.2e} on "
             f"{len(expected)} samples, {FOLD_TOLERANCE:.0e} is allowed"
         )
-    return Folded(
+    return FoldResult(
         folded,
         program,
         parameters_before=parameter_count(module),
         parameters_after=parameter_count(folded),
-        operations_before=_calls(rebuilt.partial.module.graph),
+        operations_before=_calls(rebuilder.evaluation.module.graph),
         operations_after=_calls(folded.graph),
         max_relative_error=error,
-        class_table=rebuilt.table,
+        class_table=rebuilder.table,
     )
 
 
 def fold_program(program: ExportedProgram, signature: Signature) -> fx.GraphModule:
     """The graph that `fold` makes of a captured generator, without its proof. `program` stays as it is."""
-    return _rebuilt(program, signature).module()
+    return _rebuilder(program, signature).module()
 
 
-def _rebuilt(program: ExportedProgram, signature: Signature) -> Rebuilt:
-    if any(map(_writes, program.graph.nodes)):  # takes as long as the capture, which most programs can do without
+def _rebuilder(program: ExportedProgram, signature: Signature) -> GraphRebuilder:
+    if any(map(_writes, program.graph.nodes)):  # as slow as a capture, and most programs do not need it
         with quiet(EXPORT):
             program = program.run_decompositions({})
     graph_module = program.module(check_guards=False)
     for node in graph_module.graph.nodes:
-        # What is expanded to the batch need not have the layout of a view.
+        # A tensor that was expanded to the batch may not have the layout that a view needs.
         if node.target in (ATEN.view.default, ATEN._unsafe_view.default):
             node.target = ATEN.reshape.default
-    first = next(node for node in graph_module.graph.nodes if node.op == "placeholder")
-    return Rebuilt(Partial(graph_module, signature, dynamic=isinstance(first.meta["val"].shape[0], torch.SymInt)))
+    noise = next(node for node in graph_module.graph.nodes if node.op == "placeholder")
+    dynamic = isinstance(noise.meta["val"].shape[0], torch.SymInt)
+    return GraphRebuilder(PartialEvaluation(graph_module, signature, dynamic=dynamic))
 
 
 def _writes(node: fx.Node) -> bool:

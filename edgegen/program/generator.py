@@ -1,4 +1,4 @@
-"""A one-step generator on its way to files: captured and folded once, saved once for all processes that lower it."""
+"""A one-step generator that becomes files: captured and folded once, saved once for all processes that lower it."""
 
 import shutil
 import tempfile
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export import ExportedProgram
 
-from edgegen.program.fold import Folded, fold
+from edgegen.program.fold import FoldResult, fold, fold_program
 from edgegen.support.vendor_logs import EXPORT, quiet
 from edgegen.types import Signature
 
 
 @dataclass(frozen=True)
 class SavedProgram:
-    """A captured program in a file of torch.export.save; an `unfolded` one is folded by whoever loads it."""
+    """A captured program in a file of torch.export.save; an `unfolded` one is folded by the process that loads it."""
 
     path: Path
     unfolded: bool
@@ -30,25 +30,35 @@ def save_program(program: ExportedProgram, path: Path, *, unfolded: bool = False
     return SavedProgram(path, unfolded)
 
 
-class Generator:
-    """A one-step `module` with its `signature`; what is made of it is made when it is first asked for, and kept.
+def load_graph(saved: SavedProgram, signature: Signature) -> fx.GraphModule:
+    """The folded graph of a program that `save_program` wrote, with weights of its own.
 
-    Saved programs lie in a temporary folder that goes with the object.
+    For files of this run only: what a user brings is read by edgegen.models.sources.
+    """
+    with quiet(EXPORT):
+        program = torch.export.load(saved.path)
+    return fold_program(program, signature) if saved.unfolded else program.module(check_guards=False)
+
+
+class Generator:
+    """A one-step `module` with its `signature`; the folded and the saved program are made at their first use and kept.
+
+    Saved programs are in a temporary folder that is removed with the object.
     """
 
     def __init__(self, module: nn.Module, signature: Signature) -> None:
         self.module, self.signature = module, signature
-        self._folded: dict[bool, Folded] = {}
+        self._folded: dict[bool, FoldResult] = {}
         self._saved: dict[bool, SavedProgram] = {}
 
-    def folded(self, *, any_size: bool = False) -> Folded:
-        """See `fold`."""
+    def folded(self, *, any_size: bool = False) -> FoldResult:
+        """The result of `fold`. Raises ExportError as `fold` does."""
         if any_size not in self._folded:
             self._folded[any_size] = fold(self.module, self.signature, any_size=any_size)
         return self._folded[any_size]
 
     def saved(self, *, any_size: bool = False) -> SavedProgram:
-        """The program as it was captured, for `build`."""
+        """The file of the unfolded program, for `build`."""
         if any_size not in self._saved:
             path = self._folder() / ("any_size.pt2" if any_size else "program.pt2")
             self._saved[any_size] = save_program(self.folded(any_size=any_size).program, path, unfolded=True)

@@ -18,7 +18,7 @@ def example_inputs(signature: Signature, count: int, seed: int) -> dict[str, NDA
 
 
 def samples_of(signature: Signature, indices: range, seed: int) -> dict[str, NDArray[Any]]:
-    """The samples `indices` of the endless row of inputs that belongs to `seed`; see `example_inputs`."""
+    """The samples `indices` of the endless sequence of inputs of `seed`; see `example_inputs`."""
     count, first = len(indices), indices.start
     inputs: dict[str, NDArray[Any]] = {}
     for position, spec in enumerate(signature.inputs):

@@ -1,11 +1,11 @@
-"""Which block of the network a node of a captured graph belongs to: noted at the capture, kept through every rewrite.
+"""The block of the network that each node of a captured graph belongs to, noted at the capture, kept by rewrites.
 
-    def forward(self, x): return self.up[0](x)     the nodes of up[0]'s own operations get "up.0", where it ends up
+    def forward(self, x): return self.up[0](x)     the nodes of up[0]'s own operations get "up.0"
 
-torch.export notes the modules around each operation, and forgets them when a changed graph is captured again. So the
-first capture writes the innermost one's path into `node.meta["custom"]`, which exported programs keep, also on the
-disk, and `Retraced` hands it from a graph's nodes to what is made of them (torch.fx.traceback.annotate). A node that
-has no such note, as what a quantizer puts in, has no block: none is guessed.
+torch.export notes the modules around each operation, and loses them when a changed graph is captured again. So the
+first capture writes the innermost module's path into `node.meta["custom"]`, which exported programs keep, also in
+files, and `RetracedModule` passes it on from a graph's nodes to those traced from them (torch.fx.traceback.annotate).
+A node without such a note, such as one that a quantizer inserts, has no block.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ KEY = "block"
 
 
 def note(program: ExportedProgram) -> None:
-    """Writes the path of the module that each operation was called in; one that is there already stays."""
+    """Writes the path of the module that called each operation into its node; a path that is there already stays."""
     for node in program.graph.nodes:
         stack = list(node.meta.get("nn_module_stack", {}).values())
         if node.op == "call_function" and stack and block_of(node) is None and stack[-1][0]:
@@ -33,25 +33,29 @@ def block_of(node: fx.Node) -> str | None:
     return block if isinstance(block, str) else None
 
 
-class Retraced(nn.Module):
-    """Computes a captured graph node by node, with the operators of a table computed by their functions.
+class RetracedModule(nn.Module):
+    """Runs a captured graph node by node, with `operators` (operator -> function) in place of some of them.
 
-    The very weights, under their own names; the inputs flat, in the graph's order, and its one output.
+    The graph's own weights under their own names; it takes the inputs flat, in the graph's order, and gives one output.
     """
 
     def __init__(self, graph_module: fx.GraphModule, operators: Mapping[Any, Callable[..., Any]]) -> None:
         super().__init__()
         self._parameters, self._buffers = graph_module._parameters, graph_module._buffers
         self._modules = graph_module._modules
-        # A function, which deep copies of this module share: a graph's own copy takes long, and warns.
-        self._over: Callable[[nn.Module], _Replacing] = lambda own: _Replacing(own, graph_module.graph, operators)
+        # A function, so that deep copies of this module share the graph: copying it takes long and gives warnings.
+        self._interpreter: Callable[[nn.Module], _Interpreter] = lambda module: _Interpreter(
+            module, graph_module.graph, operators
+        )
 
     def forward(self, *inputs: Any) -> Any:
-        made = self._over(self).run(*inputs, enable_io_processing=False)
-        return made[0] if isinstance(made, tuple | list) else made
+        output = self._interpreter(self).run(*inputs, enable_io_processing=False)
+        return output[0] if isinstance(output, tuple | list) else output
 
 
-class _Replacing(fx.Interpreter):
+class _Interpreter(fx.Interpreter):
+    """Replaces `operators`, and annotates what each node computes with its block."""
+
     def __init__(self, module: nn.Module, graph: fx.Graph, operators: Mapping[Any, Callable[..., Any]]) -> None:
         super().__init__(module, graph=graph)
         self.operators = operators
@@ -68,7 +72,7 @@ class _Replacing(fx.Interpreter):
 
 
 def export(module: nn.Module, inputs: Any, shapes: Any) -> ExportedProgram:
-    """torch.export of a module on example inputs; of a captured graph's nodes what is noted is kept."""
+    """torch.export of a module on example inputs; notes of a captured graph's nodes are kept."""
     with traceback.preserve_node_meta():
         program = torch.export.export(module, inputs, dynamic_shapes=shapes)
     note(program)

@@ -15,7 +15,7 @@ DATA_TIME = 0.0  # r = 0 is data: where the step of a network with a second time
 
 
 class OneStep(nn.Module):
-    """The straight path walked in one step: x = z - u(z), u at t = 1 (flow matching's Euler step over [0, 1]).
+    """One step along the straight path: x = z - u(z), u at t = 1 (flow matching's Euler step over [0, 1]).
 
     `net` is folded, u(z[, class_labels]); given `time` it is not, and is called as u(z, t[, class_labels]), or with
     r = 0 beside that where it takes a second time.
@@ -44,9 +44,9 @@ def _times(sample: Tensor, time: float) -> Tensor:
 
 
 class ToPixels(nn.Module):
-    """A generator whose image in [-1, 1] (batch, channels, height, width) comes out as an app shows it:
+    """A generator whose output is the image as an app shows it, not (batch, channels, height, width) in [-1, 1].
 
-    uint8 (batch, height, width, channels), rounded to the nearest, as edgegen.support.pixels.to_uint8 does.
+    The output is uint8 (batch, height, width, channels), rounded to nearest, as edgegen.support.pixels.to_uint8 does.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -60,7 +60,7 @@ class ToPixels(nn.Module):
 
 
 def pixels_signature(signature: Signature) -> Signature:
-    """The signature of `ToPixels` around a generator. Raises ExportError where it makes no pictures."""
+    """The signature of `ToPixels` around a generator. Raises ExportError where it makes no images."""
     if not signature.makes_images:
         output = signature.outputs[0]
         raise ExportError(

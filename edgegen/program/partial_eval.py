@@ -1,11 +1,11 @@
-"""Partial evaluation of a captured program: which of its values are constants, which depend on the class alone.
+"""Partial evaluation of a captured program: which values are constants, which depend on the class alone.
 
     constant   computed from weights and the fixed time only           -> one value
     class      computed from those and `class_labels`                  -> one row of a table for each class
     variable   everything else
 
-All values come from one evaluation on a batch of all classes. The samples of a constant must come out equal: what
-differs from sample to sample (an index of the batch) is no constant and stays.
+All values come from one evaluation on a batch of all classes. A constant must be equal in all samples: a value that
+differs from sample to sample (an index of the batch) is variable.
 """
 
 import operator
@@ -20,7 +20,7 @@ from edgegen.types import Signature
 SAME = 1e-6  # of the largest number
 SMALL = 1024  # elements; a constant of repeated numbers is stored up to this size
 ATEN = torch.ops.aten
-# They read the shape of their first argument, not its values.
+# Operators that read the shape of their first argument, not its values.
 SHAPE_ONLY = (
     ATEN.full_like.default,
     ATEN.ones_like.default,
@@ -45,10 +45,11 @@ class Kind(IntEnum):
     VARIABLE = 2
 
 
-class Partial:
-    """One program: the `kinds` of its nodes, the `values` of all that are not variable, and the class `labels`.
+class PartialEvaluation:
+    """Of one program: the `kinds` of its nodes, the `values` of all that are not variable, and the class `labels`.
 
-    `left` are constants that the runtime is to make; `labels` is None where there is no class, or no table pays.
+    `runtime_constants` are those that the runtime computes; `labels` is None where there is no class, or where a table
+    would need more memory than the class branch.
     """
 
     def __init__(self, module: fx.GraphModule, signature: Signature, *, dynamic: bool) -> None:
@@ -58,7 +59,7 @@ class Partial:
         self.symbol = shape[0].node.expr if dynamic else None
         roles = [spec.role for spec in signature.inputs]
         self.labels = self.inputs[roles.index("class")] if "class" in roles and dynamic else None
-        self.left: set[fx.Node] = set()
+        self.runtime_constants: set[fx.Node] = set()
         self.kinds = self._kinds()
         self.values = self._evaluate(batch=2)
         if self.labels is not None and not self._table_pays():
@@ -67,7 +68,7 @@ class Partial:
             self.values = self._evaluate(batch=2)
         if self.labels is not None:
             self.values = self._evaluate(batch=max(2, signature.num_classes))
-        self.left = self._leave()
+        self.runtime_constants = self._find_runtime_constants()
 
     def _kinds(self) -> dict[fx.Node, Kind]:
         kinds: dict[fx.Node, Kind] = {}
@@ -88,16 +89,16 @@ class Partial:
         return isinstance(value, torch.SymInt) and value.node.expr == self.symbol
 
     def _has_value(self, node: fx.Node) -> bool:
-        """Whether what the node gives is tensors and sizes, and no size depends on anything but the batch."""
+        """Whether the node gives tensors and sizes, and no size depends on anything but the batch."""
         values = node.meta.get("val")
         values = values if isinstance(values, (list, tuple)) else [values]
         sizes = [size for v in values for size in (v.shape if isinstance(v, Tensor) else [v])]
-        known = all(isinstance(v, (Tensor, torch.SymInt)) for v in values)
+        typed = all(isinstance(v, (Tensor, torch.SymInt)) for v in values)
         symbolic = [size for size in sizes if isinstance(size, torch.SymInt)]
-        return known and all(size.node.expr.free_symbols <= {self.symbol} for size in symbolic)
+        return typed and all(size.node.expr.free_symbols <= {self.symbol} for size in symbolic)
 
     def _is_storable(self, node: fx.Node) -> bool:
-        """Whether one sample can stand for a whole batch: the batch is one of the axes, or none."""
+        """Whether one sample can be expanded to the batch: at most one axis is symbolic, and that is the batch."""
         value = node.meta.get("val")
         symbolic = [size for size in getattr(value, "shape", ()) if isinstance(size, torch.SymInt)]
         return isinstance(value, Tensor) and len(symbolic) <= 1 and all(s.node.expr == self.symbol for s in symbolic)
@@ -117,8 +118,8 @@ class Partial:
                 elif self.is_batch_size(node):
                     values[node] = batch
                 else:
-                    given = {n: values[n] if n in values else self._shape_of(n, batch) for n in node.all_input_nodes}
-                    arguments, keywords = fx.map_arg((node.args, node.kwargs), given.__getitem__)
+                    inputs = {n: values[n] if n in values else self._shape_of(n, batch) for n in node.all_input_nodes}
+                    arguments, keywords = fx.map_arg((node.args, node.kwargs), inputs.__getitem__)
                     values[node] = node.target(*arguments, **keywords)
         for node, value in values.items():
             if self.kinds[node] == Kind.CONSTANT and not self._same_in_all_samples(node, value):
@@ -126,20 +127,20 @@ class Partial:
         return {node: value for node, value in values.items() if self.kinds[node] != Kind.VARIABLE}
 
     def _shape_of(self, node: fx.Node, batch: int) -> Tensor:
-        """A stand-in for a variable of which only the shape is read."""
-        like = node.meta["val"]
-        sizes = [batch if isinstance(size, torch.SymInt) else size for size in like.shape]
-        return torch.zeros((), dtype=like.dtype).expand(sizes)
+        """A tensor of the shape of a variable, of which only the shape is read."""
+        value = node.meta["val"]
+        sizes = [batch if isinstance(size, torch.SymInt) else size for size in value.shape]
+        return torch.zeros((), dtype=value.dtype).expand(sizes)
 
     def _same_in_all_samples(self, node: fx.Node, value: Any) -> bool:
         axis = self.batch_axis(node)
         if axis is None or not self._is_storable(node):
             return True
-        first = value.narrow(axis, 0, 1).expand_as(value)
+        first_sample = value.narrow(axis, 0, 1).expand_as(value)
         if not value.is_floating_point():
-            return bool(torch.equal(first, value))
-        # Not bit by bit: a matrix product may add up the last rows of a batch in another order than the first ones.
-        return float((first - value).abs().max()) <= SAME * float(value.abs().max())
+            return bool(torch.equal(first_sample, value))
+        # With a tolerance: a matrix product may add up the last rows of a batch in another order than the first ones.
+        return float((first_sample - value).abs().max()) <= SAME * float(value.abs().max())
 
     def _make_variable(self, node: fx.Node) -> None:
         if self.kinds[node] == Kind.VARIABLE:
@@ -153,23 +154,23 @@ class Partial:
         sizes = value.shape if isinstance(value, Tensor) else ()
         return next((axis for axis, size in enumerate(sizes) if isinstance(size, torch.SymInt)), None)
 
-    def _leave(self) -> set[fx.Node]:
-        """The constants at the border that the runtime makes.
+    def _find_runtime_constants(self) -> set[fx.Node]:
+        """The constants that something variable reads and that are computed by the runtime, not stored.
 
-        Those that only repeat numbers, because a file must not grow by folding, and those whose shape is computed from
-        the batch, such as (2 batch_size, 16): no sample of them is a sample of the batch.
+        These are those that only repeat numbers, because a file must not grow by folding, and those whose shape is
+        computed from the batch, such as (2 batch_size, 16), which cannot be expanded from one sample.
         """
-        left: set[fx.Node] = set()
+        constants: set[fx.Node] = set()
         for node in reversed(self.module.graph.nodes):
             if self.kinds[node] == Kind.VARIABLE or node.op != "call_function" or self.is_batch_size(node):
                 continue
-            read = any(self.kinds[user] == Kind.VARIABLE or user in left for user in node.users)
+            is_read = any(self.kinds[user] == Kind.VARIABLE or user in constants for user in node.users)
             value = node.meta.get("val")
             repeats = node.target in EXPANSIONS and isinstance(value, Tensor) and self.values[node].numel() > SMALL
-            parts = isinstance(value, (list, tuple))  # its getitems are what is read
-            if read and not parts and (repeats or not self._is_storable(node)):
-                left.add(node)
-        return left
+            has_parts = isinstance(value, (list, tuple))  # its getitems are read
+            if is_read and not has_parts and (repeats or not self._is_storable(node)):
+                constants.add(node)
+        return constants
 
     def frontier(self, kind: Kind) -> list[fx.Node]:
         """The nodes of `kind` that something variable reads."""
@@ -179,8 +180,8 @@ class Partial:
             if self.kinds[node] == kind
             and node.op == "call_function"
             and isinstance(node.meta.get("val"), Tensor)
-            and node not in self.left
-            and any(self.kinds[user] == Kind.VARIABLE or user in self.left for user in node.users)
+            and node not in self.runtime_constants
+            and any(self.kinds[user] == Kind.VARIABLE or user in self.runtime_constants for user in node.users)
         ]
 
     def _table_pays(self) -> bool:

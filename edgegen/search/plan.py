@@ -24,7 +24,7 @@ from edgegen.profilers.files.profile import connect, runners_of
 from edgegen.recipe import Architecture, Recipe, read
 from edgegen.search.complexity import DataSpec, complexity_of
 from edgegen.search.recipe_edit import is_planned, with_student
-from edgegen.search.results import Plan, page, plan_of, recipe_text
+from edgegen.search.results import SearchResult, page, recipe_text, search_result
 from edgegen.search.selection import Search, ShapeLatency
 from edgegen.search.space import shapes
 from edgegen.search.trials import AT_ONCE, Trial, Trials, shape_label
@@ -50,7 +50,7 @@ class Request:
     force: bool = False
 
 
-def make_plan(request: Request, *, progress: Progress) -> Plan:
+def search_students(request: Request, *, progress: Progress) -> SearchResult:
     """Searches; writes plan.json and plan.html into the run folder, and a recipe for each budget that a shape fits.
 
     Raises UsageError, RecipeError and DataError before any work for a request that cannot be carried out; DeviceError
@@ -72,13 +72,13 @@ def make_plan(request: Request, *, progress: Progress) -> Plan:
         tried = _search(search, trials, request, began=began, progress=progress)
         seconds = time.monotonic() - began
         names = {budget: output.name for budget, output in outputs.items()}
-        plan = plan_of(search, trials, tried, names=names, minutes=request.minutes, seconds=seconds)
-        write_json(folder / "plan.json", plan.to_json())
-        write_bytes(folder / "plan.html", page(plan).encode())
-        for answer in plan.answers:
+        result = search_result(search, trials, tried, names=names, minutes=request.minutes, seconds=seconds)
+        write_json(folder / "plan.json", result.to_json())
+        write_bytes(folder / "plan.html", page(result).encode())
+        for answer in result.answers:
             if answer.label is not None:
-                write_bytes(outputs[answer.budget_ms], recipe_text(text, plan, answer).encode())
-    return plan
+                write_bytes(outputs[answer.budget_ms], recipe_text(text, result, answer).encode())
+    return result
 
 
 def _outputs(request: Request, recipe: Recipe, path: Path, text: str) -> dict[float, Path]:

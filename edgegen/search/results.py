@@ -1,7 +1,7 @@
 """The results of a search for students: plan.json (schema "edgegen.plan/1"), its page, and the recipes.
 
 Its JSON Schema is committed beside this file; after a change here:
-`python -c "from edgegen.search.results import Plan; Plan.update_schema_file()"`.
+`python -c "from edgegen.search.results import SearchResult; SearchResult.update_schema_file()"`.
 Every latency is measured, at batch 1; unknown values are null. The quality of a shape is not known before it is trained
 and therefore has no field.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from edgegen.recipe import Architecture
 from edgegen.report import plan_page
@@ -78,8 +78,10 @@ class Answer(Record):
     recipe: str | None = Field(None, description="file name of the recipe that was written")
 
 
-class Plan(Document):
+class SearchResult(Document):
     """One search: the request, the measured shapes, the Pareto set, and the choices."""
+
+    model_config = ConfigDict(title="Plan")
 
     schema_file: ClassVar[Path] = Path(__file__).with_name("plan.schema.json")
 
@@ -103,7 +105,7 @@ class Plan(Document):
     notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _choices_fit(self) -> "Plan":
+    def _choices_fit(self) -> "SearchResult":
         """Every choice was measured, and its whole interval is below the budget."""
         by_label = {shape.label: shape for shape in self.measured}
         for answer in self.answers:
@@ -119,7 +121,7 @@ class Plan(Document):
         return next((shape for shape in self.measured if shape.label == answer.label), None)
 
 
-def plan_of(
+def search_result(
     search: Search,
     trials: Trials,
     tried: Mapping[Architecture, Trial],
@@ -127,12 +129,12 @@ def plan_of(
     names: Mapping[float, str],
     minutes: float,
     seconds: float,
-) -> Plan:
+) -> SearchResult:
     """The record of a search; `names` are the file names of its recipes, by budget in ms."""
     recipe, data = trials.recipe, trials.data
     front = pareto(search.complexities, search.latencies)
     by_latency = sorted(tried, key=lambda shape: search.latencies[shape].p50_ms if shape in search.latencies else 0.0)
-    return Plan(
+    return SearchResult(
         created=utc_now(),
         tool=f"edgegen {version_of('edgegen')}",
         recipe=recipe.name,
@@ -153,19 +155,19 @@ def plan_of(
     )
 
 
-def recipe_text(text: str, plan: Plan, answer: Answer) -> str:
+def recipe_text(text: str, result: SearchResult, answer: Answer) -> str:
     """The recipe's text with the student of an answer."""
-    chosen = plan.chosen(answer)
+    chosen = result.chosen(answer)
     assert chosen is not None, "the answer has a label"
     noisy = " (noisy)" if chosen.verdict == "noisy" else ""
-    note = f"p50 {chosen.p50_ms:.3g} ms{noisy} of {answer.budget_ms:g} ms, {plan.artifact} on {plan.device}"
+    note = f"p50 {chosen.p50_ms:.3g} ms{noisy} of {answer.budget_ms:g} ms, {result.artifact} on {result.device}"
     return with_student(text, Architecture.model_validate(chosen.shape.model_dump()), note=note)
 
 
-def page(plan: Plan) -> str:
+def page(result: SearchResult) -> str:
     """plan.html: plots and table in one file that opens offline."""
     budgets: dict[str, list[float]] = {}
-    for answer in plan.answers:
+    for answer in result.answers:
         budgets.setdefault(answer.label or "", []).append(answer.budget_ms)
     marks = [
         ShapeRow(
@@ -181,14 +183,15 @@ def page(plan: Plan) -> str:
             pareto=shape.pareto,
             budgets_ms=tuple(budgets.get(shape.label, ())),
         )
-        for shape in plan.measured
+        for shape in result.measured
     ]
     lead = (
-        f"{plan.artifact} on {plan.device} ({plan.target.get('cpu') or plan.target.get('arch')}), {plan.threads} "
-        f"thread{'s' * (plan.threads > 1)}: {len(marks)} of {plan.shapes:,} shapes measured, before any training."
+        f"{result.artifact} on {result.device} ({result.target.get('cpu') or result.target.get('arch')}), "
+        f"{result.threads} thread{'s' * (result.threads > 1)}: {len(marks)} of {result.shapes:,} shapes measured, "
+        "before any training."
     )
-    all_budgets = [answer.budget_ms for answer in plan.answers]
-    return plan_page.render(plan.recipe, lead, marks, budgets_ms=all_budgets, notes=plan.notes)
+    all_budgets = [answer.budget_ms for answer in result.answers]
+    return plan_page.render(result.recipe, lead, marks, budgets_ms=all_budgets, notes=result.notes)
 
 
 def _shape(model: Architecture) -> Shape:

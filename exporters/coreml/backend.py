@@ -61,7 +61,7 @@ class CoreMLSession:
 
 
 def _array(value: Any) -> NDArray[Any]:
-    """An output as the other runtimes give it: a picture (Pillow's, from Core ML) is (1, height, width, channels)."""
+    """An output as the other runtimes give it: an image (Pillow's, from Core ML) is (1, height, width, channels)."""
     if isinstance(value, np.ndarray):
         return value
     pixels = np.asarray(value.convert("L" if value.mode == "L" else "RGB"))
@@ -74,15 +74,15 @@ class CoreMLBackend:
 
     Inputs and outputs are float32 (whole numbers int32) whatever the precision inside: the app feeds the very noise
     that the other backends get, and the one cast costs nothing beside a convolution. The same program gives the same
-    bytes. `generate` gives a picture, which Core ML hands to the app as a CVPixelBuffer.
+    bytes. `generate` gives an image, which Core ML hands to the app as a CVPixelBuffer.
     """
 
     variants: Mapping[str, Variant] = field(
         default_factory=lambda: {
             "": Variant("one sample, float32 image", mlpackage.SUFFIX, 1),
-            GENERATE: Variant("one sample, noise to a picture (CVPixelBuffer)", mlpackage.SUFFIX, 1),
+            GENERATE: Variant("one sample, noise to an image (CVPixelBuffer)", mlpackage.SUFFIX, 1),
             SIZES: Variant(
-                "one sample, the sizes of picture in --sizes", mlpackage.SUFFIX, 1, any_size=True, lists_sizes=True
+                "one sample, the sizes in heights_widths", mlpackage.SUFFIX, 1, any_size=True, lists_sizes=True
             ),
         },
         init=False,
@@ -120,7 +120,7 @@ class CoreMLBackend:
         if variant == GENERATE and not signature.makes_images:
             output = signature.outputs[0]
             raise ExportError(
-                f"no picture of {output.name}: it is {output.role} {list(output.shape)}; "
+                f"no image of {output.name}: it is {output.role} {list(output.shape)}; "
                 f"'{GENERATE}' needs an image of 1 or 3 channels"
             )
         sizes = options.heights_widths if self.variants[variant].lists_sizes else ()
@@ -144,7 +144,7 @@ class CoreMLBackend:
         except Exception as e:
             raise ExportError(f"coremltools could not convert the program: {coreml_metadata.reason(e)}") from e
         _check_names(spec, [entry.name for entry in inputs], [entry.name for entry in outputs])
-        coreml_metadata.describe(spec, signature, metadata, sizes=sizes, picture=variant == GENERATE)
+        coreml_metadata.describe(spec, signature, metadata, sizes=sizes, is_image=variant == GENERATE)
         mlpackage.write(spec, Path(model.weights_dir), path)
 
     def open(self, path: Path) -> Session:

@@ -169,13 +169,13 @@ def fixed(program: ExportedProgram) -> ExportedProgram:
 
 
 def to_pixels(program: ExportedProgram, image: "TensorSpec") -> None:
-    """Append to `program`, in place: the picture in [low, high] of `image` as whole numbers 0 to 255, still NCHW.
+    """Append to `program`, in place: the output image in [low, high] of `image` as whole numbers 0 to 255, still NCHW.
 
     Rounded to the nearest, as edgegen.program.one_step.ToPixels does, so that it does not matter how a device rounds.
     """
     graph = program.graph
     (result,) = graph.find_nodes(op="output")
-    (picture,) = result.args[0]
+    (output,) = result.args[0]
     low, high = (-1.0 if image.low is None else image.low), (1.0 if image.high is None else image.high)
     steps: tuple[tuple[Any, Any], ...] = (
         (aten.mul.Tensor, (255 / (high - low),)),
@@ -183,13 +183,13 @@ def to_pixels(program: ExportedProgram, image: "TensorSpec") -> None:
         (aten.clamp.default, (0.0, 255.0)),
         (aten.floor.default, ()),
     )
-    value = picture
+    value = output
     with graph.inserting_before(result):
         for op, arguments in steps:
             value = graph.call_function(op, (value, *arguments))
-            value.meta["val"] = picture.meta["val"]
+            value.meta["val"] = output.meta["val"]
     result.args = ((value,),)
-    program.graph_signature.replace_all_uses(picture.name, value.name)
+    program.graph_signature.replace_all_uses(output.name, value.name)
 
 
 def _ops(program: ExportedProgram) -> set[Any]:

@@ -13,35 +13,35 @@ Sizes = tuple[tuple[int, int], ...]  # (height, width)
 
 
 def describe(
-    spec: Any, signature: Signature, metadata: Mapping[str, str], *, sizes: Sizes = (), picture: bool = False
+    spec: Any, signature: Signature, metadata: Mapping[str, str], *, sizes: Sizes = (), is_image: bool = False
 ) -> None:
     """Fill the Model protobuf `spec`: license, author, description and version of `metadata` into Core ML's own
     fields ("not stated" where it is absent), all of it under "com.edgegen.". `sizes` are (height, width) of the
     noise beside that of the signature.
     """
-    about = spec.description.metadata
-    about.shortDescription = metadata.get("description", purpose(signature))
-    about.author = metadata.get("author", UNKNOWN)
-    about.license = metadata.get("license", UNKNOWN)
-    about.versionString = metadata.get("version", version("edgegen"))
+    fields_of_xcode = spec.description.metadata
+    fields_of_xcode.shortDescription = metadata.get("description", purpose(signature))
+    fields_of_xcode.author = metadata.get("author", UNKNOWN)
+    fields_of_xcode.license = metadata.get("license", UNKNOWN)
+    fields_of_xcode.versionString = metadata.get("version", version("edgegen"))
     fields = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
     for key, text in fields.items():
-        about.userDefined[NAMESPACE + key] = text
-    first = signature.inputs[0]
+        fields_of_xcode.userDefined[NAMESPACE + key] = text
+    noise = signature.inputs[0]
     for entry, tensor in zip(spec.description.input, signature.inputs, strict=True):
-        entry.shortDescription = sentence(tensor) + _also(tensor, first, sizes)
+        entry.shortDescription = sentence(tensor) + _other_sizes(tensor, noise, sizes)
     for entry, tensor in zip(spec.description.output, signature.outputs, strict=True):
-        text = "The picture, as a pixel buffer." if picture else sentence(tensor)
-        entry.shortDescription = text + _also(tensor, first, sizes)
+        text = "The picture, as a pixel buffer." if is_image else sentence(tensor)
+        entry.shortDescription = text + _other_sizes(tensor, noise, sizes)
 
 
-def _also(tensor: TensorSpec, first: TensorSpec, sizes: Sizes) -> str:
+def _other_sizes(tensor: TensorSpec, noise: TensorSpec, sizes: Sizes) -> str:
     """The other heights and widths of a tensor that grows with the noise."""
-    if not sizes or len(tensor.shape) != 4 or len(first.shape) != 4:
+    if not sizes or len(tensor.shape) != 4 or len(noise.shape) != 4:
         return ""
-    own, noise = ([int(size) for size in spec.shape[2:]] for spec in (tensor, first))
-    grown = [(height * own[0] // noise[0], width * own[1] // noise[1]) for height, width in sizes]
-    others = [f"{height} x {width}" for height, width in grown if [height, width] != own]
+    own, base = ([int(size) for size in spec.shape[2:]] for spec in (tensor, noise))
+    scaled = [(height * own[0] // base[0], width * own[1] // base[1]) for height, width in sizes]
+    others = [f"{height} x {width}" for height, width in scaled if [height, width] != own]
     return f" Height and width also in {', '.join(others)}." if others else ""
 
 

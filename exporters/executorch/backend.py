@@ -170,7 +170,7 @@ def _shared_history() -> Iterator[None]:
     """Lets copies of a node share its record of origin, which nothing changes once it is written.
 
     torch copies it whole for every node in each of some twenty passes, longer every time: a fifth of the lowering of a
-    net of 15.7 M parameters. The file is the same byte by byte.
+    network of 15.7 M parameters. The file is the same byte by byte.
     """
     from torch.fx.traceback import NodeSource
 
@@ -184,7 +184,7 @@ def _shared_history() -> Iterator[None]:
 def _add_generate(edge: Any, signature: Signature) -> None:
     """Add the method `generate` to the lowered program: the delegates of `forward`, then its image made uint8.
 
-    Lowering the whole net a second time takes as long again, and gives a second copy of its graph in the file.
+    Lowering the whole network a second time takes as long again, and gives a second copy of its graph in the file.
     """
     from executorch.exir import to_edge
 
@@ -214,5 +214,5 @@ def _bundled(manager: Any, program: "ExportedProgram", signature: Signature) -> 
 
 def _describe(signature: Signature, metadata: Mapping[str, str]) -> str:
     names = {"inputs": [spec.name for spec in signature.inputs], "outputs": [spec.name for spec in signature.outputs]}
-    about = {"producer": f"edgegen {version('edgegen')}", "signature": signature.to_dict()}
-    return json.dumps({**metadata, **names, **about}, sort_keys=True)
+    origin = {"producer": f"edgegen {version('edgegen')}", "signature": signature.to_dict()}
+    return json.dumps({**metadata, **names, **origin}, sort_keys=True)

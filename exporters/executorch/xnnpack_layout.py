@@ -1,6 +1,6 @@
 """XNNPACK's layout pass, without transpositions at views that only split height x width in another way.
 
-ExecuTorch 1.5.1 runs convolutions channels-last and turns a picture to channels-first before every view, since a view
+ExecuTorch 1.5.1 runs convolutions channels-last and turns an image to channels-first before every view, since a view
 in general goes through all axes. One from (batch, channels, h, w) to (batch, channels, h', w') moves no number in
 either layout: [h w, c] = [h' w', c]. The views of the rewrites winograd_rows and upsample_cat are of this kind;
 with two transpositions at each view they would cost more than they save.

@@ -103,14 +103,14 @@ class OnnxBackend:
         require("onnx", purpose="writing an ONNX file")
         if variant == "generate":
             signature, program = pixels(program, signature, self.variants[variant].batch)
-        about = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
+        fields = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
         try:
             exported = _convert(program, signature, options.opset)
             if variant == "ort":
-                _write_ort(exported, about, path)
+                _write_ort(exported, fields, path)
             else:
                 # An NPU's compiler has its own fast convolutions and needs plain ones as input.
-                _write(exported, about, path, fast=options.winograd and variant not in ("batch1", "any_size"))
+                _write(exported, fields, path, fast=options.winograd and variant not in ("batch1", "any_size"))
         except Exception as e:
             raise ExportError(refusal("torch.onnx", e)) from e
 
@@ -155,7 +155,7 @@ def _convert(program: "ExportedProgram", signature: Signature, opset: int) -> An
     return exported
 
 
-def _write(exported: Any, about: Mapping[str, str], path: Path, *, fast: bool = False) -> None:
+def _write(exported: Any, fields: Mapping[str, str], path: Path, *, fast: bool = False) -> None:
     import onnx
 
     if sum(value.const_value.nbytes for value in exported.model.graph.initializers.values()) < LARGEST:
@@ -164,14 +164,14 @@ def _write(exported: Any, about: Mapping[str, str], path: Path, *, fast: bool = 
         if fast:
             winograd(model)
         _clean(model)
-        _stamp(model, about)
+        _stamp(model, fields)
         onnx.checker.check_model(model, full_check=True)
         path.write_bytes(model.SerializeToString(deterministic=True))
         return
     exported.save(path, external_data=True)  # weight by weight, straight from torch's memory
     model = onnx.load(path, load_external_data=False)
     _clean(model)
-    _stamp(model, about)
+    _stamp(model, fields)
     path.write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(path, full_check=True)
 
@@ -186,13 +186,13 @@ def _slim(model: Any) -> Any:
     return onnxslim.slim(model)
 
 
-def _write_ort(exported: Any, about: Mapping[str, str], path: Path) -> None:
+def _write_ort(exported: Any, fields: Mapping[str, str], path: Path) -> None:
     """By onnxruntime's own converter: graph optimisation for a CPU of any make, done once, here."""
     from onnxruntime.tools import convert_onnx_models_to_ort as converter
 
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary, contextlib.redirect_stdout(io.StringIO()):
         source = Path(temporary) / f"{path.stem}.onnx"
-        _write(exported, about, source)
+        _write(exported, fields, source)
         converter.convert_onnx_models_to_ort(
             source,
             Path(temporary) / "out",

@@ -2,7 +2,7 @@
 
     Y = A^T [ (G g G^T) * (B^T d B) ] A          (arXiv:1509.09308, Eq. 8; the sum over channels is inside [ ])
 
-d are tiles of the picture, 6 wide and 4 apart; the product is one matrix product over the channels for each of the 36
+d are tiles of the image, 6 wide and 4 apart; the product is one matrix product over the channels for each of the 36
 places in a tile. onnxruntime 1.32 runs 3x3 convolutions on x86 at the speed of its matrix product and has no Winograd
 form, so that only fewer multiplications make them faster: 0.5 to 0.8 of the time where there are enough of them.
 
@@ -74,7 +74,7 @@ def _monic(roots: list[Fraction]) -> list[float]:
 
 @dataclass(frozen=True)
 class WinogradSite:
-    """A 3x3 convolution of a picture of known size: its node, the channels in and out, the picture's size."""
+    """A 3x3 convolution of an image of known size: its node, the channels in and out, the image's size."""
 
     node: "NodeProto"
     inputs: int
@@ -84,14 +84,14 @@ class WinogradSite:
 
     @property
     def pays(self) -> bool:
-        """Whether the picture divides into tiles and the work is large enough to gain."""
+        """Whether the image divides into tiles and the work is large enough to gain."""
         fits = self.rows % M == 0 and self.columns % M == 0 and self.inputs % LANES == 0 and self.outputs % LANES == 0
         large = self.pixels >= LEAST_PIXELS and min(self.inputs, self.outputs) >= LEAST_CHANNELS
         return fits and large
 
     @property
     def pixels(self) -> int:
-        """Of the picture; the time saved for each byte of memory is in proportion to them."""
+        """Of the image; the time saved for each byte of memory is in proportion to them."""
         return self.rows * self.columns
 
     @property
@@ -103,9 +103,9 @@ class WinogradSite:
 def winograd(model: "ModelProto") -> int:
     """Rewrite, in place, every 3x3 convolution that gains by it; gives their number.
 
-    Rewritten are those with constant weights, stride 1, padding 1, no groups and no dilation, on pictures (batch,
+    Rewritten are those with constant weights, stride 1, padding 1, no groups and no dilation, on images (batch,
     channels, height, width) of known size; the batch may be symbolic. Where MOST_MEMORY does not suffice for all, the
-    largest pictures come first. All others stay. `model` is of opset 13 or more and holds the shapes of its values, as
+    largest images come first. All others stay. `model` is of opset 13 or more and holds the shapes of its values, as
     torch.onnx writes them; `onnx.shape_inference.infer_shapes` adds them elsewhere.
     """
     graph = model.graph
@@ -124,7 +124,7 @@ def winograd(model: "ModelProto") -> int:
 
 
 def _affordable(sites: dict[int, WinogradSite | None]) -> dict[int, WinogradSite]:
-    """The sites that fit into MOST_MEMORY, the largest pictures first."""
+    """The sites that fit into MOST_MEMORY, the largest images first."""
     affordable: dict[int, WinogradSite] = {}
     left = MOST_MEMORY
     candidates = [(i, site) for i, site in sites.items() if site is not None]
@@ -198,9 +198,9 @@ class _Writer:
         kernels = self._op("Transpose", self._reshape(weight, -1, 9), perm=[1, 0])
         kernels = self._reshape(self._op("MatMul", f"{PREFIX}_weights", kernels), places * site.outputs, -1, 1, 1)
         # (batch * inputs, 1, height, width) -> (batch * inputs, 36, height / 4, width / 4)
-        pictures = self._reshape(x, -1, 1, site.rows, site.columns)
+        images = self._reshape(x, -1, 1, site.rows, site.columns)
         steps: dict[str, Any] = {"kernel_shape": [N, N], "strides": [M, M], "pads": [1, 1, 1, 1]}
-        tiles = self._op("Conv", pictures, f"{PREFIX}_tiles", **steps)
+        tiles = self._op("Conv", images, f"{PREFIX}_tiles", **steps)
         tiles = self._reshape(tiles, -1, site.inputs, places, rows * columns)
         tiles = self._reshape(self._op("Transpose", tiles, perm=[0, 2, 1, 3]), -1, places * site.inputs, rows, columns)
         # (batch, 36 * inputs, ...) -> (batch, 36 * outputs, ...) -> (batch, 16 * outputs, ...)

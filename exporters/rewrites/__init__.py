@@ -40,7 +40,7 @@ def apply(
     Raises UsageError for an unknown name, ExportError where a rewrite fails on this program.
     """
     from edgegen.program.capture import capture, note_shapes
-    from edgegen.program.module_paths import Retraced
+    from edgegen.program.module_paths import RetracedModule
 
     modules = [_load(name) for name in rewrites]
     if modules and batch is not None:  # rewrites read shapes, and a symbolic batch is unknown to them
@@ -59,7 +59,7 @@ def apply(
         operators |= getattr(module, "OPS", {})
     graph_module.graph.eliminate_dead_code()
     graph_module.recompile()
-    return capture(Retraced(graph_module, operators).eval(), signature, batch=batch, any_size=any_size)
+    return capture(RetracedModule(graph_module, operators).eval(), signature, batch=batch, any_size=any_size)
 
 
 def _load(name: str) -> Any:

@@ -1,11 +1,11 @@
-"""GroupNorm -> means over the picture, then over the channels of a group: XNNPACK has these, not GroupNorm.
+"""GroupNorm -> means over the image, then over the channels of a group: XNNPACK has these, not GroupNorm.
 
     d = x - A mean_hw(x),   y = d * (weight / sqrt(A mean_hw(d^2) + eps)) + bias
 
 A (channels, channels / groups, 1, 1) is the kernel of a grouped 1x1 convolution, all groups / channels: it takes the
 mean over each group and gives it to every channel of the group. All groups are equally large, so that this is the mean
 over the group's numbers. The variance is taken of d, and not as mean(x^2) - mean(x)^2, which loses every digit where
-the mean is large beside the deviation. On XNNPACK the net stays in one piece and in the convolutions' channels-last
+the mean is large beside the deviation. On XNNPACK the network stays in one piece and in the convolutions' channels-last
 layout; mean(d * d) is one fused reduction there.
 First, the normalisation of flattened images, as in attention, is turned into one of images:
 group_norm(view(x, [n, c, h w])) = view(group_norm(x), [n, c, h w]).
@@ -80,7 +80,7 @@ def _for_pictures(module: fx.GraphModule, node: Any, channels: int, *, before: f
 
 
 def _norms_before_views(module: fx.GraphModule) -> None:
-    """Normalise pictures before they are flattened, in place, where nothing but the flattening is in between."""
+    """Normalise images before they are flattened, in place, where nothing but the flattening is in between."""
     for node in calls(module, ATEN.group_norm.default):
         view = _before_transpositions(node.args[0])
         if not is_call(view, *VIEWS):

@@ -1,4 +1,4 @@
-"""A dense layer over the channels of a picture -> a 1x1 convolution: permute(dense(permute(x))) = conv(x, W).
+"""A dense layer over the channels of an image -> a 1x1 convolution: permute(dense(permute(x))) = conv(x, W).
 
 "Networks in networks" and channels-last linear layers transpose the image twice in memory; runtimes have a 1x1
 convolution that needs no transposition, and whose result fuses with its neighbours.

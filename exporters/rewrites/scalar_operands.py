@@ -1,4 +1,4 @@
-"""x + s, x - s, x * s, x / s of a picture with a number -> the same with a constant of shape (1, 1, 1, 1).
+"""x + s, x - s, x * s, x / s of an image with a number -> the same with a constant of shape (1, 1, 1, 1).
 
 ExecuTorch makes the number a constant without axes, and XNNPACK's layout pass then transposes the image out of the
 convolutions' channels-last layout and back, since only four axes have a layout: two passes over memory for each
@@ -19,7 +19,7 @@ OPERATIONS = {
 
 
 def rewrite(module: fx.GraphModule) -> None:
-    """Replace every such operation on float32 pictures (batch, channels, height, width) of `module`, in place."""
+    """Replace every such operation on float32 images (batch, channels, height, width) of `module`, in place."""
     for node in calls(module, *OPERATIONS):
         x, number = node.args[0], node.args[1]
         if not isinstance(number, (int, float)) or node.kwargs or len(shape(x) or ()) != 4:

@@ -20,7 +20,7 @@ MOST = 5  # as many tensors XNNPACK concatenates in one go
 
 @dataclass(frozen=True)
 class UpsamplingFactors:
-    """A picture of the sizes (batch, channels, height, width) becomes `down` times as high and `across` as wide."""
+    """An image of the sizes (batch, channels, height, width) becomes `down` times as high and `across` as wide."""
 
     sizes: tuple[int, int, int, int]
     down: int

@@ -1,12 +1,12 @@
-"""A 3x3 convolution of a picture upsampled twofold -> nine 1x1 convolutions of the small picture: 9 products for 36.
+"""A 3x3 convolution of an image upsampled twofold -> nine 1x1 convolutions of the small image: 9 products for 36.
 
-In one dimension, with x_-1, x_0, x_1 of the small picture, kernel g and s = g_0 + g_1 + g_2:
+In one dimension, with x_-1, x_0, x_1 of the small image, kernel g and s = g_0 + g_1 + g_2:
 
     y_0 = g_0 x_-1 + (g_1 + g_2) x_0 = s x_0 - g_0 (x_0 - x_-1)
     y_1 = (g_0 + g_1) x_0 + g_2 x_1  = s x_0 + g_2 (x_1 - x_0)
 
 and in two dimensions the same for rows and columns: x_0, the two differences, or their products, times s, g_0 or g_2.
-The nine kernels are as large as the 3x3 kernel was, and the large picture is written once, at the end. The four
+The nine kernels are as large as the 3x3 kernel was, and the large image is written once, at the end. The four
 phases are joined by concatenation and views that are free in XNNPACK's channels-last layout (its own transposed
 convolution, the 4x4 kernel that does the same in one operator, took longer than the plain form).
 
@@ -22,7 +22,7 @@ from torch import Tensor, fx
 
 from edgegen.exporters.rewrites._graph import ATEN, calls, constant, finish, in_place_of, is_call, replace, shape, store
 
-PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of the large picture: row 2i + a, column 2j + b
+PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of the large image: row 2i + a, column 2j + b
 
 
 @dataclass(frozen=True)

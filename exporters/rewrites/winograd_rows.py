@@ -7,7 +7,7 @@
 1x3 convolution along the row.) XNNPACK runs 3x3 convolutions at the speed of its matrix product and has no Winograd
 form, so that only fewer products make them faster. In one dimension there are no tiles to gather: rows are split and
 joined by slices and views that are free in its layout, and the sums cost a tenth of what they save. The weights grow
-from 9 to 12 numbers; a layer of a larger picture saves more products with each, and comes first.
+from 9 to 12 numbers; a layer of a larger image saves more products with each, and comes first.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class RowConvolution:
 
 
 def rewrite(module: fx.GraphModule) -> None:
-    """Replace the 3x3 convolutions of `module` that are worth it, in place, the largest pictures first."""
+    """Replace the 3x3 convolutions of `module` that are worth it, in place, the largest images first."""
     sites = [(node, _site(module, node)) for node in calls(module, ATEN.conv2d.default)]
     worthwhile = [(node, site) for node, site in sites if site is not None]
     weights = {node.target: constant(module, node) for node in module.graph.nodes if node.op == "get_attr"}

@@ -29,7 +29,7 @@ from edgegen.support.progress import Silent
 FLOOR_DB = 60.0  # the project's goal for fp32 files; a cell of the matrix asks for more
 
 REASONS = {  # why a family has no file for other sizes
-    **dict.fromkeys(WITHOUT_SIZE, r"^no file for any size: sample \[.*\] is no picture$"),
+    **dict.fromkeys(WITHOUT_SIZE, r"^no file for any size: sample \[.*\] is no image$"),
     **dict.fromkeys(ITS_OWN_SIZE, r"could not capture \w+ for any size \(perhaps it takes only its own\): shape '"),
     **dict.fromkeys(TRANSFORMERS, r"^coremltools could not convert the program: "),
 }

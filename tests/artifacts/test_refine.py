@@ -1,4 +1,4 @@
-"""Refinement: recovery and learned rounding bring the rounded pictures nearer; mixed files keep their budget."""
+"""Refinement: recovery and learned rounding bring the rounded images nearer; mixed files keep their budget."""
 
 import copy
 from pathlib import Path
@@ -11,16 +11,16 @@ from torch import nn
 
 from edgegen.artifacts.build import build
 from edgegen.artifacts.refine import refine
-from edgegen.artifacts.relative_latency import Timed
+from edgegen.artifacts.relative_latency import MixedLatency
 from edgegen.artifacts.sensitivity import sensitivity_of
 from edgegen.artifacts.target import Target
 from edgegen.errors import BudgetError, UsageError
 from edgegen.program.capture import capture, reference
+from edgegen.program.generator import Generator
 from edgegen.program.inputs import example_inputs
 from edgegen.program.one_step import OneStep
 from edgegen.quantize.adaround import learn_rounding
 from edgegen.quantize.bias_correction import correct_biases
-from edgegen.quantize.budget import Budget
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.fake_quant import floating, simulate
 from edgegen.recipe import Quantize, Recover
@@ -41,19 +41,20 @@ def module() -> nn.Module:
 
 
 def refined(module: nn.Module, scheme: str, folder: Path, **settings: Any) -> Any:
-    options = settings.pop("options", FEW)
-    return refine(module, SIGNATURE, scheme, options=options, seed=3, folder=folder, progress=Silent(), **settings)
+    options = FEW.model_copy(update={"budget": settings.pop("budget", None)})
+    generator = Generator(module, SIGNATURE)
+    return refine(generator, scheme, options=options, seed=3, folder=folder, progress=Silent(), **settings)
 
 
-def test_recovery_brings_the_pictures_nearer_and_leaves_the_student_alone(module: nn.Module, tmp_path: Path) -> None:
+def test_recovery_brings_the_images_nearer_and_leaves_the_student_alone(module: nn.Module, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in module.state_dict().items()}
     settings = Recover(steps=80, batch=16, learning_rate=1e-3, warmup=5)
-    made = refined(module, "w4-block", tmp_path, recover=settings)
-    assert made.psnr_after_db >= made.psnr_before_db + 1.0
+    first = refined(module, "w4-block", tmp_path, recover=settings)
+    assert first.psnr_after_db >= first.psnr_before_db + 1.0
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
-    # A run that was killed goes on from the checkpoint; one that is done has nothing left to train.
+    # A killed run continues from the checkpoint; a finished one has nothing to train.
     again = refined(module, "w4-block", tmp_path, recover=settings)
-    assert again.psnr_after_db == made.psnr_after_db
+    assert again.psnr_after_db == first.psnr_after_db
 
 
 def test_learned_rounding_beats_rounding_to_nearest_and_lies_on_the_grid(module: nn.Module) -> None:
@@ -71,15 +72,15 @@ def test_learned_rounding_beats_rounding_to_nearest_and_lies_on_the_grid(module:
     assert learned.error_after < learned.error_before
     assert psnr_db(expected, reference(simulated.module, shown)) > nearest
     # On the grid: to round is to change nothing; and no weight is further than one step from where it was.
-    (layer,) = (one for one in simulated.layers if one.name == "net.2")
+    (layer,) = (layer for layer in simulated.layers if layer.name == "net.2")
     weights = simulated.module.get_parameter(layer.target).detach()
-    (rounding,) = (one for one in simulated.roundings["net.2"] if hasattr(one, "grid"))
+    (rounding,) = (rounding for rounding in simulated.roundings["net.2"] if hasattr(rounding, "grid"))
     assert torch.equal(rounding(weights), weights)
     assert ((weights - untouched[layer.target]).abs() <= rounding.scale(weights) * 1.001).all()
 
 
 def test_bias_correction_removes_the_mean_error(module: nn.Module) -> None:
-    """Of the last layer the mean of each channel is the picture's: afterwards it is the float network's."""
+    """Of the last layer the mean of each channel is the image's: afterwards it is the float network's."""
     batches = calibration_batches(SIGNATURE, samples=128, seed=3, batch=128)
     inputs = tuple(torch.from_numpy(values) for values in batches[0].values())
     biased = OneStep(nn.Sequential(nn.Conv2d(1, 8, 1), nn.ReLU(), nn.Conv2d(8, 1, 1)))
@@ -99,16 +100,16 @@ def test_a_mixed_file_keeps_its_budget(module: nn.Module, tmp_path: Path, in_pro
     inputs = example_inputs(SIGNATURE, 64, 11)
     expected = reference(module, inputs)
     plain = refined(module, "w8a8", tmp_path)
-    wanted = plain.psnr_before_db + 4.0
-    made = refined(module, "mixed", tmp_path, budget=Budget(psnr_db=wanted))
-    assert 0 < len(made.options.float_layers) < 3
+    limit_db = plain.psnr_before_db + 4.0
+    mixed = refined(module, "mixed", tmp_path, budget=f"psnr>={limit_db}")
+    assert 0 < len(mixed.options.float_layers) < 3
     target = Target("onnx", "mixed")
-    source = made.program.module(check_guards=False)
+    source = mixed.program.module(check_guards=False)
     fixed: dict[str, Any] = {"name": "t", "folder": tmp_path, "seed": 3, "metadata": {}}
-    built = build(source, SIGNATURE, target=target, quantization=made.options, **fixed)
-    got = load("backend", "onnx").open(tmp_path / built.artifact.file)(inputs)["out_sample"]
-    assert psnr_db(expected, got, data_range=psnr_range(SIGNATURE, expected)) >= wanted - 0.5
-    rows = made.to_dict()
+    artifact = build(source, SIGNATURE, target=target, quantization=mixed.options, **fixed).artifact
+    images = load("backend", "onnx").open(tmp_path / artifact.file)(inputs)["out_sample"]
+    assert psnr_db(expected, images, data_range=psnr_range(SIGNATURE, expected)) >= limit_db - 0.5
+    rows = mixed.to_dict()
     assert [row["name"] for row in rows["layers"]] == ["net.0", "net.2", "net.4"]
     assert rows["pareto"][0]["float_layers"] == []
 
@@ -116,29 +117,29 @@ def test_a_mixed_file_keeps_its_budget(module: nn.Module, tmp_path: Path, in_pro
 class Timer:
     """In place of `RelativeLatency`: each layer left float takes 0.2 of the float time more than all rounded, 0.3."""
 
-    def of_mixed(self, backend: str) -> Timed:
+    def of_mixed(self, backend: str) -> MixedLatency:
         slower = {"onnx": 0.0, "executorch": 0.1}[backend]
         return lambda module, numbers: 0.3 + slower + 0.2 * len(numbers.float_layers)
 
 
 def test_a_mixed_file_is_as_fast_as_asked_in_every_runtime(module: nn.Module, tmp_path: Path) -> None:
-    budget = Budget(latency=0.65)
-    race: Any = Timer()
-    alone = refined(module, "mixed", tmp_path, budget=budget, race=race, backends=("executorch",))
-    both = refined(module, "mixed", tmp_path, budget=budget, race=race, backends=("onnx", "executorch"))
+    budget = "latency<=0.65"
+    timer: Any = Timer()
+    alone = refined(module, "mixed", tmp_path, budget=budget, relative_latency=timer, backends=("executorch",))
+    both = refined(module, "mixed", tmp_path, budget=budget, relative_latency=timer, backends=("onnx", "executorch"))
     assert len(alone.options.float_layers) == len(both.options.float_layers) == 1
-    # Of the two small layers either may stay float, of their costs in pictures the larger one; the large one may not.
+    # Of the two small layers either may stay float, that with the larger error; the large one may not.
     costs = {cost.name: cost for cost in both.costs}
     assert costs["net.2"].macs == 32 * 32 * 9 * 64
     assert costs["net.0"].macs == costs["net.4"].macs == 32 * 9 * 64
     assert both.options.float_layers == (max("net.0", "net.4", key=lambda name: costs[name].mse),)
     with pytest.raises(BudgetError, match=r"all rounded .* and 0\.40 of the float file's time"):
-        refined(module, "mixed", tmp_path, budget=Budget(latency=0.39), race=race, backends=("executorch",))
+        refined(module, "mixed", tmp_path, budget="latency<=0.39", relative_latency=timer, backends=("executorch",))
 
 
-def test_what_a_mixed_file_cannot_keep_is_told(module: nn.Module, tmp_path: Path) -> None:
+def test_a_budget_that_no_mixed_file_keeps_is_an_error(module: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match="no choice of layers keeps the budget"):
-        refined(module, "mixed", tmp_path, budget=Budget(size=0.1))
+        refined(module, "mixed", tmp_path, budget="size<=0.1")
     with pytest.raises(UsageError, match="a mixed file needs a budget"):
         refined(module, "mixed", tmp_path)
 
@@ -149,25 +150,24 @@ def test_the_most_sensitive_layer_is_the_one_that_was_made_so(module: nn.Module)
     spoiled = copy.deepcopy(module)
     with torch.no_grad():
         spoiled.get_parameter("net.2.weight")[:, 0, 0, 0] = 2.0
-    rows = sensitivity_of(spoiled, SIGNATURE, "w8", options=FEW, seed=3, progress=Silent())["layers"]
+    rows = sensitivity_of(Generator(spoiled, SIGNATURE), "w8", options=FEW, seed=3, progress=Silent())["layers"]
     assert min(rows, key=lambda row: row["psnr_db"])["name"] == "net.2"
     assert all(np.isfinite(row["psnr_db"]) for row in rows)
 
 
-def test_how_far_the_distribution_moves_is_told_apart(module: nn.Module) -> None:
-    """Any figure of the pictures will do: here their variance; w4-block rounds the inner layer alone."""
-    asked: list[tuple[int, ...]] = []
+def test_the_change_of_the_distribution_is_a_figure_of_its_own(module: nn.Module) -> None:
+    """Any figure of the images will do: here their variance; w4-block rounds the inner layer alone."""
+    shapes: list[tuple[int, ...]] = []
 
-    def spread(pictures: Any) -> float:
-        asked.append(pictures.shape)
-        return float(np.var(pictures))
+    def spread(images: Any) -> float:
+        shapes.append(images.shape)
+        return float(np.var(images))
 
-    found = sensitivity_of(
-        module, SIGNATURE, "w4-block", options=FEW, seed=3, fd_local=spread, noises=24, progress=Silent()
-    )
+    generator = Generator(module, SIGNATURE)
+    figures = sensitivity_of(generator, "w4-block", options=FEW, seed=3, fd_local=spread, noises=24, progress=Silent())
     expected = reference(module, example_inputs(SIGNATURE, 24, 3))
-    assert found["fd_local"] == pytest.approx(float(np.var(expected)))
-    changes = {row["name"]: row["fd_change"] for row in found["layers"]}
+    assert figures["fd_local"] == pytest.approx(float(np.var(expected)))
+    changes = {row["name"]: row["fd_change"] for row in figures["layers"]}
     assert changes["net.2"] != 0.0, "large enough for blocks"
     assert changes["net.0"] == changes["net.4"] == pytest.approx(0.0, abs=1e-5)
-    assert set(asked) == {(24, 1, 8, 8)}
+    assert set(shapes) == {(24, 1, 8, 8)}

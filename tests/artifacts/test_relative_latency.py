@@ -1,4 +1,4 @@
-"""A file beside the float file of its runtime: what is built, what is timed, and what a budget makes of it."""
+"""Relative latency: which float file is built, what is timed, and the budget of latency."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,33 +44,33 @@ role = "signal"
 
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """In place of a clock: a float file takes 2 ms, any other 1. The names of the files of each race."""
-    races: list[list[str]] = []
+    """In place of a clock: a float file takes 2 ms, any other 1. The names of the files of each comparison."""
+    comparisons: list[list[str]] = []
 
     def profile_files(files: Sequence[Path], device: Any, **_: Any) -> Profile:
-        races.append([path.name for path in files])
+        comparisons.append([path.name for path in files])
         assert device.name == "host"
         assert all(path.exists() for path in files)
         return profile(*(result(np.full((10, 3), 2.0 if "fp32" in path.name else 1.0)) for path in files))
 
     monkeypatch.setattr(relative_latency, "profile_files", profile_files)
-    return races
+    return comparisons
 
 
-def race(folder: Path) -> RelativeLatency:
+def latency_in(folder: Path) -> RelativeLatency:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 1, 3, padding=1))
     return RelativeLatency(Generator(OneStep(net).eval(), SIGNATURE), folder=folder, seed=3, progress=Silent())
 
 
 def test_the_float_file_is_built_once_for_a_runtime(tmp_path: Path, timed: list[list[str]], in_process: None) -> None:
-    one = race(tmp_path)
-    program, few = one.generator.folded().program, Quantize(samples=8)
-    of_mixed = one.of_mixed("onnx")
+    latency = latency_in(tmp_path)
+    program, few = latency.generator.folded().program, Quantize(samples=8)
+    of_mixed = latency.of_mixed("onnx")
     assert of_mixed(program, few) == 0.5
-    made = (tmp_path / "float_onnx_fp32.onnx").stat().st_mtime_ns
+    built_at = (tmp_path / "float_onnx_fp32.onnx").stat().st_mtime_ns
     assert of_mixed(program, few) == 0.5
-    assert (tmp_path / "float_onnx_fp32.onnx").stat().st_mtime_ns == made
+    assert (tmp_path / "float_onnx_fp32.onnx").stat().st_mtime_ns == built_at
     assert timed == [["float_onnx_fp32.onnx", "tried_onnx_mixed.onnx"]] * 2
 
 
@@ -82,12 +82,12 @@ def test_a_file_that_cannot_be_timed_is_an_error(
         return profile(*(result(np.ones((2, 2)), latency=None, verdict=verdict) for _ in files))
 
     monkeypatch.setattr(relative_latency, "profile_files", profile_files)
-    one = race(tmp_path)
+    latency = latency_in(tmp_path)
     with pytest.raises(DeviceError, match=r"x\.onnx could not be timed beside its float file: no answer within 5 s"):
-        one.share(tmp_path / "x.onnx", Target("onnx", "w8a8"))
+        latency.share(tmp_path / "x.onnx", Target("onnx", "w8a8"))
     monkeypatch.setattr("platform.system", lambda: "Linux")
     with pytest.raises(DeviceError, match="coreml does not run on this machine, so nothing can be timed"):
-        one.share(tmp_path / "x.mlpackage", Target("coreml", "w8a8"))
+        latency.share(tmp_path / "x.mlpackage", Target("coreml", "w8a8"))
 
 
 @pytest.mark.parametrize(("budget", "broken"), [("latency<=0.5", []), ("latency<=0.4", ["latency 0.500 of fp32"])])
@@ -101,9 +101,9 @@ def test_a_compressed_file_is_held_to_a_budget_of_latency(
         quantize=Quantize(samples=8, budget=budget),
         measure=False,
     )
-    (done,) = export_source(
+    (exported,) = export_source(
         f"{tmp_path / 'net.py'}:make", tmp_path / "out", settings, signature=tmp_path / "net.toml", progress=Silent()
     )
-    (reasons,) = done.over_budget.values()
+    (reasons,) = exported.over_budget.values()
     assert [text.split(",")[0] for text in reasons] == broken
     assert [names[0] for names in timed] == ["float_onnx_fp32.onnx"]

@@ -56,8 +56,15 @@ def test_pretext_labels_are_quarter_turns() -> None:
     assert labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     for i, label in enumerate(labels.tolist()):
         np.testing.assert_array_equal(turned[i].numpy(), np.rot90(images[i % 2].numpy(), label, axes=(1, 2)))
-    with pytest.raises(DataError, match=r"must be square .* found 6x4: crop them"):
-        pretext_labels(torch.zeros(1, 1, 4, 6))
+
+
+def test_pretext_of_images_that_are_not_square_turns_both_ends() -> None:
+    images = torch.arange(2 * 1 * 24, dtype=torch.float32).reshape(2, 1, 4, 6)
+    turned, labels = pretext_labels(images)
+    assert turned.shape == (16, 1, 4, 4)
+    ends = [*images[..., :4], *images[..., 2:]]
+    for i, label in enumerate(labels.tolist()):
+        np.testing.assert_array_equal(turned[i].numpy(), np.rot90(ends[i % 4].numpy(), label, axes=(1, 2)))
 
 
 def test_the_name_follows_the_weights() -> None:

@@ -16,6 +16,7 @@ from edgegen.recipe import parse
 
 ALL = set(NAMES) - {"refine"}  # which the tiny recipe does not ask for
 FILES = {"export", "quantize", "verify", "profile", "report"}
+SHIPPED = {"choose"} | FILES
 
 
 def keys(values: dict[str, Any], base: Path) -> dict[str, str]:
@@ -46,11 +47,12 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("slim.keep", 0.8, ALL - {"data", "extractor", "teacher", "pairs"}),
         ("distill.learning_rate", 0.1, ALL - {"data", "extractor", "teacher", "pairs", "slim", "baseline"}),
         ("distill.distance", "l2", ALL - {"data", "extractor", "teacher", "pairs", "slim"}),
-        ("evaluate.extractor_steps", 31, {"extractor", "evaluate", "verify", "profile", "report"}),
-        ("evaluate.seeds", 3, {"evaluate", "report"}),
+        ("evaluate.extractor_steps", 31, {"extractor", "evaluate"} | SHIPPED),
+        ("evaluate.seeds", 3, {"evaluate"} | SHIPPED),
+        ("evaluate.ship", "student", SHIPPED),
         ("evaluate.steps", [1, 3], {"evaluate", "profile", "report"}),
-        ("evaluate.samples", 20, {"evaluate", "verify", "profile", "report"}),
-        ("slim.anneal_steps", 3, {"slim", "distill", "evaluate"} | FILES),
+        ("evaluate.samples", 20, {"evaluate"} | SHIPPED),
+        ("slim.anneal_steps", 3, {"slim", "distill", "evaluate"} | SHIPPED),
         ("quantize.samples", 9, FILES - {"export"}),
         ("export.artifacts", ["onnx-fp32", "onnx-w8a8"], FILES),
         ("verify.samples", 5, {"verify", "profile", "report"}),
@@ -106,14 +108,11 @@ def test_stages_need_only_earlier_ones() -> None:
 def test_selecting_stages() -> None:
     recipe = parse(tomllib.loads(TINY), where="test")
     assert [stage.name for stage in select(recipe, to="slim")] == ["data", "teacher", "pairs", "slim"]
-    assert [stage.name for stage in select(recipe, only="export")] == [
-        "data",
-        "teacher",
-        "pairs",
-        "slim",
-        "distill",
-        "export",
-    ]
+    makes_student = ["data", "teacher", "pairs", "slim", "distill"]
+    exported = [stage.name for stage in select(recipe, only="export")]
+    assert exported == [*makes_student, "baseline", "extractor", "choose", "export"]
+    student = parse(changed("evaluate.ship", "student"), where="test")
+    assert [stage.name for stage in select(student, only="export")] == [*makes_student, "choose", "export"]
     without = parse(changed("baseline.enabled", False), where="test")
     assert "baseline" not in [stage.name for stage in select(without)]
     with pytest.raises(UsageError, match=r"no stage 'destill'; there are: .* Did you mean 'distill'\?"):
@@ -137,7 +136,7 @@ def test_weights_are_refined_only_where_the_recipe_asks_for_it() -> None:
         stages(export={"artifacts": ["coreml-w8"]}, quantize={"float_layers": ["net.head"]})
     with pytest.raises(UsageError, match="a mixed file needs a budget"):
         stages(export=mixed)
-    with pytest.raises(UsageError, match=r"onnx-w8a8:any_size: recovery, .* know one size of picture"):
+    with pytest.raises(UsageError, match=r"onnx-w8a8:any_size: recovery, .* know one size of image"):
         stages(export={"artifacts": ["onnx-w8a8:any_size"]}, recover={})
     with pytest.raises(UsageError, match="budget 'psnr' cannot be read"):
         stages(quantize={"budget": "psnr"})

@@ -110,8 +110,8 @@ def test_latest_follows_the_last_result(tmp_path: Path) -> None:
         make(folder, key, key)
         result = folder.finished("stage", key, {})
         assert result is not None
-        folder.point(result)
-        folder.point(result)
+        folder.link_latest(result)
+        folder.link_latest(result)
         assert (tmp_path / "stage" / "latest" / "file").read_text() == key
 
 

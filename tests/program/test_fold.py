@@ -18,7 +18,7 @@ from edgegen.program.capture import capture, reference
 from edgegen.program.fold import fold
 from edgegen.program.inputs import example_inputs
 from edgegen.program.one_step import OneStep
-from edgegen.program.rebuild import Rebuilt
+from edgegen.program.rebuild import GraphRebuilder
 from edgegen.types import Signature, TensorSpec
 
 SAMPLES = 6
@@ -169,8 +169,8 @@ def test_a_net_of_fixed_batch_is_folded_at_batch_one() -> None:
 def test_a_fold_that_changes_the_net_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     net = EdgeUNet(EdgeUNetConfig(8, 1, (16,), 1, (), 0)).eval()
     randomize_zero_layers(net, 1)
-    store = Rebuilt._store
-    monkeypatch.setattr(Rebuilt, "_store", lambda self, name, value: store(self, name, value * 1.01))
+    store = GraphRebuilder._store
+    monkeypatch.setattr(GraphRebuilder, "_store", lambda self, name, value: store(self, name, value * 1.01))
     with pytest.raises(ExportError, match=r"folding the time of OneStep changed it: the largest relative error is \d"):
         fold(OneStep(net, time=1.0), image(1))
 
@@ -222,7 +222,7 @@ def test_a_net_folded_for_any_size_is_the_net_at_another(family: str, tmp_path: 
 
 def test_what_has_no_height_and_width_has_no_other_size(tmp_path: Path) -> None:
     (source,) = load_sources(str(TINY["unet1d_trajectory"](tmp_path / "net")))
-    with pytest.raises(ExportError, match=r"no file for any size: sample .* is no picture"):
+    with pytest.raises(ExportError, match=r"no file for any size: sample .* is no image"):
         fold(source.module, source.signature, any_size=True)
 
 

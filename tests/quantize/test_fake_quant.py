@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.quantize.conftest import Tiny
 
-AS_USUAL = Quantize()
+DEFAULT_OPTIONS = Quantize()
 
 
 def batches(tiny: "Tiny") -> Any:
@@ -41,16 +41,16 @@ def program(tiny: "Tiny") -> "ExportedProgram":
 
 @pytest.fixture
 def simulated(tiny: "Tiny", program: "ExportedProgram") -> FakeQuantizedNetwork:
-    return simulate(program, "w8a8", batches(tiny), AS_USUAL)
+    return simulate(program, "w8a8", batches(tiny), DEFAULT_OPTIONS)
 
 
 @pytest.mark.parametrize(
     ("scheme", "options"),
     [
-        ("w8a8", AS_USUAL),
+        ("w8a8", DEFAULT_OPTIONS),
         ("w8a8", Quantize(ranges="percentile")),
         ("w8a8", Quantize(float_layers=("net.stem", "net.down.*"))),
-        ("w8", AS_USUAL),
+        ("w8", DEFAULT_OPTIONS),
     ],
 )
 def test_it_computes_what_pt2e_converts(
@@ -69,7 +69,9 @@ def test_blocks_are_what_coremltools_writes(tmp_path: Path) -> None:
     )
     signature = Signature.of(channels=1, size=8, num_classes=0)
     captured = capture(module.eval(), signature, batch=None)
-    got = simulate(captured, "w4-block", calibration_batches(signature, samples=1, seed=0, batch=1), AS_USUAL).module
+    got = simulate(
+        captured, "w4-block", calibration_batches(signature, samples=1, seed=0, batch=1), DEFAULT_OPTIONS
+    ).module
     inputs = calibration_batches(signature, samples=2, seed=5, batch=2)[0]
     plain, made = tmp_path / "a.mlpackage", tmp_path / "b.mlpackage"
     options: Any = {"options": Export(coreml_target="iOS18"), "variant": "", "metadata": {}}
@@ -93,7 +95,9 @@ def test_without_its_roundings_it_is_the_float_network(tiny: "Tiny", simulated: 
 
 def test_gradients_pass_and_the_students_weights_stay(tiny: "Tiny", program: "ExportedProgram") -> None:
     before = copy.deepcopy(tiny.module.state_dict())
-    made = simulate(capture(copy.deepcopy(tiny.module), tiny.signature, batch=None), "w8a8", batches(tiny), AS_USUAL)
+    made = simulate(
+        capture(copy.deepcopy(tiny.module), tiny.signature, batch=None), "w8a8", batches(tiny), DEFAULT_OPTIONS
+    )
     made.module.train().requires_grad_(True)
     inputs = [torch.from_numpy(values) for values in tiny.inputs.values()]
     made.module(*inputs).square().mean().backward()

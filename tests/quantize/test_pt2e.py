@@ -19,7 +19,7 @@ from edgegen.program.capture import capture
 from edgegen.program.one_step import OneStep
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.pt2e import quantize
-from edgegen.quantize.schemes import AS_USUAL
+from edgegen.quantize.schemes import DEFAULT_OPTIONS
 from edgegen.recipe import Quantize
 from edgegen.registry import load
 from edgegen.types import Signature
@@ -180,7 +180,7 @@ def run_in_8_bits(operators: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("target", "options", "said"),
     [
-        ("onnx-w8", AS_USUAL, "runs float: none of 6 layers multiplies in 8 bits"),
+        ("onnx-w8", DEFAULT_OPTIONS, "runs float: none of 6 layers multiplies in 8 bits"),
         ("executorch-w8a8", Quantize(samples=16), "all 6 layers multiply in 8 bits"),
         (
             "executorch-mixed",

@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from edgegen.artifacts.refine import refine
 from edgegen.program.capture import capture, reference
+from edgegen.program.generator import Generator
 from edgegen.program.inputs import example_inputs
 from edgegen.program.one_step import OneStep
 from edgegen.quantize.calibration import calibration_batches
@@ -142,14 +143,12 @@ GAINS = [(nn.ReLU(), "equalization", 10.0), (nn.SiLU(), "smoothing", 2.0)]
 def test_the_loud_channel_no_longer_costs_the_others(
     between: nn.Module, method: str, gain_db: float, tmp_path: Path
 ) -> None:
-    made = refine(
-        net(between),
-        SIGNATURE,
+    refined = refine(
+        Generator(net(between), SIGNATURE),
         "w8a8",
-        options=Quantize(samples=64),
-        methods=(method,),
+        options=Quantize(samples=64, methods=(method,)),
         seed=3,
         folder=tmp_path,
         progress=Silent(),
     )
-    assert made.psnr_after_db >= made.psnr_before_db + gain_db
+    assert refined.psnr_after_db >= refined.psnr_before_db + gain_db

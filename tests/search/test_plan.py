@@ -16,8 +16,8 @@ from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.generator import save as save_generator
 from edgegen.recipe import Architecture, read
 from edgegen.search.complexity import DataSpec
-from edgegen.search.plan import Request, make_plan
-from edgegen.search.results import Plan
+from edgegen.search.plan import Request, search_students
+from edgegen.search.results import SearchResult
 from edgegen.support.progress import Silent
 from edgegen.support.storage import read_json
 
@@ -43,8 +43,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     return install(monkeypatch, DIGITS)
 
 
-def planned(*budgets: float, **changes: Any) -> Plan:
-    return make_plan(Request("my.toml", budgets, **changes), progress=Silent())
+def planned(*budgets: float, **changes: Any) -> SearchResult:
+    return search_students(Request("my.toml", budgets, **changes), progress=Silent())
 
 
 def call(*arguments: object) -> Any:
@@ -74,8 +74,8 @@ def test_plan_json_conforms_to_its_schema_and_the_page_shows_every_measurement(p
     plan = planned(*BUDGETS)
     folder = place / "runs" / "tiny" / "plan"
     content = read_json(folder / "plan.json")
-    Draft202012Validator(Plan.json_schema()).validate(content)
-    assert Plan.model_validate(content) == plan
+    Draft202012Validator(SearchResult.json_schema()).validate(content)
+    assert SearchResult.model_validate(content) == plan
     assert {shape.label for shape in plan.measured} == set(device.measured)
     assert plan.largest.channels == (64, 128)
     page = (folder / "plan.html").read_text()
@@ -184,7 +184,7 @@ def test_wrong_files_have_no_latency(place: Path, device: MadeUp) -> None:
 
 
 def test_a_search_that_runs_out_of_time_says_so(place: Path, device: MadeUp) -> None:
-    result = make_plan(Request("my.toml", (8.0,), minutes=0.0), progress=Silent())
+    result = search_students(Request("my.toml", (8.0,), minutes=0.0), progress=Silent())
     assert len(device.measured) == 2
     assert [answer.settled for answer in result.answers] == [False]
 

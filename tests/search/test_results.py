@@ -6,7 +6,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from edgegen.search.results import Plan
+from edgegen.search.results import SearchResult
 from edgegen.support.storage import read_json
 
 SHAPE = {"channels": [8, 16], "blocks": 1, "attention": [], "embedding": 16}
@@ -24,11 +24,11 @@ def content(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_committed_schema_is_that_of_the_record_and_a_plan_conforms_to_it() -> None:
-    assert read_json(Plan.schema_file) == Plan.json_schema()
-    Draft202012Validator.check_schema(Plan.json_schema())
-    plan = Plan.model_validate(content())
-    Draft202012Validator(Plan.json_schema()).validate(plan.to_json())
-    assert Plan.model_validate(plan.to_json()) == plan
+    assert read_json(SearchResult.schema_file) == SearchResult.json_schema()
+    Draft202012Validator.check_schema(SearchResult.json_schema())
+    plan = SearchResult.model_validate(content())
+    Draft202012Validator(SearchResult.json_schema()).validate(plan.to_json())
+    assert SearchResult.model_validate(plan.to_json()) == plan
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_the_committed_schema_is_that_of_the_record_and_a_plan_conforms_to_it() 
 )
 def test_a_plan_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        Plan.model_validate(content(**changes))
+        SearchResult.model_validate(content(**changes))

@@ -41,12 +41,8 @@ class Candidate:
 
 def choose(context: Context) -> None:
     """A copy of the generator folder that is shipped, and choice.json with the reason."""
-    ship = context.recipe.evaluate.ship
-    judge = Judge(context.recipe, context.inputs)
-    candidates: list[Candidate] = []
-    if ship == "best" and not judge.fault:
-        candidates = _judged(context, judge)
-    role, reason = ("student", _unjudged(ship, judge.fault)) if not candidates else best(candidates)
+    candidates, unjudged = _judged(context)
+    role, reason = best(candidates) if candidates else ("student", unjudged)
     context.progress.message(f"choose: {role}: {reason}")
     source = context.inputs[CANDIDATES[role]]
     if (target := context.folder / GENERATOR).exists():
@@ -73,7 +69,13 @@ def best(candidates: Sequence[Candidate]) -> tuple[str, str]:
     return first.role, compared
 
 
-def _judged(context: Context, judge: Judge) -> list[Candidate]:
+def _judged(context: Context) -> tuple[list[Candidate], str]:
+    """The candidates with their distances; none, and why, where nothing is to be compared or can be."""
+    if context.recipe.evaluate.ship == "student":
+        return [], "evaluate.ship = 'student'"
+    judge = Judge(context.recipe, context.inputs)
+    if judge.fault:
+        return [], f"nothing was compared: {judge.fault}"
     heldout = scaled(judge.images["heldout_images"].permute(0, 3, 1, 2))
     real, labels, device = judge.features(heldout), judge.labels(), state().device
     stages = {role: stage for role, stage in CANDIDATES.items() if stage in context.inputs}
@@ -85,12 +87,8 @@ def _judged(context: Context, judge: Judge) -> list[Candidate]:
             images = [sample(network, noise, labels, 1, device) for noise in noises]
             rows.append(Candidate(role, tuple(frechet(real, judge.features(part)) for part in images)))
             task.update(len(rows), f"{role} {rows[-1].mean:.3g}")
-    return rows
+    return rows, ""
 
 
 def _noise(context: Context, judge: Judge, index: int) -> Tensor:
     return torch.from_numpy(normal(context.seed + index, 0, judge.n, judge.about["image_shape"]))
-
-
-def _unjudged(ship: str, fault: str) -> str:
-    return f"evaluate.ship = '{ship}'" if ship != "best" else f"nothing was compared: {fault}"

@@ -13,14 +13,14 @@ from edgegen.support.progress import Task
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
 
-LEAST_SIZE, LEAST_IMAGES = 4, 4  # of the extractor's halvings, and of precision and recall (k = 3)
+LEAST_SIZE, LEAST_IMAGES = 4, 4  # the extractor halves the size twice; precision and recall take k = 3 neighbours
 
 
 def data(context: Context) -> None:
-    """Images as uint8 NHWC tensors, split in two, and data.json about them."""
+    """images.safetensors: uint8 NHWC images, split in two; data.json: their source, counts, shape and classes."""
     settings = context.recipe.data
     with contextlib.ExitStack() as stack:
-        tasks: list[Task] = []  # the loader knows how many images there are only after a while
+        tasks: list[Task] = []  # one, started when the loader knows how many images there are
 
         def update(done: int, total: int) -> None:
             if not tasks:
@@ -43,7 +43,7 @@ def data(context: Context) -> None:
     if classes and train.labels is not None and heldout.labels is not None:
         tensors |= {"train_labels": torch.from_numpy(train.labels), "heldout_labels": torch.from_numpy(heldout.labels)}
     save_tensors(context.folder / "images.safetensors", tensors)
-    about = {
+    summary = {
         "source": images.source,
         "train": len(train.images),
         "heldout": len(heldout.images),
@@ -51,7 +51,7 @@ def data(context: Context) -> None:
         "classes": classes,
         "num_classes": len(classes) if settings.conditional else 0,
     }
-    write_json(context.folder / "data.json", about)
+    write_json(context.folder / "data.json", summary)
 
 
 def read_training_images(folder: Path) -> TrainingSet:

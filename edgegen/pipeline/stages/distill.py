@@ -1,4 +1,4 @@
-"""The stage `distill`: the smaller network, trained into one step."""
+"""The stage `distill`: the student, trained for one step."""
 
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.edge_unet import EdgeUNet

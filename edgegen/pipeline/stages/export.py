@@ -9,7 +9,7 @@ from edgegen.support.storage import write_json
 
 
 def export(context: Context) -> None:
-    """The float files, manifest.json, and fold.json: what folding the time removed, and that it changed nothing."""
+    """The float files, manifest.json, and fold.json: what folding the time removed, and its relative error."""
     recipe, generator = context.recipe, student_of(context.inputs)
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         maker = maker_of(generator, recipe, context.inputs, Path(temporary), progress=context.progress)

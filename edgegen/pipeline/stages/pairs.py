@@ -16,7 +16,7 @@ from edgegen.support.storage import load_metadata, load_tensors, read_json, save
 from edgegen.training.batch import TrainingSet
 from edgegen.training.distributed import state
 
-SOLVE_BATCH = 512  # images that the teacher's solver carries at once
+SOLVE_BATCH = 512  # images that the teacher's solver handles at once
 
 
 def pairs(context: Context) -> None:

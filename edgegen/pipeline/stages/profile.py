@@ -22,11 +22,11 @@ from edgegen.types import Artifact, Latency
 
 
 def profile(context: Context) -> None:
-    """profile.json ("edgegen.profile/1"): each file that runs here and is true. latency.json: its summary.
+    """profile.json ("edgegen.profile/1"): each file that runs here and passed parity. latency.json: its summary.
 
     That also has the student in PyTorch and the teacher at many steps, and why a file was not measured; samples.json
-    every warm run of PyTorch, in blocks. Networks and files are timed in turn, so that a slow spell of the machine
-    falls on all of them alike.
+    every warm run of PyTorch, in blocks. Networks and files are timed in turn, so that a slow period of the
+    machine affects all of them alike.
     """
     settings = context.recipe.profile
     statuses = {
@@ -35,7 +35,7 @@ def profile(context: Context) -> None:
     files: list[Path] = []
     latencies: dict[str, Latency] = {}
     for artifact, path in artifacts_of(context.inputs):
-        if reason := _not_measured(artifact, statuses[artifact.file]):
+        if reason := _reason_not_measured(artifact, statuses[artifact.file]):
             latencies[artifact.file] = Latency(None, reason=reason)
         else:
             files.append(path)
@@ -56,7 +56,7 @@ def profile(context: Context) -> None:
     write_json(context.folder / "samples.json", {"blocks_ms": samples})
 
 
-def _not_measured(artifact: Artifact, status: str) -> str:
+def _reason_not_measured(artifact: Artifact, status: str) -> str:
     """Why a file is not measured, "" where it is."""
     if not runs_here(artifact.backend):
         return "Core ML runs on Apple devices only: not measured here"

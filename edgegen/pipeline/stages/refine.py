@@ -1,4 +1,4 @@
-"""The stage between the student and its compressed files: weights that bear rounding, and layers that stay float."""
+"""The stage `refine`: for each scheme, weights that rounding changes less, and the layers that stay float."""
 
 import tempfile
 from collections.abc import Mapping
@@ -7,57 +7,51 @@ from typing import Any
 
 import torch
 
-from edgegen.artifacts.refine import refine as refined
+from edgegen.artifacts.refine import refine as refine_generator
 from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.sensitivity import sensitivity_of
 from edgegen.artifacts.target import Target, backends_of
 from edgegen.pipeline.files import student_of
 from edgegen.pipeline.graph import Context, refined_schemes, stage_seed
 from edgegen.pipeline.stages.evaluate import Judge
-from edgegen.quantize.budget import Budget
 from edgegen.recipe import Recipe
 from edgegen.support.progress import Progress
 from edgegen.support.storage import atomic_path, write_json
 from edgegen.support.vendor_logs import EXPORT, quiet
 from edgegen.training.distributed import state
 
-NOISES = 256  # most of those whose pictures fd_local compares
+MOST_NOISES = 256  # of the images that fd_local compares
 
 
 def refine(context: Context) -> None:
-    """<scheme>.pt2 for every scheme of the recipe's files that has one: the student to be rounded; and refine.json."""
+    """<scheme>.pt2, the refined student, for every scheme of the recipe's files that is refined; and refine.json."""
     recipe = context.recipe
     generator = student_of(context.inputs)
     targets = [Target.parse(text) for text in recipe.export.artifacts]
-    options, seed = recipe.quantize, stage_seed(recipe.seed, "quantize")  # its files' calibration
-    budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
+    seed = stage_seed(recipe.seed, "quantize")  # the files are calibrated with the same noise
     rows = []
     for scheme in refined_schemes(recipe):
-        place = context.folder / f"training-{scheme}"
-        place.mkdir(exist_ok=True)
+        training_folder = context.folder / f"training-{scheme}"
+        training_folder.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
-            lowering = recipe.export
-            made = refined(
-                generator.folded().module,
-                generator.signature,
+            refined = refine_generator(
+                generator,
                 scheme,
-                options=options,
-                methods=recipe.quantize.methods,
+                options=recipe.quantize,
                 recover=recipe.recover,
-                budget=budget,
-                race=RelativeLatency(
-                    generator, folder=Path(temporary), options=lowering, seed=seed, progress=context.progress
+                relative_latency=RelativeLatency(
+                    generator, folder=Path(temporary), options=recipe.export, seed=seed, progress=context.progress
                 ),
                 backends=backends_of(scheme, targets),
                 seed=seed,
-                folder=place,
+                folder=training_folder,
                 progress=context.progress,
             )
         if not state().is_main_process:
             continue
         with atomic_path(context.folder / f"{scheme}.pt2") as path, quiet(EXPORT):
-            torch.export.save(made.program, path)
-        rows.append({"scheme": scheme, **made.to_dict()})
+            torch.export.save(refined.program, path)
+        rows.append({"scheme": scheme, **refined.to_dict()})
     if state().is_main_process:
         write_json(context.folder / "refine.json", {"schemes": rows})
 
@@ -69,12 +63,11 @@ def sensitivity_of_student(
     generator = student_of(inputs)
     judge = Judge(recipe, inputs)
     return sensitivity_of(
-        generator.folded().module,
-        generator.signature,
+        generator,
         scheme,
         options=recipe.quantize,
         seed=stage_seed(recipe.seed, "quantize"),
         fd_local=None if judge.fault else lambda images: judge.distance(torch.from_numpy(images)),
-        noises=min(judge.n, NOISES),
+        noises=min(judge.n, MOST_NOISES),
         progress=progress,
     )

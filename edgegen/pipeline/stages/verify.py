@@ -112,7 +112,7 @@ def _budgeted(context: Context, generator: Generator, budget: Budget, temporary:
     recipe, seed = context.recipe, stage_seed(context.recipe.seed, "quantize")
     race = RelativeLatency(generator, folder=temporary, options=recipe.export, seed=seed, progress=context.progress)
     maker = maker_of(generator, recipe, context.inputs, temporary, progress=context.progress)
-    return BudgetCheck(budget, maker, race=race, progress=context.progress)
+    return BudgetCheck(budget, maker, relative_latency=race, progress=context.progress)
 
 
 def gather(target: Path, artifacts: list[tuple[Artifact, Path]]) -> None:

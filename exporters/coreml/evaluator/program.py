@@ -84,14 +84,14 @@ class Operation:
 class MilProgram:
     """The function `main` of a package, free of the vendor's objects; `constants` are the stored values, decompressed.
 
-    `pictures` are the outputs that Core ML hands to an app as pixel buffers.
+    `images` are the outputs that Core ML hands to an app as pixel buffers.
     """
 
     inputs: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
     constants: Mapping[Slot, Any]
     steps: tuple[Operation, ...]
-    pictures: frozenset[str] = frozenset()
+    images: frozenset[str] = frozenset()
 
 
 class MilEvaluator:
@@ -150,8 +150,8 @@ class MilEvaluator:
         return {name: self._as_pixels(name, value) for name, value in outputs.items() if isinstance(value, Tensor)}
 
     def _as_pixels(self, name: str, value: Tensor) -> NDArray[Any]:
-        """A picture as the other runtimes give it, uint8 (1, height, width, channels); anything else as it is."""
-        if name in self.program.pictures:
+        """An image as the other runtimes give it, uint8 (1, height, width, channels); anything else as it is."""
+        if name in self.program.images:
             value = value.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         array: NDArray[Any] = value.numpy()
         return array
@@ -176,9 +176,9 @@ def load(path: Path) -> MilProgram:
     _check_known(computed, path)
     outputs = tuple(slots[var] for var in function.outputs)
     described = package.spec.description.output
-    pictures = frozenset(entry.name for entry in described if entry.type.WhichOneof("Type") == "imageType")
+    images = frozenset(entry.name for entry in described if entry.type.WhichOneof("Type") == "imageType")
     steps = _plan(computed, slots, keep={*constants, *outputs})
-    return MilProgram(tuple(slots[var] for var in function.inputs.values()), outputs, constants, steps, pictures)
+    return MilProgram(tuple(slots[var] for var in function.inputs.values()), outputs, constants, steps, images)
 
 
 def _slots(variables: list[Any]) -> dict[Any, Slot]:

@@ -130,7 +130,7 @@ def test_a_picture(channels: int, space: str, precision: Precision, tmp_path: Pa
 
 def test_no_picture_of_what_is_none(tmp_path: Path) -> None:
     signature = Signature((image("sample", "noise"),), (image("out_sample", "latent"),))
-    with pytest.raises(ExportError, match=r"no picture of out_sample: it is latent \['batch_size', 3, 8, 8\]"):
+    with pytest.raises(ExportError, match=r"no image of out_sample: it is latent \['batch_size', 3, 8, 8\]"):
         lower(capture(Blend(), signature, batch=1), signature, tmp_path / "a.mlpackage", variant="generate")
 
 
