@@ -165,7 +165,7 @@ STAGES = (
     Stage(
         "evaluate",
         ("data", "extractor", "teacher", "slim", "distill", "baseline"),
-        lambda r: {"evaluate": _part(r.evaluate), "seed": r.seed},
+        lambda r: {"evaluate": r.evaluate.model_dump(mode="json", exclude={"ship"}), "seed": r.seed},
         "edgegen.pipeline.stages.evaluate:evaluate",
     ),
     Stage(

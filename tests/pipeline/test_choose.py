@@ -1,13 +1,21 @@
 """Which one-step generator is shipped: the rule by itself, and a run in which the student is the worst."""
 
-import json
+import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from helpers import TINY
+from torch import Tensor
 
+from edgegen.artifacts.sessions import open_source
+from edgegen.models.load import load
 from edgegen.pipeline.run import run_recipe
+from edgegen.pipeline.stages import choose
 from edgegen.pipeline.stages.choose import Candidate, best
+from edgegen.support.pixels import scaled
+from edgegen.support.storage import load_tensors, read_json
 
 
 @pytest.mark.parametrize(
@@ -25,19 +33,33 @@ def test_the_nearest_is_taken_unless_by_chance(distances: dict[str, tuple[float,
     chosen, reason = best([Candidate(name, values) for name, values in distances.items()])
     assert chosen == role
     assert all(name in reason for name in distances)
-    assert ("made it worse" in reason) == (role != "student")
+    assert ("further from them" in reason) == (role != "student")
 
 
-def test_a_run_does_not_ship_a_student_that_distillation_ruined(tmp_path: Path) -> None:
-    """Distillation at a learning rate that ruins the weights: what ships is another of the run's generators."""
-    text = TINY.replace("[distill]", "[distill]\nlearning_rate = 10.0")
-    (tmp_path / "tiny.toml").write_text(text)
-    results = {row.stage: row for row in run_recipe(tmp_path / "tiny.toml", runs=tmp_path / "runs", to="choose")}
-    choice = json.loads((results["choose"].folder / "choice.json").read_text())
-    means = {row["role"]: row["mean"] for row in choice["candidates"]}
-    assert choice["role"] == min(means, key=means.__getitem__) != "student"
-    assert means["student"] > 2 * means[choice["role"]]
-    stage = {"baseline": "baseline", "reflowed": "slim"}[choice["role"]]
+def test_what_ships_is_the_weights_of_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The student gives noise here, the baseline images of the data set."""
+    (tmp_path / "tiny.toml").write_text(TINY)
+    runs = tmp_path / "runs"
+    before = {row.stage: row for row in run_recipe(tmp_path / "tiny.toml", runs=runs, to="extractor")}
+    images = load_tensors(before["data"].folder / "images.safetensors")["train_images"]
+    real = scaled(images.permute(0, 3, 1, 2))
+    calls = itertools.count()
+
+    def sample(network: object, noise: Tensor, labels: Tensor, steps: int, device: object) -> Tensor:
+        assert steps == 1
+        return real[: len(noise)] if 2 <= next(calls) < 4 else noise  # two seeds each: student, baseline, reflowed
+
+    monkeypatch.setattr(choose, "sample", sample)
+    chosen = run_recipe(tmp_path / "tiny.toml", runs=runs, only="choose")[-1].folder
+    choice = read_json(chosen / "choice.json")
+    assert choice["role"] == "baseline"
+    assert choice["reason"].endswith("the student is further from them than the baseline")
     weights = "generator/diffusion_pytorch_model.safetensors"
-    shipped, trained = (results[name].folder / weights for name in ("choose", stage))
-    assert shipped.read_bytes() == trained.read_bytes()
+    assert (chosen / weights).read_bytes() == (before["baseline"].folder / weights).read_bytes()
+    loaded = load(chosen / "generator")
+    assert (loaded.about["role"], loaded.about["trained_as"]) == ("student", "baseline")
+    source = open_source(str(tmp_path / "tiny.toml"), steps=None, runs=runs)
+    noise = torch.randn(2, 1, 8, 8)
+    inputs = {"sample": noise.numpy(), "class_labels": np.array([0, 1])}
+    one_step = noise - loaded.net(noise, torch.ones(2), torch.tensor([0, 1]))
+    np.testing.assert_allclose(source.run(inputs), one_step.numpy(), atol=1e-6)

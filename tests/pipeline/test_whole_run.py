@@ -113,7 +113,7 @@ def test_an_unchanged_recipe_runs_nothing(place: Path) -> None:
     done = edgegen(place, "run", "tiny.toml", "--json")
     rows = json.loads(done.stdout)["stages"]
     assert all(row["reused"] for row in rows)
-    assert "nothing to do: all 13 stages are up to date" in done.stderr
+    assert "nothing to do: all 14 stages are up to date" in done.stderr
 
 
 def test_a_damaged_result_is_made_again(place: Path) -> None:

@@ -65,7 +65,7 @@ def best(candidates: Sequence[Candidate]) -> tuple[str, str]:
     figures = ", ".join(f"{row.role} {row.mean:.3g}" for row in candidates)
     compared = f"one-step fd_local to the held-out images: {figures}"
     if nearest is not first and differences.mean() > differences.std(ddof=1):
-        return nearest.role, f"{compared}; training as {first.role} made it worse"
+        return nearest.role, f"{compared}; the {first.role} is further from them than the {nearest.role}"
     return first.role, compared
 
 
