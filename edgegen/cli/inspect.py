@@ -49,8 +49,10 @@ def inspect(
         return
     if signature is not None or random_weights is not None:
         raise UsageError(f"{file}: --signature and --random-weights are for sources, and this is an exported file")
+    from edgegen.formats.manifest import checked_entry
     from edgegen.inspection.record import inspect as read
 
+    checked_entry(Path(file))
     try:
         inspection = read(Path(file))
     except ExportError as e:  # the file is damaged: no export has failed

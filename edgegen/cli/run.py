@@ -33,7 +33,6 @@ STAGE_COMMANDS = {  # command: (stage, what it does)
     "distill": ("distill", "Flow-guided distillation of the smaller net into one step."),
     "evaluate": ("evaluate", "Distances of every net's images to the training images, at several numbers of steps."),
     "quantize": ("quantize", "Write the compressed files, calibrated on noise."),
-    "verify": ("verify", "Run every file on the same noise as PyTorch and compare."),
 }
 
 

@@ -71,12 +71,12 @@ def _run_one(context: Context, item: PlannedStage, folder: RunFolder, *, first: 
         getattr(importlib.import_module(module), function)(context)
     meet(several)
     digests = {need: context.results[need].digest for need in context.inputs}
-    if first:
-        folder.finish(stage.name, item.key, item.content, time.monotonic() - began, digests)
+    result = folder.finish(stage.name, item.key, item.content, time.monotonic() - began, digests) if first else None
     meet(several)
-    made = folder.finished(stage.name, item.key, digests)
-    assert made is not None, f"{stage.name} is not there after it ran"
-    return replace(made, reused=False)
+    if result is None:  # the first process has just written and hashed it
+        result = folder.finished(stage.name, item.key, digests)
+        assert result is not None, f"{stage.name} is not there after it ran"
+    return replace(result, reused=False)
 
 
 def run_recipe(

@@ -14,11 +14,11 @@ from edgegen.artifacts.target import Target, backends_of
 from edgegen.pipeline.files import student_of
 from edgegen.pipeline.graph import Context, refined_schemes, stage_seed
 from edgegen.pipeline.stages.evaluate import Judge
+from edgegen.program.generator import save_program
 from edgegen.quantize.budget import Budget
 from edgegen.recipe import Recipe
 from edgegen.support.progress import Progress
 from edgegen.support.storage import atomic_path, write_json
-from edgegen.support.vendor_logs import EXPORT, quiet
 from edgegen.training.distributed import state
 
 NOISES = 256  # most of those whose pictures fd_local compares
@@ -55,8 +55,8 @@ def refine(context: Context) -> None:
             )
         if not state().is_main_process:
             continue
-        with atomic_path(context.folder / f"{scheme}.pt2") as path, quiet(EXPORT):
-            torch.export.save(made.program, path)
+        with atomic_path(context.folder / f"{scheme}.pt2") as path:
+            save_program(made.program, path)
         rows.append({"scheme": scheme, **made.to_dict()})
     if state().is_main_process:
         write_json(context.folder / "refine.json", {"schemes": rows})
