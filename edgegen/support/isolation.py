@@ -35,6 +35,9 @@ REASON_LINES, REASON_LENGTH = 3, 400
 LOG_END = 1 << 16  # bytes of a log that are read for them
 POLL_S = 0.1  # between two readings of the child's memory
 BLOCK = 1 << 16
+# Of a process that opens and runs an exported file. A runtime with torch takes 0.7 GB; the evaluator unpacks weights of
+# 4 bits into float32, eight times the bytes of the file; the rest is for what a network computes on the way.
+LEAST_LIMIT, LIMIT_BY_SIZE = 4_000_000_000, 16
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,14 @@ def end_of(log: Path) -> bytes:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LOG_END))
         return file.read()
+
+
+def memory_limit_of(path: Path) -> int:
+    """How many bytes a process may hold to open and run an exported file, where nobody says it."""
+    from edgegen.support.storage import nbytes_of
+
+    weights = path.with_name(f"{path.name}.data")  # those above 2 GB lie beside the file
+    return LEAST_LIMIT + LIMIT_BY_SIZE * sum(nbytes_of(file) for file in (path, weights) if file.exists())
 
 
 def over_limit(process: subprocess.Popen[bytes], limit: int | None) -> str:

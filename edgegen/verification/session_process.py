@@ -16,12 +16,10 @@ from edgegen import registry
 from edgegen.errors import ExportError
 from edgegen.exporters.base import Session
 from edgegen.inspection.integer_kernels import arithmetic
+from edgegen.support.isolation import memory_limit_of
 from edgegen.support.service import Service
-from edgegen.support.storage import nbytes_of, storage_errors
+from edgegen.support.storage import storage_errors
 
-# A runtime with torch takes 0.7 GB; the evaluator unpacks weights of 4 bits into float32, in eight times the bytes of
-# the file; the rest is for what a network computes on the way.
-LEAST_LIMIT, LIMIT_BY_SIZE = 4_000_000_000, 16
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -124,13 +122,6 @@ class SessionHost:
 
 def _file(backend: str, path: Path) -> dict[str, str]:
     return {"backend": backend, "path": str(path)}
-
-
-def memory_limit_of(path: Path) -> int:
-    """How many bytes a child may hold to open and run the file, where nobody says it."""
-    weights = path.with_name(f"{path.name}.data")  # those above 2 GB lie beside the file
-    files = [file for file in (path, weights) if file.exists()]
-    return LEAST_LIMIT + LIMIT_BY_SIZE * sum(map(nbytes_of, files))
 
 
 def save_arrays(stem: Path, arrays: Iterable[NDArray[Any]]) -> None:

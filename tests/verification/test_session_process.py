@@ -20,7 +20,7 @@ from edgegen.program.one_step import OneStep
 from edgegen.recipe import Quantize
 from edgegen.support.service import Service
 from edgegen.types import Parity, Signature
-from edgegen.verification.session_process import LEAST_LIMIT, SessionProcess, memory_limit_of
+from edgegen.verification.session_process import SessionProcess
 from edgegen.verification.verify import Verifier
 
 INPUTS = deadly_package.inputs()
@@ -101,14 +101,6 @@ def test_too_much_memory_is_an_export_error_with_both_sizes(tmp_path: Path) -> N
         ExportError, match=r"that opened hoard\.deadly held 0\.4\d GB of memory, 0\.40 GB are allowed: stopped"
     ):
         process.open("deadly", deadly_package.write(tmp_path, "hoard")[1])
-
-
-def test_a_limit_follows_the_size_of_the_file_and_of_the_weights_beside_it(tmp_path: Path) -> None:
-    path = tmp_path / "net.onnx"
-    path.write_bytes(b"x" * 1000)
-    assert memory_limit_of(path) == LEAST_LIMIT + 16_000
-    (tmp_path / "net.onnx.data").write_bytes(b"x" * 5000)
-    assert memory_limit_of(path) == LEAST_LIMIT + 96_000
 
 
 class Tanh(nn.Module):
