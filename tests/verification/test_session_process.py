@@ -47,7 +47,7 @@ def test_every_runtime_gives_the_numbers_that_it_gives_here(
     options = {"folder": tmp_path, "name": "net", "seed": 0, "metadata": {}, "quantization": Quantize(samples=1)}
     artifacts = [
         build(OneStep(Net()).eval(), signature, target=Target.parse(target), **options).artifact
-        for target in ("onnx-w8a8", "executorch", "coreml")
+        for target in ("onnx-w8a8", "executorch-w8a8", "coreml")
     ]
     monkeypatch.setattr("edgegen.verification.session_process.Service", Service)
     arrays = example_inputs(signature, 3, 7)
