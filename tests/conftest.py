@@ -2,6 +2,7 @@
 
 import gc
 import getpass
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,9 +48,26 @@ class NoChild:
         pass
 
 
+class ServiceHere:
+    """A `Service` whose object lives in this process."""
+
+    alive = True
+
+    def __init__(self, factory: str, *, variables: dict[str, str]) -> None:
+        from edgegen.support import isolation
+
+        self.served, self.folder = isolation.load(factory)(), isolation.temporary_folder()
+
+    def call(self, method: str, arguments: dict[str, Any], *, doing: str, memory_limit: int | None = None) -> Any:
+        return getattr(self.served, method)(**arguments)
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder)
+
+
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `isolation.call` runs, run here: it saves the seconds that a process needs to import torch and a vendor."""
+    """What `isolation.call` and a `Service` run, run here: a process needs seconds to import torch and a vendor."""
     import importlib
 
     from edgegen.support import isolation
@@ -61,6 +79,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return isolation.Outcome(getattr(importlib.import_module(module), name)(**arguments), 0.0, None)
 
     monkeypatch.setattr(isolation, "call", call)
+    monkeypatch.setattr("edgegen.verification.session_process.Service", ServiceHere)
     monkeypatch.setattr("edgegen.artifacts.maker.Child", NoChild)
     monkeypatch.setattr("edgegen.artifacts.maker.parallel_children", lambda generator: 1)
 

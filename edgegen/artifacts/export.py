@@ -205,12 +205,12 @@ def _make(
 ) -> tuple[list[BuildResult], dict[str, Parity], dict[str, EdgegenError]]:
     """The files that could be made, the parity of each, and by target why the others could not be made."""
     generator = maker.generator
-    sizes = settings.export.heights_widths
-    verify = Verifier(generator, samples=settings.samples, seed=settings.seed, sizes=sizes)
+    sizes, limit = settings.export.heights_widths, settings.memory_limit
+    verifier = Verifier(generator, samples=settings.samples, seed=settings.seed, sizes=sizes, memory_limit=limit)
     built: list[BuildResult] = []
     parity: dict[str, Parity] = {}
     failures: dict[str, EdgegenError] = {}
-    with progress.task(f"{maker.name}: export", len(settings.targets)) as task:
+    with verifier as verify, progress.task(f"{maker.name}: export", len(settings.targets)) as task:
         results = maker.make(settings.targets, folder, meanwhile=verify.prepare)
         for number, (target, result) in enumerate(results, start=1):
             if isinstance(result, EdgegenError):

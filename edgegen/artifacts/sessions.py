@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import DataError, UsageError
 from edgegen.types import Signature
 
 TEACHER_STEPS = 20
+BATCH = 64  # images that an exported file makes in one run: of thousands, the activations would fill the memory
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class ImageSource:
 
 
 def open_source(source: str, *, steps: int | None, runs: Path) -> ImageSource:
-    """A recipe's student in `runs`, a generator folder or an exported file. Raises DataError and UsageError."""
+    """A recipe's student in `runs`, a generator folder or an exported file, after it was compared with its record.
+
+    Raises DataError and UsageError.
+    """
     from edgegen.exporters.base import backends_by_suffix
 
     path = Path(source)
@@ -35,7 +40,9 @@ def open_source(source: str, *, steps: int | None, runs: Path) -> ImageSource:
         if steps not in (None, 1):
             raise UsageError(f"--steps {steps}: an exported file makes its image in one step")
         return open_artifact(path, backends[path.suffix])
-    return open_generator(path if path.is_dir() else _student_of(source, runs), steps=steps)
+    folder = path if path.is_dir() else _student_of(source, runs)
+    _check_stage_of(folder)
+    return open_generator(folder, steps=steps)
 
 
 def open_generator(path: Path, *, steps: int | None = None) -> ImageSource:
@@ -56,23 +63,35 @@ def open_generator(path: Path, *, steps: int | None = None) -> ImageSource:
 
 
 def open_artifact(path: Path, backend: str) -> ImageSource:
-    """An exported file in its runtime, with the manifest beside it. Raises DataError, ExportError."""
-    from edgegen import registry
-    from edgegen.formats.manifest import MANIFEST
-    from edgegen.support.storage import read_json
+    """An exported file in its runtime, with the manifest beside it. Raises DataError, ExportError.
+
+    The runtime is in a child process, which ends when nothing uses the source.
+    """
+    from edgegen.formats.manifest import MANIFEST, checked_entry
+    from edgegen.verification.session_process import SessionProcess
 
     if not path.exists():
         raise DataError(f"no file {path}")
-    manifest = path.parent / MANIFEST
-    if not manifest.exists():
-        raise DataError(f"{path}: no manifest.json beside it, which says what goes in; `edgegen export` writes both")
-    session = registry.load("backend", backend).open(path)
+    entry, manifest = checked_entry(path), path.parent / MANIFEST
+    if entry is None:
+        lacking = f"{MANIFEST} beside it does not list it" if manifest.exists() else f"no {MANIFEST} beside it"
+        raise DataError(f"{path}: {lacking}, which says what goes in; `edgegen export` writes both")
     try:
-        signature = Signature.from_dict(read_json(manifest)["signature"])
+        signature = Signature.from_dict(entry.signature)
     except (KeyError, TypeError) as e:
         raise DataError(f"{manifest}: not a manifest of edgegen's; `edgegen export` writes one") from e
+    session = SessionProcess().open(backend, path)
     output = signature.outputs[0].name
-    return ImageSource(lambda inputs: session(inputs)[output], signature, session.method)
+
+    def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        count = len(next(iter(inputs.values())))
+        batches = [
+            session({name: values[first : first + BATCH] for name, values in inputs.items()})[output]
+            for first in range(0, count, BATCH)
+        ]
+        return np.concatenate(batches)
+
+    return ImageSource(run, signature, session.method)
 
 
 def preload() -> None:
@@ -96,12 +115,37 @@ def network(*, threads: int, folder: str, steps: int) -> Callable[[], object]:
     return lambda: source.run(inputs)
 
 
-def _student_of(source: str, runs: Path) -> Path:
-    from edgegen.formats.recipe_file import find
-    from edgegen.formats.stage_folder import GENERATOR
-    from edgegen.recipe import read
+def _check_stage_of(generator: Path) -> None:
+    """Where a generator folder is part of a stage's result, compares its files. Raises DataError."""
+    from edgegen.formats.file_hashes import FileHashes
+    from edgegen.formats.stage_folder import STAGE, check_files
+    from edgegen.support.storage import read_json
 
-    folder = runs / read(find(source)).name / "distill" / "latest" / GENERATOR
-    if not folder.is_dir():
-        raise DataError(f"{source}: no student at {folder} yet; make it by: edgegen distill {source}")
-    return folder
+    stage = generator.parent / STAGE
+    if not stage.is_file():
+        return
+    try:
+        files = {
+            name: {"sha256": facts["sha256"]}
+            for name, facts in read_json(stage)["files"].items()
+            if name.startswith(f"{generator.name}/")
+        }
+    except (KeyError, TypeError, AttributeError) as e:
+        raise DataError(f"{stage}: not the record of a stage; run the recipe again") from e
+    check_files(stage.parent, files, hashes=FileHashes())
+
+
+def _student_of(source: str, runs: Path) -> Path:
+    """The generator that a recipe's run ships; its distilled student, where that is newer than the choice."""
+    from edgegen.formats.recipe_file import find
+    from edgegen.formats.stage_folder import CHOICE, GENERATOR
+    from edgegen.recipe import read
+    from edgegen.support.storage import read_json
+
+    run = runs / read(find(source)).name
+    student, shipped = (run / stage / "latest" for stage in ("distill", "choose"))
+    if (shipped / CHOICE).is_file() and read_json(shipped / CHOICE)["distill"] == student.resolve().name:
+        return shipped / GENERATOR
+    if not (student / GENERATOR).is_dir():
+        raise DataError(f"{source}: no student at {student / GENERATOR} yet; make it by: edgegen distill {source}")
+    return student / GENERATOR

@@ -49,8 +49,10 @@ def inspect(
         return
     if signature is not None or random_weights is not None:
         raise UsageError(f"{file}: --signature and --random-weights are for sources, and this is an exported file")
+    from edgegen.formats.manifest import checked_entry
     from edgegen.inspection.record import inspect as inspect_file
 
+    checked_entry(Path(file))
     try:
         inspection = inspect_file(Path(file))
     except ExportError as e:  # exit code of damaged data: no export has failed

@@ -18,6 +18,7 @@ from edgegen.cli import (
     sample,
     sensitivity,
     serve_bench,
+    verify,
 )
 from edgegen.errors import EdgegenError
 
@@ -36,6 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 run.register(app)
+verify.register(app)
 export.register(app)
 profile.register(app)
 report.register(app)

@@ -36,7 +36,6 @@ STAGE_COMMANDS = {  # command: (stage, what it does)
         "Distances of all networks' images to the training images, at several numbers of steps.",
     ),
     "quantize": ("quantize", "Write the compressed files, calibrated on noise."),
-    "verify": ("verify", "Run every file on the same noise as PyTorch and compare."),
 }
 
 

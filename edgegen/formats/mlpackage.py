@@ -23,7 +23,7 @@ PIECE = 1 << 20  # bytes read at a time
 CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
 
 # coremltools imports every one of these that is installed, to convert its models: four seconds of each process.
-OTHER_FRAMEWORKS = ("executorch", "libsvm", "sklearn", "tensorflow", "torchao", "transformers", "xgboost")
+OTHER_FRAMEWORKS = ("executorch.exir", "libsvm", "sklearn", "tensorflow", "torchao", "transformers", "xgboost")
 COREML = vendor_logs.Chatter(
     # coremltools reports the Mac libraries that Linux lacks and versions not tested with it.
     ("coremltools", "torch.utils._pytree"),
@@ -59,15 +59,20 @@ def coremltools(purpose: str) -> Any:
 
 @contextlib.contextmanager
 def absent(packages: tuple[str, ...]) -> Iterator[None]:
-    """What is imported inside finds none of `packages`; one that has been imported before stays."""
-    hidden = [package for package in packages if package not in sys.modules]
-    for package in hidden:
-        sys.modules[package] = None  # type: ignore[assignment]  # what makes an import fail at once
+    """What is imported inside finds none of `packages`; one that has been imported before stays.
+
+    Of "a.b" the whole package a is hidden, unless its part b has been imported.
+    """
+    hidden = {name.partition(".")[0] for name in packages if name not in sys.modules}
+    before = {name: sys.modules[name] for name in hidden if name in sys.modules}
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # what makes an import fail at once
     try:
         yield
     finally:
-        for package in hidden:
-            del sys.modules[package]
+        for name in hidden:
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,22 @@
-"""Names inside the folder of a stage that more than one part reads or writes."""
+"""Names inside the folder of a stage that more than one part reads or writes, and the check of its files."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgegen.formats.file_hashes import FileHashes
+
+STAGE = "stage.json"  # of a finished stage: every file with its SHA-256
 CHECKPOINT = "checkpoint.safetensors"  # of a training stage under way
+CHOICE = "choice.json"  # of the stage choose: which generator a run ships, and why
 GENERATOR = "generator"  # the sub-folder that is a generator folder
+
+
+def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], *, hashes: FileHashes) -> None:
+    """Compares files of a finished stage with what its stage.json says: `files` is by name, below `folder`.
+
+    Raises DataError that names the first one that does not hold what was written there.
+    """
+    remedy = f"delete {folder} and run the same command again, or put the file back"
+    for name, facts in files.items():
+        hashes.check(folder / name, facts["sha256"], record=folder / STAGE, remedy=remedy)

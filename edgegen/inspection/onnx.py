@@ -14,7 +14,8 @@ from edgegen.exporters.onnx.backend import FATAL, NAMESPACE
 from edgegen.inspection.onnx_macs import count_macs, shape_of
 from edgegen.inspection.ort import batch_of_one, to_onnx
 from edgegen.inspection.record import Inspection, Method, Partition, Value, Weight, bytes_by_kind, common_hints
-from edgegen.support.extras import require
+from edgegen.support import isolation
+from edgegen.support.extras import require, version_of
 
 SESSION_LIMIT = 2**30  # above this the file is not loaded into onnxruntime only to count nodes
 BIG = 1024  # elements of an initializer that can be no shape
@@ -172,6 +173,22 @@ def _optimised(path: Path, nbytes: int) -> tuple[tuple[Partition, ...], tuple[st
     """What onnxruntime's CPU provider runs after its optimisations, and a note where that was not tried."""
     if nbytes > SESSION_LIMIT:
         return (), (f"onnxruntime's optimised graph: not checked ({nbytes / 1e9:.1f} GB)",)
+    runtime = f"onnxruntime {version_of('onnxruntime')}"
+    try:
+        # In a child: a damaged file may end the process that opens it, and constants may take any amount of memory.
+        operations = isolation.call(
+            "edgegen.inspection.onnx:optimised_operations",
+            {"path": str(path)},
+            memory_limit=isolation.memory_limit_of(path),
+        ).value
+    except ExportError as e:  # what onnxruntime refuses is worth a note: the rest was read
+        return (), (f"{runtime} cannot open it: {str(e).replace(f'{path.parent}/', '')}",)
+    note = f"operations after optimisation: {runtime} on this machine's CPU"
+    return (Partition("CPUExecutionProvider", operations),), (note,)
+
+
+def optimised_operations(*, path: str) -> dict[str, int]:
+    """The operations of a file after onnxruntime's optimisations. For `isolation.call`. Raises ExportError."""
     import onnx
     import onnxruntime
 
@@ -182,13 +199,10 @@ def _optimised(path: Path, nbytes: int) -> tuple[tuple[Partition, ...], tuple[st
         optimised = Path(folder) / "optimised.onnx"
         options.optimized_model_filepath = str(optimised)
         try:
-            onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False)
-            model = onnx.load(str(optimised), load_external_data=False)
-        except Exception as e:  # noqa: BLE001  what onnxruntime refuses is worth a note: the rest was read
-            reason = str(e).replace(f"{path.parent}/", "")
-            return (), (f"onnxruntime {onnxruntime.__version__} cannot open it: {reason}",)
-    note = f"operations after optimisation: onnxruntime {onnxruntime.__version__} on this machine's CPU"
-    return (Partition("CPUExecutionProvider", _operations(model)),), (note,)
+            onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], enable_fallback=False)
+            return _operations(onnx.load(str(optimised), load_external_data=False))
+        except Exception as e:
+            raise ExportError(str(e)) from e
 
 
 def _phones(shaped: Any) -> list[str]:

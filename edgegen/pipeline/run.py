@@ -79,11 +79,14 @@ def _run_stage(
         getattr(importlib.import_module(module), function)(context)
     wait_for_all(several)
     digests = {need: context.results[need].digest for need in context.inputs}
+    result = None
     if is_main:
-        folder.finish(stage.name, planned_stage.key, planned_stage.content, time.monotonic() - began, digests)
+        seconds = time.monotonic() - began
+        result = folder.finish(stage.name, planned_stage.key, planned_stage.content, seconds, digests)
     wait_for_all(several)
-    result = folder.finished(stage.name, planned_stage.key, digests)
-    assert result is not None, f"{stage.name} has no result after it ran"
+    if result is None:  # the first process has just written and hashed it
+        result = folder.finished(stage.name, planned_stage.key, digests)
+        assert result is not None, f"{stage.name} has no result after it ran"
     return replace(result, reused=False)
 
 

@@ -1,7 +1,8 @@
 """The run folder: `runs/<name>/<stage>/<key>/`; a result is complete or absent, its key is the hash of its inputs.
 
 A stage works in `<key>.partial` (which survives a kill, with its checkpoints) and the folder is renamed to `<key>` when
-`stage.json` in it lists every file. `latest` in a stage's folder links to the result of the last run.
+`stage.json` in it lists every file. `latest` in a stage's folder links to the result of the last run. `.hashes.json`
+keeps the hashes of files that have not been touched since they were compared with `stage.json`.
 """
 
 import contextlib
@@ -13,14 +14,16 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from edgegen.errors import DataError, StorageError, UsageError
-from edgegen.formats.stage_folder import CHECKPOINT
+from edgegen.formats.file_hashes import FileHashes
+from edgegen.formats.stage_folder import CHECKPOINT, STAGE, check_files
 from edgegen.support.storage import read_json, sha256_of, storage_errors, write_json
 
-MANIFEST, RUN, LOCK = "stage.json", "run.json", ".lock"
+RUN, LOCK, HASHES = "run.json", ".lock", ".hashes.json"
 TIMED = "tensorboard/"  # files that hold the time of day: no part of a digest
 
 
@@ -29,13 +32,37 @@ def key_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def digest_of(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Of what the files of a result hold."""
+    return key_of({file: facts["sha256"] for file, facts in files.items() if TIMED not in file})
+
+
 def fingerprint(path: Path) -> str:
     """A hash of a user's file (of its content) or folder (of names, sizes and times of change)."""
     if path.is_file():
         return sha256_of(path)
-    entries = sorted(Path(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names)
-    listing = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in entries if p.is_file()]
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+    files, links = _tree(path)
+    listing = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.is_file()]
+    return hashlib.sha256(json.dumps([*listing, *links]).encode()).hexdigest()
+
+
+def _tree(path: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+    """All files below a folder, links followed, each folder once; and the links to folders that were seen already."""
+    root = path.resolve()
+    files: list[Path] = []
+    links: list[tuple[str, str]] = []
+    seen = {root}
+    for place, folders, names in os.walk(path, followlinks=True):
+        files += [Path(place, name) for name in names]
+        for name in sorted(folders):
+            folder = Path(place, name)
+            real = folder.resolve()
+            if real in seen:  # two links to a folder that they lie in have no end
+                links.append((str(folder.relative_to(path)), os.path.relpath(real, root)))
+                folders.remove(name)
+            seen.add(real)
+        folders.sort()
+    return sorted(files), sorted(links)
 
 
 @dataclass(frozen=True)
@@ -55,6 +82,11 @@ class RunFolder:
     """The folder of one recipe's results. `open` checks that it is this recipe's and that no other run is using it."""
 
     path: Path
+
+    @cached_property
+    def hashes(self) -> FileHashes:
+        """Those of the files in this folder."""
+        return FileHashes(self.path / HASHES)
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[None]:
@@ -87,7 +119,7 @@ class RunFolder:
                     f"{self.path} was made by the recipe '{owner}', this one is '{name}': choose another place "
                     "by --runs, or delete the folder if nobody needs it"
                 )
-        elif any(entry.name not in (LOCK, RUN) for entry in self.path.iterdir()) and not self._has_results():
+        elif any(entry.name not in (LOCK, RUN, HASHES) for entry in self.path.iterdir()) and not self._has_results():
             raise UsageError(
                 f"{self.path} holds other files and no {RUN}: not a run folder. Choose another place by --runs"
             )
@@ -101,42 +133,41 @@ class RunFolder:
             return None
 
     def _has_results(self) -> bool:
-        return any(self.path.glob(f"*/*/{MANIFEST}")) or any(self.path.glob("*/*.partial"))
+        return any(self.path.glob(f"*/*/{STAGE}")) or any(self.path.glob("*/*.partial"))
 
     def record(self, name: str, recipe: Mapping[str, Any], results: Mapping[str, StageResult]) -> None:
-        """run.json: whose folder this is, and where the results of the last run are."""
+        """run.json: whose folder this is, and where the results of the last run are; and the hashes of their files."""
         stages = {stage: str(result.folder.relative_to(self.path)) for stage, result in results.items()}
         write_json(self.path / RUN, {"schema": "edgegen.run/1", "name": name, "recipe": dict(recipe), "stages": stages})
+        self.hashes.save()
 
     def finished(self, stage: str, key: str, inputs: Mapping[str, str]) -> StageResult | None:
-        """The result, where it is complete and made from these inputs (stage: digest); a damaged one counts as absent.
+        """The result, where it is complete and made from these inputs (stage: digest).
+
+        One that lacks a file, or has it in another size, counts as absent: it is made again. Raises DataError for a
+        file of the same size that holds something else, because nobody who only runs a recipe changes that: a failing
+        disk, or an edit by hand that a new result would overwrite.
 
         The key covers settings; the digests show inputs that were made again and differ, as latencies do.
         """
         folder = self.path / stage / key
         try:
-            manifest = read_json(folder / MANIFEST)
-            if manifest["made_from"] != dict(inputs):
+            manifest = read_json(folder / STAGE)
+            if manifest["made_from"] != dict(inputs) or manifest["digest"] != digest_of(manifest["files"]):
                 return None
             for file, facts in manifest["files"].items():
                 path = folder / file
                 if not path.is_file() or path.stat().st_size != facts["nbytes"]:
                     return None
-            return StageResult(stage, key, folder, float(manifest["seconds"]), reused=True, digest=manifest["digest"])
+            result = StageResult(stage, key, folder, float(manifest["seconds"]), reused=True, digest=manifest["digest"])
         except (DataError, KeyError, TypeError, AttributeError, ValueError):
             return None
+        self.check_content(result)
+        return result
 
     def check_content(self, result: StageResult) -> None:
-        """Raises StorageError when a file of a finished result no longer holds what was written, at the same size.
-
-        For the inputs of a stage that is about to run; a plan checks the sizes only.
-        """
-        for file, facts in read_json(result.folder / MANIFEST)["files"].items():
-            if sha256_of(result.folder / file) != facts["sha256"]:
-                raise StorageError(
-                    f"{result.folder / file} does not hold what was written there; "
-                    f"delete {result.folder} and run the same command again"
-                )
+        """Raises DataError when a file of a finished result no longer holds what was written, at the same size."""
+        check_files(result.folder, read_json(result.folder / STAGE)["files"], hashes=self.hashes)
 
     def partial(self, stage: str, key: str, *, fresh: bool) -> Path:
         """The folder that a stage works in; `fresh` removes the files of an interrupted attempt."""
@@ -155,11 +186,11 @@ class RunFolder:
         files = {
             str(p.relative_to(partial)): {"nbytes": p.stat().st_size, "sha256": sha256_of(p)}
             for p in sorted(partial.rglob("*"))
-            if p.is_file() and p.name not in (MANIFEST, CHECKPOINT)
+            if p.is_file() and p.name not in (STAGE, CHECKPOINT)
         }
-        digest = key_of({file: facts["sha256"] for file, facts in files.items() if TIMED not in file})
+        digest = digest_of(files)
         facts = {"key": key, "digest": digest, "made_from": dict(inputs), "seconds": round(seconds, 3), "files": files}
-        write_json(partial / MANIFEST, {**content, **facts})
+        write_json(partial / STAGE, {**content, **facts})
         with storage_errors(folder):
             if folder.exists():
                 retired = folder.with_name(f"{key}.old-{time.time_ns()}")

@@ -1,16 +1,19 @@
 """A one-step generator that becomes files: captured and folded once, saved once for all processes that lower it."""
 
+import io
 import shutil
 import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
 from edgegen.program.fold import FoldResult, fold, fold_program
+from edgegen.support.storage import storage_errors
 from edgegen.support.vendor_logs import EXPORT, quiet
 from edgegen.types import Signature
 
@@ -24,10 +27,28 @@ class SavedProgram:
 
 
 def save_program(program: ExportedProgram, path: Path, *, unfolded: bool = False) -> SavedProgram:
-    """Writes `program` to `path`."""
-    with quiet(EXPORT):
-        torch.export.save(program, path)
+    """Writes `program` to `path`. Raises StorageError."""
+    with storage_errors(path), _FailLater(path, "wb") as file:
+        with quiet(EXPORT):
+            torch.export.save(program, file)
+        if file.error is not None:
+            raise file.error
     return SavedProgram(path, unfolded)
+
+
+class _FailLater(io.FileIO):
+    """A file whose `write` never raises, because torch's writer aborts the process then; `error` is what it met."""
+
+    error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        rest = memoryview(content)
+        while rest and self.error is None:
+            try:
+                rest = rest[super().write(rest) :]
+            except OSError as e:
+                self.error = e
+        return len(content)
 
 
 def load_graph(saved: SavedProgram, signature: Signature) -> fx.GraphModule:

@@ -4,19 +4,22 @@
     call("edgegen.artifacts.build:lower", {...})   -- job.json -->  python -m edgegen.support.isolation JOB RESULT
                                          <-- result.json  {"value": ...} or {"error": "ExportError", "message": ...}
 
-The output of the child goes to a file; its last lines are part of the message when it dies.
+The output of the child goes to a file; its last lines are part of the message when it dies. The child ends at once when
+the parent does, which it learns from the pipe that is its stdin.
 """
 
 import contextlib
 import importlib
 import json
 import os
+import queue
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +32,12 @@ from edgegen import errors
 from edgegen.errors import EdgegenError, ExportError
 
 REASON_LINES, REASON_LENGTH = 3, 400
+LOG_END = 1 << 16  # bytes of a log that are read for them
 POLL_S = 0.1  # between two readings of the child's memory
+BLOCK = 1 << 16
+# Of a process that opens and runs an exported file. A runtime with torch takes 0.7 GB; the evaluator unpacks weights of
+# 4 bits into float32, eight times the bytes of the file; the rest is for what a network computes on the way.
+LEAST_LIMIT, LIMIT_BY_SIZE = 4_000_000_000, 16
 
 
 @dataclass(frozen=True)
@@ -49,13 +57,12 @@ class Child:
     """
 
     def __init__(self, preload: str | None = None, arguments: Mapping[str, Any] | None = None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="edgegen-"))
+        self.folder = temporary_folder()
         self.job, self.result, self.log = (self.folder / name for name in ("job.json", "result.json", "log"))
         ahead = json.dumps({"function": preload, "arguments": dict(arguments or {})})
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                # -P keeps the folder that we happen to be in off its sys.path: a `json.py` there must not be imported.
-                [sys.executable, "-P", "-m", "edgegen.support.isolation", str(self.job), str(self.result), ahead],
+                python("edgegen.support.isolation", str(self.job), str(self.result), ahead),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -64,27 +71,23 @@ class Child:
 
     def run(self, function: str, arguments: Mapping[str, Any], memory_limit: int | None) -> dict[str, Any]:
         """The answer that the process wrote. Raises ExportError where it ended without one."""
-        self.job.write_text(json.dumps({"function": function, "arguments": dict(arguments)}), encoding="utf-8")
+        from edgegen.support.storage import storage_errors  # here: it imports numpy, and `worker` measures its memory
+
+        with storage_errors(self.job):
+            self.job.write_text(json.dumps({"function": function, "arguments": dict(arguments)}), encoding="utf-8")
         assert self.process.stdin is not None, "a pipe"
-        with contextlib.suppress(OSError):  # it is dead: its end is told below
+        with contextlib.suppress(OSError):  # it is dead: `ending` says how
             self.process.stdin.write(b"go\n")
-            self.process.stdin.close()
+            self.process.stdin.flush()
         peak = _watch(self.process, memory_limit)
         if not self.result.exists():
-            raise ExportError(
-                f"the process that ran {function} {ending(self.process.returncode, self.log.read_bytes())}"
-            )
+            raise ExportError(f"the process that ran {function} {ending(self.process.returncode, end_of(self.log))}")
         answer: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
         return {**answer, "peak_rss_bytes": answer["peak_rss_bytes"] or peak}
 
     def close(self) -> None:
         """Ends the process, if it still waits or runs, and removes its folder."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self.process.stdin.close()
+        end(self.process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -102,22 +105,36 @@ def call(
         answer = process.run(function, arguments, memory_limit)
     finally:
         process.close()
-    if "error" in answer:
-        raise _error(answer["error"], answer["message"])
-    return Outcome(answer["value"], time.monotonic() - began, answer["peak_rss_bytes"])
+    return Outcome(value_of(answer), time.monotonic() - began, answer["peak_rss_bytes"])
 
 
-def _error(name: str, message: str) -> EdgegenError:
-    kind: type[EdgegenError] = getattr(errors, name)
-    error = kind.__new__(kind)  # without the constructor, which in some classes makes the message
-    Exception.__init__(error, message)
-    return error
+def python(module: str, *arguments: str) -> list[str]:
+    """The command line of a child. -P keeps the current folder off its sys.path: a `json.py` there is not imported."""
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def environment() -> dict[str, str]:
     """The parent's environment, with its import paths."""
     paths = [str(Path(path).absolute()) for path in sys.path]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def temporary_folder() -> Path:
+    """A new folder for the files of one child. Raises StorageError."""
+    from edgegen.support.storage import storage_errors
+
+    with storage_errors(Path(tempfile.gettempdir()) / "edgegen"):
+        return Path(tempfile.mkdtemp(prefix="edgegen-"))
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the process, if it still runs, and closes the pipe to it."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
 
 
 def ending(code: int, log: bytes) -> str:
@@ -131,6 +148,53 @@ def ending(code: int, log: bytes) -> str:
     return f"{ended}, nothing on stderr" + ("; out of memory?" if code == -signal.SIGKILL else "")
 
 
+def end_of(log: Path) -> bytes:
+    """The last bytes of a log, which a vendor's tool may have filled."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_END))
+        return file.read()
+
+
+def memory_limit_of(path: Path) -> int:
+    """How many bytes a process may hold to open and run an exported file, where nobody says it."""
+    from edgegen.support.storage import nbytes_of
+
+    weights = path.with_name(f"{path.name}.data")  # those above 2 GB lie beside the file
+    return LEAST_LIMIT + LIMIT_BY_SIZE * sum(nbytes_of(file) for file in (path, weights) if file.exists())
+
+
+def over_limit(process: subprocess.Popen[bytes], limit: int | None) -> str:
+    """In words, that the process holds more than `limit` bytes of memory; "" where it does not."""
+    nbytes = resident_bytes(process.pid) if limit is not None else 0
+    if limit is None or nbytes <= limit:
+        return ""
+    return f"held {nbytes / 1e9:.2f} GB of memory, {limit / 1e9:.2f} GB are allowed: stopped"
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process holds; 0 where it has just ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def answer_of(error: EdgegenError) -> dict[str, Any]:
+    """An exception as a child answers with it: by the nearest class of edgegen.errors, whatever package raised it."""
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    return {"error": kind.__name__, "message": str(error)}
+
+
+def value_of(answer: Mapping[str, Any]) -> Any:
+    """The value in a child's answer. Raises the exception that is in its place."""
+    if "error" not in answer:
+        return answer["value"]
+    kind: type[EdgegenError] = getattr(errors, answer["error"])
+    error = kind.__new__(kind)  # without the constructor, which in some classes makes the message
+    Exception.__init__(error, answer["message"])
+    raise error
+
+
 def _watch(process: subprocess.Popen[bytes], limit: int | None) -> int:
     """Waits for the end; returns the peak memory. Ends the child and raises ExportError when it exceeds `limit`."""
     peak = 0
@@ -140,23 +204,13 @@ def _watch(process: subprocess.Popen[bytes], limit: int | None) -> int:
                 process.wait(POLL_S)
                 return peak
             except subprocess.TimeoutExpired:
-                peak = max(peak, _held(process.pid))
-            if limit is not None and peak > limit:
-                raise ExportError(
-                    f"it held {peak / 1e9:.2f} GB of memory, {limit / 1e9:.2f} GB are allowed: stopped. "
-                    "Raise --memory-limit"
-                )
+                peak = max(peak, resident_bytes(process.pid))
+            if reason := over_limit(process, limit):
+                raise ExportError(f"it {reason}. Raise --memory-limit")
     finally:
         if process.poll() is None:  # after the limit, or after Ctrl-C
             process.kill()
             process.wait()
-
-
-def _held(pid: int) -> int:
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:  # the child has just ended
-        return 0
 
 
 def peak_rss_bytes() -> int | None:
@@ -176,26 +230,47 @@ def peak_rss_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def lines_of_parent() -> "queue.SimpleQueue[bytes]":
+    """In a child: the lines that the parent writes. This process ends at once when the parent has ended or closed it.
+
+    By os.read, because a thread that waits in sys.stdin is a fatal error when the interpreter ends.
+    """
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def read() -> None:
+        rest = b""
+        while block := os.read(sys.stdin.fileno(), BLOCK):
+            *whole, rest = (rest + block).split(b"\n")
+            for line in whole:
+                lines.put(line)
+        os._exit(1)
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
+
+
+def load(name: str) -> Any:
+    """The function or class "module:name"."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def main() -> None:
     """The child: JOB, a file with the function and its arguments; RESULT, the file to write; what to import first."""
     job, target, ahead = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+    lines = lines_of_parent()
     if ahead["function"] is not None:
         with contextlib.suppress(Exception):  # raised again by the job that needs it
-            _run(ahead)
-    if not sys.stdin.readline():  # the parent is gone
-        return
+            load(ahead["function"])(**ahead["arguments"])
+    lines.get()
+    order = json.loads(job.read_text(encoding="utf-8"))
     try:
-        answer: dict[str, Any] = {"value": _run(json.loads(job.read_text(encoding="utf-8")))}
+        answer: dict[str, Any] = {"value": load(order["function"])(**order["arguments"])}
     except EdgegenError as e:
-        answer = {"error": type(e).__name__, "message": str(e)}
+        answer = answer_of(e)
     partial = target.with_suffix(".partial")
     partial.write_text(json.dumps({**answer, "peak_rss_bytes": peak_rss_bytes()}), encoding="utf-8")
     partial.replace(target)
-
-
-def _run(job: Mapping[str, Any]) -> Any:
-    module, _, name = job["function"].partition(":")
-    return getattr(importlib.import_module(module), name)(**job["arguments"])
 
 
 if __name__ == "__main__":

@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from edgegen import registry
 from edgegen.errors import ExportError, NoRuntimeError
 from edgegen.exporters.base import Session, Variant
-from edgegen.inspection.integer_kernels import arithmetic
 from edgegen.program.capture import reference
 from edgegen.program.generator import Generator
 from edgegen.program.inputs import example_inputs
@@ -21,6 +22,7 @@ from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.support.pixels import to_float, to_uint8
 from edgegen.types import PIXELS, Artifact, Parity
 from edgegen.verification.parity import check, psnr_range
+from edgegen.verification.session_process import SessionProcess
 
 PIXELS_FLOOR_DB = 40.0  # of uint8 images: a value on the edge between two bytes may fall to either side
 UNTRAINED = 0.5  # share of a network's numbers beyond [-1, 1]; a trained one's pictures hardly leave it
@@ -30,68 +32,90 @@ Size = tuple[int, int]  # height and width of the generator's first input
 
 
 class Verifier:
-    """One generator's answers to `samples` inputs drawn from `seed`, which every file of it must give, too."""
+    """One generator's answers to `samples` inputs drawn from `seed`, which every file of it must give, too.
 
-    def __init__(self, generator: Generator, *, samples: int, seed: int, sizes: Sequence[Size] = ()) -> None:
-        """`sizes` are those of `Export.heights_widths`."""
+    The files are opened and run in one child process, which ends with the `with` statement.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        *,
+        samples: int,
+        seed: int,
+        sizes: Sequence[Size] = (),
+        memory_limit: int | None = None,
+    ) -> None:
+        """`sizes` are those of `Export.heights_widths`; `memory_limit` in bytes is the child's, see SessionProcess."""
         self.generator, self.signature, self.samples, self.seed = generator, generator.signature, samples, seed
         self.sizes = sizes
         self.output = self.signature.outputs[0].name
+        # As many threads as here: the evaluator computes with torch, whose sums depend on them.
+        self.process = SessionProcess(threads=torch.get_num_threads(), memory_limit=memory_limit)
         self._expected = cache(self._compute)
+
+    def __enter__(self) -> "Verifier":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.process.close()
 
     def __call__(self, artifact: Artifact, path: Path) -> tuple[Parity, Session | None]:
         """How true the file is (the worst of all that it can do), and a session of it that gives the float output.
 
-        "not checked" where nothing on this machine runs such files; "failed" where a runtime refused this one. None in
-        place of a session in both cases.
+        "not checked" where nothing on this machine runs such files; "failed" where a runtime refused this one or died
+        of it. None in place of a session in both cases; a session is good until the next call.
         """
         cell_of_file = cell(artifact.scheme, artifact.backend)
         method = f"{artifact.backend}, before it gave a number"
         try:
-            session: Session = _InPairs(registry.load("backend", artifact.backend).open(path))
+            session: Session = _InPairs(self.process.open(artifact.backend, path))
             method = session.method
             if artifact.variant == "generate":
                 session = _AsFloat(session, self.output)
             checks = self._compare(artifact, session, cell_of_file.floor_db)
+            quantized = artifact.scheme not in FLOAT_SCHEMES and path.suffix in (".onnx", ".pte")
+            arithmetic = self.process.arithmetic(artifact.backend, path) if quantized else ""
         except NoRuntimeError as e:
             return Parity.not_checked(_without_path(e, path), cell_of_file.floor_db), None
         except ExportError as e:
             return Parity("failed", method, cell_of_file.floor_db, reason=_without_path(e, path)), None
         failed = [check for check in checks if check.status != "ok"]
         worst = failed[0] if failed else min(checks, key=lambda check: check.psnr_db or 0.0)
-        if artifact.scheme not in FLOAT_SCHEMES and path.suffix in (".onnx", ".pte"):
-            worst = replace(worst, arithmetic=arithmetic(artifact.backend, path))
-        return worst, session
+        return replace(worst, arithmetic=arithmetic), session
 
     def prepare(self) -> None:
-        """Computes PyTorch's answers now, and not when the first file is there."""
+        """Starts the child and computes PyTorch's answers now, and not when the first file is there."""
+        self.process.start()
         self._expected(None)
 
     def _compare(self, artifact: Artifact, session: Session, floor_db: float) -> list[Parity]:
         if isinstance(session, _AsFloat):
             return [self._compare_pixels(session, floor_db)]
         inputs, expected = self._expected(None)
-        found = [self._check(session, inputs, expected, floor_db)]
+        checks = [self._check(session, inputs, expected, floor_db)]
         generate = getattr(session, "generate", None)
-        if generate is not None and found[0].status == "ok":
+        if generate is not None and checks[0].status == "ok":
             # Listed only where it fails: a few rounded pixels would hide how true the float output is.
             pixels = self._compare_pixels(_AsFloat(generate, self.output), floor_db)
             if pixels.status != "ok":
-                found.append(replace(pixels, reason=f"the uint8 images of generate: {pixels.reason}"))
+                checks.append(replace(pixels, reason=f"the uint8 images of generate: {pixels.reason}"))
         kind: Variant = registry.load("backend", artifact.backend).variants[artifact.variant]
-        found += [self._check(session, *self._expected(size), floor_db) for size in self._further_sizes(kind)]
-        return found
+        checks += [self._check(session, *self._expected(size), floor_db) for size in self._further_sizes(kind)]
+        return checks
 
     def _compare_pixels(self, session: "_AsFloat", floor_db: float) -> Parity:
         inputs, expected = self._expected(None)
-        wanted = to_float(to_uint8(expected)).numpy()
-        found = check(session, inputs, wanted, floor_db=min(floor_db, PIXELS_FLOOR_DB), output=self.output)
+        images = to_float(to_uint8(expected)).numpy()
+        parity = check(session, inputs, images, floor_db=min(floor_db, PIXELS_FLOOR_DB), output=self.output)
         beyond = float(np.mean(np.abs(expected) > 1))
-        if found.status != "failed" or beyond <= UNTRAINED:
-            return found
+        if parity.status != "failed" or beyond <= UNTRAINED:
+            return parity
         # What is left of the range is a small part of it, and every error that part's size.
-        why = f"{beyond:.0%} of PyTorch's own numbers lie beyond -1 to 1 and are cut off: is the network trained?"
-        return replace(found, reason=f"{found.reason}; {why}")
+        hint = f"{beyond:.0%} of PyTorch's own numbers lie beyond -1 to 1 and are cut off: is the network trained?"
+        return replace(parity, reason=f"{parity.reason}; {hint}")
 
     def _check(
         self, session: Session, inputs: Mapping[str, NDArray[Any]], expected: NDArray[np.float32], floor_db: float

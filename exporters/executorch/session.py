@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgegen.errors import ExportError, NoRuntimeError
 from edgegen.exporters.base import Arrays, one_by_one
+from edgegen.exporters.executorch.runtime_import import without_exporter
 from edgegen.support.vendor_logs import EXECUTORCH, quiet
 from edgegen.types import PIXELS
 
@@ -78,7 +79,8 @@ Run = Callable[[str, list[Any]], Any]
 def _load(content: bytes) -> tuple[Run, set[str]]:
     """(method, tensors) -> values of a `.pte`; `forward` is planned now, another method when it first runs."""
     with quiet(EXECUTORCH):
-        from executorch.runtime import Runtime
+        with without_exporter():
+            from executorch.runtime import Runtime
 
         program = Runtime.get().load_program(content)
         methods = {"forward": program.load_method("forward")}
@@ -94,7 +96,8 @@ def _load(content: bytes) -> tuple[Run, set[str]]:
 def _load_bundled(content: bytes) -> tuple[Run, set[str]]:
     """The same of the program in a `.bpte`."""
     with quiet(EXECUTORCH):
-        from executorch.extension.pybindings import portable_lib
+        with without_exporter():
+            from executorch.extension.pybindings import portable_lib
 
         bundle = portable_lib._load_bundled_program_from_buffer(content)
         module = portable_lib._load_for_executorch_from_bundled_program(bundle)

@@ -1,13 +1,17 @@
 """The run folder: whole results only, one owner, one worker at a time."""
 
+import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from edgegen.errors import StorageError, UsageError
+from edgegen.errors import DataError, StorageError, UsageError
+from edgegen.formats import file_hashes
 from edgegen.formats.stage_folder import CHECKPOINT
 from edgegen.pipeline.run_folder import RunFolder, fingerprint, key_of
+from edgegen.support.storage import sha256_of
 
 
 def make(folder: RunFolder, key: str, text: str) -> None:
@@ -81,14 +85,59 @@ def test_the_checkpoint_goes_only_when_the_result_has_its_name(tmp_path: Path) -
     assert folder.finish("stage", "k", {}, 1.0, {}).digest == folder.finished("stage", "k", {}).digest  # type: ignore[union-attr]
 
 
-def test_damage_of_the_same_size_is_found_before_the_file_is_used(tmp_path: Path) -> None:
+def test_a_file_with_another_content_of_the_same_size_is_refused_by_name(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     make(folder, "k", "whole")
-    (tmp_path / "stage" / "k" / "file").write_text("hole!")
     result = folder.finished("stage", "k", {})
     assert result is not None
-    with pytest.raises(StorageError, match=r"stage/k/file does not hold what was written there; delete .* and run"):
+    (tmp_path / "stage" / "k" / "file").write_text("hole!")
+    message = r"stage/k/file does not hold what was written there: .* delete .*stage/k and run the same command again"
+    with pytest.raises(DataError, match=message):
+        RunFolder(tmp_path).finished("stage", "k", {})
+    with pytest.raises(DataError, match=message):  # before a stage reads it
         folder.check_content(result)
+    (tmp_path / "stage" / "k" / "file").write_text("whole")
+    assert RunFolder(tmp_path).finished("stage", "k", {}) is not None
+
+
+def test_a_record_that_does_not_fit_its_own_digest_counts_as_absent(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    make(folder, "k", "whole")
+    record = tmp_path / "stage" / "k" / "stage.json"
+    content = record.read_text()
+    digit = json.loads(content)["files"]["file"]["sha256"]
+    record.write_text(content.replace(digit, digit[:-1] + ("0" if digit[-1] != "0" else "1")))
+    assert folder.finished("stage", "k", {}) is None
+
+
+def test_the_files_of_a_finished_run_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+
+    def counting(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256_of(path)
+
+    folder = RunFolder(tmp_path / "run")
+    with folder.open("x"):
+        make(folder, "k", "whole")
+    monkeypatch.setattr(file_hashes, "SETTLED_NS", 0)
+    monkeypatch.setattr(file_hashes, "sha256_of", counting)
+    time.sleep(0.05)
+    digests = set()
+    for _ in range(3):
+        again = RunFolder(tmp_path / "run")
+        with again.open("x"):
+            result = again.finished("stage", "k", {})
+            assert result is not None
+            digests.add(result.digest)
+            again.record("x", {}, {"stage": result})
+    assert hashed == ["file"]
+    assert len(digests) == 1
+    assert sorted(p.name for p in result.folder.iterdir()) == ["file", "stage.json"], "the store lies elsewhere"
+    (tmp_path / "run" / "run.json").unlink()
+    RunFolder(tmp_path / "run").check("x")
+    RunFolder(tmp_path / "run").finished("stage", "k", {})  # as --dry-run does
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [".hashes.json", ".lock", "stage"]
 
 
 @pytest.mark.parametrize("content", [None, "null", '{"name"'])
@@ -167,3 +216,19 @@ def test_fingerprints_see_a_changed_file_and_a_changed_folder(tmp_path: Path) ->
     os.utime(file, ns=(1, 1))
     assert fingerprint(file) != first
     assert fingerprint(tmp_path / "in") != folder
+
+
+def test_a_folder_with_links_to_itself_has_an_end(tmp_path: Path) -> None:
+    folder, other = tmp_path / "in" / "a", tmp_path / "in" / "b"
+    folder.mkdir(parents=True)
+    other.mkdir()
+    (folder / "1.png").write_text("one")
+    for number in (1, 2):
+        (folder / f"self{number}").symlink_to(folder)
+        (folder / f"other{number}").symlink_to(other)
+        (other / f"back{number}").symlink_to(tmp_path / "in")
+    first = fingerprint(tmp_path / "in")
+    assert fingerprint(tmp_path / "in") == first
+    (folder / "self2").unlink()
+    (folder / "self2").symlink_to(other)
+    assert fingerprint(tmp_path / "in") != first

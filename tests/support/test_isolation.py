@@ -84,3 +84,11 @@ def test_modules_in_the_current_folder_are_not_imported(tmp_path: Path, monkeypa
     monkeypatch.chdir(elsewhere)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     assert isolation.call(f"{HERE}:add", {"a": 1, "b": 1}).value["sum"] == 2
+
+
+def test_a_limit_follows_the_size_of_the_file_and_of_the_weights_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"x" * 1000)
+    assert isolation.memory_limit_of(path) == isolation.LEAST_LIMIT + 16_000
+    (tmp_path / "net.onnx.data").write_bytes(b"x" * 5000)
+    assert isolation.memory_limit_of(path) == isolation.LEAST_LIMIT + 96_000

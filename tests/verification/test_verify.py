@@ -1,6 +1,6 @@
 """Verifier: the uint8 image counts, every size counts, and the worst is what is reported."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ Run = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
 
 
 class Net(nn.Module):
-    """A convolution and a normalisation over the picture, which depends on its size."""
+    """A convolution and a normalisation over the image, which depends on its size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,8 +43,9 @@ def generator() -> Generator:
 
 
 @pytest.fixture
-def verify(generator: Generator) -> Verifier:
-    return Verifier(generator, samples=3, seed=0, sizes=SIZES)
+def verify(generator: Generator) -> Iterator[Verifier]:
+    with Verifier(generator, samples=3, seed=0, sizes=SIZES) as verifier:
+        yield verifier
 
 
 def made(generator: Generator, text: str, folder: Path) -> tuple[Artifact, Path]:
@@ -78,21 +79,21 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, backend: str, spoil: Callable[[str,
 )
 def test_a_true_file(target: str, generator: Generator, verify: Verifier, tmp_path: Path, in_process: None) -> None:
     artifact, path = made(generator, target, tmp_path)
-    found, session = verify(artifact, path)
-    assert found.status == "ok", found
+    parity, session = verify(artifact, path)
+    assert parity.status == "ok", parity
     assert session is not None
     images = session(verify._expected(None)[0])["out_sample"]
     assert (images.dtype, images.shape) == (np.dtype(np.float32), (3, 3, 8, 8))
 
 
-def test_a_false_image_is_found(
+def test_a_false_image_fails(
     generator: Generator, verify: Verifier, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact, path = made(generator, "onnx:generate", tmp_path)
     spoiled(monkeypatch, "onnx", lambda name, value: value[:, ::-1] if name == "out_image" else value)
-    found, _ = verify(artifact, path)
-    assert found.status == "failed"
-    assert found.reason.endswith("below the floor of 40.0 dB")
+    parity, _ = verify(artifact, path)
+    assert parity.status == "failed"
+    assert parity.reason.endswith("below the floor of 40.0 dB")
 
 
 def test_a_network_whose_numbers_are_no_images_is_told_so(
@@ -105,15 +106,16 @@ def test_a_network_whose_numbers_are_no_images_is_told_so(
     generator = Generator(Untrained(), SIGNATURE)
     artifact, path = made(generator, "onnx:generate", tmp_path)
     spoiled(monkeypatch, "onnx", lambda name, value: value[:, ::-1] if name == "out_image" else value)
-    found, _ = Verifier(generator, samples=3, seed=0)(artifact, path)
-    assert found.status == "failed"
-    assert found.reason.endswith("are cut off: is the network trained?")
+    with Verifier(generator, samples=3, seed=0) as verify:
+        parity, _ = verify(artifact, path)
+    assert parity.status == "failed"
+    assert parity.reason.endswith("are cut off: is the network trained?")
 
 
 def test_a_second_method_that_is_false_is_named(
     generator: Generator, verify: Verifier, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a .pte: `forward` true, and `generate` a picture upside down."""
+    """As in a .pte: `forward` true, and `generate` an image upside down."""
     artifact, path = made(generator, "onnx", tmp_path)
     plain = type(registry.load("backend", "onnx")).open
 
@@ -135,13 +137,13 @@ def test_a_second_method_that_is_false_is_named(
             return Generate(self.session)
 
     monkeypatch.setattr(type(registry.load("backend", "onnx")), "open", lambda self, path: Both(plain(self, path)))
-    found, _ = verify(artifact, path)
-    assert found.status == "failed"
-    assert found.reason.startswith("the uint8 images of generate: ")
+    parity, _ = verify(artifact, path)
+    assert parity.status == "failed"
+    assert parity.reason.startswith("the uint8 images of generate: ")
 
 
 @pytest.mark.parametrize(("target", "width"), [("onnx:any_size", 16), ("coreml-fp32:sizes", 16)])
-def test_a_file_that_is_false_at_another_size_only_is_found(
+def test_a_file_that_is_false_at_another_size_only_fails(
     target: str,
     width: int,
     generator: Generator,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgegen.formats.stage_folder import GENERATOR
+from edgegen.formats.stage_folder import CHOICE, GENERATOR
 from edgegen.metrics.distances import frechet
 from edgegen.models.generator import ABOUT
 from edgegen.models.load import load as load_generator
@@ -24,7 +24,6 @@ from edgegen.support.storage import read_json, write_json
 from edgegen.training.distributed import state
 
 CANDIDATES = {"student": "distill", "baseline": "baseline", "reflowed": "slim"}  # role: stage
-CHOICE = "choice.json"
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,8 @@ def choose(context: Context) -> None:
     # A folder of this role makes its image in one step wherever it is opened.
     write_json(target / ABOUT, {**read_json(target / ABOUT), "role": "student", "trained_as": role})
     rows = [{"role": row.role, "mean": row.mean, "distances": list(row.distances)} for row in candidates]
-    write_json(context.folder / CHOICE, {"role": role, "from": source.name, "reason": reason, "candidates": rows})
+    choice = {"role": role, "from": source.name, "distill": context.inputs["distill"].name, "reason": reason}
+    write_json(context.folder / CHOICE, {**choice, "candidates": rows})
 
 
 def best(candidates: Sequence[Candidate]) -> tuple[str, str]:

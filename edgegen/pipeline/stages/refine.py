@@ -14,10 +14,10 @@ from edgegen.artifacts.target import Target, backends_of
 from edgegen.pipeline.files import student_of
 from edgegen.pipeline.graph import Context, refined_schemes, stage_seed
 from edgegen.pipeline.stages.evaluate import Judge
+from edgegen.program.generator import save_program
 from edgegen.recipe import Recipe
 from edgegen.support.progress import Progress
 from edgegen.support.storage import atomic_path, write_json
-from edgegen.support.vendor_logs import EXPORT, quiet
 from edgegen.training.distributed import state
 
 MOST_NOISES = 256  # of the images that fd_local compares
@@ -49,8 +49,8 @@ def refine(context: Context) -> None:
             )
         if not state().is_main_process:
             continue
-        with atomic_path(context.folder / f"{scheme}.pt2") as path, quiet(EXPORT):
-            torch.export.save(refined.program, path)
+        with atomic_path(context.folder / f"{scheme}.pt2") as path:
+            save_program(refined.program, path)
         rows.append({"scheme": scheme, **refined.to_dict()})
     if state().is_main_process:
         write_json(context.folder / "refine.json", {"schemes": rows})

@@ -7,12 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgegen.formats.manifest import tool_versions
-from edgegen.formats.stage_folder import GENERATOR
+from edgegen.formats.stage_folder import CHOICE, GENERATOR
 from edgegen.models.generator import Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.planning import measurement_files
-from edgegen.pipeline.stages.choose import CHOICE
 from edgegen.pipeline.stages.evaluate import SHOWN
 from edgegen.profilers.importers import read as read_measurements
 from edgegen.profilers.schema import read as read_profile

@@ -1,4 +1,4 @@
-"""The stage `verify`: every file against PyTorch on the same noise, its pictures, and the recipe's budget."""
+"""The stage `verify`: every file against PyTorch on the same noise, its images, and the recipe's budget."""
 
 import os
 import shutil
@@ -34,36 +34,36 @@ from edgegen.verification.verify import Verifier
 
 @dataclass(frozen=True)
 class FileCheck:
-    """A file, how true it is, the distance of its images to the real ones (None: not known), and a few pictures."""
+    """A file, how true it is, the distance of its images to the real ones (None: not known), and a few of them."""
 
     artifact: Artifact
     parity: Parity
     fd_local: float | None
-    pictures: NDArray[np.uint8] | None
+    images: NDArray[np.uint8] | None
 
 
 def verify(context: Context) -> None:
-    """parity.json, pictures of every file, and a folder with all files and the manifest that says how true they are."""
+    """parity.json, images of every file, and a folder with all files and the manifest that says how true they are."""
     recipe, generator = context.recipe, student_of(context.inputs)
-    sizes = recipe.export.heights_widths
-    verifier = Verifier(generator, samples=recipe.verify.samples, seed=context.seed, sizes=sizes)
     judge = Judge(recipe, context.inputs)
     artifacts = artifacts_of(context.inputs)
     budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
     if budget and budget.fd_local is not None and judge.fault:
         raise DataError(f"quantize.budget: fd_local cannot be judged: {judge.fault}; take psnr in its place")
-    float_fd = judge.fd_local(_pictures(generator, judge)) if budget and budget.fd_local is not None else None
+    float_fd = judge.fd_local(_float_images(generator, judge)) if budget and budget.fd_local is not None else None
     checks: list[FileCheck] = []
     rows: list[dict[str, Any]] = []
     with (
+        _verifier(context, generator) as verifier,
         context.progress.task("verify", len(artifacts)) as task,
         tempfile.TemporaryDirectory(prefix="edgegen-") as temporary,
     ):
+        verifier.prepare()
         budgeted = None if budget is None else _budgeted(context, generator, budget, Path(temporary))
         for number, (artifact, path) in enumerate(artifacts, start=1):
-            checked = _check(context, artifact, path, verifier, judge, always_fd=float_fd is not None)
-            checks.append(checked)
-            parity, fd_local = checked.parity, checked.fd_local
+            check = _check(context, artifact, path, verifier, judge, always_fd=float_fd is not None)
+            checks.append(check)
+            parity, fd_local = check.parity, check.fd_local
             change = None if fd_local is None or float_fd is None else fd_local / float_fd - 1
             broken = budgeted.broken(artifact, path, parity, fd_change=change) if budgeted else []
             rows.append({**artifact.to_dict(), "fd_local": fd_local, "parity": parity.to_dict(), "budget": broken})
@@ -75,35 +75,41 @@ def verify(context: Context) -> None:
         [artifact for artifact, _ in artifacts],
         generator.signature,
         lineage=read_json(context.inputs["export"] / MANIFEST)["lineage"],
-        parity={checked.artifact.file: checked.parity for checked in checks},
+        parity={check.artifact.file: check.parity for check in checks},
     )
-    pictures = {one.artifact.file: torch.from_numpy(one.pictures) for one in checks if one.pictures is not None}
-    save_tensors(context.folder / "pictures.safetensors", pictures)
+    images = {check.artifact.file: torch.from_numpy(check.images) for check in checks if check.images is not None}
+    save_tensors(context.folder / "pictures.safetensors", images)
     write_json(context.folder / "parity.json", {"samples": recipe.verify.samples, "artifacts": rows})
+
+
+def _verifier(context: Context, generator: Generator) -> Verifier:
+    recipe = context.recipe
+    sizes = recipe.export.heights_widths
+    return Verifier(generator, samples=recipe.verify.samples, seed=context.seed, sizes=sizes)
 
 
 def _check(
     context: Context, artifact: Artifact, path: Path, verifier: Verifier, judge: Judge, *, always_fd: bool
 ) -> FileCheck:
     parity, session = verifier(artifact, path)
-    if session is None or parity.psnr_db is None:  # its output is no picture
+    if session is None or parity.psnr_db is None:  # its output is no image
         return FileCheck(artifact, parity, None, None)
     shown = example_inputs(verifier.signature, min(SHOWN, context.recipe.verify.samples), context.seed)
-    pictures = to_uint8(np.asarray(session(shown)[OUTPUT], np.float32))
+    images = to_uint8(np.asarray(session(shown)[OUTPUT], np.float32))
     # Our evaluator takes minutes for what a runtime does in seconds.
-    wanted = runs_here(artifact.backend) or (always_fd and artifact.scheme not in FLOAT_SCHEMES)
-    return FileCheck(artifact, parity, judge.fd_local(_sampled(session, judge)) if wanted else None, pictures)
+    is_judged = runs_here(artifact.backend) or (always_fd and artifact.scheme not in FLOAT_SCHEMES)
+    return FileCheck(artifact, parity, judge.fd_local(_images(session, judge)) if is_judged else None, images)
 
 
-def _sampled(session: Session, judge: Judge) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(session(_judged(judge))[OUTPUT], np.float32))
+def _images(session: Session, judge: Judge) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(session(_inputs(judge))[OUTPUT], np.float32))
 
 
-def _pictures(generator: Generator, judge: Judge) -> torch.Tensor:
-    return torch.from_numpy(reference(generator.folded().module, _judged(judge)))
+def _float_images(generator: Generator, judge: Judge) -> torch.Tensor:
+    return torch.from_numpy(reference(generator.folded().module, _inputs(judge)))
 
 
-def _judged(judge: Judge) -> dict[str, NDArray[Any]]:
+def _inputs(judge: Judge) -> dict[str, NDArray[Any]]:
     labels = judge.labels()
     return {"sample": judge.noise(0).numpy()} | ({} if labels is None else {"class_labels": labels.numpy()})
 

@@ -12,11 +12,12 @@ NONCE = "{nonce}"
 class Command:
     """A program with its arguments, as the device names its files; `environment` is added to the device's own.
 
-    The argument NONCE is replaced when the program is started.
+    The argument NONCE is replaced when the program is started. `memory_limit` in bytes is kept by a Linux host.
     """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    memory_limit: int | None = None
 
     def with_nonce(self, nonce: str) -> "Command":
         return replace(self, argv=tuple(nonce if word == NONCE else word for word in self.argv))

@@ -48,7 +48,8 @@ class HostDevice:
     def runner(self, form: str, model: str) -> Command:
         if form == "mlpackage" and sys.platform != "darwin":
             raise DeviceError(NO_CORE_ML)
-        in_python = Command((sys.executable, "-P", str(PYTHON_RUNNER), NONCE, model))
+        limit = isolation.memory_limit_of(Path(model))
+        in_python = Command((sys.executable, "-P", str(PYTHON_RUNNER), NONCE, model), memory_limit=limit)
         if form != "pte":
             return in_python
         try:
@@ -56,10 +57,11 @@ class HostDevice:
         except DeviceError:  # then by the Python package, whose runtime says so in every table
             return replace(in_python, argv=(*in_python.argv, why_not_compiled()))
         variable = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
-        return Command((str(program.runner), NONCE, model), {variable: str(program.folder)})
+        return Command((str(program.runner), NONCE, model), {variable: str(program.folder)}, memory_limit=limit)
 
     def start(self, command: Command) -> Pipes:
-        return Pipes(command.argv, environment={**isolation.environment(), **command.environment})
+        environment = {**isolation.environment(), **command.environment}
+        return Pipes(command.argv, environment=environment, memory_limit=command.memory_limit)
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> Finished:
         try:

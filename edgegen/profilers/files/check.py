@@ -100,7 +100,9 @@ def _compare(checks: Sequence[Check], temporary: Path) -> list[Check]:
     compared = list(checks)
     if not rows:
         return compared
-    references = isolation.call("edgegen.profilers.files.check:reference_outputs", {"rows": rows}).value
+    limit = max(isolation.memory_limit_of(Path(row["path"])) for row in rows)
+    function = "edgegen.profilers.files.check:reference_outputs"
+    references = isolation.call(function, {"rows": rows}, memory_limit=limit).value
     for index, row, reference in zip(indices, rows, references, strict=True):
         expected = np.load(row["expected"], allow_pickle=False)
         output = np.fromfile(_output(checks[index].placement.subject.path, temporary), expected.dtype)

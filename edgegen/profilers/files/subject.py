@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from edgegen import noise
 from edgegen.errors import DataError, UsageError
 from edgegen.exporters.base import backends_by_suffix
-from edgegen.formats.manifest import MANIFEST
+from edgegen.formats.manifest import checked_entry
 from edgegen.inspection.record import Value, inspect
 from edgegen.profilers.devices.device import Command, Device
 from edgegen.profilers.schema import FileFacts, Format, Tensor
 from edgegen.profilers.timing.jobs import FileJob
 from edgegen.support.extras import require
-from edgegen.support.storage import read_json, sha256_of
+from edgegen.support.storage import sha256_of
 
 # By suffix, which of a device's runners takes the file.
 FORMATS: Mapping[str, Format] = {".onnx": "onnx", ".ort": "onnx", ".pte": "pte", ".mlpackage": "mlpackage"}
@@ -52,8 +52,8 @@ def read_subject(path: Path) -> Subject:
     if path.suffix not in FORMATS:
         raise UsageError(f"cannot measure {path.name}: there are runners for {', '.join(FORMATS)}")
     require(backends_by_suffix()[path.suffix], purpose=f"measuring {path.name}")
-    inspection = inspect(path)
     row, sizes = _manifest(path)
+    inspection = inspect(path)
     inputs = tuple(_tensor(value, sizes) for value in inspection.main.inputs)
     facts = FileFacts(
         name=path.name,
@@ -87,21 +87,17 @@ def place(subject: Subject, device: Device, temporary: Path) -> Placement:
     return Placement(subject, device.runner(subject.facts.format, remote_path), tuple(inputs))
 
 
-def _manifest(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """What manifest.json beside the file says of it, if it is still the same file: its row, and its inputs' sizes.
+def _manifest(path: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, ...]]]:
+    """What manifest.json beside the file says of it: its row, and its inputs' sizes.
 
-    The sizes are those of the signature, for files whose axes are open, with a batch of 1.
+    The sizes are those of the signature, for files whose axes are open, with a batch of 1. Raises DataError where the
+    file is not the one of the manifest.
     """
-    manifest = path.parent / MANIFEST
-    if not manifest.is_file():
+    entry = checked_entry(path)
+    if entry is None:
         return {}, {}
-    content = read_json(manifest)
-    digest = sha256_of(path)
-    for row in content.get("artifacts", []):
-        if row["file"] == path.name and row["sha256"] == digest:
-            specs = content.get("signature", {}).get("inputs", [])
-            return row, {spec["name"]: tuple(_whole(size) for size in spec["shape"]) for spec in specs}
-    return {}, {}
+    specs = entry.signature.get("inputs", [])
+    return entry.row, {spec["name"]: tuple(_whole(size) for size in spec["shape"]) for spec in specs}
 
 
 def _whole(size: int | str) -> int:

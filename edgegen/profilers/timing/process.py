@@ -5,10 +5,13 @@ import json
 import queue
 import secrets
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
+
+import psutil
 
 from edgegen.errors import DeviceError
 from edgegen.profilers.devices.device import Channel, Command, Device
@@ -28,6 +31,7 @@ class Pipes:
         argv: Sequence[str],
         *,
         environment: Mapping[str, str] | None = None,
+        memory_limit: int | None = None,
         end_there: Callable[[], object] = lambda: None,
     ) -> None:
         self.end_there = end_there
@@ -40,8 +44,14 @@ class Pipes:
             stderr=self.errors,
             text=True,
             encoding="utf-8",
+            errors="replace",  # a byte that is no text makes an answer that is refused, and not the end of `_read`
             env=environment,
         )
+        if memory_limit is not None and sys.platform == "linux":
+            # By the system: reading its memory time and again would disturb what is measured. What asks for more gets
+            # no memory, which its runtime reports or dies of.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(self.process.pid).rlimit(psutil.RLIMIT_DATA, (memory_limit, memory_limit))
         self.lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.reader = threading.Thread(target=self._read, daemon=True)  # a pipe cannot be waited for on Windows
         self.reader.start()

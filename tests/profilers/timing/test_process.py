@@ -54,6 +54,21 @@ def test_a_program_that_never_says_ready(tmp_path: Path) -> None:
         Worker(DEVICE, Command((sys.executable, "-c", "import time; time.sleep(60)", NONCE)), timeout_s=1.0)
 
 
+def test_a_byte_that_is_no_text_is_refused_at_once() -> None:
+    says = "import sys, time; sys.stdout.buffer.write(b'\\xff\\n'); sys.stdout.flush(); time.sleep(60)"
+    with pytest.raises(DeviceError, match=r"the answer is not one of the protocol: '\ufffd"):
+        Worker(DEVICE, Command((sys.executable, "-c", says, NONCE)), timeout_s=60.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_program_that_asks_for_more_memory_than_its_limit() -> None:
+    program = f"import sys; print({READY!r}.format(nonce=sys.argv[1]), flush=True); sys.stdin.readline()"
+    command = Command((sys.executable, "-c", f"{program}; b'x' * 2_000_000_000", NONCE), memory_limit=1_000_000_000)
+    asked = Worker(DEVICE, command, timeout_s=20.0)
+    with pytest.raises(DeviceError, match=r"ended with exit code 1: MemoryError"):
+        asked.ask("open", 1)
+
+
 def test_how_busy_a_linux_is() -> None:
     """user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice, in hundredths of a second."""
     busy = busy_of("cpu  1000 200 300 9999 400 50 60 70 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n")

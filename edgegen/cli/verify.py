@@ -1,0 +1,61 @@
+"""`edgegen verify`: the files of a recipe against PyTorch, or those of a folder against its manifest.json."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_stages
+from edgegen.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgegen.formats.manifest import ManifestEntry
+
+TEXT = """Of a recipe: run every file on the same noise as PyTorch and compare. Earlier stages run only where their
+result is missing.
+
+Of a folder with a manifest.json: compare the SHA-256 of every file with it, and say how true each was when it was made.
+
+Example: edgegen verify digits
+
+  edgegen verify phone"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("verify", help=TEXT)(verify)
+
+
+def verify(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe: digits; or a folder."),
+    ],
+    runs: RunsOption = Path("runs"),
+    force: ForceOption = False,
+    dry_run: DryOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A folder with a manifest.json is one of files; everything else is a recipe."""
+    from edgegen.formats.manifest import MANIFEST, check_folder
+
+    folder = Path(source)
+    if not (folder / MANIFEST).is_file():
+        run_stages(source, runs, to=None, only="verify", force=force, dry_run=dry_run, as_json=as_json)
+        return
+    if force or dry_run:
+        raise UsageError(f"{'--force' if force else '--dry-run'} is for recipes, and {source} is a folder of files")
+    entries = check_folder(folder)
+    if as_json:
+        rows = [{"file": entry.row["file"], "sha256": entry.row["sha256"], **_parity(entry)} for entry in entries]
+        print(json.dumps({"folder": source, "files": rows}, indent=2))
+        return
+    for entry in entries:
+        parity = _parity(entry)
+        psnr = "" if parity["psnr_db"] is None else f" {parity['psnr_db']:.1f} dB"
+        print(f"{entry.row['file']}: as written; against PyTorch then: {parity['parity']}{psnr}")
+
+
+def _parity(entry: "ManifestEntry") -> dict[str, str | float | None]:
+    parity = entry.row.get("parity", {})
+    return {"parity": parity.get("status", "not checked"), "psnr_db": parity.get("psnr_db")}

@@ -1,0 +1,126 @@
+"""A child process that holds one object and answers calls of its methods, until it is closed or dies.
+
+    parent                                             child
+    Service("module:Class").call("open", {...})   -- stdin -->   {"method": "open", "arguments": {...}}
+                                                 <-- stdout --   {"value": ...} or {"error": ..., "message": ...}
+
+For work that comes in several calls, as a file that is opened once and run many times; `isolation.call` is for one.
+"""
+
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from edgegen.errors import EdgegenError, ExportError
+from edgegen.support import isolation
+
+
+class Service:
+    """`factory` is "module:class", made without arguments in the child; `variables` are added to its environment.
+
+    `folder` is for files that are too large for JSON, and goes with the process. Ended when nothing uses it.
+    """
+
+    def __init__(self, factory: str, *, variables: Mapping[str, str]) -> None:
+        self.folder = isolation.temporary_folder()
+        self.log = self.folder / "log"
+        with self.log.open("ab") as output:  # at its end, wherever that is: every call empties it
+            self.process = subprocess.Popen(
+                isolation.python("edgegen.support.service", factory),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                env={**isolation.environment(), **variables},
+            )
+        assert self.process.stdout is not None, "a pipe"
+        self.lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        # A thread, because a pipe cannot be waited for with a timeout on Windows.
+        reader = threading.Thread(target=_read, args=(self.process.stdout, self.lines), daemon=True)
+        reader.start()
+        self._end = weakref.finalize(self, _end, self.process, reader, self.folder)
+
+    @property
+    def alive(self) -> bool:
+        return self._end.alive and self.process.poll() is None
+
+    def call(self, method: str, arguments: Mapping[str, Any], *, doing: str, memory_limit: int | None = None) -> Any:
+        """What the method returns for the arguments (keywords); both are JSON. `doing` is a word such as "opened x".
+
+        Raises the method's exception where that is an EdgegenError. Raises ExportError where the process died, or was
+        ended because it held more than `memory_limit` bytes; after that it is closed.
+        """
+        assert self.process.stdin is not None, "a pipe"
+        if self.alive:
+            os.truncate(self.log, 0)  # what was printed for another call explains nothing
+        try:
+            self.process.stdin.write(json.dumps({"method": method, "arguments": dict(arguments)}).encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError:  # it is dead: the empty line that follows the last one says so
+            pass
+        try:
+            line = self._line(doing, memory_limit)
+        except KeyboardInterrupt:  # its answer would be taken for that of the next call
+            self.close()
+            raise
+        return isolation.value_of(json.loads(line))
+
+    def close(self) -> None:
+        """Ends the process and removes its folder; may be called twice."""
+        self._end()
+
+    def _line(self, doing: str, memory_limit: int | None) -> bytes:
+        while True:
+            try:
+                line = self.lines.get(timeout=isolation.POLL_S)
+            except queue.Empty:
+                reason = isolation.over_limit(self.process, memory_limit)
+            else:
+                if line:
+                    return line
+                code = self.process.wait()
+                reason = isolation.ending(code, isolation.end_of(self.log))
+            if reason:
+                self.close()
+                raise ExportError(f"the process that {doing} {reason}")
+
+
+def _read(source: IO[bytes], lines: "queue.SimpleQueue[bytes]") -> None:
+    for line in source:
+        lines.put(line)
+    lines.put(b"")
+
+
+def _end(process: subprocess.Popen[bytes], reader: threading.Thread, folder: Path) -> None:
+    isolation.end(process)
+    reader.join()
+    assert process.stdout is not None, "a pipe"
+    process.stdout.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    """The child. What vendors print goes to the log, because stdout is for answers."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    lines = isolation.lines_of_parent()
+    served = isolation.load(sys.argv[1])()
+    while True:
+        order = json.loads(lines.get())
+        try:
+            answer: dict[str, Any] = {"value": getattr(served, order["method"])(**order["arguments"])}
+        except EdgegenError as e:
+            answer = isolation.answer_of(e)
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Exported files opened and run in a child process, where a runtime may die or take too much memory.
+
+Every file goes this way, those of our own Core ML evaluator too: it computes with torch, whose native code gets its
+sizes from the file. Arrays pass through files in a temporary folder, everything else as JSON.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen import registry
+from edgegen.errors import ExportError
+from edgegen.exporters.base import Session
+from edgegen.inspection.integer_kernels import arithmetic
+from edgegen.support.isolation import memory_limit_of
+from edgegen.support.service import Service
+from edgegen.support.storage import storage_errors
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class RemoteSession:
+    """A file that is open in a child process; good until the next file is opened there. `generate` as in a `.pte`."""
+
+    process: "SessionProcess"
+    number: int
+    path: Path
+    method: str
+    is_generate: bool = False
+    generate: "RemoteSession | None" = None
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Raises ExportError where the runtime refuses the inputs, dies or takes too much memory."""
+        return self.process.run(self, inputs)
+
+
+class SessionProcess:
+    """Opens files in one child process, one at a time; a child that died is replaced when the next file is opened.
+
+    `threads` are those of torch, None: as many as it likes. `memory_limit` in bytes; None: by the size of the file.
+    """
+
+    def __init__(self, *, threads: int | None = None, memory_limit: int | None = None) -> None:
+        self.threads, self.memory_limit = threads, memory_limit
+        self.service: Service | None = None
+        self.number = 0  # of the file that is open
+
+    def start(self) -> Service:
+        """Starts the child, where none is there."""
+        if self.service is None or not self.service.alive:
+            self.close()
+            variables = {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads)}
+            self.service = Service("edgegen.verification.session_process:SessionHost", variables=variables)
+        return self.service
+
+    def open(self, backend: str, path: Path) -> RemoteSession:
+        """What `open` of the backend gives, from the child. Raises what that raises, and ExportError where it dies."""
+        self.number += 1
+        opened = self._call("open", path, _file(backend, path), doing="opened")
+        generate = None
+        if opened["generate"] is not None:
+            generate = RemoteSession(self, self.number, path, opened["generate"], is_generate=True)
+        return RemoteSession(self, self.number, path, opened["method"], generate=generate)
+
+    def arithmetic(self, backend: str, path: Path) -> str:
+        """See `edgegen.inspection.integer_kernels`, which opens the file once more."""
+        words: str = self._call("arithmetic", path, _file(backend, path), doing="opened")
+        return words
+
+    def run(self, session: RemoteSession, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """One run of the file that is open."""
+        assert session.number == self.number, "a session is good until the next file is opened"
+        if self.service is None or not self.service.alive:
+            raise ExportError(f"{session.path.name} is not open any more: the process that held it has ended")
+        folder = self.service.folder
+        save_arrays(folder / "inputs", inputs.values())
+        arguments = {"folder": str(folder), "inputs": list(inputs), "is_generate": session.is_generate}
+        names = self._call("run", session.path, arguments, doing="ran")
+        return dict(zip(names, load_arrays(folder / "outputs", len(names)), strict=True))
+
+    def close(self) -> None:
+        """Ends the child, and with it all sessions."""
+        if self.service is not None:
+            self.service.close()
+            self.service = None
+
+    def _call(self, method: str, path: Path, arguments: Mapping[str, Any], *, doing: str) -> Any:
+        limit = self.memory_limit or memory_limit_of(path)
+        return self.start().call(method, arguments, doing=f"{doing} {path.name}", memory_limit=limit)
+
+
+class SessionHost:
+    """The child's part: holds the session of one file."""
+
+    def __init__(self) -> None:
+        self.session: Any = None
+
+    def open(self, *, backend: str, path: str) -> dict[str, str | None]:
+        """What runs the file, and its method `generate` where it has one."""
+        self.session = None  # its memory is free before the next file takes its own
+        session: Session = registry.load("backend", backend).open(Path(path))
+        self.session = session
+        generate: Session | None = getattr(session, "generate", None)
+        return {"method": session.method, "generate": None if generate is None else generate.method}
+
+    def run(self, *, folder: str, inputs: Sequence[str], is_generate: bool) -> list[str]:
+        """The names of the outputs, whose arrays lie in `folder`."""
+        session = self.session.generate if is_generate else self.session
+        arrays = load_arrays(Path(folder) / "inputs", len(inputs))
+        outputs = session(dict(zip(inputs, arrays, strict=True)))
+        save_arrays(Path(folder) / "outputs", outputs.values())
+        return list(outputs)
+
+    def arithmetic(self, *, backend: str, path: str) -> str:
+        return arithmetic(backend, Path(path))
+
+
+def _file(backend: str, path: Path) -> dict[str, str]:
+    return {"backend": backend, "path": str(path)}
+
+
+def save_arrays(stem: Path, arrays: Iterable[NDArray[Any]]) -> None:
+    """By number, because names of inputs need not be names of files. Raises StorageError."""
+    for number, array in enumerate(arrays):
+        path = numbered(stem, number)
+        with storage_errors(path):
+            np.save(path, array, allow_pickle=False)
+
+
+def load_arrays(stem: Path, count: int) -> list[NDArray[Any]]:
+    """What `save_arrays` wrote; the files are gone then."""
+    arrays: list[NDArray[Any]] = []
+    for number in range(count):
+        path = numbered(stem, number)
+        arrays.append(np.load(path, allow_pickle=False))
+        path.unlink()
+    return arrays
+
+
+def numbered(stem: Path, number: int) -> Path:
+    return stem.with_name(f"{stem.name}-{number}.npy")
