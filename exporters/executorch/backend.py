@@ -59,6 +59,7 @@ class ExecuTorchBackend:
             "upsample_conv",
             "upsample_cat",
             "winograd_rows",
+            "quantized_cat",
         ),
         init=False,
     )
