@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgegen import registry
+from edgegen.artifacts.bisect_rewrites import refusal_of, write_what_runs
 from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Backend
@@ -97,7 +98,7 @@ def build(
         }
         done = isolation.call("edgegen.artifacts.build:lower", job, memory_limit=memory_limit, child=child)
         extra = _put(made, folder, file)
-    artifact = _artifact(folder, target, file, extra, samples=samples, options=options)
+    artifact = _artifact(folder, target, file, extra, samples=samples, options=options, left_out=done.value)
     return BuildResult(artifact, done.seconds, done.peak_rss_bytes)
 
 
@@ -151,6 +152,7 @@ def _artifact(
     *,
     samples: int,
     options: Export,
+    left_out: Mapping[str, Any],
 ) -> Artifact:
     kind, chosen = target.kind(), cell_of(target)
     return Artifact(
@@ -167,6 +169,7 @@ def _artifact(
             "calibration_samples": samples,
             "extra_files": extra,
             **({"caution": chosen.caution} if chosen.caution else {}),
+            **({"left_out": left_out} if left_out else {}),
             **({"heights_widths": list(options.heights_widths)} if kind.lists_sizes else {}),
         },
     )
@@ -208,26 +211,37 @@ def lower(
     rewrites: Sequence[str],
     quantization: Mapping[str, Any],
     seed: int,
-) -> None:
-    """The child's part of `build`: from a saved program to the file `path`, and what belongs beside it."""
+) -> dict[str, Any]:
+    """The child's part of `build`: from a saved program to the file `path`, and what belongs beside it.
+
+    Gives what `write_what_runs` gives.
+    """
     from edgegen.exporters.rewrites import apply
     from edgegen.program.fold import fold_program
 
     wanted, about = Target(**target), Signature.from_dict(signature)
     kind, chosen = wanted.kind(), cell_of(wanted)
-    loaded = _load(Path(program))
-    graph = fold_program(loaded, about) if unfolded else loaded.module(check_guards=False)
-    del loaded
     export = Export.model_validate(options)
-    if kind.lists_sizes:
-        _try_sizes(graph, about, export.heights_widths)
-    if chosen.stage == "program":
-        graph = _quantized(graph, about, wanted, Quantize.model_validate(quantization), seed=seed)
-        rewrites = [name for name in rewrites if name not in CANONICAL]
-    captured = apply(graph, rewrites, signature=about, batch=kind.batch, any_size=kind.any_size)
     if chosen.stage != "float":  # what quantizes or converts the file wants plain convolutions
         export = export.model_copy(update={"winograd": False})
-    _write(captured, Path(path), wanted, signature=about, metadata=metadata, options=export)
+    if chosen.stage == "program":
+        rewrites = [name for name in rewrites if name not in CANONICAL]
+
+    def write(names: Sequence[str]) -> str:
+        loaded = _load(Path(program))
+        graph = fold_program(loaded, about) if unfolded else loaded.module(check_guards=False)
+        del loaded
+        if kind.lists_sizes:
+            _try_sizes(graph, about, export.heights_widths)
+        if chosen.stage == "program":
+            graph = _quantized(graph, about, wanted, Quantize.model_validate(quantization), seed=seed)
+        captured = apply(graph, names, signature=about, batch=kind.batch, any_size=kind.any_size)
+        del graph
+        _write(captured, Path(path), wanted, signature=about, metadata=metadata, options=export)
+        del captured
+        return refusal_of(Path(path), wanted, about)
+
+    return write_what_runs(write, rewrites)
 
 
 def _quantized(
@@ -256,6 +270,8 @@ def _write(
     """The backend's file of a rewritten program; what quantizes a file goes by way of the float one."""
     chosen = cell_of(target)
     backend: Backend = registry.load("backend", target.backend)
+    if path.is_dir():  # a package that was tried before
+        shutil.rmtree(path)
 
     def write(to: Path) -> None:
         backend.lower(
