@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgegen import registry
+from edgegen.artifacts.bisect_rewrites import refusal_of, write_what_runs
 from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Backend
@@ -105,7 +106,7 @@ def build(
         }
         outcome = isolation.call("edgegen.artifacts.build:lower", job, memory_limit=memory_limit, child=child)
         extra = _move_files(output, folder, file)
-    artifact = _artifact(folder, target, file, extra, samples=samples, options=options)
+    artifact = _artifact(folder, target, file, extra, samples=samples, options=options, left_out=outcome.value)
     return BuildResult(artifact, outcome.seconds, outcome.peak_rss_bytes)
 
 
@@ -162,6 +163,7 @@ def _artifact(
     *,
     samples: int,
     options: Export,
+    left_out: Mapping[str, Any],
 ) -> Artifact:
     variant, scheme_cell = target.kind(), cell_of(target)
     return Artifact(
@@ -178,6 +180,7 @@ def _artifact(
             "calibration_samples": samples,
             "extra_files": extra,
             **({"caution": scheme_cell.caution} if scheme_cell.caution else {}),
+            **({"left_out": left_out} if left_out else {}),
             **({"heights_widths": list(options.heights_widths)} if variant.lists_sizes else {}),
         },
     )
@@ -217,24 +220,35 @@ def lower(
     rewrites: Sequence[str],
     quantization: Mapping[str, Any],
     seed: int,
-) -> None:
-    """The child's part of `build`: from a saved program to the file `path` and its extra files."""
+) -> dict[str, Any]:
+    """The child's part of `build`: from a saved program to the file `path` and its extra files.
+
+    Returns what `write_what_runs` returns.
+    """
     from edgegen.exporters.rewrites import apply
     from edgegen.program.generator import SavedProgram, load_graph
 
     file_target, specs = Target(**target), Signature.from_dict(signature)
     variant, scheme_cell = file_target.kind(), cell_of(file_target)
-    graph = load_graph(SavedProgram(Path(program), unfolded), specs)
     export = Export.model_validate(options)
-    if variant.lists_sizes:
-        _try_sizes(graph, specs, export.heights_widths)
-    if scheme_cell.stage == "program":
-        graph = _quantized(graph, specs, file_target, Quantize.model_validate(quantization), seed=seed)
-        rewrites = [name for name in rewrites if name not in CANONICAL]
-    rewritten = apply(graph, rewrites, signature=specs, batch=variant.batch, any_size=variant.any_size)
     if scheme_cell.stage != "float":  # quantizers and converters of files need plain convolutions
         export = export.model_copy(update={"winograd": False})
-    _write(rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export)
+    if scheme_cell.stage == "program":
+        rewrites = [name for name in rewrites if name not in CANONICAL]
+
+    def write(names: Sequence[str]) -> str:
+        graph = load_graph(SavedProgram(Path(program), unfolded), specs)
+        if variant.lists_sizes:
+            _try_sizes(graph, specs, export.heights_widths)
+        if scheme_cell.stage == "program":
+            graph = _quantized(graph, specs, file_target, Quantize.model_validate(quantization), seed=seed)
+        rewritten = apply(graph, names, signature=specs, batch=variant.batch, any_size=variant.any_size)
+        del graph
+        _write(rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export)
+        del rewritten
+        return refusal_of(Path(path), file_target, specs)
+
+    return write_what_runs(write, rewrites)
 
 
 def _quantized(
@@ -263,6 +277,8 @@ def _write(
     """The backend's file of a rewritten program; a scheme that quantizes files gets the float file first."""
     scheme_cell = cell_of(target)
     backend: Backend = registry.load("backend", target.backend)
+    if path.is_dir():  # a package that was tried before
+        shutil.rmtree(path)
 
     def write(to: Path) -> None:
         backend.lower(

@@ -18,6 +18,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from edgegen.errors import ExportError
 from edgegen.program import module_paths
 from edgegen.program.inputs import example_inputs
+from edgegen.program.padding import in_numbers
 from edgegen.support.vendor_logs import EXPORT, quiet
 from edgegen.types import Signature
 
@@ -86,6 +87,8 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_s
     except Exception as e:
         size = " for any size (perhaps it takes only its own)" if any_size else ""
         raise ExportError(f"torch.export could not capture {type(module).__name__}{size}: {_reason(e)}") from e
+    in_numbers(program.graph)
+    program.graph_module.recompile()
     if is_retraced:
         return program
     expected = (count, *signature.outputs[0].shape[1:])

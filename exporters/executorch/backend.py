@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Precision, Variant, pixels, refusal
 from edgegen.exporters.executorch.cells import CELLS
+from edgegen.exporters.executorch.memory_layout import contiguous_layout
 from edgegen.exporters.executorch.session import METADATA, ExecuTorchSession, open_program
 from edgegen.exporters.executorch.xnnpack_layout import channels_last_views
 from edgegen.recipe import Export
@@ -58,6 +59,7 @@ class ExecuTorchBackend:
             "upsample_conv",
             "upsample_cat",
             "winograd_rows",
+            "quantized_cat",
         ),
         init=False,
     )
@@ -97,6 +99,7 @@ class ExecuTorchBackend:
                 with channels_last_views():
                     edge = to_edge_transform_and_lower(
                         program,
+                        transform_passes=[contiguous_layout()],
                         partitioner=[partitioner()],
                         constant_methods={METADATA: _describe(signature, metadata)},
                         generate_etrecord=options.etrecord,

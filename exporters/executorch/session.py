@@ -52,6 +52,12 @@ class ExecuTorchSession:
         except Exception as e:
             shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in sample.items())
             raise ExportError(f"ExecuTorch refused {shapes}: {_cause(e, log)}") from e
+        for name, value in zip(self.outputs, values, strict=True):
+            if not value.is_contiguous():  # an app reads the memory, and no strides
+                raise ExportError(
+                    f"'{name}' {list(value.shape)} leaves the file in another layout than the signature's: its strides "
+                    f"are {list(value.stride())}"
+                )
         # The runtime reuses the memory of its outputs in the next run.
         return {name: value.numpy().copy() for name, value in zip(self.outputs, values, strict=True)}
 

@@ -42,6 +42,8 @@ def apply(
     from edgegen.program.capture import capture, note_shapes
     from edgegen.program.module_paths import RetracedModule
 
+    for constant in (*graph_module.parameters(), *graph_module.buffers()):
+        constant.data = constant.data.contiguous()  # a network may be channels-last for a GPU
     modules = [_load(name) for name in rewrites]
     if modules and batch is not None:  # rewrites read shapes, and a symbolic batch is unknown to them
         if any_size:
