@@ -27,17 +27,17 @@ def sample_to_png(
         raise UsageError(f"--output {output}: give a name that ends in .png")
     if output.is_dir():
         raise UsageError(f"--output {output}: is a folder; give the name of a file")
-    opened = open_source(source, steps=steps, runs=runs)
-    inputs = example_inputs(opened.signature, count, seed)
-    classes = opened.signature.num_classes
+    image_source = open_source(source, steps=steps, runs=runs)
+    inputs = example_inputs(image_source.signature, count, seed)
+    classes = image_source.signature.num_classes
     if label is not None and label >= max(classes, 1):
         raise UsageError(f"--class {label}: " + (f"there are 0 to {classes - 1}" if classes else "it knows no classes"))
     if label is not None:
         inputs["class_labels"] = np.full(count, label)
-    pixels = grid(to_uint8(opened.run(inputs).astype(np.float32)))
+    pixels = grid(to_uint8(image_source.run(inputs).astype(np.float32)))
     with atomic_path(output) as temporary:
         Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(temporary, format="PNG")
-    return {"file": str(output), "count": count, "seed": seed, "method": opened.method}
+    return {"file": str(output), "count": count, "seed": seed, "method": image_source.method}
 
 
 def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -156,7 +156,7 @@ def end_of(log: Path) -> bytes:
 
 
 def memory_limit_of(path: Path) -> int:
-    """How many bytes a process may hold to open and run an exported file, where nobody says it."""
+    """How many bytes a process may hold to open and run an exported file, where no option says it."""
     from edgegen.support.storage import nbytes_of
 
     weights = path.with_name(f"{path.name}.data")  # those above 2 GB lie beside the file

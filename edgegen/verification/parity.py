@@ -14,10 +14,10 @@ OUTPUT = "out_sample"
 CAP_DB = 200.0  # stands for "equal": JSON has no infinity; float32 against itself recomputed gives 130 to 140 dB
 
 
-def psnr_db(reference: NDArray[Any], got: NDArray[Any], *, data_range: float = 2.0) -> float:
+def psnr_db(reference: NDArray[Any], actual: NDArray[Any], *, data_range: float = 2.0) -> float:
     """10 log10(data_range^2 / mean squared error), in float64 and at most CAP_DB; images in [-1, 1] have range 2."""
     return psnr_of(
-        float(np.mean((np.asarray(reference, np.float64) - np.asarray(got, np.float64)) ** 2)), data_range=data_range
+        float(np.mean((np.asarray(reference, np.float64) - np.asarray(actual, np.float64)) ** 2)), data_range=data_range
     )
 
 
@@ -66,17 +66,17 @@ def check(
     fault = _fault(outputs, reference, output)
     if fault:
         return Parity("failed", session.method, floor_db, samples=len(reference), reason=fault)
-    got = outputs[output].astype(np.float64)
-    psnr = psnr_db(reference, got, data_range=data_range)
-    enough = psnr >= floor_db
+    actual = outputs[output].astype(np.float64)
+    psnr = psnr_db(reference, actual, data_range=data_range)
+    passed = psnr >= floor_db
     return Parity(
-        "ok" if enough else "failed",
+        "ok" if passed else "failed",
         session.method,
         floor_db,
         samples=len(reference),
         psnr_db=psnr,
-        max_abs_error=float(np.abs(got - reference).max()),
-        reason="" if enough else f"{psnr:.1f} dB is below the floor of {floor_db:.1f} dB",
+        max_abs_error=float(np.abs(actual - reference).max()),
+        reason="" if passed else f"{psnr:.1f} dB is below the floor of {floor_db:.1f} dB",
         data_range=data_range,
     )
 
@@ -84,10 +84,10 @@ def check(
 def _fault(outputs: Mapping[str, NDArray[Any]], reference: NDArray[Any], output: str) -> str:
     if output not in outputs:
         return f"no output '{output}'; there are: {', '.join(sorted(outputs))}"
-    got = outputs[output]
-    if got.shape != reference.shape:
-        return f"'{output}' has shape {got.shape}, PyTorch gives {reference.shape}"
+    actual = outputs[output]
+    if actual.shape != reference.shape:
+        return f"'{output}' has shape {actual.shape}, PyTorch gives {reference.shape}"
     if not np.isfinite(reference).all():
         return "PyTorch's own output is not finite"
-    bad = int(got.size - np.isfinite(got).sum())
-    return f"{bad} of {got.size} values of '{output}' are not finite" if bad else ""
+    not_finite = int(actual.size - np.isfinite(actual).sum())
+    return f"{not_finite} of {actual.size} values of '{output}' are not finite" if not_finite else ""

@@ -42,7 +42,7 @@ class RemoteSession:
 class SessionProcess:
     """Opens files in one child process, one at a time; a child that died is replaced when the next file is opened.
 
-    `threads` are those of torch, None: as many as it likes. `memory_limit` in bytes; None: by the size of the file.
+    `threads` are those of torch; None: one for each core. `memory_limit` in bytes; None: by the size of the file.
     """
 
     def __init__(self, *, threads: int | None = None, memory_limit: int | None = None) -> None:
@@ -61,11 +61,11 @@ class SessionProcess:
     def open(self, backend: str, path: Path) -> RemoteSession:
         """What `open` of the backend gives, from the child. Raises what that raises, and ExportError where it dies."""
         self.number += 1
-        opened = self._call("open", path, _file(backend, path), doing="opened")
+        methods = self._call("open", path, _file(backend, path), doing="opened")
         generate = None
-        if opened["generate"] is not None:
-            generate = RemoteSession(self, self.number, path, opened["generate"], is_generate=True)
-        return RemoteSession(self, self.number, path, opened["method"], generate=generate)
+        if methods["generate"] is not None:
+            generate = RemoteSession(self, self.number, path, methods["generate"], is_generate=True)
+        return RemoteSession(self, self.number, path, methods["method"], generate=generate)
 
     def arithmetic(self, backend: str, path: Path) -> str:
         """See `edgegen.inspection.integer_kernels`, which opens the file once more."""
@@ -101,7 +101,7 @@ class SessionHost:
         self.session: Any = None
 
     def open(self, *, backend: str, path: str) -> dict[str, str | None]:
-        """What runs the file, and its method `generate` where it has one."""
+        """In words, what runs the file, and what runs its method `generate` where it has one."""
         self.session = None  # its memory is free before the next file takes its own
         session: Session = registry.load("backend", backend).open(Path(path))
         self.session = session

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from edgegen.cli.main import app
-from edgegen.errors import EdgegenError
+from edgegen.errors import DataError, EdgegenError
+from edgegen.pipeline.run import dry_run
 from edgegen.profilers.schema import read
 
 ARTIFACTS = {
@@ -125,6 +127,30 @@ def test_a_damaged_result_is_made_again(place: Path) -> None:
     rows = json.loads(edgegen(copy, "run", "tiny.toml", "--to", "extractor", "--json").stdout)["stages"]
     assert {row["stage"]: row["reused"] for row in rows}["extractor"] is False
     assert path.read_bytes() == whole, "the same input gives the same bytes"
+
+
+def test_a_flipped_bit_in_any_kind_of_file_is_refused_by_its_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same size, so that only the content tells; what a new result would overwrite may be somebody's work."""
+    copy = place.parent / "flipped"
+    shutil.copytree(place, copy, symlinks=True)
+    monkeypatch.chdir(copy)
+    kinds: dict[tuple[str, str], Path] = {}
+    for record in sorted(Path("runs/tiny").glob("*/[0-9a-f]*/stage.json")):
+        for name in json.loads(record.read_text())["files"]:
+            kinds.setdefault((record.parts[2], Path(name).suffix), record.parent / name)
+    assert {".safetensors", ".json", ".jsonl", ".onnx", ".pte", ".bin", ".html", ".md"} <= {kind for _, kind in kinds}
+    for path in kinds.values():
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(
+            DataError, match=rf"^{re.escape(str(path))} does not hold what was written there: .* delete"
+        ):
+            dry_run("tiny.toml")
+        if path.parent.name == "generator":
+            with pytest.raises(DataError, match=rf"{path.name} does not hold what was written there"):
+                sample(str(path.parent))
+        path.write_bytes(whole)
+    assert {item.state for item in dry_run("tiny.toml")[1]} == {"unchanged"}
 
 
 def test_sensitivity_of_a_recipe_tells_pictures_and_distribution_apart(place: Path) -> None:
