@@ -1,7 +1,7 @@
 """The interface of a backend: `lower` a captured program to a file, `open` the file as a session of named arrays."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -132,14 +132,49 @@ def _samples(inputs: Mapping[str, NDArray[Any]]) -> Iterator[Arrays]:
 
 OPERATOR = re.compile(r"aten\.\w+(?:\.\w+)?")
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
+# What wraps the cause and does not say it: ExecuTorch's and onnx_ir's passes, torch.onnx's steps.
+WRAPPER = re.compile(r"after the following passes|This is step \d/\d")
+PASS = re.compile(r"when running the '<?(?:\w+\.)*(\w+)")
+NODE = re.compile(r"translating node %(\w+)")
 
 
-def refusal(tool: str, error: Exception) -> str:
-    """Why `tool` failed, in one line: the operator that it lacks, or the first line of its message with letters."""
+def refusal(tool: str, error: Exception, program: "ExportedProgram | None" = None) -> str:
+    """Why `tool` failed, in one line: the operator that it lacks, or the first line of its message with letters.
+
+    Where that says no cause, the innermost one, with the pass or the operator that it came from, and the module of
+    `program` that calls the operator.
+    """
     text = STYLE.sub("", str(error))
     if "not in Core ATen opset" in text or "No ONNX function found" in text or "No decompositions registered" in text:
         operator = OPERATOR.search(text)
         if operator:
             return f"{tool} has no form of {operator[0]}: write the network without it, or try another runtime"
+    place = ""
+    if WRAPPER.search(text):
+        causes = _causes(error)
+        place = _place(causes, program)
+        text = f"{type(causes[-1]).__name__}: {STYLE.sub('', str(causes[-1]))}"
     lines = [" ".join(line.split()) for line in text.splitlines() if any(map(str.isalpha, line))]
-    return f"{tool} could not lower the program: {lines[0] if lines else type(error).__name__}"
+    return f"{tool} could not lower the program{place}: {lines[0] if lines else type(error).__name__}"
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    return causes
+
+
+def _place(causes: Sequence[BaseException], program: "ExportedProgram | None") -> str:
+    """Where in the program, or in the tool, as far as the messages say it."""
+    text = "\n".join(str(cause) for cause in causes)
+    node = NODE.search(text)
+    if node is None:
+        passes = PASS.findall(text)
+        return f" (its {passes[-1]})" if passes else ""
+    from edgegen.program.module_paths import block_of  # here, because it imports torch
+
+    operator = OPERATOR.search(text, node.end())
+    nodes = {} if program is None else {known.name: known for known in program.graph.nodes}
+    block = block_of(nodes[node[1]]) if node[1] in nodes else None
+    return f" at {operator[0] if operator else node[1]}" + (f" of {block}" if block else "")

@@ -112,7 +112,7 @@ class OnnxBackend:
                 # An NPU's compiler has its own fast convolutions and needs plain ones as input.
                 _write(exported, fields, path, fast=options.winograd and variant not in ("batch1", "any_size"))
         except Exception as e:
-            raise ExportError(refusal("torch.onnx", e)) from e
+            raise ExportError(refusal("torch.onnx", e, program)) from e
 
     def open(self, path: Path) -> OnnxSession:
         require("onnx", purpose="running an ONNX file")

@@ -76,6 +76,15 @@ def test_the_output_has_the_name_that_the_signature_gives_it(folder: Path, in_pr
     assert "the time folded in" not in (folder / "out" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("word", ["self", "class"])
+def test_an_input_may_have_a_name_that_python_does_not_take(folder: Path, in_process: None, word: str) -> None:
+    (folder / "net.toml").write_text(SIGNATURE.replace('"x"', f'"{word}"'))
+    done = export(folder, "plain", "onnx", "executorch", "coreml-fp32")
+    raise_failures([done])
+    assert {parity.status for parity in done.parity.values()} == {"ok"}
+    assert [value.name for value in onnx.load(folder / "out" / "plain_onnx_fp32.onnx").graph.input] == [word]
+
+
 def test_a_network_may_write_into_its_input(folder: Path, in_process: None) -> None:
     raise_failures([export(folder, "in_place", "onnx")])
 

@@ -64,6 +64,11 @@ class SignatureFile(Table):
         names = [table.name for table in self.inputs]
         if len(set(names)) != len(names):
             raise ValueError(f"two inputs have the same name: {', '.join(names)}")
+        if self.outputs[0].name in names:
+            raise ValueError(
+                f"an input and the output have the same name, {self.outputs[0].name}; files tell tensors apart by "
+                "their names, so give the output another one"
+            )
         if sum(table.role == "class" for table in self.inputs) > 1:
             raise ValueError("two inputs are classes; one can be, give the other the role features")
         batches = {table.shape[0] for table in (*self.inputs, *self.outputs)}

@@ -1,6 +1,7 @@
 """A source of an export, loaded: a module with named inputs, its signature, and a description of its origin."""
 
 import inspect
+import keyword
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,15 +41,15 @@ class NamedInputs(nn.Module):
 
     @classmethod
     def with_inputs(cls, names: Sequence[str]) -> type[Self]:
-        """This class with forward(<names in order>)."""
+        """This class with forward(<names in order>); one that Python does not take gets a "_" behind it there."""
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        parameters = [inspect.Parameter(name, kind) for name in ("self", *names)]
-        signature = inspect.Signature(parameters)
+        parameters = _parameter_names(names)
+        signature = inspect.Signature([inspect.Parameter(name, kind) for name in ("self", *parameters.values())])
 
-        def forward(self: NamedInputs, *args: Tensor, **kwargs: Tensor) -> Tensor:
-            bound = signature.bind(self, *args, **kwargs).arguments
-            del bound["self"]
-            return self.compute(bound)
+        def forward(self: NamedInputs, /, *args: Tensor, **kwargs: Tensor) -> Tensor:
+            by_parameter = {parameters.get(name, name): value for name, value in kwargs.items()}
+            bound = signature.bind(self, *args, **by_parameter).arguments
+            return self.compute({name: bound[parameter] for name, parameter in parameters.items()})
 
         forward.__signature__ = signature  # type: ignore[attr-defined]
         return type(cls.__name__, (cls,), {"forward": forward, "names": tuple(names), "__doc__": cls.__doc__})
@@ -56,6 +57,17 @@ class NamedInputs(nn.Module):
     def compute(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The inputs by name -> out_sample."""
         raise NotImplementedError
+
+
+def _parameter_names(names: Sequence[str]) -> dict[str, str]:
+    """By the name of an input, that of its parameter: neither `self` nor a word of the language, and no other's."""
+    parameters: dict[str, str] = {}
+    for name in names:
+        parameter = name
+        while parameter == "self" or keyword.iskeyword(parameter) or (parameter != name and parameter in names):
+            parameter += "_"
+        parameters[name] = parameter
+    return parameters
 
 
 def finish(module: nn.Module) -> nn.Module:

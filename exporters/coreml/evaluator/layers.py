@@ -221,6 +221,28 @@ def upsample_bilinear(
     return linear_resize(linear_resize(x, -2, height, mode), -1, width, mode)
 
 
+def resample(
+    x: Tensor,
+    coordinates: Tensor,
+    sampling_mode: str,
+    padding_mode: str,
+    padding_value: Tensor,
+    coordinates_mode: str,
+    align_corners: Tensor,
+) -> Tensor:
+    """PyTorch's grid_sample, as far as it goes: it mirrors at pixels' centres with `align_corners`, else at edges."""
+    corners = bool(align_corners)
+    mirrored = "reflection" if corners else "symmetric"
+    modes = {"constant": "zeros", "border": "border", mirrored: "reflection"}
+    is_zero = padding_mode != "constant" or float(padding_value) == 0
+    if coordinates_mode != "normalized_minus_one_to_one" or padding_mode not in modes or not is_zero:
+        raise ValueError(
+            f"resample with {coordinates_mode}, {padding_mode} of {float(padding_value):g} and align_corners {corners} "
+            "has no reference in PyTorch"
+        )
+    return F.grid_sample(x, coordinates, sampling_mode, modes[padding_mode], corners)
+
+
 def matmul(x: Tensor, y: Tensor, transpose_x: Tensor, transpose_y: Tensor) -> Tensor:
     return torch.matmul(x.mT if bool(transpose_x) else x, y.mT if bool(transpose_y) else y)
 
@@ -266,6 +288,7 @@ OPS: dict[str, Op] = {
     "resize_nearest_neighbor": resize_nearest_neighbor,
     "upsample_bilinear": upsample_bilinear,
     "resize_bilinear": resize_bilinear,
+    "resample": resample,
     "crop": crop,
     "pixel_shuffle": lambda x, upscale_factor: F.pixel_shuffle(x, int(upscale_factor)),
     "pixel_unshuffle": lambda x, downscale_factor: F.pixel_unshuffle(x, int(downscale_factor)),

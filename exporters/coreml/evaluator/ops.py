@@ -154,6 +154,12 @@ def band_part(x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     return low if int(upper) < 0 else low.tril(int(upper))
 
 
+def one_hot(indices: Tensor, one_hot_vector_size: Tensor, axis: Tensor, on_value: Tensor, off_value: Tensor) -> Tensor:
+    """`on_value` where the position along the new `axis` is the index; an index out of range has none."""
+    hot = indices.unsqueeze(-1) == torch.arange(int(one_hot_vector_size))
+    return torch.where(hot, on_value, off_value).movedim(-1, int(axis))
+
+
 def quantize(
     input: Tensor, scale: Tensor, output_dtype: str, zero_point: Tensor | None = None, axis: Tensor | None = None
 ) -> Tensor:
@@ -229,6 +235,7 @@ OPS: dict[str, Op] = {
     "expand_dims": expand_dims,
     "fill": fill,
     "fill_like": fill_like,
+    "one_hot": one_hot,
     "pad": pad,
     "quantize": quantize,
     "range_1d": range_1d,

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from edgegen.errors import DataError, UsageError
 from edgegen.models.sources.load import load_sources
+from edgegen.program.capture import capture
 from edgegen.program.inputs import example_inputs
 
 NET = """
@@ -107,6 +108,21 @@ def test_a_file_and_its_factory(own: Path) -> None:
     assert program.graph_signature.user_inputs == ("sample", "class_labels")
 
 
+def test_names_that_are_words_of_python(own: Path) -> None:
+    names = {"sample": "self", "class_labels": "class"}
+    for name, word in names.items():
+        (own / "signature.toml").write_text((own / "signature.toml").read_text().replace(f'"{name}"', f'"{word}"'))
+    (source,) = load_sources(f"{own}/net.py:make", signature=own / "signature.toml")
+    assert [spec.name for spec in source.signature.inputs] == ["self", "class"]
+    x, y = torch.randn(3, 3, 8, 8), torch.tensor([0, 1, 3])
+    net = source.module.net
+    expected = 2 * net.conv(x) + (net.table(y) * 0.5)[:, :, None, None]
+    torch.testing.assert_close(source.module(x, y), expected)
+    torch.testing.assert_close(source.module(**{"class": y, "self_": x}), expected)
+    program = capture(source.module, source.signature, batch=None)
+    torch.testing.assert_close(program.module()(x, y), expected)
+
+
 def test_a_module_in_the_current_folder(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(own)
     (own / "own_package").mkdir()
@@ -184,6 +200,7 @@ def test_factories_that_make_no_network(own: Path) -> None:
         (('role = "noise"', 'rol = "noise"'), r"inputs\[1\]\.rol: no key 'rol'; there are: .*Did you mean 'role'"),
         (('name = "sample"\n', 'name = "the sample"\n'), r"inputs\[1\]\.name: String should match pattern"),
         (('name = "sample"\n', 'name = "class_labels"\n'), "two inputs have the same name: class_labels, class_labels"),
+        (("[[outputs]]\n", '[[outputs]]\nname = "sample"\n'), "an input and the output have the same name, sample; .*"),
         (("high = 3\n", ""), r"inputs\[2\]: a class needs high, the number of the last class"),
         (('["batch_size"]\ndtype', '["batch_size", 2]\ndtype'), r'a class has shape = \["batch_size"\]'),
         (

@@ -333,6 +333,7 @@ def resizes() -> Iterator[tuple[str, Case]]:
             (x,),
         ),
     )
+    yield from resamplings(x)
     yield "crop", Case(lambda x: mb.crop(x=x, crop_height=[1, 0], crop_width=[1, 2]), lambda x: x[:, :, 1:, 1:-2], (x,))
     yield (
         "pixel_shuffle",
@@ -346,6 +347,54 @@ def resizes() -> Iterator[tuple[str, Case]]:
             (noise(1, 2, 4, 6),),
         ),
     )
+
+
+def resamplings(x: Array) -> Iterator[tuple[str, Case]]:
+    """All paddings that coremltools makes of grid_sample, with coordinates beyond the picture."""
+    grid = np.random.default_rng(3).uniform(-2.2, 2.2, (x.shape[0], 5, 6, 2)).astype(np.float32)
+    paddings = [("constant", False), ("constant", True), ("border", False), ("border", True)]
+    for padding, corners in (*paddings, ("symmetric", False), ("reflection", True)):
+        for mode in ("bilinear", "nearest"):
+            yield (
+                f"resample.{mode}.{padding}.{corners}",
+                Case(
+                    lambda x, grid, mode=mode, padding=padding, corners=corners: mb.resample(
+                        x=x,
+                        coordinates=grid,
+                        sampling_mode=mode,
+                        padding_mode=padding,
+                        padding_value=0.0,
+                        coordinates_mode="normalized_minus_one_to_one",
+                        align_corners=corners,
+                    ),
+                    lambda x, grid, mode=mode, padding=padding, corners=corners: sampled(
+                        x, grid, mode, padding, corners=corners
+                    ),
+                    (x, grid),
+                ),
+            )
+
+
+def sampled(x: Array, grid: Array, mode: str, padding: str, *, corners: bool) -> Array:
+    """Point by point in numpy: a picture far larger than needed, continued by numpy.pad, read at the coordinates."""
+    margin = 4 * max(x.shape[2:])
+    continued = {"constant": "constant", "border": "edge", "symmetric": "symmetric", "reflection": "reflect"}[padding]
+    wide = np.pad(x, ((0, 0), (0, 0), (margin, margin), (margin, margin)), mode=continued)  # type: ignore[call-overload]
+    out = np.zeros((x.shape[0], x.shape[1], *grid.shape[1:3]))
+    for b, i, j in np.ndindex(*grid.shape[:3]):
+        places = []
+        for value, size in zip(grid[b, i, j], (x.shape[3], x.shape[2]), strict=True):
+            place = (value + 1) / 2 * (size - 1) if corners else ((value + 1) * size - 1) / 2
+            places.append(np.clip(place, 0, size - 1) if padding == "border" else place)
+        column, row = places
+        if mode == "nearest":
+            out[b, :, i, j] = wide[b, :, round(row) + margin, round(column) + margin]
+            continue
+        top, left = int(np.floor(row)), int(np.floor(column))
+        for y, x_ in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
+            weight = (1 - abs(row - y)) * (1 - abs(column - x_))
+            out[b, :, i, j] += weight * wide[b, :, y + margin, x_ + margin]
+    return out
 
 
 def by_grid(x: Array, sizes: tuple[int, int], grid: Callable[[Array, int, int], Array]) -> Array:

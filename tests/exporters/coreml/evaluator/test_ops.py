@@ -176,6 +176,18 @@ def shapes() -> Iterator[tuple[str, Case]]:
         )
     yield "band_part.lower", Case(lambda x: mb.band_part(x=x, lower=-1, upper=0), np.tril, (x,))
     yield "band_part.upper", Case(lambda x: mb.band_part(x=x, lower=1, upper=-1), lambda x: np.triu(x, -1), (x,))
+    labels = np.array([2, 0, 3, 1], np.int32)
+    for axis, place in ((-1, "last"), (0, "first")):
+        yield (
+            f"one_hot.{place}",
+            Case(
+                lambda x, axis=axis: mb.one_hot(
+                    indices=x, one_hot_vector_size=4, axis=axis, on_value=2.0, off_value=-1.0
+                ),
+                lambda x, axis=axis: np.moveaxis(3.0 * np.eye(4)[x] - 1.0, -1, axis),
+                (labels,),
+            ),
+        )
     modes = (("constant", "constant"), ("reflect", "reflect"), ("replicate", "edge"))
     for mode, numpy_mode in modes:
         yield (
