@@ -39,6 +39,11 @@ class TensorSpec:
         """Whether it is (batch_size, channels, height, width) and may change its size."""
         return len(self.shape) == 4 and self.role in SPATIAL
 
+    @property
+    def image_range(self) -> tuple[float, float]:
+        """What is black and what is white in an image: `low` and `high`, or -1 and 1 where the signature is silent."""
+        return -1.0 if self.low is None else self.low, 1.0 if self.high is None else self.high
+
 
 @dataclass(frozen=True)
 class Signature:

@@ -115,7 +115,8 @@ def pixels(program: "ExportedProgram", signature: Signature, batch: int | None) 
     from edgegen.program.one_step import ToPixels, pixels_signature
 
     changed = pixels_signature(signature)
-    return changed, capture(ToPixels(program.module(check_guards=False)), changed, batch=batch)
+    network = ToPixels(program.module(check_guards=False), signature.outputs[0].image_range)
+    return changed, capture(network, changed, batch=batch)
 
 
 def one_by_one(inputs: Mapping[str, NDArray[Any]], run: Callable[[Arrays], Arrays]) -> Arrays:

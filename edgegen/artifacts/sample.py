@@ -33,8 +33,12 @@ def sample_to_png(
     if label is not None and label >= max(classes, 1):
         raise UsageError(f"--class {label}: " + (f"there are 0 to {classes - 1}" if classes else "it knows no classes"))
     if label is not None:
-        inputs["class_labels"] = np.full(count, label)
-    pixels = grid(to_uint8(image_source.run(inputs).astype(np.float32)))
+        (name,) = (spec.name for spec in image_source.signature.inputs if spec.role == "class")
+        inputs[name] = np.full(count, label)
+    images = image_source.run(inputs)
+    if images.dtype != np.uint8:
+        images = to_uint8(images.astype(np.float32), image_source.signature.outputs[0].image_range)
+    pixels = grid(images)
     with atomic_path(output) as temporary:
         Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(temporary, format="PNG")
     return {"file": str(output), "count": count, "seed": seed, "method": image_source.method}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import DataError, UsageError
-from edgegen.types import Signature
+from edgegen.types import PIXELS, Signature
 
 TEACHER_STEPS = 20
 BATCH = 64  # images that an exported file makes in one run: of thousands, the activations would fill the memory
@@ -21,7 +21,10 @@ BATCH = 64  # images that an exported file makes in one run: of thousands, the a
 
 @dataclass(frozen=True)
 class ImageSource:
-    """`run` turns inputs by name into images (n, channels, height, width); `method` says what it is, in words."""
+    """`run` turns inputs by name into images (n, channels, height, width); `method` says what it is, in words.
+
+    Images of a file that gives uint8 are (n, height, width, channels).
+    """
 
     run: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
     signature: Signature
@@ -81,7 +84,7 @@ def open_artifact(path: Path, backend: str) -> ImageSource:
     except (KeyError, TypeError) as e:
         raise DataError(f"{manifest}: not a manifest of edgegen's; `edgegen export` writes one") from e
     session = SessionProcess().open(backend, path)
-    output = signature.outputs[0].name
+    output = PIXELS if entry.row.get("variant") == "generate" else signature.outputs[0].name
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         count = len(next(iter(inputs.values())))

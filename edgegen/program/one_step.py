@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from edgegen.errors import ExportError
 from edgegen.flow.path import has_second_time
-from edgegen.support.pixels import traced_pixels
+from edgegen.support.pixels import OURS, traced_pixels
 from edgegen.types import PIXELS, Signature, TensorSpec
 
 NOISE_TIME = 1.0  # t = 1 is noise: the one time at which a one-step generator runs
@@ -44,19 +44,19 @@ def _times(sample: Tensor, time: float) -> Tensor:
 
 
 class ToPixels(nn.Module):
-    """A generator whose output is the image as an app shows it, not (batch, channels, height, width) in [-1, 1].
+    """A generator whose output is the image as an app shows it, not (batch, channels, height, width) in `image_range`.
 
     The output is uint8 (batch, height, width, channels), rounded to nearest, as edgegen.support.pixels.to_uint8 does.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, image_range: tuple[float, float] = OURS) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.image_range = net, image_range
         self.training = False  # not by eval(), which captured programs refuse
 
     def forward(self, *inputs: Tensor) -> Tensor:
         out_sample: Tensor = self.net(*inputs)
-        return traced_pixels(out_sample)
+        return traced_pixels(out_sample, self.image_range)
 
 
 def pixels_signature(signature: Signature) -> Signature:

@@ -2,7 +2,8 @@
 
     x = p / 127.5 - 1        p = round(127.5 (x + 1)), cut to 0..255
 
-An app's side is uint8 (n, height, width, channels), ours float32 (n, channels, height, width).
+An app's side is uint8 (n, height, width, channels), ours float32 (n, channels, height, width). A network that somebody
+brings may give another range (low, high), as its signature says: p = round(255 (x - low) / (high - low)).
 """
 
 from typing import TYPE_CHECKING, Any, overload
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HALF = 127.5  # of the 255 steps between -1 and 1
+OURS = (-1.0, 1.0)
 
 
 @overload
@@ -35,15 +37,16 @@ def to_float(images: NDArray[np.uint8]) -> "Tensor":
     return scaled(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))))
 
 
-def to_uint8(x: "Tensor | NDArray[Any]") -> NDArray[np.uint8]:
-    """float (n, channels, height, width) in [-1, 1] -> uint8 (n, height, width, channels): rounded, clamped.
+def to_uint8(x: "Tensor | NDArray[Any]", image_range: tuple[float, float] = OURS) -> NDArray[np.uint8]:
+    """float (n, channels, height, width) in `image_range` -> uint8 (n, height, width, channels): rounded, clamped.
 
-    The inverse of `to_float`. Raises DataError on values that are not finite.
+    The inverse of `to_float`, for [-1, 1]. Raises DataError on values that are not finite.
     """
     values = np.asarray(x if isinstance(x, np.ndarray) else x.detach().cpu().float().numpy())
     if not np.isfinite(values).all():
         raise DataError("images hold values that are not finite (NaN or infinity), so there is no picture to show")
-    pixels = np.clip(np.rint((values.astype(np.float32) + 1) * HALF), 0, 255).astype(np.uint8)
+    low, high = image_range
+    pixels = np.clip(np.rint((values.astype(np.float32) - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
@@ -52,8 +55,10 @@ def as_shown(images: "Tensor") -> "Tensor":
     return ((images + 1) * HALF).round().clamp(0, 255) / HALF - 1
 
 
-def traced_pixels(images: "Tensor") -> "Tensor":
+def traced_pixels(images: "Tensor", image_range: tuple[float, float] = OURS) -> "Tensor":
     """`to_uint8` for an exported program, which may hold no check of values: rounds by cutting x + 1/2."""
     import torch
 
-    return (images * HALF + (HALF + 0.5)).clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1)
+    low, high = image_range
+    gain = 255 / (high - low)
+    return (images * gain + (0.5 - low * gain)).clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1)

@@ -27,12 +27,16 @@ def psnr_of(mse: float, *, data_range: float) -> float:
 
 
 def psnr_range(signature: Signature, reference: NDArray[Any]) -> float:
-    """The range of values that PSNR is relative to: 2 for images in [-1, 1], else what the reference spans.
+    """The range of values that PSNR is relative to: `high` - `low` of the output, else what the reference spans.
 
-    Nets with random weights and nets that are not one-step generators leave [-1, 1]; latents and signals have no range.
+    The latter also where the reference lies far beyond that range, as random weights and networks that are not
+    one-step generators give.
     """
-    if signature.outputs[0].role == "image" and float(np.abs(reference).max()) <= 2.0:
-        return 2.0
+    output = signature.outputs[0]
+    if output.low is not None and output.high is not None:
+        size, middle = output.high - output.low, (output.high + output.low) / 2
+        if float(np.abs(reference - middle).max()) <= size:
+            return size
     return float(reference.max() - reference.min()) or 1.0
 
 

@@ -108,14 +108,15 @@ class Verifier:
 
     def _compare_pixels(self, session: "_AsFloat", floor_db: float) -> Parity:
         inputs, expected = self._expected(None)
-        images = to_float(to_uint8(expected)).numpy()
+        low, high = self.signature.outputs[0].image_range
+        images = to_float(to_uint8(expected, (low, high))).numpy()
         parity = check(session, inputs, images, floor_db=min(floor_db, PIXELS_FLOOR_DB), output=self.output)
-        beyond = float(np.mean(np.abs(expected) > 1))
+        beyond = float(np.mean((expected < low) | (expected > high)))
         if parity.status != "failed" or beyond <= UNTRAINED:
             return parity
         # What is left of the range is a small part of it, and every error that part's size.
-        hint = f"{beyond:.0%} of PyTorch's own numbers lie beyond -1 to 1 and are cut off: is the network trained?"
-        return replace(parity, reason=f"{parity.reason}; {hint}")
+        lost = f"{beyond:.0%} of PyTorch's own numbers lie beyond {low:g} to {high:g} and are cut off"
+        return replace(parity, reason=f"{parity.reason}; {lost}: is the network trained?")
 
     def _check(
         self, session: Session, inputs: Mapping[str, NDArray[Any]], expected: NDArray[np.float32], floor_db: float

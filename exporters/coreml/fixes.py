@@ -176,7 +176,7 @@ def to_pixels(program: ExportedProgram, image: "TensorSpec") -> None:
     graph = program.graph
     (result,) = graph.find_nodes(op="output")
     (output,) = result.args[0]
-    low, high = (-1.0 if image.low is None else image.low), (1.0 if image.high is None else image.high)
+    low, high = image.image_range
     steps: tuple[tuple[Any, Any], ...] = (
         (aten.mul.Tensor, (255 / (high - low),)),
         (aten.add.Tensor, (0.5 - 255 * low / (high - low),)),
