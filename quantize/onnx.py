@@ -3,8 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgegen.errors import ExportError
 from edgegen.support.extras import require
+
+FLOAT16_MAX = 65504.0
+MASK = 3e4  # two of them, as a causal and a padding mask add up to, are finite in float16; exp(-3e4 + x) is 0 for any x
+ENDS = ("MatMul", "Gemm", "Conv")  # what is fast in float16, and reads no mask itself
 
 
 def to_fp16(source: Path, target: Path) -> None:
@@ -19,7 +25,9 @@ def to_fp16(source: Path, target: Path) -> None:
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         model = onnx.load(source)
-        half = convert_float_to_float16(onnx.load(source), keep_io_types=True)
+        named = onnx.load(source)
+        masks = _cut_masks(named.graph)
+        half = convert_float_to_float16(named, keep_io_types=True, **({"node_block_list": masks} if masks else {}))
         del half.graph.value_info[:]  # it keeps some types as they were
         ONNXModel(half).topological_sort()  # the casts of the inputs come after their readers
         _keep_identity(half, model)
@@ -27,6 +35,37 @@ def to_fp16(source: Path, target: Path) -> None:
     except Exception as e:
         raise ExportError(f"onnxruntime could not convert the graph to float16: {e}") from e
     target.write_bytes(half.SerializeToString(deterministic=True))
+
+
+def _cut_masks(graph: Any) -> list[str]:
+    """Gives numbers that float16 does not hold, such as a mask's finfo.min, the value MASK, in place.
+
+    The names of the nodes from there to the softmax: on their way to float32 and back, masked numbers that are alike
+    in float16 become alike, which onnxruntime's kernels for the CPU, of float32 inside, would not do.
+    """
+    from onnx.numpy_helper import from_array, to_array
+
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensors[node.output[0]] = node.attribute[0].t
+    masks = set()
+    for name, tensor in tensors.items():
+        values = to_array(tensor)
+        if values.dtype != np.float32:
+            continue
+        too_large = (np.abs(values) > FLOAT16_MAX) & np.isfinite(values)
+        if too_large.any():
+            cut = np.where(too_large, np.copysign(np.float32(MASK), values), values)
+            tensor.CopyFrom(from_array(cut.astype(np.float32), tensor.name))
+            masks.add(name)
+    names = []
+    for node in graph.node:  # in the order in which they run
+        if node.op_type not in ENDS and masks.intersection(node.input):
+            names.append(node.name)
+            if node.op_type != "Softmax":
+                masks.update(node.output)
+    return names
 
 
 def _keep_identity(quantized: Any, source: Any) -> None:

@@ -33,7 +33,10 @@ def reference(module: nn.Module, inputs: Mapping[str, NDArray[Any]]) -> NDArray[
 
 def _eval_on_cpu(module: nn.Module) -> nn.Module:
     """`module` in evaluation mode on the CPU; a copy only where it must be, since a large one would not fit twice."""
-    on_cpu = all(p.device.type == "cpu" and p.dtype in (torch.float32, torch.int64) for p in module.parameters())
+    # A captured graph has its types in its operators: what it reads in half precision stays so.
+    is_graph = isinstance(module, fx.GraphModule | module_paths.RetracedModule)
+    dtypes = (torch.float32, torch.int64)
+    on_cpu = all(p.device.type == "cpu" and (is_graph or p.dtype in dtypes) for p in module.parameters())
     if on_cpu and not _in_training(module):
         return module
     return copy.deepcopy(module).cpu().float().eval()
@@ -87,6 +90,7 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_s
     except Exception as e:
         size = " for any size (perhaps it takes only its own)" if any_size else ""
         raise ExportError(f"torch.export could not capture {type(module).__name__}{size}: {_reason(e)}") from e
+    _refuse_bfloat16(program, type(module).__name__)
     in_numbers(program.graph)
     program.graph_module.recompile()
     if is_retraced:
@@ -98,6 +102,21 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_s
             f"{type(module).__name__} gives {actual} for noise {tuple(inputs[0].shape)}; its signature says {expected}"
         )
     return program
+
+
+def _refuse_bfloat16(program: ExportedProgram, name: str) -> None:
+    """Raises ExportError where a program computes in bfloat16, or under autocast: hardly a runtime has either."""
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if "wrap_with_autocast" in str(node.target):
+            kind = "under torch.autocast"
+        elif isinstance(value, Tensor) and value.dtype == torch.bfloat16:
+            kind = f"in bfloat16 ({node.name})"
+        else:
+            continue
+        raise ExportError(
+            f"{name} computes {kind}: take that out of its forward; a file in fp16 is a scheme of its own"
+        )
 
 
 def note_shapes(graph_module: fx.GraphModule, signature: Signature, batch: int) -> None:

@@ -130,7 +130,7 @@ class CoreMLBackend:
             # coremltools compares int32's limits with fp16's in fp16, where they are infinite.
             with mlpackage.silent(), np.errstate(over="ignore"):
                 model = vendor.convert(
-                    _readable(program, signature, variant),
+                    _readable(program, signature, variant, half=precision == "fp16"),
                     inputs=inputs,
                     outputs=outputs,
                     convert_to="mlprogram",
@@ -179,10 +179,10 @@ def _run_by_core_ml(path: Path) -> Session:
     return CoreMLSession(model, f"Core ML {platform.mac_ver()[0]}")
 
 
-def _readable(program: "ExportedProgram", signature: Signature, variant: str) -> "ExportedProgram":
+def _readable(program: "ExportedProgram", signature: Signature, variant: str, *, half: bool) -> "ExportedProgram":
     from edgegen.exporters.coreml.fixes import fixed, to_pixels  # here: without coremltools torch need not be loaded
 
-    changed = fixed(program)
+    changed = fixed(program, half=half)
     if variant == GENERATE:
         to_pixels(changed, signature.outputs[0])
     return changed

@@ -3,6 +3,7 @@
 Its reader of torch.export programs drops keyword arguments (a GELU's approximate="tanh", an addition's alpha) and
 knows some 500 of torch's ops. FIXES are for the first kind: each with what goes wrong without it. For the second kind
 torch itself has decompositions. Found by comparing 200 functions with PyTorch: tests/exporters/coreml/test_fixes.py.
+Masks get numbers that float16 holds.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram, default_decompositions
+from torch.fx.node import map_aggregate
 
 from edgegen.errors import ExportError
 
@@ -57,11 +59,14 @@ def softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Any:
 
 
 def rms_norm(x: Tensor, shape: list[int], weight: Tensor | None = None, eps: float | None = None) -> Any:
-    """Without a weight or an epsilon it is refused; an absent epsilon is 1e-5 there and the smallest step in torch."""
-    if weight is not None and eps is not None:
-        return NotImplemented
+    """coremltools adds its epsilon elsewhere: not finite where a token is zero, 61 dB where a channel is large (its
+    issue 2821). x rsqrt(mean(x^2) + eps) is y rsqrt(mean(y^2) + eps / m^2) for y = x / m, whose squares fit float16.
+    """
     dims = list(range(-len(shape), 0))
-    out = x * torch.rsqrt(x.square().mean(dims, keepdim=True) + (torch.finfo(x.dtype).eps if eps is None else eps))
+    root = math.sqrt(torch.finfo(x.dtype).eps if eps is None else eps)
+    largest = x.abs().amax(dims, keepdim=True).clamp(min=max(root, torch.finfo(torch.float16).tiny))
+    y = x / largest
+    out = y * torch.rsqrt(y.square().mean(dims, keepdim=True) + (root / largest).square())
     return out if weight is None else out * weight
 
 
@@ -146,19 +151,24 @@ FIXES: dict[Any, Fix] = {
 }
 # Registered with coremltools, but not as torch.export writes them: antialiasing is dropped, defaults are required.
 MISREAD = ("_upsample_bilinear2d_aa", "cosine_similarity", "mse_loss")
+FLOAT16_MAX = 65504.0
+MASK = 3e4  # two of them, as a causal and a padding mask add up to, are finite in float16; exp(-3e4 + x) is 0 for any x
 COPIES = (aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.detach.default)
 
 
-def fixed(program: ExportedProgram) -> ExportedProgram:
+def fixed(program: ExportedProgram, *, half: bool = False) -> ExportedProgram:
     """`program` in ops that coremltools reads correctly; `program` itself stays as it is, the weights are shared.
 
-    Raises ExportError that names every op which neither coremltools nor a decomposition covers.
+    `half`: it will compute in float16. Raises ExportError that names every op which neither coremltools nor a
+    decomposition covers.
     """
     changed: ExportedProgram = program.run_decompositions(FIXES)  # also: coremltools refuses torch's training dialect
     decompositions = default_decompositions()
     while missing := {op for op in _ops(changed) if not _readable(op) and op in decompositions}:
         changed = changed.run_decompositions({**FIXES, **{op: decompositions[op] for op in missing}})
     _drop_copies(changed)
+    if half:
+        _fit_float16(changed)
     unsupported = sorted({str(op) for op in _ops(changed) if not _readable(op)})
     if unsupported:
         raise ExportError(
@@ -203,6 +213,27 @@ def _drop_copies(program: ExportedProgram) -> None:
         if node.target in COPIES and not any(user.op == "output" for user in node.users):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+
+
+def _fit_float16(program: ExportedProgram) -> None:
+    """Cuts constants that float16 does not hold to +-MASK, in place: a mask's finfo.min is infinite there, and 0 times
+    it no number. Infinity itself stays: it is meant.
+    """
+
+    def fit(value: Any) -> Any:
+        too_large = isinstance(value, float) and FLOAT16_MAX < abs(value) < math.inf
+        return math.copysign(MASK, value) if too_large else value
+
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            node.args, node.kwargs = map_aggregate(node.args, fit), map_aggregate(node.kwargs, fit)
+    program._constants = dict(program.constants)  # the one of the program before is the same object
+    for constants in (program.state_dict, program.constants):
+        for name, value in list(constants.items()):
+            if isinstance(value, Tensor) and value.is_floating_point():
+                too_large = (value.abs() > FLOAT16_MAX) & value.isfinite()
+                if too_large.any():
+                    constants[name] = torch.where(too_large, MASK * value.sign(), value)
 
 
 def _readable(op: Any) -> bool:

@@ -74,7 +74,9 @@ class OnnxBackend:
     )
     cells: Mapping[str, SchemeCell] = field(default_factory=lambda: dict(CELLS), init=False)
     snippet: str = field(default=SNIPPET, init=False)
-    rewrites: tuple[str, ...] = field(default=("resampling", "pointwise", "conv_bias", "einsum"), init=False)
+    rewrites: tuple[str, ...] = field(
+        default=("resampling", "pointwise", "conv_bias", "einsum", "batch_chunk"), init=False
+    )
 
     def runs_here(self) -> bool:
         return True

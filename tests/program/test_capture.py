@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from edgegen.errors import ExportError
+from edgegen.exporters.rewrites import apply
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.zero_layers import randomize_zero_layers
 from edgegen.noise import normal
 from edgegen.program import capture
+from edgegen.program.fold import fold
 from edgegen.program.inputs import example_inputs, samples_of
 from edgegen.program.one_step import OneStep, ToPixels, pixels_signature
 from edgegen.support.pixels import to_uint8
@@ -99,6 +101,35 @@ def test_control_flow_over_data_is_named_with_the_way_out() -> None:
     signature, _ = inputs_of(classes=0)
     with pytest.raises(ExportError, match=r"Branching: its control flow depends on .*torch.where"):
         capture.capture(Branching(), signature, batch=1)
+
+
+class Cast(nn.Module):
+    """A convolution in another type, by casts or under autocast."""
+
+    def __init__(self, kind: torch.dtype, *, autocast: bool = False) -> None:
+        super().__init__()
+        self.conv, self.kind, self.autocast = nn.Conv2d(1, 1, 3, padding=1), kind, autocast
+
+    def forward(self, sample: Tensor) -> Tensor:
+        if self.autocast:
+            with torch.autocast("cpu", dtype=self.kind):
+                return self.conv(sample).float()
+        weight, bias = self.conv.weight.to(self.kind), self.conv.bias
+        assert bias is not None
+        return nn.functional.conv2d(sample.to(self.kind), weight, bias.to(self.kind), padding=1).float()
+
+
+def test_bfloat16_is_refused_and_float16_computed_as_written() -> None:
+    signature, (sample,) = inputs_of(classes=0)
+    with pytest.raises(ExportError, match=r"^Cast computes in bfloat16 \(to.*\): take that out of its forward"):
+        capture.capture(Cast(torch.bfloat16), signature, batch=None)
+    with pytest.raises(ExportError, match=r"^Cast computes under torch.autocast: take that out of its forward"):
+        capture.capture(Cast(torch.bfloat16, autocast=True), signature, batch=None)
+    net = Cast(torch.float16).eval()
+    folded = fold(net, signature).module
+    assert {p.dtype for p in folded.parameters()} | {b.dtype for b in folded.buffers()} == {torch.float16}
+    program = apply(folded, ("pointwise", "conv_bias"), signature=signature, batch=1)
+    torch.testing.assert_close(program.module()(sample[:1]), net(sample[:1]))
 
 
 def test_every_role_gets_inputs_of_its_own() -> None:

@@ -30,6 +30,7 @@ WRONG: dict[str, Function] = {
     "add": lambda x: torch.add(x, x * x, alpha=2),
     "sub": lambda x: torch.sub(x, x * x, alpha=2),
     "softplus": lambda x: F.softplus(x, beta=2, threshold=1),
+    "rms_norm_silent": lambda x: F.rms_norm(x * (x[..., :1] > 0), (8,), ROW, 1e-6),
 }
 # Refused by coremltools, one by one, though Core ML can do it.
 REFUSED: dict[str, Function] = {
@@ -67,7 +68,6 @@ RIGHT: dict[str, Function] = {
     "softplus_plain": lambda x: F.softplus(x, beta=2),
     "addmm_plain": lambda x: torch.addmm(MATRIX[0], x[0, 0], MATRIX),
     "baddbmm_plain": lambda x: torch.baddbmm(x[0, :, :, :6], x[0], x[0].mT),
-    "rms_norm_full": lambda x: F.rms_norm(x, (8,), ROW, 1e-6),
     "max_pool_full": lambda x: F.max_pool2d(x, 3, 2, 1),
     "pad_constant": lambda x: F.pad(x, (1, 2), value=0.7),
     "pad_reflect": lambda x: F.pad(x, (1, 2, 2, 1), mode="reflect"),
@@ -106,19 +106,19 @@ def plain(program: ExportedProgram) -> ExportedProgram:
         return program.run_decompositions({})
 
 
-def convert(program: ExportedProgram, path: Path, target: str = "iOS17") -> list[Any]:
-    """The results of the saved package on the program's own example, computed in float32."""
+def convert(program: ExportedProgram, path: Path, target: str = "iOS17", *, half: bool = False) -> list[Any]:
+    """The results of the saved package on the program's own example, computed in float32 or float16."""
     ct = mlpackage.coremltools("this test")
-    with mlpackage.silent():
+    with mlpackage.silent(), np.errstate(over="ignore"):  # as the backend does
         model = ct.convert(
             program,
             minimum_deployment_target=ct.target[target],
-            compute_precision=ct.precision.FLOAT32,
+            compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
             skip_model_load=True,
         )
     mlpackage.write(model.get_spec(), Path(model.weights_dir), path)
     (x,), _ = program.example_inputs
-    return list(MilEvaluator(path, rounded=False)({"x": x.numpy()}).values())
+    return list(MilEvaluator(path, rounded=half)({"x": x.numpy()}).values())
 
 
 def far(got: Any, expected: Tensor) -> bool:
@@ -138,6 +138,49 @@ def test_without_the_fixes_the_numbers_are_wrong(tmp_path: Path) -> None:
     program, x = export(WRONG)
     results = convert(plain(program), tmp_path / "a.mlpackage")
     assert [name for (name, f), got in zip(WRONG.items(), results, strict=True) if far(got, f(x))] == list(WRONG)
+
+
+def test_an_rms_norm_of_large_and_silent_channels_fits_float16(tmp_path: Path) -> None:
+    functions: dict[str, Function] = {
+        "large": lambda x: F.rms_norm(x * torch.tensor([500.0, *[1.0] * 7]), (8,), ROW, 1e-5),
+        "silent": lambda x: F.rms_norm(x * (x[..., :1] > 0), (8,), ROW, 1e-5),
+    }
+    program, x = export(functions)
+    results = convert(fixed(program), tmp_path / "a.mlpackage", half=True)
+    for function, got in zip(functions.values(), results, strict=True):
+        np.testing.assert_allclose(got, function(x), atol=0.01)
+
+
+LEAST = torch.finfo(torch.float32).min
+
+
+class Masked(nn.Module):
+    """Attention weights under masks of float32's least number, a constant and a number in the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("causal", torch.full((8, 8), LEAST).triu(1))
+        self.causal: Tensor
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores, hidden = x[0] @ x[0].mT / 4, (x[0, :, :1] > 0).float() * LEAST
+        scores = torch.cat([scores, scores[..., :2]], 2)[:, :1]
+        both = torch.maximum(self.causal[:1] + hidden, torch.tensor(LEAST))
+        return (scores + both).softmax(-1), scores.masked_fill(scores > 1, LEAST).softmax(-1)
+
+
+def test_a_mask_fits_float16(tmp_path: Path) -> None:
+    x = torch.randn(1, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+    net = Masked()
+    with mlpackage.silent():
+        program = torch.export.export(net, (x,))
+        changed = fixes.fixed(program, half=True)
+    results = convert(changed, tmp_path / "a.mlpackage", half=True)
+    for expected, got in zip(net(x), results, strict=True):
+        np.testing.assert_allclose(got, expected, atol=0.005)
+    assert net.causal.min() == LEAST
+    with mlpackage.silent():
+        torch.testing.assert_close(program.module()(x), net(x))
 
 
 def test_the_approximate_gelu_is_one_op_in_the_package(tmp_path: Path) -> None:
