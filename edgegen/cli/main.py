@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -49,6 +50,28 @@ doctor.register(app)
 inspect.register(app)
 sensitivity.register(app)
 plan.register(app)
+
+
+def _print_versions(is_given: bool) -> None:
+    if is_given:
+        from edgegen.formats.manifest import tool_versions
+
+        versions = tool_versions()
+        print("\n".join(f"{tool} {versions[tool]}" for tool in sorted(versions, key=lambda tool: tool != "edgegen")))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_versions, help="Print the versions of edgegen and its tools."
+        ),
+    ] = False,
+) -> None:
+    """What may stand before the name of a command."""
+
 
 INTERRUPTED = 130  # typer's exit code for Ctrl-C
 

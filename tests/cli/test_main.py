@@ -1,5 +1,6 @@
 """The command line: help with an example for every command, exit codes, data on stdout and errors on stderr."""
 
+import importlib.metadata
 import json
 import subprocess
 from collections.abc import Callable
@@ -141,3 +142,11 @@ def test_no_command_shows_the_help_with_every_command_and_the_exit_codes() -> No
     assert "Exit codes: 0 ok, 1 failed, 2 usage or recipe" in " ".join(result.output.split())
     listed = {line.split()[0] for line in result.output.split("Commands:")[1].splitlines() if line.strip()}
     assert set(COMMANDS) <= listed
+
+
+def test_the_version_needs_no_command() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert done.exit_code == 0
+    first, *others = done.stdout.splitlines()
+    assert first == f"edgegen {importlib.metadata.version('edgegen')}"
+    assert any(line.startswith("torch 2.") for line in others)
