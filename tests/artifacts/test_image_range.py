@@ -45,6 +45,7 @@ shape = ["batch_size", 3, 8, 8]
 [[inputs]]
 name = "kind"
 role = "class"
+dtype = "int64"
 shape = ["batch_size"]
 low = 0
 high = 3
