@@ -2,6 +2,7 @@
 
 import gc
 import getpass
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 from helpers import TINY, command, environment
 
 torch.set_num_threads(1)  # tiny nets: more threads only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in child processes, too
 gc.set_threshold(50_000, 50, 50)  # capturing makes millions of small objects, few of which are garbage
 
 

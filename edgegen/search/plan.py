@@ -117,7 +117,7 @@ def _is_unchanged_plan(path: Path) -> bool:
 
 
 def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) -> tuple[DataSpec, Architecture]:
-    """The recipe's data, by its stage data; and its teacher, or where that is no EdgeUNet its [slim.model]."""
+    """The recipe's data, by its stage data; and its teacher's architecture, or where it has none its [slim.model]."""
     from edgegen.models.student import architecture, architecture_of, student_architecture
     from edgegen.pipeline.stages.teacher import load_teacher
 

@@ -50,7 +50,22 @@ def sizes(chosen: tuple[Target, ...], source: Path) -> tuple[tuple[int, int], ..
     return ((size, 2 * size),) if any(target.kind().any_size for target in chosen) else ()
 
 
-@pytest.mark.parametrize("family", NETWORKS)
+# Half a minute to a minute each, nearly all of it in the vendors' converters; the others have the same operators.
+LONG = (
+    "unet2d",
+    "unet2d_image_conditional",
+    "unet2d_condition",
+    "unet2d_condition_sdxl",
+    "unet2d_condition_image",
+    "unet1d",
+    "unet1d_trajectory",
+    "autoencoder_kl",
+)
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in NETWORKS]
+)
 def test_a_family_runs_true_in_every_runtime(family: str, tmp_path: Path, in_process: None) -> None:
     run_true(family, list(RUNTIMES), tmp_path)
 

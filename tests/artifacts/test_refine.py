@@ -122,6 +122,7 @@ class Timer:
         return lambda module, numbers: 0.3 + slower + 0.2 * len(numbers.float_layers)
 
 
+@pytest.mark.slow
 def test_a_mixed_file_is_as_fast_as_asked_in_every_runtime(module: nn.Module, tmp_path: Path) -> None:
     budget = "latency<=0.65"
     timer: Any = Timer()

@@ -9,6 +9,7 @@ from edgegen.artifacts import doctor
 from edgegen.cli.main import app
 
 
+@pytest.mark.slow
 def test_what_works_here_was_run_here() -> None:
     result = CliRunner().invoke(app, ["doctor", "--json"], catch_exceptions=False)
     diagnosis = json.loads(result.stdout)

@@ -78,6 +78,7 @@ def test_words_for_edgegen(given: list[str], words: list[str]) -> None:
     assert arguments_of(parser.parse_args(given)) == words
 
 
+@pytest.mark.slow
 def test_a_unet_is_exported_to_onnx(tmp_path: Path) -> None:
     TINY["unet2d"](tmp_path / "net")
     arguments = ["net", "--to", "onnx", "-o", "out", "--random-weights", "3", "--no-measure", "--json"]

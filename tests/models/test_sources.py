@@ -149,6 +149,7 @@ def test_images_need_not_be_square(edgegen: Edgegen, tiny: Path) -> None:
     assert "No figure of quality" in page
 
 
+@pytest.mark.slow
 def test_bf16_training_runs_all_stages_in_one_process(edgegen: Edgegen, tiny: Path) -> None:
     tiny.write_text(TINY + '[compute]\nprecision = "bf16"\nthreads = 1\n')
     done = edgegen("run", tiny.name, "--to", "evaluate")

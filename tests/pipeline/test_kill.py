@@ -69,6 +69,7 @@ def disturbed_and_not(tmp_path: Path, stages: tuple[str, ...], to: str) -> tuple
     return whole, broken, killed
 
 
+@pytest.mark.slow
 def test_training_killed_in_every_stage_ends_with_the_same_bits(tmp_path: Path) -> None:
     stages = ("teacher", "pairs", "slim", "distill")
     whole, broken, killed = disturbed_and_not(tmp_path, stages, "distill")

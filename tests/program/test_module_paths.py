@@ -139,6 +139,7 @@ def test_a_file_of_another_exporter_is_read_by_its_scopes_or_its_weights(tmp_pat
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["fp32", "w8a8"])
 def test_a_pte_tells_the_blocks_of_its_delegate_s_layers(
     folded: nn.Module, scheme: str, tmp_path: Path, in_process: None

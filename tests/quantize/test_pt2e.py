@@ -177,6 +177,7 @@ def run_in_8_bits(operators: list[str]) -> list[str]:
     return [kind for kind in operators if kind in INTEGER]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "options", "said"),
     [

@@ -15,7 +15,7 @@ from edgegen.program.capture import capture, reference
 from edgegen.program.inputs import example_inputs
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.pt2e import quantize
-from edgegen.quantize.schemes import AS_USUAL
+from edgegen.quantize.schemes import DEFAULT_OPTIONS
 from edgegen.types import Signature
 from edgegen.verification.parity import psnr_db
 
@@ -120,7 +120,7 @@ def test_networks_that_concatenate_8_bit_numbers(net: nn.Module, tmp_path: Path)
     torch.manual_seed(0)
     net = trained_like(net)
     batches = calibration_batches(SIGNATURE, samples=32, seed=0, batch=8)
-    quantized = quantize(capture(net, SIGNATURE, batch=None), "w8a8", batches, AS_USUAL)
+    quantized = quantize(capture(net, SIGNATURE, batch=None), "w8a8", batches, DEFAULT_OPTIONS)
     inputs = example_inputs(SIGNATURE, 8, 7)
     expected, simulated = reference(net, inputs), reference(quantized, inputs)
     data_range = float(np.ptp(expected))

@@ -145,6 +145,7 @@ def test_an_etdump_of_a_pte_that_runs_here(tmp_path: Path, in_process: None) -> 
     assert any("Convolution" in kind for kind in one.kinds)
 
 
+@pytest.mark.slow
 def test_a_damaged_etdump_ends_the_process_that_reads_it_and_not_ours(tmp_path: Path) -> None:
     (tmp_path / "cut.etdump").write_bytes(b"\xff\xff\0\0\x08\0\0\0ED00" + 400 * b"\x7f")
     with pytest.raises(DataError, match=r"cut\.etdump looks like an ETDump of ExecuTorch, but: executorch cannot read"):
