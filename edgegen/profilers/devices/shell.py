@@ -24,7 +24,7 @@ SHORT_S, TRANSFER_S = 30.0, 600.0  # for a question, for a file
 QUESTIONS = {
     "arch": "uname -m",
     "system": "uname -sr",
-    "threads": "nproc || sysctl -n hw.ncpu",
+    "threads": "nproc --all || sysctl -n hw.ncpu",  # without --all it says OMP_NUM_THREADS where that is set
     "cpuinfo": "cat /proc/cpuinfo || sysctl machdep.cpu.brand_string",
     "meminfo": "cat /proc/meminfo",
     "loadavg": "cat /proc/loadavg",
