@@ -24,25 +24,34 @@ def digits(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return padded, torch.from_numpy(images.labels)
 
 
+def small_unet2d(**changes: Any) -> Any:
+    """A UNet2DModel of one channel, 8x8 pixels and two resolutions, without attention; with `changes` of its config."""
+    import diffusers
+
+    config = {
+        "sample_size": 8,
+        "in_channels": 1,
+        "out_channels": 1,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "UpBlock2D"),
+        "add_attention": False,
+    }
+    return diffusers.UNet2DModel(**{**config, **changes})
+
+
 def train(prediction: str, size: tuple[int, int], *, conditional: bool, steps: int = STEPS, **settings: Any) -> Any:
     """The averaged weights of a UNet2DModel after `steps`; `settings` go to the scheduler that adds the noise.
 
     `prediction`: diffusers' "epsilon", "sample" or "v_prediction", "flow" (FlowMatchEulerDiscreteScheduler), "edm".
     """
-    import diffusers
-
     torch.manual_seed(0)
-    net = diffusers.UNet2DModel(
+    net = small_unet2d(
         sample_size=size if size[0] != size[1] else size[0],
-        in_channels=1,
-        out_channels=1,
         block_out_channels=(16, 32),
-        layers_per_block=1,
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
         num_class_embeds=10 if conditional else None,
-        add_attention=False,
     )
     images, labels = digits(size)
     average, adam = copy.deepcopy(net).eval(), torch.optim.Adam(net.parameters(), lr=2e-3)

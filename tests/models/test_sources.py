@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import TINY
 from PIL import Image
+from trained_teachers import small_unet2d
 
 from edgegen.models.load import load
 
@@ -42,18 +43,7 @@ def test_images_without_labels_make_an_unconditional_generator(edgegen: Edgegen,
 def diffusers_teacher(tiny: Path) -> Path:
     diffusers = pytest.importorskip("diffusers")
     folder = tiny.parent / "teacher"
-    unet = diffusers.UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        num_class_embeds=10,
-        add_attention=False,
-    )
+    unet = small_unet2d(num_class_embeds=10)
     unet.save_pretrained(folder / "unet", safe_serialization=True)
     diffusers.DDPMScheduler().save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')

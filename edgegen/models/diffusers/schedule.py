@@ -20,8 +20,8 @@ Where the scheduler limits the data estimate, the step does as well: at the last
 error in epsilon is 200 times that in x.
 """
 
+import inspect
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from edgegen.errors import DataError
+from edgegen.models.diffusers.weights import LOADING
 from edgegen.support.storage import read_json
 from edgegen.support.vendor_logs import DIFFUSERS, quiet
 
@@ -144,15 +145,16 @@ def read_schedule(path: Path, *, kinds: tuple[str, ...] = KINDS) -> Schedule:
         raise DataError(f"{path}: prediction_type {prediction!r}; there are: {', '.join(known)}")
     if name in EDM:
         return Schedule(name, steps, prediction, settings, continuous=True)
-    continuous = settings.get("timestep_type") == "continuous" and prediction == "v_prediction"
+    in_sigmas = name == "EulerDiscreteScheduler" and settings.get("timestep_type") == "continuous"
+    continuous = in_sigmas and prediction == "v_prediction"
     alphas = _alphas(settings, path)
-    limit = _limit(scheduler_of(name, settings, path).config)
+    limit = _limit(scheduler_of(name, settings, path))
     return Schedule(name, steps, prediction, settings, alphas, limit, continuous)
 
 
 def scheduler_of(name: str, settings: dict[str, Any], path: Path | str, **changes: Any) -> Any:
     """diffusers' scheduler of that class with these settings and `changes`. Raises DataError where it refuses them."""
-    with quiet(DIFFUSERS):
+    with quiet(LOADING):
         import diffusers
 
         try:
@@ -161,8 +163,25 @@ def scheduler_of(name: str, settings: dict[str, Any], path: Path | str, **change
             raise DataError(f"{path}: not settings that diffusers' {name} takes: {e}") from e
 
 
-def _limit(config: Mapping[str, Any]) -> DataLimit | None:
-    """What a scheduler does to its data estimate, from its settings with diffusers' own defaults filled in."""
+def scheduler_for(schedule: Schedule, steps: int, **changes: Any) -> Any:
+    """diffusers' scheduler with the times of so many steps. Raises DataError where it does not sample in them."""
+    path = "scheduler_config.json"
+    scheduler = scheduler_of(schedule.name, schedule.settings, path, **changes)
+    with quiet(LOADING):
+        try:
+            scheduler.set_timesteps(steps)
+        except (ValueError, IndexError) as e:
+            raise DataError(f"{path}: {schedule.name} does not sample in {steps} steps: {e}") from e
+    return scheduler
+
+
+def _limit(scheduler: Any) -> DataLimit | None:
+    """What a scheduler does to its data estimate, from its settings with diffusers' own defaults filled in.
+
+    A scheduler that was made from another one's settings keeps in its file those that it does not know.
+    """
+    known = inspect.signature(type(scheduler).__init__).parameters
+    config = {key: value for key, value in scheduler.config.items() if key in known}
     if config.get("thresholding"):
         return DataLimit(quantile=config["dynamic_thresholding_ratio"], largest=config["sample_max_value"])
     return DataLimit(config["clip_sample_range"]) if config.get("clip_sample") else None

@@ -6,11 +6,12 @@ init_noise_sigma z for points x + sigma e, is a gain of the noise on our path, a
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from edgegen.errors import DataError
 from edgegen.flow.time_grid import TimeGrid
-from edgegen.models.diffusers.schedule import EDM, FLOW, Schedule, scheduler_of
+from edgegen.models.diffusers.schedule import EDM, FLOW, Schedule, scheduler_for
 
 # Schedulers whose points are x + sigma e; the others' are a x + s e.
 EXPLODING = (
@@ -29,11 +30,9 @@ def time_grid(schedule: Schedule, steps: int) -> TimeGrid:
     changes: dict[str, Any] = {"timestep_spacing": "trailing"} if steps == 1 else {}
     # PNDM's own times hold those of its corrections; between them it takes DDIM's.
     name = "DDIMScheduler" if schedule.name == "PNDMScheduler" else schedule.name
-    scheduler = scheduler_of(name, schedule.settings, "scheduler_config.json", **changes)
-    try:
-        scheduler.set_timesteps(steps)
-    except (ValueError, IndexError) as e:
-        raise DataError(f"scheduler_config.json: {schedule.name} does not sample in {steps} steps: {e}") from e
+    scheduler = scheduler_for(replace(schedule, name=name), steps, **changes)
+    if schedule.settings.get("invert_sigmas"):
+        raise DataError("scheduler_config.json: invert_sigmas: a time that runs from data to noise is not supported")
     if schedule.name in FLOW:
         return TimeGrid(_falling(scheduler.sigmas.double().tolist()))
     levels = _falling(_sigmas(scheduler))

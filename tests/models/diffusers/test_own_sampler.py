@@ -1,5 +1,6 @@
 """Teachers that are really trained: our solvers on their scheduler's times against diffusers' own samplers."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from trained_teachers import digits, train
+from trained_teachers import digits, small_unet2d, train
 
 from edgegen.errors import DataError
 from edgegen.flow.solvers import solve
 from edgegen.metrics.distances import frechet
-from edgegen.models.diffusers.own_sampler import first_order, sample
+from edgegen.models.diffusers.own_sampler import even_steps, first_order, sample
+from edgegen.models.diffusers.schedule import Schedule
+from edgegen.models.diffusers.velocity import velocity_of
 from edgegen.models.generator import Loaded
 from edgegen.models.load import load
 
@@ -56,12 +59,15 @@ def noise_and_labels(loaded: Loaded, count: int = COUNT) -> tuple[Tensor, Tensor
         ("epsilon", "DDIMScheduler", {"clip_sample_range": 0.7, "set_alpha_to_one": False}),
         ("epsilon", "DDIMScheduler", {"thresholding": True, "sample_max_value": 1.5}),
         ("epsilon", "DDIMScheduler", {"clip_sample": False}),
+        ("epsilon", "DDPMScheduler", {"timestep_spacing": "linspace"}),
+        ("epsilon", "DDIMScheduler", {"num_train_timesteps": 1000, "steps_offset": 1, "set_alpha_to_one": False}),
         ("epsilon", "PNDMScheduler", {}),
         ("epsilon", "EulerDiscreteScheduler", {}),
         ("epsilon", "EulerDiscreteScheduler", {"timestep_spacing": "leading"}),
         ("epsilon", "EulerDiscreteScheduler", {"use_karras_sigmas": True}),
         ("epsilon", "EulerDiscreteScheduler", {"use_exponential_sigmas": True, "final_sigmas_type": "sigma_min"}),
         ("epsilon", "DPMSolverMultistepScheduler", {"thresholding": True}),
+        ("epsilon", "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
         ("v_prediction", "DDIMScheduler", ZERO_SNR),
         ("sample", "DDIMScheduler", {}),
         ("flow", "FlowMatchEulerDiscreteScheduler", {}),
@@ -78,7 +84,7 @@ def test_euler_on_its_times_is_the_schedulers_first_order_sampler(
     reference = first_order(loaded.net.schedule)
     assert reference is not None
     theirs = sample(nets[prediction], reference[0], noise, labels, steps=10, arguments=reference[1])
-    ours = solve(loaded.net, noise, labels, solver="euler", steps=10).x
+    ours = solve(velocity_of(nets[prediction], reference[0], tmp_path), noise, labels, solver="euler", steps=10).x
     assert theirs.std() > 0.1
     assert (ours - theirs).abs().max() <= 1e-5 * max(1.0, float(theirs.abs().max()))
 
@@ -140,15 +146,39 @@ def test_one_step_does_not_start_at_the_data(nets: dict[str, Any], tmp_path: Pat
     assert grid.times[1] == 0.0
 
 
-def test_a_learned_variance_is_left_out(tmp_path: Path) -> None:
-    net = diffusers.UNet2DModel(
-        sample_size=8, in_channels=1, out_channels=2, block_out_channels=(8, 16), norm_num_groups=4,
-        layers_per_block=1, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
-    )  # fmt: skip
-    net.save_pretrained(tmp_path)
-    diffusers.DDPMScheduler(variance_type="learned_range").save_pretrained(tmp_path)
+@pytest.mark.parametrize("variance", ["learned_range", "fixed_small"])
+def test_a_learned_variance_goes_to_the_scheduler_that_takes_it(variance: str, tmp_path: Path) -> None:
+    small_unet2d(out_channels=2).save_pretrained(tmp_path)
+    diffusers.DDPMScheduler(variance_type=variance).save_pretrained(tmp_path)
     loaded = load(tmp_path)
-    assert loaded.net(torch.randn(2, 1, 8, 8), torch.tensor([0.3, 0.9])).shape == (2, 1, 8, 8)
+    noise, labels = noise_and_labels(loaded, 2)
+    assert loaded.net(noise, torch.tensor([0.3, 0.9])).shape == noise.shape
+    assert sample(loaded.net.unet, loaded.net.schedule, noise, labels, steps=4).shape == noise.shape
+    reference = first_order(loaded.net.schedule)
+    assert reference is not None
+    theirs = sample(loaded.net.unet, reference[0], noise, labels, steps=4, arguments=reference[1])
+    torch.testing.assert_close(solve(loaded.net, noise, labels, solver="euler", steps=4).x, theirs)
+
+
+def test_settings_of_another_scheduler_in_its_file_are_not_its_own(tmp_path: Path) -> None:
+    """Euler's sampler, made from DDPM's settings, keeps clip_sample in its file and does not clip."""
+    small_unet2d().save_pretrained(tmp_path)
+    diffusers.EulerDiscreteScheduler().save_pretrained(tmp_path)
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "clip_sample": True, "clip_sample_range": 1.0}))
+    assert load(tmp_path).net.schedule.limit is None
+
+
+def test_steps_that_divide_the_times_of_training() -> None:
+    def steps(times: int) -> int:
+        return even_steps(Schedule("DDIMScheduler", times, "epsilon", {}), 10)
+
+    assert [steps(times) for times in (1000, 64, 49, 37, 4)] == [10, 8, 7, 1, 4]
+
+
+def test_times_that_run_the_other_way_are_refused(nets: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="invert_sigmas: a time that runs from data to noise"):
+        teacher(nets, "flow", tmp_path, "FlowMatchEulerDiscreteScheduler", {"invert_sigmas": True})
 
 
 def test_steps_that_a_scheduler_refuses_are_an_error(nets: dict[str, Any], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from trained_teachers import small_unet2d
 
 from edgegen.errors import DataError
 from edgegen.flow.solvers import solve
@@ -78,18 +79,7 @@ def test_the_ode_carries_noise_to_the_data() -> None:
 @pytest.fixture
 def pipeline_folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    unet = diffusers.UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        num_class_embeds=3,
-        add_attention=False,
-    )
+    unet = small_unet2d(num_class_embeds=3)
     unet.save_pretrained(tmp_path / "unet", safe_serialization=True)
     diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2").save_pretrained(tmp_path / "scheduler")
     (tmp_path / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
