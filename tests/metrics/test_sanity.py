@@ -28,6 +28,15 @@ class Features:
         return values.numpy()
 
 
+@dataclass(frozen=True)
+class NearNoise(Features):
+    """Sees little of pure noise."""
+
+    def features(self, images: Tensor) -> NDArray[np.float64]:
+        is_pure = (images.abs() == 1).flatten(1).all(dim=1)
+        return np.where(is_pure.numpy()[:, None], super().features(REAL[: len(images)]), super().features(images))
+
+
 def fault(extractor: Features, classes: int = 4) -> str:
     real, heldout = extractor.features(REAL[:200]), REAL[200:]
     return check_features(extractor, real, heldout, classes=classes, seed=0).fault
@@ -47,6 +56,7 @@ def test_features_that_see_damage_are_taken() -> None:
     [
         (Features(1.0), 1, "gets 100% of its 1 classes right, where guessing gets 100%"),
         (Features(0.27), 4, "gets 27% of its 4 classes right, where guessing gets 25%"),
+        (NearNoise(0.9), 4, "pure noise is as near to the real images"),
         (Features(0.9, blind=True), 4, "the distance does not grow with noise on real images"),
     ],
 )

@@ -21,12 +21,14 @@ from edgegen.metrics.sanity import check_features
 from edgegen.pipeline.graph import Context
 from edgegen.recipe import Training
 from edgegen.support.pixels import scaled
+from edgegen.support.rng import generator
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
 from edgegen.training.distributed import accelerator
 from edgegen.training.loop import fit
 
 WEIGHTS = "extractor.safetensors"
+JUDGED = 2_000  # most held-out images that are damaged: enough to see the distance grow
 REFERENCE = 10_000  # most training images to compare with: precision and recall look at every pair
 
 
@@ -60,10 +62,10 @@ def extractor(context: Context) -> None:
     task = CLASSIFIER if "train_labels" in images else ROTATIONS
     score = accuracy(fitted.ema, scaled(heldout), heldout_labels)
     trained = local_extractor(fitted.ema, task=task, source=about["source"], accuracy=score)
-    shown = _pixels(images, "train"), _pixels(images, "heldout")
-    sanity = check_features(
-        trained, trained.features(scaled(shown[0][:REFERENCE])), scaled(shown[1]), classes=classes, seed=context.seed
+    real, others = (
+        _drawn(images, part, most, context.seed) for part, most in (("train", REFERENCE), ("heldout", JUDGED))
     )
+    sanity = check_features(trained, trained.features(real), others, classes=classes, seed=context.seed)
     if sanity.fault:
         context.progress.message(f"extractor: no figure of quality will be shown: {sanity.fault}")
     facts = {"name": trained.name, "fd_name": fd_name(trained), "accuracy": score, "task": task, "classes": classes}
@@ -76,6 +78,12 @@ def _task(images: Mapping[str, Tensor], part: str) -> tuple[Tensor, Tensor, int]
         return pixels, images[f"{part}_labels"], int(images["train_labels"].max()) + 1
     turned, labels = pretext_labels(pixels)
     return turned, labels, 4
+
+
+def _drawn(images: Mapping[str, Tensor], part: str, most: int, seed: int) -> Tensor:
+    """At most so many images in [-1, 1], of all classes alike: a file may have them in the order of their classes."""
+    pixels = _pixels(images, part)
+    return scaled(pixels[torch.randperm(len(pixels), generator=generator(seed))[:most]])
 
 
 def _pixels(images: Mapping[str, Tensor], part: str) -> Tensor:
