@@ -36,7 +36,7 @@ EXPORT, QUANTIZE = Export(), Quantize()
 class ExportSettings:
     """What to make of a source: `targets` in place of the artifacts of `export`, and three tables of a recipe.
 
-    `memory_limit` in bytes is for each child process; `measure` adds host latencies.
+    `memory_limit` in bytes is for each child process; `measure` adds host latencies; `name` begins the files' names.
     """
 
     targets: tuple[Target, ...]
@@ -47,6 +47,7 @@ class ExportSettings:
     seed: int = 0
     memory_limit: int | None = None
     measure: bool = True
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ def export_source(
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output} is a file; give a folder, new or with an older export")
-    sources = load_sources(source, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder)
+    sources = load_sources(
+        source, name=settings.name, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder
+    )
     results = []
     for component in sources:
         folder = output / component.name if len(sources) > 1 else output
