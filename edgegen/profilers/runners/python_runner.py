@@ -155,10 +155,11 @@ class OnnxModel:
         return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
 
     def _read(self, inputs: Sequence[str]) -> Facts:
-        names = {"float": "float32", "float16": "float16", "int64": "int64", "int32": "int32", "double": "float64"}
+        names = {"float": "float32", "double": "float64"}  # of others as NumPy calls them
         arrays = {}
         for about, given in zip(self.session.get_inputs(), inputs, strict=True):
-            arrays[about.name] = raw_numbers(given, names[about.type.removeprefix("tensor(").removesuffix(")")])
+            kind = about.type.removeprefix("tensor(").removesuffix(")")
+            arrays[about.name] = raw_numbers(given, names.get(kind, kind))
         return arrays
 
 
