@@ -32,6 +32,7 @@ WRONG: dict[str, Function] = {
     "sub": lambda x: torch.sub(x, x * x, alpha=2),
     "softplus": lambda x: F.softplus(x, beta=2, threshold=1),
     "instance_norm": lambda x: F.instance_norm(x, TABLE[0], TABLE[1], TABLE[2], TABLE[3], use_input_stats=False),
+    "instance_norm_bare": lambda x: F.instance_norm(x, TABLE[0], TABLE[1], use_input_stats=False),
     "rms_norm_silent": lambda x: F.rms_norm(x * (x[..., :1] > 0), (8,), ROW, 1e-6),
 }
 # Refused by coremltools, one by one, though Core ML can do it.
