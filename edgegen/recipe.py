@@ -163,6 +163,9 @@ class Export(Table):
     etrecord: bool = Field(
         False, description="ExecuTorch's profiling record beside .pte files", exclude_if=operator.not_
     )
+    fp16: Literal["plain", "safe"] = Field(
+        "plain", description="safe: float32 where float16 overflows", exclude_if=lambda value: value == "plain"
+    )
     license: str = Field("not stated", description="licence of the generator, written into every file")
 
     @model_validator(mode="after")

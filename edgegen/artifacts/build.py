@@ -82,6 +82,7 @@ def build(
     """
     inputs, file = InputSource(signature, seed, real), target.file(name)
     samples = _calibration_samples(inputs, target, quantization)
+    measures = samples or target.is_float16()
     with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
         saved = _saved_program(source, signature, target, Path(temporary) / "program.pt2")
         (output := Path(temporary) / "output").mkdir()
@@ -96,11 +97,11 @@ def build(
             "rewrites": _rewrites(target) if rewrites is None else list(rewrites),
             "quantization": {**quantization.model_dump(mode="json"), "samples": samples or None},
             "seed": seed,
-            "calibration": _save_calibration(real, Path(temporary) / "calibration.safetensors") if samples else None,
+            "calibration": _save_calibration(real, Path(temporary) / "calibration.safetensors") if measures else None,
         }
         outcome = isolation.call("edgegen.artifacts.lower:lower", job, memory_limit=memory_limit, child=child)
         extra = _move_files(output, folder, file)
-    facts = _file_facts(target, options, samples=samples, inputs=inputs, left_out=outcome.value)
+    facts = _file_facts(target, options, samples=samples, inputs=inputs, outcome=outcome.value)
     artifact = _artifact(folder, target, file, extra, facts)
     return BuildResult(artifact, outcome.seconds, outcome.peak_rss_bytes)
 
@@ -159,19 +160,22 @@ def _move_files(output: Path, folder: Path, file: str) -> dict[str, dict[str, An
 
 
 def _file_facts(
-    target: Target, options: Export, *, samples: int, inputs: InputSource, left_out: Mapping[str, Any]
+    target: Target, options: Export, *, samples: int, inputs: InputSource, outcome: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The `details` of an artifact, without the files beside it."""
     variant, scheme_cell = target.kind(), target.cell()
     cautions = [scheme_cell.caution] if scheme_cell.caution else []
     if samples and inputs.synthetic:
         cautions.append(f"calibrated on synthetic values of {', '.join(inputs.synthetic)}; give real ones by --inputs")
+    facts = dict(outcome)
+    if overflow := facts.pop("overflow", ""):
+        cautions.append(f'{overflow}: devices may overflow; [export] fp16 = "safe" leaves these in float32')
     return {
         "batch": variant.batch,
         "precision": scheme_cell.precision,
         "calibration_samples": samples,
         **({"caution": "; ".join(cautions)} if cautions else {}),
-        **({"left_out": left_out} if left_out else {}),
+        **facts,
         **({"heights_widths": list(options.heights_widths)} if variant.lists_sizes else {}),
     }
 
