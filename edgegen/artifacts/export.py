@@ -113,7 +113,7 @@ def _check_stated(source: Source, generator: Generator, targets: Sequence[Target
     if role == "image":
         raise UsageError(
             f"{calibrated[0]}: the signature gives no low and high for the image {name}, so its ranges would come from "
-            "numbers that the network may never see; write them, such as 0.0 and 1.0, or give real images by --inputs"
+            "numbers that the network may never see; write them (such as 0.0 and 1.0), or give --inputs FILE.npz"
         )
     raise UsageError(
         f"{calibrated[0]}: nothing says whether {name} is noise, an image or something else, so its ranges would come "
