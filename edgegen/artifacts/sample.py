@@ -68,12 +68,6 @@ def sample_to_png(
     given = read_inputs(paths, signature, label=number, count=count, seed=seed, of=str(image_source.place))
     made = _images(image_source, given, progress or Silent())
     _save(grid(made.images), output)
-    notes = given.notes()
-    if made.difference > VISIBLE:
-        notes.append(
-            f"its {made.tiles} tiles differ by {made.difference:.0f} of 255 where they meet: the network looks at "
-            "more than a tile; export it for any size (onnx:any_size), which takes the whole picture"
-        )
     return {
         "file": str(output),
         "count": given.count,
@@ -82,7 +76,7 @@ def sample_to_png(
         "source": str(image_source.place),
         "size": list(made.images.shape[1:3]),
         "tiles": made.tiles,
-        "notes": notes,
+        "notes": [*given.notes(), *_seam_notes(made)],
     }
 
 
@@ -96,6 +90,15 @@ def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         top, left = i // columns * (height + MARGIN), i % columns * (width + MARGIN)
         sheet[top : top + height, left : left + width] = image
     return sheet
+
+
+def _seam_notes(made: Assembled) -> list[str]:
+    if made.difference <= VISIBLE:
+        return []
+    return [
+        f"its {made.tiles} tiles differ by {made.difference:.0f} of 255 where they meet: the network looks at more "
+        "than a tile; export it for any size (onnx:any_size), which takes the whole picture"
+    ]
 
 
 def _check_output(output: Path) -> None:
@@ -123,6 +126,8 @@ def _class_number(label: str, source: ImageSource) -> int:
         return int(label)
     if not classes:
         raise UsageError(f"--class {label}: {source.place} knows no classes")
+    if names == tuple(map(str, range(classes))):
+        raise UsageError(f"--class {label}: there are 0 to {classes - 1}")
     if names:
         raise UsageError(f"--class {label}: there are " + ", ".join(f"{i} {name}" for i, name in enumerate(names)))
     raise UsageError(f"--class {label}: there are 0 to {classes - 1}, and {source.place} does not know their names")
