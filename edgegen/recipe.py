@@ -160,11 +160,9 @@ class Export(Table):
     heights_widths: tuple[tuple[Count, Count], ...] = Field((), description="further sizes of a coreml-...:sizes file")
     winograd: bool = Field(True, description="ONNX fp32: large 3x3 convolutions faster, with 4 times their memory")
     # Left out where it is not asked for, so that the keys of older results stay.
-    etrecord: bool = Field(
-        False, description="ExecuTorch's profiling record beside .pte files", exclude_if=operator.not_
-    )
+    etrecord: bool = Field(False, description="profiling record beside .pte files", exclude_if=operator.not_)
     fp16: Literal["plain", "safe"] = Field(
-        "plain", description="safe: float32 where float16 overflows", exclude_if=lambda value: value == "plain"
+        "plain", description="safe: float32 beyond its range", exclude_if="plain".__eq__
     )
     license: str = Field("not stated", description="licence of the generator, written into every file")
 
@@ -275,21 +273,25 @@ class Recipe(Table):
 
 
 class Files(Table):
-    """The tables of a recipe that say how files are made: all that `edgegen export --recipe FILE` takes of one.
+    """What `edgegen export --recipe FILE` takes: tables of a recipe, and real inputs, of which a recipe has none."""
 
-    `inputs`, which a recipe has none of, are real ones by the input's name: paths relative to the file.
-    """
-
-    inputs: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    inputs: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)  # paths by an input's name
     export: Export = Export()
     quantize: Quantize = Quantize()
     recover: Recover | None = None
 
 
 def read(path: Path) -> Recipe:
-    """The recipe of a TOML file, with its defaults filled in.
+    """Reads a recipe file.
 
-    Raises RecipeError where the file cannot be read, or a key is wrong: which, what was found there, what would do.
+    Args:
+        path: a TOML file.
+
+    Returns:
+        The recipe with its defaults filled in.
+
+    Raises:
+        RecipeError: the file cannot be read, or a key is wrong: which, what was found there, and what would do.
     """
     return parse(read_toml(path, RecipeError), where=str(path))
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.artifacts.sample_inputs import GivenInputs, at_size, paths_by_name, read_inputs, whole_steps
+from edgegen.artifacts.sample_inputs import GivenInputs, paths_by_name, read_inputs, whole_steps
 from edgegen.artifacts.sessions import ImageSource, open_source
 from edgegen.artifacts.tiles import Assembled, assemble
 from edgegen.errors import ExportError, UsageError
@@ -141,8 +141,15 @@ def _images(source: ImageSource, given: GivenInputs, progress: Progress) -> Asse
             images = to_uint8(images.astype(np.float32), source.signature.outputs[0].image_range)
         return Assembled(images, 1, 0.0)
     made = _whole(source, given) if source.sizes is None else _in_tiles(source, given, progress)
-    own, output = _size_of(given.signature, given.reference), source.signature.image_shape[1:]
-    height, width = (math.ceil(Fraction(out * have, of)) for out, have, of in zip(output, given.size, own, strict=True))
+    own, output, margin = (
+        _size_of(given.signature, given.reference),
+        source.signature.image_shape[1:],
+        source.signature.outputs[0].margin,
+    )
+    height, width = (
+        math.ceil(Fraction((size + margin) * have, of)) - margin
+        for size, have, of in zip(output, given.size, own, strict=True)
+    )
     return replace(made, images=made.images[:, :height, :width])
 
 
@@ -173,7 +180,7 @@ def _in_tiles(source: ImageSource, given: GivenInputs, progress: Progress) -> As
     units, tile = whole_steps(given.signature, given.reference), given.signature
     height, width = given.size
     if _first_size(given) in (source.sizes or ()):
-        tile = at_size(given.signature, given.reference, height, width)
+        tile = given.signature.resized(height, width, of=given.reference)
     else:
         height, width = (
             max(own, math.ceil(have / unit) * unit)
@@ -191,7 +198,7 @@ def _size_of(signature: Signature, name: str) -> tuple[int, int]:
 def _first_size(given: GivenInputs) -> tuple[int, int] | None:
     """Height and width of the first input beside what was given; None where it has none, or they are not whole."""
     try:
-        first = at_size(given.signature, given.reference, *(given.size or (0, 0))).inputs[0]
+        first = given.signature.resized(*(given.size or (0, 0)), of=given.reference).inputs[0]
     except ValueError:
         return None
     return (int(first.shape[2]), int(first.shape[3])) if first.is_spatial else None

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from edgegen.data.pixels import read_image
 from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.program.inputs import example_inputs
 from edgegen.support.pixels import in_range
-from edgegen.types import Dim, Signature, TensorSpec
+from edgegen.types import Signature, TensorSpec
 
 Arrays = dict[str, NDArray[Any]]
 COUNT = 16  # images where nothing says how many
@@ -39,8 +39,8 @@ class GivenInputs:
 
     def at(self, height: int, width: int) -> tuple[Signature, Arrays]:
         """All inputs, with `reference` at this size, and the signature of that: what was given is continued by its
-        mirror image below and on the right, the rest is drawn. Raises ValueError as `at_size` does."""
-        sized = at_size(self.signature, self.reference, height, width)
+        mirror image below and on the right, the rest is drawn. Raises ValueError as `resized` does."""
+        sized = self.signature.resized(height, width, of=self.reference) if self.reference else self.signature
         arrays = example_inputs(sized, self.count, self.seed)
         for spec in sized.inputs:
             if spec.name in self.rows:
@@ -108,36 +108,12 @@ def read_inputs(
     return GivenInputs(signature, rows, samples, seed, reference, size)
 
 
-def at_size(signature: Signature, reference: str, height: int, width: int) -> Signature:
-    """`signature` with its input `reference` of this size, and every other tensor that has one in proportion.
-
-    Raises ValueError where a size would not be a whole number.
-    """
-    own = next((spec for spec in signature.inputs if spec.name == reference), None)
-    if own is None:
-        return signature
-
-    def scaled(spec: TensorSpec) -> TensorSpec:
-        if not spec.is_spatial:
-            return spec
-        sizes: list[Dim] = []
-        for axis, size in ((2, height), (3, width)):
-            exact = size * Fraction(int(spec.shape[axis]), int(own.shape[axis]))
-            if exact.denominator != 1:
-                raise ValueError(f"{spec.name} would not have a whole size at {height}x{width} of {reference}")
-            sizes.append(int(exact))
-        return replace(spec, shape=(*spec.shape[:2], *sizes))
-
-    inputs, outputs = (tuple(map(scaled, specs)) for specs in (signature.inputs, signature.outputs))
-    return replace(signature, inputs=inputs, outputs=outputs)
-
-
 def whole_steps(signature: Signature, reference: str) -> tuple[int, int]:
     """The least height and width of `reference` of which every multiple gives all other tensors a whole size."""
     own = next(spec for spec in signature.inputs if spec.name == reference)
     spatial = [spec for spec in (*signature.inputs, *signature.outputs) if spec.is_spatial]
     rows, columns = (
-        math.lcm(*(Fraction(int(spec.shape[axis]), int(own.shape[axis])).denominator for spec in spatial))
+        math.lcm(*(Fraction(int(spec.shape[axis]) + spec.margin, int(own.shape[axis])).denominator for spec in spatial))
         for axis in (2, 3)
     )
     return rows, columns

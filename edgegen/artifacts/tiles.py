@@ -10,6 +10,7 @@ network whose pixels depend on no more of their surroundings than a quarter of t
 one piece, and others change over smoothly. The weights of a pixel sum to 1.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,31 +48,42 @@ class Assembled:
 
 @dataclass(frozen=True)
 class Cuts:
-    """One axis of a picture: where tiles begin, in pixels of the input; each pixel makes `scale` of the output."""
+    """One axis of a picture: where tiles begin, in pixels of the input; each pixel makes `scale` of the output.
+
+    `margin` pixels are missing in the output of a tile, half of them on either side, as they are in that of the whole.
+    """
 
     starts: tuple[int, ...]
     size: int
     scale: Fraction
+    margin: int = 0
 
     @staticmethod
-    def of(length: int, size: int, *, unit: int, output: Fraction) -> "Cuts":
+    def of(length: int, size: int, *, unit: int, output: Fraction, margin: int = 0) -> "Cuts":
         """Tiles of `size` over `length`, which is `size` at least; both are multiples of `unit`, as are the starts."""
-        overlap = _overlap(size)
-        aligned = ALIGNMENT if ALIGNMENT % unit == 0 and size - overlap > ALIGNMENT else unit
-        step = max(unit, (size - overlap) // aligned * aligned)
+        cuts = Cuts((), size, output, margin)
+        useful = size - cuts.overlap()
+        aligned = ALIGNMENT if ALIGNMENT % unit == 0 and useful > ALIGNMENT else unit
+        step = max(unit, useful // aligned * aligned)
         last = length - size
-        return Cuts((*range(0, last, step), last), size, output)
+        return Cuts((*range(0, last, step), last), size, output, margin)
+
+    def overlap(self) -> int:
+        """The least one, in pixels of the input: what is missing in the output is not there to overlap."""
+        missing = math.ceil(self.margin / self.scale)
+        return missing + _overlap(self.size - missing)
 
     def outputs(self) -> list[slice]:
         """Of each tile, its place in the output."""
-        return [slice(int(start * self.scale), int((start + self.size) * self.scale)) for start in self.starts]
+        length = int(self.size * self.scale) - self.margin
+        return [slice(int(start * self.scale), int(start * self.scale) + length) for start in self.starts]
 
     def seams(self) -> list[tuple[float, float]]:
         """Between a tile and the next: where the output begins to change over, and where that ends."""
-        half = max(float(_overlap(self.size) * self.scale) / 4, 1e-6)
-        centres = [
-            float((a + self.size + b) * self.scale) / 2 for a, b in zip(self.starts, self.starts[1:], strict=False)
-        ]
+        centres = [(before.stop + after.start) / 2 for before, after in itertools.pairwise(self.outputs())]
+        half = (float(self.overlap() * self.scale) - self.margin) / 4
+        # Two in the same place would mix three tiles: the last one can begin close behind the one before.
+        half = max(min([half, *((after - before) / 2 for before, after in itertools.pairwise(centres))]), 1e-6)
         return [(centre - half, centre + half) for centre in centres]
 
     def weights(self) -> list[NDArray[np.float32]]:
@@ -172,7 +184,9 @@ def assemble(
 
 def _cuts(whole: Signature, tile: Signature, reference: str, axis: int, unit: int) -> Cuts:
     length, size = (int(_spec(signature, reference).shape[axis]) for signature in (whole, tile))
-    return Cuts.of(length, size, unit=unit, output=Fraction(int(tile.outputs[0].shape[axis]), size))
+    output = tile.outputs[0]
+    scale = Fraction(int(output.shape[axis]) + output.margin, size)
+    return Cuts.of(length, size, unit=unit, output=scale, margin=output.margin)
 
 
 def _spec(signature: Signature, name: str) -> TensorSpec:

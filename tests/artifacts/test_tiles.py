@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from edgegen.artifacts.sample_inputs import at_size, whole_steps
+from edgegen.artifacts.sample_inputs import whole_steps
 from edgegen.artifacts.tiles import Assembled, Cuts, assemble
 from edgegen.errors import ExportError
 from edgegen.support.progress import Silent
@@ -20,18 +20,20 @@ from edgegen.types import Signature, TensorSpec
 TILE = 32
 
 
-def signature(scale: Fraction) -> Signature:
-    size = int(TILE * scale)
+def signature(scale: Fraction, margin: int = 0) -> Signature:
+    size = int(TILE * scale) - margin
     return Signature(
         (TensorSpec("photo", ("batch_size", 3, TILE, TILE), "float32", "image", 0.0, 1.0),),
-        (TensorSpec("out_sample", ("batch_size", 3, size, size), "float32", "image", 0.0, 1.0),),
+        (TensorSpec("out_sample", ("batch_size", 3, size, size), "float32", "image", 0.0, 1.0, margin),),
     )
 
 
-def made(network: Callable[[Tensor], Tensor], photo: NDArray[Any], scale: Fraction, *, whole: bool) -> Assembled:
+def made(
+    network: Callable[[Tensor], Tensor], photo: NDArray[Any], scale: Fraction, *, whole: bool, margin: int = 0
+) -> Assembled:
     """By tiles of TILE pixels, or in one piece."""
-    own = signature(scale)
-    sized = at_size(own, "photo", *photo.shape[2:])
+    own = signature(scale, margin)
+    sized = own.resized(*photo.shape[2:], of="photo")
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         return network(torch.from_numpy(inputs["photo"])).numpy()
@@ -53,7 +55,12 @@ def bicubic(x: Tensor) -> Tensor:
     return functional.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
 
 
-@pytest.mark.parametrize(("length", "size"), [(32, 32), (33, 32), (63, 32), (200, 32), (401, 64), (9, 4), (10, 3)])
+SIZES = [(32, 32), (33, 32), (63, 32), (200, 32), (401, 64), (90, 20), (9, 4), (10, 3)]
+
+
+@pytest.mark.parametrize(("length", "size"), SIZES)
+    ("length", "size"), [(32, 32), (33, 32), (63, 32), (200, 32), (401, 64), (90, 20), (9, 4), (10, 3)]
+)
 @pytest.mark.parametrize("scale", [Fraction(1), Fraction(4), Fraction(3, 2)])
 def test_the_weights_of_every_pixel_sum_to_one(length: int, size: int, scale: Fraction) -> None:
     unit = scale.denominator
@@ -100,6 +107,20 @@ def test_scales_that_are_no_whole_numbers(scale: Fraction) -> None:
 
     tiled, whole = (made(resized, x, scale, whole=whole).images.astype(int) for whole in (False, True))
     assert tiled.shape == whole.shape == (1, int(66 * scale), int(100 * scale), 3)
+    assert np.abs(tiled - whole).max() <= 1
+
+
+def test_a_network_without_padding_gives_less_than_its_input() -> None:
+    """2 n - 12 pixels for n: the tiles lie where the whole picture has them."""
+    x = photo(50, 90)
+
+    def unpadded(tensor: Tensor) -> Tensor:
+        return bicubic(functional.avg_pool2d(tensor, 5, stride=1))[..., 2:-2, 2:-2]
+
+    tiled, whole = (
+        made(unpadded, x, Fraction(2), whole=whole, margin=12).images.astype(int) for whole in (False, True)
+    )
+    assert tiled.shape == whole.shape == (1, 88, 168, 3)
     assert np.abs(tiled - whole).max() <= 1
 
 
