@@ -59,8 +59,6 @@ SIZES = [(32, 32), (33, 32), (63, 32), (200, 32), (401, 64), (90, 20), (9, 4), (
 
 
 @pytest.mark.parametrize(("length", "size"), SIZES)
-    ("length", "size"), [(32, 32), (33, 32), (63, 32), (200, 32), (401, 64), (90, 20), (9, 4), (10, 3)]
-)
 @pytest.mark.parametrize("scale", [Fraction(1), Fraction(4), Fraction(3, 2)])
 def test_the_weights_of_every_pixel_sum_to_one(length: int, size: int, scale: Fraction) -> None:
     unit = scale.denominator
