@@ -1,7 +1,6 @@
 """One artifact from one generator: capture; in a child process quantize, rewrite and lower; the artifact's record."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import Export, Quantize
 from edgegen.support import isolation
 from edgegen.support.isolation import Child
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import atomic_path, nbytes_of, sha256_of
 from edgegen.types import Artifact, Parity, SchemeCell, Signature
 
@@ -89,7 +89,7 @@ def build(
     """
     samples = (quantization.samples or enough_samples(signature)) if cell_of(target).calibrated else 0
     file = target.file(name)
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+    with temporary_folder() as temporary:
         saved = _saved_program(source, signature, target, Path(temporary) / "program.pt2")
         (output := Path(temporary) / "output").mkdir()
         job = {
@@ -199,7 +199,7 @@ def preload(*, name: str) -> None:
 
     backend: Backend = registry.load("backend", name)
     variant, signature = backend.variants[""], Signature.of(channels=1, size=8, num_classes=0)
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
+    with temporary_folder() as folder:
         program = capture(nn.Conv2d(1, 1, 3, padding=1).eval(), signature, batch=None)
         saved = save_program(program, Path(folder) / "tiny.pt2", unfolded=True)
         tiny = apply(load_graph(saved, signature), list(backend.rewrites), signature=signature, batch=variant.batch)
@@ -294,7 +294,7 @@ def _write(
     if scheme_cell.stage != "file":
         write(path)
         return
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+    with temporary_folder() as temporary:
         float_file = Path(temporary) / path.name
         write(float_file)
         scheme_cell.load()(float_file, path)

@@ -158,10 +158,10 @@ class PageChannel:
         raise TimeoutError
 
     def kill(self) -> None:
-        self.page.send("end", worker=self.number)
+        if not self.ended:
+            self.page.send("end", worker=self.number)
+            self.ended = self.page.gone() or "ended by edgegen"
 
     def close(self) -> str:
-        if not self.ended:
-            self.kill()
-            self.ended = self.page.gone() or "ended by edgegen"
+        self.kill()
         return self.ended

@@ -156,7 +156,7 @@ def test_a_page_that_says_nonsense_of_itself_is_none(server: PageServer) -> None
 
 def test_a_page_answers_a_worker(server: PageServer) -> None:
     fake = FakePage(server)
-    worker = Worker(device := BrowserDevice("wasm", server), device.runner("onnx", "net.onnx"), timeout_s=10.0)
+    worker = Worker(device := BrowserDevice("wasm", server), device.runner("onnx", "net.onnx"), timeout_s=10.0).ready()
     assert worker.ask("block", 1, 1, 1)["samples_ms"] == [1.0] * 30
     worker.stop()
     server.page.close("done")
@@ -199,7 +199,7 @@ def without(name: str) -> Callable[[dict[str, Any]], str]:
 )
 def test_an_answer_that_was_tampered_with_is_refused(server: PageServer, line: Any, message: str) -> None:
     fake = FakePage(server, line=line)
-    worker = Worker(device := BrowserDevice("wasm", server), device.runner("onnx", "net.onnx"), timeout_s=10.0)
+    worker = Worker(device := BrowserDevice("wasm", server), device.runner("onnx", "net.onnx"), timeout_s=10.0).ready()
     with pytest.raises(DeviceError, match=message):
         worker.ask("block", 1, 1, 1)
     worker.stop()
