@@ -18,17 +18,18 @@ WITHIN_S = 2.0
 # A program that starts a child which reads no pipe, and itself one in a session of its own, as browsers do. "stuck": a
 # vendor's code that holds the interpreter: no handler of a signal runs before it returns.
 PROGRAM = """
-import ctypes, subprocess, sys, time
+import itertools, subprocess, sys, time
 from edgegen.support import processes, scratch
 from edgegen.support.signals import exit_codes
 with exit_codes():
     folder = scratch.new_folder()
     inner = "import time; time.sleep(600)"
-    outer = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {inner!r}], start_new_session=True).wait()"
+    popen = f"subprocess.Popen([sys.executable, '-c', {inner!r}], start_new_session=True)"
+    outer = f"import subprocess, sys; {popen}.wait()"
     child = processes.start([sys.executable, "-c", outer], stdin=subprocess.DEVNULL)
     print(child.pid, folder, flush=True)
     if sys.argv[1] == "stuck":
-        ctypes.PyDLL(None).sleep(600)
+        sum(itertools.repeat(1))
     time.sleep(600)
 """
 
@@ -66,7 +67,7 @@ def environment() -> dict[str, str]:
         (signal.SIGHUP, "works", -signal.SIGHUP),
     ],
 )
-def test_nothing_is_left(number: signal.Signals, kind: str, code: int, tmp_path: Path) -> None:
+def test_nothing_is_left(number: signal.Signals, kind: str, code: int) -> None:
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, kind], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
     )
@@ -85,9 +86,7 @@ def test_nothing_is_left(number: signal.Signals, kind: str, code: int, tmp_path:
     assert b"Traceback" not in errors
 
 
-def test_what_the_guardian_could_not_remove_the_next_start_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_of_the_dead_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders of the living, of users, and links stay."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     living = scratch.new_folder()
@@ -105,7 +104,7 @@ def test_what_the_guardian_could_not_remove_the_next_start_does(
     assert (tmp_path / "edgegen-linked").is_symlink()
 
 
-def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
+def test_a_second_interrupt_does_not_wait() -> None:
     code = """
 import time
 from edgegen.support.signals import exit_codes
@@ -131,7 +130,7 @@ from edgegen.support.signals import exit_codes
 with exit_codes():
     try:
         os.kill(os.getpid(), signal.SIGINT)
-    except KeyboardInterrupt as e:
+    except KeyboardInterrupt:
         raise ImportError("numpy: import failed") from None
 """
     program = subprocess.run(
