@@ -42,6 +42,7 @@ FLAGS = (
     "--disable-renderer-backgrounding",
 )
 GRACE_S = 5.0
+MOST_FOLDER = 54
 SHOWN = 300
 
 
@@ -67,12 +68,15 @@ class Browser:
         start.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={address}">', encoding="ascii")
         # As root, Chromium does not start with its sandbox; it opens no page but ours.
         root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        # Killed, it leaves a folder with a socket there; a socket's path has some 100 characters, half of them its own.
+        here = {"TMPDIR": str(self.folder)} if len(str(self.folder)) < MOST_FOLDER else {}
         try:
             self.process = processes.start(
                 [program, *FLAGS, *root, *flags, f"--user-data-dir={self.folder / 'profile'}", start.as_uri()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
+                env={**os.environ, **here},
             )
         except OSError as e:
             shutil.rmtree(self.folder)
