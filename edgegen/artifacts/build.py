@@ -90,8 +90,8 @@ def build(
     samples = (quantization.samples or enough_samples(signature)) if cell_of(target).calibrated else 0
     file = target.file(name)
     with temporary_folder() as temporary:
-        saved = _saved_program(source, signature, target, Path(temporary) / "program.pt2")
-        (output := Path(temporary) / "output").mkdir()
+        saved = _saved_program(source, signature, target, temporary / "program.pt2")
+        (output := temporary / "output").mkdir()
         job = {
             "program": str(saved.path),
             "unfolded": saved.unfolded,
@@ -104,7 +104,9 @@ def build(
             "quantization": {**quantization.model_dump(mode="json"), "samples": samples or None},
             "seed": seed,
         }
-        outcome = isolation.call("edgegen.artifacts.build:lower", job, memory_limit=memory_limit, child=child)
+        outcome = isolation.call(
+            "edgegen.artifacts.build:lower", job, memory_limit=memory_limit, child=child, doing=f"made {file}"
+        )
         extra = _move_files(output, folder, file)
     artifact = _artifact(folder, target, file, extra, samples=samples, options=options, left_out=outcome.value)
     return BuildResult(artifact, outcome.seconds, outcome.peak_rss_bytes)
@@ -201,9 +203,9 @@ def preload(*, name: str) -> None:
     variant, signature = backend.variants[""], Signature.of(channels=1, size=8, num_classes=0)
     with temporary_folder() as folder:
         program = capture(nn.Conv2d(1, 1, 3, padding=1).eval(), signature, batch=None)
-        saved = save_program(program, Path(folder) / "tiny.pt2", unfolded=True)
+        saved = save_program(program, folder / "tiny.pt2", unfolded=True)
         tiny = apply(load_graph(saved, signature), list(backend.rewrites), signature=signature, batch=variant.batch)
-        path = Path(folder) / f"tiny{variant.suffix}"
+        path = folder / f"tiny{variant.suffix}"
         precision = next(iter(backend.cells.values())).precision
         backend.lower(tiny, path, signature=signature, precision=precision, metadata={})
 
@@ -295,8 +297,7 @@ def _write(
         write(path)
         return
     with temporary_folder() as temporary:
-        float_file = Path(temporary) / path.name
-        write(float_file)
+        write(float_file := temporary / path.name)
         scheme_cell.load()(float_file, path)
 
 

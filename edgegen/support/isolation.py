@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 
 from edgegen import errors
-from edgegen.errors import EdgegenError, ExportError
+from edgegen.errors import EdgegenError, ExportError, StorageError
 from edgegen.support import guardian, processes, scratch
 from edgegen.support.printable import printable
 
@@ -129,15 +129,23 @@ def call(
     `doing` is a word for messages, such as "made net.onnx".
 
     Raises the function's exception where that is an EdgegenError, else ExportError: with the end of the log when the
-    process died, and with both sizes when it was ended because it held more than `memory_limit` bytes.
+    process died, and with both sizes when it was ended because it held more than `memory_limit` bytes. Raises
+    StorageError where the disk is full.
     """
+    from edgegen.support.storage import disk_full, is_disk_full
+
     began = time.monotonic()
     process = child or Child()
     try:
         answer = process.run(function, arguments, memory_limit, doing or f"ran {function}")
+        value = value_of(answer)
+    except ExportError as e:
+        if is_disk_full(process.folder):  # each vendor has other words for it, or none
+            raise StorageError(disk_full(process.folder / "temporary files")) from e
+        raise
     finally:
         process.close()
-    return Outcome(value_of(answer), time.monotonic() - began, answer["peak_rss_bytes"])
+    return Outcome(value, time.monotonic() - began, answer["peak_rss_bytes"])
 
 
 def python(module: str, *arguments: str) -> list[str]:

@@ -56,8 +56,8 @@ class Running:
             return False
 
     def _folders(self) -> list[Path]:
-        """Those of edgegen and of a browser; onnxruntime leaves a `.ses` in the folder itself."""
-        return [path for path in self.temporary.iterdir() if path.name != ".ses"]
+        """Those of edgegen and of a browser, not the caches of torch and onnxruntime, which are for the next start."""
+        return [path for path in self.temporary.iterdir() if not path.name.startswith((".ses", "torchinductor_"))]
 
     def has(self, word: str) -> bool:
         """Whether a process with this word in its command line runs."""
