@@ -26,6 +26,13 @@ CHILD, SERVICE, RUNNER, BROWSER = (
 )
 
 
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return ""
+
+
 class Running:
     """A command with temporary folders of its own."""
 
@@ -61,7 +68,7 @@ class Running:
 
     def has(self, word: str) -> bool:
         """Whether a process with this word in its command line runs."""
-        return any(word in " ".join(process.cmdline()) for process in self.processes())
+        return any(word in command_line(process) for process in self.processes())
 
     def wait_for(self, condition: Callable[[], object]) -> None:
         end = time.monotonic() + START_S
@@ -76,7 +83,7 @@ class Running:
         self.log.seek(0)
         log = self.log.read()
         self.log.close()
-        commands = [" ".join(process.cmdline())[:200] for process in left]
+        commands = [command_line(process)[:200] for process in left]
         for process in left:
             process.kill()
         self.process.wait()
