@@ -22,7 +22,7 @@ from edgegen.cli import (
     verify,
 )
 from edgegen.errors import EdgegenError
-from edgegen.support.printable import printable
+from edgegen.support.printable import printable_lines
 from edgegen.support.signals import exit_codes
 
 EPILOG = (
@@ -89,17 +89,12 @@ def run_app() -> None:
     try:
         app()
     except EdgegenError as e:
-        print(f"error: {_printable_lines(str(e))}", file=sys.stderr)
+        print(f"error: {printable_lines(str(e))}", file=sys.stderr)
         raise SystemExit(e.exit_code) from e
     except OSError as e:  # without an EdgegenError around it: a closed or full stdout, for example
         text = f"{e.strerror or e}" + (f": {e.filename}" if e.filename else "")
-        print(f"error: {_printable_lines(text)}", file=sys.stderr)
+        print(f"error: {printable_lines(text)}", file=sys.stderr)
         raise SystemExit(1) from e
-
-
-def _printable_lines(message: str) -> str:
-    """Our messages have several lines; the names and words of others in them no other control codes."""
-    return "\n".join(map(printable, message.split("\n")))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from edgegen.support.printable import printable
+
 EXAMPLE = "Example: edgegen sample digits --count 16 --class 7 -o sevens.png"
 
 
@@ -37,5 +39,7 @@ def sample(
 
     result = sample_to_png(source, output, count=count, seed=seed, label=label, steps=steps, runs=runs)
     print(
-        json.dumps(result, indent=2) if as_json else f"{result['file']}: {result['count']} images by {result['method']}"
+        json.dumps(result, indent=2)
+        if as_json
+        else printable(f"{result['file']}: {result['count']} images by {result['method']}")
     )

@@ -1,7 +1,7 @@
 """Runs a function in a child process, so that a native crash or too much memory becomes an exception.
 
     parent                                              child
-    call("edgegen.artifacts.build:lower", {...})   -- job.json -->  python -m edgegen.support.isolation JOB RESULT
+    call("edgegen.artifacts.lower:lower", {...})   -- job.json -->  python -m edgegen.support.isolation JOB RESULT
                                          <-- result.json  {"value": ...} or {"error": "ExportError", "message": ...}
 
 The last lines of the child's output are part of the message when it dies. It ends with its parent: by the guardian,
