@@ -9,7 +9,9 @@ from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError, NoRuntimeError
 from edgegen.exporters.base import Backend, Session
 from edgegen.program.inputs import example_inputs
+from edgegen.support.isolation import deadline
 from edgegen.types import Signature
+from edgegen.verification.session_process import OPEN_S, SAMPLE_S
 
 NEEDED = ("quantized_cat", "quantized_views")  # without these more is refused, not less
 
@@ -20,10 +22,11 @@ def refusal_of(path: Path, target: Target, signature: Signature) -> str:
     if not backend.runs_here():
         return ""
     try:
-        session: Session = backend.open(path)
-        for method in (session, getattr(session, "generate", None)):
-            if method is not None:
-                method(example_inputs(signature, 1, 0))
+        with deadline(OPEN_S + SAMPLE_S, f"the first run of {path.name}"):
+            session: Session = backend.open(path)
+            for method in (session, getattr(session, "generate", None)):
+                if method is not None:
+                    method(example_inputs(signature, 1, 0))
     except NoRuntimeError:
         return ""
     except ExportError as e:

@@ -1,7 +1,6 @@
 """The child process's part of a build: from a saved program to the file, by the vendor's tools."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from edgegen.exporters.base import Backend
 from edgegen.program.inputs import InputSource, RealInputs
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.recipe import Export, Quantize
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import load_tensors
 from edgegen.types import Signature
 
@@ -38,7 +38,7 @@ def preload(*, name: str) -> None:
 
     backend: Backend = registry.load("backend", name)
     variant, signature = backend.variants[""], Signature.of(channels=1, size=8, num_classes=0)
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
+    with temporary_folder() as folder:
         program = capture(nn.Conv2d(1, 1, 3, padding=1).eval(), signature, batch=None)
         saved = save_program(program, Path(folder) / "tiny.pt2", unfolded=True)
         tiny = apply(load_graph(saved, signature), list(backend.rewrites), signature=signature, batch=variant.batch)
@@ -154,7 +154,7 @@ def _write(
     if scheme_cell.stage != "file":
         write(path)
         return
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+    with temporary_folder() as temporary:
         float_file = Path(temporary) / path.name
         write(float_file)
         scheme_cell.load()(float_file, path)
