@@ -47,6 +47,13 @@ UNET2D_FLAT = {
     "mid_block_type": None,
     "up_block_types": ("AttnUpBlock2D",),
 }
+UNET2D_SKIP = {  # as in NCSN++ (arXiv:2011.13456): resampling by FIR filters
+    **UNET2D,
+    "block_out_channels": (8, 8),
+    "down_block_types": ("SkipDownBlock2D",) * 2,
+    "mid_block_type": None,
+    "up_block_types": ("SkipUpBlock2D",) * 2,
+}
 CONDITION_FLAT = {
     **CONDITION,
     "block_out_channels": (8,),
@@ -244,6 +251,7 @@ NETWORKS: dict[str, Callable[[Path], Path]] = {
     "unet2d_image_conditional": _family(
         "UNet2DModel", {**UNET2D_FLAT, "in_channels": 6}, "DDIMScheduler", prediction_type="v_prediction"
     ),
+    "unet2d_skip": _family("UNet2DModel", UNET2D_SKIP, "DDPMScheduler"),
     "unet2d_condition": _family("UNet2DConditionModel", CONDITION, "DDIMScheduler"),
     "unet2d_condition_sdxl": _family(
         "UNet2DConditionModel", SDXL, "EulerDiscreteScheduler", timestep_spacing="trailing"

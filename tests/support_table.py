@@ -16,6 +16,7 @@ FAMILIES = {
     "unet2d": ("`UNet2DModel`", "unconditional"),
     "unet2d_class": ("`UNet2DModel`", "class"),
     "unet2d_image_conditional": ("`UNet2DModel`", "image beside the noise (super-resolution, translation)"),
+    "unet2d_skip": ("`UNet2DModel`", "unconditional, skip blocks (FIR resampling)"),
     "unet2d_condition": ("`UNet2DConditionModel`", "text, latent (Stable Diffusion)"),
     "unet2d_condition_sdxl": ("`UNet2DConditionModel`", "text, pooled text and sizes, latent (SDXL)"),
     "unet2d_condition_image": ("`UNet2DConditionModel`", "text, class and image, latent"),

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgegen import registry
-from edgegen.artifacts.bisect_rewrites import refusal_of, write_what_runs
+from edgegen.artifacts.bisect_rewrites import fault_of, write_what_is_true
 from edgegen.artifacts.target import Target
-from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Backend
 from edgegen.quantize.calibration import calibration_batches, enough_samples, fitting_batch
 from edgegen.quantize.schemes import DEFAULT_OPTIONS
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from edgegen.program.generator import SavedProgram
 
-CANONICAL = ("resampling", "pointwise", "conv_bias")  # the rewrites that come before a quantization of the program
+CANONICAL = ("modulated_conv", "resampling", "pointwise", "conv_bias", "transposed_conv")  # before a quantization
 
 
 @dataclass(frozen=True)
@@ -223,10 +222,12 @@ def lower(
 ) -> dict[str, Any]:
     """The child's part of `build`: from a saved program to the file `path` and its extra files.
 
-    Returns what `write_what_runs` returns.
+    Returns which rewrites and graph passes are not in the file, with the reason, and nothing where all are.
     """
     from edgegen.exporters.rewrites import apply
+    from edgegen.program.capture import reference, try_sizes
     from edgegen.program.generator import SavedProgram, load_graph
+    from edgegen.program.inputs import example_inputs
 
     file_target, specs = Target(**target), Signature.from_dict(signature)
     variant, scheme_cell = file_target.kind(), cell_of(file_target)
@@ -236,19 +237,30 @@ def lower(
     if scheme_cell.stage == "program":
         rewrites = [name for name in rewrites if name not in CANONICAL]
 
+    backend: Backend = registry.load("backend", file_target.backend)
+    passes, inputs = backend.passes(), example_inputs(specs, 1, 0)
+
+    def load() -> "fx.GraphModule":
+        return load_graph(SavedProgram(Path(program), unfolded), specs)
+
     def write(names: Sequence[str]) -> str:
-        graph = load_graph(SavedProgram(Path(program), unfolded), specs)
-        if variant.lists_sizes:
-            _try_sizes(graph, specs, export.heights_widths)
+        graph = load()
         if scheme_cell.stage == "program":
             graph = _quantized(graph, specs, file_target, Quantize.model_validate(quantization), seed=seed)
-        rewritten = apply(graph, names, signature=specs, batch=variant.batch, any_size=variant.any_size)
+        expected = reference(graph, inputs) if backend.runs_here() else None
+        chosen = [name for name in names if name in rewrites]
+        rewritten = apply(graph, chosen, signature=specs, batch=variant.batch, any_size=variant.any_size)
         del graph
-        _write(rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export)
+        left_out = [name for name in passes if name not in names]
+        _write(
+            rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export, left_out=left_out
+        )
         del rewritten
-        return refusal_of(Path(path), file_target, specs)
+        return "" if expected is None else fault_of(Path(path), file_target, specs, inputs, expected)
 
-    return write_what_runs(write, rewrites)
+    if variant.lists_sizes:
+        try_sizes(load(), specs, export.heights_widths)
+    return write_what_is_true(write, {"rewrites": rewrites, "passes": passes})
 
 
 def _quantized(
@@ -273,6 +285,7 @@ def _write(
     signature: Signature,
     metadata: Mapping[str, str],
     options: Export,
+    left_out: Sequence[str],
 ) -> None:
     """The backend's file of a rewritten program; a scheme that quantizes files gets the float file first."""
     scheme_cell = cell_of(target)
@@ -289,6 +302,7 @@ def _write(
             metadata=metadata,
             options=options,
             variant=target.variant,
+            left_out=left_out,
         )
 
     if scheme_cell.stage != "file":
@@ -298,19 +312,6 @@ def _write(
         float_file = Path(temporary) / path.name
         write(float_file)
         scheme_cell.load()(float_file, path)
-
-
-def _try_sizes(graph: "fx.GraphModule", signature: Signature, sizes: Sequence[tuple[int, int]]) -> None:
-    """Raises ExportError for a size that the network does not take, before minutes of work on a file for it."""
-    from edgegen.program.capture import reference
-    from edgegen.program.inputs import example_inputs
-
-    for height, width in sizes:
-        try:
-            reference(graph, example_inputs(signature.resized(height, width), 1, 0))
-        except (RuntimeError, ValueError) as e:
-            reason = str(e).strip().splitlines()[0]
-            raise ExportError(f"the network does not take {height}x{width}: {reason}") from e
 
 
 def unchecked(artifacts: Sequence[Artifact]) -> dict[str, Parity]:
