@@ -3,7 +3,7 @@
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -11,13 +11,25 @@ from edgegen import registry
 from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError, NoRuntimeError
 from edgegen.exporters.base import Backend, Session
+from edgegen.program.inputs import example_inputs
 from edgegen.quantize.support_matrix import cell
 from edgegen.support.pixels import to_uint8
 from edgegen.types import PIXELS, Signature
 from edgegen.verification.parity import check, psnr_range
 from edgegen.verification.verify import PIXELS_FLOOR_DB
 
+if TYPE_CHECKING:
+    from torch import fx
+
+TRIALS = 4  # samples: more would find more, and each is one more run of a large network for every file
 NEEDED = ("quantized_cat", "quantized_views")  # without these more is refused, not less
+
+
+def trial_inputs(graph: "fx.GraphModule", signature: Signature) -> dict[str, NDArray[Any]]:
+    """What a file made of `graph` is tried with: TRIALS samples, or one where the graph takes one alone."""
+    first = next(node for node in graph.graph.nodes if node.op == "placeholder")
+    batch = first.meta["val"].shape[0]
+    return example_inputs(signature, batch if isinstance(batch, int) else TRIALS, 0)
 
 
 def fault_of(
@@ -27,7 +39,7 @@ def fault_of(
     inputs: Mapping[str, NDArray[Any]],
     expected: NDArray[Any],
 ) -> str:
-    """Why the file is not what it was made from, "" where it is: each of its methods runs once, on `inputs`.
+    """Why the file is not what it was made from, "" where it is: each of its methods runs on `inputs`.
 
     Its output is compared with `expected`, what PyTorch computes of the program before all rewrites. A reason is what
     the runtime refuses, or how far the output lies below the floor of the target's cell.

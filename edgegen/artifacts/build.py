@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgegen import registry
-from edgegen.artifacts.bisect_rewrites import fault_of, write_what_is_true
+from edgegen.artifacts.bisect_rewrites import fault_of, trial_inputs, write_what_is_true
 from edgegen.artifacts.target import Target
 from edgegen.exporters.base import DEFAULTS, Backend
 from edgegen.quantize.calibration import calibration_batches, enough_samples, fitting_batch
@@ -227,7 +227,6 @@ def lower(
     from edgegen.exporters.rewrites import apply
     from edgegen.program.capture import reference, try_sizes
     from edgegen.program.generator import SavedProgram, load_graph
-    from edgegen.program.inputs import example_inputs
 
     file_target, specs = Target(**target), Signature.from_dict(signature)
     variant, scheme_cell = file_target.kind(), cell_of(file_target)
@@ -238,7 +237,7 @@ def lower(
         rewrites = [name for name in rewrites if name not in CANONICAL]
 
     backend: Backend = registry.load("backend", file_target.backend)
-    passes, inputs = backend.passes(), example_inputs(specs, 1, 0)
+    passes = backend.passes()
 
     def load() -> "fx.GraphModule":
         return load_graph(SavedProgram(Path(program), unfolded), specs)
@@ -247,6 +246,7 @@ def lower(
         graph = load()
         if scheme_cell.stage == "program":
             graph = _quantized(graph, specs, file_target, Quantize.model_validate(quantization), seed=seed)
+        inputs = trial_inputs(graph, specs)
         expected = reference(graph, inputs) if backend.runs_here() else None
         chosen = [name for name in names if name in rewrites]
         rewritten = apply(graph, chosen, signature=specs, batch=variant.batch, any_size=variant.any_size)
