@@ -272,24 +272,21 @@ class Recipe(Table):
 
 
 class Files(Table):
-    """The tables of a recipe that say how files are made: all that `edgegen export --recipe FILE` takes of one."""
+    """The tables of a recipe that say how files are made: all that `edgegen export --recipe FILE` takes of one.
 
+    `inputs`, which a recipe has none of, are real ones by the input's name: paths relative to the file.
+    """
+
+    inputs: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
     export: Export = Export()
     quantize: Quantize = Quantize()
     recover: Recover | None = None
 
 
 def read(path: Path) -> Recipe:
-    """Reads a recipe file.
+    """The recipe of a TOML file, with its defaults filled in.
 
-    Args:
-        path: a TOML file.
-
-    Returns:
-        The recipe with its defaults filled in.
-
-    Raises:
-        RecipeError: the file cannot be read, or a key is wrong: which, what was found there, and what would do.
+    Raises RecipeError where the file cannot be read, or a key is wrong: which, what was found there, what would do.
     """
     return parse(read_toml(path, RecipeError), where=str(path))
 
@@ -298,7 +295,8 @@ def read_files(path: Path) -> Files:
     """[export], [quantize] and [recover] of a recipe, or of a file that has nothing else. Raises as `read` does."""
     values = read_toml(path, RecipeError)
     if set(values) <= set(Files.model_fields):
-        return _validated(Files, values, where=str(path))
+        files = _validated(Files, values, where=str(path))
+        return files.model_copy(update={"inputs": {name: str(path.parent / to) for name, to in files.inputs.items()}})
     recipe = parse(values, where=str(path))
     return Files(export=recipe.export, quantize=recipe.quantize, recover=recipe.recover)
 

@@ -9,6 +9,8 @@ Dim = int | Literal["batch_size"]
 Status = Literal["ok", "failed", "not checked"]
 Role = Literal["noise", "class", "text", "image", "latent", "signal", "features"]
 PIXELS = "out_image"  # the output of `generate`: uint8; the float one is called out_sample
+Origin = Literal["noise", "real", "synthetic"]  # of the inputs of a comparison
+SYNTHETIC = "checked on synthetic inputs only"
 SPATIAL = ("noise", "image", "latent")  # roles of tensors whose height and width may change
 
 
@@ -165,6 +167,10 @@ class Parity:
         reason: why it failed or was not checked.
         data_range: 2 for images in [-1, 1].
         arithmetic: of a quantized file, what the runtime really multiplies, where that can be read.
+        worst_db: PSNR of the sample that is farthest off.
+        ssim: mean structural similarity of images; None where the output is none, or smaller than its window.
+        origin: of the inputs: "noise" that an app draws, too; "real" ones that the user gave; "synthetic" ones that
+            were drawn for an image, features or whatever else an app has, which says little about the field.
     """
 
     status: Status
@@ -176,6 +182,26 @@ class Parity:
     reason: str = ""
     data_range: float = 2.0
     arithmetic: str = ""
+    worst_db: float | None = None
+    ssim: float | None = None
+    origin: Origin = "noise"
+
+    def __str__(self) -> str:
+        """The verdict in words: "ok, 46.2 dB, worst 40.1 dB, SSIM 0.993, checked on synthetic inputs only"."""
+        return ", ".join(part for part in (self.status, self.figures, self.caveat) if part)
+
+    @property
+    def figures(self) -> str:
+        """The PSNR with what stands beside it, in words; "" where it did not run."""
+        if self.psnr_db is None:
+            return ""
+        worst = f", worst {self.worst_db:.1f} dB" if self.worst_db is not None and self.samples > 1 else ""
+        return f"{self.psnr_db:.1f} dB{worst}" + ("" if self.ssim is None else f", SSIM {self.ssim:.3f}")
+
+    @property
+    def caveat(self) -> str:
+        """What limits the verdict, in words; "" where nothing does."""
+        return SYNTHETIC if self.origin == "synthetic" and self.status != "not checked" else ""
 
     @staticmethod
     def not_checked(reason: str, floor_db: float) -> "Parity":

@@ -11,7 +11,7 @@ from edgegen import registry
 from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError, NoRuntimeError
 from edgegen.exporters.base import Backend, Session
-from edgegen.program.inputs import example_inputs
+from edgegen.program.inputs import CALIBRATION_FIRST, InputSource
 from edgegen.quantize.support_matrix import cell
 from edgegen.support.pixels import to_uint8
 from edgegen.types import PIXELS, Signature
@@ -25,11 +25,12 @@ TRIALS = 4  # samples: more would find more, and each is one more run of a large
 NEEDED = ("quantized_cat", "quantized_views")  # without these more is refused, not less
 
 
-def trial_inputs(graph: "fx.GraphModule", signature: Signature) -> dict[str, NDArray[Any]]:
+def trial_inputs(graph: "fx.GraphModule", source: InputSource) -> dict[str, NDArray[Any]]:
     """What a file made of `graph` is tried with: TRIALS samples, or one where the graph takes one alone."""
     first = next(node for node in graph.graph.nodes if node.op == "placeholder")
     batch = first.meta["val"].shape[0]
-    return example_inputs(signature, batch if isinstance(batch, int) else TRIALS, 0)
+    count = batch if isinstance(batch, int) else TRIALS
+    return source.samples(range(CALIBRATION_FIRST, CALIBRATION_FIRST + count))
 
 
 def fault_of(

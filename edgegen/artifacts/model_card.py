@@ -34,6 +34,7 @@ def card(exported: Mapping[str, Any]) -> str:
             [_file(row) for row in rows],
         ),
         "\n".join(_description(row) for row in rows),
+        _inputs(exported),
         "PSNR on the same inputs as PyTorch in float32, relative to the range of the values; latencies of the machine "
         "that exported, not of a phone. `manifest.json` has sha256, signature and tool versions.",
         *(_python_snippet(row, exported["signature"]) for row in _one_of_each_backend(rows)),
@@ -76,11 +77,10 @@ def _tensor(spec: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _file(row: Mapping[str, Any]) -> tuple[str, ...]:
     parity, latency = row["parity"], row["latency"] or {}
-    psnr = "" if parity["psnr_db"] is None else f", {parity['psnr_db']:.1f} dB"
     return (
         f"`{row['file']}`",
         f"{row['nbytes'] / 1e6:.2f} MB",
-        f"{parity['status']}{psnr} ({parity['method']})",
+        f"{row['verdict']} ({parity['method']})",
         _ms(latency.get("p50_ms")),
         _ms(latency.get("load_ms")),
     )
@@ -91,6 +91,23 @@ def _description(row: Mapping[str, Any]) -> str:
     caution = row["details"].get("caution")
     sizes_note = f" (its own and {sizes})" if sizes else ""
     return f"- `{row['file']}`: {row['about']}{sizes_note}" + (f"; **{caution}**" if caution else "")
+
+
+def _inputs(exported: Mapping[str, Any]) -> str:
+    """What the files were compared on, in a sentence."""
+    facts = exported["about"].get("inputs")
+    if facts:
+        files = ", ".join(f"`{name}` from {source}" for name, source in facts["files"].items())
+        return (
+            f"Checked on real inputs: {files}, {facts['verification']} samples that took no part in the calibration, "
+            f"which had {facts['calibration']} others."
+        )
+    if any(row["parity"]["origin"] == "synthetic" for row in exported["artifacts"]):
+        return (
+            "**Checked on synthetic inputs only**: the figures say that the files compute what PyTorch does, not how "
+            "good they are on your images. `edgegen export --inputs` checks on real ones."
+        )
+    return ""
 
 
 def _ms(value: float | None) -> str:

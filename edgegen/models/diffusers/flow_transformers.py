@@ -102,7 +102,7 @@ class _FluxCall:
             img_ids=_flux_positions(rows, columns),
             return_dict=False,
         )[0]
-        return functional.pixel_shuffle(out.transpose(1, 2).unflatten(2, (rows, columns)), FLUX_PATCH)
+        return functional.pixel_shuffle(out.transpose(1, 2).reshape(batch, -1, rows, columns), FLUX_PATCH)
 
 
 def _flux_positions(rows: int, columns: int) -> Tensor:
