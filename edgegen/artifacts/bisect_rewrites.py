@@ -89,6 +89,8 @@ def write_what_is_true(write: Callable[[Sequence[str]], str], kinds: Mapping[str
     try:
         reason = write(names)
     except ExportError as e:
+        if e.__cause__ is None:  # our own refusal, and no vendor's tool that failed
+            raise
         error, reason = _without_frames(e), str(e)
     if not reason:
         return {}

@@ -7,6 +7,7 @@ from typing import Any
 from edgegen import registry
 from edgegen.exporters.base import Backend
 from edgegen.support.storage import write_bytes
+from edgegen.types import TensorSpec
 
 UNKNOWN = "-"
 
@@ -128,7 +129,7 @@ def _python_snippet(row: Mapping[str, Any], signature: Mapping[str, Any]) -> str
     """A few lines of Python that run the file on random inputs."""
     values = {spec["name"]: _numpy(spec) for spec in signature["inputs"]}
     arrays = ", ".join(f'"{name}": {value}' for name, value in values.items())
-    tensors = ", ".join(f"torch.{_torch(spec)}" for spec in signature["inputs"])
+    tensors = ", ".join(_torch(spec) for spec in signature["inputs"])
     output = signature["outputs"][0]["name"]
     backend: Backend = registry.load("backend", row["backend"])
     text = backend.snippet.format(
@@ -144,8 +145,21 @@ def _sizes(spec: Mapping[str, Any]) -> str:
 def _numpy(spec: Mapping[str, Any]) -> str:
     if spec["role"] == "class":
         return "np.zeros(1, np.int64)"
-    return f'np.random.randn({_sizes(spec)}).astype("{spec["dtype"]}")'
+    values = _scaled(spec, f"np.random.rand({_sizes(spec)})", f"np.random.randn({_sizes(spec)})")
+    return f'{values}.astype("{spec["dtype"]}")'
 
 
 def _torch(spec: Mapping[str, Any]) -> str:
-    return "zeros(1, dtype=torch.int64)" if spec["role"] == "class" else f"randn({_sizes(spec)})"
+    if spec["role"] == "class":
+        return "torch.zeros(1, dtype=torch.int64)"
+    return _scaled(spec, f"torch.rand({_sizes(spec)})", f"torch.randn({_sizes(spec)})")
+
+
+def _scaled(spec: Mapping[str, Any], uniform: str, normal: str) -> str:
+    """`uniform` numbers from 0 to 1 in the range of an image; `normal` ones for everything else."""
+    if spec["role"] != "image":
+        return normal
+    low, high = TensorSpec(**{**spec, "shape": tuple(spec["shape"])}).image_range
+    factor = "" if high - low == 1 else f" * {high - low:g}"
+    offset = "" if low == 0 else f" {'-' if low < 0 else '+'} {abs(low):g}"
+    return f"({uniform}{factor}{offset})" if factor or offset else uniform

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import DataError, UsageError
@@ -70,6 +69,7 @@ def open_artifact(path: Path, backend: str) -> ImageSource:
 
     The runtime is in a child process, which ends when nothing uses the source.
     """
+    from edgegen.exporters.base import in_parts
     from edgegen.formats.manifest import MANIFEST, checked_entry
     from edgegen.verification.session_process import SessionProcess
 
@@ -87,12 +87,7 @@ def open_artifact(path: Path, backend: str) -> ImageSource:
     output = PIXELS if entry.row.get("variant") == "generate" else signature.outputs[0].name
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        count = len(next(iter(inputs.values())))
-        batches = [
-            session({name: values[first : first + BATCH] for name, values in inputs.items()})[output]
-            for first in range(0, count, BATCH)
-        ]
-        return np.concatenate(batches)
+        return in_parts(inputs, lambda part: {output: session(part)[output]}, largest=BATCH)[output]
 
     return ImageSource(run, signature, session.method)
 

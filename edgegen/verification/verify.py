@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgegen import registry
 from edgegen.errors import ExportError, NoRuntimeError
-from edgegen.exporters.base import Session, Variant
+from edgegen.exporters.base import Session, Variant, in_parts
 from edgegen.program.capture import reference
 from edgegen.program.generator import Generator
 from edgegen.quantize.support_matrix import cell
@@ -171,12 +171,7 @@ class _InPairs:
         self.generate = None if generate is None else _InPairs(generate)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        samples = len(next(iter(inputs.values())))
-        parts = [
-            self.session({name: value[start : start + TOGETHER] for name, value in inputs.items()})
-            for start in range(0, samples, TOGETHER)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return in_parts(inputs, self.session, largest=TOGETHER)
 
 
 class _AsFloat:

@@ -39,7 +39,7 @@ class Writer:
     def __call__(self, names: Sequence[str]) -> str:
         fails = {"fewer": len(names) < len(NAMES), "all": any(name in names for name in self.harmful), "": False}
         if fails[self.raises]:
-            raise ExportError(f"the vendor's tool fails at {len(names)}")
+            raise ExportError(f"the vendor's tool fails at {len(names)}") from ValueError("of the vendor")
         self.written.append(list(names))
         if self.needed not in names:
             return "not without it"
@@ -70,6 +70,18 @@ def test_the_file_of_all_stays_where_nothing_helps_or_nothing_is_wrong(writer: W
 def test_a_tool_that_always_fails_is_told_in_its_first_words() -> None:
     with pytest.raises(ExportError, match="fails at 6"):
         write_what_is_true(Writer("quantized_cat", raises="all"), KINDS)
+
+
+def test_a_refusal_of_our_own_is_not_tried_again() -> None:
+    written = []
+
+    def write(names: Sequence[str]) -> str:
+        written.append(names)
+        raise ExportError("not in this opset")
+
+    with pytest.raises(ExportError, match="not in this opset"):
+        write_what_is_true(write, KINDS)
+    assert len(written) == 1
 
 
 class Channels(nn.Module):
