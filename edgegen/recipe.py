@@ -272,21 +272,25 @@ class Recipe(Table):
 
 
 class Files(Table):
-    """The tables of a recipe that say how files are made: all that `edgegen export --recipe FILE` takes of one.
+    """What `edgegen export --recipe FILE` takes: tables of a recipe, and real inputs, of which a recipe has none."""
 
-    `inputs`, which a recipe has none of, are real ones by the input's name: paths relative to the file.
-    """
-
-    inputs: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    inputs: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)  # paths by an input's name
     export: Export = Export()
     quantize: Quantize = Quantize()
     recover: Recover | None = None
 
 
 def read(path: Path) -> Recipe:
-    """The recipe of a TOML file, with its defaults filled in.
+    """Reads a recipe file.
 
-    Raises RecipeError where the file cannot be read, or a key is wrong: which, what was found there, what would do.
+    Args:
+        path: a TOML file.
+
+    Returns:
+        The recipe with its defaults filled in.
+
+    Raises:
+        RecipeError: the file cannot be read, or a key is wrong: which, what was found there, and what would do.
     """
     return parse(read_toml(path, RecipeError), where=str(path))
 

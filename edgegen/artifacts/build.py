@@ -70,15 +70,19 @@ def build(
         folder: where the file goes.
         seed: draws the inputs of the calibration.
         metadata: goes into the file under edgegen's namespace, with name, backend and scheme added.
-        quantization: how the numbers of a compressed file are chosen.
+        quantization: how the numbers are chosen.
         options: of the file itself: opset, oldest system, sizes.
-        real: inputs that the user gave, for the calibration.
+        real: inputs that the user gave.
         rewrites: names of edgegen.exporters.rewrites; None takes the backend's own.
         memory_limit: bytes that the child process may hold; None: no limit.
         child: a process that waits for this work; None starts one.
 
-    Returns the artifact's record, and the seconds and memory that it took. Raises UsageError for an unknown backend, an
-    empty cell or an unknown layer, ExportError where a vendor's tool failed or died, StorageError.
+    Returns:
+        The artifact's record, and the seconds and memory that it took.
+
+    Raises:
+        UsageError: an unknown backend, an empty cell or an unknown layer.
+        ExportError, StorageError: a vendor's tool failed or died; the disk refused.
     """
     inputs, file = InputSource(signature, seed, real), target.file(name)
     samples = _calibration_samples(inputs, target, quantization)
@@ -94,15 +98,12 @@ def build(
             "metadata": _metadata(metadata, name, target),
             "options": options.model_dump(mode="json"),
             "rewrites": _rewrites(target) if rewrites is None else list(rewrites),
-            "quantization": {**quantization.model_dump(mode="json"), "samples": samples or None},
-            "seed": seed,
-            "calibration": _save_calibration(real, Path(temporary) / "calibration.safetensors") if samples else None,
+            **_calibration(inputs, quantization, samples, Path(temporary) / "calibration.safetensors"),
         }
         outcome = isolation.call("edgegen.artifacts.lower:lower", job, memory_limit=memory_limit, child=child)
         extra = _move_files(output, folder, file)
     facts = _file_facts(target, options, samples=samples, inputs=inputs, left_out=outcome.value)
-    artifact = _artifact(folder, target, file, extra, facts)
-    return BuildResult(artifact, outcome.seconds, outcome.peak_rss_bytes)
+    return BuildResult(_artifact(folder, target, file, extra, facts), outcome.seconds, outcome.peak_rss_bytes)
 
 
 def _calibration_samples(inputs: InputSource, target: Target, quantization: Quantize) -> int:
@@ -111,11 +112,16 @@ def _calibration_samples(inputs: InputSource, target: Target, quantization: Quan
     return inputs.calibration_count(quantization.samples or enough_samples(inputs.signature))
 
 
-def _save_calibration(real: RealInputs | None, path: Path) -> str | None:
-    if real is None:
-        return None
-    save_tensors(path, real.calibration)
-    return str(path)
+def _calibration(inputs: InputSource, quantization: Quantize, samples: int, path: Path) -> dict[str, Any]:
+    """What the child quantizes with: options, seed, and the file `path` of real inputs where there are some."""
+    real = inputs.real if samples else None
+    if real is not None:
+        save_tensors(path, real.calibration)
+    return {
+        "quantization": {**quantization.model_dump(mode="json"), "samples": samples or None},
+        "seed": inputs.seed,
+        "calibration": None if real is None else str(path),
+    }
 
 
 def _rewrites(target: Target) -> list[str]:
