@@ -41,6 +41,6 @@ class Volume(nn.Module):
 
 def test_a_volume_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(
-        ExportError, match="Core ML resamples images, and no volumes: .* the runtime onnx with opset = 20"
+        ExportError, match=r"Core ML resamples images, and no volumes: .* the runtime onnx with opset = 20"
     ):
         lower(Volume(), tmp_path / "volume.mlpackage")
