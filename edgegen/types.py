@@ -27,6 +27,8 @@ class TensorSpec:
         latent     the input of a decoder
         signal     any other generated data: audio (batch_size, channels, length), a trajectory, a table
         features   any other condition: a pooled text embedding, a speaker, the state of a robot
+
+    An output that lacks `margin` pixels in height and width grows as if it had them: 2 n - 28 of an input of n has 28.
     """
 
     name: str
@@ -35,6 +37,7 @@ class TensorSpec:
     role: Role
     low: float | None = None
     high: float | None = None
+    margin: int = 0
 
     @property
     def is_spatial(self) -> bool:
@@ -103,9 +106,10 @@ class Signature:
             if not spec.is_spatial:
                 return spec
             batch, channels, own_height, own_width = spec.shape
-            rows, row_rest = divmod(int(own_height) * height, old_height)
-            columns, column_rest = divmod(int(own_width) * width, old_width)
-            if row_rest or column_rest:
+            rows, row_rest = divmod((int(own_height) + spec.margin) * height, old_height)
+            columns, column_rest = divmod((int(own_width) + spec.margin) * width, old_width)
+            rows, columns = rows - spec.margin, columns - spec.margin
+            if row_rest or column_rest or min(rows, columns) < 1:
                 raise ValueError(f"{spec.name} would not have a whole size at {height}x{width} of {first.name}")
             return replace(spec, shape=(batch, channels, rows, columns))
 
@@ -241,46 +245,6 @@ class Latency:
     reason: str = ""
     percentiles_ms: tuple[float, ...] | None = None
     runtime: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-# "estimate": the only figure of a source that does not say which statistic it is.
-Statistic = Literal["min", "mean", "p50", "p90", "p95", "p99", "p999", "max", "estimate"]
-LONGEST_MS = 1e9  # eleven days: a longer time is a mistake
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A latency that was measured elsewhere, as its `source` reports it; values that it does not report are None.
-
-    `what` was measured on `device` under `setting` (runtime, precision, threads); `file` is the name of the file with
-    the measurement. `times_ms` has the source's figures under their own names. `load_ms` and `first_ms` are of a fresh
-    process. `percentiles_ms` as in `Latency`. `kinds` are shares of the time by kind of operation, from a trace.
-    Raises ValueError for a time that is not positive and finite.
-    """
-
-    source: str
-    file: str
-    what: str
-    device: str | None
-    setting: str
-    times_ms: dict[Statistic, float]
-    p50_ci95_ms: tuple[float, float] | None = None
-    runs: int | None = None
-    load_ms: float | None = None
-    first_ms: float | None = None
-    peak_bytes: int | None = None
-    percentiles_ms: tuple[float, ...] | None = None
-    kinds: dict[str, float] = field(default_factory=dict)
-    verdict: Literal["ok", "noisy", "failed", "not judged"] = "not judged"
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name, ms in (*self.times_ms.items(), ("load", self.load_ms), ("first", self.first_ms)):
-            if ms is not None and not 0 < ms < LONGEST_MS:  # false for NaN, too
-                raise ValueError(f"{name} of {self.what} is {ms} ms")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

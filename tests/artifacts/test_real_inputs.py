@@ -227,3 +227,25 @@ def test_a_program_without_a_signature_may_take_images(source: Path, tmp_path: P
     )
     assert isinstance(refused.exception, UsageError)
     assert "nothing says whether sample is noise, an image or something else" in str(refused.exception)
+
+
+LACKING = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.ConvTranspose2d(3, 8, 4, 2, 3), nn.PReLU(8), nn.Conv2d(8, 3, 5), nn.Conv2d(3, 3, 3))
+"""
+
+
+def test_an_output_that_lacks_a_margin_is_right_at_every_size(tmp_path: Path, in_process: None) -> None:
+    """2 n - 10 pixels of n: without padding, as waifu2x's networks are."""
+    (tmp_path / "net.py").write_text(LACKING)
+    small = 'shape = ["batch_size", 3, 16, 24]\nrole = "image"\nlow = 0.0\nhigh = 1.0\n'
+    large = 'shape = ["batch_size", 3, 22, 38]\nrole = "image"\nmargin = 10\n'
+    (tmp_path / "net.toml").write_text(f'[[inputs]]\nname = "photo"\n{small}[[outputs]]\n{large}')
+    settings = ExportSettings((Target.parse("onnx:any_size"),), measure=False, samples=2)
+    (done,) = export_source(
+        f"{tmp_path / 'net.py'}:make", tmp_path / "out", settings, signature=tmp_path / "net.toml", progress=Silent()
+    )
+    assert [parity.status for parity in done.parity.values()] == ["ok"], done.failures
+    assert done.signature.resized(40, 24).outputs[0].shape == ("batch_size", 3, 70, 38)

@@ -27,6 +27,7 @@ class TensorTable(Table):
     role: Role
     low: float | None = None
     high: float | None = None
+    margin: Annotated[int, Field(ge=0)] = 0  # of an output
     samples: Annotated[str, Field(min_length=1)] | None = None  # of an input: real ones, relative to the file
 
     @model_validator(mode="after")
@@ -48,7 +49,7 @@ class TensorTable(Table):
 
     def spec(self) -> TensorSpec:
         low = 0.0 if self.role == "class" else self.low
-        return TensorSpec(self.name, tuple(self.shape), self.dtype, self.role, low, self.high)
+        return TensorSpec(self.name, tuple(self.shape), self.dtype, self.role, low, self.high, self.margin)
 
 
 class SignatureFile(Table):
@@ -80,6 +81,8 @@ class SignatureFile(Table):
                     f"{table.name}: whole numbers need low and high, from which those of trials are drawn: 0 and 1 for "
                     "a mask, 0 and the last token for a text's"
                 )
+        if any(table.margin for table in self.inputs):
+            raise ValueError("margin is of the output: the pixels that it lacks beside a multiple of the input's")
         if self.outputs[0].samples is not None:
             raise ValueError("samples are given for an input, not for the output")
         batches = {table.shape[0] for table in (*self.inputs, *self.outputs)}

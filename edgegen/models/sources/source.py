@@ -119,7 +119,7 @@ def license_of(*folders: Path) -> str | None:
     return None
 
 
-def image_range(role: str) -> dict[str, float]:
+def image_range(role: str) -> dict[str, Any]:
     """`low` and `high` of a tensor of this role: images are in [-1, 1]."""
     return {"low": -1.0, "high": 1.0} if role == "image" else {}
 
