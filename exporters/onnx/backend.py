@@ -112,7 +112,6 @@ class OnnxBackend:
         require("onnx", purpose="writing an ONNX file")
         if variant == "generate":
             signature, program = pixels(program, signature, self.variants[variant].batch)
-        _require_volumes(program, options.opset)
         fields = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
         try:
             exported = _convert(program, signature, options.opset, optimize=OPTIMIZER not in left_out)
@@ -154,6 +153,7 @@ def _convert(program: "ExportedProgram", signature: Signature, opset: int, *, op
 
     from edgegen.exporters.onnx.module_paths import name_nodes
 
+    _require_volumes(program, opset)
     with quiet(TORCH_ONNX):
         exported = torch.onnx.export(
             program,

@@ -42,8 +42,9 @@ def require_inference(module: nn.Module, signature: Signature, *, of: str) -> No
         )
     parts = _batch_norms(module)
     beside_others = {name: np.concatenate([values[:1], others[name][1:]]) for name, values in inputs.items()}
-    # Of a fixed batch of one there is nothing beside it, but files and their comparison take more.
-    if (count == 1 and parts) or _differ(out[:1], _run(module, beside_others)[:1]):
+    mixes = _differ(out[:1], _run(module, beside_others)[:1])
+    # A first axis of fixed size may be something else than samples, such as the pictures of a film.
+    if mixes if size == "batch_size" else parts:
         reason = "; ".join(parts) or "a norm with training=True, or a mean over the batch"
         raise DataError(
             f"{of}: what the network makes of one sample depends on the others in the batch ({reason}); an app runs "

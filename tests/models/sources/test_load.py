@@ -15,6 +15,7 @@ from families import DIT, NETWORKS, PIPELINES, TINY, TINY_VAE, save
 from safetensors.torch import load, save_file
 
 from edgegen.errors import DataError, MissingExtraError, UsageError
+from edgegen.models.load import load as load_generator
 from edgegen.models.sources.load import load_sources
 from edgegen.models.sources.source import Source
 from edgegen.program.inputs import example_inputs
@@ -232,6 +233,8 @@ def test_weights_of_a_compiled_or_wrapped_network(
     save_file({f"module._orig_mod.{k}": v for k, v in tensors.items()}, path, metadata={"format": "pt"})
     source = load_sources(str(folder))[-1]
     assert "weights: 'module.' is taken off the names in the file" in source.about["notes"]
+    if not part:  # as a teacher, too
+        assert "weights: 'module.' is taken off the names in the file" in load_generator(folder).notes
     parameters = dict(expected.module.named_parameters())
     assert parameters
     assert all(torch.equal(parameter, parameters[key]) for key, parameter in source.module.named_parameters())

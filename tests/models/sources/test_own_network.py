@@ -261,6 +261,8 @@ def test_a_network_in_training_mode_is_told_so_before_any_work(tmp_path: Path) -
         assert "\n" not in str(e.value)
     with pytest.raises(DataError, match=r"depends on the others in the batch \(net.norm"):
         load("untracked", "one.toml")
+    (tmp_path / "film.toml").write_text(PICTURE.replace('"batch_size"', "4"))
+    assert load("mean", "film.toml").signature.inputs[0].shape[0] == 4
     with pytest.raises(DataError, match=r"gives something else at every run: .*dropout, call eval"):
         load("dropout")
     x = torch.randn(2, 3, 8, 8)
@@ -268,7 +270,8 @@ def test_a_network_in_training_mode_is_told_so_before_any_work(tmp_path: Path) -
         module = load(name).module
         torch.testing.assert_close(module(x)[:1], module(x[:1]))
     norm = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False))
-    torch.export.save(torch.export.export(norm, (x,), strict=False), tmp_path / "batch.pt2")
+    program = torch.export.export(norm, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(program, tmp_path / "batch.pt2")
     with pytest.raises(DataError, match=r"batch.pt2: what the network makes of one sample depends on the others"):
         load_sources(str(tmp_path / "batch.pt2"))
 
@@ -306,6 +309,7 @@ def test_the_norm_that_is_advised_computes_the_same_for_one_image() -> None:
             r"inputs\[1\]\.shape\[1\].*found 'b'",
         ),
         (("low = -1", "low = 2"), r"outputs\[1\]: low = 2 is not below high = 1"),
+        (('role = "class"\nhigh = 3', 'role = "features"\nhigh = 3'), "class_labels: whole numbers need low and high"),
         (("[[outputs]]", "[[output]]"), "output: no key 'output'; there are: .*Did you mean 'outputs'"),
         (("[[outputs]]", "[[inputs]]"), "outputs: missing; this key must be given"),
         (("time = 0.5", "time = "), "not a TOML file"),
