@@ -81,11 +81,9 @@ def build(
         The artifact's record, and the seconds and memory that it took.
 
     Raises:
-        UsageError: an unknown backend, an empty cell or an unknown layer.
-        ExportError, StorageError: a vendor's tool failed or died; the disk refused.
+        UsageError, ExportError, StorageError: an empty cell or an unknown layer; a vendor's tool failed; the disk did.
     """
     inputs, file = InputSource(signature, seed, real), target.file(name)
-    samples = _calibration_samples(inputs, target, quantization)
     with temporary_folder() as temporary:
         saved = _saved_program(source, signature, target, Path(temporary) / "program.pt2")
         (output := Path(temporary) / "output").mkdir()
@@ -98,13 +96,13 @@ def build(
             "metadata": _metadata(metadata, name, target),
             "options": options.model_dump(mode="json"),
             "rewrites": _rewrites(target) if rewrites is None else list(rewrites),
-            **_calibration(inputs, target, quantization, samples, Path(temporary) / "calibration.safetensors"),
+            **_calibration(inputs, target, quantization, Path(temporary) / "calibration.safetensors"),
         }
         outcome = isolation.call(
             "edgegen.artifacts.lower:lower", job, memory_limit=memory_limit, child=child, doing=f"made {file}"
         )
         extra = _move_files(output, folder, file)
-    facts = _file_facts(target, options, samples=samples, inputs=inputs, outcome=outcome.value)
+    facts = _file_facts(target, options, job["quantization"]["samples"] or 0, inputs, outcome.value)
     return BuildResult(_artifact(folder, target, file, extra, facts), outcome.seconds, outcome.peak_rss_bytes)
 
 
@@ -114,10 +112,9 @@ def _calibration_samples(inputs: InputSource, target: Target, quantization: Quan
     return inputs.calibration_count(quantization.samples or enough_samples(inputs.signature))
 
 
-def _calibration(
-    inputs: InputSource, target: Target, quantization: Quantize, samples: int, path: Path
-) -> dict[str, Any]:
+def _calibration(inputs: InputSource, target: Target, quantization: Quantize, path: Path) -> dict[str, Any]:
     """What the child quantizes with: options, seed, and the file `path` of real inputs where there are some."""
+    samples = _calibration_samples(inputs, target, quantization)
     real = inputs.real if samples or target.is_float16() else None
     if real is not None:
         save_tensors(path, real.calibration)
@@ -169,7 +166,7 @@ def _move_files(output: Path, folder: Path, file: str) -> dict[str, dict[str, An
 
 
 def _file_facts(
-    target: Target, options: Export, *, samples: int, inputs: InputSource, outcome: Mapping[str, Any]
+    target: Target, options: Export, samples: int, inputs: InputSource, outcome: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The `details` of an artifact, without the files beside it."""
     variant, scheme_cell = target.kind(), target.cell()

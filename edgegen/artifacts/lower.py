@@ -73,13 +73,8 @@ def lower(
 
     file_target, specs = Target(**target), Signature.from_dict(signature)
     variant, scheme_cell = file_target.kind(), file_target.cell()
-    export = Export.model_validate(options)
+    export, rewrites = _of_stage(scheme_cell.stage, Export.model_validate(options), rewrites)
     real = None if calibration is None else RealInputs(_arrays(Path(calibration)), {})
-    if scheme_cell.stage != "float":  # quantizers and converters of files need plain convolutions
-        export = export.model_copy(update={"winograd": False})
-    if scheme_cell.stage == "program":
-        rewrites = [name for name in rewrites if name not in CANONICAL]
-
     source = InputSource(specs, seed, real)
     backend: Backend = registry.load("backend", file_target.backend)
     passes = backend.passes()
@@ -110,6 +105,13 @@ def lower(
         try_sizes(load(), specs, export.heights_widths)
     left_out = write_what_is_true(write, {"rewrites": rewrites, "passes": passes})
     return ({"left_out": left_out} if left_out else {}) | float16_facts
+
+
+def _of_stage(stage: str, options: Export, rewrites: Sequence[str]) -> tuple[Export, Sequence[str]]:
+    """The options and rewrites of a cell of this stage."""
+    if stage != "float":  # quantizers and converters of files need plain convolutions
+        options = options.model_copy(update={"winograd": False})
+    return options, [name for name in rewrites if stage != "program" or name not in CANONICAL]
 
 
 def _fit_float16(program: "ExportedProgram", source: InputSource, *, is_safe: bool) -> dict[str, Any]:
