@@ -1,7 +1,7 @@
 """The interface of a backend: `lower` a captured program to a file, `open` the file as a session of named arrays."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -71,6 +71,9 @@ class Backend(Protocol):
         {file} and {output} are names, {inputs} is a dict of numpy arrays, {tensors} a list of torch tensors.
         """
 
+    def passes(self) -> tuple[str, ...]:
+        """The graph passes over its own file, its vendor's and ours, that `lower` can leave out."""
+
     def runs_here(self) -> bool:
         """Whether a runtime executes the files on this machine; edgegen's own evaluator does not count."""
 
@@ -87,8 +90,11 @@ class Backend(Protocol):
         metadata: Mapping[str, str],
         options: Export = DEFAULTS,
         variant: str = "",
+        left_out: Collection[str] = (),
     ) -> None:
         """Write `path` from a program of the variant's batch. The keys of `metadata` come without a namespace.
+
+        `left_out` are those of `passes` that are not to run, because they change what the file computes.
 
         Raises ExportError where the vendor's converter fails, MissingExtraError where it is not installed.
         """

@@ -56,11 +56,11 @@ class ServiceHere:
     alive = True
 
     def __init__(self, factory: str, *, variables: dict[str, str]) -> None:
-        from edgegen.support import isolation
+        from edgegen.support import isolation, scratch
 
-        self.served, self.folder = isolation.load(factory)(), isolation.temporary_folder()
+        self.served, self.folder = isolation.load(factory)(), scratch.new_folder()
 
-    def call(self, method: str, arguments: dict[str, Any], *, doing: str, memory_limit: int | None = None) -> Any:
+    def call(self, method: str, arguments: dict[str, Any], **options: Any) -> Any:
         return getattr(self.served, method)(**arguments)
 
     def close(self) -> None:
@@ -73,9 +73,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from edgegen.support import isolation
 
-    def call(
-        function: str, arguments: dict[str, object], *, memory_limit: int | None = None, child: NoChild | None = None
-    ) -> isolation.Outcome:
+    def call(function: str, arguments: dict[str, object], **options: Any) -> isolation.Outcome:
         module, _, name = function.partition(":")
         return isolation.Outcome(getattr(importlib.import_module(module), name)(**arguments), 0.0, None)
 

@@ -1,7 +1,6 @@
 """One artifact from one generator: capture; in a child process quantize, rewrite and lower; the artifact's record."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import Export, Quantize
 from edgegen.support import isolation
 from edgegen.support.isolation import Child
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import atomic_path, nbytes_of, save_tensors, sha256_of
 from edgegen.types import Artifact, Parity, Signature
 
@@ -86,7 +86,7 @@ def build(
     """
     inputs, file = InputSource(signature, seed, real), target.file(name)
     samples = _calibration_samples(inputs, target, quantization)
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+    with temporary_folder() as temporary:
         saved = _saved_program(source, signature, target, Path(temporary) / "program.pt2")
         (output := Path(temporary) / "output").mkdir()
         job = {
@@ -100,7 +100,9 @@ def build(
             "rewrites": _rewrites(target) if rewrites is None else list(rewrites),
             **_calibration(inputs, target, quantization, samples, Path(temporary) / "calibration.safetensors"),
         }
-        outcome = isolation.call("edgegen.artifacts.lower:lower", job, memory_limit=memory_limit, child=child)
+        outcome = isolation.call(
+            "edgegen.artifacts.lower:lower", job, memory_limit=memory_limit, child=child, doing=f"made {file}"
+        )
         extra = _move_files(output, folder, file)
     facts = _file_facts(target, options, samples=samples, inputs=inputs, outcome=outcome.value)
     return BuildResult(_artifact(folder, target, file, extra, facts), outcome.seconds, outcome.peak_rss_bytes)

@@ -1,19 +1,18 @@
 """The child process's part of a build: from a saved program to the file, by the vendor's tools."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgegen import registry
-from edgegen.artifacts.bisect_rewrites import refusal_of, write_what_runs
+from edgegen.artifacts.bisect_rewrites import fault_of, trial_inputs, write_what_is_true
 from edgegen.artifacts.target import Target
-from edgegen.errors import ExportError
 from edgegen.exporters.base import Backend
 from edgegen.program.inputs import InputSource, RealInputs
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.recipe import Export, Quantize
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import load_tensors
 from edgegen.types import Signature
 
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
     from torch import fx
     from torch.export import ExportedProgram
 
-CANONICAL = ("resampling", "pointwise", "conv_bias")  # the rewrites that come before a quantization of the program
+# The rewrites that come before a quantization of the program.
+CANONICAL = ("modulated_conv", "resampling", "pointwise", "conv_bias", "transposed_conv")
 
 
 def preload(*, name: str) -> None:
@@ -38,7 +38,7 @@ def preload(*, name: str) -> None:
 
     backend: Backend = registry.load("backend", name)
     variant, signature = backend.variants[""], Signature.of(channels=1, size=8, num_classes=0)
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
+    with temporary_folder() as folder:
         program = capture(nn.Conv2d(1, 1, 3, padding=1).eval(), signature, batch=None)
         saved = save_program(program, Path(folder) / "tiny.pt2", unfolded=True)
         tiny = apply(load_graph(saved, signature), list(backend.rewrites), signature=signature, batch=variant.batch)
@@ -63,11 +63,12 @@ def lower(
 ) -> dict[str, Any]:
     """The child's part of `build`: from a saved program to the file `path` and its extra files.
 
-    `calibration` is a safetensors file of inputs that the user gave. Returns `left_out`, what `write_what_runs`
-    returns, where that is anything; of a file of float16 `float32_layers`, which a safe one leaves in float32, or
-    `overflow`, the layers that a plain one is too small for.
+    `calibration` is a safetensors file of inputs that the user gave. Returns `left_out`, the rewrites and graph passes
+    that are not in the file, with the reason, where there are some; of a file of float16 `float32_layers`, which a safe
+    one leaves in float32, or `overflow`, the layers that a plain one is too small for.
     """
     from edgegen.exporters.rewrites import apply
+    from edgegen.program.capture import reference, try_sizes
     from edgegen.program.generator import SavedProgram, load_graph
 
     file_target, specs = Target(**target), Signature.from_dict(signature)
@@ -79,24 +80,35 @@ def lower(
     if scheme_cell.stage == "program":
         rewrites = [name for name in rewrites if name not in CANONICAL]
 
+    source = InputSource(specs, seed, real)
+    backend: Backend = registry.load("backend", file_target.backend)
+    passes = backend.passes()
     float16_facts: dict[str, Any] = {}
 
+    def load() -> "fx.GraphModule":
+        return load_graph(SavedProgram(Path(program), unfolded), specs)
+
     def write(names: Sequence[str]) -> str:
-        graph = load_graph(SavedProgram(Path(program), unfolded), specs)
-        if variant.lists_sizes:
-            _try_sizes(graph, specs, export.heights_widths)
+        graph = load()
         if scheme_cell.stage == "program":
-            source = InputSource(specs, seed, real)
             graph = _quantized(graph, source, file_target, Quantize.model_validate(quantization))
-        rewritten = apply(graph, names, signature=specs, batch=variant.batch, any_size=variant.any_size)
+        inputs = trial_inputs(graph, source)
+        expected = reference(graph, inputs) if backend.runs_here() else None
+        chosen = [name for name in names if name in rewrites]
+        rewritten = apply(graph, chosen, signature=specs, batch=variant.batch, any_size=variant.any_size)
         del graph
         if file_target.is_float16():
-            float16_facts.update(_fit_float16(rewritten, InputSource(specs, seed, real), is_safe=export.fp16 == "safe"))
-        _write(rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export)
+            float16_facts.update(_fit_float16(rewritten, source, is_safe=export.fp16 == "safe"))
+        left_out = [name for name in passes if name not in names]
+        _write(
+            rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export, left_out=left_out
+        )
         del rewritten
-        return refusal_of(Path(path), file_target, specs)
+        return "" if expected is None else fault_of(Path(path), file_target, specs, inputs, expected)
 
-    left_out = write_what_runs(write, rewrites)
+    if variant.lists_sizes:
+        try_sizes(load(), specs, export.heights_widths)
+    left_out = write_what_is_true(write, {"rewrites": rewrites, "passes": passes})
     return ({"left_out": left_out} if left_out else {}) | float16_facts
 
 
@@ -133,6 +145,7 @@ def _write(
     signature: Signature,
     metadata: Mapping[str, str],
     options: Export,
+    left_out: Sequence[str],
 ) -> None:
     """The backend's file of a rewritten program; a scheme that quantizes files gets the float file first."""
     scheme_cell = target.cell()
@@ -149,25 +162,13 @@ def _write(
             metadata=metadata,
             options=options,
             variant=target.variant,
+            left_out=left_out,
         )
 
     if scheme_cell.stage != "file":
         write(path)
         return
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+    with temporary_folder() as temporary:
         float_file = Path(temporary) / path.name
         write(float_file)
         scheme_cell.load()(float_file, path)
-
-
-def _try_sizes(graph: "fx.GraphModule", signature: Signature, sizes: Sequence[tuple[int, int]]) -> None:
-    """Raises ExportError for a size that the network does not take, before minutes of work on a file for it."""
-    from edgegen.program.capture import reference
-    from edgegen.program.inputs import example_inputs
-
-    for height, width in sizes:
-        try:
-            reference(graph, example_inputs(signature.resized(height, width), 1, 0))
-        except (RuntimeError, ValueError) as e:
-            reason = str(e).strip().splitlines()[0]
-            raise ExportError(f"the network does not take {height}x{width}: {reason}") from e

@@ -99,8 +99,7 @@ def open_artifact(path: Path, backend: str) -> ImageSource:
     any_size = variant is not None and variant.any_size and not variant.lists_sizes
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        count = len(next(iter(inputs.values()))) if inputs else 1
-        values = sum(array.size for array in inputs.values()) // max(1, count)
+        values = sum(array[:1].size for array in inputs.values() if array.ndim)  # of one sample
         together = max(1, min(BATCH, LARGEST_RUN // max(1, values)))
         return in_parts(inputs, lambda part: {"image": _image(session(part), signature)}, largest=together)["image"]
 

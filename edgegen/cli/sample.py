@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from edgegen.support.printable import printable
+
 TEXT = """Make images by a run's shipped file, a recipe's student, a generator folder, or an exported file.
 
 Networks that take an image get it by --input: a file for any size takes the whole picture, one of a fixed size takes
@@ -68,8 +70,8 @@ def sample(
         print(json.dumps(result, indent=2))
         return
     for note in result["notes"]:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     height, width = result["size"]
     images = "1 image" if result["count"] == 1 else f"{result['count']} images"
     tiles = f" in {result['tiles']} tiles" if result["tiles"] > 1 else ""
-    print(f"{result['file']}: {images}, {width}x{height}{tiles}, by {result['source']} ({result['method']})")
+    print(printable(f"{result['file']}: {images}, {width}x{height}{tiles}, by {result['source']} ({result['method']})"))

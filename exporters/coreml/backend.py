@@ -1,7 +1,7 @@
 """Core ML: an ML Program for iOS 17, 18 or 26 by coremltools; run by Core ML on a Mac, elsewhere by an evaluator."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,12 @@ class CoreMLBackend:
     )
     cells: Mapping[str, SchemeCell] = field(default_factory=lambda: dict(CELLS), init=False)
     snippet: str = field(default=SNIPPET, init=False)
-    rewrites: tuple[str, ...] = field(default=("resampling", "conv_bias", "quantized_views"), init=False)
+    rewrites: tuple[str, ...] = field(
+        default=("modulated_conv", "resampling", "conv_bias", "quantized_views"), init=False
+    )
+
+    def passes(self) -> tuple[str, ...]:
+        return ()
 
     def runs_here(self) -> bool:
         return platform.system() == "Darwin"
@@ -109,6 +114,7 @@ class CoreMLBackend:
         metadata: Mapping[str, str],
         options: Export = DEFAULTS,
         variant: str = "",
+        left_out: Collection[str] = (),
     ) -> None:
         """Write `path`: computes in `precision`; metadata under "com.edgegen.", Core ML's own fields where they fit.
 

@@ -171,11 +171,17 @@ def fixed(program: ExportedProgram, *, half: bool = False) -> ExportedProgram:
     `half`: it will compute in float16. Raises ExportError that names every op which neither coremltools nor a
     decomposition covers.
     """
+    if any("grid_sampler" in str(node.target) and node.args[0].meta["val"].ndim == 5 for node in program.graph.nodes):
+        raise ExportError(
+            "Core ML resamples images, and no volumes: write the network without grid_sample of 5D, or take "
+            "the runtime onnx with opset = 20"
+        )
     changed: ExportedProgram = program.run_decompositions(FIXES)  # also: coremltools refuses torch's training dialect
     decompositions = default_decompositions()
     while missing := {op for op in _ops(changed) if not _readable(op) and op in decompositions}:
         changed = changed.run_decompositions({**FIXES, **{op: decompositions[op] for op in missing}})
     _drop_copies(changed)
+    _separate_outputs(changed)
     if half:
         _fit_float16(changed)
     unsupported = sorted({str(op) for op in _ops(changed) if not _readable(op)})
@@ -222,6 +228,20 @@ def _drop_copies(program: ExportedProgram) -> None:
         if node.target in COPIES and not any(user.op == "output" for user in node.users):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+
+
+def _separate_outputs(program: ExportedProgram) -> None:
+    """Times one, in place, where an output is an input: Core ML has no tensor of two names."""
+    graph = program.graph
+    (result,) = graph.find_nodes(op="output")
+    outputs = list(result.args[0])
+    for position, (output, spec) in enumerate(zip(outputs, program.graph_signature.output_specs, strict=True)):
+        if output.op == "placeholder":
+            with graph.inserting_before(result):
+                outputs[position] = graph.call_function(aten.mul.Tensor, (output, 1.0))
+            outputs[position].meta["val"] = output.meta["val"]
+            spec.arg.name = outputs[position].name
+    result.args = (tuple(outputs),)
 
 
 def _fit_float16(program: ExportedProgram) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from edgegen.program.inputs import example_inputs
 from edgegen.quantize.budget import Budget
 from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.support.pixels import to_uint8
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import read_json, save_tensors, storage_errors, write_json
 from edgegen.types import Artifact, Parity
 from edgegen.verification.parity import OUTPUT
@@ -57,7 +57,7 @@ def verify(context: Context) -> None:
     with (
         _verifier(context, generator) as verifier,
         context.progress.task("verify", len(artifacts)) as task,
-        tempfile.TemporaryDirectory(prefix="edgegen-") as temporary,
+        temporary_folder() as temporary,
     ):
         verifier.prepare()
         budgeted = None if budget is None else _budgeted(context, generator, budget, Path(temporary))
