@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,7 @@ class ServiceHere:
         shutil.rmtree(self.folder)
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `isolation.call` and a `Service` run, run here: a process needs seconds to import torch and a vendor."""
     import importlib
 
@@ -82,6 +81,20 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgegen.verification.session_process.Service", ServiceHere)
     monkeypatch.setattr("edgegen.artifacts.maker.Child", NoChild)
     monkeypatch.setattr("edgegen.artifacts.maker.parallel_children", lambda generator: 1)
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run_here`, for one test."""
+    run_here(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def in_process_of_module() -> Iterator[None]:
+    """`run_here`, for the tests of a module and its fixtures."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run_here(monkeypatch)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -36,8 +36,8 @@ EXPORT, QUANTIZE = Export(), Quantize()
 class ExportSettings:
     """What to make of a source: `targets` in place of the artifacts of `export`, and three tables of a recipe.
 
-    `memory_limit` in bytes is for each child process; `measure` adds host latencies; `inputs` are real ones,
-    in place of those that the source's signature names.
+    `memory_limit` in bytes is for each child process; `measure` adds host latencies; `name` begins the files' names;
+    `inputs` are real ones, in place of those that the source's signature names.
     """
 
     targets: tuple[Target, ...]
@@ -48,6 +48,7 @@ class ExportSettings:
     seed: int = 0
     memory_limit: int | None = None
     measure: bool = True
+    name: str | None = None
     inputs: InputFiles | None = None
 
 
@@ -69,7 +70,9 @@ def export_source(
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output} is a file; give a folder, new or with an older export")
-    sources = load_sources(source, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder)
+    sources = load_sources(
+        source, name=settings.name, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder
+    )
     generators = generators_of(sources, settings.inputs)
     for component, (generator, facts) in zip(sources, generators, strict=True):
         _check_stated(component, generator, settings.targets)

@@ -63,7 +63,9 @@ def lower(
 ) -> dict[str, Any]:
     """The child's part of `build`: from a saved program to the file `path` and its extra files.
 
-    `calibration` is a safetensors file of inputs that the user gave. Returns what `write_what_runs` returns.
+    `calibration` is a safetensors file of inputs that the user gave. Returns `left_out`, what `write_what_runs`
+    returns, where that is anything; of a file of float16 `float32_layers`, which a safe one leaves in float32, or
+    `overflow`, the layers that a plain one is too small for.
     """
     from edgegen.exporters.rewrites import apply
     from edgegen.program.generator import SavedProgram, load_graph
@@ -77,6 +79,8 @@ def lower(
     if scheme_cell.stage == "program":
         rewrites = [name for name in rewrites if name not in CANONICAL]
 
+    float16_facts: dict[str, Any] = {}
+
     def write(names: Sequence[str]) -> str:
         graph = load_graph(SavedProgram(Path(program), unfolded), specs)
         if variant.lists_sizes:
@@ -86,11 +90,24 @@ def lower(
             graph = _quantized(graph, source, file_target, Quantize.model_validate(quantization))
         rewritten = apply(graph, names, signature=specs, batch=variant.batch, any_size=variant.any_size)
         del graph
+        if file_target.is_float16():
+            float16_facts.update(_fit_float16(rewritten, InputSource(specs, seed, real), is_safe=export.fp16 == "safe"))
         _write(rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export)
         del rewritten
         return refusal_of(Path(path), file_target, specs)
 
-    return write_what_runs(write, rewrites)
+    left_out = write_what_runs(write, rewrites)
+    return ({"left_out": left_out} if left_out else {}) | float16_facts
+
+
+def _fit_float16(program: "ExportedProgram", source: InputSource, *, is_safe: bool) -> dict[str, Any]:
+    """Notes what has to stay float32, where it is asked for; else says what float16 is too small for."""
+    from edgegen.program.float16_range import FEW_SAMPLES, SAMPLES, note_large, overflow
+
+    if is_safe:
+        return {"float32_layers": note_large(program, calibration_batches(source, samples=SAMPLES))}
+    reason = overflow(program.module(check_guards=False), calibration_batches(source, samples=FEW_SAMPLES))
+    return {"overflow": reason} if reason else {}
 
 
 def _arrays(path: Path) -> dict[str, "NDArray[Any]"]:

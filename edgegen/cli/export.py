@@ -1,6 +1,7 @@
 """`edgegen export`: the files of a generator that exists already, or of a recipe's student."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from edgegen.artifacts.target import Target
     from edgegen.recipe import Files
 
+SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of a folder and files, quoted by no shell
 TARGETS = "onnx,executorch,coreml"
 TEXT = """Write ONNX, ExecuTorch and Core ML files, and prove that each computes what PyTorch computes.
 
@@ -51,6 +53,10 @@ ToOption = Annotated[
     ),
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Default: exports/NAME.")]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Of the folder in exports and of the files. Default: the source's."),
+]
 RecipeOption = Annotated[
     Path | None,
     typer.Option("--recipe", metavar="FILE", help="TOML with [export], [quantize], [recover]; or a recipe."),
@@ -87,6 +93,7 @@ def export(
     source: SourceArgument,
     to: ToOption = None,
     output: OutputOption = None,
+    name: NameOption = None,
     recipe: RecipeOption = None,
     signature: SignatureOption = None,
     inputs: InputsOption = None,
@@ -102,7 +109,7 @@ def export(
 ) -> None:
     """A recipe goes through its stages; everything else is exported directly."""
     flags: dict[str, Any] = {"--to": to, "-o": output, "--recipe": recipe, "--signature": signature, "--inputs": inputs}
-    flags["--random-weights"] = random_weights
+    flags |= {"--random-weights": random_weights, "--name": name}
     options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
     if run_if_recipe(source, "export", flags, why="its tables say what is made", **options):
         return
@@ -110,7 +117,9 @@ def export(
 
     files = Files() if recipe is None else read_files(recipe)
     targets = _targets(to, files, from_file=recipe is not None)
-    folder = output or Path("exports") / name_of(source)
+    if name is not None and not SAFE_NAME.fullmatch(name):
+        raise UsageError(f"--name {name!r}: give letters, digits, '.', '_' and '-', the first a letter or digit")
+    folder = output or Path("exports") / (name or name_of(source, signature))
     if ":" not in source and not Path(source).exists():
         raise DataError(f"no source {source!r}: nothing is there; see `edgegen export --help`")
     if dry_run:
@@ -130,6 +139,7 @@ def export(
             recover=files.recover,
             memory_limit=_bytes(memory_limit),
             measure=measure,
+            name=name,
             inputs=input_files(inputs, files),
         ),
         signature=signature,
@@ -169,9 +179,18 @@ def input_files(texts: list[str] | None, files: "Files") -> "InputFiles | None":
     return InputFiles({name: Path(path) for name, path in files.inputs.items()}) if files.inputs else None
 
 
-def name_of(source: str) -> str:
-    """The name of the output folder: the last part of the path, or the factory's name."""
-    return Path(source).resolve().stem if ":" not in source else source.rpartition(":")[2]
+def name_of(source: str, signature: Path | None) -> str:
+    """The name of the output folder: the last part of the path; of a factory its file with the folder that is in, the
+    factory, and the signature where it has another name, so that `net.py:make` of two folders are two exports.
+    """
+    if ":" not in source:
+        return Path(source).resolve().stem
+    place, _, factory = source.rpartition(":")
+    file = Path(place).with_suffix("") if place.endswith(".py") else Path(*place.split("."))
+    parts = [file.parent.name, file.name, factory]
+    if signature is not None and signature.stem not in (*parts, "signature"):
+        parts.append(signature.stem)
+    return "-".join(part for part in parts if part.strip("."))
 
 
 def _parts(text: str | None) -> tuple[str, ...]:
@@ -209,6 +228,8 @@ def _print(exported: list[dict[str, Any]], *, as_json: bool) -> None:
         if not component["artifacts"]:
             continue
         show(f"{component['name']}: {component['folder']}")
+        for note in component["about"]["notes"]:
+            show(f"  {note}")
         for row in component["artifacts"]:
             parity, latency = row["parity"], (row["latency"] or {}).get("p50_ms")
             p50 = "" if latency is None else f", p50 {latency:.2f} ms here"

@@ -20,10 +20,10 @@ from typing import Any
 
 from edgegen.errors import DataError, EdgegenError, StorageError, UsageError
 from edgegen.formats.file_hashes import FileHashes
-from edgegen.formats.stage_folder import CHECKPOINT, STAGE, check_files
+from edgegen.formats.stage_folder import CHECKPOINT, RUN, STAGE, check_files
 from edgegen.support.storage import read_json, sha256_of, storage_errors, write_json
 
-RUN, LOCK, HASHES = "run.json", ".lock", ".hashes.json"
+LOCK, HASHES = ".lock", ".hashes.json"
 TIMED = "tensorboard/"  # files that hold the time of day: no part of a digest
 
 

@@ -1,5 +1,6 @@
 """Inputs of a generator, drawn from a seed or given by the user: for capture, calibration and comparison. No torch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.noise import normal
+from edgegen.noise import normal, whole_numbers
 from edgegen.program.image_noise import natural_images
 from edgegen.types import Origin, Signature, TensorSpec
 
@@ -102,7 +103,8 @@ def samples_of(signature: Signature, indices: range, seed: int) -> dict[str, NDA
     """The samples `indices` of the endless sequence of drawn inputs of `seed`.
 
     Portable noise from (seed, index), classes 0, 1, 2, ... in turn. Images have the statistics of photographs; other
-    inputs get noise of streams of their own, cut to their range; one without the batch axis gets one value.
+    inputs get noise of streams of their own, cut to their range, or whole numbers of all their range; one without axes
+    gets one value.
     """
     count, first = len(indices), indices.start
     inputs: dict[str, NDArray[Any]] = {}
@@ -112,12 +114,14 @@ def samples_of(signature: Signature, indices: range, seed: int) -> dict[str, NDA
             values: NDArray[Any] = np.arange(first, first + count) % signature.num_classes
         elif spec.role == "image" and len(shape) == 3:
             values = natural_images(seed + position, first, count, shape, spec.image_range)
+        elif _counts(spec):
+            values = _whole_numbers(spec, seed + position, first, count)
         else:
             values = normal(seed + position, first, count, shape)
             if spec.role not in ("noise", "latent") and spec.low is not None and spec.high is not None:
                 middle, half = (spec.low + spec.high) / 2, (spec.high - spec.low) / 2
                 values = np.clip(middle + values * half / 2, spec.low, spec.high)
-        inputs[spec.name] = values.astype(spec.dtype)
+        inputs[spec.name] = (values if spec.shape else values[0]).astype(spec.dtype)
     return inputs
 
 
@@ -128,3 +132,19 @@ def _sized(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     height, width = (int(size) for size in spec.shape[2:])
     missing = [(0, 0), (0, 0), (0, max(0, height - values.shape[2])), (0, max(0, width - values.shape[3]))]
     return np.pad(values, missing, mode="symmetric")[:, :, :height, :width]
+
+
+def _counts(spec: TensorSpec) -> bool:
+    """Whether it is whole numbers of a known range: a mask, token numbers, a count."""
+    return "int" in spec.dtype and spec.role != "image" and spec.low is not None and spec.high is not None
+
+
+def _whole_numbers(spec: TensorSpec, seed: int, first: int, count: int) -> NDArray[np.int64]:
+    """Each number of the range as likely; the first one of sample 0 is the lowest, that of sample 1 the highest."""
+    low, high = math.ceil(spec.low or 0), math.floor(spec.high or 0)
+    values = whole_numbers(seed, first, count, [int(size) for size in spec.shape[1:]], low=low, high=high)
+    rows = values.reshape(count, -1)
+    for index, end in enumerate((low, high)):
+        if first <= index < first + count and rows.size:
+            rows[index - first, 0] = end
+    return values

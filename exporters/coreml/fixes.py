@@ -70,6 +70,14 @@ def rms_norm(x: Tensor, shape: list[int], weight: Tensor | None = None, eps: flo
     return out if weight is None else out * weight
 
 
+def instance_norm(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, use_input_stats: bool, *others: Any) -> Any:
+    """The running statistics are ignored: each channel would be normed by its own."""
+    if use_input_stats:
+        return NotImplemented
+    momentum, eps, cudnn = others
+    return aten.batch_norm(x, weight, bias, mean, var, False, momentum, eps, cudnn)
+
+
 def addmm(bias: Tensor, x: Tensor, y: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
     """Integer `beta` and `alpha` are multiplied with floats, which coremltools' own check then refuses."""
     return NotImplemented if alpha == beta == 1 else float(beta) * bias + float(alpha) * torch.mm(x, y)
@@ -134,6 +142,7 @@ FIXES: dict[Any, Fix] = {
     aten.fmod.Scalar: fmod,
     aten.fmod.Tensor: fmod,
     aten.gelu.default: gelu,
+    aten.instance_norm.default: instance_norm,
     aten.lerp.Scalar: lerp,
     aten.lerp.Tensor: lerp,
     aten.log_sigmoid.default: log_sigmoid,

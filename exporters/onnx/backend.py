@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 LARGEST = 2_000_000_000  # bytes of one protobuf, with room for the program; above it weights lie in a second file
+OPSET_OF_VOLUMES = 20  # GridSample-20 is the first for 5D inputs (ONNX's Operators.md)
 NAMESPACE = "edgegen."
 BATCH_AXIS = "batch_size"
 AXES = {0: BATCH_AXIS, 2: "height", 3: "width"}  # of the first input
@@ -113,6 +114,8 @@ class OnnxBackend:
             else:
                 # An NPU's compiler has its own fast convolutions and needs plain ones as input.
                 _write(exported, fields, path, fast=options.winograd and variant not in ("batch1", "any_size"))
+        except ExportError:
+            raise
         except Exception as e:
             raise ExportError(refusal("torch.onnx", e, program)) from e
 
@@ -133,7 +136,8 @@ BACKEND = OnnxBackend()
 
 
 def _batch_of(runtime: Any) -> int | None:
-    size = runtime.get_inputs()[0].shape[0]
+    """The fixed first axis of its first input with axes, None where that is open."""
+    size = next((entry.shape[0] for entry in runtime.get_inputs() if entry.shape), None)
     return size if isinstance(size, int) else None
 
 
@@ -142,6 +146,7 @@ def _convert(program: "ExportedProgram", signature: Signature, opset: int) -> An
 
     from edgegen.exporters.onnx.module_paths import name_nodes
 
+    _require_volumes(program, opset)
     with quiet(TORCH_ONNX):
         exported = torch.onnx.export(
             program,
@@ -153,8 +158,25 @@ def _convert(program: "ExportedProgram", signature: Signature, opset: int) -> An
             verbose=False,
         )
     assert exported is not None
+    written = exported.model.opset_imports[""]
+    if written != opset:  # torch.onnx keeps a newer one where an operator has no older form
+        raise _older_opset("an operator of this network", opset, written)
     name_nodes(exported)
     return exported
+
+
+def _require_volumes(program: "ExportedProgram", opset: int) -> None:
+    """torch.onnx writes a GridSample of volumes into files of any opset; before opset 20 it is of images alone."""
+    for node in program.graph.nodes:
+        if "grid_sampler" in str(node.target) and node.args[0].meta["val"].ndim == 5 and opset < OPSET_OF_VOLUMES:
+            raise _older_opset("grid_sample of volumes (5D)", opset, OPSET_OF_VOLUMES)
+
+
+def _older_opset(subject: str, opset: int, needed: int) -> ExportError:
+    return ExportError(
+        f"{subject} needs ONNX opset {needed}, and the file is to have {opset}: set opset = {needed} in the table "
+        "[export] (--recipe FILE), where the device's runtime knows it"
+    )
 
 
 def _write(exported: Any, fields: Mapping[str, str], path: Path, *, fast: bool = False) -> None:

@@ -16,12 +16,13 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from edgegen.errors import DataError, UsageError, unknown_name
+from edgegen.models.sources.inference_mode import require_inference
 from edgegen.models.sources.program_archive import load_program
 from edgegen.models.sources.program_signature import guess
 from edgegen.models.sources.signature_file import SignatureFile, read_signature, try_out
 from edgegen.models.sources.source import NamedInputs, Source, about, finish
+from edgegen.models.weights import load_weights
 from edgegen.models.zero_layers import randomize_zero_layers
-from edgegen.support.storage import load_tensors
 
 NEEDED = """\
 a TOML file that says what goes in and out:
@@ -62,7 +63,7 @@ def load_factory(source: str, *, signature: Path | None, random_weights: int | N
     if random_weights is not None:
         randomize_zero_layers(net, random_weights)
     elif declared.weights is not None:
-        _load_weights(net, signature.parent / declared.weights)
+        notes += _load_weights(net, signature.parent / declared.weights)
     else:
         notes.append("weights are those that the factory gave: the signature names no file of weights")
     source_of_net = _source(
@@ -133,6 +134,7 @@ def _source(
     )
     signature = declared.signature()
     try_out(module, signature, of=source)
+    require_inference(module, signature, of=source)
     origin = "torch.export program" if isinstance(net, FlatProgram) else "factory"
     description = about(
         module, family=family, origin=origin, time=declared.time, random_weights=random_weights, notes=notes
@@ -177,17 +179,13 @@ def _parameters(factory: Callable[[], Any]) -> list[inspect.Parameter]:
         return []
 
 
-def _load_weights(net: nn.Module, path: Path) -> None:
+def _load_weights(net: nn.Module, path: Path) -> list[str]:
     if path.suffix != ".safetensors":
         raise DataError(
             f"{path}: weights are read from .safetensors only: loading a pickle can run any code. Convert it on a "
             "machine that you trust: safetensors.torch.save_file(net.state_dict(), 'net.safetensors')"
         )
-    try:
-        net.load_state_dict(load_tensors(path))
-    except RuntimeError as e:
-        reason = " ".join(str(e).split())[:300]
-        raise DataError(f"{path}: these weights do not fit the network: {reason}") from e
+    return load_weights(net, [path])
 
 
 def _file_module(path: Path) -> ModuleType:

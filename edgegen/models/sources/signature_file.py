@@ -75,6 +75,12 @@ class SignatureFile(Table):
             )
         if sum(table.role == "class" for table in self.inputs) > 1:
             raise ValueError("two inputs are classes; one can be, give the other the role features")
+        for table in self.inputs:
+            if table.dtype.startswith("int") and table.role != "class" and None in (table.low, table.high):
+                raise ValueError(
+                    f"{table.name}: whole numbers need low and high, from which those of trials are drawn: 0 and 1 for "
+                    "a mask, 0 and the last token for a text's"
+                )
         if any(table.margin for table in self.inputs):
             raise ValueError("margin is of the output: the pixels that it lacks beside a multiple of the input's")
         if self.outputs[0].samples is not None:
