@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from edgegen.program.generator import SavedProgram
 
+LOWER = "edgegen.artifacts.lower:lower"
+
 
 @dataclass(frozen=True)
 class BuildInput:
@@ -98,9 +100,7 @@ def build(
             "rewrites": _rewrites(target) if rewrites is None else list(rewrites),
             **_calibration(inputs, target, quantization, Path(temporary) / "calibration.safetensors"),
         }
-        outcome = isolation.call(
-            "edgegen.artifacts.lower:lower", job, memory_limit=memory_limit, child=child, doing=f"made {file}"
-        )
+        outcome = isolation.call(LOWER, job, memory_limit=memory_limit, child=child, doing=f"made {file}")
         extra = _move_files(output, folder, file)
     facts = _file_facts(target, options, job["quantization"]["samples"] or 0, inputs, outcome.value)
     return BuildResult(_artifact(folder, target, file, extra, facts), outcome.seconds, outcome.peak_rss_bytes)

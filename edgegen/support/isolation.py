@@ -200,7 +200,7 @@ def deadline(seconds: float, doing: str) -> Iterator[None]:
 
 def late(doing: str, seconds: float) -> str:
     """The message for what was ended because it took too long."""
-    return f"{doing} did not end within {seconds:.0f} s: stopped; does its runtime hang, or is this machine too busy?"
+    return f"{doing} did not end within {seconds:g} s: stopped; does its runtime hang, or is this machine too busy?"
 
 
 def memory_limit_of(path: Path) -> int:

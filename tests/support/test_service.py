@@ -87,6 +87,13 @@ def test_the_memory_limit_ends_the_process(service: Service) -> None:
     assert not service.alive
 
 
+def test_a_method_that_never_ends_is_ended(service: Service) -> None:
+    late = r"^the process that ran x did not end within 0\.5 s: stopped; does its runtime hang, or"
+    with pytest.raises(ExportError, match=late):
+        service.call("waits", {}, doing="ran x", time_limit_s=0.5)
+    assert not service.alive
+
+
 def test_it_ends_when_nothing_uses_it() -> None:
     service = Service(FACTORY, variables={})
     process, folder = psutil.Process(service.process.pid), service.folder

@@ -81,6 +81,20 @@ def test_a_worker_that_hangs_is_ended_over_there(device: Device) -> None:
     _gone(word)
 
 
+def test_a_device_that_floods_is_ended_at_once(device: Device) -> None:
+    """A line without end, many lines, and an answer without end: no memory fills, and nobody waits for a time limit."""
+    began = time.monotonic()
+    with pytest.raises(DeviceError, match="sent a line of more than 4194304 bytes: it was ended"):
+        Worker(
+            device, Command((sys.executable, "-c", "while True: print('x' * 4096, end='')")), timeout_s=600.0
+        ).ready()
+    with pytest.raises(DeviceError, match="the answer is not one of the protocol"):
+        Worker(device, Command((sys.executable, "-c", "while True: print('x')")), timeout_s=600.0).ready()
+    with pytest.raises(DeviceError, match="printed more than 16777216 bytes: it was ended"):
+        device.run([sys.executable, "-c", "while True: print('x' * 4096)"], timeout_s=600)
+    assert time.monotonic() - began < 120
+
+
 def test_a_worker_whose_connection_ends_is_an_error(device: Device) -> None:
     program = f"{TALKING}import os; sys.stdin.readline(); os.kill(os.getpid(), 9)"
     if isinstance(device, SshDevice):  # the server's process for us
