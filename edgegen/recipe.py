@@ -160,8 +160,9 @@ class Export(Table):
     heights_widths: tuple[tuple[Count, Count], ...] = Field((), description="further sizes of a coreml-...:sizes file")
     winograd: bool = Field(True, description="ONNX fp32: large 3x3 convolutions faster, with 4 times their memory")
     # Left out where it is not asked for, so that the keys of older results stay.
-    etrecord: bool = Field(
-        False, description="ExecuTorch's profiling record beside .pte files", exclude_if=operator.not_
+    etrecord: bool = Field(False, description="profiling record beside .pte files", exclude_if=operator.not_)
+    fp16: Literal["plain", "safe"] = Field(
+        "plain", description="safe: float32 beyond its range", exclude_if="plain".__eq__
     )
     license: str = Field("not stated", description="licence of the generator, written into every file")
 

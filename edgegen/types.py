@@ -91,13 +91,13 @@ class Signature:
         outputs = (TensorSpec("out_sample", shape, "float32", "image", -1.0, 1.0),)
         return Signature(tuple(inputs), outputs, num_classes)
 
-    def resized(self, height: int, width: int) -> "Signature":
-        """The signature of the same generator when its first input is `height` x `width`.
+    def resized(self, height: int, width: int, *, of: str | None = None) -> "Signature":
+        """The signature of the same generator when its input `of` (None: the first) is `height` x `width`.
 
-        The others keep their proportion to it. Raises ValueError where the first has no height and width, or where a
-        size would not be a whole number.
+        The others keep their proportion to it. Raises ValueError where it has no height and width, or where a size
+        would not be a whole number.
         """
-        first = self.inputs[0]
+        first = next(spec for spec in self.inputs if of in (None, spec.name))
         if not first.is_spatial:
             raise ValueError(f"{first.name} {list(first.shape)} has no height and width")
         old_height, old_width = int(first.shape[2]), int(first.shape[3])

@@ -12,24 +12,29 @@ from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError, NoRuntimeError
 from edgegen.exporters.base import Backend, Session
 from edgegen.program.inputs import CALIBRATION_FIRST, InputSource
+from edgegen.program.parameters import parameter_count
 from edgegen.quantize.support_matrix import cell
+from edgegen.support.isolation import deadline
 from edgegen.support.pixels import to_uint8
 from edgegen.types import PIXELS, Signature
 from edgegen.verification.parity import check, psnr_range
+from edgegen.verification.session_process import OPEN_S, SAMPLE_S
 from edgegen.verification.verify import PIXELS_FLOOR_DB
 
 if TYPE_CHECKING:
     from torch import fx
 
 TRIALS = 4  # samples: more would find more, and each is one more run of a large network for every file
+LARGE = 200_000_000  # parameters: four images of such a network at once would fill a laptop
 NEEDED = ("quantized_cat", "quantized_views")  # without these more is refused, not less
 
 
 def trial_inputs(graph: "fx.GraphModule", source: InputSource) -> dict[str, NDArray[Any]]:
-    """What a file made of `graph` is tried with: TRIALS samples, or one where the graph takes one alone."""
+    """What a file made of `graph` is tried with: TRIALS samples; one of a large graph, or where it takes one alone."""
     first = next(node for node in graph.graph.nodes if node.op == "placeholder")
     batch = first.meta["val"].shape[0]
-    count = batch if isinstance(batch, int) else TRIALS
+    is_large = parameter_count(graph) > LARGE
+    count = batch if isinstance(batch, int) else 1 if is_large else TRIALS
     return source.samples(range(CALIBRATION_FIRST, CALIBRATION_FIRST + count))
 
 
@@ -47,11 +52,12 @@ def fault_of(
     """
     backend: Backend = registry.load("backend", target.backend)
     try:
-        session: Session = backend.open(path)
-        fault = _parity_fault(session, target, signature, inputs, expected)
-        generate = getattr(session, "generate", None)
-        if generate is not None and not fault:
-            generate(inputs)
+        with deadline(OPEN_S + TRIALS * SAMPLE_S, f"the first run of {path.name}"):
+            session: Session = backend.open(path)
+            fault = _parity_fault(session, target, signature, inputs, expected)
+            generate = getattr(session, "generate", None)
+            if generate is not None and not fault:
+                generate(inputs)
     except NoRuntimeError:
         return ""
     except ExportError as e:

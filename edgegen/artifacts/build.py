@@ -1,7 +1,6 @@
 """One artifact from one generator: capture; in a child process quantize, rewrite and lower; the artifact's record."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import Export, Quantize
 from edgegen.support import isolation
 from edgegen.support.isolation import Child
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import atomic_path, nbytes_of, save_tensors, sha256_of
 from edgegen.types import Artifact, Parity, Signature
 
@@ -86,7 +86,7 @@ def build(
     """
     inputs, file = InputSource(signature, seed, real), target.file(name)
     samples = _calibration_samples(inputs, target, quantization)
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+    with temporary_folder() as temporary:
         saved = _saved_program(source, signature, target, Path(temporary) / "program.pt2")
         (output := Path(temporary) / "output").mkdir()
         job = {
@@ -98,11 +98,13 @@ def build(
             "metadata": _metadata(metadata, name, target),
             "options": options.model_dump(mode="json"),
             "rewrites": _rewrites(target) if rewrites is None else list(rewrites),
-            **_calibration(inputs, quantization, samples, Path(temporary) / "calibration.safetensors"),
+            **_calibration(inputs, target, quantization, samples, Path(temporary) / "calibration.safetensors"),
         }
-        outcome = isolation.call("edgegen.artifacts.lower:lower", job, memory_limit=memory_limit, child=child)
+        outcome = isolation.call(
+            "edgegen.artifacts.lower:lower", job, memory_limit=memory_limit, child=child, doing=f"made {file}"
+        )
         extra = _move_files(output, folder, file)
-    facts = _file_facts(target, options, samples=samples, inputs=inputs, left_out=outcome.value)
+    facts = _file_facts(target, options, samples=samples, inputs=inputs, outcome=outcome.value)
     return BuildResult(_artifact(folder, target, file, extra, facts), outcome.seconds, outcome.peak_rss_bytes)
 
 
@@ -112,9 +114,11 @@ def _calibration_samples(inputs: InputSource, target: Target, quantization: Quan
     return inputs.calibration_count(quantization.samples or enough_samples(inputs.signature))
 
 
-def _calibration(inputs: InputSource, quantization: Quantize, samples: int, path: Path) -> dict[str, Any]:
+def _calibration(
+    inputs: InputSource, target: Target, quantization: Quantize, samples: int, path: Path
+) -> dict[str, Any]:
     """What the child quantizes with: options, seed, and the file `path` of real inputs where there are some."""
-    real = inputs.real if samples else None
+    real = inputs.real if samples or target.is_float16() else None
     if real is not None:
         save_tensors(path, real.calibration)
     return {
@@ -165,19 +169,22 @@ def _move_files(output: Path, folder: Path, file: str) -> dict[str, dict[str, An
 
 
 def _file_facts(
-    target: Target, options: Export, *, samples: int, inputs: InputSource, left_out: Mapping[str, Any]
+    target: Target, options: Export, *, samples: int, inputs: InputSource, outcome: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The `details` of an artifact, without the files beside it."""
     variant, scheme_cell = target.kind(), target.cell()
     cautions = [scheme_cell.caution] if scheme_cell.caution else []
     if samples and inputs.synthetic:
         cautions.append(f"calibrated on synthetic values of {', '.join(inputs.synthetic)}; give real ones by --inputs")
+    facts = dict(outcome)
+    if overflow := facts.pop("overflow", ""):
+        cautions.append(f'{overflow}: devices may overflow; [export] fp16 = "safe" leaves these in float32')
     return {
         "batch": variant.batch,
         "precision": scheme_cell.precision,
         "calibration_samples": samples,
         **({"caution": "; ".join(cautions)} if cautions else {}),
-        **({"left_out": left_out} if left_out else {}),
+        **facts,
         **({"heights_widths": list(options.heights_widths)} if variant.lists_sizes else {}),
     }
 

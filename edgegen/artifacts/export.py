@@ -1,7 +1,6 @@
 """Export of a user's generator: fold, build every file, compare each with PyTorch, measure, write a model card."""
 
 import contextlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from edgegen.quantize.schemes import GRIDS
 from edgegen.recipe import Export as Export
 from edgegen.recipe import Quantize, Recover
 from edgegen.support.progress import Progress
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import storage_errors
 from edgegen.types import Artifact, Latency, Parity
 from edgegen.verification.verify import Verifier
@@ -84,7 +84,7 @@ def export_source(
         with storage_errors(folder):  # before minutes of work
             folder.mkdir(parents=True, exist_ok=True)
         try:
-            with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+            with temporary_folder() as temporary:
                 results.append(_export(component, generator, facts, folder, Path(temporary), settings, progress))
         finally:
             with contextlib.suppress(OSError):  # a folder with files stays

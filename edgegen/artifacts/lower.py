@@ -1,7 +1,6 @@
 """The child process's part of a build: from a saved program to the file, by the vendor's tools."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from edgegen.exporters.base import Backend
 from edgegen.program.inputs import InputSource, RealInputs
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.recipe import Export, Quantize
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import load_tensors
 from edgegen.types import Signature
 
@@ -38,7 +38,7 @@ def preload(*, name: str) -> None:
 
     backend: Backend = registry.load("backend", name)
     variant, signature = backend.variants[""], Signature.of(channels=1, size=8, num_classes=0)
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
+    with temporary_folder() as folder:
         program = capture(nn.Conv2d(1, 1, 3, padding=1).eval(), signature, batch=None)
         saved = save_program(program, Path(folder) / "tiny.pt2", unfolded=True)
         tiny = apply(load_graph(saved, signature), list(backend.rewrites), signature=signature, batch=variant.batch)
@@ -63,8 +63,9 @@ def lower(
 ) -> dict[str, Any]:
     """The child's part of `build`: from a saved program to the file `path` and its extra files.
 
-    `calibration` is a safetensors file of inputs that the user gave. Returns which rewrites and graph passes are not in
-    the file, with the reason, and nothing where all are.
+    `calibration` is a safetensors file of inputs that the user gave. Returns `left_out`, the rewrites and graph passes
+    that are not in the file, with the reason, where there are some; of a file of float16 `float32_layers`, which a safe
+    one leaves in float32, or `overflow`, the layers that a plain one is too small for.
     """
     from edgegen.exporters.rewrites import apply
     from edgegen.program.capture import reference, try_sizes
@@ -82,6 +83,7 @@ def lower(
     source = InputSource(specs, seed, real)
     backend: Backend = registry.load("backend", file_target.backend)
     passes = backend.passes()
+    float16_facts: dict[str, Any] = {}
 
     def load() -> "fx.GraphModule":
         return load_graph(SavedProgram(Path(program), unfolded), specs)
@@ -95,6 +97,8 @@ def lower(
         chosen = [name for name in names if name in rewrites]
         rewritten = apply(graph, chosen, signature=specs, batch=variant.batch, any_size=variant.any_size)
         del graph
+        if file_target.is_float16():
+            float16_facts.update(_fit_float16(rewritten, source, is_safe=export.fp16 == "safe"))
         left_out = [name for name in passes if name not in names]
         _write(
             rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export, left_out=left_out
@@ -104,7 +108,18 @@ def lower(
 
     if variant.lists_sizes:
         try_sizes(load(), specs, export.heights_widths)
-    return write_what_is_true(write, {"rewrites": rewrites, "passes": passes})
+    left_out = write_what_is_true(write, {"rewrites": rewrites, "passes": passes})
+    return ({"left_out": left_out} if left_out else {}) | float16_facts
+
+
+def _fit_float16(program: "ExportedProgram", source: InputSource, *, is_safe: bool) -> dict[str, Any]:
+    """Notes what has to stay float32, where it is asked for; else says what float16 is too small for."""
+    from edgegen.program.float16_range import FEW_SAMPLES, SAMPLES, note_large, overflow
+
+    if is_safe:
+        return {"float32_layers": note_large(program, calibration_batches(source, samples=SAMPLES))}
+    reason = overflow(program.module(check_guards=False), calibration_batches(source, samples=FEW_SAMPLES))
+    return {"overflow": reason} if reason else {}
 
 
 def _arrays(path: Path) -> dict[str, "NDArray[Any]"]:
@@ -153,7 +168,7 @@ def _write(
     if scheme_cell.stage != "file":
         write(path)
         return
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+    with temporary_folder() as temporary:
         float_file = Path(temporary) / path.name
         write(float_file)
         scheme_cell.load()(float_file, path)

@@ -9,7 +9,7 @@ import psutil
 
 from edgegen.artifacts.build import BuildInput, BuildResult, build
 from edgegen.artifacts.target import Target
-from edgegen.errors import EdgegenError
+from edgegen.errors import EdgegenError, StorageError
 from edgegen.program.generator import Generator
 from edgegen.recipe import Export, Quantize
 from edgegen.support.isolation import Child
@@ -61,7 +61,7 @@ class Maker:
 
         Several are made at once where cores and memory allow; the bytes do not depend on it. The first child processes
         import their vendor's tools while the generator is captured; `meanwhile` runs while the first files are made.
-        Raises ExportError where it cannot be captured or folded.
+        Raises ExportError where it cannot be captured or folded, StorageError where the disk refuses.
         """
         count = parallel_children(self.generator)
         children = {target: _child(target) for target in targets[:count]}
@@ -84,7 +84,7 @@ class Maker:
             build_input = self.input(target.scheme, any_size=target.kind().any_size)
             return self._build(build_input, target, folder, children)
         except EdgegenError as e:
-            return e
+            return _of_target(e)
 
     def _make_in_parallel(
         self,
@@ -113,7 +113,7 @@ class Maker:
         try:
             build_input = self.input(target.scheme, any_size=target.kind().any_size)
         except EdgegenError as e:
-            return e
+            return _of_target(e)
         return pool.submit(self._build, build_input, target, folder, children)
 
     def _build(
@@ -147,7 +147,14 @@ def _result_or_error(future: "Future[BuildResult] | EdgegenError") -> BuildResul
     try:
         return future.result()
     except EdgegenError as e:
-        return e
+        return _of_target(e)
+
+
+def _of_target(error: EdgegenError) -> EdgegenError:
+    """An error that says nothing of the other targets; a full disk is raised, as it fails them all."""
+    if isinstance(error, StorageError):
+        raise error
+    return error
 
 
 def parallel_children(generator: Generator) -> int:

@@ -53,6 +53,10 @@ class Target:
         """The cell of its scheme on its backend."""
         return cell(self.scheme, self.backend)
 
+    def is_float16(self) -> bool:
+        """Whether its file computes in float16."""
+        return "fp16" in (self.scheme, self.cell().precision)
+
     def file(self, name: str) -> str:
         """The artifact's file name: name_backend_scheme[_variant].suffix."""
         parts = [name, self.backend, self.scheme, *([self.variant] if self.variant else [])]

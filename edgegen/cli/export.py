@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_if_recipe
+from edgegen.cli.terminal import show
 from edgegen.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def _print_plan(folder: Path, targets: list[str], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"folder": str(folder), "targets": targets}, indent=2))
         return
-    print(f"into {folder}: {', '.join(targets)}")
+    show(f"into {folder}: {', '.join(targets)}")
 
 
 def _print(exported: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -226,15 +227,15 @@ def _print(exported: list[dict[str, Any]], *, as_json: bool) -> None:
     for component in exported:
         if not component["artifacts"]:
             continue
-        print(f"{component['name']}: {component['folder']}")
+        show(f"{component['name']}: {component['folder']}")
         for note in component["about"]["notes"]:
-            print(f"  {note}")
+            show(f"  {note}")
         for row in component["artifacts"]:
             parity, latency = row["parity"], (row["latency"] or {}).get("p50_ms")
             p50 = "" if latency is None else f", p50 {latency:.2f} ms here"
             reason = f" ({parity['reason']})" if parity["reason"] else ""
-            print(f"  {row['file']}: {row['nbytes'] / 1e6:.2f} MB, {row['verdict']}{reason}{p50}")
+            show(f"  {row['file']}: {row['nbytes'] / 1e6:.2f} MB, {row['verdict']}{reason}{p50}")
             if parity["arithmetic"]:
-                print(f"    {parity['arithmetic']}")
+                show(f"    {parity['arithmetic']}")
             if "caution" in row["details"]:
-                print(f"    {row['details']['caution']}")
+                show(f"    {row['details']['caution']}")

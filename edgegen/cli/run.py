@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgegen.cli.terminal import show
 from edgegen.errors import BudgetError, ParityError, UsageError
 
 RecipeArgument = Annotated[
@@ -115,7 +116,7 @@ def run_stages(
         return
     results = execute.run_recipe(name, runs=runs, to=to, only=only, force=force, progress=progress())
     if all(result.reused for result in results):
-        print(f"nothing to do: all {len(results)} stages are up to date", file=sys.stderr)
+        show(f"nothing to do: all {len(results)} stages are up to date", file=sys.stderr)
     _print_results(results, as_json=as_json)
     failed = execute.failed_parity(results)
     if failed:
@@ -141,7 +142,7 @@ def _print_plan(name: str, runs: Path, *, to: str | None, only: str | None, forc
         return
     print(json.dumps(resolved, indent=2))
     for row in rows:
-        print(f"{row['stage']:<10} {row['key']}  {row['state']}")
+        show(f"{row['stage']:<10} {row['key']}  {row['state']}")
 
 
 def _print_results(results: Any, *, as_json: bool) -> None:
@@ -155,5 +156,5 @@ def _print_results(results: Any, *, as_json: bool) -> None:
         print(json.dumps({"stages": rows, "report": str(report) if report else None}, indent=2))
         return
     if "verify" in by_stage:
-        print(f"files: {by_stage['verify'].folder / 'artifacts'}")
-    print(f"report: {report}" if report else f"{results[-1].stage}: {results[-1].folder}")
+        show(f"files: {by_stage['verify'].folder / 'artifacts'}")
+    show(f"report: {report}" if report else f"{results[-1].stage}: {results[-1].folder}")

@@ -8,6 +8,7 @@ import typer
 
 from edgegen.cli.export import InputsOption, input_files
 from edgegen.cli.run import RunsOption, is_recipe
+from edgegen.cli.terminal import show
 from edgegen.errors import UsageError, unknown_name
 
 TEXT = """Show how quantizing each layer alone changes a generator's images, and the gain of leaving some layers float.
@@ -84,13 +85,13 @@ def _of_recipe(name: str, scheme: str, runs: Path) -> dict[str, Any]:
 
 
 def _print(name: str, scheme: str, figures: dict[str, Any]) -> None:
-    print(f"{name}, {scheme}: PSNR of the images when one layer alone is quantized, the worst first")
+    show(f"{name}, {scheme}: PSNR of the images when one layer alone is quantized, the worst first")
     for layer in sorted(figures["layers"], key=lambda layer: layer["psnr_db"]):
         change = f"  fd_local {layer['fd_change']:+6.1%}" if "fd_change" in layer else ""
-        print(f"  {layer['psnr_db']:6.1f} dB{change}  {layer['weights']:>10,} weights  {layer['name']}")
-    print("weights in MB, predicted PSNR, layers left float")
+        show(f"  {layer['psnr_db']:6.1f} dB{change}  {layer['weights']:>10,} weights  {layer['name']}")
+    show("weights in MB, predicted PSNR, layers left float")
     for choice in figures["pareto"]:
         layers = choice["float_layers"]
         listed = ", ".join(layers[:4]) + (f" and {len(layers) - 4} more" if len(layers) > 4 else "")
         decibels = "float" if choice["psnr_db"] >= 200 else f"{choice['psnr_db']:.1f} dB"
-        print(f"  {choice['nbytes'] / 1e6:8.3f}  {decibels:>8}  {listed or 'none'}")
+        show(f"  {choice['nbytes'] / 1e6:8.3f}  {decibels:>8}  {listed or 'none'}")

@@ -82,6 +82,7 @@ def _run_stage(
     result = None
     if is_main:
         seconds = time.monotonic() - began
+        folder.check_there()
         result = folder.finish(stage.name, planned_stage.key, planned_stage.content, seconds, digests)
     wait_for_all(several)
     if result is None:  # the first process has just written and hashed it

@@ -2,7 +2,6 @@
 
 import io
 import shutil
-import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch.export import ExportedProgram
 
 from edgegen.program.fold import FoldResult, fold, fold_program
 from edgegen.program.inputs import InputSource, RealInputs
+from edgegen.support.scratch import new_folder
 from edgegen.support.storage import storage_errors
 from edgegen.support.vendor_logs import EXPORT, quiet
 from edgegen.types import Signature
@@ -99,6 +99,6 @@ class Generator:
         return self._saved[any_size]
 
     def _folder(self) -> Path:
-        folder = tempfile.mkdtemp(prefix="edgegen-")
+        folder = new_folder()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return Path(folder)
+        return folder

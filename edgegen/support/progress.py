@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from edgegen.support.printable import printable, printable_lines
+
 PLAIN_EVERY_S = 10.0  # seconds between lines where there is no terminal
 
 
@@ -39,7 +41,7 @@ class Plain:
     """Prints lines of text, readable in a log file."""
 
     def message(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(printable_lines(text), file=sys.stderr, flush=True)
 
     @contextmanager
     def task(self, label: str, total: int, *, start: int = 0) -> Iterator[Task]:
@@ -59,7 +61,7 @@ class _PlainTask:
         rate = (done - self.start) / max(now - self.began, 1e-9)
         left = "" if done >= self.total or rate == 0 else f", {_clock((self.total - done) / rate)} left"
         text = f"  {self.label} {done}/{self.total} ({100 * done // max(self.total, 1)} %) {rate:.3g}/s{left}"
-        print(f"{text}  {note}" if note else text, file=sys.stderr, flush=True)
+        print(printable(f"{text}  {note}" if note else text), file=sys.stderr, flush=True)
 
 
 class Bars:
@@ -71,7 +73,7 @@ class Bars:
         self.console = Console(stderr=True, highlight=False)
 
     def message(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(printable_lines(text), markup=False)
 
     @contextmanager
     def task(self, label: str, total: int, *, start: int = 0) -> Iterator[Task]:
@@ -94,12 +96,14 @@ class Bars:
 
 class _BarTask:
     def __init__(self, bars: Any, label: str, total: int, start: int) -> None:
-        self.bars, self.start, self.began = bars, start, time.monotonic()
-        self.id = bars.add_task(label, total=total, completed=start, rate="", note="")
+        from rich.markup import escape
+
+        self.bars, self.start, self.began, self.escape = bars, start, time.monotonic(), escape
+        self.id = bars.add_task(escape(printable(label)), total=total, completed=start, rate="", note="")
 
     def update(self, done: int, note: str = "") -> None:
         rate = (done - self.start) / max(time.monotonic() - self.began, 1e-9)
-        self.bars.update(self.id, completed=done, rate=f"{rate:.3g}/s", note=note)
+        self.bars.update(self.id, completed=done, rate=f"{rate:.3g}/s", note=self.escape(printable(note)))
 
 
 def progress() -> Progress:

@@ -15,6 +15,7 @@ from edgegen import registry
 from edgegen.errors import ExportError, NoRuntimeError
 from edgegen.exporters.base import Session, Variant, in_parts
 from edgegen.program.capture import reference
+from edgegen.program.float16_range import overflow
 from edgegen.program.generator import Generator
 from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import FLOAT_SCHEMES
@@ -87,12 +88,23 @@ class Verifier:
             return Parity("failed", method, cell_of_file.floor_db, reason=_without_path(e, path)), None
         failed = [check for check in checks if check.status != "ok"]
         worst = failed[0] if failed else min(checks, key=lambda check: check.psnr_db or 0.0)
+        if failed and "fp16" in (artifact.scheme, cell_of_file.precision):
+            worst = replace(worst, reason=worst.reason + self._overflow(artifact))
         return replace(worst, arithmetic=arithmetic), session
 
     def prepare(self) -> None:
         """Starts the child and computes PyTorch's answers now, and not when the first file is there."""
         self.process.start()
         self._expected(None)
+
+    def _overflow(self, artifact: Artifact) -> str:
+        """Which layer float16 is too small for, to be added to the reason of a failure; "" where it is not that."""
+        reason = overflow(self.generator.folded().module, [self._expected(None)[0]])
+        if not reason:
+            return ""
+        kept = artifact.details.get("float32_layers")
+        remedy = 'set [export] fp16 = "safe", which leaves such layers in float32' if kept is None else "take fp32"
+        return f": {reason}; {remedy}"
 
     def _compare(self, artifact: Artifact, session: Session, floor_db: float) -> list[Parity]:
         if isinstance(session, _AsFloat):

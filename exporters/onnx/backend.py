@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from edgegen.exporters.onnx.unsigned import unsigned
 from edgegen.exporters.onnx.winograd import winograd
 from edgegen.recipe import Export
 from edgegen.support.extras import require
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.vendor_logs import TORCH_ONNX, quiet
 from edgegen.types import SchemeCell, Signature
 
@@ -213,7 +213,7 @@ def _write_ort(exported: Any, fields: Mapping[str, str], path: Path, left_out: C
     """By onnxruntime's own converter: graph optimisation for a CPU of any make, done once, here."""
     from onnxruntime.tools import convert_onnx_models_to_ort as converter
 
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary, contextlib.redirect_stdout(io.StringIO()):
+    with temporary_folder() as temporary, contextlib.redirect_stdout(io.StringIO()):
         source = Path(temporary) / f"{path.stem}.onnx"
         _write(exported, fields, source, (*left_out, "winograd"))
         converter.convert_onnx_models_to_ort(

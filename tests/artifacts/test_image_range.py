@@ -83,7 +83,7 @@ def test_every_way_to_pixels_follows_the_signature(factory: str, high: float, tm
     sheet = grid(pixels.astype(np.uint8)).astype(int)
     for file in (row.artifact.file for row in done.built):
         path = tmp_path / f"{file}.png"
-        sample_to_png(str(tmp_path / "out" / file), path, count=4, seed=0, label=2, steps=None, runs=tmp_path)
+        sample_to_png(str(tmp_path / "out" / file), path, count=4, seed=0, label="2", steps=None, runs=tmp_path)
         assert np.abs(np.asarray(Image.open(path)).astype(int) - sheet).max() <= 1, file
 
 

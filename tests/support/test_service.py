@@ -102,7 +102,7 @@ def test_a_child_ends_with_its_parent_even_while_it_works(kind: str, tmp_path: P
         "from edgegen.support.isolation import Child",
         "child = Child()",
         "print(child.process.pid, flush=True)",
-        "child.run('served:wait', {}, None)" if kind == "runs" else "input()",
+        "child.run('served:wait', {}, None, 'waited')" if kind == "runs" else "input()",
     ]
     with (tmp_path / "served.py").open("a") as file:
         file.write("\ndef wait(): open('began', 'w').close(); time.sleep(600)\n")

@@ -1,6 +1,5 @@
 """The stage `refine`: for each scheme, weights that rounding changes less, and the layers that stay float."""
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from edgegen.pipeline.stages.evaluate import Judge
 from edgegen.program.generator import save_program
 from edgegen.recipe import Recipe
 from edgegen.support.progress import Progress
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import atomic_path, write_json
 from edgegen.training.distributed import state
 
@@ -33,7 +33,7 @@ def refine(context: Context) -> None:
     for scheme in refined_schemes(recipe):
         training_folder = context.folder / f"training-{scheme}"
         training_folder.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+        with temporary_folder() as temporary:
             refined = refine_generator(
                 generator,
                 scheme,
