@@ -37,7 +37,8 @@ FAMILIES = {
 RUNTIMES = {"onnx-fp32": "ONNX", "executorch-fp32": "ExecuTorch", "coreml-fp32": "Core ML"}
 ANY_SIZE = {"onnx-fp32:any_size": "ONNX, any size", "coreml-fp32:sizes": "Core ML, several sizes"}
 ROUNDED = ("onnx-w8a8", "executorch-w8a8", "coreml-w8a8")
-TRANSFORMERS = ("pixart", "pixart_sized", "sd3")  # coremltools has no patches and positions of an open size
+# coremltools has no patches and positions of an open size
+TRANSFORMERS = ("pixart", "pixart_sized", "sd3", "flux", "flux_guidance", "auraflow", "sana", "sana_sprint")
 WITHOUT_SIZE = ("unet1d", "unet1d_trajectory")
 ITS_OWN_SIZE = ("dit",)  # its position embeddings are of the size that it was trained for
 

@@ -55,11 +55,16 @@ def sizes(chosen: tuple[Target, ...], source: Path) -> tuple[tuple[int, int], ..
 LONG = (
     "unet2d",
     "unet2d_image_conditional",
+    "unet2d_skip",
     "unet2d_condition",
     "unet2d_condition_sdxl",
     "unet2d_condition_image",
     "unet1d",
     "unet1d_trajectory",
+    "flux_guidance",
+    "auraflow",
+    "sana",
+    "sana_sprint",
     "autoencoder_kl",
 )
 
