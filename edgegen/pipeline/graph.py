@@ -18,7 +18,14 @@ from pydantic import BaseModel
 
 from edgegen.artifacts.target import Target, check_quantization, check_targets
 from edgegen.errors import UsageError, unknown_name
-from edgegen.pipeline.methods import baseline_objective, check_methods, has_second_time, needs_pairs, stages_for
+from edgegen.pipeline.methods import (
+    baseline_objective,
+    check_methods,
+    has_second_time,
+    needs_pairs,
+    stages_for,
+    teacher_steps,
+)
 from edgegen.pipeline.run_folder import StageResult
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import GRIDS
@@ -165,8 +172,13 @@ STAGES = (
     Stage(
         "evaluate",
         ("data", "extractor", "teacher", "slim", "distill", "baseline"),
-        lambda r: {"evaluate": r.evaluate.model_dump(mode="json", exclude={"ship"}), "seed": r.seed},
+        lambda r: {
+            "evaluate": r.evaluate.model_dump(mode="json", exclude={"ship"}),
+            "teacher_steps": teacher_steps(r),
+            "seed": r.seed,
+        },
         "edgegen.pipeline.stages.evaluate:evaluate",
+        version=2,
     ),
     Stage(
         "choose",
@@ -209,7 +221,7 @@ STAGES = (
     Stage(
         "profile",
         ("teacher", "choose", "export", "quantize", "verify"),
-        lambda r: {"profile": _part(r.profile), "steps": max(r.evaluate.steps)},
+        lambda r: {"profile": _part(r.profile), "steps": teacher_steps(r)},
         "edgegen.pipeline.stages.profile:profile",
         version=3,
     ),

@@ -11,6 +11,8 @@ from edgegen.types import Latency, Parity
 Tone = Literal["", "ok", "failed", "warn", "muted"]
 NETWORKS = ("teacher", "scheduler", "reflowed", "student", "baseline")
 NETWORK_NAMES = {"scheduler": "teacher, by its own scheduler"}
+VERDICT_TONE: Mapping[str, Tone] = {"usable": "ok", "weak": "warn", "not usable": "failed", "not judged": "warn"}
+PARITY_TEXT = {"ok": "same as PyTorch", "failed": "failed", "not checked": "not checked"}
 PARITY_TONE: Mapping[str, Tone] = {"ok": "ok", "failed": "failed", "not checked": "warn"}
 EQUAL_DB = 200.0  # edgegen.verification.parity's stand-in for "not one bit differs"
 
@@ -87,8 +89,8 @@ def artifacts(report: Report) -> ReportTable:
 
 
 PARITY_NOTE = (
-    "Parity: the file against PyTorch in fp32 on the same noise, images in [-1, 1]. “ok” is a PSNR of at least the "
-    "floor of its scheme; a file that could not be run here reads “not checked”."
+    "Parity: the file against PyTorch in fp32 on the same noise, images in [-1, 1]. “same as PyTorch” is a PSNR of "
+    "at least the floor of its scheme, and says nothing of the images; what could not be run here reads “not checked”."
 )
 
 
@@ -98,7 +100,7 @@ def _artifact_row(row: ArtifactRow) -> tuple[TableCell, ...]:
     return cells(
         TableCell(row.file, detail=f"{row.label} · {row.engine}"),
         nbytes(row.nbytes),
-        TableCell(parity.status, PARITY_TONE[parity.status], parity.reason),
+        TableCell(PARITY_TEXT[parity.status], PARITY_TONE[parity.status], parity.reason),
         _psnr(parity),
         UNKNOWN if unchecked else f"{parity.floor_db:g}",
         number(parity.max_abs_error, 2),

@@ -10,6 +10,7 @@ from edgegen.errors import StorageError
 from edgegen.support.storage import atomic_path
 
 LOG = "log.jsonl"
+HELDOUT = "heldout"  # in a line: the loss on images kept from training
 
 
 class TrainingLog:
