@@ -97,15 +97,13 @@ class Trainer:
         The networks are changed by it: of a training that is only timed.
         """
         seconds: list[float] = []
-        began = time.monotonic()
-        for step in range(most + 1):
-            before = time.monotonic()
+        while len(seconds) <= most and sum(seconds) <= limit_s:
+            before, step = time.monotonic(), len(seconds)
             self.update(self.losses(step), step)
             wait_for(self.device)
             seconds.append(time.monotonic() - before)
-            if len(seconds) > 1 and time.monotonic() - began > limit_s:
-                break
-        return sum(seconds[1:]) / len(seconds[1:])
+        warm = seconds[1:] or seconds
+        return sum(warm) / len(warm)
 
 
 def fit(
