@@ -150,10 +150,8 @@ def fit(
             watch.look(losses, step, trainer.due(step))
             trainer.update(losses, step)
             done = step + 1
-            measured: dict[str, float] = {}
-            if stopping is not None and done % stopping.every == 0:
-                measured[HELDOUT] = stopping.loss(trainer.averages["student"])
-                heldout.append(measured[HELDOUT])
+            measured = _measured(stopping, trainer, done)
+            heldout += measured.values()
             is_last = done == settings.steps or (stopping is not None and stopping.is_flat(heldout))
             save = is_last or done % settings.checkpoint_every == 0
             if done % LOG_EVERY == 0 or save or measured:
@@ -169,6 +167,13 @@ def fit(
                 accelerator.wait_for_everyone()
     log.close()
     return {name: state.fitted() for name, state in trainer.states.items()}
+
+
+def _measured(stopping: Stopping | None, trainer: Trainer, done: int) -> dict[str, float]:
+    """The loss on held-out images after `done` steps, where it is due."""
+    if stopping is None or done % stopping.every:
+        return {}
+    return {HELDOUT: stopping.loss(trainer.averages["student"])}
 
 
 def wait_for(device: torch.device) -> None:

@@ -9,7 +9,7 @@ import pytest
 from helpers import TINY
 
 from edgegen.errors import DataError, MissingExtraError, UsageError
-from edgegen.pipeline.graph import NAMES, STAGES, check, select
+from edgegen.pipeline.graph import NAMES, STAGES, check, require_extras, select
 from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run_folder import RunFolder
 from edgegen.recipe import parse
@@ -169,6 +169,7 @@ def test_a_missing_extra_is_an_error_before_any_work(monkeypatch: pytest.MonkeyP
     with pytest.raises(
         MissingExtraError, match=r"coreml-fp16 needs 'coremltools'.*pip install 'edgegen\[coreml\]'"
     ) as e:
-        check(recipe, select(recipe))
+        require_extras(recipe, select(recipe), base=Path())
     assert e.value.exit_code == 3
-    check(recipe, select(recipe, to="slim"))
+    require_extras(recipe, select(recipe, to="slim"), base=Path())
+    check(recipe, select(recipe))  # a dry run needs nothing of it
