@@ -272,8 +272,9 @@ class Recipe(Table):
 
 
 class Files(Table):
-    """The tables of a recipe that say how files are made: all that `edgegen export --recipe FILE` takes of one."""
+    """What `edgegen export --recipe FILE` takes: tables of a recipe, and real inputs, of which a recipe has none."""
 
+    inputs: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)  # paths by an input's name
     export: Export = Export()
     quantize: Quantize = Quantize()
     recover: Recover | None = None
@@ -298,7 +299,8 @@ def read_files(path: Path) -> Files:
     """[export], [quantize] and [recover] of a recipe, or of a file that has nothing else. Raises as `read` does."""
     values = read_toml(path, RecipeError)
     if set(values) <= set(Files.model_fields):
-        return _validated(Files, values, where=str(path))
+        files = _validated(Files, values, where=str(path))
+        return files.model_copy(update={"inputs": {name: str(path.parent / to) for name, to in files.inputs.items()}})
     recipe = parse(values, where=str(path))
     return Files(export=recipe.export, quantize=recipe.quantize, recover=recipe.recover)
 
