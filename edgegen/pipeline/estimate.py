@@ -31,6 +31,7 @@ from edgegen.pipeline.stages.data import divided
 from edgegen.pipeline.stages.extractor import extractor_settings
 from edgegen.pipeline.stages.pairs import evaluations_per_image
 from edgegen.pipeline.stages.teacher import load_teacher
+from edgegen.program.inputs import InputSource
 from edgegen.recipe import Recipe, Training
 from edgegen.support.storage import read_json
 from edgegen.training.batch import Examples, FreshInputs, TrainingSet
@@ -243,7 +244,7 @@ class _Estimate:
             return TrainingSet(torch.randn(shape).half(), labels, torch.randn(shape).half())
         if "real_images" in objective.needs:
             return TrainingSet(torch.randint(256, shape, dtype=torch.uint8), labels)
-        return FreshInputs(self.student_network.signature, settings.steps * settings.batch, 0)
+        return FreshInputs(InputSource(self.student_network.signature, 0), settings.steps * settings.batch)
 
     def _frozen(self, objective: Objective) -> dict[str, nn.Module]:
         networks: dict[str, Callable[[], nn.Module]] = {

@@ -137,8 +137,7 @@ def fit(
         compile=compile,
     )
     first = checkpoint.restore(folder / CHECKPOINT, trainer.states, label)
-    # A resumed training knows from its log what was measured before the checkpoint.
-    heldout = [float(line[HELDOUT]) for line in read(folder / LOG) if HELDOUT in line and line["step"] <= first]
+    heldout = _measured_before(folder, first)
     watch = _Watch(label, settings, folder, trainer.device)
     log = TrainingLog(folder, first, enabled=accelerator.is_main_process)
     with progress.task(label, settings.steps, start=first) as task:
@@ -167,6 +166,11 @@ def fit(
                 accelerator.wait_for_everyone()
     log.close()
     return {name: state.fitted() for name, state in trainer.states.items()}
+
+
+def _measured_before(folder: Path, step: int) -> list[float]:
+    """The losses on held-out images up to the checkpoint at `step`, which the log knows."""
+    return [float(line[HELDOUT]) for line in read(folder / LOG) if HELDOUT in line and line["step"] <= step]
 
 
 def _measured(stopping: Stopping | None, trainer: Trainer, done: int) -> dict[str, float]:

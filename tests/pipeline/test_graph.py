@@ -162,9 +162,7 @@ def test_sizes_and_their_artifact_need_each_other(artifact: str, sizes: list[lis
 
 
 def test_a_missing_extra_is_an_error_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgegen.support import extras
-
-    monkeypatch.setattr(extras, "missing", lambda extra: ["coremltools"] if extra == "coreml" else [])
+    monkeypatch.setattr("edgegen.pipeline.graph.missing", lambda extra: ["coremltools"] if extra == "coreml" else [])
     recipe = parse(tomllib.loads(TINY), where="test")
     with pytest.raises(
         MissingExtraError, match=r"coreml-fp16 needs 'coremltools'.*pip install 'edgegen\[coreml\]'"
