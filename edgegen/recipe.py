@@ -24,7 +24,6 @@ METHOD = "name of the training method, whose own keys stand in the same table"
 CoreMLTarget = Literal["iOS17", "iOS18", "iOS26"]
 Ranges = Literal["minmax", "percentile", "mse", "entropy"]
 FLOAT_SCHEMES = ("fp32", "fp16")
-IS_PLAIN = "plain".__eq__
 
 
 class Data(Table):
@@ -162,7 +161,7 @@ class Export(Table):
     winograd: bool = Field(True, description="ONNX fp32: large 3x3 convolutions faster, with 4 times their memory")
     # Left out where it is not asked for, so that the keys of older results stay.
     etrecord: bool = Field(False, description="profiling record beside .pte files", exclude_if=operator.not_)
-    fp16: Literal["plain", "safe"] = Field("plain", description="safe: large layers stay float32", exclude_if=IS_PLAIN)
+    fp16: Literal["plain", "safe"] = Field("plain", description="safe: float32 where needed", exclude_if="plain".__eq__)
     license: str = Field("not stated", description="licence of the generator, written into every file")
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from edgegen.errors import EdgegenError, StorageError
 from edgegen.program.generator import Generator
 from edgegen.recipe import Export, Quantize
 from edgegen.support.isolation import Child
-from edgegen.support.progress import Progress
+from edgegen.support.progress import Progress, heartbeat
 
 CHILD_BYTES = 1_200_000_000  # of a child process with its vendor's tools, before it holds a network
 CHILD_WEIGHTS = 5  # copies of the weights that a child holds at most (examples/bench_export.md: 860 M parameters)
@@ -65,6 +65,24 @@ class Maker:
         """
         count = parallel_children(self.generator)
         children = {target: _child(target) for target in targets[:count]}
+        waiting = list(map(str, targets))
+
+        def state() -> str:
+            return f"{self.name}: making {', '.join(waiting[:count])}" if waiting else ""
+
+        with heartbeat(self.progress, state):
+            for target, result in self._results(targets, folder, children, count, meanwhile):
+                waiting.remove(str(target))
+                yield target, result
+
+    def _results(
+        self,
+        targets: Sequence[Target],
+        folder: Path,
+        children: dict[Target, Child],
+        count: int,
+        meanwhile: Callable[[], object],
+    ) -> Iterator[tuple[Target, BuildResult | EdgegenError]]:
         try:
             with self.progress.task(f"{self.name}: fold", 1) as task:
                 task.update(1, self.generator.folded().sentence())

@@ -1,8 +1,9 @@
 """Progress of long work on stderr: bars with rate and time left on a terminal, a line every 10 s elsewhere."""
 
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -59,7 +60,7 @@ class _PlainTask:
             return
         self.printed = now
         rate = (done - self.start) / max(now - self.began, 1e-9)
-        left = "" if done >= self.total or rate == 0 else f", {_clock((self.total - done) / rate)} left"
+        left = "" if done >= self.total or rate == 0 else f", {clock((self.total - done) / rate)} left"
         text = f"  {self.label} {done}/{self.total} ({100 * done // max(self.total, 1)} %) {rate:.3g}/s{left}"
         print(printable(f"{text}  {note}" if note else text), file=sys.stderr, flush=True)
 
@@ -113,7 +114,30 @@ def progress() -> Progress:
     return Bars() if sys.stderr.isatty() else Plain()
 
 
-def _clock(seconds: float) -> str:
+@contextmanager
+def heartbeat(progress: Progress, state: Callable[[], str], *, every_s: float = PLAIN_EVERY_S) -> Iterator[None]:
+    """Says every `every_s` seconds what is being waited for, with the seconds so far; for work that tells nothing.
+
+    `state` is called in another thread, and says nothing by "".
+    """
+    ended, began = threading.Event(), time.monotonic()
+
+    def beat() -> None:
+        while not ended.wait(every_s):
+            if text := state():
+                progress.message(f"  {text} ({clock(time.monotonic() - began)})")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def clock(seconds: float) -> str:
+    """1:05, or 2:00:00."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -10,6 +10,7 @@ from typing import Any
 from edgegen.support.storage import atomic_path, storage_errors
 
 LOG = "log.jsonl"
+HELDOUT = "heldout"  # in a line: the loss on images kept from training
 
 
 class TrainingLog:
