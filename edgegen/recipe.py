@@ -17,7 +17,7 @@ from edgegen.support.tables import MethodTable, Table, explain, read_toml
 
 T = TypeVar("T", bound="Table")
 SLIM_MISSING = "slim: missing; this key must be given"
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 METHOD = "name of the training method, whose own keys stand in the same table"

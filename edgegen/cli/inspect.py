@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgegen.errors import DataError, ExportError, UsageError
+from edgegen.support.numbers import LARGEST_WHOLE
 
 if TYPE_CHECKING:
     from edgegen.inspection.record import Inspection, Method
@@ -40,7 +41,13 @@ def inspect(
     ] = None,
     random_weights: Annotated[
         int | None,
-        typer.Option("--random-weights", metavar="SEED", help="For a source: draw the weights; config.json is enough."),
+        typer.Option(
+            "--random-weights",
+            metavar="SEED",
+            min=0,
+            max=LARGEST_WHOLE,
+            help="For a source: draw the weights; config.json is enough.",
+        ),
     ] = None,
 ) -> None:
     """Reads the file only; the code of the network is not needed."""

@@ -1,7 +1,9 @@
 """The `edgegen` command. An error is one message on stderr and the documented exit code."""
 
+import errno
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -21,7 +23,7 @@ from edgegen.cli import (
     serve_bench,
     verify,
 )
-from edgegen.errors import EdgegenError
+from edgegen.errors import EdgegenError, UsageError
 
 EPILOG = (
     "Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 missing extra, 4 parity failed, 5 over budget, 6 device failed."
@@ -73,7 +75,15 @@ def options(
     """What may stand before the name of a command."""
 
 
+WRONG_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT)
 INTERRUPTED = 130  # typer's exit code for Ctrl-C
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raises UsageError for a name that is not UTF-8: no JSON file and no library could take it."""
+    for text in arguments:
+        if not text.isprintable() and "\\udc" in ascii(text):  # how Python holds a byte that is no UTF-8
+            raise UsageError(f"the argument {text!a} is not UTF-8; rename the file")
 
 
 def main() -> None:
@@ -82,13 +92,14 @@ def main() -> None:
     # then takes a second instead of 30 ms (measured, 2 cores). A short spin costs nothing on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
+        _check_arguments(sys.argv[1:])
         app()
     except EdgegenError as e:
         print(f"error: {e}", file=sys.stderr)
         raise SystemExit(e.exit_code) from e
     except OSError as e:  # without an EdgegenError around it: a closed or full stdout, for example
         print(f"error: {e.strerror or e}" + (f": {e.filename}" if e.filename else ""), file=sys.stderr)
-        raise SystemExit(1) from e
+        raise SystemExit(UsageError.exit_code if e.errno in WRONG_PATH else 1) from e
     except SystemExit as e:
         if e.code == INTERRUPTED:
             print("stopped; a recipe goes on from the last checkpoint (same command, no --force)", file=sys.stderr)

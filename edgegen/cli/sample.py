@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from edgegen.support.numbers import LARGEST_WHOLE
+
+MOST_STEPS = 10_000
 EXAMPLE = "Example: edgegen sample digits --count 16 --class 7 -o sevens.png"
 
 
@@ -22,12 +25,14 @@ def sample(
         "sample.png"
     ),
     count: Annotated[int, typer.Option("--count", min=1, max=4096, help="How many images.")] = 16,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same images, everywhere.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=LARGEST_WHOLE, help="The same seed gives the same images, everywhere.")
+    ] = 0,
     label: Annotated[
         int | None, typer.Option("--class", min=0, help="One class for all images; default: all classes in turn.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Solver steps; default 1, for a teacher 20.")
+        int | None, typer.Option("--steps", min=1, max=MOST_STEPS, help="Solver steps; default 1, for a teacher 20.")
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,

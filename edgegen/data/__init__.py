@@ -6,6 +6,7 @@ from pathlib import Path
 from edgegen.data import digits, folder, hf, npz
 from edgegen.data.images import ImageSet, LoadProgress, split
 from edgegen.errors import DataError
+from edgegen.support.bounded_files import user_path
 from edgegen.support.pixels import to_float, to_uint8
 
 __all__ = ["SOURCES", "ImageSet", "LoadProgress", "load", "local_path", "split", "to_float", "to_uint8"]
@@ -26,7 +27,7 @@ def load(source: str, *, base: Path, progress: LoadProgress | None = None) -> Im
         return digits.load()
     if source.startswith(hf.PREFIX):
         return hf.load(source, base=base, progress=progress)
-    path = base / Path(source).expanduser()
+    path = user_path(source, base=base)
     if path.is_dir():
         return folder.load(path, progress=progress)
     if not path.exists():
@@ -42,7 +43,7 @@ def local_path(source: str, *, base: Path) -> Path | None:
     """The file or folder that a source reads, there or not; None for digits and for datasets on the hub."""
     if source.startswith(hf.PREFIX):
         return hf.local_folder(source, base=base)
-    return None if source == "digits" else base / Path(source).expanduser()
+    return None if source == "digits" else user_path(source, base=base)
 
 
 def _missing(source: str, path: Path) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from edgegen.errors import DataError, StorageError, UsageError
 from edgegen.formats.file_hashes import FileHashes
 from edgegen.formats.stage_folder import CHECKPOINT, STAGE, check_files
+from edgegen.support.bounded_files import tree
 from edgegen.support.storage import read_json, sha256_of, storage_errors, write_json
 
 RUN, LOCK, HASHES = "run.json", ".lock", ".hashes.json"
@@ -41,28 +42,10 @@ def fingerprint(path: Path) -> str:
     """A hash of a user's file (of its content) or folder (of names, sizes and times of change)."""
     if path.is_file():
         return sha256_of(path)
-    files, links = _tree(path)
-    listing = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.is_file()]
+    below, root = tree(path), path.resolve()
+    listing = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in below.files if p.is_file()]
+    links = [(str(link.relative_to(path)), os.path.relpath(target, root)) for link, target in below.links]
     return hashlib.sha256(json.dumps([*listing, *links]).encode()).hexdigest()
-
-
-def _tree(path: Path) -> tuple[list[Path], list[tuple[str, str]]]:
-    """All files below a folder, links followed, each folder once; and the links to folders that were seen already."""
-    root = path.resolve()
-    files: list[Path] = []
-    links: list[tuple[str, str]] = []
-    seen = {root}
-    for place, folders, names in os.walk(path, followlinks=True):
-        files += [Path(place, name) for name in names]
-        for name in sorted(folders):
-            folder = Path(place, name)
-            real = folder.resolve()
-            if real in seen:  # two links to a folder that they lie in have no end
-                links.append((str(folder.relative_to(path)), os.path.relpath(real, root)))
-                folders.remove(name)
-            seen.add(real)
-        folders.sort()
-    return sorted(files), sorted(links)
 
 
 @dataclass(frozen=True)

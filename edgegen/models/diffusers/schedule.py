@@ -125,7 +125,7 @@ class Step:
 
 def read_schedule(path: Path, *, kinds: tuple[str, ...] = KINDS) -> Schedule:
     """Reads a scheduler_config.json. Raises DataError for no settings, or a scheduler not in `kinds`."""
-    settings = read_json(path)
+    settings = read_json(path, infinities=True)
     if not isinstance(settings, dict):
         raise DataError(f"{path}: holds {type(settings).__name__}, not the settings of a scheduler")
     name, steps = settings.get("_class_name"), settings.get("num_train_timesteps", 1000)
