@@ -1,6 +1,6 @@
 """Bench of bad input: over 600 wrong inputs and 2,000 mutants of good files through the command line.
 
-    python examples/bench_faults.py [--quick] [--json] [--seed N] [--only TEXT] [--faults FILE]
+    python examples/bench_faults.py [--quick] [--json] [--seed N] [--jobs N] [--only TEXT] [--faults FILE]
 
 A child process runs many inputs, one after the other, by what the console script calls; it is replaced after a death, a
 hang or when it has grown. Each input ends in one of these columns:
@@ -14,7 +14,8 @@ hang or when it has grown. Each input ends in one of these columns:
     over 2 GB       the memory that the main process held, Python and torch included
     death           of the main process, by a signal
 
-`--faults` writes what was wrong with which input; `--quick` takes every tenth input and leaves the runtimes' files out.
+`--faults` writes what was wrong with which input (a file for each of `--jobs`); `--quick` takes every tenth input and
+leaves the runtimes' files out.
 """
 
 import argparse
@@ -31,6 +32,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ COLUMNS = ("clear", "accepted", "wrongly", "other code", "traceback", "hang", "o
 HANG_S, LOOK_S = 60.0, 0.1
 MOST_BYTES, KILL_BYTES = 2 << 30, 4 << 30
 GROWN_BYTES, GROWN_CASES = 1300 << 20, 400  # then a fresh child: what earlier inputs left behind is not this one's
-LONGEST_MESSAGE = 4000
+LONGEST_MESSAGE = 4000  # without the arguments, which a message may repeat
 QUICK_SHARE = 10
 MUTANTS, QUICK_MUTANTS = 2000, 100
 
@@ -169,7 +171,7 @@ def _peak() -> int:
     return int(line.split()[1]) * 1024
 
 
-def judge(codes: Sequence[int], answer: Mapping[str, Any]) -> str:
+def judge(codes: Sequence[int], answer: Mapping[str, Any], arguments: Sequence[str]) -> str:
     """The column of an answer."""
     if "ended" in answer:
         return str(answer["ended"])
@@ -180,7 +182,7 @@ def judge(codes: Sequence[int], answer: Mapping[str, Any]) -> str:
         return "over 2 GB"
     if code == 0:
         return "accepted" if 0 in codes else "wrongly"
-    is_clear = ("error: " in said or "Usage: " in said) and len(said) <= LONGEST_MESSAGE
+    is_clear = ("error: " in said or "Usage: " in said) and len(said) <= LONGEST_MESSAGE + 2 * sum(map(len, arguments))
     return "clear" if code in codes and is_clear else "other code"
 
 
@@ -208,7 +210,7 @@ class Bench:
         if "ended" in answer:
             self.close()
         shutil.rmtree(place, ignore_errors=True)
-        column, seconds = judge(case.codes, answer), answer.get("seconds", time.monotonic() - began)
+        column, seconds = judge(case.codes, answer, arguments), answer.get("seconds", time.monotonic() - began)
         self.counts.setdefault(case.kind, Counter())[column] += 1
         self.mutants += case.is_mutant
         self.longest = max(self.longest, (seconds, case.name))
@@ -240,7 +242,33 @@ def cases_of(folder: Path, *, quick: bool, seed: int) -> list[Any]:
     rng = random.Random(seed)
     if quick:
         bad = bad[rng.randrange(QUICK_SHARE) :: QUICK_SHARE]
-    return [*bad, *mutated_documents(subjects, rng, QUICK_MUTANTS if quick else MUTANTS)]
+    cases = [*bad, *mutated_documents(subjects, rng, QUICK_MUTANTS if quick else MUTANTS)]
+    rng.shuffle(cases)
+    return cases
+
+
+def run_all(cases: Sequence[Any], folder: Path, *, jobs: int, faults: Path | None) -> Bench:
+    """Runs the cases in so many children at once; gives all counts together."""
+    total, began = Bench(folder), time.monotonic()
+
+    def share(first: int) -> Bench:
+        bench = Bench(folder)
+        for number in range(first, len(cases), jobs):
+            bench.run(cases[number], number)
+            if number % 100 == 99:
+                print(f"{number + 1} of {len(cases)}, {time.monotonic() - began:.0f} s", file=sys.stderr)
+            if faults is not None:
+                faults.with_suffix(f".{first}{faults.suffix}").write_text("\n".join(bench.faults))
+        bench.close()
+        return bench
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for bench in pool.map(share, range(jobs)):
+            for kind, counts in bench.counts.items():
+                total.counts.setdefault(kind, Counter()).update(counts)
+            total.mutants += bench.mutants
+            total.longest = max(total.longest, bench.longest)
+    return total
 
 
 def table(bench: Bench) -> Iterator[str]:
@@ -267,23 +295,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", metavar="TEXT", help="inputs whose name or kind has the text in it")
     parser.add_argument("--faults", metavar="FILE", type=Path)
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="inputs at once, each in its own process")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         run_here()
         return
     with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
-        bench = Bench(Path(folder))
         cases = cases_of(Path(folder) / "good", quick=options.quick, seed=options.seed)
         cases = [case for case in cases if options.only is None or options.only in case.name]
-        began = time.monotonic()
-        for number, case in enumerate(cases):
-            bench.run(case, number)
-            if number % 50 == 49:
-                print(f"{number + 1} of {len(cases)}, {time.monotonic() - began:.0f} s", file=sys.stderr)
-            if options.faults is not None:
-                options.faults.write_text("\n".join(bench.faults))
-        bench.close()
+        bench = run_all(cases, Path(folder), jobs=options.jobs, faults=options.faults)
     if options.json:
         print(json.dumps(result(bench), indent=2))
         return

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ class Case:
 class Subject:
     """A good file at `place` in a copy of the folder `base`, and the command that reads it.
 
-    `optional`: without the file, or with another kind of file there, the command goes on. `recorded`: a manifest has its SHA-256.
+    `optional`: without the file, or with another in its place, the command goes on. `recorded`: a manifest has
+    its hash.
     """
 
     kind: str
@@ -84,13 +86,9 @@ def _replaced(make: Callable[[Path], None]) -> Callable[[Path], None]:
 
 
 def _socket(path: Path) -> None:
-    before = Path.cwd()
-    os.chdir(path.parent)  # the name of a socket has at most 107 characters
-    try:
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(path.name)
-    finally:
-        os.chdir(before)
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{folder}/s")  # the name of a socket has at most 107 characters
+        shutil.move(f"{folder}/s", path)
 
 
 def _sparse(path: Path) -> None:

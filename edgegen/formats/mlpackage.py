@@ -14,9 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from edgegen.errors import ExportError, MissingExtraError
+from edgegen.errors import DataError, ExportError, MissingExtraError
 from edgegen.support import vendor_logs
-from edgegen.support.bounded_files import LARGEST_PROTOBUF, check_regular, tree
+from edgegen.support.bounded_files import check_regular, tree
 from edgegen.support.storage import atomic_path, read_json
 
 SUFFIX = ".mlpackage"
@@ -99,19 +99,20 @@ class _Manifest(BaseModel):
 def model_file(path: Path) -> Path:
     """The file in a package that its manifest names as the model, after a look at all files of the package.
 
-    Raises DataError for one that is no regular file, or lies elsewhere, and ValueError for another manifest.
+    Raises ValueError for a file that is no regular one, or lies elsewhere, and for another kind of manifest.
     """
-    for file in tree(path).files:
-        check_regular(file)
-    manifest = _Manifest.model_validate(read_json(path / "Manifest.json"), strict=True)
+    try:
+        for file in tree(path).files:
+            check_regular(file)
+        manifest = _Manifest.model_validate(read_json(path / "Manifest.json"), strict=True)
+    except DataError as e:
+        raise ValueError(str(e)) from e
     for item in manifest.items.values():
         if Path(item.path).is_absolute() or ".." in Path(item.path).parts:
             raise ValueError(f"its manifest names {item.path}, which lies outside")
     if manifest.root not in manifest.items:
         raise ValueError("its manifest names no model")
-    model = path / "Data" / manifest.items[manifest.root].path
-    check_regular(model, largest=LARGEST_PROTOBUF)
-    return model
+    return path / "Data" / manifest.items[manifest.root].path
 
 
 def read(path: Path) -> Package:

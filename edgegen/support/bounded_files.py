@@ -140,7 +140,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def check_depth(values: Any, *, where: str) -> None:
     """Raises DataError for lists and tables in each other that are deeper than DEEPEST."""
-    level = [values]
+    level = [values] if isinstance(values, dict | list) else []
     for _ in range(DEEPEST):
         inner = (part for each in level for part in (each.values() if isinstance(each, dict) else each))
         level = [part for part in inner if isinstance(part, dict | list)]

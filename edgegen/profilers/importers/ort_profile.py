@@ -19,7 +19,7 @@ class OrtProfile:
         return content.lstrip().startswith(b"[") and b'"cat"' in content[:4096]
 
     def read(self, path: Path, content: bytes) -> tuple[Measurement, ...]:
-        events = parse_json(content, where=path.name)
+        events = parse_json(content, where=str(path))
         if not all(isinstance(event, dict) for event in events):
             raise ValueError("it is a list of something else than events")
         runs = _durations(events, "model_run")
