@@ -381,8 +381,8 @@ def _edited(base: Path, file: str, line: str, by: str, arguments: tuple[str, ...
         (folder / file).write_text(text.replace(line, by, 1))
         return arguments
 
-    kind = "recipe" if file == "tiny.toml" else "signature"
-    return Case(f"{kind}: {line.split(chr(10))[0].strip()[:20]} -> {by.strip()[:40]}", kind, write)
+    kind, codes = "recipe" if file == "tiny.toml" else "signature", (2, 3) if "hf:" in by else (2,)
+    return Case(f"{kind}: {line.split(chr(10))[0].strip()[:20]} -> {by.strip()[:40]}", kind, write, codes)
 
 
 LONG = "x" * 5000

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -75,6 +76,7 @@ def options(
     """What may stand before the name of a command."""
 
 
+LONG_WORD, SHOWN = re.compile(r"\S{400,}"), 100  # of a file that holds something else: nobody reads more of it
 WRONG_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT)
 INTERRUPTED = 130  # typer's exit code for Ctrl-C
 
@@ -86,6 +88,10 @@ def _check_arguments(arguments: Sequence[str]) -> None:
             raise UsageError(f"the argument {text!a} is not UTF-8; rename the file")
 
 
+def _shortened(word: re.Match[str]) -> str:
+    return f"{word[0][:SHOWN]}... ({len(word[0])} characters)"
+
+
 def main() -> None:
     """The console script."""
     # OpenMP's threads wait for each other by spinning; where another program holds a core, one step of a small network
@@ -95,7 +101,7 @@ def main() -> None:
         _check_arguments(sys.argv[1:])
         app()
     except EdgegenError as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"error: {LONG_WORD.sub(_shortened, str(e))}", file=sys.stderr)
         raise SystemExit(e.exit_code) from e
     except OSError as e:  # without an EdgegenError around it: a closed or full stdout, for example
         print(f"error: {e.strerror or e}" + (f": {e.filename}" if e.filename else ""), file=sys.stderr)

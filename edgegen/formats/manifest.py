@@ -43,7 +43,7 @@ class _Row(BaseModel):
     variant: str = ""
     nbytes: Count
     sha256: Sha256
-    parity: _Parity | None = None
+    parity: _Parity = _Parity(status="not checked")
     details: _Details
 
 

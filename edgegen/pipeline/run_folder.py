@@ -89,6 +89,9 @@ class RunFolder:
 
     def check(self, name: str) -> None:
         """Raises UsageError when the folder is another recipe's, or not a run folder at all."""
+        file = next((parent for parent in self.path.parents if parent.is_file()), None)
+        if file is not None:
+            raise StorageError(f"{file}: is a file; the folder of runs should be there. Choose another place by --runs")
         if not self.path.exists():
             return
         if not self.path.is_dir():

@@ -117,8 +117,8 @@ def _tensor(value: Value, sizes: Mapping[str, tuple[int, ...]]) -> Tensor:
             f"the input {value.name} has open sizes ({', '.join(symbolic)}): export the size to be measured"
         )
     whole = tuple(int(size) for size in shape)
-    if any(size < 0 for size in whole) or math.prod(whole) > MOST_ELEMENTS:
-        raise DataError(f"the input {value.name} is {list(whole)}; at most {MOST_ELEMENTS:,} elements are made up")
+    if any(size < 1 for size in whole) or math.prod(whole) > MOST_ELEMENTS:
+        raise DataError(f"the input {value.name} is {list(whole)}; 1 to {MOST_ELEMENTS:,} numbers are made up")
     return Tensor(name=value.name, dtype=value.dtype, shape=whole)
 
 
