@@ -55,9 +55,7 @@ class Architecture(Table):
     attention: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (), description="resolutions with self-attention; 0 is the full one"
     )
-    embedding: Annotated[int, Field(ge=8, le=2**16)] = Field(
-        128, description="width of the embedding of time and class"
-    )
+    embedding: Annotated[Width, Field(ge=8)] = Field(128, description="width of the embedding of time and class")
 
     @model_validator(mode="after")
     def attention_has_a_level(self) -> "Architecture":

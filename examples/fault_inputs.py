@@ -48,6 +48,7 @@ class Subject:
     codes: tuple[int, ...] = (2,)
     optional: bool = False
     one_of_many: bool = False  # the command goes on without the file, but not with a damaged one
+    may_be_empty: bool = False
     cuttable: bool = False  # the first half of it is right, too
     recorded: bool = False
     text: str = ""  # json, toml, yaml: the language; "" for bytes
@@ -126,7 +127,7 @@ ABSENT = ("missing", "an empty folder", "a folder with links to itself")
 
 def hostile_files(subject: Subject) -> Iterator[Case]:
     for label, make in HOSTILE_FILES.items():
-        may_be_absent = subject.one_of_many and label in ABSENT
+        may_be_absent = (subject.one_of_many and label in ABSENT) or (subject.may_be_empty and label == "empty")
         yield subject.case(label, _replaced(make), **({"codes": (*subject.codes, 0)} if may_be_absent else {}))
 
     def halve(path: Path) -> None:

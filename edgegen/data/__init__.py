@@ -1,15 +1,26 @@
 """Images from where the recipe says: `load` chooses the loader, `split` keeps a part from training."""
 
 import difflib
+import zipfile
 from pathlib import Path
 
 from edgegen.data import digits, folder, hf, npz
 from edgegen.data.images import ImageSet, LoadProgress, split
 from edgegen.errors import DataError
-from edgegen.support.bounded_files import user_path
+from edgegen.support.bounded_files import check_regular, user_path
 from edgegen.support.pixels import to_float, to_uint8
 
-__all__ = ["SOURCES", "ImageSet", "LoadProgress", "load", "local_path", "split", "to_float", "to_uint8"]
+__all__ = [
+    "SOURCES",
+    "ImageSet",
+    "LoadProgress",
+    "check_archive",
+    "load",
+    "local_path",
+    "split",
+    "to_float",
+    "to_uint8",
+]
 
 # What a source may look like, and what it is; relative places are relative to the recipe's folder.
 SOURCES = {
@@ -37,6 +48,14 @@ def load(source: str, *, base: Path, progress: LoadProgress | None = None) -> Im
     if path.suffix.lower() == ".zip":
         return folder.load(path, progress=progress)
     raise DataError(f"data.source '{source}' is a file of an unknown kind; {_kinds()}")
+
+
+def check_archive(path: Path) -> None:
+    """Before a large file is hashed: raises DataError for a .npz or .zip that is no archive."""
+    if path.suffix.lower() in (".npz", ".zip") and not path.is_dir():
+        check_regular(path)
+        if not zipfile.is_zipfile(path):
+            raise DataError(f"{path}: not a {path.suffix} file, or cut short; make it again, or copy it again")
 
 
 def local_path(source: str, *, base: Path) -> Path | None:

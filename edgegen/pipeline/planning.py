@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from edgegen.data import local_path
+from edgegen.data import check_archive, local_path
 from edgegen.errors import DataError
 from edgegen.pipeline.graph import PlannedStage, Stage
 from edgegen.pipeline.run_folder import RunFolder, fingerprint, key_of
@@ -36,7 +36,10 @@ def _sources(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
     """The fingerprint of the user's files or folder that a stage reads."""
     if stage.name == "data":
         source = local_path(recipe.data.source, base=base)
-        return {"source": fingerprint(source)} if source is not None and source.exists() else {}
+        if source is None or not source.exists():
+            return {}
+        check_archive(source)
+        return {"source": fingerprint(source)}
     if stage.name == "teacher" and recipe.teacher.folder is not None:
         folder = user_path(recipe.teacher.folder, base=base)
         if not folder.is_dir():

@@ -21,7 +21,7 @@ from typing import Any
 from edgegen.errors import DataError, StorageError, UsageError
 from edgegen.formats.file_hashes import FileHashes
 from edgegen.formats.stage_folder import CHECKPOINT, STAGE, check_files
-from edgegen.support.bounded_files import tree
+from edgegen.support.bounded_files import read_errors, tree
 from edgegen.support.storage import read_json, sha256_of, storage_errors, write_json
 
 RUN, LOCK, HASHES = "run.json", ".lock", ".hashes.json"
@@ -43,7 +43,9 @@ def fingerprint(path: Path) -> str:
     if path.is_file():
         return sha256_of(path)
     below, root = tree(path), path.resolve()
-    listing = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in below.files if p.is_file()]
+    with read_errors(path):
+        stats = [(str(p.relative_to(path)), p.stat()) for p in below.files if p.is_file()]
+    listing = [(name, status.st_size, status.st_mtime_ns) for name, status in stats]
     links = [(str(link.relative_to(path)), os.path.relpath(target, root)) for link, target in below.links]
     return hashlib.sha256(json.dumps([*listing, *links]).encode()).hexdigest()
 
