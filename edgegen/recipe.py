@@ -16,7 +16,6 @@ from edgegen.errors import RecipeError
 from edgegen.support.tables import MethodTable, Table, explain, read_toml
 
 T = TypeVar("T", bound="Table")
-SLIM_MISSING = "slim: missing; this key must be given"
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -273,8 +272,9 @@ class Recipe(Table):
 
 
 class Files(Table):
-    """The tables of a recipe that say how files are made: all that `edgegen export --recipe FILE` takes of one."""
+    """What `edgegen export --recipe FILE` takes: tables of a recipe, and real inputs, of which a recipe has none."""
 
+    inputs: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)  # paths by an input's name
     export: Export = Export()
     quantize: Quantize = Quantize()
     recover: Recover | None = None
@@ -299,7 +299,8 @@ def read_files(path: Path) -> Files:
     """[export], [quantize] and [recover] of a recipe, or of a file that has nothing else. Raises as `read` does."""
     values = read_toml(path, RecipeError)
     if set(values) <= set(Files.model_fields):
-        return _validated(Files, values, where=str(path))
+        files = _validated(Files, values, where=str(path))
+        return files.model_copy(update={"inputs": {name: str(path.parent / to) for name, to in files.inputs.items()}})
     recipe = parse(values, where=str(path))
     return Files(export=recipe.export, quantize=recipe.quantize, recover=recipe.recover)
 
@@ -316,4 +317,4 @@ def _validated(kind: type[T], values: dict[str, Any], *, where: str) -> T:
     except ValidationError as e:
         faults = [explain(error, Recipe, values, whole="the recipe") for error in e.errors()]
         text = "\n".join(f"{where}: {fault}" for fault in faults)
-        raise RecipeError(text.replace(SLIM_MISSING, "slim: missing; say how small: [slim] keep = 0.3")) from e
+        raise RecipeError(re.sub("slim: missing; .*", "slim: missing; say how small: [slim] keep = 0.3", text)) from e

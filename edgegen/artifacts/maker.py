@@ -128,6 +128,7 @@ class Maker:
             target=target,
             folder=folder,
             seed=self.seed,
+            real=self.generator.real,
             metadata=self.metadata,
             quantization=build_input.quantization,
             options=self.options,
@@ -137,7 +138,7 @@ class Maker:
 
 
 def _child(target: Target) -> Child:
-    return Child("edgegen.artifacts.build:preload", {"name": target.backend})
+    return Child("edgegen.artifacts.lower:preload", {"name": target.backend})
 
 
 def _result_or_error(future: "Future[BuildResult] | EdgegenError") -> BuildResult | EdgegenError:

@@ -11,6 +11,7 @@ from edgegen.errors import DataError, UsageError
 from edgegen.support.numbers import LARGEST_WHOLE, number
 
 if TYPE_CHECKING:
+    from edgegen.artifacts.real_inputs import InputFiles
     from edgegen.artifacts.target import Target
     from edgegen.recipe import Files
 
@@ -25,6 +26,9 @@ config.json; a pipeline folder with model_index.json; your own network as packag
 How the files are written and their numbers rounded stands in the tables [export], [quantize] and [recover] of a TOML
 file, as in a recipe: opset, coreml_target, heights_widths; methods, float_layers, budget; steps of recovery.
 
+A generator from noise needs no data. A network that takes images, features or latents is calibrated and checked on real
+ones of --inputs (or of the table [inputs] of the file, or `samples` in the signature), and else on synthetic ones.
+
 Example: edgegen export digits
 
   edgegen export ./my-unet --to onnx,executorch,coreml -o phone
@@ -32,6 +36,8 @@ Example: edgegen export digits
   edgegen export ./config-only --random-weights 0 --to onnx:batch1,executorch:vulkan
 
   edgegen export net.py:make --signature net.toml --to onnx-fp16,coreml:generate
+
+  edgegen export upscale.py:make --signature upscale.toml --inputs photos/ --to onnx-w8a8,executorch-w8a8
 
   edgegen export ./my-unet --to onnx-mixed,coreml-w4-block --recipe files.toml"""
 
@@ -61,6 +67,15 @@ RandomWeightsOption = Annotated[
 ]
 FuseOption = Annotated[bool, typer.Option("--fuse-decoder", help="A pipeline's denoiser and decoder in one file.")]
 RecordOption = Annotated[bool, typer.Option("--etrecord", help="Write ExecuTorch's profiling record.")]
+InputsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--inputs",
+        metavar="[NAME=]PATH",
+        help="Real inputs of a network that takes images, features, ...: a folder or .zip of images, an .npz or "
+        ".safetensors. They calibrate and verify.",
+    ),
+]
 MemoryOption = Annotated[
     str | None, typer.Option("--memory-limit", metavar="SIZE", help="Of each exporting process, such as 8GB.")
 ]
@@ -77,6 +92,7 @@ def export(
     output: OutputOption = None,
     recipe: RecipeOption = None,
     signature: SignatureOption = None,
+    inputs: InputsOption = None,
     random_weights: RandomWeightsOption = None,
     fuse_decoder: FuseOption = False,
     etrecord: RecordOption = False,
@@ -88,7 +104,8 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """A recipe goes through its stages; everything else is exported directly."""
-    flags = {"--to": to, "-o": output, "--recipe": recipe, "--signature": signature, "--random-weights": random_weights}
+    flags: dict[str, Any] = {"--to": to, "-o": output, "--recipe": recipe, "--signature": signature, "--inputs": inputs}
+    flags["--random-weights"] = random_weights
     options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
     if run_if_recipe(source, "export", flags, why="its tables say what is made", **options):
         return
@@ -102,7 +119,8 @@ def export(
     if dry_run:
         _print_plan(folder, [str(target) for target in targets], as_json=as_json)
         return
-    from edgegen.artifacts.export import ExportSettings, export_source, raise_failures
+    from edgegen.artifacts.export import ExportSettings, export_source
+    from edgegen.artifacts.export_result import raise_failures
     from edgegen.support.progress import progress
 
     results = export_source(
@@ -115,6 +133,7 @@ def export(
             recover=files.recover,
             memory_limit=_bytes(memory_limit),
             measure=measure,
+            inputs=input_files(inputs, files),
         ),
         signature=signature,
         random_weights=random_weights,
@@ -142,6 +161,15 @@ def _targets(to: str | None, files: "Files", *, from_file: bool) -> "tuple[Targe
     trains = files.recover is not None or bool(files.quantize.methods)
     check_quantization(targets, files.quantize, budget=budget, trains=trains)
     return targets
+
+
+def input_files(texts: list[str] | None, files: "Files") -> "InputFiles | None":
+    """Those of --inputs, or else the file's table [inputs]; None: those that the source names. Raises UsageError."""
+    from edgegen.artifacts.real_inputs import InputFiles
+
+    if texts:
+        return InputFiles.parse(texts)
+    return InputFiles({name: Path(path) for name, path in files.inputs.items()}) if files.inputs else None
 
 
 def name_of(source: str) -> str:
@@ -184,10 +212,9 @@ def _print(exported: list[dict[str, Any]], *, as_json: bool) -> None:
         print(f"{component['name']}: {component['folder']}")
         for row in component["artifacts"]:
             parity, latency = row["parity"], (row["latency"] or {}).get("p50_ms")
-            psnr = "" if parity["psnr_db"] is None else f" {parity['psnr_db']:.1f} dB"
             p50 = "" if latency is None else f", p50 {latency:.2f} ms here"
             reason = f" ({parity['reason']})" if parity["reason"] else ""
-            print(f"  {row['file']}: {row['nbytes'] / 1e6:.2f} MB, {parity['status']}{psnr}{reason}{p50}")
+            print(f"  {row['file']}: {row['nbytes'] / 1e6:.2f} MB, {row['verdict']}{reason}{p50}")
             if parity["arithmetic"]:
                 print(f"    {parity['arithmetic']}")
             if "caution" in row["details"]:

@@ -10,7 +10,7 @@ from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_
 from edgegen.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgegen.types import Measurement
+    from edgegen.profilers.measurement import Measurement
 
 TEXT = """Show measurements beside each other, each under its source's name; or write a recipe's report.
 

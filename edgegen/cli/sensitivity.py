@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgegen.cli.export import InputsOption, input_files
 from edgegen.cli.run import RunsOption, is_recipe
 from edgegen.errors import UsageError, unknown_name
 
@@ -32,6 +33,7 @@ def sensitivity(
     signature: Annotated[
         Path | None, typer.Option("--signature", metavar="FILE", help="TOML: inputs and outputs of a factory or .pt2.")
     ] = None,
+    inputs: InputsOption = None,
     runs: RunsOption = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")] = False,
 ) -> None:
@@ -40,20 +42,23 @@ def sensitivity(
 
     if scheme not in GRIDS:
         raise UsageError(unknown_name("scheme", scheme, GRIDS))
+    from edgegen.artifacts.real_inputs import generators_of
     from edgegen.artifacts.sensitivity import sensitivity_of
     from edgegen.models.sources.load import load_sources
-    from edgegen.program.generator import Generator
+    from edgegen.recipe import Files
     from edgegen.support.progress import progress
 
     figures: dict[str, Any] = {}
     if is_recipe(source):
-        if signature is not None:
-            raise UsageError(f"--signature does not go with the recipe {source}")
+        for flag, value in (("--signature", signature), ("--inputs", inputs)):
+            if value is not None:
+                raise UsageError(f"{flag} does not go with the recipe {source}")
         figures[source] = _of_recipe(source, scheme, runs)
     else:
         report_to = progress()
-        for item in load_sources(source, signature=signature):
-            generator = Generator(item.module, item.signature)
+        sources = load_sources(source, signature=signature)
+        generators = generators_of(sources, input_files(inputs, Files()))
+        for item, (generator, _) in zip(sources, generators, strict=True):
             figures[item.name] = sensitivity_of(generator, scheme, options=DEFAULT_OPTIONS, seed=0, progress=report_to)
     if as_json:
         print(json.dumps({"scheme": scheme, "sources": figures}, indent=2))

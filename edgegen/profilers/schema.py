@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from edgegen.errors import DataError
+from edgegen.profilers.measurement import LONGEST_MS
 from edgegen.profilers.timing.stats import summarize
 from edgegen.support.schema import Count, Document, FileName, Record, Sha256, Utc
 from edgegen.support.storage import read_json
-from edgegen.types import LONGEST_MS
 
 ROUNDING = 1e-6  # relative, of a figure that was written as a decimal number
 Format = Literal["onnx", "pte", "mlpackage"]

@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from edgegen.profilers.measurement import Measurement
 from edgegen.profilers.schema import Profile
 from edgegen.support.schema import Count, Document, Record, Sha256, Utc
-from edgegen.types import Latency, Measurement, Parity
+from edgegen.types import Latency, Parity
 
 Steps = Annotated[str, Field(pattern=r"^\d+$")]
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$", description="a name inside the artifact folder, never a path")]

@@ -1,7 +1,7 @@
 """Runs a function in a child process, so that a native crash or too much memory becomes an exception.
 
     parent                                              child
-    call("edgegen.artifacts.build:lower", {...})   -- job.json -->  python -m edgegen.support.isolation JOB RESULT
+    call("edgegen.artifacts.lower:lower", {...})   -- job.json -->  python -m edgegen.support.isolation JOB RESULT
                                          <-- result.json  {"value": ...} or {"error": "ExportError", "message": ...}
 
 The output of the child goes to a file; its last lines are part of the message when it dies. The child ends at once when

@@ -9,7 +9,8 @@ from families import TINY
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from edgegen.artifacts.export import ExportResult, ExportSettings, export_source, raise_failures
+from edgegen.artifacts.export import ExportSettings, export_source
+from edgegen.artifacts.export_result import ExportResult, raise_failures
 from edgegen.artifacts.target import Target
 from edgegen.cli.main import app
 from edgegen.errors import DataError, EdgegenError, ExportError, UsageError

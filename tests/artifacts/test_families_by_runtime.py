@@ -21,7 +21,8 @@ from support_table import (
     table,
 )
 
-from edgegen.artifacts.export import ExportResult, ExportSettings, export_source
+from edgegen.artifacts.export import ExportSettings, export_source
+from edgegen.artifacts.export_result import ExportResult
 from edgegen.artifacts.target import Target
 from edgegen.recipe import Export
 from edgegen.support.progress import Silent

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgegen.artifacts.export import ExportSettings, export_source, raise_failures
+from edgegen.artifacts.export import ExportSettings, export_source
+from edgegen.artifacts.export_result import raise_failures
 from edgegen.artifacts.sample import grid, sample_to_png
 from edgegen.artifacts.target import Target
 from edgegen.program.capture import reference

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegen.profilers.measurement import Measurement
 from edgegen.report import Report
 from edgegen.report.schema import (
     ArtifactRow,
@@ -20,7 +21,7 @@ from edgegen.report.schema import (
     StageRow,
     TorchLatency,
 )
-from edgegen.types import Latency, Measurement, Parity
+from edgegen.types import Latency, Parity
 
 NOT_MAC = "Core ML predicts on macOS only; the numbers are of our evaluator"
 STEPS = (1, 2, 4, 20)

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,9 +65,10 @@ def load_factory(source: str, *, signature: Path | None, random_weights: int | N
         _load_weights(net, signature.parent / declared.weights)
     else:
         notes.append("weights are those that the factory gave: the signature names no file of weights")
-    return _source(
+    source_of_net = _source(
         name, net, declared, source=source, family=type(net).__name__, random_weights=random_weights, notes=notes
     )
+    return _as_declared(source_of_net, declared, signature.parent)
 
 
 def load_pt2(path: Path, *, signature: Path | None) -> Source:
@@ -81,7 +83,17 @@ def load_pt2(path: Path, *, signature: Path | None) -> Source:
         if declared.weights is not None:
             raise DataError(f"{signature}: weights: a .pt2 has its own; leave the key out")
     net = FlatProgram(program)
-    return _source(path.stem, net, declared, source=path.name, family="torch.export program", notes=notes)
+    source = _source(path.stem, net, declared, source=path.name, family="torch.export program", notes=notes)
+    if signature is not None:
+        return _as_declared(source, declared, signature.parent)
+    return replace(source, unstated=tuple(table.name for table in declared.inputs if table.role != "class"))
+
+
+def _as_declared(source: Source, declared: SignatureFile, folder: Path) -> Source:
+    """`source` with what its signature file in `folder` says of real inputs, and does not say of images."""
+    samples = {table.name: folder / table.samples for table in declared.inputs if table.samples is not None}
+    rangeless = (table for table in declared.inputs if table.role == "image" and None in (table.low, table.high))
+    return replace(source, samples=samples, unstated=tuple(table.name for table in rangeless))
 
 
 class FlatProgram(nn.Module):

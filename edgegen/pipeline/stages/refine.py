@@ -20,7 +20,7 @@ from edgegen.support.progress import Progress
 from edgegen.support.storage import atomic_path, write_json
 from edgegen.training.distributed import state
 
-MOST_NOISES = 256  # of the images that fd_local compares
+MOST_IMAGES = 256  # of the images that fd_local compares
 
 
 def refine(context: Context) -> None:
@@ -68,6 +68,6 @@ def sensitivity_of_student(
         options=recipe.quantize,
         seed=stage_seed(recipe.seed, "quantize"),
         fd_local=None if judge.fault else lambda images: judge.distance(torch.from_numpy(images)),
-        noises=min(judge.n, MOST_NOISES),
+        images=min(judge.n, MOST_IMAGES),
         progress=progress,
     )

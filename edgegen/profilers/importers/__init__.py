@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from edgegen import registry
 from edgegen.errors import DataError
+from edgegen.profilers.measurement import Measurement
 from edgegen.support.bounded_files import read_bytes
-from edgegen.types import Measurement
 
 
 class Importer(Protocol):

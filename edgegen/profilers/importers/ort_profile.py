@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.profilers.importers.traced import traced_measurement
+from edgegen.profilers.measurement import Measurement
 from edgegen.profilers.trace.operators import milliseconds, onnx_leaves, shares_by_kind
 from edgegen.support.bounded_files import parse_json
-from edgegen.types import Measurement
 
 
 @dataclass(frozen=True)

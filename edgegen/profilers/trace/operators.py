@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from edgegen.profilers.measurement import LONGEST_MS
 from edgegen.support.storage import read_json
 from edgegen.support.vendor_logs import EXECUTORCH, quiet
-from edgegen.types import LONGEST_MS
 
 AROUND = {"OPERATOR_CALL", "DELEGATE_CALL"}  # events of ExecuTorch that hold others
 FIRST_RUNS = 2  # not counted
