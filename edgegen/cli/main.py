@@ -104,7 +104,8 @@ def main() -> None:
         print(f"error: {LONG_WORD.sub(_shortened, str(e))}", file=sys.stderr)
         raise SystemExit(e.exit_code) from e
     except OSError as e:  # without an EdgegenError around it: a closed or full stdout, for example
-        print(f"error: {e.strerror or e}" + (f": {e.filename}" if e.filename else ""), file=sys.stderr)
+        place = f": {e.filename}" if e.filename else ""
+        print(f"error: {LONG_WORD.sub(_shortened, f'{e.strerror or e}{place}')}", file=sys.stderr)
         raise SystemExit(UsageError.exit_code if e.errno in WRONG_PATH else 1) from e
     except SystemExit as e:
         if e.code == INTERRUPTED:
