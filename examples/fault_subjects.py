@@ -583,7 +583,7 @@ def mutated_documents(subjects: Sequence[Subject], rng: random.Random, count: in
     from fault_inputs import byte_mutants, value_mutants
 
     fast = [subject for subject in subjects if not subject.slow]
-    share = max(1, count // (len(fast) + sum(subject.text == "json" for subject in fast)))
+    share = -(-count // (len(fast) + sum(subject.text == "json" for subject in fast)))
     for subject in fast:
         yield from byte_mutants(subject, share, rng)
         if subject.text == "json":
