@@ -16,8 +16,8 @@ from edgegen.errors import RecipeError
 from edgegen.support.tables import MethodTable, Table, explain, read_toml
 
 T = TypeVar("T", bound="Table")
-SLIM_MISSING = "slim: missing; this key must be given"
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Width = Annotated[int, Field(ge=1, le=2**16)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 METHOD = "name of the training method, whose own keys stand in the same table"
@@ -45,7 +45,7 @@ class Compute(Table):
 class Architecture(Table):
     """An EdgeUNet: one width per resolution, residual blocks per resolution, resolutions with attention (0 = full)."""
 
-    channels: Annotated[tuple[Count, ...], Field(min_length=1, max_length=6)] = Field(
+    channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)] = Field(
         (32, 64), description="width of each resolution, the full one first; each is half the one before"
     )
     blocks: Annotated[int, Field(ge=1, le=8)] = Field(
@@ -54,7 +54,7 @@ class Architecture(Table):
     attention: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (), description="resolutions with self-attention; 0 is the full one"
     )
-    embedding: Annotated[int, Field(ge=8)] = Field(128, description="width of the embedding of time and class")
+    embedding: Annotated[Width, Field(ge=8)] = Field(128, description="width of the embedding of time and class")
 
     @model_validator(mode="after")
     def attention_has_a_level(self) -> "Architecture":
@@ -316,4 +316,4 @@ def _validated(kind: type[T], values: dict[str, Any], *, where: str) -> T:
     except ValidationError as e:
         faults = [explain(error, Recipe, values, whole="the recipe") for error in e.errors()]
         text = "\n".join(f"{where}: {fault}" for fault in faults)
-        raise RecipeError(text.replace(SLIM_MISSING, "slim: missing; say how small: [slim] keep = 0.3")) from e
+        raise RecipeError(re.sub("slim: missing; .*", "slim: missing; say how small: [slim] keep = 0.3", text)) from e

@@ -1,10 +1,14 @@
 """The records that pass between the parts: frozen and plain data; no torch at import."""
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from edgegen.errors import DataError
+
+MOST_ELEMENTS = 1 << 28  # of a tensor: a GiB in float32
 Dim = int | Literal["batch_size"]
 Status = Literal["ok", "failed", "not checked"]
 Role = Literal["noise", "class", "text", "image", "latent", "signal", "features"]
@@ -38,6 +42,15 @@ class TensorSpec:
     low: float | None = None
     high: float | None = None
     margin: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises DataError for a size below 1, and for more elements in one sample than MOST_ELEMENTS."""
+        sizes = [size for size in self.shape if isinstance(size, int)]
+        if any(size < 1 for size in sizes) or math.prod(sizes) > MOST_ELEMENTS:
+            raise DataError(
+                f"{self.name} has the shape {list(self.shape)}; sizes are 1 or more, and one sample has at most "
+                f"{MOST_ELEMENTS:,} elements"
+            )
 
     @property
     def is_spatial(self) -> bool:

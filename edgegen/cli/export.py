@@ -10,6 +10,7 @@ import typer
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_if_recipe
 from edgegen.cli.terminal import show
 from edgegen.errors import DataError, UsageError
+from edgegen.support.numbers import LARGEST_WHOLE, number
 
 if TYPE_CHECKING:
     from edgegen.artifacts.real_inputs import InputFiles
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from edgegen.recipe import Files
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of a folder and files, quoted by no shell
+MOST_GB = 1e9
 TARGETS = "onnx,executorch,coreml"
 TEXT = """Write ONNX, ExecuTorch and Core ML files, and prove that each computes what PyTorch computes.
 
@@ -66,7 +68,9 @@ SignatureOption = Annotated[
 ]
 RandomWeightsOption = Annotated[
     int | None,
-    typer.Option("--random-weights", metavar="SEED", min=0, help="Draw the weights: latency before training."),
+    typer.Option(
+        "--random-weights", metavar="SEED", min=0, max=LARGEST_WHOLE, help="Draw the weights: latency before training."
+    ),
 ]
 FuseOption = Annotated[bool, typer.Option("--fuse-decoder", help="A pipeline's denoiser and decoder in one file.")]
 RecordOption = Annotated[bool, typer.Option("--etrecord", help="Write ExecuTorch's profiling record.")]
@@ -202,15 +206,13 @@ def _bytes(text: str | None) -> int | None:
     if text is None:
         return None
     units = {"GB": 10**9, "MB": 10**6, "GIB": 2**30, "MIB": 2**20}
-    number = text.upper().rstrip("GMIB ")
-    unit = text.upper()[len(number) :].strip()
-    try:
-        size = float(number) * units[unit]
-    except (KeyError, ValueError) as e:
-        raise UsageError(f"--memory-limit {text}: give a size such as 8GB or 500MB") from e
-    if not size >= 1:
+    figure = text.upper().rstrip("GMIB ")
+    size, unit = number(figure, most=MOST_GB), units.get(text.upper()[len(figure) :].strip())
+    if size is None or unit is None:
+        raise UsageError(f"--memory-limit {text}: give a size such as 8GB or 500MB")
+    if size * unit < 1:
         raise UsageError(f"--memory-limit {text}: must be more than nothing")
-    return int(size)
+    return int(size * unit)
 
 
 def _print_plan(folder: Path, targets: list[str], *, as_json: bool) -> None:

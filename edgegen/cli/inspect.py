@@ -9,6 +9,7 @@ import typer
 
 from edgegen.cli.terminal import show
 from edgegen.errors import DataError, ExportError, UsageError
+from edgegen.support.numbers import LARGEST_WHOLE
 from edgegen.support.printable import printable
 
 if TYPE_CHECKING:
@@ -42,7 +43,13 @@ def inspect(
     ] = None,
     random_weights: Annotated[
         int | None,
-        typer.Option("--random-weights", metavar="SEED", help="For a source: draw the weights; config.json is enough."),
+        typer.Option(
+            "--random-weights",
+            metavar="SEED",
+            min=0,
+            max=LARGEST_WHOLE,
+            help="For a source: draw the weights; config.json is enough.",
+        ),
     ] = None,
 ) -> None:
     """Reads the file only; the code of the network is not needed."""

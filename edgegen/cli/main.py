@@ -1,7 +1,10 @@
 """The `edgegen` command. An error is one message on stderr and the documented exit code."""
 
+import errno
 import os
+import re
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -21,7 +24,7 @@ from edgegen.cli import (
     serve_bench,
     verify,
 )
-from edgegen.errors import EdgegenError
+from edgegen.errors import EdgegenError, UsageError
 from edgegen.support.printable import printable_lines
 from edgegen.support.signals import exit_codes
 
@@ -75,6 +78,21 @@ def options(
     """What may stand before the name of a command."""
 
 
+LONG_WORD, SHOWN = re.compile(r"\S{400,}"), 100  # of a file that holds something else: nobody reads more of it
+WRONG_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT)
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raises UsageError for a name that is not UTF-8: no JSON file and no library could take it."""
+    for text in arguments:
+        if not text.isprintable() and "\\udc" in ascii(text):  # how Python holds a byte that is no UTF-8
+            raise UsageError(f"the argument {text!a} is not UTF-8; rename the file")
+
+
+def _shortened(word: re.Match[str]) -> str:
+    return f"{word[0][:SHOWN]}... ({len(word[0])} characters)"
+
+
 def main() -> None:
     """The command line, where its modules are imported already."""
     with exit_codes():
@@ -87,14 +105,15 @@ def run_app() -> None:
     # then takes a second instead of 30 ms (measured, 2 cores). A short spin costs nothing on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
+        _check_arguments(sys.argv[1:])
         app()
     except EdgegenError as e:
-        print(f"error: {printable_lines(str(e))}", file=sys.stderr)
+        print(f"error: {printable_lines(LONG_WORD.sub(_shortened, str(e)))}", file=sys.stderr)
         raise SystemExit(e.exit_code) from e
     except OSError as e:  # without an EdgegenError around it: a closed or full stdout, for example
         text = f"{e.strerror or e}" + (f": {e.filename}" if e.filename else "")
-        print(f"error: {printable_lines(text)}", file=sys.stderr)
-        raise SystemExit(1) from e
+        print(f"error: {printable_lines(LONG_WORD.sub(_shortened, text))}", file=sys.stderr)
+        raise SystemExit(UsageError.exit_code if e.errno in WRONG_PATH else 1) from e
 
 
 if __name__ == "__main__":

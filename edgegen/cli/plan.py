@@ -1,6 +1,7 @@
 """`edgegen plan`: which width and depth of a recipe's student fit a latency budget, before any training."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 from edgegen.cli.run import JsonOption, RecipeArgument, RunsOption
 from edgegen.cli.terminal import show
 from edgegen.errors import BudgetError, UsageError
+from edgegen.support.numbers import number
 
 if TYPE_CHECKING:
     from edgegen.search.results import Answer, SearchResult
@@ -27,6 +29,9 @@ Example: edgegen plan digits --budget 0.3ms
   edgegen plan my.toml --device ssh:pi@raspberrypi --budget 8ms
 
   edgegen plan my.toml --budget 4ms,8ms,16ms --artifact executorch-w8a8 --minutes 20"""
+
+
+MOST_BUDGET, MOST_MINUTES = 1e6, 1e5
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +56,14 @@ def plan(
         int, typer.Option("--threads", metavar="N", min=1, help="Threads of the runtime on the device.")
     ] = 1,
     minutes: Annotated[
-        float, typer.Option("--minutes", metavar="N", min=0.1, help="Limit of the search; it then reports what it has.")
+        float,
+        typer.Option(
+            "--minutes",
+            metavar="N",
+            min=0.1,
+            max=MOST_MINUTES,
+            help="Limit of the search; it then reports what it has.",
+        ),
     ] = 10.0,
     output: Annotated[
         Path | None,
@@ -65,6 +77,8 @@ def plan(
 ) -> None:
     """Prints the measured shapes and the choices."""
     budgets = budgets_ms(budget)
+    if math.isnan(minutes):  # which is neither below nor above a bound
+        raise UsageError("--minutes nan: give a number of minutes")
     from edgegen.search.plan import Request, search_students
     from edgegen.support.progress import progress
 
@@ -89,9 +103,10 @@ def budgets_ms(text: str) -> tuple[float, ...]:
     budgets = set()
     for part in text.split(","):
         matched = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s)?", part.strip())
-        if matched is None or float(matched[1]) == 0:
+        figure = None if matched is None else number(matched[1], most=MOST_BUDGET)
+        if matched is None or not figure:
             raise UsageError(f"--budget {text}: give a time such as 8ms or 0.5s, or several: 4ms,8ms,16ms")
-        budgets.add(float(matched[1]) * (1000 if matched[2] == "s" else 1))
+        budgets.add(figure * (1000 if matched[2] == "s" else 1))
     return tuple(sorted(budgets))
 
 

@@ -10,6 +10,7 @@ from edgegen.cli.operations import operations_table
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_if_recipe
 from edgegen.cli.terminal import show
 from edgegen.errors import DataError, DeviceError, ParityError, UsageError
+from edgegen.support.numbers import whole
 
 if TYPE_CHECKING:
     from edgegen.profilers.schema import MeasuredFile, Profile
@@ -27,6 +28,7 @@ Example: edgegen profile phone/my-unet_onnx_fp32.onnx phone/my-unet_executorch_w
   edgegen profile net.onnx --device browser --threads 1,2
 
   edgegen profile digits"""
+MOST_THREADS = 1024
 COLUMNS = ("file", "p50 ms (95 %)", "p90", "first", "load", "memory MB", "right", "run by", "verdict")
 
 
@@ -117,13 +119,10 @@ def write_and_print(profile: "Profile", *, output: Path | None, as_json: bool) -
 
 
 def _threads(text: str | None) -> tuple[int, ...]:
-    try:
-        counts = tuple(dict.fromkeys(int(part) for part in (text or "1").split(",")))
-    except ValueError:
-        counts = ()
-    if not counts or min(counts) < 1:
-        raise UsageError(f"--threads {text}: give whole numbers from 1, such as 1,2,4")
-    return counts
+    counts = [whole(part, least=1, most=MOST_THREADS) for part in (text or "1").split(",")]
+    if None in counts:
+        raise UsageError(f"--threads {text}: give whole numbers from 1 to {MOST_THREADS}, such as 1,2,4")
+    return tuple(dict.fromkeys(count for count in counts if count is not None))
 
 
 def _table(profile: "Profile") -> list[str]:

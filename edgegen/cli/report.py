@@ -44,6 +44,8 @@ def report(
         return
     if force or dry_run:
         raise UsageError("--force and --dry-run are for recipes")
+    if output is not None and output.suffix.lower() not in (".html", ".htm"):  # which no measurement has
+        raise UsageError(f"-o {output}: a page is written there; give a name that ends in .html")
     if output is not None and not output.parent.is_dir():
         raise UsageError(f"-o {output}: no folder {output.parent}")
     from edgegen.profilers.importers import read

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from edgegen.support.numbers import LARGEST_WHOLE
 from edgegen.support.printable import printable
 
+MOST_STEPS = 10_000
 TEXT = """Make images by a run's shipped file, a recipe's student, a generator folder, or an exported file.
 
 Networks that take an image get it by --input: a file for any size takes the whole picture, one of a fixed size takes
@@ -40,13 +42,16 @@ def sample(
     count: Annotated[
         int | None, typer.Option("--count", min=1, max=4096, help="How many images; default 16, 1 with --input.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same images, everywhere.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=LARGEST_WHOLE, help="The same seed gives the same images, everywhere.")
+    ] = 0,
     label: Annotated[
         str | None,
         typer.Option("--class", metavar="CLASS", help="Name or number of one class for all; default: all in turn."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Solver steps in PyTorch; default 1, for a teacher 20.")
+        int | None,
+        typer.Option("--steps", min=1, max=MOST_STEPS, help="Solver steps in PyTorch; default 1, for a teacher 20."),
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,

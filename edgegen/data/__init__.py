@@ -1,14 +1,26 @@
 """Images from where the recipe says: `load` chooses the loader, `split` keeps a part from training."""
 
 import difflib
+import zipfile
 from pathlib import Path
 
 from edgegen.data import digits, folder, hf, npz
 from edgegen.data.images import ImageSet, LoadProgress, split
 from edgegen.errors import DataError
+from edgegen.support.bounded_files import check_regular, user_path
 from edgegen.support.pixels import to_float, to_uint8
 
-__all__ = ["SOURCES", "ImageSet", "LoadProgress", "load", "local_path", "split", "to_float", "to_uint8"]
+__all__ = [
+    "SOURCES",
+    "ImageSet",
+    "LoadProgress",
+    "check_archive",
+    "load",
+    "local_path",
+    "split",
+    "to_float",
+    "to_uint8",
+]
 
 # What a source may look like, and what it is; relative places are relative to the recipe's folder.
 SOURCES = {
@@ -26,7 +38,7 @@ def load(source: str, *, base: Path, progress: LoadProgress | None = None) -> Im
         return digits.load()
     if source.startswith(hf.PREFIX):
         return hf.load(source, base=base, progress=progress)
-    path = base / Path(source).expanduser()
+    path = user_path(source, base=base)
     if path.is_dir():
         return folder.load(path, progress=progress)
     if not path.exists():
@@ -38,11 +50,19 @@ def load(source: str, *, base: Path, progress: LoadProgress | None = None) -> Im
     raise DataError(f"data.source '{source}' is a file of an unknown kind; {_kinds()}")
 
 
+def check_archive(path: Path) -> None:
+    """Before a large file is hashed: raises DataError for a .npz or .zip that is no archive."""
+    if path.suffix.lower() in (".npz", ".zip") and not path.is_dir():
+        check_regular(path)
+        if not zipfile.is_zipfile(path):
+            raise DataError(f"{path}: not a {path.suffix} file, or cut short; make it again, or copy it again")
+
+
 def local_path(source: str, *, base: Path) -> Path | None:
     """The file or folder that a source reads, there or not; None for digits and for datasets on the hub."""
     if source.startswith(hf.PREFIX):
         return hf.local_folder(source, base=base)
-    return None if source == "digits" else base / Path(source).expanduser()
+    return None if source == "digits" else user_path(source, base=base)
 
 
 def _missing(source: str, path: Path) -> str:

@@ -1,9 +1,7 @@
 """A folder or .zip of images: one sub-folder per class, or none; `train/` and `test/` around that if there are both."""
 
 import contextlib
-import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +12,11 @@ from numpy.typing import NDArray
 from edgegen.data.images import ImageSet, LoadProgress, class_order, image_set, with_heldout
 from edgegen.data.pixels import decode, pillow_warnings, stack
 from edgegen.errors import DataError
+from edgegen.support.bounded_files import LARGEST_IMAGE, ZIP_ERRORS, check_regular, read_bytes, tree
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 OTHER_IMAGES = (".gif", ".tif", ".tiff", ".heic", ".avif", ".ppm", ".pgm", ".jp2", ".tga")
 PARTS = {"train", "test"}
-MAX_MEMBER = 64 << 20  # bytes that one file may unpack to: a 4096x4096 RGB .bmp is 48 MiB
-MAX_DEPTH = 8  # folders in folders: a link may lead back up
 LAYOUT = "needed: one sub-folder per class with the images in it, or all images beside each other"
 
 
@@ -59,11 +56,13 @@ def _opened(path: Path) -> Iterator[Tree]:
     if path.is_dir():
         yield _folder_tree(path)
         return
+    check_regular(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield _zip_tree(path, archive)
-    except (zipfile.BadZipFile, OSError) as e:
+        archive = zipfile.ZipFile(path)
+    except ZIP_ERRORS as e:
         raise DataError(f"{path}: not a zip file, or cut short ({e}); make it again, or copy it again") from e
+    with archive:
+        yield _zip_tree(path, archive)
 
 
 def _load(tree: Tree, progress: LoadProgress | None) -> ImageSet:
@@ -126,19 +125,15 @@ def _classes(tree: Tree, images: list[str], prefix: str) -> list[tuple[str, str 
 
 
 def _folder_tree(path: Path) -> Tree:
-    def read(name: str) -> bytes:
-        try:
-            return (path / name).read_bytes()
-        except OSError as e:
-            raise DataError(f"{path / name}: cannot be read: {e.strerror}") from e
+    below = tree(path, skip=_hidden)
+    if below.links:
+        link, target = below.links[0]
+        raise DataError(f"{link}: leads to {target}, whose files would be read twice; remove the link")
+    files, folders = ([p.relative_to(path).as_posix() for p in paths] for paths in (below.files, below.folders))
 
-    files: list[str] = []
-    folders: list[str] = []
-    for place, inner, here in os.walk(path, followlinks=True):
-        prefix = Path(place).relative_to(path)
-        inner[:] = [] if len(prefix.parts) >= MAX_DEPTH else [name for name in inner if not _hidden(name)]
-        folders += [(prefix / name).as_posix() for name in inner]
-        files += [(prefix / name).as_posix() for name in here if not _hidden(name)]
+    def read(name: str) -> bytes:
+        return read_bytes(path / name, largest=LARGEST_IMAGE)
+
     return Tree(str(path), path.resolve().name, tuple(files), tuple(folders), read)
 
 
@@ -161,15 +156,15 @@ def _zip_tree(path: Path, archive: zipfile.ZipFile) -> Tree:
             members[name] = info
 
     def read(name: str) -> bytes:
-        if members[name].file_size > MAX_MEMBER:
-            size = members[name].file_size
-            raise DataError(f"{path}: member '{name}' unpacks to {size} bytes; the limit of an image is {MAX_MEMBER}")
+        size = members[name].file_size
+        if size > LARGEST_IMAGE:
+            raise DataError(f"{path}: member '{name}' unpacks to {size} bytes; an image has at most {LARGEST_IMAGE}")
         try:
             return archive.read(members[name])
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as e:
+        except ZIP_ERRORS as e:
+            if "password" in str(e):
+                raise DataError(f"{path}: member '{name}' cannot be read ({e}); make the zip without a password") from e
             raise DataError(f"{path}: member '{name}' is corrupt ({e}); make the zip again, or copy it again") from e
-        except RuntimeError as e:
-            raise DataError(f"{path}: member '{name}' cannot be read ({e}); make the zip without a password") from e
 
     return Tree(str(path), path.name, tuple(members), tuple(folders), read)
 

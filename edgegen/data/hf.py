@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from edgegen.data.images import ImageSet, LoadProgress, image_set, with_heldout
 from edgegen.data.pixels import decode, pillow_warnings, stack
 from edgegen.errors import DataError, MissingExtraError, unknown_name
+from edgegen.support.bounded_files import LARGEST_IMAGE, read_bytes, user_path
 
 PREFIX = "hf:"
 LOCAL = ("./", "../", "/", "~")  # anything else names a dataset on the hub, which may be downloaded
@@ -36,7 +37,7 @@ def load(source: str, *, base: Path, progress: LoadProgress | None = None) -> Im
 def local_folder(source: str, *, base: Path) -> Path | None:
     """The folder of a source written by `save_to_disk`; None for a name on the hub."""
     name = source.removeprefix(PREFIX).partition(":")[0]
-    return base / Path(name).expanduser() if name.startswith(LOCAL) else None
+    return user_path(name, base=base) if name.startswith(LOCAL) else None
 
 
 def _open(name: str, base: Path) -> Any:
@@ -45,7 +46,7 @@ def _open(name: str, base: Path) -> Any:
     except ImportError as e:
         raise MissingExtraError("datasets", extra="datasets", purpose=f"The source '{PREFIX}{name}'") from e
     local = name.startswith(LOCAL)
-    folder = base / Path(name).expanduser()
+    folder = user_path(name, base=base) if local else base
     if local and not folder.is_dir():
         raise DataError(f"no folder {folder}; '{PREFIX}{name}' should be one that a dataset's save_to_disk wrote")
     try:
@@ -113,6 +114,6 @@ def _content(cell: Any, name: str) -> bytes:
     if cell["bytes"] is not None:
         return bytes(cell["bytes"])
     try:
-        return Path(cell["path"]).read_bytes()
-    except OSError as e:
-        raise DataError(f"{name}: {cell['path']} cannot be read: {e.strerror}") from e
+        return read_bytes(Path(cell["path"]), largest=LARGEST_IMAGE)
+    except DataError as e:
+        raise DataError(f"{name}: {e}") from e

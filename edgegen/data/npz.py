@@ -1,7 +1,6 @@
 """A NumPy .npz file of images, and labels where there are any. Nothing in it is ever unpickled."""
 
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgegen.data.images import MAX_BYTES, ImageSet, image_set, with_heldout
 from edgegen.errors import DataError
+from edgegen.support.bounded_files import ZIP_ERRORS, check_regular
 
 # (images, labels) and the same of the test part: the names that Keras, MedMNIST, Fashion-MNIST, scikit-learn and
 # np.savez without names give
@@ -45,10 +45,11 @@ class Arrays:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        check_regular(path)
         try:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
-        except (zipfile.BadZipFile, OSError) as e:
+        except ZIP_ERRORS as e:
             raise DataError(f"{path}: not an .npz file, or cut short ({e}); write it with np.savez") from e
         self.names = tuple(info.filename.removesuffix(".npy") for info in members)
         self.nbytes = {info.filename.removesuffix(".npy"): info.file_size for info in members}
@@ -62,15 +63,13 @@ class Arrays:
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 return np.asarray(file[name])
-        except ValueError as e:
+        except (*ZIP_ERRORS, SyntaxError, TypeError, RecursionError) as e:  # NumPy's heads are Python literals
             if "Object arrays" not in str(e):
                 raise self._corrupt(name, e) from e
             raise DataError(
                 f"{self.path}: '{name}' is an array of Python objects, which only pickle could read and edgegen never "
                 "does; save one plain array, such as np.stack(images).astype(np.uint8)"
             ) from e
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, MemoryError) as e:
-            raise self._corrupt(name, e) from e
 
     def _corrupt(self, name: str, e: Exception) -> DataError:
         return DataError(f"{self.path}: '{name}' is corrupt ({e}); make the file again, or copy it again")

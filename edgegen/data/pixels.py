@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgegen.data.images import LoadProgress, check_memory
 from edgegen.errors import DataError
-from edgegen.support.storage import read_bytes
+from edgegen.support.bounded_files import read_bytes
 
 MAX_FILE = 64 << 20  # bytes: a 4096x4096 RGB .bmp has 48 MiB
 REPORT_EVERY = 256  # images between calls of `progress`

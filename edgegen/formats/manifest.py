@@ -1,21 +1,58 @@
 """manifest.json beside the exported files: what they take and give, how true they are, and what made them."""
 
+import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from edgegen.errors import DataError
 from edgegen.formats.file_hashes import FileHashes
+from edgegen.formats.signature_values import check_signature
 from edgegen.support.extras import version_of
+from edgegen.support.schema import Count, FileName, Sha256
 from edgegen.support.storage import read_json, write_json
-from edgegen.types import Artifact, Parity, Signature
+from edgegen.types import Artifact, Parity, Signature, Status
 
 MANIFEST = "manifest.json"
 SCHEMA = "edgegen.manifest/1"
 TOOLS = ("edgegen", "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "executorch", "torchao", "coremltools")
 REMEDY = "export it again, or copy it again if it came from elsewhere"
+
+
+class _File(BaseModel):
+    sha256: Sha256
+
+
+class _Details(BaseModel):
+    extra_files: dict[FileName, _File] = {}
+
+
+class _Parity(BaseModel):
+    status: Status
+    psnr_db: float | None = None
+
+
+class _Row(BaseModel):
+    file: FileName
+    backend: str
+    scheme: str
+    variant: str = ""
+    nbytes: Count
+    sha256: Sha256
+    parity: _Parity = _Parity(status="not checked")
+    details: _Details
+
+
+class _Manifest(BaseModel):
+    """What is read of the file; other keys are for people."""
+
+    artifacts: tuple[_Row, ...]
+    signature: dict[str, Any]
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,21 +111,18 @@ def checked_entry(path: Path) -> ManifestEntry | None:
     content = read_json(manifest)
     if not isinstance(content, dict) or "artifacts" not in content:  # of a web page, for example
         return None
-    for row in _rows(content, manifest):
-        if row["file"] == path.name:
-            for name, sha256 in _hashes(row, manifest):
+    for entry in _entries(content, manifest):
+        if entry.row["file"] == path.name:
+            for name, sha256 in _hashes(entry.row):
                 if name == path.name or (path.parent / name).exists():  # an .etrecord may have been left behind
                     FileHashes().check(path.parent / name, sha256, record=manifest, remedy=REMEDY)
-            return _entry(row, content)
+            return entry
     return None
 
 
 def rows_of(manifest: Path) -> list[Mapping[str, Any]]:
-    """What a manifest says of each of its files, unchecked. Raises DataError for one that cannot be read."""
-    content = read_json(manifest)
-    if not isinstance(content, dict):
-        raise _malformed(manifest)
-    return list(_rows(content, manifest))
+    """What a manifest says of each of its files, which are not looked at. Raises DataError for one of another shape."""
+    return [entry.row for entry in _entries(read_json(manifest), manifest)]
 
 
 def check_folder(folder: Path) -> list[ManifestEntry]:
@@ -97,49 +131,38 @@ def check_folder(folder: Path) -> list[ManifestEntry]:
     Raises DataError that names every file that is missing or does not hold what was written.
     """
     manifest = folder / MANIFEST
-    content = read_json(manifest)
-    if not isinstance(content, dict):
-        raise _malformed(manifest)
-    rows = list(_rows(content, manifest))
+    entries = _entries(read_json(manifest), manifest)
     faults = []
-    for row in rows:
-        for name, sha256 in _hashes(row, manifest):
+    for entry in entries:
+        for name, sha256 in _hashes(entry.row):
             try:
                 FileHashes().check(folder / name, sha256, record=manifest, remedy=REMEDY)
             except DataError as e:
                 faults.append(str(e))
     if faults:
         raise DataError("\n  ".join(["not as exported:", *faults] if len(faults) > 1 else faults))
-    return [_entry(row, content) for row in rows]
+    return entries
 
 
-def _entry(row: Mapping[str, Any], content: Mapping[str, Any]) -> ManifestEntry:
-    names = content.get("class_names")
-    class_names = names if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
-    return ManifestEntry(row, content.get("signature", {}), class_names)
-
-
-def _rows(content: Mapping[str, Any], manifest: Path) -> Iterator[Mapping[str, Any]]:
-    rows = content.get("artifacts")
-    if not isinstance(rows, list):
-        raise _malformed(manifest)
-    for row in rows:
-        if not isinstance(row, dict) or not isinstance(row.get("file"), str):
-            raise _malformed(manifest)
-        yield row
-
-
-def _hashes(row: Mapping[str, Any], manifest: Path) -> list[tuple[str, str]]:
-    """Names and hashes of the files of a row: the artifact and what lies beside it."""
+def _entries(content: Any, manifest: Path) -> list[ManifestEntry]:
+    """The rows of a manifest. Raises DataError that names the first key that is not as `write_manifest` writes it."""
     try:
-        extra = row.get("details", {}).get("extra_files", {})
-        hashes = [(row["file"], row["sha256"]), *((name, facts["sha256"]) for name, facts in extra.items())]
-    except (KeyError, TypeError, AttributeError) as e:
-        raise _malformed(manifest) from e
-    if any(Path(name).name != name for name, _ in hashes):
-        raise _malformed(manifest)
-    return hashes
+        _Manifest.model_validate_json(json.dumps(content), strict=True)
+        check_signature(content["signature"])
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise _malformed(manifest, f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from e
+    except ValueError as e:
+        raise _malformed(manifest, f"signature: {e}") from e
+    names = tuple(content.get("class_names", ()))
+    return [ManifestEntry(row, content["signature"], names) for row in content["artifacts"]]
 
 
-def _malformed(manifest: Path) -> DataError:
-    return DataError(f"{manifest}: not a manifest of edgegen's; `edgegen export` writes one")
+def _hashes(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and hashes of the files of a row: the artifact and what lies beside it."""
+    extra = row["details"].get("extra_files", {})
+    return [(row["file"], row["sha256"]), *((name, facts["sha256"]) for name, facts in extra.items())]
+
+
+def _malformed(manifest: Path, reason: str) -> DataError:
+    return DataError(f"{manifest}: not a manifest of edgegen's ({reason}); `edgegen export` writes one")

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgegen.errors import ExportError, MissingExtraError
+from pydantic import BaseModel, Field
+
+from edgegen.errors import DataError, ExportError, MissingExtraError
 from edgegen.support import vendor_logs
-from edgegen.support.storage import atomic_path
+from edgegen.support.bounded_files import check_regular, tree
+from edgegen.support.storage import atomic_path, read_json
 
 SUFFIX = ".mlpackage"
 MODEL = "com.apple.CoreML/model.mlmodel"  # as Xcode and coremltools lay a package out, below Data/
@@ -82,12 +85,43 @@ def silent() -> Iterator[None]:
         yield
 
 
+class _Item(BaseModel):
+    path: str
+
+
+class _Manifest(BaseModel):
+    """What is read of Manifest.json."""
+
+    items: dict[str, _Item] = Field(alias="itemInfoEntries")
+    root: str = Field(alias="rootModelIdentifier")
+
+
+def model_file(path: Path) -> Path:
+    """The file in a package that its manifest names as the model, after a look at all files of the package.
+
+    Raises ValueError for a file that is no regular one, or lies elsewhere, and for another kind of manifest.
+    """
+    try:
+        for file in tree(path).files:
+            check_regular(file)
+        manifest = _Manifest.model_validate(read_json(path / "Manifest.json"), strict=True)
+    except DataError as e:
+        raise ValueError(str(e)) from e
+    for item in manifest.items.values():
+        if Path(item.path).is_absolute() or ".." in Path(item.path).parts:
+            raise ValueError(f"its manifest names {item.path}, which lies outside")
+    if manifest.root not in manifest.items:
+        raise ValueError("its manifest names no model")
+    return path / "Data" / manifest.items[manifest.root].path
+
+
 def read(path: Path) -> Package:
     """The ML Program in the folder `path`. Raises ExportError that says what was found when it cannot be read."""
     vendor = coremltools("reading a Core ML package")
     try:
-        if not (path / "Manifest.json").is_file():
+        if not (path / "Manifest.json").exists():
             raise FileNotFoundError("no Manifest.json")
+        model_file(path)
         with silent():
             model = vendor.models.MLModel(str(path), skip_model_load=True)
         spec = model.get_spec()

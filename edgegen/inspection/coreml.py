@@ -1,7 +1,6 @@
 """`inspect` for Core ML: the ML Program and its weight file, read without Core ML."""
 
 import importlib.util
-import json
 import struct
 import sys
 from collections import Counter
@@ -13,8 +12,10 @@ from typing import Any
 from edgegen.errors import EdgegenError
 from edgegen.exporters.coreml.metadata import NAMESPACE
 from edgegen.formats import mlpackage
+from edgegen.formats.signature_values import signature_in
 from edgegen.inspection.mil_macs import count_macs, shape_of
 from edgegen.inspection.record import Inspection, Method, Value, Weight, bytes_by_kind, common_hints
+from edgegen.support.bounded_files import LARGEST_PROTOBUF, read_bytes
 from edgegen.support.extras import require
 from edgegen.support.storage import nbytes_of
 
@@ -81,7 +82,7 @@ def inspect(path: Path) -> Inspection:
         weights=weights,
         bytes_by_kind=bytes_by_kind(total, weights, program=spec.ByteSize()),
         metadata=metadata,
-        signature=_signature(metadata),
+        signature=signature_in(metadata.get(f"{NAMESPACE}signature")),
         needs=_needs(spec),
         notes=(*_precision(programs), UNDECIDED),
         hints=(*common_hints(methods, weights), *_hints(methods, weights, spec)),
@@ -93,11 +94,10 @@ def _spec(path: Path) -> Any:
 
     By the message classes of coremltools alone: importing all of it takes seconds, and torch.
     """
-    manifest = json.loads((path / "Manifest.json").read_text())
-    place = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
-    spec = _messages().Model.FromString((path / "Data" / place).read_bytes())
+    model = mlpackage.model_file(path)
+    spec = _messages().Model.FromString(read_bytes(model, largest=LARGEST_PROTOBUF))
     if spec.WhichOneof("Type") != "mlProgram":
-        raise ValueError(f"{Path(place).name} holds {spec.WhichOneof('Type') or 'nothing'}, not an ML Program")
+        raise ValueError(f"{model.name} holds {spec.WhichOneof('Type') or 'nothing'}, not an ML Program")
     return spec
 
 
@@ -129,14 +129,6 @@ def _metadata(spec: Any) -> dict[str, str]:
     metadata = spec.description.metadata
     fields = {name: getattr(metadata, name) for name in ("shortDescription", "author", "license", "versionString")}
     return {**{name: text for name, text in fields.items() if text}, **dict(sorted(metadata.userDefined.items()))}
-
-
-def _signature(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    try:
-        signature = json.loads(metadata.get(f"{NAMESPACE}signature", "null"))
-    except ValueError:
-        return None
-    return signature if isinstance(signature, dict) else None
 
 
 def _method(name: str, block: Any, spec: Any) -> Method:

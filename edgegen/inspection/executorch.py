@@ -1,13 +1,13 @@
 """`inspect` for ExecuTorch: methods, delegates and what they left outside, with the reason and the rewrite for it."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgegen.errors import EdgegenError, ExportError
+from edgegen.errors import DataError, EdgegenError, ExportError
 from edgegen.exporters.executorch.session import METADATA
+from edgegen.formats.signature_values import signature_of
 from edgegen.inspection import xnnpack
 from edgegen.inspection.pte import DelegateKey, Pte, place_of, read_pte
 from edgegen.inspection.pte_macs import ConstantTracker, count_macs, is_stored, tensor_of
@@ -23,6 +23,7 @@ from edgegen.inspection.record import (
     common_hints,
     product,
 )
+from edgegen.support.bounded_files import mapped, parse_json
 
 XNNPACK = "XnnpackBackend"
 DTYPES = {"FLOAT": "float32", "DOUBLE": "float64", "HALF": "float16", "LONG": "int64", "INT": "int32", "SHORT": "int16",
@@ -65,7 +66,7 @@ NO_DELEGATE = "nothing was delegated: it runs on the portable kernels, which are
 
 def inspect(path: Path) -> Inspection:
     """Raises ExportError for a file that is cut short or holds no ExecuTorch program."""
-    content = path.read_bytes()
+    content = mapped(path)
     try:
         pte = read_pte(content)
         stored: dict[str, Weight] = {}
@@ -80,7 +81,6 @@ def inspect(path: Path) -> Inspection:
     except Exception as e:
         raise ExportError(f"cannot read {path.name} ({len(content)} bytes): {e}; is it cut short?") from e
     weights = tuple(stored.values())
-    signature = metadata.get("signature")
     return Inspection(
         file=path.name,
         kind="ExecuTorch",
@@ -89,7 +89,7 @@ def inspect(path: Path) -> Inspection:
         weights=weights,
         bytes_by_kind=kinds,
         metadata={key: value for key, value in metadata.items() if isinstance(value, str)},
-        signature=signature if isinstance(signature, dict) else None,
+        signature=signature_of(metadata.get("signature")),
         constants={name: value for name, value in constants.items() if name != METADATA},
         needs=_needs(methods),
         notes=tuple(f"what {backend} runs inside its delegate: not read" for backend in _opaque(pte)),
@@ -121,8 +121,8 @@ def _constant(plan: Mapping[str, Any]) -> Any:
 
 def _metadata(constants: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        described = json.loads(constants.get(METADATA) or "{}")
-    except (TypeError, ValueError):
+        described = parse_json(constants.get(METADATA) or "{}", where=METADATA)
+    except (TypeError, DataError):
         return {}
     return described if isinstance(described, dict) else {}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.inspection.pte import place_of, read_pte
+from edgegen.support.bounded_files import mapped
 from edgegen.support.scratch import temporary_folder
 
 # What onnxruntime makes of a layer: with whole numbers, or in float. Products of two activations are no layers.
@@ -63,7 +64,7 @@ def _onnx(path: Path) -> list[bool]:
 
 def _xnnpack(path: Path) -> list[bool]:
     """Of `forward`. Layers of few products are left out: the convolutions that spread a GroupNorm's means."""
-    pte = read_pte(path.read_bytes())
+    pte = read_pte(mapped(path))
     (plan,) = (plan for plan in pte.plans if plan["name"] == "forward")
     graphs = [pte.graphs.get(place_of(delegate)) for delegate in plan["delegates"]]
     layers: list[tuple[int, bool]] = []

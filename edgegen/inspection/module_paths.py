@@ -7,7 +7,7 @@ from typing import Any
 from edgegen.exporters.executorch.module_paths import KEY
 from edgegen.inspection.executorch import metadata_of
 from edgegen.inspection.pte import Pte, place_of, read_pte
-from edgegen.support.storage import read_bytes
+from edgegen.support.bounded_files import mapped
 
 ACTIVATIONS = {"Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid"}  # merged by ConvActivationFusion
 Nodes = list[tuple[str, str | None]]  # of one delegate's graph, in order: the kind of a node and its block
@@ -48,7 +48,7 @@ def of_pte(path: Path) -> list[Nodes]:
 
     Other delegates than XNNPACK have no graph that can be read. Raises ValueError for a damaged file.
     """
-    pte = read_pte(read_bytes(path))
+    pte = read_pte(mapped(path))
     blocks = {handle: block for block, numbers in metadata_of(pte).get(KEY, {}).items() for handle in numbers}
     plan = next(plan for plan in pte.plans if plan["name"] == "forward")
     calls = [

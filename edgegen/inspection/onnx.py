@@ -1,6 +1,5 @@
 """`inspect` for ONNX: the graph from its protobuf, what onnxruntime makes of it, and what phones' providers take."""
 
-import json
 import logging
 import math
 from collections import Counter
@@ -10,10 +9,12 @@ from typing import Any
 
 from edgegen.errors import EdgegenError, ExportError
 from edgegen.exporters.onnx.backend import FATAL, NAMESPACE
+from edgegen.formats.signature_values import signature_in
 from edgegen.inspection.onnx_macs import count_macs, shape_of
 from edgegen.inspection.ort import batch_of_one, to_onnx
 from edgegen.inspection.record import Inspection, Method, Partition, Value, Weight, bytes_by_kind, common_hints
 from edgegen.support import isolation
+from edgegen.support.bounded_files import LARGEST_PROTOBUF, read_bytes
 from edgegen.support.extras import require, version_of
 from edgegen.support.scratch import temporary_folder
 
@@ -26,7 +27,7 @@ def inspect(path: Path) -> Inspection:
     require("onnx", purpose="reading an ONNX file")
     import onnx
 
-    content = path.read_bytes()
+    content = read_bytes(path, largest=LARGEST_PROTOBUF)
     try:
         ort = path.suffix == ".ort"
         model = to_onnx(content) if ort else onnx.ModelProto.FromString(content)
@@ -55,19 +56,11 @@ def _record(model: Any, path: Path, size: int, *, ort: bool) -> Inspection:
         weights=weights,
         bytes_by_kind=bytes_by_kind(size + beside, weights, program=size + beside - stored),
         metadata=metadata,
-        signature=_signature(metadata),
+        signature=signature_in(metadata.get(f"{NAMESPACE}signature")),
         needs=_needs(model),
         notes=notes if ort else (*notes, *_phones(shaped)),
         hints=tuple(_hints(model, method, weights)),
     )
-
-
-def _signature(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    try:
-        signature = json.loads(metadata.get(f"{NAMESPACE}signature", "null"))
-    except ValueError:
-        return None
-    return signature if isinstance(signature, dict) else None
 
 
 def _method(model: Any, shaped: Any, partitions: tuple[Partition, ...]) -> Method:

@@ -24,7 +24,7 @@ def to_onnx(content: bytes) -> Any:
         converted.metadata_props.add(key=_text(entry.Key()), value=_text(entry.Value()))
     graph = model.Graph()
     values = {_text(value.Name()): _value(value) for value in _each(graph.NodeArgs, graph.NodeArgsLength())}
-    stored = [_stored(tensor) for tensor in _each(graph.Initializers, graph.InitializersLength())]
+    stored = [_stored(tensor, len(content)) for tensor in _each(graph.Initializers, graph.InitializersLength())]
     names = {tensor.name for tensor in stored}
     converted.graph.name = "main"
     converted.graph.node.extend(_node(node) for node in _each(graph.Nodes, graph.NodesLength()))
@@ -89,10 +89,12 @@ def _value(value: Any) -> Any:
     return info
 
 
-def _stored(tensor: Any) -> Any:
-    """A TensorProto without the values; its bytes stand in `raw_data` only by their number."""
+def _stored(tensor: Any, most: int) -> Any:
+    """A TensorProto without the values; its bytes stand in `raw_data` only by their number, `most` at most."""
     import onnx
 
+    if tensor.RawDataLength() > most:
+        raise ValueError(f"a tensor of {tensor.RawDataLength()} bytes")
     proto = onnx.TensorProto(name=_text(tensor.Name()), data_type=tensor.DataType())
     proto.dims.extend(_each(tensor.Dims, tensor.DimsLength()))
     proto.raw_data = bytes(tensor.RawDataLength())

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgegen.inspection.flatbuffer import PAYLOADS, PROGRAM, decode, payload
+from edgegen.support.bounded_files import Content
 
 IDENTIFIER = b"ET12"
 BUNDLE = b"BP08"  # a BundledProgram: golden inputs and outputs around a whole .pte
@@ -20,7 +21,7 @@ class Pte:
     delegate keeps (None: a format that edgegen does not read), by backend and segment: methods share them.
     """
 
-    content: bytes
+    content: Content
     around: int
     base: int
     program_bytes: int
@@ -47,7 +48,7 @@ def place_of(delegate: Mapping[str, Any]) -> DelegateKey:
     return str(delegate["id"]), where["index"] if where["location"] == "SEGMENT" else -1 - where["index"]
 
 
-def read_pte(content: bytes) -> Pte:
+def read_pte(content: Content) -> Pte:
     """Raises ValueError where it is cut short or something else, MissingExtraError without executorch.
 
     The header says how long the file must be: flatc would read past the end of a shorter one.
@@ -74,7 +75,7 @@ def read_pte(content: bytes) -> Pte:
     return pte
 
 
-def _inside(content: bytes) -> bytes:
+def _inside(content: Content) -> bytes:
     """The program in a bundle: a vector of bytes, which its length precedes."""
     start = content.find(IDENTIFIER + HEADER) - 4
     if start < 4:

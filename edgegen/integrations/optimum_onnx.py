@@ -20,6 +20,7 @@ from edgegen.errors import DataError
 from edgegen.models.diffusers.families import SCHEDULER
 from edgegen.models.diffusers.pipelines import INDEX
 from edgegen.models.diffusers.weights import CONFIG
+from edgegen.support.bounded_files import read_bytes
 from edgegen.support.extras import require
 from edgegen.support.storage import atomic_path, read_json, write_bytes, write_json
 
@@ -100,7 +101,7 @@ def _copy_tokenizer(source: Path, output: Path, index: Mapping[str, Any]) -> boo
     write_json(output / TOKENIZER / TOKENIZER_CONFIG, _settings(folder / TOKENIZER_CONFIG))
     for name in VOCABULARY:
         if (folder / name).is_file():
-            write_bytes(output / TOKENIZER / name, (folder / name).read_bytes())
+            write_bytes(output / TOKENIZER / name, read_bytes(folder / name))
     return True
 
 

@@ -6,6 +6,7 @@ conditioning is only ever added after a convolution, a network that runs at one 
 `edgegen.program.fold.fold` turns it into biases.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,10 +14,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from edgegen.program.parameters import parameter_count
 
+MOST_WIDTH, MOST_LEVELS, MOST_BLOCKS, MOST_CLASSES = 1 << 16, 12, 64, 1 << 24  # of a file; beyond is a mistake
 TIME_FREQUENCIES = 32
 MAX_PERIOD = 10_000.0  # of the positional time embedding, as in DDPM's code and SlimFlow's (t is fed as 1000 t)
 
@@ -57,12 +60,32 @@ class EdgeUNetConfig:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "EdgeUNetConfig":
-        """The inverse of `to_dict`, also of JSON, which has lists for tuples. Raises TypeError for something else."""
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        """The inverse of `to_dict`, also of JSON, which has lists for tuples. Raises TypeError and ValueError."""
+        fields = {key: value for key, value in values.items() if key != "_class_name"}
+        if unknown := fields.keys() - EdgeUNetConfig.__dataclass_fields__.keys():
+            raise TypeError(f"no setting {min(unknown)}")
+        # By way of JSON, whose strict mode takes a list for a tuple, and no text for a number.
+        config = CONFIG.validate_json(json.dumps(fields), strict=True)
+        sides = config.sample_size if isinstance(config.sample_size, tuple) else (config.sample_size,)
+        levels = range(len(config.channels))
+        ranges = {
+            "sample_size": (sides, 1, MOST_WIDTH),
+            "in_channels": ((config.in_channels,), 1, MOST_WIDTH),
+            "channels": (config.channels, 1, MOST_WIDTH),
+            "the number of channels": ((len(levels),), 1, MOST_LEVELS),
+            "blocks": ((config.blocks,), 1, MOST_BLOCKS),
+            "attention": (config.attention, 0, len(levels) - 1),
+            "num_classes": ((config.num_classes,), 0, MOST_CLASSES),
+            "embedding": ((config.embedding,), 1, MOST_WIDTH),
+            "groups": ((config.groups,), 1, MOST_WIDTH),
         }
-        fields.pop("_class_name", None)
-        return EdgeUNetConfig(**fields)
+        for name, (numbers, least, most) in ranges.items():
+            if not all(least <= number <= most for number in numbers):
+                raise ValueError(f"{name} is {list(numbers)}; {least} to {most} would do")
+        return config
+
+
+CONFIG = TypeAdapter(EdgeUNetConfig)
 
 
 def _groups(channels: int, most: int) -> int:

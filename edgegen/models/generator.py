@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from edgegen.errors import DataError
-from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig, count_parameters
 from edgegen.models.weights import load_weights
 from edgegen.program.parameters import parameter_count
-from edgegen.support.storage import atomic_path, read_json, save_tensors, write_json
+from edgegen.support.storage import atomic_path, nbytes_of, read_json, save_tensors, write_json
 from edgegen.types import Signature
 
 CONFIG, WEIGHTS, ABOUT, CARD = "config.json", "diffusion_pytorch_model.safetensors", "edgegen.json", "README.md"
@@ -53,12 +53,17 @@ def signature_of(config: EdgeUNetConfig) -> Signature:
 def load_ours(folder: Path, config: Mapping[str, Any]) -> Loaded:
     """A generator folder that `save` wrote, with what its `config.json` holds. Raises DataError."""
     try:
-        network = EdgeUNet(EdgeUNetConfig.from_dict(config))
+        settings = EdgeUNetConfig.from_dict(config)
+        if count_parameters(settings) > nbytes_of(folder / WEIGHTS):  # before their memory is taken
+            raise ValueError(f"{count_parameters(settings):,} weights in {nbytes_of(folder / WEIGHTS):,} bytes")
+        network = EdgeUNet(settings)
     except (TypeError, ValueError, IndexError, RuntimeError) as e:
         reason = " ".join(str(e).split())[:200]
         raise DataError(f"{folder / CONFIG}: not the settings of an EdgeUNet: {reason}") from e
     notes = load_weights(network, [folder / WEIGHTS])
     about = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
+    if not isinstance(about, dict):
+        raise DataError(f"{folder / ABOUT}: holds {type(about).__name__}, not what a generator is")
     return Loaded(network.eval().requires_grad_(False), signature_of(network.config), about, notes)
 
 

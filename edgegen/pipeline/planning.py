@@ -3,11 +3,12 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from edgegen.data import local_path
+from edgegen.data import check_archive, local_path
 from edgegen.errors import DataError
 from edgegen.pipeline.graph import PlannedStage, Stage
 from edgegen.pipeline.run_folder import RunFolder, fingerprint, key_of
 from edgegen.recipe import Recipe
+from edgegen.support.bounded_files import user_path
 
 
 def plan(
@@ -35,9 +36,12 @@ def _sources(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
     """The fingerprint of the user's files or folder that a stage reads."""
     if stage.name == "data":
         source = local_path(recipe.data.source, base=base)
-        return {"source": fingerprint(source)} if source is not None and source.exists() else {}
+        if source is None or not source.exists():
+            return {}
+        check_archive(source)
+        return {"source": fingerprint(source)}
     if stage.name == "teacher" and recipe.teacher.folder is not None:
-        folder = base / Path(recipe.teacher.folder).expanduser()
+        folder = user_path(recipe.teacher.folder, base=base)
         if not folder.is_dir():
             raise DataError(f"teacher.folder: no folder {folder}")
         return {"source": fingerprint(folder)}
@@ -49,7 +53,7 @@ def _sources(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
 
 def measurement_files(recipe: Recipe, base: Path) -> list[Path]:
     """The files of `report.measurements`. Raises DataError for one that is missing."""
-    files = [base / Path(name).expanduser() for name in recipe.report.measurements]
+    files = [user_path(name, base=base) for name in recipe.report.measurements]
     for path in files:
         if not path.is_file():
             raise DataError(f"report.measurements: no file {path}")

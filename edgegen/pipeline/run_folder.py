@@ -21,6 +21,7 @@ from typing import Any
 from edgegen.errors import DataError, EdgegenError, StorageError, UsageError
 from edgegen.formats.file_hashes import FileHashes
 from edgegen.formats.stage_folder import CHECKPOINT, RUN, STAGE, check_files
+from edgegen.support.bounded_files import read_errors, tree
 from edgegen.support.storage import read_json, sha256_of, storage_errors, write_json
 
 LOCK, HASHES = ".lock", ".hashes.json"
@@ -41,28 +42,12 @@ def fingerprint(path: Path) -> str:
     """A hash of a user's file (of its content) or folder (of names, sizes and times of change)."""
     if path.is_file():
         return sha256_of(path)
-    files, links = _tree(path)
-    listing = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.is_file()]
+    below, root = tree(path), path.resolve()
+    with read_errors(path):
+        stats = [(str(p.relative_to(path)), p.stat()) for p in below.files if p.is_file()]
+    listing = [(name, status.st_size, status.st_mtime_ns) for name, status in stats]
+    links = [(str(link.relative_to(path)), os.path.relpath(target, root)) for link, target in below.links]
     return hashlib.sha256(json.dumps([*listing, *links]).encode()).hexdigest()
-
-
-def _tree(path: Path) -> tuple[list[Path], list[tuple[str, str]]]:
-    """All files below a folder, links followed, each folder once; and the links to folders that were seen already."""
-    root = path.resolve()
-    files: list[Path] = []
-    links: list[tuple[str, str]] = []
-    seen = {root}
-    for place, folders, names in os.walk(path, followlinks=True):
-        files += [Path(place, name) for name in names]
-        for name in sorted(folders):
-            folder = Path(place, name)
-            real = folder.resolve()
-            if real in seen:  # two links to a folder that they lie in have no end
-                links.append((str(folder.relative_to(path)), os.path.relpath(real, root)))
-                folders.remove(name)
-            seen.add(real)
-        folders.sort()
-    return sorted(files), sorted(links)
 
 
 @dataclass(frozen=True)
@@ -118,6 +103,9 @@ class RunFolder:
 
     def check(self, name: str) -> None:
         """Raises UsageError when the folder is another recipe's, or not a run folder at all."""
+        file = next((parent for parent in self.path.parents if parent.is_file()), None)
+        if file is not None:
+            raise StorageError(f"{file}: is a file; the folder of runs should be there. Choose another place by --runs")
         if not self.path.exists():
             return
         if not self.path.is_dir():

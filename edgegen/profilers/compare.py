@@ -11,9 +11,11 @@ from edgegen.errors import UsageError
 from edgegen.profilers.schema import MeasuredFile, Profile
 from edgegen.profilers.timing.protocol import PRECISION
 from edgegen.profilers.timing.stats import ratio_interval
+from edgegen.support.numbers import number
 
 FORM = "p50>+5% (also p90, load, first, memory), separated by commas"
 Metric = Literal["p50", "p90", "load", "first", "memory"]
+MOST_PERCENT = 1e6
 METRICS: tuple[Metric, ...] = ("p50", "p90", "load", "first", "memory")
 
 
@@ -30,9 +32,10 @@ class Limit:
         limits = []
         for part in text.split(","):
             matched = re.fullmatch(r"(\w+)\s*>\s*\+\s*(\d+(?:\.\d+)?)\s*%", part.strip())
-            if matched is None or matched[1] not in METRICS:
+            percent = None if matched is None else number(matched[2], most=MOST_PERCENT)
+            if matched is None or matched[1] not in METRICS or percent is None:
                 raise UsageError(f"--fail-on '{part.strip()}' cannot be read; give {FORM}")
-            limits.append(Limit(matched[1], float(matched[2]) / 100))
+            limits.append(Limit(matched[1], percent / 100))
         return tuple(limits)
 
 

@@ -13,13 +13,17 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from edgegen.errors import DataError
+from edgegen.profilers.measurement import LONGEST_MS
 from edgegen.profilers.timing.stats import summarize
-from edgegen.support.schema import Count, Document, Record, Sha256, Utc
+from edgegen.support.schema import Count, Document, FileName, Record, Sha256, Utc
 from edgegen.support.storage import read_json
 
+ROUNDING = 1e-6  # relative, of a figure that was written as a decimal number
 Format = Literal["onnx", "pte", "mlpackage"]
-Ms = Annotated[float, Field(gt=0)]
-FileName = Annotated[str, Field(pattern=r"^[^/\\]+$", description="a name, never a path")]
+Ms = Annotated[float, Field(gt=0, lt=LONGEST_MS)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1 + ROUNDING)]
 
 
 class Tensor(Record):
@@ -51,8 +55,8 @@ class Numerics(Record):
     """The device's output on one known input against `reference`; `passed` is null where nothing could be compared."""
 
     reference: str | None
-    snr_db: float | None = Field(description="null where both are equal to the last bit, or nothing was compared")
-    max_abs: float | None
+    snr_db: Finite | None = Field(description="null where both are equal to the last bit, or nothing was compared")
+    max_abs: NotNegative | None
     passed: bool | None
     reason: str = ""
 
@@ -87,10 +91,20 @@ class Latencies(Record):
         if not self.blocks_ms or not all(self.blocks_ms):
             raise ValueError("a latency without samples")
         summary = summarize([np.array(block) for block in self.blocks_ms])
-        pairs = {"p50_ms": summary.p50_ms, "p90_ms": summary.p90_ms, "runs": summary.runs}
-        for name, value in pairs.items():
-            if abs(getattr(self, name) - value) > 1e-6 * value:
-                raise ValueError(f"{name} is {getattr(self, name)}, and its samples give {value}")
+        samples = np.concatenate(self.blocks_ms)
+        figures: dict[str, tuple[float, ...]] = {
+            "runs": (summary.runs,),
+            "p50_ms": (summary.p50_ms,),
+            "p50_ci95_ms": summary.p50_ci95_ms,
+            "p90_ms": (summary.p90_ms,),
+            "min_ms": (float(samples.min()),),
+            "mean_ms": (float(samples.mean()),),
+        }
+        for name, expected in figures.items():
+            value = getattr(self, name)
+            if not np.allclose(value, expected, rtol=ROUNDING, atol=0):
+                shown = ", ".join(f"{figure:g}" for figure in expected)
+                raise ValueError(f"{name} is {value}, and its samples give {shown}")
         return self
 
 
@@ -99,14 +113,14 @@ class OpRow(Record):
 
     kind: str
     count: Count
-    ms: float | None = Field(description="null of Core ML, which estimates shares")
-    share: float
+    ms: NotNegative | None = Field(description="null of Core ML, which estimates shares")
+    share: Share
 
 
 class Sustained(Record):
     """Inferences back to back for minutes: the median of the first tenth of the time, and of the last."""
 
-    seconds: Annotated[float, Field(gt=0)]
+    seconds: Annotated[float, Field(gt=0, lt=LONGEST_MS)]
     runs: Count
     first_p50_ms: Ms
     last_p50_ms: Ms
@@ -123,8 +137,8 @@ class LeafRow(Record):
     kind: str
     place: str
     block: str | None = Field(description="path of the network's module that it computes; null where not known")
-    ms: float | None = Field(description="null of Core ML, which estimates shares")
-    share: float
+    ms: NotNegative | None = Field(description="null of Core ML, which estimates shares")
+    share: Share
 
 
 class Verdict(Record):
@@ -159,11 +173,15 @@ class MeasuredFile(Record):
         return label(self.artifact.name, self.config.threads_requested)
 
     @model_validator(mode="after")
-    def _no_latency_of_a_wrong_file(self) -> "MeasuredFile":
+    def _consistent(self) -> "MeasuredFile":
         if self.latency is not None and (self.numerics.passed is False or self.verdict.status == "failed"):
             raise ValueError("a latency of a file that failed")
         if self.latency is not None and not self.verdict.performance_valid:
             raise ValueError("a latency where none is valid")
+        for name, rows in (("ops", self.ops), ("leaves", self.leaves)):
+            total = sum(row.share for row in rows)
+            if total > 1 + ROUNDING:
+                raise ValueError(f"the shares of its {name} add up to {total:g}")
         return self
 
 
@@ -185,9 +203,9 @@ class Profile(Document):
     protocol: Literal["edgegen-bench/1"] = "edgegen-bench/1"
     profile: Literal["quick", "full"]
     after: dict[str, Any] = Field({}, description="what of `target` may have changed: load_average, battery_c, ...")
-    others_cores: float | None = Field(description="used by other programs during the warm runs")
-    stolen_cores: float | None = Field(description="kept by a hypervisor during the warm runs")
-    drift: float | None = Field(None, description="a fixed arithmetic's time after the warm runs over before, less 1")
+    others_cores: Finite | None = Field(description="used by other programs during the warm runs")
+    stolen_cores: Finite | None = Field(description="kept by a hypervisor during the warm runs")
+    drift: Finite | None = Field(None, description="a fixed arithmetic's time after the warm runs over before, less 1")
     results: tuple[MeasuredFile, ...]
 
 

@@ -28,6 +28,7 @@ from edgegen.search.results import SearchResult, page, recipe_text, search_resul
 from edgegen.search.selection import Search, ShapeLatency
 from edgegen.search.space import shapes
 from edgegen.search.trials import AT_ONCE, Trial, Trials, shape_label
+from edgegen.support.bounded_files import user_path
 from edgegen.support.progress import Progress
 from edgegen.support.storage import read_json, write_bytes, write_json
 
@@ -94,7 +95,7 @@ def _outputs(request: Request, recipe: Recipe, path: Path, text: str) -> dict[fl
         if len(outputs) > 1:
             raise UsageError(f"-o {request.output} is one recipe, and there are {len(outputs)} budgets: leave it out")
         moved = request.output.resolve().parent != path.resolve().parent
-        relative = [name for name in _paths_in(recipe) if not Path(name).expanduser().is_absolute()]
+        relative = [name for name in _paths_in(recipe) if not user_path(name).is_absolute()]
         if moved and relative:
             raise UsageError(f"-o {request.output}: '{relative[0]}' is relative to {path.parent}, where it has to stay")
         outputs = {request.budgets_ms[0]: request.output}
@@ -128,7 +129,7 @@ def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) ->
     data = DataSpec(channels, height if height == width else (height, width), about["num_classes"])
     model: Architecture | None = recipe.teacher.model
     if recipe.teacher.folder is not None:
-        loaded = load_teacher(path.parent / Path(recipe.teacher.folder).expanduser(), about)
+        loaded = load_teacher(user_path(recipe.teacher.folder, base=path.parent), about)
         model = architecture_of(loaded.net)
     if model is None:
         student_architecture(recipe.slim, None, about["image_shape"], data.num_classes)  # raises without [slim.model]

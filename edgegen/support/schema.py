@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgegen.support.storage import write_json
 
 Count = Annotated[int, Field(ge=0)]
+FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$", description="a name, never a path")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 

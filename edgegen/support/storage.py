@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import DataError, StorageError
+from edgegen.support.bounded_files import AGAIN, check_regular, opened, parse_json, read_bytes, read_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,6 @@ CHUNK = 1 << 20  # bytes hashed at once
 FULL = {errno.ENOSPC, errno.EDQUOT}
 LEAST_FREE = 1 << 16  # bytes; a vendor that met a full disk leaves its last blocks unfilled
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
-AGAIN = "make it again, or copy it again if it came from elsewhere"
 
 
 @contextlib.contextmanager
@@ -66,22 +66,9 @@ def write_json(path: Path, obj: Any) -> None:
     write_bytes(path, (json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def read_bytes(path: Path, *, largest: int | None = None) -> bytes:
-    """The content of a file. Raises DataError for one that is missing, or has more than `largest` bytes."""
-    with _reading(path):
-        nbytes = path.stat().st_size
-        if largest is not None and nbytes > largest:
-            raise DataError(f"{path} has {nbytes} bytes; at most {largest} are read")
-        return path.read_bytes()
-
-
-def read_json(path: Path) -> Any:
-    """Reads JSON. Raises DataError that names a file that is missing, cut short or not JSON."""
-    content = read_bytes(path)
-    try:
-        return json.loads(content)
-    except ValueError as e:  # base class of JSONDecodeError and UnicodeDecodeError
-        raise DataError(f"{path}: not JSON, or cut short ({e}); {AGAIN}") from e
+def read_json(path: Path, *, infinities: bool = False) -> Any:
+    """Reads JSON, as `bounded_files.parse_json` does. Raises DataError that names a file that is missing or damaged."""
+    return parse_json(read_bytes(path), where=str(path), infinities=infinities)
 
 
 def save_tensors(
@@ -105,7 +92,7 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
     """The tensors of a safetensors file, on the CPU. Raises DataError when it is missing, corrupt or cut short."""
     import safetensors.torch
 
-    with _safetensors_errors(path):
+    with safetensors_errors(path):
         return safetensors.torch.load_file(path)
 
 
@@ -113,7 +100,7 @@ def load_metadata(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file, {} if it has none; reads no tensor. Raises DataError."""
     import safetensors
 
-    with _safetensors_errors(path), safetensors.safe_open(path, framework="np") as file:
+    with safetensors_errors(path), safetensors.safe_open(path, framework="np") as file:
         return dict(file.metadata() or {})
 
 
@@ -228,26 +215,18 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _hash_file(path: Path, digest: "hashlib._Hash") -> None:
-    with _reading(path), path.open("rb") as file:
+    with opened(path) as file:
         while block := file.read(CHUNK):
             digest.update(block)
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as e:
-        raise DataError(f"no file {path}") from e
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read: {e.strerror}") from e
-
-
-@contextlib.contextmanager
-def _safetensors_errors(path: Path) -> Iterator[None]:
+def safetensors_errors(path: Path) -> Iterator[None]:
+    """Around a library that opens `path`: checks that it is a file, and turns the library's errors into DataError."""
     import safetensors
 
-    with _reading(path):
+    check_regular(path)
+    with read_errors(path):
         try:
             yield
         except safetensors.SafetensorError as e:

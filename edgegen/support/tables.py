@@ -1,7 +1,6 @@
 """Tables of a TOML file that a user writes: frozen records, and what is wrong in them in the user's words."""
 
 import json
-import tomllib
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,7 +17,8 @@ from pydantic import (
 )
 
 from edgegen import registry
-from edgegen.errors import EdgegenError, UsageError, unknown_name
+from edgegen.errors import DataError, EdgegenError, UsageError, unknown_name
+from edgegen.support import bounded_files
 
 
 class Table(BaseModel):
@@ -81,11 +81,9 @@ class MethodTable(Table):
 def read_toml(path: Path, error: type[EdgegenError]) -> dict[str, Any]:
     """The values of a TOML file. Raises `error` where it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise error(f"{path}: cannot be read: {e.strerror}") from e
-    except (ValueError, RecursionError) as e:  # also of TOMLDecodeError and UnicodeDecodeError
-        raise error(f"{path}: not TOML: {e}") from e
+        return bounded_files.read_toml(path)
+    except DataError as e:
+        raise error(str(e)) from e
 
 
 def explain(error: Any, root: type[BaseModel], values: dict[str, Any], *, whole: str) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgegen.support.bounded_files import read_bytes
 from edgegen.support.storage import atomic_path, storage_errors
 
 LOG = "log.jsonl"
 HELDOUT = "heldout"  # in a line: the loss on images kept from training
+LARGEST_LOG = 1 << 30  # bytes; a line of a million steps has a hundred
 
 
 class TrainingLog:
@@ -86,10 +88,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines: list[dict[str, Any]] = []
-    for text in path.read_text(errors="replace").split("\n"):
+    for text in read_bytes(path, largest=LARGEST_LOG).decode(errors="replace").split("\n"):
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(line, dict) and "step" in line:
             lines.append(line)

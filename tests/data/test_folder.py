@@ -229,7 +229,7 @@ def test_links_are_followed_and_a_loop_ends(tmp_path: Path) -> None:
     (tmp_path / "set" / "b").symlink_to(tmp_path / "other")
     assert load("set", base=tmp_path).classes == ("a", "b")
     (tmp_path / "set" / "a" / "up").symlink_to(tmp_path / "set")
-    with pytest.raises(DataError, match="needed: one sub-folder per class"):
+    with pytest.raises(DataError, match=r"a/up: leads to .*set, whose files would be read twice; remove the link"):
         load("set", base=tmp_path)
 
 
@@ -251,8 +251,8 @@ def test_zip_bombs_and_twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             archive.writestr("x.png", grey(2))
     with pytest.raises(DataError, match=r"member 'x\.png' is there twice"):
         load("set.zip", base=tmp_path)
-    monkeypatch.setattr(folder_loader, "MAX_MEMBER", 1000)
-    with pytest.raises(DataError, match=r"member 'x\.png' unpacks to 1000000 bytes; the limit of an image is 1000"):
+    monkeypatch.setattr(folder_loader, "LARGEST_IMAGE", 1000)
+    with pytest.raises(DataError, match=r"member 'x\.png' unpacks to 1000000 bytes; an image has at most 1000"):
         load(as_zip(tmp_path, {"x.png": bytes(1_000_000), "y.png": grey(1)}), base=tmp_path)
 
 
@@ -284,7 +284,7 @@ def test_a_zip_with_a_password(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     as_folder(tmp_path, {"a.png": grey(1)})
     (tmp_path / "set" / "b.png").symlink_to("nothing")
-    with pytest.raises(DataError, match=r"b\.png: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"no file .*b\.png"):
         load("set", base=tmp_path)
 
 

@@ -176,3 +176,44 @@ def test_sample_of_a_file_that_kills_its_process(tmp_path: Path, monkeypatch: py
     done = CliRunner().invoke(app, ["sample", str(path), *options[2:], "--count", "70"], catch_exceptions=False)
     assert "70 images, 4x4, by" in done.stdout
     assert done.stdout.endswith("whole.deadly (deadly 1.0)\n")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("artifacts",), None, "artifacts: "),
+        (("artifacts", 0), "text", "artifacts.0: "),
+        (("artifacts", 0, "file"), "../net.onnx", "artifacts.0.file: "),
+        (("artifacts", 0, "file"), "..", "artifacts.0.file: "),
+        (("artifacts", 0, "sha256"), 7, "artifacts.0.sha256: "),
+        (("artifacts", 0, "nbytes"), -1, "artifacts.0.nbytes: "),
+        (("artifacts", 0, "parity"), None, "artifacts.0.parity: "),
+        (("artifacts", 0, "details"), {"extra_files": []}, "artifacts.0.details.extra_files: "),
+        (("signature",), {}, "signature: inputs: Field required"),
+        (("signature", "inputs"), [], "signature: a signature has at least one input"),
+        (("signature", "inputs", 0, "shape"), "text", "signature: inputs.0.shape: "),
+        (("signature", "inputs", 0, "shape", 1), "1", "signature: inputs.0.shape.1"),
+        (("signature", "inputs", 0, "dtype"), "object", "signature: inputs.0.dtype: "),
+        (("signature", "num_classes"), 10**12, "signature: num_classes is 1000000000000"),
+    ],
+)
+def test_a_manifest_of_another_shape_is_refused_by_its_key(
+    folder: Path, place: tuple[Any, ...], value: Any, message: str
+) -> None:
+    content = json.loads((folder / "manifest.json").read_text())
+    part = content
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    (folder / "manifest.json").write_text(json.dumps(content))
+    for read in (lambda: check_folder(folder), lambda: checked_entry(folder / "net.onnx")):
+        with pytest.raises(DataError, match=rf"manifest.json: not a manifest of edgegen's \({message}"):
+            read()
+
+
+def test_a_tensor_that_no_memory_holds_is_refused_before_it_is_made(folder: Path) -> None:
+    content = json.loads((folder / "manifest.json").read_text())
+    content["signature"]["inputs"][0]["shape"] = ["batch_size", 1, 10**6, 10**6]
+    (folder / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"sample has the shape .* at most 268,435,456 elements"):
+        check_folder(folder)

@@ -1,5 +1,6 @@
 """`inspect` on Core ML packages, against coremltools' own reading and torch's count of multiplications."""
 
+import json
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,9 @@ import pytest
 from edgegen.formats import mlpackage
 from edgegen.inspection.record import Inspection, Macs, inspect
 from edgegen.support.storage import nbytes_of
+from edgegen.types import Signature
+
+SIGNATURE = Signature.of(channels=1, size=8, num_classes=0).to_dict()
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +108,10 @@ def test_compressed_weights(
 def test_edgegens_metadata(path: Path, tmp_path: Path) -> None:
     package = mlpackage.read(path)
     package.spec.description.metadata.license = "MIT"
-    package.spec.description.metadata.userDefined["com.edgegen.signature"] = '{"inputs": []}'
+    package.spec.description.metadata.userDefined["com.edgegen.signature"] = json.dumps(SIGNATURE)
     mlpackage.write(package.spec, package.weights, tmp_path / "a.mlpackage")
     found = inspect(tmp_path / "a.mlpackage")
-    assert (found.metadata["license"], found.signature) == ("MIT", {"inputs": []})
+    assert (found.metadata["license"], found.signature) == ("MIT", json.loads(json.dumps(SIGNATURE)))
 
 
 def test_it_is_read_without_importing_coremltools_or_torch(path: Path) -> None:

@@ -14,6 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from edgegen.errors import ExportError
 from edgegen.inspection import onnx as inspect_onnx
 from edgegen.inspection.record import Inspection, Macs, inspect
+from edgegen.types import Signature
+
+SIGNATURE = Signature.of(channels=1, size=8, num_classes=0).to_dict()
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +102,9 @@ def test_what_has_no_shape_is_not_counted_as_nothing(tmp_path: Path) -> None:
 
 def test_edgegens_own_metadata_and_a_broken_one(path: Path, tmp_path: Path) -> None:
     model = onnx.load(path)
-    model.metadata_props.add(key="edgegen.signature", value=json.dumps({"inputs": []}))
+    model.metadata_props.add(key="edgegen.signature", value=json.dumps(SIGNATURE))
     onnx.save(model, tmp_path / "a.onnx")
-    assert inspect(tmp_path / "a.onnx").signature == {"inputs": []}
+    assert inspect(tmp_path / "a.onnx").signature == json.loads(json.dumps(SIGNATURE))
     model.metadata_props[0].value = "{"
     onnx.save(model, tmp_path / "a.onnx")
     assert inspect(tmp_path / "a.onnx").signature is None

@@ -88,5 +88,30 @@ def test_the_second_time_matters_and_is_the_first_by_default() -> None:
 def test_a_config_comes_back_from_json(second_time: bool) -> None:
     config = EdgeUNetConfig(8, 3, (8, 16), 1, (1,), 5, second_time=second_time)
     assert EdgeUNetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    with pytest.raises(TypeError, match="unexpected keyword argument 'depth'"):
+    with pytest.raises(TypeError, match="no setting depth"):
         EdgeUNetConfig.from_dict({**config.to_dict(), "depth": 3})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sample_size", "8"),
+        ("sample_size", 0),
+        ("sample_size", [8]),
+        ("channels", []),
+        ("channels", [8.5, 8]),
+        ("channels", [10**9]),
+        ("channels", [8] * 40),
+        ("blocks", 10**9),
+        ("attention", [9]),
+        ("num_classes", -1),
+        ("embedding", 10**12),
+        ("groups", 0),
+        ("none", 1),
+    ],
+)
+def test_settings_that_make_no_network_are_refused_before_it_is_made(field: str, value: object) -> None:
+    good = {"_class_name": "EdgeUNet", "sample_size": 8, "channels": [8, 16], "embedding": 16}
+    assert EdgeUNetConfig.from_dict(good).channels == (8, 16)
+    with pytest.raises((TypeError, ValueError), match=field):
+        EdgeUNetConfig.from_dict({**good, field: value})

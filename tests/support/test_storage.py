@@ -227,7 +227,7 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
             read(tmp_path / "nothing")
     with pytest.raises(DataError, match=r"no file or folder .*nothing"):
         storage.nbytes_of(tmp_path / "nothing")
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+    with pytest.raises(DataError, match="is a folder; needed: a file"):
         storage.read_json(tmp_path)
 
 

@@ -60,6 +60,7 @@ EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 CONTINUOUS_V = ("IPNDMScheduler",)
 SCM = ("SCMScheduler",)
 SCM_START = 1.5708  # its max_timesteps
+MOST_STEPS = 1_000_000
 LEAST_SIGNAL = 1e-4  # the largest schedules in use end at 4e-3
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 FLOW_PREDICTION = "flow_prediction"  # of networks of flow matching, by samplers of other names
@@ -131,12 +132,12 @@ class Step:
 
 def read_schedule(path: Path, *, kinds: tuple[str, ...] = KINDS) -> Schedule:
     """Reads a scheduler_config.json. Raises DataError for no settings, or a scheduler not in `kinds`."""
-    settings = read_json(path)
+    settings = read_json(path, infinities=True)
     if not isinstance(settings, dict):
         raise DataError(f"{path}: holds {type(settings).__name__}, not the settings of a scheduler")
     name, steps = settings.get("_class_name"), settings.get("num_train_timesteps", 1000)
-    if not isinstance(steps, int) or steps < 2:
-        raise DataError(f"{path}: num_train_timesteps is {steps!r}; needed: a whole number of 2 or more")
+    if not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
+        raise DataError(f"{path}: num_train_timesteps is {steps!r}; needed: a whole number from 2 to {MOST_STEPS}")
     if name not in kinds:
         raise DataError(f"{path}: scheduler {name!r}; there are: {', '.join(kinds)}")
     if name in FLOW:
@@ -171,7 +172,7 @@ def scheduler_of(name: str, settings: dict[str, Any], path: Path | str, **change
 
         try:
             return getattr(diffusers, name).from_config({**settings, "_class_name": name}, **changes)
-        except (TypeError, ValueError, NotImplementedError, RuntimeError, ImportError) as e:
+        except (TypeError, ValueError, ArithmeticError, NotImplementedError, RuntimeError, ImportError) as e:
             raise DataError(f"{path}: not settings that diffusers' {name} takes: {e}") from e
 
 
@@ -301,6 +302,8 @@ def _alphas(settings: dict[str, Any], path: Path) -> Tensor:
         noise_settings = {key: settings[key] for key in NOISE_SCHEDULE if settings.get(key) is not None}
         try:
             alphas: Tensor = diffusers.DDPMScheduler(**noise_settings).alphas_cumprod
-        except (TypeError, ValueError, NotImplementedError, RuntimeError) as e:
+        except (TypeError, ValueError, ArithmeticError, NotImplementedError, RuntimeError) as e:
             raise DataError(f"{path}: not a noise schedule that diffusers knows: {e}") from e
+    if not ((alphas >= 0) & (alphas <= 1)).all():  # false for NaN, too
+        raise DataError(f"{path}: not a noise schedule: alphas_cumprod from {alphas.min():g} to {alphas.max():g}")
     return alphas

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -13,10 +14,12 @@ from torch import nn
 from edgegen.errors import DataError
 from edgegen.models.weights import load_weights
 from edgegen.models.zero_layers import randomize_zero_layers
+from edgegen.support.bounded_files import check_regular
 from edgegen.support.storage import read_json
 from edgegen.support.vendor_logs import DIFFUSERS, Chatter, quiet
 
 CONFIG = "config.json"
+LARGEST_SIZE, MOST_LAYERS = 1 << 24, 1000  # of what networks in use have: vocabularies of 250,000, some 100 layers
 DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"
 VARIANTS = ("fp16", "bf16")  # what diffusers' save_pretrained(variant=...) is called with in practice
 FLOATS = ("F", "BF")  # how safetensors' names of float types begin
@@ -30,7 +33,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG)
     if not isinstance(config, dict):
         raise DataError(f"{folder / CONFIG}: holds {type(config).__name__}, not the settings of a network")
+    if not isinstance(config.get("_class_name", ""), str):
+        raise DataError(f"{folder / CONFIG}: _class_name is {config['_class_name']!r}, not the name of a class")
+    for key, value in config.items():
+        for size in value if isinstance(value, list) else [value]:
+            _check_size(folder / CONFIG, key, size)
     return config
+
+
+def _check_size(path: Path, key: str, size: Any) -> None:
+    """Before a library makes that many layers. Raises DataError."""
+    most = MOST_LAYERS if "layers" in key else LARGEST_SIZE
+    least = 1 if key.endswith(("layers_per_block", "_channels")) else -LARGEST_SIZE
+    if isinstance(size, int) and not least <= size <= most:
+        raise DataError(f"{path}: {key} is {size}; {least} to {most} would do")
 
 
 def load_diffusers(folder: Path, kind: Any, *, random_weights: int | None) -> tuple[nn.Module, list[str]]:
@@ -64,10 +80,24 @@ def load_transformers(folder: Path, kind: Any, *, random_weights: int | None) ->
 def random_net(folder: Path, make: Callable[[], nn.Module], seed: int) -> nn.Module:
     """A network with weights drawn from `seed`, its all-zero ones too; the global random state stays."""
     with _vendor_loading(folder), torch.random.fork_rng(devices=[]):
+        _check_memory(folder, make)
         torch.manual_seed(seed)
         net = make()
     randomize_zero_layers(net, seed)
     return net
+
+
+def _check_memory(folder: Path, make: Callable[[], nn.Module]) -> None:
+    """Before the memory of the weights is taken. Raises DataError where there is less."""
+    with contextlib.suppress(NotImplementedError, RuntimeError):  # a network that cannot be made without its numbers
+        with torch.device("meta"):
+            nbytes = sum(parameter.nbytes for parameter in make().parameters())
+        available = psutil.virtual_memory().available
+        if nbytes > available:
+            raise DataError(
+                f"{folder}: the network of its {CONFIG} has {nbytes / 1e9:.1f} GB of weights; this machine has "
+                f"{available / 1e9:.1f} GB of memory left"
+            )
 
 
 def find_weights(folder: Path, stem: str) -> str | None:
@@ -112,8 +142,9 @@ def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
 
 def dtypes_of(path: Path) -> dict[str, str]:
     """name -> dtype, as safetensors writes it ("F32"), by the file's head alone. Raises DataError."""
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: not there, though the index of the weights names it")
+    check_regular(path)
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  not a dict

@@ -17,7 +17,9 @@ from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 
 from edgegen.errors import DataError
+from edgegen.support.bounded_files import ZIP_ERRORS, check_regular, parse_json
 
+LARGEST_PROGRAM = 1 << 28  # bytes of JSON; a network of some thousand operations has ten million
 MODEL = "model"  # the name that torch.export.save gives its one program
 SAFE_WAY = (
     "save the program again by torch.export.save of this torch, with plain tensors as weights; or give the network as "
@@ -61,23 +63,29 @@ def load_program(path: Path) -> ExportedProgram:
 
 def _read_checked(path: Path) -> bytes:
     """The serialized program after every check; see the head of this file."""
+    check_regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
             # Every record lies in one folder, which torch names after the file.
             records = {"/".join(PurePosixPath(name).parts[1:]): name for name in archive.namelist()}
             _check_records(path, set(records))
             for kind in ("weights", "constants"):
-                config = json.loads(archive.read(records[f"data/{kind}/{MODEL}_{kind}_config.json"]))
+                config = _read_json(archive, records[f"data/{kind}/{MODEL}_{kind}_config.json"], path)
                 for name, payload in config["config"].items():
                     _check_payload(path, name, payload)
-            program = json.loads(archive.read(records[f"models/{MODEL}.json"]))
-    except FileNotFoundError as e:
-        raise DataError(f"no file {path}") from e
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError) as e:
+            program = _read_json(archive, records[f"models/{MODEL}.json"], path)
+    except (*ZIP_ERRORS, TypeError, AttributeError) as e:
         raise DataError(f"{path}: not an archive of torch.export.save, or cut short ({e}); {SAFE_WAY}") from e
     program["guards_code"] = []
     _check_tree(path, program)
     return json.dumps(program).encode()
+
+
+def _read_json(archive: zipfile.ZipFile, record: str, path: Path) -> Any:
+    size = archive.getinfo(record).file_size
+    if size > LARGEST_PROGRAM:
+        raise DataError(f"{path}: '{record}' unpacks to {size} bytes; at most {LARGEST_PROGRAM} are read")
+    return parse_json(archive.read(record), where=f"{path}: {record}")
 
 
 def _check_records(path: Path, records: set[str]) -> None:

@@ -1,6 +1,5 @@
 """The signature of a user's own network: a small TOML file with its inputs, its output and, if any, its fixed time."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from edgegen.errors import DataError
 from edgegen.program.inputs import example_inputs
+from edgegen.support.bounded_files import read_toml
 from edgegen.support.tables import Table, fault
 from edgegen.types import Role, Signature, TensorSpec
 
@@ -99,12 +99,7 @@ class SignatureFile(Table):
 def read_signature(path: Path) -> SignatureFile:
     """Reads a signature file. Raises DataError that names the key."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-        return SignatureFile.model_validate(values)
-    except FileNotFoundError as e:
-        raise DataError(f"no signature file {path}") from e
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
-        raise DataError(f"{path}: not a TOML file: {e}") from e
+        return SignatureFile.model_validate(read_toml(path))
     except ValidationError as e:
         raise DataError("\n".join(f"{path}: {_explain(error)}" for error in _independent(e.errors()))) from e
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from edgegen.program.parameters import parameter_count
+from edgegen.support.bounded_files import read_bytes
 from edgegen.types import Dim, Signature
 
 LICENSE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
@@ -111,7 +112,7 @@ def license_of(*folders: Path) -> str | None:
         card = folder / "README.md"
         if not card.is_file():
             continue
-        text = card.read_text(encoding="utf-8", errors="replace")
+        text = read_bytes(card).decode("utf-8", errors="replace")
         head = text.split("---", 2)[1] if text.startswith("---") and text.count("---") >= 2 else ""
         match = LICENSE.search(head)
         if match:

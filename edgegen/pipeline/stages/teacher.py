@@ -18,6 +18,7 @@ from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import has_second_time
 from edgegen.pipeline.training_stage import save, train
 from edgegen.recipe import Architecture
+from edgegen.support.bounded_files import user_path
 from edgegen.support.storage import read_json, write_json
 from edgegen.training.distributed import state
 from edgegen.verification.parity import psnr_db
@@ -34,7 +35,7 @@ def teacher(context: Context) -> None:
     shape, classes = about["image_shape"], about["num_classes"]
     if settings.folder is not None:
         if state().is_main_process:
-            _bring_teacher(context, context.base / Path(settings.folder).expanduser(), about)
+            _bring_teacher(context, user_path(settings.folder, base=context.base), about)
         return
     config = architecture(settings.model, shape, classes, second_time=has_second_time(context.recipe, "teacher"))
     _check_student(context, settings.model, None, shape, classes)

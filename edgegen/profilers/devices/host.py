@@ -82,7 +82,7 @@ class HostDevice:
 
 def busy_of(stat: str) -> Busy | None:
     """What the first line of /proc/stat says: user, nice, system, idle, iowait, irq, softirq, steal, in ticks."""
-    line = re.match(r"cpu +((?:\d+ ?){8})", stat)
+    line = re.match(r"cpu +((?:[0-9]{1,18} ?){8})", stat)
     if line is None:
         return None
     user, nice, system, _, _, irq, softirq, steal = (int(ticks) / TICKS_PER_S for ticks in line[1].split())

@@ -11,6 +11,11 @@ from typing import Any
 
 import psutil
 
+from edgegen.support.numbers import number, whole
+
+# What a machine can have; a device that says more is not believed.
+MOST_KIB, MOST_THREADS, MOST_LOAD, MOST_STATUS = 1 << 40, 1 << 16, 1e6, 6
+
 
 def probe() -> dict[str, Any]:
     """Of this machine: cpu, arch, cores, threads, memory_bytes, os, python, virtual, load_average (1, 5, 15 minutes).
@@ -38,27 +43,32 @@ def probe() -> dict[str, Any]:
 
 def describe(answers: Mapping[str, str]) -> dict[str, Any]:
     """The same of another machine, from the output of the commands in `shell.QUESTIONS` there, "" for none."""
-    memory = re.search(r"^MemTotal:\s+(\d+) kB", answers["meminfo"], flags=re.MULTILINE)
-    loads = re.findall(r"\d+\.\d+", answers["loadavg"])[:3]
-    tenths = re.search(r"^\s*temperature: (-?\d+)\s*$", answers["battery"], flags=re.MULTILINE)
-    status = re.search(r"^\s*Thermal Status: (\d+)\s*$", answers["thermal"], flags=re.MULTILINE)
+    memory_kib = _after(r"MemTotal:", answers["meminfo"], most=MOST_KIB)
+    loads = [number(text, most=MOST_LOAD) for text in answers["loadavg"].split()[:3]]
+    tenths_c = _after(r"\s*temperature:", answers["battery"], least=-2000, most=2000)
     release = answers["release"].strip()
     return {
         "cpu": _model(answers["cpuinfo"]) or answers["soc"].strip() or None,
         "arch": answers["arch"].strip() or None,
         "cores": None,
-        "threads": int(answers["threads"]) if answers["threads"].strip().isdigit() else None,
-        "memory_bytes": 1024 * int(memory[1]) if memory else None,
+        "threads": whole(answers["threads"], least=1, most=MOST_THREADS),
+        "memory_bytes": None if memory_kib is None else 1024 * memory_kib,
         "os": ", ".join(filter(None, [release and f"Android {release}", answers["system"].strip()])) or None,
         "python": None,
         "virtual": _virtual(answers["cpuinfo"]),
         "emulated": None,
-        "load_average": [float(load) for load in loads] if len(loads) == 3 else None,
+        "load_average": loads if len(loads) == 3 and None not in loads else None,
         "model": answers["model"].strip() or None,
         "soc": answers["soc"].strip() or None,
-        "battery_c": int(tenths[1]) / 10 if tenths else None,
-        "thermal_status": int(status[1]) if status else None,
+        "battery_c": None if tenths_c is None else tenths_c / 10,
+        "thermal_status": _after(r"\s*Thermal Status:", answers["thermal"], most=MOST_STATUS),
     }
+
+
+def _after(label: str, text: str, *, least: int = 0, most: int) -> int | None:
+    """The whole number behind a label at the start of a line; None where there is none, or one out of range."""
+    line = re.search(rf"^{label}\s*(\S+)", text, flags=re.MULTILINE)
+    return None if line is None else whole(line[1], least=least, most=most)
 
 
 def cpu_model() -> str | None:

@@ -161,6 +161,8 @@ def compare_outputs(expected: NDArray[Any], output: NDArray[Any], *, reference: 
     """Signal-to-noise ratio of two flat arrays, 10 log10(sum expected^2 / sum (expected - output)^2)."""
     if expected.shape != output.shape:
         return _failed(reference, f"{output.size} numbers, not {expected.size}")
+    if not expected.size:
+        return _failed(reference, "an output without numbers")
     if not np.isfinite(output).all():
         return _failed(reference, "numbers not finite")
     difference = expected.astype(np.float64) - output

@@ -1,5 +1,6 @@
 """A file that is to be measured: what is known of it before anything runs, and the same file on a device."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from edgegen.profilers.schema import FileFacts, Format, Tensor
 from edgegen.profilers.timing.jobs import FileJob
 from edgegen.support.extras import require
 from edgegen.support.storage import sha256_of
+from edgegen.types import MOST_ELEMENTS
 
 # By suffix, which of a device's runners takes the file.
 FORMATS: Mapping[str, Format] = {".onnx": "onnx", ".ort": "onnx", ".pte": "pte", ".mlpackage": "mlpackage"}
@@ -114,7 +116,10 @@ def _tensor(value: Value, sizes: Mapping[str, tuple[int, ...]]) -> Tensor:
         raise UsageError(
             f"the input {value.name} has open sizes ({', '.join(symbolic)}): export the size to be measured"
         )
-    return Tensor(name=value.name, dtype=value.dtype, shape=tuple(int(size) for size in shape))
+    whole = tuple(int(size) for size in shape)
+    if any(size < 1 for size in whole) or math.prod(whole) > MOST_ELEMENTS:
+        raise DataError(f"the input {value.name} is {list(whole)}; 1 to {MOST_ELEMENTS:,} numbers are made up")
+    return Tensor(name=value.name, dtype=value.dtype, shape=whole)
 
 
 def _made_up(tensor: Tensor) -> NDArray[Any]:

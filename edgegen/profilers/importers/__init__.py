@@ -13,9 +13,7 @@ from pydantic import ValidationError
 from edgegen import registry
 from edgegen.errors import DataError
 from edgegen.profilers.measurement import Measurement
-from edgegen.support.storage import read_bytes
-
-LARGEST = 1 << 28  # bytes: a trace of a large network has some ten million
+from edgegen.support.bounded_files import read_bytes
 
 
 class Importer(Protocol):
@@ -39,7 +37,7 @@ class Importer(Protocol):
 
 def read(path: Path) -> tuple[Measurement, ...]:
     """The measurements in a file of any known format. Raises DataError; MissingExtraError where a package is needed."""
-    content = read_bytes(path, largest=LARGEST)
+    content = read_bytes(path)
     if not content.strip():
         raise DataError(f"{path} is empty")
     importers: list[Importer] = [registry.load("importer", name) for name in registry.names("importer")]

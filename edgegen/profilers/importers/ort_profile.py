@@ -1,13 +1,13 @@
 """onnxruntime's own profile: the JSON trace that `enable_profiling`, or `onnxruntime_perf_test -p`, writes."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgegen.profilers.importers.traced import traced_measurement
 from edgegen.profilers.measurement import Measurement
-from edgegen.profilers.trace.operators import onnx_leaves, shares_by_kind
+from edgegen.profilers.trace.operators import milliseconds, onnx_leaves, shares_by_kind
+from edgegen.support.bounded_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class OrtProfile:
         return content.lstrip().startswith(b"[") and b'"cat"' in content[:4096]
 
     def read(self, path: Path, content: bytes) -> tuple[Measurement, ...]:
-        events = json.loads(content)
+        events = parse_json(content, where=str(path))
         if not all(isinstance(event, dict) for event in events):
             raise ValueError("it is a list of something else than events")
         runs = _durations(events, "model_run")
@@ -42,10 +42,7 @@ IMPORTER = OrtProfile()
 
 def _durations(events: list[dict[str, Any]], name: str) -> list[float]:
     """Milliseconds of the session's events of a name, in their order."""
-    durations_us = [event.get("dur") for event in events if event.get("cat") == "Session" and event.get("name") == name]
-    if not all(isinstance(us, int | float) for us in durations_us):
-        raise ValueError(f"an event {name} has no duration")
-    return [us / 1000 for us in durations_us if isinstance(us, int | float)]
+    return [milliseconds(event) for event in events if event.get("cat") == "Session" and event.get("name") == name]
 
 
 def _providers(events: list[dict[str, Any]]) -> list[str]:

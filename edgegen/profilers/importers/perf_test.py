@@ -19,7 +19,7 @@ from edgegen.profilers.measurement import Measurement, Statistic
 from edgegen.profilers.timing.stats import Samples, percentiles
 
 NUMBER = r"([0-9][0-9.eE+-]*|-?nan|-?inf)"
-LINE = re.compile(rf"^([^,\n]*),{NUMBER},(\d+),-?\d+,(\d+)\r?$", re.MULTILINE)
+LINE = re.compile(rf"^([^,\n]*),{NUMBER},(\d{{1,18}}),-?\d+,(\d{{1,9}})\r?$", re.MULTILINE)
 START = "Session creation time cost"
 STATISTICS: dict[str, Statistic] = {
     "Min": "min",
@@ -100,7 +100,7 @@ def _sessions(text: str) -> Iterator[tuple[str, list[float], int]]:
     """(model, seconds of its runs, peak bytes): each program that was run appended its own, counted from 0."""
     model, peak = "", 0
     seconds: list[float] = []
-    for name, took, nbytes, run in LINE.findall(text):
+    for name, took, nbytes, run in (line.groups() for line in LINE.finditer(text)):
         if int(run) == 0 and seconds:
             yield model, seconds, peak
             seconds = []

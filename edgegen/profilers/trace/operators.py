@@ -3,15 +3,16 @@
 Tracing slows a file down: read the shares, and take a file's latency from a run without it.
 """
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgegen.profilers.measurement import LONGEST_MS
+from edgegen.support.storage import read_json
 from edgegen.support.vendor_logs import EXECUTORCH, quiet
 
 AROUND = {"OPERATOR_CALL", "DELEGATE_CALL"}  # events of ExecuTorch that hold others
@@ -51,9 +52,9 @@ def read_trace(*, form: str, trace: str) -> list[Leaf]:
     The means of all runs but the FIRST_RUNS; ExecuTorch's clock counts whole microseconds.
     """
     if form == "onnx":
-        return onnx_leaves(json.loads(Path(trace).read_text(encoding="utf-8")))
+        return onnx_leaves(read_json(Path(trace)))
     if form == "mlpackage":
-        rows = json.loads(Path(trace).read_text(encoding="utf-8"))
+        rows = read_json(Path(trace))
         return [Leaf(row["kind"], row["kind"], row["device"], row["cost"]) for row in rows if row["cost"] is not None]
     return _pte_leaves(_blocks(trace))
 
@@ -97,10 +98,18 @@ def onnx_leaves(events: Iterable[Any]) -> list[Leaf]:
             try:
                 about = event["args"]
                 key = event["name"].removesuffix(SUFFIX), str(about["op_name"]), str(about["provider"])
-                nodes.setdefault(key, []).append(event["dur"] / 1e3)
             except (KeyError, TypeError) as e:
                 raise ValueError(f"the event {event.get('name')} is incomplete: {e}") from e
+            nodes.setdefault(key, []).append(milliseconds(event))
     return [Leaf(*key, _mean(samples)) for key, samples in nodes.items()]
+
+
+def milliseconds(event: Mapping[str, Any]) -> float:
+    """The duration of an event of onnxruntime's trace. Raises ValueError where it has none that can be."""
+    us = event.get("dur")
+    if not isinstance(us, int | float) or not 0 <= us < 1e3 * LONGEST_MS:
+        raise ValueError(f"the event {event.get('name')} has no duration")
+    return us / 1e3
 
 
 def _blocks(path: str) -> Any:

@@ -180,3 +180,13 @@ def test_a_phone_that_is_unplugged_in_the_middle(
         unplugged = Unplugged(int((Path(folder) / "pid").read_text()))
         with pytest.raises(DeviceError, match=f"adb: .*`adb devices` must list {device_parts.SERIAL} as 'device'"):
             profile_files([sigmoid(tmp_path / "net.onnx")], device, options=FEW, progress=unplugged)
+
+
+@pytest.mark.parametrize("word", ["²", "9" * 400, "-1", "nan", "1e999", "", "\x1b[2J"])
+def test_what_a_hostile_phone_says_is_not_known(word: str) -> None:
+    answers = {**dict.fromkeys(QUESTIONS, ""), "threads": word, "meminfo": f"MemTotal: {word} kB"}
+    answers |= {"loadavg": " ".join([word] * 3), "battery": f"  temperature: {word}9999"}
+    answers |= {"thermal": f"Thermal Status: {word}"}
+    about = describe(answers)
+    keys = ("threads", "memory_bytes", "load_average", "battery_c", "thermal_status")
+    assert [about[key] for key in keys] == [None] * 5
