@@ -28,7 +28,7 @@ from edgegen.support import isolation
 from edgegen.support.progress import Progress
 from edgegen.support.storage import read_json, sha256_of, write_json
 
-VERSION = 2  # raised whenever edgegen exports other files than before from the same arguments
+VERSION = 3  # raised whenever edgegen exports other files than before from the same arguments
 AT_ONCE = min(4, os.cpu_count() or 1)  # parallel exports: each takes a core and a gigabyte
 IDENTITY = ("cpu", "arch", "threads", "memory_bytes")  # the properties of a device that do not change
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, Precision, Variant, one_by_one, pixels, refusal
 from edgegen.exporters.onnx.cells import CELLS
+from edgegen.exporters.onnx.prelu import prelu
 from edgegen.exporters.onnx.unsigned import unsigned
 from edgegen.exporters.onnx.winograd import winograd
 from edgegen.recipe import Export
@@ -165,6 +166,7 @@ def _write(exported: Any, fields: Mapping[str, str], path: Path, *, fast: bool =
         unsigned(model)
         if fast:
             winograd(model)
+            prelu(model)  # behind the convolutions that stayed
         _clean(model)
         _stamp(model, fields)
         onnx.checker.check_model(model, full_check=True)
