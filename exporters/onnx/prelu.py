@@ -27,7 +27,7 @@ def prelu(model: Any) -> int:
         if slopes is None or node.input[0] not in convolved or len(slopes.dims) != 3:
             nodes.append(node)
             continue
-        x, slope, out = *node.input, node.output[0]
+        x, slope, out = node.input[0], node.input[1], node.output[0]
         graph.initializer.append(from_array((1 - to_array(slopes)).astype(np.float32), f"{out}_rest"))
         steps = [("Relu", [x], "relu"), ("Mul", [f"{out}_relu", f"{out}_rest"], "part"), ("Mul", [x, slope], "line")]
         nodes += [make_node(kind, inputs, [f"{out}_{to}"], name=f"{node.name}.{to}") for kind, inputs, to in steps]
