@@ -9,7 +9,7 @@ a counter and a key into four 32-bit words; Box-Muller in float64 turns two word
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,23 +48,45 @@ def normal(seed: int, first: int, count: int, shape: Sequence[int]) -> NDArray[n
         Samples first .. first + count - 1, shape (count, *shape).
     """
     size = math.prod(shape)
-    blocks = -(-size // 4)
     out = np.empty((count, size), dtype=np.float32)
-    rows = max(1, CHUNK // max(blocks, 1))
-    for start in range(0, count, rows):
-        index = np.arange(first + start, first + min(start + rows, count), dtype=np.uint64)
-        out[start : start + len(index)] = _normal_rows(seed, index, blocks)[:, :size]
+    for rows, words in _words_of(seed, first, count, size):
+        out[rows] = _normal_rows(words)[:, :size]
     return out.reshape(count, *shape)
 
 
-def _normal_rows(seed: int, index: NDArray[np.uint64], blocks: int) -> NDArray[np.float64]:
+def whole_numbers(seed: int, first: int, count: int, shape: Sequence[int], *, low: int, high: int) -> NDArray[np.int64]:
+    """Each of low .. high as likely, for the samples first .. first+count-1: (count, *shape) int64.
+
+    By the words that `normal` takes: low + floor(word (high - low + 1) / 2^32), of ranges below 2^32.
+    """
+    size = math.prod(shape)
+    out = np.empty((count, size), dtype=np.int64)
+    for rows, words in _words_of(seed, first, count, size):
+        out[rows] = low + (words[:, :size] * np.uint64(high - low + 1) >> SHIFT).astype(np.int64)
+    return out.reshape(count, *shape)
+
+
+def _words_of(seed: int, first: int, count: int, size: int) -> Iterator[tuple[slice, NDArray[np.uint64]]]:
+    """At least `size` random words for each sample, some samples (rows) at a time."""
+    blocks = -(-size // 4)
+    step = max(1, CHUNK // max(blocks, 1))
+    for start in range(0, count, step):
+        index = np.arange(first + start, first + min(start + step, count), dtype=np.uint64)
+        yield slice(start, start + len(index)), _words(seed, index, blocks)
+
+
+def _words(seed: int, index: NDArray[np.uint64], blocks: int) -> NDArray[np.uint64]:
     counter = np.zeros((len(index), blocks, 4), dtype=np.uint64)
     counter[:, :, 0] = np.arange(blocks, dtype=np.uint64)
     counter[:, :, 2] = (index & LOW)[:, None]
     counter[:, :, 3] = (index >> SHIFT)[:, None]
     words = philox4x32(counter.reshape(-1, 4), (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
+    return words.reshape(len(index), 4 * blocks)
+
+
+def _normal_rows(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     u = (words.astype(np.float64) + 0.5) / 2.0**32
     radius = np.sqrt(-2.0 * np.log(u[:, 0::2]))
     angle = 2.0 * np.pi * u[:, 1::2]
     pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2)
-    return pairs.reshape(len(index), 4 * blocks)
+    return pairs.reshape(words.shape)

@@ -160,9 +160,8 @@ class Export(Table):
     heights_widths: tuple[tuple[Count, Count], ...] = Field((), description="further sizes of a coreml-...:sizes file")
     winograd: bool = Field(True, description="ONNX fp32: large 3x3 convolutions faster, with 4 times their memory")
     # Left out where it is not asked for, so that the keys of older results stay.
-    etrecord: bool = Field(
-        False, description="ExecuTorch's profiling record beside .pte files", exclude_if=operator.not_
-    )
+    etrecord: bool = Field(False, description="profiling record beside .pte files", exclude_if=operator.not_)
+    fp16: Literal["plain", "safe"] = Field("plain", description="safe: float32 where needed", exclude_if="plain".__eq__)
     license: str = Field("not stated", description="licence of the generator, written into every file")
 
     @model_validator(mode="after")
@@ -272,8 +271,9 @@ class Recipe(Table):
 
 
 class Files(Table):
-    """The tables of a recipe that say how files are made: all that `edgegen export --recipe FILE` takes of one."""
+    """What `edgegen export --recipe FILE` takes: tables of a recipe, and real inputs, of which a recipe has none."""
 
+    inputs: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)  # paths by an input's name
     export: Export = Export()
     quantize: Quantize = Quantize()
     recover: Recover | None = None
@@ -298,7 +298,8 @@ def read_files(path: Path) -> Files:
     """[export], [quantize] and [recover] of a recipe, or of a file that has nothing else. Raises as `read` does."""
     values = read_toml(path, RecipeError)
     if set(values) <= set(Files.model_fields):
-        return _validated(Files, values, where=str(path))
+        files = _validated(Files, values, where=str(path))
+        return files.model_copy(update={"inputs": {name: str(path.parent / to) for name, to in files.inputs.items()}})
     recipe = parse(values, where=str(path))
     return Files(export=recipe.export, quantize=recipe.quantize, recover=recipe.recover)
 

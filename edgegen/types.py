@@ -9,6 +9,8 @@ Dim = int | Literal["batch_size"]
 Status = Literal["ok", "failed", "not checked"]
 Role = Literal["noise", "class", "text", "image", "latent", "signal", "features"]
 PIXELS = "out_image"  # the output of `generate`: uint8; the float one is called out_sample
+Origin = Literal["noise", "real", "synthetic"]  # of the inputs of a comparison
+SYNTHETIC = "checked on synthetic inputs only"
 SPATIAL = ("noise", "image", "latent")  # roles of tensors whose height and width may change
 
 
@@ -25,6 +27,8 @@ class TensorSpec:
         latent     the input of a decoder
         signal     any other generated data: audio (batch_size, channels, length), a trajectory, a table
         features   any other condition: a pooled text embedding, a speaker, the state of a robot
+
+    An output that lacks `margin` pixels in height and width grows as if it had them: 2 n - 28 of an input of n has 28.
     """
 
     name: str
@@ -33,6 +37,7 @@ class TensorSpec:
     role: Role
     low: float | None = None
     high: float | None = None
+    margin: int = 0
 
     @property
     def is_spatial(self) -> bool:
@@ -86,13 +91,13 @@ class Signature:
         outputs = (TensorSpec("out_sample", shape, "float32", "image", -1.0, 1.0),)
         return Signature(tuple(inputs), outputs, num_classes)
 
-    def resized(self, height: int, width: int) -> "Signature":
-        """The signature of the same generator when its first input is `height` x `width`.
+    def resized(self, height: int, width: int, *, of: str | None = None) -> "Signature":
+        """The signature of the same generator when its input `of` (None: the first) is `height` x `width`.
 
-        The others keep their proportion to it. Raises ValueError where the first has no height and width, or where a
-        size would not be a whole number.
+        The others keep their proportion to it. Raises ValueError where it has no height and width, or where a size
+        would not be a whole number.
         """
-        first = self.inputs[0]
+        first = next(spec for spec in self.inputs if of in (None, spec.name))
         if not first.is_spatial:
             raise ValueError(f"{first.name} {list(first.shape)} has no height and width")
         old_height, old_width = int(first.shape[2]), int(first.shape[3])
@@ -101,9 +106,10 @@ class Signature:
             if not spec.is_spatial:
                 return spec
             batch, channels, own_height, own_width = spec.shape
-            rows, row_rest = divmod(int(own_height) * height, old_height)
-            columns, column_rest = divmod(int(own_width) * width, old_width)
-            if row_rest or column_rest:
+            rows, row_rest = divmod((int(own_height) + spec.margin) * height, old_height)
+            columns, column_rest = divmod((int(own_width) + spec.margin) * width, old_width)
+            rows, columns = rows - spec.margin, columns - spec.margin
+            if row_rest or column_rest or min(rows, columns) < 1:
                 raise ValueError(f"{spec.name} would not have a whole size at {height}x{width} of {first.name}")
             return replace(spec, shape=(batch, channels, rows, columns))
 
@@ -165,6 +171,10 @@ class Parity:
         reason: why it failed or was not checked.
         data_range: 2 for images in [-1, 1].
         arithmetic: of a quantized file, what the runtime really multiplies, where that can be read.
+        worst_db: PSNR of the sample that is farthest off.
+        ssim: mean structural similarity of images; None where the output is none, or smaller than its window.
+        origin: of the inputs: "noise" that an app draws, too; "real" ones that the user gave; "synthetic" ones that
+            were drawn for an image, features or whatever else an app has, which says little about the field.
     """
 
     status: Status
@@ -176,6 +186,26 @@ class Parity:
     reason: str = ""
     data_range: float = 2.0
     arithmetic: str = ""
+    worst_db: float | None = None
+    ssim: float | None = None
+    origin: Origin = "noise"
+
+    def __str__(self) -> str:
+        """The verdict in words: "ok, 46.2 dB, worst 40.1 dB, SSIM 0.993, checked on synthetic inputs only"."""
+        return ", ".join(part for part in (self.status, self.figures, self.caveat) if part)
+
+    @property
+    def figures(self) -> str:
+        """The PSNR with what stands beside it, in words; "" where it did not run."""
+        if self.psnr_db is None:
+            return ""
+        worst = f", worst {self.worst_db:.1f} dB" if self.worst_db is not None and self.samples > 1 else ""
+        return f"{self.psnr_db:.1f} dB{worst}" + ("" if self.ssim is None else f", SSIM {self.ssim:.3f}")
+
+    @property
+    def caveat(self) -> str:
+        """What limits the verdict, in words; "" where nothing does."""
+        return SYNTHETIC if self.origin == "synthetic" and self.status != "not checked" else ""
 
     @staticmethod
     def not_checked(reason: str, floor_db: float) -> "Parity":
@@ -215,46 +245,6 @@ class Latency:
     reason: str = ""
     percentiles_ms: tuple[float, ...] | None = None
     runtime: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-# "estimate": the only figure of a source that does not say which statistic it is.
-Statistic = Literal["min", "mean", "p50", "p90", "p95", "p99", "p999", "max", "estimate"]
-LONGEST_MS = 1e9  # eleven days: a longer time is a mistake
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A latency that was measured elsewhere, as its `source` reports it; values that it does not report are None.
-
-    `what` was measured on `device` under `setting` (runtime, precision, threads); `file` is the name of the file with
-    the measurement. `times_ms` has the source's figures under their own names. `load_ms` and `first_ms` are of a fresh
-    process. `percentiles_ms` as in `Latency`. `kinds` are shares of the time by kind of operation, from a trace.
-    Raises ValueError for a time that is not positive and finite.
-    """
-
-    source: str
-    file: str
-    what: str
-    device: str | None
-    setting: str
-    times_ms: dict[Statistic, float]
-    p50_ci95_ms: tuple[float, float] | None = None
-    runs: int | None = None
-    load_ms: float | None = None
-    first_ms: float | None = None
-    peak_bytes: int | None = None
-    percentiles_ms: tuple[float, ...] | None = None
-    kinds: dict[str, float] = field(default_factory=dict)
-    verdict: Literal["ok", "noisy", "failed", "not judged"] = "not judged"
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name, ms in (*self.times_ms.items(), ("load", self.load_ms), ("first", self.first_ms)):
-            if ms is not None and not 0 < ms < LONGEST_MS:  # false for NaN, too
-                raise ValueError(f"{name} of {self.what} is {ms} ms")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

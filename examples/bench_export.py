@@ -7,8 +7,8 @@ medians and their ratio. "Plain" is torch.onnx.export with the default session, 
 the XNNPACK partitioner, and ct.convert, of the network with its time as an input. Core ML runs on Apple's devices
 only: its rows have no times, and its parity is by edgegen's evaluator. The share is of the machine's fp32 matrix
 product (torch.mm, 1024 x 1024, same threads): the physical limit of direct convolutions; Winograd's may pass it.
-Image-to-image networks have no time. `--quick` leaves out the largest net and runs fewer rounds; `--big` adds a U-Net of 860 M parameters; `--rewrites` runs,
-in place of all that, each file beside the same file without one of its rewrites.
+Image-to-image networks have no time. `--quick` leaves out the largest net and runs fewer rounds; `--big` adds a U-Net
+of 860 M parameters; `--rewrites` runs, in place of all that, each file beside the same without one of its rewrites.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The interface of a backend: `lower` a captured program to a file, `open` the file as a session of named arrays."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -71,6 +71,9 @@ class Backend(Protocol):
         {file} and {output} are names, {inputs} is a dict of numpy arrays, {tensors} a list of torch tensors.
         """
 
+    def passes(self) -> tuple[str, ...]:
+        """The graph passes over its own file, its vendor's and ours, that `lower` can leave out."""
+
     def runs_here(self) -> bool:
         """Whether a runtime executes the files on this machine; edgegen's own evaluator does not count."""
 
@@ -87,8 +90,11 @@ class Backend(Protocol):
         metadata: Mapping[str, str],
         options: Export = DEFAULTS,
         variant: str = "",
+        left_out: Collection[str] = (),
     ) -> None:
         """Write `path` from a program of the variant's batch. The keys of `metadata` come without a namespace.
+
+        `left_out` are those of `passes` that are not to run, because they change what the file computes.
 
         Raises ExportError where the vendor's converter fails, MissingExtraError where it is not installed.
         """
@@ -121,14 +127,20 @@ def pixels(program: "ExportedProgram", signature: Signature, batch: int | None) 
 
 def one_by_one(inputs: Mapping[str, NDArray[Any]], run: Callable[[Arrays], Arrays]) -> Arrays:
     """Run a static batch-1 file on every sample of `inputs` in turn and stack the outputs along the batch."""
-    outputs = [run(sample) for sample in _samples(inputs)]
+    return in_parts(inputs, run, largest=1)
+
+
+def in_parts(inputs: Mapping[str, NDArray[Any]], run: Callable[[Arrays], Arrays], *, largest: int) -> Arrays:
+    """Run at most `largest` samples of `inputs` at a time, and stack the outputs along the batch.
+
+    An input without axes (a scalar) is the same for all samples.
+    """
+    count = next((len(values) for values in inputs.values() if values.ndim), 1)
+    outputs = [
+        run({name: values[first : first + largest] if values.ndim else values for name, values in inputs.items()})
+        for first in range(0, count, largest)
+    ]
     return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
-
-
-def _samples(inputs: Mapping[str, NDArray[Any]]) -> Iterator[Arrays]:
-    count = len(next(iter(inputs.values())))
-    for i in range(count):
-        yield {name: values[i : i + 1] for name, values in inputs.items()}
 
 
 OPERATOR = re.compile(r"aten\.\w+(?:\.\w+)?")

@@ -16,6 +16,7 @@ from optimum.commands.export.base import ExportCommand
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--to": {"metavar": "LIST", "help": "RUNTIME[-SCHEME][:VARIANT], separated by commas."},
     "--output -o": {"metavar": "DIR", "help": "Default: exports/NAME."},
+    "--name": {"metavar": "NAME", "help": "Of the folder in exports and of the files. Default: the source's."},
     "--recipe": {"metavar": "FILE", "help": "TOML with [export], [quantize], [recover]; or a recipe."},
     "--signature": {"metavar": "FILE", "help": "TOML: inputs and outputs of a factory or .pt2."},
     "--random-weights": {"metavar": "SEED", "help": "Draw the weights: latency before training."},

@@ -1,4 +1,4 @@
-"""Calibration inputs: a generator's input is noise, so they are drawn from a seed and need no images.
+"""Calibration inputs: those that the user gave, and else drawn from a seed: for noise that is all there is to know.
 
 The ranges must hold the tails of the noise, or rare pixels come out wrong: on 8x8 images 128 samples (8 k values, up
 to 4.0 sigma) left errors of half the image's range, 1024 samples (65 k values, up to 4.5 sigma) none over a tenth.
@@ -10,10 +10,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgegen.errors import UsageError
+from edgegen.program.inputs import CALIBRATION_FIRST, InputSource
 from edgegen.types import Signature
-
-# Parity runs on the samples 0, 1, 2, ..., which must not be in the calibration set.
-FIRST_INDEX = 1 << 32
 
 ENOUGH_VALUES = 65_536  # of noise; see above
 FEWEST = 64  # samples, however large: the inner ranges depend on the image, too
@@ -42,19 +40,16 @@ def _values(signature: Signature) -> int:
     return math.prod(size for size in signature.inputs[0].shape if isinstance(size, int))
 
 
-def calibration_batches(signature: Signature, *, samples: int, seed: int, batch: int) -> Batches:
-    """`samples` inputs in batches of `batch` (the last may be smaller), classes in turn.
+def calibration_batches(source: InputSource, *, samples: int | None = None, batch: int | None = None) -> Batches:
+    """`samples` inputs of `source` (None: enough) in batches of `batch` (None: what fits; the last may be smaller).
 
-    Each batch holds what `signature` names, as `edgegen.program.inputs.samples_of` makes it. Raises UsageError when
-    `samples` is not positive.
+    Fewer where the user gave fewer. Raises UsageError when `samples` is not positive.
     """
+    samples = enough_samples(source.signature) if samples is None else samples
     if samples < 1:
         raise UsageError(
             f"calibration needs at least 1 sample, found {samples}; the ranges settle at some 65 000 noise values"
         )
-    from edgegen.program.inputs import samples_of  # it imports torch
-
-    end = FIRST_INDEX + samples
-    return [
-        samples_of(signature, range(start, min(start + batch, end)), seed) for start in range(FIRST_INDEX, end, batch)
-    ]
+    end = CALIBRATION_FIRST + source.calibration_count(samples)
+    batch = batch or fitting_batch(source.signature)
+    return [source.samples(range(start, min(start + batch, end))) for start in range(CALIBRATION_FIRST, end, batch)]

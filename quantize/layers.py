@@ -46,8 +46,8 @@ def plain_layers(module: "fx.GraphModule") -> list[Layer]:
 
 
 def name_of(target: str) -> str:
-    """ "net.stem.weight" -> "net.stem"; a 1x1 convolution that was a matrix keeps its matrix's name."""
-    return target.removesuffix("_1x1").removesuffix(".weight").removesuffix("_weight")
+    """ "net.stem.weight" -> "net.stem"; a layer that a rewrite made keeps the name of what it was."""
+    return target.removesuffix("_1x1").removesuffix("_phases").removesuffix(".weight").removesuffix("_weight")
 
 
 def _weights_of(node: "fx.Node") -> str | None:

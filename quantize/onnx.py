@@ -24,10 +24,14 @@ def to_fp16(source: Path, target: Path) -> None:
         from onnxruntime.quantization.onnx_model import ONNXModel
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
+        from edgegen.program.float16_range import NAME_END  # here, because it imports torch
+
         model = onnx.load(source)
         named = onnx.load(source)
-        masks = _cut_masks(named.graph)
-        half = convert_float_to_float16(named, keep_io_types=True, **({"node_block_list": masks} if masks else {}))
+        kept = [node.name for node in named.graph.node if node.name.endswith(NAME_END)]
+        blocked = [*_cut_masks(named.graph), *kept]
+        half = convert_float_to_float16(named, keep_io_types=True, **({"node_block_list": blocked} if blocked else {}))
+        _join(half.graph, set(kept))
         del half.graph.value_info[:]  # it keeps some types as they were
         ONNXModel(half).topological_sort()  # the casts of the inputs come after their readers
         _keep_identity(half, model)
@@ -66,6 +70,30 @@ def _cut_masks(graph: Any) -> list[str]:
             if node.op_type != "Softmax":
                 masks.update(node.output)
     return names
+
+
+def _join(graph: Any, kept: set[str]) -> None:
+    """Has nodes that stay float32 read each other's results as they are, in place: the converter has them go by way of
+    float16, where they overflow."""
+    from onnx import TensorProto
+
+    producers = {name: node for node in graph.node for name in node.output}
+
+    def cast_from(name: str, kind: int) -> str | None:
+        """The tensor that `name` is the cast of, to `kind`."""
+        node: Any = producers.get(name)
+        is_cast = node is not None and node.op_type == "Cast" and node.attribute[0].i == kind
+        return str(node.input[0]) if is_cast else None
+
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            half = cast_from(name, TensorProto.FLOAT)
+            full = None if half is None else cast_from(half, TensorProto.FLOAT16)
+            if full in producers and producers[full].name in kept:
+                node.input[place] = full
+    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    for node in [node for node in graph.node if node.op_type == "Cast" and not used.intersection(node.output)]:
+        graph.node.remove(node)
 
 
 def _keep_identity(quantized: Any, source: Any) -> None:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,27 +56,24 @@ class ServiceHere:
     alive = True
 
     def __init__(self, factory: str, *, variables: dict[str, str]) -> None:
-        from edgegen.support import isolation
+        from edgegen.support import isolation, scratch
 
-        self.served, self.folder = isolation.load(factory)(), isolation.temporary_folder()
+        self.served, self.folder = isolation.load(factory)(), scratch.new_folder()
 
-    def call(self, method: str, arguments: dict[str, Any], *, doing: str, memory_limit: int | None = None) -> Any:
+    def call(self, method: str, arguments: dict[str, Any], **options: Any) -> Any:
         return getattr(self.served, method)(**arguments)
 
     def close(self) -> None:
         shutil.rmtree(self.folder)
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `isolation.call` and a `Service` run, run here: a process needs seconds to import torch and a vendor."""
     import importlib
 
     from edgegen.support import isolation
 
-    def call(
-        function: str, arguments: dict[str, object], *, memory_limit: int | None = None, child: NoChild | None = None
-    ) -> isolation.Outcome:
+    def call(function: str, arguments: dict[str, object], **options: Any) -> isolation.Outcome:
         module, _, name = function.partition(":")
         return isolation.Outcome(getattr(importlib.import_module(module), name)(**arguments), 0.0, None)
 
@@ -84,6 +81,20 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgegen.verification.session_process.Service", ServiceHere)
     monkeypatch.setattr("edgegen.artifacts.maker.Child", NoChild)
     monkeypatch.setattr("edgegen.artifacts.maker.parallel_children", lambda generator: 1)
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run_here`, for one test."""
+    run_here(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def in_process_of_module() -> Iterator[None]:
+    """`run_here`, for the tests of a module and its fixtures."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run_here(monkeypatch)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from edgegen.types import Artifact, Signature
 
 SIGNATURE = Signature.of(channels=1, size=4, num_classes=0)
 MODULE = '''
-import os, time
+import itertools, os, time
 import numpy as np
 from edgegen.errors import ExportError, NoRuntimeError
 from edgegen.exporters.base import Variant
@@ -28,16 +28,29 @@ class Session:
     def __call__(self, inputs):
         if self.deed == "abort in a run":
             os.abort()
+        if self.deed == "hang in a run":
+            sum(itertools.repeat(1))  # holds the interpreter, as a vendor's code does
         return {"out_sample": np.tanh(inputs["sample"])}
 
 class Deadly:
     variants = {"": Variant("any batch", ".deadly", None)}
-    cells = {"fp32": SchemeCell("float", "fp32", "none", 80.0)}
+    cells = {name: SchemeCell("float", name, "none", 10.0) for name in ("fp32", "fp16", "w8")}
     rewrites = ()
     snippet = ""
 
     def runs_here(self):
         return True
+
+    def check_options(self, scheme, options):
+        pass
+
+    def lower(self, program, path, *, precision, **_):
+        from edgegen.artifacts import bisect_rewrites
+
+        bisect_rewrites.OPEN_S, bisect_rewrites.SAMPLE_S = 1.0, 0.0
+        if precision == "w8":
+            os.abort()
+        path.write_text({"fp32": "fine", "fp16": "hang in a run"}[precision])
 
     def open(self, path):
         deed = path.read_text()

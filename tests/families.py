@@ -47,6 +47,13 @@ UNET2D_FLAT = {
     "mid_block_type": None,
     "up_block_types": ("AttnUpBlock2D",),
 }
+UNET2D_SKIP = {  # as in NCSN++ (arXiv:2011.13456): resampling by FIR filters
+    **UNET2D,
+    "block_out_channels": (8, 8),
+    "down_block_types": ("SkipDownBlock2D",) * 2,
+    "mid_block_type": None,
+    "up_block_types": ("SkipUpBlock2D",) * 2,
+}
 CONDITION_FLAT = {
     **CONDITION,
     "block_out_channels": (8,),
@@ -83,6 +90,37 @@ SD3 = {
     "pooled_projection_dim": 16,
     "pos_embed_max_size": 8,
 }
+FLUX = {
+    "sample_size": 8,  # not among FluxTransformer2DModel's own settings
+    "in_channels": 16,
+    "num_layers": 1,
+    "num_single_layers": 1,
+    "attention_head_dim": 8,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 16,
+    "pooled_projection_dim": 16,
+    "axes_dims_rope": (2, 2, 4),
+}
+AURAFLOW = {
+    "sample_size": 8,
+    "num_mmdit_layers": 1,
+    "num_single_dit_layers": 1,
+    "attention_head_dim": 8,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 16,
+    "caption_projection_dim": 16,
+    "pos_embed_max_size": 64,
+}
+SANA = {
+    **TRANSFORMER,
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_cross_attention_heads": 2,
+    "cross_attention_head_dim": 8,
+    "cross_attention_dim": 16,
+    "caption_channels": 24,
+}
+SANA_SPRINT = {**SANA, "guidance_embeds": True, "qk_norm": "rms_norm_across_heads"}
 KL = {
     "sample_size": 16,
     "block_out_channels": (8, 16),
@@ -145,7 +183,11 @@ def diffusers_net(kind: str, settings: Mapping[str, Any]) -> Any:
 
 
 def save(kind: str, settings: Mapping[str, Any], folder: Path) -> Path:
-    diffusers_net(kind, settings).save_pretrained(str(folder), safe_serialization=True)
+    known = {key: value for key, value in settings.items() if kind != "FluxTransformer2DModel" or key != "sample_size"}
+    diffusers_net(kind, known).save_pretrained(str(folder), safe_serialization=True)
+    if known != settings:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "sample_size": settings["sample_size"]}))
     return folder
 
 
@@ -244,6 +286,7 @@ NETWORKS: dict[str, Callable[[Path], Path]] = {
     "unet2d_image_conditional": _family(
         "UNet2DModel", {**UNET2D_FLAT, "in_channels": 6}, "DDIMScheduler", prediction_type="v_prediction"
     ),
+    "unet2d_skip": _family("UNet2DModel", UNET2D_SKIP, "DDPMScheduler"),
     "unet2d_condition": _family("UNet2DConditionModel", CONDITION, "DDIMScheduler"),
     "unet2d_condition_sdxl": _family(
         "UNet2DConditionModel", SDXL, "EulerDiscreteScheduler", timestep_spacing="trailing"
@@ -255,6 +298,22 @@ NETWORKS: dict[str, Callable[[Path], Path]] = {
     "pixart": _family("PixArtTransformer2DModel", PIXART, "DPMSolverMultistepScheduler"),
     "pixart_sized": _family("PixArtTransformer2DModel", PIXART_SIZED, "DPMSolverMultistepScheduler"),
     "sd3": _family("SD3Transformer2DModel", SD3, "FlowMatchEulerDiscreteScheduler"),
+    "flux": _family(
+        "FluxTransformer2DModel", FLUX, "FlowMatchEulerDiscreteScheduler", use_dynamic_shifting=True, base_shift=0.5
+    ),
+    "flux_guidance": _family(
+        "FluxTransformer2DModel", {**FLUX, "guidance_embeds": True}, "FlowMatchEulerDiscreteScheduler"
+    ),
+    "auraflow": _family("AuraFlowTransformer2DModel", AURAFLOW, "FlowMatchEulerDiscreteScheduler", shift=1.73),
+    "sana": _family(
+        "SanaTransformer2DModel",
+        SANA,
+        "DPMSolverMultistepScheduler",
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=3.0,
+    ),
+    "sana_sprint": _family("SanaTransformer2DModel", SANA_SPRINT, "SCMScheduler"),
     "autoencoder_kl": _family("AutoencoderKL", KL),
     "autoencoder_tiny": _family("AutoencoderTiny", TINY_VAE),
     "unet1d": _family("UNet1DModel", UNET1D, "IPNDMScheduler"),

@@ -16,6 +16,7 @@ FAMILIES = {
     "unet2d": ("`UNet2DModel`", "unconditional"),
     "unet2d_class": ("`UNet2DModel`", "class"),
     "unet2d_image_conditional": ("`UNet2DModel`", "image beside the noise (super-resolution, translation)"),
+    "unet2d_skip": ("`UNet2DModel`", "unconditional, skip blocks (FIR resampling)"),
     "unet2d_condition": ("`UNet2DConditionModel`", "text, latent (Stable Diffusion)"),
     "unet2d_condition_sdxl": ("`UNet2DConditionModel`", "text, pooled text and sizes, latent (SDXL)"),
     "unet2d_condition_image": ("`UNet2DConditionModel`", "text, class and image, latent"),
@@ -23,6 +24,11 @@ FAMILIES = {
     "pixart": ("`PixArtTransformer2DModel`", "text, latent"),
     "pixart_sized": ("`PixArtTransformer2DModel`", "text and sizes, latent"),
     "sd3": ("`SD3Transformer2DModel`", "text and pooled text, latent"),
+    "flux": ("`FluxTransformer2DModel`", "text and pooled text, latent (FLUX.1 schnell)"),
+    "flux_guidance": ("`FluxTransformer2DModel`", "the same with guidance inside (FLUX.1 dev)"),
+    "auraflow": ("`AuraFlowTransformer2DModel`", "text, latent"),
+    "sana": ("`SanaTransformer2DModel`", "text and its mask, latent"),
+    "sana_sprint": ("`SanaTransformer2DModel`", "the same, trained for one step (SANA-Sprint)"),
     "autoencoder_kl": ("`AutoencoderKL` decoder", "latent to image"),
     "autoencoder_tiny": ("`AutoencoderTiny` decoder", "latent to image"),
     "unet1d": ("`UNet1DModel`", "audio"),
@@ -31,7 +37,8 @@ FAMILIES = {
 RUNTIMES = {"onnx-fp32": "ONNX", "executorch-fp32": "ExecuTorch", "coreml-fp32": "Core ML"}
 ANY_SIZE = {"onnx-fp32:any_size": "ONNX, any size", "coreml-fp32:sizes": "Core ML, several sizes"}
 ROUNDED = ("onnx-w8a8", "executorch-w8a8", "coreml-w8a8")
-TRANSFORMERS = ("pixart", "pixart_sized", "sd3")  # coremltools has no patches and positions of an open size
+# coremltools has no patches and positions of an open size
+TRANSFORMERS = ("pixart", "pixart_sized", "sd3", "flux", "flux_guidance", "auraflow", "sana", "sana_sprint")
 WITHOUT_SIZE = ("unet1d", "unet1d_trajectory")
 ITS_OWN_SIZE = ("dit",)  # its position embeddings are of the size that it was trained for
 

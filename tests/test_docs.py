@@ -148,6 +148,9 @@ TOML = [(page.name, code) for page in PAGES for code in blocks(page.read_text(),
 @pytest.mark.parametrize(("page", "code"), TOML, ids=[f"{page}-{code.split()[0]}" for page, code in TOML])
 def test_toml_is_read(page: str, code: str) -> None:
     values: dict[str, Any] = tomllib.loads(code)
+    if isinstance(values.get("inputs"), dict):
+        assert recipe.Files.model_validate_json(json.dumps(values), strict=True)
+        return
     if "inputs" in values:
         from edgegen.models.sources.signature_file import SignatureFile
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from edgegen.noise import normal, philox4x32
+from edgegen.noise import normal, philox4x32, whole_numbers
 
 # kat_vectors of Random123 1.14.0 (D. E. Shaw Research), philox4x32-10: counter, key, result
 KNOWN = [
@@ -59,3 +59,13 @@ def test_values_are_standard_normal_and_uncorrelated() -> None:
     assert stats.kstest(values.ravel(), "norm").pvalue > 0.001
     correlation = np.corrcoef(values.T) - np.eye(64)
     assert np.abs(correlation).max() < 5 / math.sqrt(2000)
+
+
+def test_whole_numbers_are_all_of_the_range_and_equally_likely() -> None:
+    values = whole_numbers(5, 0, 500, (40,), low=-3, high=6)
+    counts = np.array([(values == number).sum() for number in range(-3, 7)])
+    assert counts.sum() == values.size
+    assert stats.chisquare(counts).pvalue > 0.001
+    assert np.array_equal(values[7:9], whole_numbers(5, 7, 2, (40,), low=-3, high=6))
+    assert np.unique(whole_numbers(5, 0, 2, (40,), low=0, high=2**32 - 2)).size == 80
+    assert (whole_numbers(5, 0, 2, (3,), low=4, high=4) == 4).all()

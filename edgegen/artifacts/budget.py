@@ -46,7 +46,7 @@ class BudgetCheck:
         if scheme not in GRIDS:
             return f"the layers' shares are not known for {scheme}"
         if scheme not in self.worst_layers:
-            build_input, signature = self.maker.input(scheme), self.maker.generator.signature
-            layers = worst_layers(build_input, signature, scheme, seed=self.maker.seed, progress=self.progress)
+            source = self.maker.generator.inputs(self.maker.seed)
+            layers = worst_layers(self.maker.input(scheme), source, scheme, progress=self.progress)
             self.worst_layers[scheme] = f"most by {layers}"
         return self.worst_layers[scheme]

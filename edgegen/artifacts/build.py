@@ -1,33 +1,31 @@
 """One artifact from one generator: capture; in a child process quantize, rewrite and lower; the artifact's record."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgegen import registry
-from edgegen.artifacts.bisect_rewrites import refusal_of, write_what_runs
 from edgegen.artifacts.target import Target
-from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Backend
-from edgegen.quantize.calibration import calibration_batches, enough_samples, fitting_batch
+from edgegen.program.inputs import InputSource, RealInputs
+from edgegen.quantize.calibration import enough_samples
 from edgegen.quantize.schemes import DEFAULT_OPTIONS
 from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import Export, Quantize
 from edgegen.support import isolation
 from edgegen.support.isolation import Child
-from edgegen.support.storage import atomic_path, nbytes_of, sha256_of
-from edgegen.types import Artifact, Parity, SchemeCell, Signature
+from edgegen.support.scratch import temporary_folder
+from edgegen.support.storage import atomic_path, nbytes_of, save_tensors, sha256_of
+from edgegen.types import Artifact, Parity, Signature
 
 if TYPE_CHECKING:
-    from torch import fx, nn
-    from torch.export import ExportedProgram
+    from torch import nn
 
     from edgegen.program.generator import SavedProgram
 
-CANONICAL = ("resampling", "pointwise", "conv_bias")  # the rewrites that come before a quantization of the program
+LOWER = "edgegen.artifacts.lower:lower"
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,7 @@ def build(
     metadata: Mapping[str, str],
     quantization: Quantize = DEFAULT_OPTIONS,
     options: Export = DEFAULTS,
+    real: RealInputs | None = None,
     rewrites: Sequence[str] | None = None,
     memory_limit: int | None = None,
     child: Child | None = None,
@@ -71,10 +70,11 @@ def build(
         name: first part of the file's name.
         target: runtime, scheme and variant.
         folder: where the file goes.
-        seed: draws the calibration's noise.
+        seed: draws the inputs of the calibration.
         metadata: goes into the file under edgegen's namespace, with name, backend and scheme added.
-        quantization: how the numbers of a compressed file are chosen.
+        quantization: how the numbers are chosen.
         options: of the file itself: opset, oldest system, sizes.
+        real: inputs that the user gave.
         rewrites: names of edgegen.exporters.rewrites; None takes the backend's own.
         memory_limit: bytes that the child process may hold; None: no limit.
         child: a process that waits for this work; None starts one.
@@ -83,13 +83,10 @@ def build(
         The artifact's record, and the seconds and memory that it took.
 
     Raises:
-        UsageError: an unknown backend, an empty cell or an unknown layer.
-        ExportError: a vendor's tool failed or died.
-        StorageError: the disk refused.
+        UsageError, ExportError, StorageError: an empty cell or an unknown layer; a vendor's tool failed; the disk did.
     """
-    samples = (quantization.samples or enough_samples(signature)) if cell_of(target).calibrated else 0
-    file = target.file(name)
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+    inputs, file = InputSource(signature, seed, real), target.file(name)
+    with temporary_folder() as temporary:
         saved = _saved_program(source, signature, target, Path(temporary) / "program.pt2")
         (output := Path(temporary) / "output").mkdir()
         job = {
@@ -101,18 +98,31 @@ def build(
             "metadata": _metadata(metadata, name, target),
             "options": options.model_dump(mode="json"),
             "rewrites": _rewrites(target) if rewrites is None else list(rewrites),
-            "quantization": {**quantization.model_dump(mode="json"), "samples": samples or None},
-            "seed": seed,
+            **_calibration(inputs, target, quantization, Path(temporary) / "calibration.safetensors"),
         }
-        outcome = isolation.call("edgegen.artifacts.build:lower", job, memory_limit=memory_limit, child=child)
+        outcome = isolation.call(LOWER, job, memory_limit=memory_limit, child=child, doing=f"made {file}")
         extra = _move_files(output, folder, file)
-    artifact = _artifact(folder, target, file, extra, samples=samples, options=options, left_out=outcome.value)
-    return BuildResult(artifact, outcome.seconds, outcome.peak_rss_bytes)
+    facts = _file_facts(target, options, job["quantization"]["samples"] or 0, inputs, outcome.value)
+    return BuildResult(_artifact(folder, target, file, extra, facts), outcome.seconds, outcome.peak_rss_bytes)
 
 
-def cell_of(target: Target) -> SchemeCell:
-    """The cell of a target's scheme on its backend."""
-    return cell(target.scheme, target.backend)
+def _calibration_samples(inputs: InputSource, target: Target, quantization: Quantize) -> int:
+    if not target.cell().calibrated:
+        return 0
+    return inputs.calibration_count(quantization.samples or enough_samples(inputs.signature))
+
+
+def _calibration(inputs: InputSource, target: Target, quantization: Quantize, path: Path) -> dict[str, Any]:
+    """What the child quantizes with: options, seed, and the file `path` of real inputs where there are some."""
+    samples = _calibration_samples(inputs, target, quantization)
+    real = inputs.real if samples or target.is_float16() else None
+    if real is not None:
+        save_tensors(path, real.calibration)
+    return {
+        "quantization": {**quantization.model_dump(mode="json"), "samples": samples or None},
+        "seed": inputs.seed,
+        "calibration": None if real is None else str(path),
+    }
 
 
 def _rewrites(target: Target) -> list[str]:
@@ -122,7 +132,7 @@ def _rewrites(target: Target) -> list[str]:
 
 def _metadata(metadata: Mapping[str, str], name: str, target: Target) -> dict[str, str]:
     """The metadata of the file: the caller's, with name, backend, scheme and precision added."""
-    scheme_cell = cell_of(target)
+    scheme_cell = target.cell()
     precision = scheme_cell.precision if scheme_cell.stage == "float" else target.scheme
     return {**metadata, "name": name, "backend": target.backend, "scheme": target.scheme, "precision": precision}
 
@@ -138,7 +148,7 @@ def _saved_program(
         return source
     kind = target.kind()
     # Calibration runs whole batches, whatever batch the file takes.
-    batch = None if cell_of(target).stage == "program" else kind.batch
+    batch = None if target.cell().stage == "program" else kind.batch
     return save_program(capture(source, signature, batch=batch, any_size=kind.any_size), path)
 
 
@@ -155,162 +165,40 @@ def _move_files(output: Path, folder: Path, file: str) -> dict[str, dict[str, An
     return extra
 
 
+def _file_facts(
+    target: Target, options: Export, samples: int, inputs: InputSource, outcome: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The `details` of an artifact, without the files beside it."""
+    variant, scheme_cell = target.kind(), target.cell()
+    cautions = [scheme_cell.caution] if scheme_cell.caution else []
+    if samples and inputs.synthetic:
+        cautions.append(f"calibrated on synthetic values of {', '.join(inputs.synthetic)}; give real ones by --inputs")
+    facts = dict(outcome)
+    if overflow := facts.pop("overflow", ""):
+        cautions.append(f'{overflow}: devices may overflow; [export] fp16 = "safe" leaves these in float32')
+    return {
+        "batch": variant.batch,
+        "precision": scheme_cell.precision,
+        "calibration_samples": samples,
+        **({"caution": "; ".join(cautions)} if cautions else {}),
+        **facts,
+        **({"heights_widths": list(options.heights_widths)} if variant.lists_sizes else {}),
+    }
+
+
 def _artifact(
-    folder: Path,
-    target: Target,
-    file: str,
-    extra: Mapping[str, Mapping[str, Any]],
-    *,
-    samples: int,
-    options: Export,
-    left_out: Mapping[str, Any],
+    folder: Path, target: Target, file: str, extra: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]
 ) -> Artifact:
-    variant, scheme_cell = target.kind(), cell_of(target)
     return Artifact(
         file=file,
         backend=target.backend,
         scheme=target.scheme,
         nbytes=nbytes_of(folder / file) + extra.get(f"{file}.data", {}).get("nbytes", 0),
         sha256=sha256_of(folder / file),
-        engine=scheme_cell.engine,
+        engine=target.cell().engine,
         variant=target.variant,
-        details={
-            "batch": variant.batch,
-            "precision": scheme_cell.precision,
-            "calibration_samples": samples,
-            "extra_files": extra,
-            **({"caution": scheme_cell.caution} if scheme_cell.caution else {}),
-            **({"left_out": left_out} if left_out else {}),
-            **({"heights_widths": list(options.heights_widths)} if variant.lists_sizes else {}),
-        },
+        details={**facts, "extra_files": extra},
     )
-
-
-def preload(*, name: str) -> None:
-    """Imports and sets up what `lower` uses, in a child process that waits for its program; `name` is the backend's.
-
-    It lowers a tiny network, because torch.export and the vendors' tools import modules and build tables at first use.
-    """
-    from torch import nn
-
-    from edgegen.exporters.rewrites import apply
-    from edgegen.program.capture import capture
-    from edgegen.program.generator import load_graph, save_program
-
-    backend: Backend = registry.load("backend", name)
-    variant, signature = backend.variants[""], Signature.of(channels=1, size=8, num_classes=0)
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
-        program = capture(nn.Conv2d(1, 1, 3, padding=1).eval(), signature, batch=None)
-        saved = save_program(program, Path(folder) / "tiny.pt2", unfolded=True)
-        tiny = apply(load_graph(saved, signature), list(backend.rewrites), signature=signature, batch=variant.batch)
-        path = Path(folder) / f"tiny{variant.suffix}"
-        precision = next(iter(backend.cells.values())).precision
-        backend.lower(tiny, path, signature=signature, precision=precision, metadata={})
-
-
-def lower(
-    *,
-    program: str,
-    unfolded: bool,
-    signature: Mapping[str, Any],
-    target: Mapping[str, str],
-    path: str,
-    metadata: Mapping[str, str],
-    options: Mapping[str, Any],
-    rewrites: Sequence[str],
-    quantization: Mapping[str, Any],
-    seed: int,
-) -> dict[str, Any]:
-    """The child's part of `build`: from a saved program to the file `path` and its extra files.
-
-    Returns what `write_what_runs` returns.
-    """
-    from edgegen.exporters.rewrites import apply
-    from edgegen.program.generator import SavedProgram, load_graph
-
-    file_target, specs = Target(**target), Signature.from_dict(signature)
-    variant, scheme_cell = file_target.kind(), cell_of(file_target)
-    export = Export.model_validate(options)
-    if scheme_cell.stage != "float":  # quantizers and converters of files need plain convolutions
-        export = export.model_copy(update={"winograd": False})
-    if scheme_cell.stage == "program":
-        rewrites = [name for name in rewrites if name not in CANONICAL]
-
-    def write(names: Sequence[str]) -> str:
-        graph = load_graph(SavedProgram(Path(program), unfolded), specs)
-        if variant.lists_sizes:
-            _try_sizes(graph, specs, export.heights_widths)
-        if scheme_cell.stage == "program":
-            graph = _quantized(graph, specs, file_target, Quantize.model_validate(quantization), seed=seed)
-        rewritten = apply(graph, names, signature=specs, batch=variant.batch, any_size=variant.any_size)
-        del graph
-        _write(rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export)
-        del rewritten
-        return refusal_of(Path(path), file_target, specs)
-
-    return write_what_runs(write, rewrites)
-
-
-def _quantized(
-    graph: "fx.GraphModule", signature: Signature, target: Target, options: Quantize, *, seed: int
-) -> "fx.GraphModule":
-    from edgegen.exporters.rewrites import apply
-
-    # Whatever becomes a convolution becomes one before quantization, in the same way for every runtime.
-    canonical = apply(graph, CANONICAL, signature=signature, batch=None, any_size=target.kind().any_size)
-    # PT2E observes weights when they are used, so the program must run once even where nothing is calibrated.
-    samples, batch = options.samples or 1, fitting_batch(signature)
-    calibration = calibration_batches(signature, samples=samples, seed=seed, batch=batch)
-    quantized: fx.GraphModule = cell_of(target).load()(canonical, target.scheme, calibration, options)
-    return quantized
-
-
-def _write(
-    program: "ExportedProgram",
-    path: Path,
-    target: Target,
-    *,
-    signature: Signature,
-    metadata: Mapping[str, str],
-    options: Export,
-) -> None:
-    """The backend's file of a rewritten program; a scheme that quantizes files gets the float file first."""
-    scheme_cell = cell_of(target)
-    backend: Backend = registry.load("backend", target.backend)
-    if path.is_dir():  # a package that was tried before
-        shutil.rmtree(path)
-
-    def write(to: Path) -> None:
-        backend.lower(
-            program,
-            to,
-            signature=signature,
-            precision=scheme_cell.precision,
-            metadata=metadata,
-            options=options,
-            variant=target.variant,
-        )
-
-    if scheme_cell.stage != "file":
-        write(path)
-        return
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
-        float_file = Path(temporary) / path.name
-        write(float_file)
-        scheme_cell.load()(float_file, path)
-
-
-def _try_sizes(graph: "fx.GraphModule", signature: Signature, sizes: Sequence[tuple[int, int]]) -> None:
-    """Raises ExportError for a size that the network does not take, before minutes of work on a file for it."""
-    from edgegen.program.capture import reference
-    from edgegen.program.inputs import example_inputs
-
-    for height, width in sizes:
-        try:
-            reference(graph, example_inputs(signature.resized(height, width), 1, 0))
-        except (RuntimeError, ValueError) as e:
-            reason = str(e).strip().splitlines()[0]
-            raise ExportError(f"the network does not take {height}x{width}: {reason}") from e
 
 
 def unchecked(artifacts: Sequence[Artifact]) -> dict[str, Parity]:

@@ -1,16 +1,19 @@
 """What works on this machine: each backend makes, opens and runs a tiny file, in a process of its own."""
 
 import json
-import subprocess
 import sys
 from importlib.metadata import version
 from typing import Any
 
 from edgegen import registry
-from edgegen.errors import UsageError
+from edgegen.errors import DeviceError, UsageError
 from edgegen.quantize.support_matrix import cells
 from edgegen.recipe import Quantize
 from edgegen.support.extras import EXTRAS, missing, version_of
+from edgegen.support.isolation import environment
+from edgegen.support.printable import printable
+from edgegen.support.processes import finish
+from edgegen.support.scratch import temporary_folder
 
 PATIENCE_S = 180  # a cold import of executorch alone takes up to 20 s on a busy machine
 PROBE = "from edgegen.artifacts.doctor import try_backend; import sys; try_backend(sys.argv[1])"
@@ -52,22 +55,19 @@ def _backend(name: str) -> dict[str, Any]:
         cells(name)
     except UsageError as e:
         return _row(name, False, str(e))
-    command = [sys.executable, "-c", PROBE, name]
+    command = [sys.executable, "-P", "-c", PROBE, name]
     try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    except subprocess.TimeoutExpired:
-        return _row(name, False, f"no answer within {PATIENCE_S} s")
-    if process.returncode:
-        lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-        return _row(name, False, lines[-1])
-    return _row(name, True, json.loads(process.stdout.splitlines()[-1])["detail"])
+        finished = finish(command, name=name, timeout_s=PATIENCE_S, env=environment())
+    except DeviceError as e:
+        return _row(name, False, str(e))
+    if finished.code:
+        lines = finished.stderr.strip().splitlines() or [f"exit code {finished.code}"]
+        return _row(name, False, printable(lines[-1]))
+    return _row(name, True, json.loads(finished.stdout.splitlines()[-1])["detail"])
 
 
 def try_backend(name: str) -> None:
     """Makes a tiny generator's file, runs it, compares it with PyTorch and prints what ran it, as JSON."""
-    import tempfile
-    from pathlib import Path
-
     from torch import nn
 
     from edgegen.artifacts.build import build
@@ -81,18 +81,18 @@ def try_backend(name: str) -> None:
     signature = Signature.of(channels=1, size=8, num_classes=0)
     # The smallest network: the vendor's tools are tested here, not what they support.
     module = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 1, 3, padding=1))
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         artifact = build(
             module,
             signature,
             name="doctor",
             target=Target(name, scheme),
-            folder=Path(folder),
+            folder=folder,
             quantization=Quantize(samples=1),
             seed=0,
             metadata={},
         ).artifact
-        session = registry.load("backend", name).open(Path(folder) / artifact.file)
+        session = registry.load("backend", name).open(folder / artifact.file)
         inputs = example_inputs(signature, 2, 0)
         parity = check(session, inputs, reference(module, inputs), floor_db=cell.floor_db)
     if parity.status != "ok":

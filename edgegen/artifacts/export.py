@@ -1,32 +1,32 @@
 """Export of a user's generator: fold, build every file, compare each with PyTorch, measure, write a model card."""
 
 import contextlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgegen import registry
 from edgegen.artifacts.budget import BudgetCheck
 from edgegen.artifacts.build import BuildInput, BuildResult
+from edgegen.artifacts.export_result import ExportResult
 from edgegen.artifacts.maker import Maker
 from edgegen.artifacts.model_card import write_card
+from edgegen.artifacts.real_inputs import InputFiles, generators_of, sentence
 from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.target import Target, backends_of, runs_here
-from edgegen.errors import BudgetError, EdgegenError, ExportError, ParityError, UsageError
+from edgegen.errors import EdgegenError, UsageError
 from edgegen.formats.manifest import write_manifest
 from edgegen.integrations.optimum_onnx import write_ort_pipeline
 from edgegen.models.sources.load import Source, load_sources
-from edgegen.program.fold import FoldResult
 from edgegen.program.generator import Generator, save_program
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import GRIDS
 from edgegen.recipe import Export as Export
 from edgegen.recipe import Quantize, Recover
 from edgegen.support.progress import Progress
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import storage_errors
-from edgegen.types import Artifact, Latency, Parity, Signature
+from edgegen.types import Artifact, Latency, Parity
 from edgegen.verification.verify import Verifier
 
 EXPORT, QUANTIZE = Export(), Quantize()
@@ -36,7 +36,8 @@ EXPORT, QUANTIZE = Export(), Quantize()
 class ExportSettings:
     """What to make of a source: `targets` in place of the artifacts of `export`, and three tables of a recipe.
 
-    `memory_limit` in bytes is for each child process; `measure` adds host latencies.
+    `memory_limit` in bytes is for each child process; `measure` adds host latencies; `name` begins the files' names;
+    `inputs` are real ones, in place of those that the source's signature names.
     """
 
     targets: tuple[Target, ...]
@@ -47,44 +48,8 @@ class ExportSettings:
     seed: int = 0
     memory_limit: int | None = None
     measure: bool = True
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """One source's folder: its files, what folding did, parity and latency of each file, and what failed."""
-
-    name: str
-    folder: Path
-    signature: Signature
-    about: Mapping[str, Any]
-    fold: FoldResult
-    built: Sequence[BuildResult]
-    parity: Mapping[str, Parity]
-    latency: Mapping[str, Latency]
-    failures: Mapping[str, EdgegenError]
-    over_budget: Mapping[str, Sequence[str]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for `--json`."""
-        rows = []
-        for build_result in self.built:
-            artifact = build_result.artifact
-            latency = self.latency.get(artifact.file)
-            row = {**artifact.to_dict(), "parity": self.parity[artifact.file].to_dict()}
-            row["latency"] = latency.to_dict() if latency else None
-            row["over_budget"] = list(self.over_budget.get(artifact.file, ()))
-            row["about"] = registry.load("backend", artifact.backend).variants[artifact.variant].about
-            row["export"] = {"seconds": build_result.seconds, "peak_rss_bytes": build_result.peak_rss_bytes}
-            rows.append(row)
-        return {
-            "name": self.name,
-            "folder": str(self.folder),
-            "about": dict(self.about),
-            "signature": self.signature.to_dict(),
-            "fold": {**self.fold.facts(), "sentence": self.fold.sentence()},
-            "artifacts": rows,
-            "failures": {target: str(error) for target, error in self.failures.items()},
-        }
+    name: str | None = None
+    inputs: InputFiles | None = None
 
 
 def export_source(
@@ -105,15 +70,22 @@ def export_source(
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output} is a file; give a folder, new or with an older export")
-    sources = load_sources(source, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder)
+    sources = load_sources(
+        source, name=settings.name, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder
+    )
+    generators = generators_of(sources, settings.inputs)
+    for component, (generator, facts) in zip(sources, generators, strict=True):
+        _check_stated(component, generator, settings.targets)
+        if facts:
+            progress.message(f"{component.name}: {sentence(facts)}")
     results = []
-    for component in sources:
+    for component, (generator, facts) in zip(sources, generators, strict=True):
         folder = output / component.name if len(sources) > 1 else output
         with storage_errors(folder):  # before minutes of work
             folder.mkdir(parents=True, exist_ok=True)
         try:
-            with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
-                results.append(_export(component, folder, Path(temporary), settings, progress))
+            with temporary_folder() as temporary:
+                results.append(_export(component, generator, facts, folder, Path(temporary), settings, progress))
         finally:
             with contextlib.suppress(OSError):  # a folder with files stays
                 folder.rmdir()
@@ -133,38 +105,38 @@ def _onnx_files(results: Sequence[ExportResult]) -> dict[str, str]:
     return files
 
 
-def raise_failures(results: Sequence[ExportResult]) -> None:
-    """Raises ExportError for targets not made, ParityError for failed parity, BudgetError for files over budget."""
-    errors = [(f"{result.name} {target}", error) for result in results for target, error in result.failures.items()]
-    if errors:
-        exception = BudgetError if all(isinstance(error, BudgetError) for _, error in errors) else ExportError
-        raise exception("not exported:\n  " + "\n  ".join(f"{target}: {error}" for target, error in errors))
-    failed = [
-        f"{file}: {parity.reason}"
-        for result in results
-        for file, parity in result.parity.items()
-        if parity.status == "failed"
-    ]
-    if failed:
-        raise ParityError("not the same as PyTorch:\n  " + "\n  ".join(failed))
-    broken = [
-        f"{result.name}: {file}: {'; '.join(reasons)}"
-        for result in results
-        for file, reasons in result.over_budget.items()
-        if reasons
-    ]
-    if broken:
-        raise BudgetError("the budget is not kept:\n  " + "\n  ".join(broken))
+def _check_stated(source: Source, generator: Generator, targets: Sequence[Target]) -> None:
+    """Raises UsageError for a calibrated target of a network of which nobody said what goes in."""
+    calibrated = [target for target in targets if target.cell().calibrated]
+    unstated = [name for name in source.unstated if name in generator.inputs(0).synthetic]
+    if not calibrated or not unstated:
+        return
+    name = unstated[0]
+    role = next(spec.role for spec in source.signature.inputs if spec.name == name)
+    if role == "image":
+        raise UsageError(
+            f"{calibrated[0]}: the signature gives no low and high for the image {name}, so its ranges would come from "
+            "numbers that the network may never see; write them (such as 0.0 and 1.0), or give --inputs FILE.npz"
+        )
+    raise UsageError(
+        f"{calibrated[0]}: nothing says whether {name} is noise, an image or something else, so its ranges would come "
+        "from numbers that the network may never see; give --signature FILE, or real values by --inputs"
+    )
 
 
 def _export(
-    source: Source, folder: Path, temporary: Path, settings: ExportSettings, progress: Progress
+    source: Source,
+    generator: Generator,
+    facts: Mapping[str, Any] | None,
+    folder: Path,
+    temporary: Path,
+    settings: ExportSettings,
+    progress: Progress,
 ) -> ExportResult:
     license_name = settings.export.license
     if license_name == EXPORT.license:
         license_name = source.about.get("license") or license_name
-    source_facts = {**source.about, "license": license_name}
-    generator = Generator(source.module, source.signature)
+    source_facts = {**source.about, "license": license_name, **({"inputs": facts} if facts else {})}
     relative_latency = RelativeLatency(
         generator,
         folder=temporary,
@@ -220,9 +192,7 @@ def _make(
             artifact = result.artifact
             built.append(result)
             parity[artifact.file], _ = verify(artifact, folder / artifact.file)
-            status, psnr_db = parity[artifact.file].status, parity[artifact.file].psnr_db
-            note = status if psnr_db is None else f"{status}, {psnr_db:.1f} dB"
-            task.update(number, f"{artifact.file}: {artifact.nbytes / 1e6:.2f} MB, {note}")
+            task.update(number, f"{artifact.file}: {artifact.nbytes / 1e6:.2f} MB, {parity[artifact.file]}")
     return built, parity, failures
 
 

@@ -9,11 +9,11 @@ import psutil
 
 from edgegen.artifacts.build import BuildInput, BuildResult, build
 from edgegen.artifacts.target import Target
-from edgegen.errors import EdgegenError
+from edgegen.errors import EdgegenError, StorageError
 from edgegen.program.generator import Generator
 from edgegen.recipe import Export, Quantize
 from edgegen.support.isolation import Child
-from edgegen.support.progress import Progress
+from edgegen.support.progress import Progress, heartbeat
 
 CHILD_BYTES = 1_200_000_000  # of a child process with its vendor's tools, before it holds a network
 CHILD_WEIGHTS = 5  # copies of the weights that a child holds at most (examples/bench_export.md: 860 M parameters)
@@ -61,10 +61,28 @@ class Maker:
 
         Several are made at once where cores and memory allow; the bytes do not depend on it. The first child processes
         import their vendor's tools while the generator is captured; `meanwhile` runs while the first files are made.
-        Raises ExportError where it cannot be captured or folded.
+        Raises ExportError where it cannot be captured or folded, StorageError where the disk refuses.
         """
         count = parallel_children(self.generator)
         children = {target: _child(target) for target in targets[:count]}
+        waiting = list(map(str, targets))
+
+        def state() -> str:
+            return f"{self.name}: making {', '.join(waiting[:count])}" if waiting else ""
+
+        with heartbeat(self.progress, state):
+            for target, result in self._results(targets, folder, children, count, meanwhile):
+                waiting.remove(str(target))
+                yield target, result
+
+    def _results(
+        self,
+        targets: Sequence[Target],
+        folder: Path,
+        children: dict[Target, Child],
+        count: int,
+        meanwhile: Callable[[], object],
+    ) -> Iterator[tuple[Target, BuildResult | EdgegenError]]:
         try:
             with self.progress.task(f"{self.name}: fold", 1) as task:
                 task.update(1, self.generator.folded().sentence())
@@ -84,7 +102,7 @@ class Maker:
             build_input = self.input(target.scheme, any_size=target.kind().any_size)
             return self._build(build_input, target, folder, children)
         except EdgegenError as e:
-            return e
+            return _of_target(e)
 
     def _make_in_parallel(
         self,
@@ -113,7 +131,7 @@ class Maker:
         try:
             build_input = self.input(target.scheme, any_size=target.kind().any_size)
         except EdgegenError as e:
-            return e
+            return _of_target(e)
         return pool.submit(self._build, build_input, target, folder, children)
 
     def _build(
@@ -128,6 +146,7 @@ class Maker:
             target=target,
             folder=folder,
             seed=self.seed,
+            real=self.generator.real,
             metadata=self.metadata,
             quantization=build_input.quantization,
             options=self.options,
@@ -137,7 +156,7 @@ class Maker:
 
 
 def _child(target: Target) -> Child:
-    return Child("edgegen.artifacts.build:preload", {"name": target.backend})
+    return Child("edgegen.artifacts.lower:preload", {"name": target.backend})
 
 
 def _result_or_error(future: "Future[BuildResult] | EdgegenError") -> BuildResult | EdgegenError:
@@ -146,7 +165,14 @@ def _result_or_error(future: "Future[BuildResult] | EdgegenError") -> BuildResul
     try:
         return future.result()
     except EdgegenError as e:
-        return e
+        return _of_target(e)
+
+
+def _of_target(error: EdgegenError) -> EdgegenError:
+    """An error that says nothing of the other targets; a full disk is raised, as it fails them all."""
+    if isinstance(error, StorageError):
+        raise error
+    return error
 
 
 def parallel_children(generator: Generator) -> int:

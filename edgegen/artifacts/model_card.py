@@ -7,6 +7,7 @@ from typing import Any
 from edgegen import registry
 from edgegen.exporters.base import Backend
 from edgegen.support.storage import write_bytes
+from edgegen.types import TensorSpec
 
 UNKNOWN = "-"
 
@@ -34,6 +35,7 @@ def card(exported: Mapping[str, Any]) -> str:
             [_file(row) for row in rows],
         ),
         "\n".join(_description(row) for row in rows),
+        _inputs(exported),
         "PSNR on the same inputs as PyTorch in float32, relative to the range of the values; latencies of the machine "
         "that exported, not of a phone. `manifest.json` has sha256, signature and tool versions.",
         *(_python_snippet(row, exported["signature"]) for row in _one_of_each_backend(rows)),
@@ -76,11 +78,10 @@ def _tensor(spec: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _file(row: Mapping[str, Any]) -> tuple[str, ...]:
     parity, latency = row["parity"], row["latency"] or {}
-    psnr = "" if parity["psnr_db"] is None else f", {parity['psnr_db']:.1f} dB"
     return (
         f"`{row['file']}`",
         f"{row['nbytes'] / 1e6:.2f} MB",
-        f"{parity['status']}{psnr} ({parity['method']})",
+        f"{row['verdict']} ({parity['method']})",
         _ms(latency.get("p50_ms")),
         _ms(latency.get("load_ms")),
     )
@@ -91,6 +92,23 @@ def _description(row: Mapping[str, Any]) -> str:
     caution = row["details"].get("caution")
     sizes_note = f" (its own and {sizes})" if sizes else ""
     return f"- `{row['file']}`: {row['about']}{sizes_note}" + (f"; **{caution}**" if caution else "")
+
+
+def _inputs(exported: Mapping[str, Any]) -> str:
+    """What the files were compared on, in a sentence."""
+    facts = exported["about"].get("inputs")
+    if facts:
+        files = ", ".join(f"`{name}` from {source}" for name, source in facts["files"].items())
+        return (
+            f"Checked on real inputs: {files}, {facts['verification']} samples that took no part in the calibration, "
+            f"which had {facts['calibration']} others."
+        )
+    if any(row["parity"]["origin"] == "synthetic" for row in exported["artifacts"]):
+        return (
+            "**Checked on synthetic inputs only**: the figures say that the files compute what PyTorch does, not how "
+            "good they are on your images. `edgegen export --inputs` checks on real ones."
+        )
+    return ""
 
 
 def _ms(value: float | None) -> str:
@@ -111,7 +129,7 @@ def _python_snippet(row: Mapping[str, Any], signature: Mapping[str, Any]) -> str
     """A few lines of Python that run the file on random inputs."""
     values = {spec["name"]: _numpy(spec) for spec in signature["inputs"]}
     arrays = ", ".join(f'"{name}": {value}' for name, value in values.items())
-    tensors = ", ".join(f"torch.{_torch(spec)}" for spec in signature["inputs"])
+    tensors = ", ".join(_torch(spec) for spec in signature["inputs"])
     output = signature["outputs"][0]["name"]
     backend: Backend = registry.load("backend", row["backend"])
     text = backend.snippet.format(
@@ -127,8 +145,21 @@ def _sizes(spec: Mapping[str, Any]) -> str:
 def _numpy(spec: Mapping[str, Any]) -> str:
     if spec["role"] == "class":
         return "np.zeros(1, np.int64)"
-    return f'np.random.randn({_sizes(spec)}).astype("{spec["dtype"]}")'
+    values = _scaled(spec, f"np.random.rand({_sizes(spec)})", f"np.random.randn({_sizes(spec)})")
+    return f'{values}.astype("{spec["dtype"]}")'
 
 
 def _torch(spec: Mapping[str, Any]) -> str:
-    return "zeros(1, dtype=torch.int64)" if spec["role"] == "class" else f"randn({_sizes(spec)})"
+    if spec["role"] == "class":
+        return "torch.zeros(1, dtype=torch.int64)"
+    return _scaled(spec, f"torch.rand({_sizes(spec)})", f"torch.randn({_sizes(spec)})")
+
+
+def _scaled(spec: Mapping[str, Any], uniform: str, normal: str) -> str:
+    """`uniform` numbers from 0 to 1 in the range of an image; `normal` ones for everything else."""
+    if spec["role"] != "image":
+        return normal
+    low, high = TensorSpec(**{**spec, "shape": tuple(spec["shape"])}).image_range
+    factor = "" if high - low == 1 else f" * {high - low:g}"
+    offset = "" if low == 0 else f" {'-' if low < 0 else '+'} {abs(low):g}"
+    return f"({uniform}{factor}{offset})" if factor or offset else uniform

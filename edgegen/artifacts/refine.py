@@ -1,6 +1,6 @@
 """Refines a generator for one scheme: its weights are changed so that rounding them changes the images less.
 
-No data set: calibration and training inputs are noise, and the float generator's images are the targets.
+No data set: calibration and training inputs are the generator's own, and the float generator's images are the targets.
 """
 
 import copy
@@ -13,14 +13,15 @@ import numpy as np
 import torch
 
 from edgegen.artifacts.relative_latency import MixedLatency, RelativeLatency
-from edgegen.artifacts.sensitivity import FloatImages, calibration, canonical, layer_sensitivities, sensitivity_rows
+from edgegen.artifacts.sensitivity import FloatImages, canonical, layer_sensitivities, sensitivity_rows
 from edgegen.program.capture import capture
 from edgegen.program.generator import Generator
+from edgegen.program.inputs import InputSource
 from edgegen.program.parameters import parameter_count
 from edgegen.quantize.adaround import learn_rounding
 from edgegen.quantize.bias_correction import correct_biases
 from edgegen.quantize.budget import Budget, require_mixed
-from edgegen.quantize.calibration import Batches, correcting_samples
+from edgegen.quantize.calibration import Batches, calibration_batches, correcting_samples
 from edgegen.quantize.cross_layer_equalization import equalize
 from edgegen.quantize.fake_quant import FakeQuantizedNetwork, floating, simulate
 from edgegen.quantize.sensitivity import (
@@ -89,10 +90,11 @@ def refine(
     where a file cannot be timed.
     """
     module, signature, methods = generator.folded().module, generator.signature, options.methods
-    float_images = FloatImages(module, signature, seed)
-    noise = calibration(signature, options, seed)
+    inputs = generator.inputs(seed)
+    float_images = FloatImages(module, inputs)
+    calibration = calibration_batches(inputs, samples=options.samples)
     plain = canonical(generator.saved(), signature)
-    program = _rescaled(plain, signature, methods, noise, progress)
+    program = _rescaled(plain, signature, methods, calibration, progress)
     costs: Sequence[LayerSensitivity] = ()
     if scheme == "mixed":
         budget = None if options.budget is None else Budget.parse(options.budget)
@@ -100,11 +102,11 @@ def refine(
         assert budget is not None, "required"
         latencies = [relative_latency.of_mixed(backend) for backend in backends if relative_latency and budget.latency]
         costs = layer_sensitivities(
-            simulate(program, scheme, noise, options), FloatImages.of_layers(module, signature, seed), progress
+            simulate(program, scheme, calibration, options), FloatImages.of_layers(module, inputs), progress
         )
         float_layers = _choose_float_layers(
             program,
-            noise,
+            calibration,
             float_images,
             costs,
             options=options,
@@ -114,14 +116,12 @@ def refine(
         )
         options = _with_float(options, float_layers)
         progress.message(f"mixed: float are {', '.join(options.float_layers) or 'no layers'}")
-    simulated = simulate(program, scheme, noise, options)
-    before = float_images.psnr_db(simulated if program is plain else simulate(plain, scheme, noise, options))
+    simulated = simulate(program, scheme, calibration, options)
+    before = float_images.psnr_db(simulated if program is plain else simulate(plain, scheme, calibration, options))
     exact = copy.deepcopy(floating(simulated))
-    _correct(exact, simulated, signature, methods, noise, seed=seed, progress=progress)
+    _correct(exact, simulated, signature, methods, calibration, seed=seed, progress=progress)
     if recover is not None:  # last: it trains on the images, the other methods on one layer each
-        simulated = _recover(
-            simulated, exact, signature, recover, seed=seed, folder=folder, progress=progress, label=scheme
-        )
+        simulated = _recover(simulated, exact, inputs, recover, folder=folder, progress=progress, label=scheme)
     after = float_images.psnr_db(simulated)
     progress.message(f"{scheme}, rounded in PyTorch: {before:.1f} dB -> {after:.1f} dB")
     program = capture(floating(simulated), signature, batch=None)
@@ -130,7 +130,7 @@ def refine(
 
 def _choose_float_layers(
     program: "ExportedProgram",
-    noise: Batches,
+    calibration: Batches,
     float_images: FloatImages,
     costs: Sequence[LayerSensitivity],
     *,
@@ -151,7 +151,7 @@ def _choose_float_layers(
         file_options = with_float(choice)
         mse = None
         if limits.mse is not None:
-            mse = float_images.mse(simulate(program, "mixed", noise, file_options))
+            mse = float_images.mse(simulate(program, "mixed", calibration, file_options))
         return Figures(mse=mse, latency=slowest(file_options))
 
     limits = Figures(
@@ -175,7 +175,7 @@ def _with_float(options: Quantize, layers: Sequence[str]) -> Quantize:
 
 
 def _rescaled(
-    program: "ExportedProgram", signature: Signature, methods: Sequence[str], noise: Batches, progress: Progress
+    program: "ExportedProgram", signature: Signature, methods: Sequence[str], calibration: Batches, progress: Progress
 ) -> "ExportedProgram":
     """The same function with other weights: by equalization, then by smoothing, where they are among `methods`."""
     if not {"equalization", "smoothing"} & set(methods):
@@ -185,7 +185,7 @@ def _rescaled(
     if "equalization" in methods:
         progress.message(f"equalization: {equalize(module)} pairs of layers")
     if "smoothing" in methods:
-        progress.message(f"smoothing: {smooth(module, noise)} multiplications more")
+        progress.message(f"smoothing: {smooth(module, calibration)} multiplications more")
     return capture(module, signature, batch=None)
 
 
@@ -194,13 +194,13 @@ def _correct(
     simulated: FakeQuantizedNetwork,
     signature: Signature,
     methods: Sequence[str],
-    noise: Batches,
+    calibration: Batches,
     *,
     seed: int,
     progress: Progress,
 ) -> None:
     """Learned rounding, then bias correction, where they are among `methods`: changes `simulated` towards `exact`."""
-    parts = [torch.from_numpy(np.concatenate([batch[name] for batch in noise])) for name in noise[0]]
+    parts = [torch.from_numpy(np.concatenate([batch[name] for batch in calibration])) for name in calibration[0]]
     batch = tuple(part[: correcting_samples(signature)] for part in parts)
     if "rounding" in methods:
         with progress.task("rounding", len(simulated.layers)) as task:
@@ -214,10 +214,9 @@ def _correct(
 def _recover(
     simulated: FakeQuantizedNetwork,
     exact: "nn.Module",
-    signature: Signature,
+    inputs: InputSource,
     settings: Recover,
     *,
-    seed: int,
     folder: Path,
     progress: Progress,
     label: str,
@@ -228,11 +227,11 @@ def _recover(
 
     fitted = fit(
         settings.objective,
-        FreshInputs(signature, settings.steps * settings.batch, seed),
+        FreshInputs(inputs, settings.steps * settings.batch),
         student=simulated.module,
         frozen={"float": exact},
         settings=settings,
-        seed=seed,
+        seed=inputs.seed,
         folder=folder,
         accelerator=accelerator("fp32"),  # bf16 is coarser than the changes to be learned
         progress=progress,

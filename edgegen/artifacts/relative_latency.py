@@ -77,6 +77,7 @@ class RelativeLatency:
             target=target,
             folder=self.folder,
             seed=self.seed,
+            real=self.generator.real,
             metadata={},
             quantization=quantization,
             options=self.options,

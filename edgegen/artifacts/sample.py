@@ -1,47 +1,83 @@
 """Images for `edgegen sample`, in a PNG: made by a recipe's student, a generator folder or an exported file."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.artifacts.sessions import open_source
-from edgegen.errors import UsageError
+from edgegen.artifacts.sample_inputs import GivenInputs, paths_by_name, read_inputs, whole_steps
+from edgegen.artifacts.sessions import ImageSource, open_source
+from edgegen.artifacts.tiles import Assembled, assemble
+from edgegen.errors import ExportError, UsageError
+from edgegen.support.pixels import to_uint8
+from edgegen.support.progress import Progress, Silent
+from edgegen.types import Signature
 
 MARGIN = 1  # pixels between images
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64)  # of height and width: networks halve a picture up to six times
+VISIBLE = 4.0  # steps of 255 by which tiles differ at their seams, from which on it is said
 
 
 def sample_to_png(
-    source: str, output: Path, *, count: int, seed: int, label: int | None, steps: int | None, runs: Path
+    source: str,
+    output: Path,
+    *,
+    inputs: Sequence[str] = (),
+    count: int | None = None,
+    seed: int = 0,
+    label: str | None = None,
+    steps: int | None = None,
+    runs: Path = Path("runs"),
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Writes a PNG grid and says what made it. Raises DataError and UsageError where source or class do not fit."""
-    from PIL import Image
+    """Writes one image, or a grid of several, and says what made it.
 
-    from edgegen.program.inputs import example_inputs
-    from edgegen.support.pixels import to_uint8
-    from edgegen.support.storage import atomic_path
+    Args:
+        source: an exported file, a folder of such files, a generator folder, the name of a run, a recipe.
+        output: the PNG.
+        inputs: images and arrays, each `FILE` or `NAME=FILE`.
+        count: images; None: as many as the inputs have rows, 16 where all is drawn.
+        seed: of the noise and of everything that is not given.
+        label: number or name of a class for all images; None: all classes in turn.
+        steps: of the solver, for a generator folder.
+        runs: where run folders are.
+        progress: of the tiles of a picture that is larger than the file's.
 
-    if output.suffix.lower() != ".png":
-        raise UsageError(f"--output {output}: give a name that ends in .png")
-    if output.is_dir():
-        raise UsageError(f"--output {output}: is a folder; give the name of a file")
+    Returns:
+        file, count, seed; `method` and `source`, what ran and which file or folder; `size`, [height, width] of an
+        image; `tiles`; `notes`, what was assumed.
+
+    Raises:
+        DataError, UsageError: source, class or inputs do not fit.
+        ExportError: the runtime refuses the inputs.
+    """
+    _check_output(output)
     image_source = open_source(source, steps=steps, runs=runs)
-    inputs = example_inputs(image_source.signature, count, seed)
-    classes = image_source.signature.num_classes
-    if label is not None and label >= max(classes, 1):
-        raise UsageError(f"--class {label}: " + (f"there are 0 to {classes - 1}" if classes else "it knows no classes"))
-    if label is not None:
-        (name,) = (spec.name for spec in image_source.signature.inputs if spec.role == "class")
-        inputs[name] = np.full(count, label)
-    images = image_source.run(inputs)
-    if images.dtype != np.uint8:
-        images = to_uint8(images.astype(np.float32), image_source.signature.outputs[0].image_range)
-    pixels = grid(images)
-    with atomic_path(output) as temporary:
-        Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(temporary, format="PNG")
-    return {"file": str(output), "count": count, "seed": seed, "method": image_source.method}
+    signature = image_source.signature
+    if not signature.makes_images:
+        spec = signature.outputs[0]
+        shape = "x".join(map(str, spec.shape))
+        raise UsageError(f"{image_source.place}: its output '{spec.name}' is {spec.role} {shape}, no image to show")
+    paths = paths_by_name(inputs, signature)
+    number = None if label is None else _class_number(label, image_source)
+    given = read_inputs(paths, signature, label=number, count=count, seed=seed, of=str(image_source.place))
+    made = _images(image_source, given, progress or Silent())
+    _save(grid(made.images), output)
+    return {
+        "file": str(output),
+        "count": given.count,
+        "seed": seed,
+        "method": image_source.method,
+        "source": str(image_source.place),
+        "size": list(made.images.shape[1:3]),
+        "tiles": made.tiles,
+        "notes": [*given.notes(), *_seam_notes(made)],
+    }
 
 
 def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -54,3 +90,115 @@ def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         top, left = i // columns * (height + MARGIN), i % columns * (width + MARGIN)
         sheet[top : top + height, left : left + width] = image
     return sheet
+
+
+def _seam_notes(made: Assembled) -> list[str]:
+    if made.difference <= VISIBLE:
+        return []
+    return [
+        f"its {made.tiles} tiles differ by {made.difference:.0f} of 255 where they meet: the network looks at more "
+        "than a tile; export it for any size (onnx:any_size), which takes the whole picture"
+    ]
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix.lower() != ".png":
+        raise UsageError(f"--output {output}: give a name that ends in .png")
+    if output.is_dir():
+        raise UsageError(f"--output {output}: is a folder; give the name of a file")
+
+
+def _save(pixels: NDArray[np.uint8], output: Path) -> None:
+    from PIL import Image
+
+    from edgegen.support.storage import atomic_path
+
+    with atomic_path(output) as temporary:
+        Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(temporary, format="PNG")
+
+
+def _class_number(label: str, source: ImageSource) -> int:
+    """The class with this name, else with this number. Raises UsageError that lists the classes."""
+    classes, names = source.signature.num_classes, source.class_names
+    if label in names:
+        return names.index(label)
+    if label.isascii() and label.isdigit() and int(label) < classes:
+        return int(label)
+    if not classes:
+        raise UsageError(f"--class {label}: {source.place} knows no classes")
+    if names == tuple(map(str, range(classes))):
+        raise UsageError(f"--class {label}: there are 0 to {classes - 1}")
+    if names:
+        raise UsageError(f"--class {label}: there are " + ", ".join(f"{i} {name}" for i, name in enumerate(names)))
+    raise UsageError(f"--class {label}: there are 0 to {classes - 1}, and {source.place} does not know their names")
+
+
+def _images(source: ImageSource, given: GivenInputs, progress: Progress) -> Assembled:
+    """At the size of what was given: in one run, or in tiles where the file takes one size."""
+    if given.size is None:
+        images = source.run(given.at(0, 0)[1])
+        if images.dtype != np.uint8:
+            images = to_uint8(images.astype(np.float32), source.signature.outputs[0].image_range)
+        return Assembled(images, 1, 0.0)
+    made = _whole(source, given) if source.sizes is None else _in_tiles(source, given, progress)
+    own, output, margin = (
+        _size_of(given.signature, given.reference),
+        source.signature.image_shape[1:],
+        source.signature.outputs[0].margin,
+    )
+    height, width = (
+        math.ceil(Fraction((size + margin) * have, of)) - margin
+        for size, have, of in zip(output, given.size, own, strict=True)
+    )
+    return replace(made, images=made.images[:, :height, :width])
+
+
+def _whole(source: ImageSource, given: GivenInputs) -> Assembled:
+    """In one run, by a file for any size; what it refuses is continued to a multiple of 2, 4, ..."""
+    assert given.size is not None, "called where something with a size was given"
+    units = whole_steps(given.signature, given.reference)
+    refusal: ExportError | None = None
+    for multiple in MULTIPLES:
+        height, width = (
+            math.ceil(size / math.lcm(unit, multiple)) * math.lcm(unit, multiple)
+            for size, unit in zip(given.size, units, strict=True)
+        )
+        sized, arrays = given.at(height, width)
+        try:
+            return assemble(
+                source.run, arrays, sized, tile=sized, reference=given.reference, steps=units, progress=Silent()
+            )
+        except ExportError as e:
+            refusal = refusal or e
+    height, width = given.size
+    raise ExportError(f"{source.place}: {height}x{width} (height x width) is refused: {refusal}") from refusal
+
+
+def _in_tiles(source: ImageSource, given: GivenInputs, progress: Progress) -> Assembled:
+    """By a file of one size, or of several of which one is that of the picture."""
+    assert given.size is not None, "called where something with a size was given"
+    units, tile = whole_steps(given.signature, given.reference), given.signature
+    height, width = given.size
+    if _first_size(given) in (source.sizes or ()):
+        tile = given.signature.resized(height, width, of=given.reference)
+    else:
+        height, width = (
+            max(own, math.ceil(have / unit) * unit)
+            for have, own, unit in zip(given.size, _size_of(tile, given.reference), units, strict=True)
+        )
+    sized, arrays = given.at(height, width)
+    return assemble(source.run, arrays, sized, tile=tile, reference=given.reference, steps=units, progress=progress)
+
+
+def _size_of(signature: Signature, name: str) -> tuple[int, int]:
+    spec = next(spec for spec in signature.inputs if spec.name == name)
+    return int(spec.shape[2]), int(spec.shape[3])
+
+
+def _first_size(given: GivenInputs) -> tuple[int, int] | None:
+    """Height and width of the first input beside what was given; None where it has none, or they are not whole."""
+    try:
+        first = given.signature.resized(*(given.size or (0, 0)), of=given.reference).inputs[0]
+    except ValueError:
+        return None
+    return (int(first.shape[2]), int(first.shape[3])) if first.is_spatial else None

@@ -1,4 +1,4 @@
-"""The error that rounding each layer of a generator causes in its images, measured on noise in PyTorch."""
+"""The error that rounding each layer of a generator causes in its images, measured on its inputs in PyTorch."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgegen.artifacts.build import CANONICAL, BuildInput
+from edgegen.artifacts.build import BuildInput
+from edgegen.artifacts.lower import CANONICAL
 from edgegen.exporters.rewrites import apply
 from edgegen.program.capture import reference
 from edgegen.program.generator import Generator, SavedProgram, load_graph
-from edgegen.program.inputs import example_inputs
-from edgegen.quantize.calibration import Batches, calibration_batches, enough_samples, fitting_batch
+from edgegen.program.inputs import InputSource
+from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.fake_quant import FakeQuantizedNetwork, simulate
 from edgegen.quantize.sensitivity import (
     LayerSensitivity,
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-NOISES = 64  # of the figures before and after
+IMAGES = 64  # of the figures before and after
 
-# Of the figures of each layer, where all noises run once for every layer: 64 images of 32x32 pixels, one channel.
-LAYER_NUMBERS, LEAST_NOISES = 2**16, 8
+# Of the figures of each layer, where all images are made once for every layer: 64 of 32x32 pixels, one channel.
+LAYER_NUMBERS, LEAST_IMAGES = 2**16, 8
 
 
 def sensitivity_rows(costs: Sequence[LayerSensitivity], data_range: float) -> dict[str, Any]:
@@ -57,28 +58,22 @@ def canonical(saved: SavedProgram, signature: Signature) -> "ExportedProgram":
     return apply(load_graph(saved, signature), CANONICAL, signature=signature, batch=None)
 
 
-def calibration(signature: Signature, options: Quantize, seed: int) -> Batches:
-    """The noise that `build` calibrates with."""
-    samples = options.samples or enough_samples(signature)
-    return calibration_batches(signature, samples=samples, seed=seed, batch=fitting_batch(signature))
-
-
 class FloatImages:
     """A float generator's images, and the distance of a simulated file's images to them."""
 
-    def __init__(self, module: "nn.Module", signature: Signature, seed: int, noises: int = NOISES) -> None:
-        self.inputs = example_inputs(signature, noises, seed)
+    def __init__(self, module: "nn.Module", source: InputSource, count: int = IMAGES) -> None:
+        self.inputs = source.examples(count)
         self.expected = reference(module, self.inputs)
-        self.data_range = psnr_range(signature, self.expected)
+        self.data_range = psnr_range(source.signature, self.expected)
 
     def images(self, simulated: FakeQuantizedNetwork) -> "NDArray[np.float32]":
         return reference(simulated.module, self.inputs)
 
     @staticmethod
-    def of_layers(module: "nn.Module", signature: Signature, seed: int) -> "FloatImages":
+    def of_layers(module: "nn.Module", source: InputSource) -> "FloatImages":
         """As many images as the figures of each layer take."""
-        numbers = math.prod(size for size in signature.outputs[0].shape if isinstance(size, int))
-        return FloatImages(module, signature, seed, min(NOISES, max(LEAST_NOISES, LAYER_NUMBERS // numbers)))
+        numbers = math.prod(size for size in source.signature.outputs[0].shape if isinstance(size, int))
+        return FloatImages(module, source, min(IMAGES, max(LEAST_IMAGES, LAYER_NUMBERS // numbers)))
 
     def mse(self, simulated: FakeQuantizedNetwork) -> float:
         return self.data_range**2 / 10 ** (self.psnr_db(simulated) / 10)
@@ -97,11 +92,11 @@ def layer_sensitivities(
         return sensitivity(simulated, float_images.images, fd_local=fd_local, update=task.update)
 
 
-def worst_layers(build_input: BuildInput, signature: Signature, scheme: str, *, seed: int, progress: Progress) -> str:
+def worst_layers(build_input: BuildInput, source: InputSource, scheme: str, *, progress: Progress) -> str:
     """The layers whose rounding changes the images most, with their shares, in words."""
-    options, program = build_input.quantization, canonical(build_input.program, signature)
-    simulated = simulate(program, scheme, calibration(signature, options, seed), options)
-    return worst(layer_sensitivities(simulated, FloatImages.of_layers(build_input.module, signature, seed), progress))
+    options, program = build_input.quantization, canonical(build_input.program, source.signature)
+    simulated = simulate(program, scheme, calibration_batches(source, samples=options.samples), options)
+    return worst(layer_sensitivities(simulated, FloatImages.of_layers(build_input.module, source), progress))
 
 
 def sensitivity_of(
@@ -111,21 +106,17 @@ def sensitivity_of(
     options: Quantize,
     seed: int,
     fd_local: "Callable[[NDArray[np.float32]], float] | None" = None,
-    noises: int | None = None,
+    images: int | None = None,
     progress: Progress,
 ) -> dict[str, Any]:
     """The error that rounding each layer of a generator alone causes, and the Pareto set: `sensitivity_rows`.
 
-    With `fd_local` of `noises` images, also how much each layer adds to it, as a share of the float generator's.
+    With `fd_local` of `images` images, also how much each layer adds to it, as a share of the float generator's.
     """
-    module, signature = generator.folded().module, generator.signature
-    float_images = (
-        FloatImages.of_layers(module, signature, seed)
-        if noises is None
-        else FloatImages(module, signature, seed, noises)
-    )
-    program = canonical(generator.saved(), signature)
-    simulated = simulate(program, scheme, calibration(signature, options, seed), options)
+    module, source = generator.folded().module, generator.inputs(seed)
+    float_images = FloatImages.of_layers(module, source) if images is None else FloatImages(module, source, images)
+    program = canonical(generator.saved(), generator.signature)
+    simulated = simulate(program, scheme, calibration_batches(source, samples=options.samples), options)
     costs = layer_sensitivities(simulated, float_images, progress, fd_local)
     figures = sensitivity_rows(costs, float_images.data_range)
     if fd_local is not None:

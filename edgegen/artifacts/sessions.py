@@ -4,48 +4,57 @@
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from edgegen import registry
+from edgegen.artifacts import shipped
 from edgegen.errors import DataError, UsageError
 from edgegen.types import PIXELS, Signature
 
 TEACHER_STEPS = 20
 BATCH = 64  # images that an exported file makes in one run: of thousands, the activations would fill the memory
+LARGEST_RUN = 1 << 20  # values of all inputs in one run; a sample that has more runs alone
 
 
 @dataclass(frozen=True)
 class ImageSource:
     """`run` turns inputs by name into images (n, channels, height, width); `method` says what it is, in words.
 
-    Images of a file that gives uint8 are (n, height, width, channels).
+    Images of a file that gives uint8 are (n, height, width, channels). `place` is the file or folder. `sizes` are the
+    heights and widths that the first input may have: None for any, else the signature's own first. `class_names` are
+    those of the classes 0, 1, ..., () where nobody knows them.
     """
 
     run: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
     signature: Signature
     method: str
+    place: Path
+    sizes: tuple[tuple[int, int], ...] | None = ()
+    class_names: tuple[str, ...] = ()
 
 
 def open_source(source: str, *, steps: int | None, runs: Path) -> ImageSource:
-    """A recipe's student in `runs`, a generator folder or an exported file, after it was compared with its record.
+    """What `edgegen sample` runs, after it was compared with its record.
 
-    Raises DataError and UsageError.
+    An exported file, a folder of such files, a generator folder; or the name of a run in `runs`, or its recipe: the
+    file that the run ships, its student where there is none yet or `steps` are given. Raises DataError and UsageError.
     """
     from edgegen.exporters.base import backends_by_suffix
 
-    path = Path(source)
-    if path.suffix in (backends := backends_by_suffix()):
+    path, backends = Path(source), backends_by_suffix()
+    if path.suffix not in backends:
+        path = shipped.resolve(source, runs=runs, generator=steps is not None)
+    if path.suffix in backends:
         if steps not in (None, 1):
             raise UsageError(f"--steps {steps}: an exported file makes its image in one step")
         return open_artifact(path, backends[path.suffix])
-    folder = path if path.is_dir() else _student_of(source, runs)
-    _check_stage_of(folder)
-    return open_generator(folder, steps=steps)
+    _check_stage_of(path)
+    return open_generator(path, steps=steps)
 
 
 def open_generator(path: Path, *, steps: int | None = None) -> ImageSource:
@@ -62,7 +71,8 @@ def open_generator(path: Path, *, steps: int | None = None) -> ImageSource:
         labels = torch.from_numpy(inputs["class_labels"]) if "class_labels" in inputs else None
         return solve(loaded.net, torch.from_numpy(inputs["sample"]), labels, solver="euler", steps=count).x.numpy()
 
-    return ImageSource(run, loaded.signature, f"PyTorch, {count} step{'s' * (count > 1)}")
+    method = f"PyTorch, {count} step{'s' * (count > 1)}"
+    return ImageSource(run, loaded.signature, method, path, class_names=shipped.class_names(path, loaded.signature))
 
 
 def open_artifact(path: Path, backend: str) -> ImageSource:
@@ -70,6 +80,7 @@ def open_artifact(path: Path, backend: str) -> ImageSource:
 
     The runtime is in a child process, which ends when nothing uses the source.
     """
+    from edgegen.exporters.base import in_parts
     from edgegen.formats.manifest import MANIFEST, checked_entry
     from edgegen.verification.session_process import SessionProcess
 
@@ -84,17 +95,33 @@ def open_artifact(path: Path, backend: str) -> ImageSource:
     except (KeyError, TypeError) as e:
         raise DataError(f"{manifest}: not a manifest of edgegen's; `edgegen export` writes one") from e
     session = SessionProcess().open(backend, path)
-    output = PIXELS if entry.row.get("variant") == "generate" else signature.outputs[0].name
+    variant = registry.load("backend", backend).variants.get(entry.row.get("variant"))
+    any_size = variant is not None and variant.any_size and not variant.lists_sizes
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        count = len(next(iter(inputs.values())))
-        batches = [
-            session({name: values[first : first + BATCH] for name, values in inputs.items()})[output]
-            for first in range(0, count, BATCH)
-        ]
-        return np.concatenate(batches)
+        values = sum(array[:1].size for array in inputs.values() if array.ndim)  # of one sample
+        together = max(1, min(BATCH, LARGEST_RUN // max(1, values)))
+        return in_parts(inputs, lambda part: {"image": _image(session(part), signature)}, largest=together)["image"]
 
-    return ImageSource(run, signature, session.method)
+    sizes = None if any_size else _sizes(signature, entry.row.get("details", {}).get("heights_widths", ()))
+    names = tuple(entry.class_names) or shipped.class_names(path, signature)
+    return ImageSource(run, signature, session.method, path, sizes, names)
+
+
+def _image(outputs: Mapping[str, NDArray[Any]], signature: Signature) -> NDArray[Any]:
+    """The image among what a file gives, which may be called otherwise than the signature says: uint8 ones are."""
+    for name in (signature.outputs[0].name, PIXELS, *(outputs if len(outputs) == 1 else ())):
+        if name in outputs:
+            return outputs[name]
+    raise DataError(
+        f"no image '{signature.outputs[0].name}' among what it gives: {', '.join(outputs)}; export it again"
+    )
+
+
+def _sizes(signature: Signature, further: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    first = signature.inputs[0]
+    own = ((int(first.shape[2]), int(first.shape[3])),) if first.is_spatial else ()
+    return (*own, *((height, width) for height, width in further))
 
 
 def preload() -> None:
@@ -136,19 +163,3 @@ def _check_stage_of(generator: Path) -> None:
     except (KeyError, TypeError, AttributeError) as e:
         raise DataError(f"{stage}: not the record of a stage; run the recipe again") from e
     check_files(stage.parent, files, hashes=FileHashes())
-
-
-def _student_of(source: str, runs: Path) -> Path:
-    """The generator that a recipe's run ships; its distilled student, where that is newer than the choice."""
-    from edgegen.formats.recipe_file import find
-    from edgegen.formats.stage_folder import CHOICE, GENERATOR
-    from edgegen.recipe import read
-    from edgegen.support.storage import read_json
-
-    run = runs / read(find(source)).name
-    student, shipped = (run / stage / "latest" for stage in ("distill", "choose"))
-    if (shipped / CHOICE).is_file() and read_json(shipped / CHOICE)["distill"] == student.resolve().name:
-        return shipped / GENERATOR
-    if not (student / GENERATOR).is_dir():
-        raise DataError(f"{source}: no student at {student / GENERATOR} yet; make it by: edgegen distill {source}")
-    return student / GENERATOR

@@ -11,6 +11,7 @@ from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.schemes import DEFAULT_OPTIONS, GRIDS
 from edgegen.quantize.support_matrix import cell, cells
 from edgegen.recipe import FLOAT_SCHEMES, Export, Quantize
+from edgegen.types import SchemeCell
 
 if TYPE_CHECKING:
     from edgegen.recipe import Export, Quantize
@@ -37,7 +38,7 @@ class Target:
         if not scheme:
             scheme = next(iter(cells(backend)))
         target = Target(backend, scheme, variant)
-        cell(scheme, backend)
+        target.cell()
         target.kind()
         return target
 
@@ -47,6 +48,14 @@ class Target:
         if self.variant not in variants:
             raise UsageError(unknown_name(f"{self.backend} variant", self.variant, [name for name in variants if name]))
         return variants[self.variant]
+
+    def cell(self) -> SchemeCell:
+        """The cell of its scheme on its backend."""
+        return cell(self.scheme, self.backend)
+
+    def is_float16(self) -> bool:
+        """Whether its file computes in float16."""
+        return "fp16" in (self.scheme, self.cell().precision)
 
     def file(self, name: str) -> str:
         """The artifact's file name: name_backend_scheme[_variant].suffix."""
@@ -84,7 +93,7 @@ def check_quantization(
 ) -> None:
     """Raises UsageError for options without effect; `trains`: recovery or another method changes weights."""
     for target in targets:
-        scheme_cell = cell(target.scheme, target.backend)
+        scheme_cell = target.cell()
         if quantization.float_layers and scheme_cell.stage == "file" and target.scheme not in FLOAT_SCHEMES:
             raise UsageError(
                 f"{target}: {scheme_cell.engine} compresses every large weight; float layers are for w8a8, mixed and "

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgegen.cli.run import JsonOption
+from edgegen.cli.terminal import show
 from edgegen.errors import BudgetError, DeviceError
 
 TEXT = """Compare two measurements of the same files, with the interval in which the difference lies.
@@ -40,16 +41,16 @@ def compare(
         rows = [{**asdict(change), "surely": change.surely, "broken": change.broken(limits)} for change in changes]
         print(json.dumps({"differences": rows}, indent=2))
     else:
-        print("| file | before ms | after ms | change of p50 (95 %) | surely |\n|---|---|---|---|---|")
+        show("| file | before ms | after ms | change of p50 (95 %) | surely |", "|---|---|---|---|---|")
         for change in changes:
             low, high = change.interval
             p50 = f"{change.changes['p50']:+.1%} ({low:+.1%} to {high:+.1%})"
-            print(f"| {change.label} | {change.before_ms:.3g} | {change.after_ms:.3g} | {p50} | {change.surely} |")
+            show(f"| {change.label} | {change.before_ms:.3g} | {change.after_ms:.3g} | {p50} | {change.surely} |")
     broken = [text for change in changes for text in change.broken(limits)]
     noisy = [f"{change.label}: {'; '.join(change.noisy)}" for change in changes if change.noisy]
     if limits and noisy:
         raise DeviceError("not judged, because a measurement was noisy:\n  " + "\n  ".join(noisy))
     if noisy:
-        print("noisy:\n  " + "\n  ".join(noisy), file=sys.stderr)
+        show("noisy:", *(f"  {text}" for text in noisy), file=sys.stderr)
     if broken:
         raise BudgetError("slower than allowed:\n  " + "\n  ".join(broken))

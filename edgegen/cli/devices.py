@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgegen.cli.run import JsonOption
+from edgegen.cli.terminal import show
 from edgegen.errors import DeviceError, UsageError
 
 TEXT = """Show what a device is: its chip, its system, how busy it is, and what runs there.
@@ -56,9 +57,9 @@ def devices(
         print(json.dumps({"devices": rows}, indent=2))
     else:
         for row in rows:
-            print("\n".join(_lines(row)))
+            show(*_lines(row))
         if not names:
-            print(f"others by name: {NAMES}")
+            show(f"others by name: {NAMES}")
     unreachable = [f"{row['device']}: {row['error']}" for row in rows if row["error"]]
     if unreachable:
         raise DeviceError("\n  ".join(unreachable))

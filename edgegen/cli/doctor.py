@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from edgegen.cli.terminal import show
+
 
 def register(app: typer.Typer) -> None:
     text = "Show which backends, devices and accelerators work here, and how to get the missing ones."
@@ -20,12 +22,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on s
     if as_json:
         print(json.dumps(diagnosis, indent=2))
         return
-    print(f"edgegen {diagnosis['edgegen']}  python {platform.python_version()}  {platform.platform()}\n")
+    show(f"edgegen {diagnosis['edgegen']}  python {platform.python_version()}  {platform.platform()}", "")
     for kind in ("accelerators", "backends", "extras"):
-        print(kind)
+        show(kind)
         for row in diagnosis[kind]:
-            print(f"  {_mark(row)} {row['name']:<12} {row['detail']}")
-        print()
+            show(f"  {_mark(row)} {row['name']:<12} {row['detail']}")
+        show("")
 
 
 def _mark(row: dict[str, Any]) -> str:

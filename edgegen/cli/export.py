@@ -1,18 +1,22 @@
 """`edgegen export`: the files of a generator that exists already, or of a recipe's student."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_if_recipe
+from edgegen.cli.terminal import show
 from edgegen.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from edgegen.artifacts.real_inputs import InputFiles
     from edgegen.artifacts.target import Target
     from edgegen.recipe import Files
 
+SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of a folder and files, quoted by no shell
 TARGETS = "onnx,executorch,coreml"
 TEXT = """Write ONNX, ExecuTorch and Core ML files, and prove that each computes what PyTorch computes.
 
@@ -23,6 +27,9 @@ config.json; a pipeline folder with model_index.json; your own network as packag
 How the files are written and their numbers rounded stands in the tables [export], [quantize] and [recover] of a TOML
 file, as in a recipe: opset, coreml_target, heights_widths; methods, float_layers, budget; steps of recovery.
 
+A generator from noise needs no data. A network that takes images, features or latents is calibrated and checked on real
+ones of --inputs (or of the table [inputs] of the file, or `samples` in the signature), and else on synthetic ones.
+
 Example: edgegen export digits
 
   edgegen export ./my-unet --to onnx,executorch,coreml -o phone
@@ -30,6 +37,8 @@ Example: edgegen export digits
   edgegen export ./config-only --random-weights 0 --to onnx:batch1,executorch:vulkan
 
   edgegen export net.py:make --signature net.toml --to onnx-fp16,coreml:generate
+
+  edgegen export upscale.py:make --signature upscale.toml --inputs photos/ --to onnx-w8a8,executorch-w8a8
 
   edgegen export ./my-unet --to onnx-mixed,coreml-w4-block --recipe files.toml"""
 
@@ -44,6 +53,10 @@ ToOption = Annotated[
     ),
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Default: exports/NAME.")]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Of the folder in exports and of the files. Default: the source's."),
+]
 RecipeOption = Annotated[
     Path | None,
     typer.Option("--recipe", metavar="FILE", help="TOML with [export], [quantize], [recover]; or a recipe."),
@@ -57,6 +70,15 @@ RandomWeightsOption = Annotated[
 ]
 FuseOption = Annotated[bool, typer.Option("--fuse-decoder", help="A pipeline's denoiser and decoder in one file.")]
 RecordOption = Annotated[bool, typer.Option("--etrecord", help="Write ExecuTorch's profiling record.")]
+InputsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--inputs",
+        metavar="[NAME=]PATH",
+        help="Real inputs of a network that takes images, features, ...: a folder or .zip of images, an .npz or "
+        ".safetensors. They calibrate and verify.",
+    ),
+]
 MemoryOption = Annotated[
     str | None, typer.Option("--memory-limit", metavar="SIZE", help="Of each exporting process, such as 8GB.")
 ]
@@ -71,8 +93,10 @@ def export(
     source: SourceArgument,
     to: ToOption = None,
     output: OutputOption = None,
+    name: NameOption = None,
     recipe: RecipeOption = None,
     signature: SignatureOption = None,
+    inputs: InputsOption = None,
     random_weights: RandomWeightsOption = None,
     fuse_decoder: FuseOption = False,
     etrecord: RecordOption = False,
@@ -84,7 +108,8 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """A recipe goes through its stages; everything else is exported directly."""
-    flags = {"--to": to, "-o": output, "--recipe": recipe, "--signature": signature, "--random-weights": random_weights}
+    flags: dict[str, Any] = {"--to": to, "-o": output, "--recipe": recipe, "--signature": signature, "--inputs": inputs}
+    flags |= {"--random-weights": random_weights, "--name": name}
     options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
     if run_if_recipe(source, "export", flags, why="its tables say what is made", **options):
         return
@@ -92,13 +117,16 @@ def export(
 
     files = Files() if recipe is None else read_files(recipe)
     targets = _targets(to, files, from_file=recipe is not None)
-    folder = output or Path("exports") / name_of(source)
+    if name is not None and not SAFE_NAME.fullmatch(name):
+        raise UsageError(f"--name {name!r}: give letters, digits, '.', '_' and '-', the first a letter or digit")
+    folder = output or Path("exports") / (name or name_of(source, signature))
     if ":" not in source and not Path(source).exists():
         raise DataError(f"no source {source!r}: nothing is there; see `edgegen export --help`")
     if dry_run:
         _print_plan(folder, [str(target) for target in targets], as_json=as_json)
         return
-    from edgegen.artifacts.export import ExportSettings, export_source, raise_failures
+    from edgegen.artifacts.export import ExportSettings, export_source
+    from edgegen.artifacts.export_result import raise_failures
     from edgegen.support.progress import progress
 
     results = export_source(
@@ -111,6 +139,8 @@ def export(
             recover=files.recover,
             memory_limit=_bytes(memory_limit),
             measure=measure,
+            name=name,
+            inputs=input_files(inputs, files),
         ),
         signature=signature,
         random_weights=random_weights,
@@ -140,9 +170,27 @@ def _targets(to: str | None, files: "Files", *, from_file: bool) -> "tuple[Targe
     return targets
 
 
-def name_of(source: str) -> str:
-    """The name of the output folder: the last part of the path, or the factory's name."""
-    return Path(source).resolve().stem if ":" not in source else source.rpartition(":")[2]
+def input_files(texts: list[str] | None, files: "Files") -> "InputFiles | None":
+    """Those of --inputs, or else the file's table [inputs]; None: those that the source names. Raises UsageError."""
+    from edgegen.artifacts.real_inputs import InputFiles
+
+    if texts:
+        return InputFiles.parse(texts)
+    return InputFiles({name: Path(path) for name, path in files.inputs.items()}) if files.inputs else None
+
+
+def name_of(source: str, signature: Path | None) -> str:
+    """The name of the output folder: the last part of the path; of a factory its file with the folder that is in, the
+    factory, and the signature where it has another name, so that `net.py:make` of two folders are two exports.
+    """
+    if ":" not in source:
+        return Path(source).resolve().stem
+    place, _, factory = source.rpartition(":")
+    file = Path(place).with_suffix("") if place.endswith(".py") else Path(*place.split("."))
+    parts = [file.parent.name, file.name, factory]
+    if signature is not None and signature.stem not in (*parts, "signature"):
+        parts.append(signature.stem)
+    return "-".join(part for part in parts if part.strip("."))
 
 
 def _parts(text: str | None) -> tuple[str, ...]:
@@ -169,7 +217,7 @@ def _print_plan(folder: Path, targets: list[str], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"folder": str(folder), "targets": targets}, indent=2))
         return
-    print(f"into {folder}: {', '.join(targets)}")
+    show(f"into {folder}: {', '.join(targets)}")
 
 
 def _print(exported: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -179,14 +227,15 @@ def _print(exported: list[dict[str, Any]], *, as_json: bool) -> None:
     for component in exported:
         if not component["artifacts"]:
             continue
-        print(f"{component['name']}: {component['folder']}")
+        show(f"{component['name']}: {component['folder']}")
+        for note in component["about"]["notes"]:
+            show(f"  {note}")
         for row in component["artifacts"]:
             parity, latency = row["parity"], (row["latency"] or {}).get("p50_ms")
-            psnr = "" if parity["psnr_db"] is None else f" {parity['psnr_db']:.1f} dB"
             p50 = "" if latency is None else f", p50 {latency:.2f} ms here"
             reason = f" ({parity['reason']})" if parity["reason"] else ""
-            print(f"  {row['file']}: {row['nbytes'] / 1e6:.2f} MB, {parity['status']}{psnr}{reason}{p50}")
+            show(f"  {row['file']}: {row['nbytes'] / 1e6:.2f} MB, {row['verdict']}{reason}{p50}")
             if parity["arithmetic"]:
-                print(f"    {parity['arithmetic']}")
+                show(f"    {parity['arithmetic']}")
             if "caution" in row["details"]:
-                print(f"    {row['details']['caution']}")
+                show(f"    {row['details']['caution']}")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgegen.cli.terminal import show
 from edgegen.errors import DataError, ExportError, UsageError
+from edgegen.support.printable import printable
 
 if TYPE_CHECKING:
     from edgegen.inspection.record import Inspection, Method
@@ -82,19 +84,17 @@ def _print_sources(source: str, signature: Path | None, random_weights: int | No
     for item in sources:
         about = item.about
         licence = about["license"] or "not stated"
-        print(f"{item.name}: {about['family']}, {about['parameters']:,} parameters, licence {licence}")
+        show(f"{item.name}: {about['family']}, {about['parameters']:,} parameters, licence {licence}")
         roles = _roles(item.signature.to_dict())
         for arrow, specs in (("takes", item.signature.inputs), ("gives", item.signature.outputs)):
             for spec in specs:
-                print(f"  {arrow} {spec.name}  {spec.dtype}  [{', '.join(map(str, spec.shape))}]{roles[spec.name]}")
+                show(f"  {arrow} {spec.name}  {spec.dtype}  [{', '.join(map(str, spec.shape))}]{roles[spec.name]}")
         for note in about["notes"]:
-            print(f"  - {note}")
+            show(f"  - {note}")
 
 
 def _print(inspection: "Inspection", *, every_weight: bool) -> None:
-    print(
-        f"{inspection.file}: {inspection.kind}, {inspection.nbytes:,} bytes, {inspection.parameters:,} stored numbers"
-    )
+    show(f"{inspection.file}: {inspection.kind}, {inspection.nbytes:,} bytes, {inspection.parameters:,} stored numbers")
     for method in inspection.methods:
         _print_method(method, _roles(inspection.signature))
     _table("bytes", ("kind", "bytes", "share"), [
@@ -109,21 +109,21 @@ def _print(inspection: "Inspection", *, every_weight: bool) -> None:
     _table("constant methods", ("name", "value"), [(key, _short(value)) for key, value in inspection.constants.items()])
     for title, lines in (("needs", inspection.needs), ("notes", inspection.notes), ("hints", inspection.hints)):
         if lines:
-            print(f"\n{title}")
+            show("", title)
         for line in lines:
-            print(f"  - {line}")
+            show(f"  - {line}")
 
 
 def _print_method(method: "Method", roles: Mapping[str, str]) -> None:
-    print(f"\nmethod {method.name}")
+    show("", f"method {method.name}")
     for arrow, values in (("takes", method.inputs), ("gives", method.outputs)):
         for value in values:
             shape = ", ".join(map(str, value.shape))
-            print(f"  {arrow} {value.name}  {value.dtype}  [{shape}]{roles.get(value.name, '')}")
+            show(f"  {arrow} {value.name}  {value.dtype}  [{shape}]{roles.get(value.name, '')}")
     macs = method.macs
-    print(f"  {macs.total:,} MACs: {macs.weights:,} by weights, {macs.attention:,} between computed tensors")
+    show(f"  {macs.total:,} MACs: {macs.weights:,} by weights, {macs.attention:,} between computed tensors")
     if macs.uncounted:
-        print(f"  not counted: {', '.join(macs.uncounted)}")
+        show(f"  not counted: {', '.join(macs.uncounted)}")
     _table("operations", ("operation", "count"), method.operations.items())
     _table("partitions", ("backend", "bytes", "operations inside"), [
         (part.backend, "" if part.nbytes is None else f"{part.nbytes:,}",
@@ -155,7 +155,7 @@ def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) ->
     from rich.console import Console
     from rich.table import Table
 
-    cells = [tuple(map(str, row)) for row in rows]
+    cells = [tuple(printable(str(cell)) for cell in row) for row in rows]
     if not cells:
         return
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)

@@ -22,6 +22,8 @@ from edgegen.cli import (
     verify,
 )
 from edgegen.errors import EdgegenError
+from edgegen.support.printable import printable_lines
+from edgegen.support.signals import exit_codes
 
 EPILOG = (
     "Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 missing extra, 4 parity failed, 5 over budget, 6 device failed."
@@ -73,26 +75,26 @@ def options(
     """What may stand before the name of a command."""
 
 
-INTERRUPTED = 130  # typer's exit code for Ctrl-C
-
-
 def main() -> None:
-    """The console script."""
+    """The command line, where its modules are imported already."""
+    with exit_codes():
+        run_app()
+
+
+def run_app() -> None:
+    """Carries out the command line. Raises SystemExit."""
     # OpenMP's threads wait for each other by spinning; where another program holds a core, one step of a small network
     # then takes a second instead of 30 ms (measured, 2 cores). A short spin costs nothing on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         app()
     except EdgegenError as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"error: {printable_lines(str(e))}", file=sys.stderr)
         raise SystemExit(e.exit_code) from e
     except OSError as e:  # without an EdgegenError around it: a closed or full stdout, for example
-        print(f"error: {e.strerror or e}" + (f": {e.filename}" if e.filename else ""), file=sys.stderr)
+        text = f"{e.strerror or e}" + (f": {e.filename}" if e.filename else "")
+        print(f"error: {printable_lines(text)}", file=sys.stderr)
         raise SystemExit(1) from e
-    except SystemExit as e:
-        if e.code == INTERRUPTED:
-            print("stopped; a recipe goes on from the last checkpoint (same command, no --force)", file=sys.stderr)
-        raise
 
 
 if __name__ == "__main__":

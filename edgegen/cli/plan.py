@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgegen.cli.run import JsonOption, RecipeArgument, RunsOption
+from edgegen.cli.terminal import show
 from edgegen.errors import BudgetError, UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +70,10 @@ def plan(
 
     request = Request(recipe, budgets, device, artifact, threads, minutes, runs, output, force)
     result = search_students(request, progress=progress())
-    print(json.dumps(result.to_json(), indent=2) if as_json else _table(result))
+    if as_json:
+        print(json.dumps(result.to_json(), indent=2))
+    else:
+        show(*_table(result))
     missed = [answer for answer in result.answers if answer.outcome == "none"]
     if missed:
         fastest = next(shape for shape in result.measured if shape.p50_ms is not None)
@@ -91,7 +95,7 @@ def budgets_ms(text: str) -> tuple[float, ...]:
     return tuple(sorted(budgets))
 
 
-def _table(result: "SearchResult") -> str:
+def _table(result: "SearchResult") -> list[str]:
     from edgegen.report.formats import count, nbytes, number, short_count
 
     machine = result.target.get("cpu") or result.target.get("arch")
@@ -112,7 +116,7 @@ def _table(result: "SearchResult") -> str:
     lines.append("")
     lines += [_sentence(result, answer) for answer in result.answers if answer.label is not None]
     lines += result.notes
-    return "\n".join(lines)
+    return lines
 
 
 def _sentence(result: "SearchResult", answer: "Answer") -> str:

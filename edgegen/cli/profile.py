@@ -8,6 +8,7 @@ import typer
 
 from edgegen.cli.operations import operations_table
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_if_recipe
+from edgegen.cli.terminal import show
 from edgegen.errors import DataError, DeviceError, ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def write_and_print(profile: "Profile", *, output: Path | None, as_json: bool) -
     if as_json:
         print(json.dumps(profile.to_json(), indent=2))
     else:
-        print(_table(profile))
+        show(*_table(profile))
     _raise_failures(profile)
 
 
@@ -125,7 +126,7 @@ def _threads(text: str | None) -> tuple[int, ...]:
     return counts
 
 
-def _table(profile: "Profile") -> str:
+def _table(profile: "Profile") -> list[str]:
     machine = profile.target
     chip = machine["cpu"] or machine["model"] or machine["arch"] or "unknown processor"
     lines = [f"{profile.device}: {chip}, {machine['threads'] or '?'} threads, {machine['os'] or 'unknown system'}"]
@@ -143,7 +144,7 @@ def _table(profile: "Profile") -> str:
             )
         if record.ops:
             lines += operations_table(record)
-    return "\n".join(lines)
+    return lines
 
 
 def cells(record: "MeasuredFile") -> list[str]:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_if_recipe
+from edgegen.cli.terminal import show
 from edgegen.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgegen.types import Measurement
+    from edgegen.profilers.measurement import Measurement
 
 TEXT = """Show measurements beside each other, each under its source's name; or write a recipe's report.
 
@@ -55,10 +56,10 @@ def report(
     if as_json:
         print(json.dumps({"measurements": [measurement.to_dict() for measurement in measurements]}, indent=2))
     else:
-        print(_table(measurements))
+        show(*_table(measurements))
 
 
-def _table(measurements: "list[Measurement]") -> str:
+def _table(measurements: "list[Measurement]") -> list[str]:
     from edgegen.report.measurements import table
 
     content = table(measurements)
@@ -66,4 +67,4 @@ def _table(measurements: "list[Measurement]") -> str:
     for row in content.rows:
         texts = [f"{cell.text} ({cell.detail})" if cell.detail else cell.text for cell in row]
         lines.append("| " + " | ".join(text.replace("|", "/") for text in texts) + " |")
-    return "\n".join(lines)
+    return lines

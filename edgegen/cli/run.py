@@ -1,13 +1,16 @@
 """`edgegen run`, and one command for each stage: the same pipeline, up to a stage or only what a stage needs."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from edgegen.cli.terminal import show
 from edgegen.errors import BudgetError, ParityError, UsageError
 
 RecipeArgument = Annotated[
@@ -18,7 +21,8 @@ RunsOption = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Run again what is there already.")]
 DryOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print the resolved recipe and what would run; run nothing.")
+    bool,
+    typer.Option("--dry-run", help="Print the resolved recipe, what would run and how long it takes; run nothing."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -115,7 +119,7 @@ def run_stages(
         return
     results = execute.run_recipe(name, runs=runs, to=to, only=only, force=force, progress=progress())
     if all(result.reused for result in results):
-        print(f"nothing to do: all {len(results)} stages are up to date", file=sys.stderr)
+        show(f"nothing to do: all {len(results)} stages are up to date", file=sys.stderr)
     _print_results(results, as_json=as_json)
     failed = execute.failed_parity(results)
     if failed:
@@ -131,29 +135,54 @@ def run_stages(
 
 
 def _print_plan(name: str, runs: Path, *, to: str | None, only: str | None, force: bool, as_json: bool) -> None:
+    from edgegen.formats.recipe_file import find
     from edgegen.pipeline import run as execute
+    from edgegen.pipeline.forecast import duration, total
+    from edgegen.pipeline.graph import missing_extras
 
     recipe, planned = execute.dry_run(name, runs=runs, to=to, only=only, force=force)
-    rows = [{"stage": item.stage.name, "key": item.key, "state": item.state} for item in planned]
+    base = find(name).parent
+    for error in missing_extras(recipe, [item.stage for item in planned], base=base):
+        show(f"missing: {error}", file=sys.stderr)
+    to_run = [item.stage.name for item in planned if item.result is None]
+    if to_run:
+        show("timing a few steps of each training stage on this machine, for up to 20 s ...", file=sys.stderr)
+    finished = {item.stage.name: item.result.folder for item in planned if item.result is not None}
+    times = execute.expected_times(recipe, to_run, base=base, finished=finished)
+    rows: list[dict[str, Any]] = [
+        {"stage": item.stage.name, "key": item.key, "state": item.state}
+        | (asdict(times[item.stage.name]) if item.stage.name in times else {"seconds": 0.0, "how": "there already"})
+        for item in planned
+    ]
     resolved = recipe.model_dump(mode="json")
     if as_json:
         print(json.dumps({"recipe": resolved, "stages": rows}, indent=2))
         return
     print(json.dumps(resolved, indent=2))
     for row in rows:
-        print(f"{row['stage']:<10} {row['key']}  {row['state']}")
+        expected = "?" if row["seconds"] is None else duration(row["seconds"]) if row["state"] == "to run" else ""
+        show(f"{row['stage']:<10} {row['key']}  {row['state']:<9}  {expected:>10}  {row['how']}".rstrip())
+    if to_run:
+        busy, processors = os.getloadavg()[0], os.cpu_count() or 1
+        doubt = f"; it is busy now (load {busy:.1f} on {processors} processors)" if busy > processors else ""
+        show(f"in all: {total(times)} on this machine{doubt}")
 
 
 def _print_results(results: Any, *, as_json: bool) -> None:
+    from edgegen.support.storage import read_json
+
     by_stage = {result.stage: result for result in results}
     report = by_stage["report"].folder / "report.html" if "report" in by_stage else None
+    verdict = read_json(report.with_suffix(".json"))["verdict"] if report else None
     if as_json:
         rows = [
             {"stage": r.stage, "key": r.key, "folder": str(r.folder), "seconds": r.seconds, "reused": r.reused}
             for r in results
         ]
-        print(json.dumps({"stages": rows, "report": str(report) if report else None}, indent=2))
+        print(json.dumps({"stages": rows, "report": str(report) if report else None, "images": verdict}, indent=2))
         return
     if "verify" in by_stage:
-        print(f"files: {by_stage['verify'].folder / 'artifacts'}")
-    print(f"report: {report}" if report else f"{results[-1].stage}: {results[-1].folder}")
+        show(f"files: {by_stage['verify'].folder / 'artifacts'}")
+    if verdict:
+        show(f"images: {verdict['level']}: {verdict['reason']}. {verdict['advice']}".rstrip())
+    show(f"report: {report}" if report else f"{results[-1].stage}: {results[-1].folder}")

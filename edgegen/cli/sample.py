@@ -1,41 +1,77 @@
-"""`edgegen sample`: images from a recipe's student, from a generator folder or from an exported file, as one PNG."""
+"""`edgegen sample`: images from a run, a generator folder or an exported file, as one PNG."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-EXAMPLE = "Example: edgegen sample digits --count 16 --class 7 -o sevens.png"
+from edgegen.support.printable import printable
+
+TEXT = """Make images by a run's shipped file, a recipe's student, a generator folder, or an exported file.
+
+Networks that take an image get it by --input: a file for any size takes the whole picture, one of a fixed size takes
+it in overlapping tiles.
+
+Example: edgegen sample digits --count 16 --class 7 -o sevens.png
+
+  edgegen sample phone/superres_onnx_w8a8.onnx --input photo.png -o large.png
+
+  edgegen sample phone --input style=paint.png --input content=photo.png -o styled.png"""
 
 
 def register(app: typer.Typer) -> None:
-    text = "Make images by a finished recipe's one-step student, a generator folder, or an exported file."
-    app.command("sample", help=f"{text}\n\n{EXAMPLE}")(sample)
+    app.command("sample", help=TEXT)(sample)
 
 
 def sample(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A recipe, a generator folder, or .onnx, .pte, .mlpackage.")
+        str,
+        typer.Argument(metavar="SOURCE", help="A run's name, a recipe, a folder, or .onnx, .pte, .mlpackage."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The PNG to write.")] = Path(
         "sample.png"
     ),
-    count: Annotated[int, typer.Option("--count", min=1, max=4096, help="How many images.")] = 16,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="[NAME=]FILE", help="An image, or .npz or .safetensors, for an input."),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, max=4096, help="How many images; default 16, 1 with --input.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same images, everywhere.")] = 0,
     label: Annotated[
-        int | None, typer.Option("--class", min=0, help="One class for all images; default: all classes in turn.")
+        str | None,
+        typer.Option("--class", metavar="CLASS", help="Name or number of one class for all; default: all in turn."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Solver steps; default 1, for a teacher 20.")
+        int | None, typer.Option("--steps", min=1, help="Solver steps in PyTorch; default 1, for a teacher 20.")
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
     """The noise is that of edgegen.noise, numbered by image."""
     from edgegen.artifacts.sample import sample_to_png
+    from edgegen.support.progress import progress
 
-    result = sample_to_png(source, output, count=count, seed=seed, label=label, steps=steps, runs=runs)
-    print(
-        json.dumps(result, indent=2) if as_json else f"{result['file']}: {result['count']} images by {result['method']}"
+    result = sample_to_png(
+        source,
+        output,
+        inputs=inputs or (),
+        count=count,
+        seed=seed,
+        label=label,
+        steps=steps,
+        runs=runs,
+        progress=progress(),
     )
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    for note in result["notes"]:
+        print(printable(note), file=sys.stderr)
+    height, width = result["size"]
+    images = "1 image" if result["count"] == 1 else f"{result['count']} images"
+    tiles = f" in {result['tiles']} tiles" if result["tiles"] > 1 else ""
+    print(printable(f"{result['file']}: {images}, {width}x{height}{tiles}, by {result['source']} ({result['method']})"))

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from edgegen.cli.export import InputsOption, input_files
 from edgegen.cli.run import RunsOption, is_recipe
+from edgegen.cli.terminal import show
 from edgegen.errors import UsageError, unknown_name
 
 TEXT = """Show how quantizing each layer alone changes a generator's images, and the gain of leaving some layers float.
@@ -32,6 +34,7 @@ def sensitivity(
     signature: Annotated[
         Path | None, typer.Option("--signature", metavar="FILE", help="TOML: inputs and outputs of a factory or .pt2.")
     ] = None,
+    inputs: InputsOption = None,
     runs: RunsOption = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")] = False,
 ) -> None:
@@ -40,20 +43,23 @@ def sensitivity(
 
     if scheme not in GRIDS:
         raise UsageError(unknown_name("scheme", scheme, GRIDS))
+    from edgegen.artifacts.real_inputs import generators_of
     from edgegen.artifacts.sensitivity import sensitivity_of
     from edgegen.models.sources.load import load_sources
-    from edgegen.program.generator import Generator
+    from edgegen.recipe import Files
     from edgegen.support.progress import progress
 
     figures: dict[str, Any] = {}
     if is_recipe(source):
-        if signature is not None:
-            raise UsageError(f"--signature does not go with the recipe {source}")
+        for flag, value in (("--signature", signature), ("--inputs", inputs)):
+            if value is not None:
+                raise UsageError(f"{flag} does not go with the recipe {source}")
         figures[source] = _of_recipe(source, scheme, runs)
     else:
         report_to = progress()
-        for item in load_sources(source, signature=signature):
-            generator = Generator(item.module, item.signature)
+        sources = load_sources(source, signature=signature)
+        generators = generators_of(sources, input_files(inputs, Files()))
+        for item, (generator, _) in zip(sources, generators, strict=True):
             figures[item.name] = sensitivity_of(generator, scheme, options=DEFAULT_OPTIONS, seed=0, progress=report_to)
     if as_json:
         print(json.dumps({"scheme": scheme, "sources": figures}, indent=2))
@@ -79,13 +85,13 @@ def _of_recipe(name: str, scheme: str, runs: Path) -> dict[str, Any]:
 
 
 def _print(name: str, scheme: str, figures: dict[str, Any]) -> None:
-    print(f"{name}, {scheme}: PSNR of the images when one layer alone is quantized, the worst first")
+    show(f"{name}, {scheme}: PSNR of the images when one layer alone is quantized, the worst first")
     for layer in sorted(figures["layers"], key=lambda layer: layer["psnr_db"]):
         change = f"  fd_local {layer['fd_change']:+6.1%}" if "fd_change" in layer else ""
-        print(f"  {layer['psnr_db']:6.1f} dB{change}  {layer['weights']:>10,} weights  {layer['name']}")
-    print("weights in MB, predicted PSNR, layers left float")
+        show(f"  {layer['psnr_db']:6.1f} dB{change}  {layer['weights']:>10,} weights  {layer['name']}")
+    show("weights in MB, predicted PSNR, layers left float")
     for choice in figures["pareto"]:
         layers = choice["float_layers"]
         listed = ", ".join(layers[:4]) + (f" and {len(layers) - 4} more" if len(layers) > 4 else "")
         decibels = "float" if choice["psnr_db"] >= 200 else f"{choice['psnr_db']:.1f} dB"
-        print(f"  {choice['nbytes'] / 1e6:8.3f}  {decibels:>8}  {listed or 'none'}")
+        show(f"  {choice['nbytes'] / 1e6:8.3f}  {decibels:>8}  {listed or 'none'}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_stages
+from edgegen.cli.terminal import show
 from edgegen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def verify(
     for entry in entries:
         parity = _parity(entry)
         psnr = "" if parity["psnr_db"] is None else f" {parity['psnr_db']:.1f} dB"
-        print(f"{entry.row['file']}: as written; against PyTorch then: {parity['parity']}{psnr}")
+        show(f"{entry.row['file']}: as written; against PyTorch then: {parity['parity']}{psnr}")
 
 
 def _parity(entry: "ManifestEntry") -> dict[str, str | float | None]:

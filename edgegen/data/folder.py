@@ -1,11 +1,15 @@
 """A folder or .zip of images: one sub-folder per class, or none; `train/` and `test/` around that if there are both."""
 
+import contextlib
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgegen.data.images import ImageSet, LoadProgress, class_order, image_set, with_heldout
 from edgegen.data.pixels import decode, pillow_warnings, stack
@@ -33,11 +37,31 @@ class Tree:
 def load(path: Path, *, progress: LoadProgress | None = None) -> ImageSet:
     """Reads all .png, .jpg, .jpeg, .webp and .bmp files, sorted by class and name; files of other kinds (text, tables)
     and hidden ones are left out. A zip is read in memory: nothing is unpacked to the disk. Raises DataError."""
+    with _opened(path) as tree:
+        return _load(tree, progress)
+
+
+def image_names(path: Path) -> list[str]:
+    """The image files of a folder or .zip, wherever in it they lie, sorted. Raises DataError."""
+    with _opened(path) as tree:
+        return _images(tree)
+
+
+def read_images(path: Path, names: Iterable[str]) -> Iterator[NDArray[np.uint8]]:
+    """Those image files of a folder or .zip as (height, width, 1 or 3); sizes may differ. Raises DataError."""
+    with _opened(path) as tree, pillow_warnings():
+        for name in names:
+            yield decode(tree.read(name), f"{tree.where}: {name}")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Tree]:
     if path.is_dir():
-        return _load(_folder_tree(path), progress)
+        yield _folder_tree(path)
+        return
     try:
         with zipfile.ZipFile(path) as archive:
-            return _load(_zip_tree(path, archive), progress)
+            yield _zip_tree(path, archive)
     except (zipfile.BadZipFile, OSError) as e:
         raise DataError(f"{path}: not a zip file, or cut short ({e}); make it again, or copy it again") from e
 

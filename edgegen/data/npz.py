@@ -29,7 +29,7 @@ def load(path: Path) -> ImageSet:
 
     A test part becomes `heldout`; arrays of other names are not read. Raises DataError.
     """
-    arrays = _Arrays(path)
+    arrays = Arrays(path)
     known = [keys for keys in KEYS if keys[0][0] in arrays.names]
     if not known:
         pairs = ", ".join(f"{images} + {labels}" for (images, labels), _ in KEYS)
@@ -40,7 +40,7 @@ def load(path: Path) -> ImageSet:
     return with_heldout(first, _part(arrays, *test)) if test[0] in arrays.names else first
 
 
-class _Arrays:
+class Arrays:
     """The arrays of an .npz file, each read when it is indexed; errors of zipfile and NumPy become DataErrors."""
 
     def __init__(self, path: Path) -> None:
@@ -76,7 +76,7 @@ class _Arrays:
         return DataError(f"{self.path}: '{name}' is corrupt ({e}); make the file again, or copy it again")
 
 
-def _part(arrays: _Arrays, images_key: str, labels_key: str) -> ImageSet:
+def _part(arrays: Arrays, images_key: str, labels_key: str) -> ImageSet:
     where = f"{arrays.path}: '{images_key}'"
     images = arrays[images_key]
     _check_type(images, where)
@@ -113,7 +113,7 @@ def _channels(shape: tuple[int, ...]) -> str:
     return f"{shape[3]} channels; needed: 1 (grey) or 3 (red, green, blue)"
 
 
-def _labels(arrays: _Arrays, name: str) -> NDArray[Any]:
+def _labels(arrays: Arrays, name: str) -> NDArray[Any]:
     labels = arrays[name]
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

@@ -5,6 +5,7 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgegen.data.images import LoadProgress, check_memory
 from edgegen.errors import DataError
+from edgegen.support.storage import read_bytes
 
+MAX_FILE = 64 << 20  # bytes: a 4096x4096 RGB .bmp has 48 MiB
 REPORT_EVERY = 256  # images between calls of `progress`
 MAX_SIDE = 4096  # pixels; far more than a network on a phone makes, far fewer than fill the memory
 GREY_MODES = {"1", "L", "LA", "La"}
@@ -38,6 +41,12 @@ def decode(content: bytes, name: str) -> NDArray[np.uint8]:
         raise DataError(f"{name}: not a whole image file (of no known format); replace it or remove it") from e
     except CORRUPT as e:
         raise DataError(f"{name}: not a whole image file ({e}); replace it or remove it") from e
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """As `decode`, of one file. Raises DataError also where it is missing or has more than MAX_FILE bytes."""
+    with pillow_warnings():
+        return decode(read_bytes(path, largest=MAX_FILE), str(path))
 
 
 def _convert(image: Image.Image, name: str) -> NDArray[np.uint8]:

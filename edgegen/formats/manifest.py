@@ -20,10 +20,14 @@ REMEDY = "export it again, or copy it again if it came from elsewhere"
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """What manifest.json says of one file: `row` of that file, with its parity; `signature` of all of them."""
+    """What manifest.json says of one file: `row` of that file, with its parity; `signature` of all of them.
+
+    `class_names` are those of the classes 0, 1, ..., () where nothing knows them.
+    """
 
     row: Mapping[str, Any]
     signature: Mapping[str, Any]
+    class_names: Sequence[str] = ()
 
 
 def write_manifest(
@@ -33,6 +37,7 @@ def write_manifest(
     *,
     lineage: Mapping[str, Any],
     parity: Mapping[str, Parity],
+    class_names: Sequence[str] = (),
 ) -> Path:
     """Write `<folder>/manifest.json` and give its path; it holds no time and no path, so it repeats byte by byte.
 
@@ -41,6 +46,7 @@ def write_manifest(
     content = {
         "schema": SCHEMA,
         "signature": signature.to_dict(),
+        **({"class_names": list(class_names)} if class_names else {}),
         "artifacts": [{**a.to_dict(), "parity": parity[a.file].to_dict()} for a in artifacts],
         "lineage": dict(lineage),
         "tools": tool_versions(),
@@ -73,8 +79,16 @@ def checked_entry(path: Path) -> ManifestEntry | None:
             for name, sha256 in _hashes(row, manifest):
                 if name == path.name or (path.parent / name).exists():  # an .etrecord may have been left behind
                     FileHashes().check(path.parent / name, sha256, record=manifest, remedy=REMEDY)
-            return ManifestEntry(row, content.get("signature", {}))
+            return _entry(row, content)
     return None
+
+
+def rows_of(manifest: Path) -> list[Mapping[str, Any]]:
+    """What a manifest says of each of its files, unchecked. Raises DataError for one that cannot be read."""
+    content = read_json(manifest)
+    if not isinstance(content, dict):
+        raise _malformed(manifest)
+    return list(_rows(content, manifest))
 
 
 def check_folder(folder: Path) -> list[ManifestEntry]:
@@ -96,7 +110,13 @@ def check_folder(folder: Path) -> list[ManifestEntry]:
                 faults.append(str(e))
     if faults:
         raise DataError("\n  ".join(["not as exported:", *faults] if len(faults) > 1 else faults))
-    return [ManifestEntry(row, content.get("signature", {})) for row in rows]
+    return [_entry(row, content) for row in rows]
+
+
+def _entry(row: Mapping[str, Any], content: Mapping[str, Any]) -> ManifestEntry:
+    names = content.get("class_names")
+    class_names = names if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
+    return ManifestEntry(row, content.get("signature", {}), class_names)
 
 
 def _rows(content: Mapping[str, Any], manifest: Path) -> Iterator[Mapping[str, Any]]:

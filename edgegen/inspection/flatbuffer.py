@@ -3,14 +3,14 @@
 import importlib.util
 import json
 import re
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgegen.errors import ExportError
+from edgegen.errors import DeviceError, ExportError
 from edgegen.support.extras import require
+from edgegen.support.processes import Finished, finish
+from edgegen.support.scratch import temporary_folder
 
 PROGRAM = "exir/_serialize/program.fbs"
 # What a delegate keeps of its own in a .pte: the backend's name and the schema of its payload.
@@ -37,24 +37,19 @@ def decode(contents: Sequence[bytes], schema: str) -> list[dict[str, Any]]:
     assert spec.submodule_search_locations is not None
     package = Path(next(iter(spec.submodule_search_locations)))
     flatc = package / "data" / "bin" / "flatc"
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
-        files = [Path(folder) / f"{index}.bin" for index in range(len(contents))]
+    with temporary_folder() as folder:
+        files = [folder / f"{index}.bin" for index in range(len(contents))]
         for file, content in zip(files, contents, strict=True):
             file.write_bytes(content)
-        options = ["--json", "--defaults-json", "--strict-json", "--raw-binary", "-o", folder]
+        options = ["--json", "--defaults-json", "--strict-json", "--raw-binary", "-o", str(folder)]
+        if not flatc.exists():
+            raise ExportError(f"no {flatc}: reinstall executorch")
         try:
-            process = subprocess.run(
-                [flatc, *options, package / schema, "--", *files],
-                capture_output=True,
-                check=False,
-                timeout=SECONDS,
-            )
-        except subprocess.TimeoutExpired as e:
-            raise ValueError(f"its flatbuffer is not decoded after {SECONDS} s") from e
-        except OSError as e:
-            raise ExportError(f"cannot start {flatc}: {e.strerror}; reinstall executorch") from e
-        if process.returncode:
-            raise ValueError(_damage(process))
+            finished = finish([flatc, *options, package / schema, "--", *files], name="flatc", timeout_s=SECONDS)
+        except DeviceError as e:
+            raise ValueError(f"its flatbuffer is not decoded: {e}") from e
+        if finished.code:
+            raise ValueError(_damage(finished))
         texts = [file.with_suffix(".json").read_bytes() for file in files]
     return [json.loads(NOT_FINITE.sub(lambda m: m[1] + SPELLED[m[2]] + m[3], text)) for text in texts]
 
@@ -69,8 +64,8 @@ def payload(content: bytes) -> bytes:
     return content[start : start + size]
 
 
-def _damage(process: "subprocess.CompletedProcess[bytes]") -> str:
-    if process.returncode < 0:
+def _damage(finished: Finished) -> str:
+    if finished.code < 0:
         return "its flatbuffer is damaged"
-    match = re.search(r"Unable to generate text for \S+ \(([^)]*)\)", process.stderr.decode(errors="replace"))
+    match = re.search(r"Unable to generate text for \S+ \(([^)]*)\)", finished.stderr)
     return f"its flatbuffer is damaged ({match[1]})" if match else "its flatbuffer is damaged"

@@ -4,12 +4,12 @@ A runtime without an integer kernel for a pattern converts its numbers to float;
 """
 
 import math
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgegen.inspection.pte import place_of, read_pte
+from edgegen.support.scratch import temporary_folder
 
 # What onnxruntime makes of a layer: with whole numbers, or in float. Products of two activations are no layers.
 INTEGER = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
@@ -44,7 +44,7 @@ def _onnx(path: Path) -> list[bool]:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # hides the warning that the optimised file is for this machine alone
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+    with temporary_folder() as temporary:
         optimised = Path(temporary) / "optimised.onnx"
         options.optimized_model_filepath = str(optimised)
         onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

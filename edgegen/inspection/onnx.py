@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from edgegen.inspection.ort import batch_of_one, to_onnx
 from edgegen.inspection.record import Inspection, Method, Partition, Value, Weight, bytes_by_kind, common_hints
 from edgegen.support import isolation
 from edgegen.support.extras import require, version_of
+from edgegen.support.scratch import temporary_folder
 
 SESSION_LIMIT = 2**30  # above this the file is not loaded into onnxruntime only to count nodes
 BIG = 1024  # elements of an initializer that can be no shape
@@ -195,7 +195,7 @@ def optimised_operations(*, path: str) -> dict[str, int]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
     options.intra_op_num_threads = 1
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
+    with temporary_folder() as folder:
         optimised = Path(folder) / "optimised.onnx"
         options.optimized_model_filepath = str(optimised)
         try:

@@ -82,13 +82,18 @@ def pretext_labels(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of the images whose class the network predicts, in 0..1."""
+    return float((_logits(network, images).argmax(dim=1) == labels.cpu()).double().mean())
+
+
+def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Of the images and their classes, the mean."""
+    return float(F.cross_entropy(_logits(network, images).double(), labels.cpu()))
+
+
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
     device = next(network.parameters()).device
     with torch.no_grad():
-        right = [
-            (network(part.to(device)).argmax(dim=1).cpu() == truth.cpu()).sum().item()
-            for part, truth in zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
-        ]
-    return float(sum(right)) / len(images)
+        return torch.cat([network(part.to(device)).cpu() for part in torch.split(images, BATCH)])
 
 
 @dataclass(frozen=True)

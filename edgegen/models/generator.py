@@ -1,6 +1,6 @@
 """Generator folders: `config.json` + `diffusion_pytorch_model.safetensors` + `edgegen.json` + a model card."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from torch import nn
 
 from edgegen.errors import DataError
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+from edgegen.models.weights import load_weights
 from edgegen.program.parameters import parameter_count
-from edgegen.support.storage import atomic_path, load_tensors, read_json, save_tensors, write_json
+from edgegen.support.storage import atomic_path, read_json, save_tensors, write_json
 from edgegen.types import Signature
 
 CONFIG, WEIGHTS, ABOUT, CARD = "config.json", "diffusion_pytorch_model.safetensors", "edgegen.json", "README.md"
@@ -18,11 +19,15 @@ CONFIG, WEIGHTS, ABOUT, CARD = "config.json", "diffusion_pytorch_model.safetenso
 
 @dataclass(frozen=True)
 class Loaded:
-    """A velocity network from disk: forward(x, t, class_labels) -> velocity of the straight path, t = 0 data."""
+    """A velocity network from disk: forward(x, t, class_labels) -> velocity of the straight path, t = 0 data.
+
+    `notes` say what had to be done to read its weights.
+    """
 
     net: nn.Module
     signature: Signature
     about: Mapping[str, Any]
+    notes: Sequence[str] = ()
 
     @property
     def parameters(self) -> int:
@@ -49,12 +54,12 @@ def load_ours(folder: Path, config: Mapping[str, Any]) -> Loaded:
     """A generator folder that `save` wrote, with what its `config.json` holds. Raises DataError."""
     try:
         network = EdgeUNet(EdgeUNetConfig.from_dict(config))
-        network.load_state_dict(load_tensors(folder / WEIGHTS))
     except (TypeError, ValueError, IndexError, RuntimeError) as e:
         reason = " ".join(str(e).split())[:200]
-        raise DataError(f"{folder}: {CONFIG} and {WEIGHTS} do not fit each other: {reason}") from e
+        raise DataError(f"{folder / CONFIG}: not the settings of an EdgeUNet: {reason}") from e
+    notes = load_weights(network, [folder / WEIGHTS])
     about = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
-    return Loaded(network.eval().requires_grad_(False), signature_of(network.config), about)
+    return Loaded(network.eval().requires_grad_(False), signature_of(network.config), about, notes)
 
 
 def _card(network: EdgeUNet, about: Mapping[str, Any]) -> str:

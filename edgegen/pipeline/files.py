@@ -18,8 +18,6 @@ from edgegen.support.progress import Progress
 from edgegen.support.storage import read_json
 from edgegen.types import Artifact
 
-ARTIFACTS = "artifacts"  # in verify's folder: all files of the run, and the manifest with their parity
-
 
 def student_of(inputs: Mapping[str, Path]) -> Generator:
     """The generator that a run ships; `inputs` has the stage choose."""

@@ -17,14 +17,21 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from edgegen.artifacts.target import Target, check_quantization, check_targets
-from edgegen.errors import UsageError, unknown_name
-from edgegen.pipeline.methods import baseline_objective, check_methods, has_second_time, needs_pairs, stages_for
+from edgegen.errors import MissingExtraError, UsageError, unknown_name
+from edgegen.pipeline.methods import (
+    baseline_objective,
+    check_methods,
+    has_second_time,
+    needs_pairs,
+    stages_for,
+    teacher_steps,
+)
 from edgegen.pipeline.run_folder import StageResult
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import GRIDS
 from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import Recipe
-from edgegen.support.extras import EXTRAS, require
+from edgegen.support.extras import EXTRAS, missing
 from edgegen.support.progress import Progress
 
 WITHOUT_EFFECT = {"checkpoint_every"}  # keys of the recipe that do not change a result
@@ -165,8 +172,13 @@ STAGES = (
     Stage(
         "evaluate",
         ("data", "extractor", "teacher", "slim", "distill", "baseline"),
-        lambda r: {"evaluate": r.evaluate.model_dump(mode="json", exclude={"ship"}), "seed": r.seed},
+        lambda r: {
+            "evaluate": r.evaluate.model_dump(mode="json", exclude={"ship"}),
+            "teacher_steps": teacher_steps(r),
+            "seed": r.seed,
+        },
         "edgegen.pipeline.stages.evaluate:evaluate",
+        version=2,
     ),
     Stage(
         "choose",
@@ -209,7 +221,7 @@ STAGES = (
     Stage(
         "profile",
         ("teacher", "choose", "export", "quantize", "verify"),
-        lambda r: {"profile": _part(r.profile), "steps": max(r.evaluate.steps)},
+        lambda r: {"profile": _part(r.profile), "steps": teacher_steps(r)},
         "edgegen.pipeline.stages.profile:profile",
         version=3,
     ),
@@ -268,17 +280,39 @@ def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
 
 
 def check(recipe: Recipe, stages: list[Stage]) -> None:
-    """Raises UsageError and others, before any work, for what must fail: an unknown artifact, a missing extra."""
-    names = {stage.name for stage in stages}
-    check_methods(recipe, names)
+    """Raises UsageError and RecipeError, before any work, for what must fail, such as an unknown artifact."""
+    check_methods(recipe, {stage.name for stage in stages})
     targets = [Target.parse(text) for text in recipe.export.artifacts]
     check_targets(targets, recipe.export)
     budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
     trains = recipe.recover is not None or bool(recipe.quantize.methods)
     check_quantization(targets, recipe.quantize, budget=budget, trains=trains)
-    for target in targets:
+
+
+def missing_extras(recipe: Recipe, stages: list[Stage], *, base: Path) -> list[MissingExtraError]:
+    """An error for every optional dependency that these stages need and that is not installed."""
+    names = {stage.name for stage in stages}
+    purposes: dict[str, str] = {}
+    if "data" in names and recipe.data.source.startswith("hf:"):
+        purposes["datasets"] = f"the source {recipe.data.source}"
+    if "teacher" in names and recipe.teacher.folder is not None:
+        folder = base / Path(recipe.teacher.folder).expanduser()
+        if (folder / "model_index.json").exists() or (folder / "scheduler_config.json").exists():
+            purposes["diffusers"] = f"the teacher {recipe.teacher.folder}"
+    for target in map(Target.parse, recipe.export.artifacts):
         needed = {target.backend, *cell(target.scheme, target.backend).extras} & EXTRAS.keys()
         for extra in sorted(needed) if names & {"export", "quantize"} else ():
-            require(extra, purpose=f"the artifact {target}")
+            purposes.setdefault(extra, f"the artifact {target}")
     if "report" in names:
-        require("report", purpose="the report")
+        purposes["report"] = "the report"
+    return [
+        MissingExtraError(package, extra=extra, purpose=purpose)
+        for extra, purpose in purposes.items()
+        for package in missing(extra)[:1]
+    ]
+
+
+def require_extras(recipe: Recipe, stages: list[Stage], *, base: Path) -> None:
+    """Raises the first of `missing_extras`."""
+    for error in missing_extras(recipe, stages, base=base):
+        raise error

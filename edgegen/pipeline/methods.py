@@ -62,6 +62,12 @@ def baseline_objective(recipe: Recipe) -> Any:
     return registry.load("objective", "pair_regression")(**values)
 
 
+def teacher_steps(recipe: Recipe) -> int:
+    """The teacher's full number of steps, which everything is compared with: no fewer than the pairs were made in."""
+    made_in = recipe.pairs.steps if needs_pairs(recipe) and recipe.pairs.solver != "rk45" else 1
+    return max(made_in, *recipe.evaluate.steps)
+
+
 def _tables(recipe: Recipe) -> dict[str, MethodTable]:
     """By stage, the recipe's tables whose method is used."""
     tables: dict[str, MethodTable] = {"slim": recipe.slim, "distill": recipe.distill}

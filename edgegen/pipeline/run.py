@@ -4,12 +4,13 @@ import contextlib
 import importlib
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgegen.formats.recipe_file import find
-from edgegen.pipeline.graph import Context, PlannedStage, Stage, check, select
+from edgegen.pipeline.forecast import Forecast, StageTime
+from edgegen.pipeline.graph import Context, PlannedStage, Stage, check, require_extras, select
 from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run_folder import RunFolder, StageResult
 from edgegen.recipe import Recipe, read
@@ -25,16 +26,19 @@ def run(
     folder: RunFolder,
     progress: Progress,
     force: Collection[str] = (),
+    expect: bool = False,
 ) -> list[StageResult]:
     """Runs the stages without a result, in order, and reuses other results. Errors leave finished stages as they are.
 
-    A stage that was interrupted continues from its checkpoint, unless it is in `force`.
+    A stage that was interrupted continues from its checkpoint, unless it is in `force`. With `expect`, some seconds
+    after the stage `data` tell how long the others will take.
     """
     is_main = _is_main_process()
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     progress = progress if is_main else Silent()
     results: dict[str, StageResult] = {}
-    for planned_stage in planned:
+    forecast: Forecast | None = None
+    for number, planned_stage in enumerate(planned):
         name, key = planned_stage.stage.name, planned_stage.key
         needed = {need: results[need] for need in planned_stage.stage.needs if need in results}
         wait_for_all(several)  # no process changes the folder while another one reads it
@@ -45,7 +49,10 @@ def run(
             results[name] = existing
             progress.message(f"{name}: unchanged ({existing.folder})")
         else:
-            progress.message(f"{name} ...")
+            left = [item.stage.name for item in planned[number:] if item.result is None or item.stage.name in force]
+            if expect and not several and forecast is None and name != "data":
+                forecast = Forecast(expected_times(recipe, left, base=base, finished=_folders(results)))
+            progress.message(f"{name} ..." if forecast is None else f"{name} ...  ({forecast.left(left)} left)")
             partial = folder.path / name / f"{key}.partial"
             if is_main:
                 partial = folder.partial(name, key, fresh=name in force)
@@ -55,10 +62,31 @@ def run(
             context = Context(recipe, name, partial, inputs, base, progress, results)
             results[name] = _run_stage(context, planned_stage, folder, is_main=is_main, several=several)
             progress.message(f"{name}: done in {results[name].seconds:.1f} s ({results[name].folder})")
+            if forecast is not None:
+                forecast.took(name, results[name].seconds)
         if is_main:
             folder.link_latest(results[name])
             folder.record(recipe.name, recipe.model_dump(mode="json"), results)
     return list(results.values())
+
+
+def expected_times(
+    recipe: Recipe, stages: Collection[str], *, base: Path, finished: Mapping[str, Path]
+) -> dict[str, StageTime]:
+    """By stage, how long it will take here; `finished` are the folders of the results that are there.
+
+    It times some training steps, for seconds. Raises DataError and RecipeError for images, a teacher or a student that
+    do not fit each other.
+    """
+    if not stages:
+        return {}
+    from edgegen.pipeline.estimate import estimate  # imported here: it needs torch
+
+    return estimate(recipe, stages, base=base, finished=finished)
+
+
+def _folders(results: Mapping[str, StageResult]) -> dict[str, Path]:
+    return {name: result.folder for name, result in results.items()}
 
 
 def _is_main_process() -> bool:
@@ -82,6 +110,7 @@ def _run_stage(
     result = None
     if is_main:
         seconds = time.monotonic() - began
+        folder.check_there()
         result = folder.finish(stage.name, planned_stage.key, planned_stage.content, seconds, digests)
     wait_for_all(several)
     if result is None:  # the first process has just written and hashed it
@@ -91,7 +120,7 @@ def _run_stage(
 
 
 def run_recipe(
-    name: str | Path,
+    recipe: str | Path | Recipe,
     *,
     runs: Path = Path("runs"),
     to: str | None = None,
@@ -102,7 +131,7 @@ def run_recipe(
     """What `edgegen run` does: reads a recipe and runs the stages that have no result yet.
 
     Args:
-        name: a recipe file, or the name of a shipped one.
+        recipe: a recipe file, the name of a shipped one, or a recipe, whose paths are relative to the working folder.
         runs: where run folders are; this one is runs/NAME, with the recipe's name.
         to: the last stage to run; default: all.
         only: a single stage, with the stages that it needs where they are missing.
@@ -121,7 +150,8 @@ def run_recipe(
         ExportError: a vendor's tool failed.
         StorageError: the disk is full, or the run folder is in use.
     """
-    prepared = _PreparedRun.of(name, runs, to=to, only=only, force=force)
+    prepared = _PreparedRun.of(recipe, runs, to=to, only=only, force=force)
+    require_extras(prepared.recipe, prepared.stages, base=prepared.base)
     # The main process locks the folder for all of them.
     with prepared.folder.open(prepared.recipe.name) if _is_main_process() else contextlib.nullcontext():
         return run(
@@ -131,14 +161,20 @@ def run_recipe(
             folder=prepared.folder,
             progress=progress or Silent(),
             force=prepared.force,
+            expect=progress is not None,
         )
 
 
 def dry_run(
-    name: str | Path, *, runs: Path = Path("runs"), to: str | None = None, only: str | None = None, force: bool = False
+    recipe: str | Path | Recipe,
+    *,
+    runs: Path = Path("runs"),
+    to: str | None = None,
+    only: str | None = None,
+    force: bool = False,
 ) -> tuple[Recipe, list[PlannedStage]]:
-    """The resolved recipe, and the stages that `run_recipe` would run; writes nothing."""
-    prepared = _PreparedRun.of(name, runs, to=to, only=only, force=force)
+    """The resolved recipe, and the stages that `run_recipe` would run; writes nothing, and needs no extra."""
+    prepared = _PreparedRun.of(recipe, runs, to=to, only=only, force=force)
     prepared.folder.check(prepared.recipe.name)
     return prepared.recipe, prepared.plan()
 
@@ -154,16 +190,20 @@ class _PreparedRun:
     force: Collection[str]
 
     @staticmethod
-    def of(name: str | Path, runs: Path, *, to: str | None, only: str | None, force: bool) -> "_PreparedRun":
-        path = find(str(name))
-        recipe = read(path)
+    def of(source: str | Path | Recipe, runs: Path, *, to: str | None, only: str | None, force: bool) -> "_PreparedRun":
+        recipe, base = (source, Path()) if isinstance(source, Recipe) else _read(find(str(source)))
         stages = select(recipe, to=to, only=only)
         check(recipe, stages)
         forced = {only} if only else {stage.name for stage in stages}
-        return _PreparedRun(recipe, path.parent, stages, RunFolder(runs / recipe.name), forced if force else ())
+        return _PreparedRun(recipe, base, stages, RunFolder(runs / recipe.name), forced if force else ())
 
     def plan(self) -> list[PlannedStage]:
         return plan(self.recipe, self.stages, base=self.base, folder=self.folder, force=self.force)
+
+
+def _read(path: Path) -> tuple[Recipe, Path]:
+    """The recipe, and the folder that its paths are relative to."""
+    return read(path), path.parent
 
 
 def failed_parity(results: Collection[StageResult]) -> list[str]:

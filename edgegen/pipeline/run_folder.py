@@ -18,12 +18,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from edgegen.errors import DataError, StorageError, UsageError
+from edgegen.errors import DataError, EdgegenError, StorageError, UsageError
 from edgegen.formats.file_hashes import FileHashes
-from edgegen.formats.stage_folder import CHECKPOINT, STAGE, check_files
+from edgegen.formats.stage_folder import CHECKPOINT, RUN, STAGE, check_files
 from edgegen.support.storage import read_json, sha256_of, storage_errors, write_json
 
-RUN, LOCK, HASHES = "run.json", ".lock", ".hashes.json"
+LOCK, HASHES = ".lock", ".hashes.json"
 TIMED = "tensorboard/"  # files that hold the time of day: no part of a digest
 
 
@@ -102,7 +102,19 @@ class RunFolder:
                 raise StorageError(f"{self.path}: another edgegen is working in this run folder; wait for it") from e
             if self._owner() is None:
                 self.record(name, {}, {})
-            yield
+            try:
+                yield
+            except (EdgegenError, OSError) as e:  # whatever was met first
+                self.check_there(e)
+                raise
+
+    def check_there(self, error: Exception | None = None) -> None:
+        """Raises StorageError where a folder that was opened was removed since, from `error`, which that has led to."""
+        if not (self.path / LOCK).exists():
+            raise StorageError(
+                f"{self.path}: was removed while edgegen worked in it; what is there now is no whole run: delete it, "
+                "and run the same command again"
+            ) from error
 
     def check(self, name: str) -> None:
         """Raises UsageError when the folder is another recipe's, or not a run folder at all."""

@@ -15,6 +15,7 @@ from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import has_second_time
 from edgegen.pipeline.stages.data import read_training_images
 from edgegen.pipeline.stages.pairs import read_pairs
+from edgegen.program.inputs import InputSource
 from edgegen.recipe import Training
 from edgegen.support.storage import save_tensors
 from edgegen.training.batch import Examples, FreshInputs
@@ -75,7 +76,7 @@ def _examples(context: Context, objective: Objective, student: EdgeUNet, setting
         return read_pairs(context.inputs["pairs"])
     if "real_images" in objective.needs:
         return read_training_images(context.inputs["data"])
-    return FreshInputs(signature_of(student.config), settings.steps * settings.batch, context.seed)
+    return FreshInputs(InputSource(signature_of(student.config), context.seed), settings.steps * settings.batch)
 
 
 def _frozen(context: Context, objective: Objective) -> dict[str, nn.Module]:

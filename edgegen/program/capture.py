@@ -4,7 +4,7 @@ import contextlib
 import copy
 import inspect
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,15 @@ def capture(module: nn.Module, signature: Signature, *, batch: int | None, any_s
             f"{type(module).__name__} gives {actual} for noise {tuple(inputs[0].shape)}; its signature says {expected}"
         )
     return program
+
+
+def try_sizes(module: nn.Module, signature: Signature, sizes: Sequence[tuple[int, int]]) -> None:
+    """Raises ExportError for a (height, width) that the network does not take, before minutes of work on a file."""
+    for height, width in sizes:
+        try:
+            reference(module, example_inputs(signature.resized(height, width), 1, 0))
+        except (RuntimeError, ValueError) as e:
+            raise ExportError(f"the network does not take {height}x{width}: {_reason(e)}") from e
 
 
 def _refuse_bfloat16(program: ExportedProgram, name: str) -> None:

@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from edgegen.errors import ExportError
+from edgegen.program.batch_norm import fold_batch_norms
 from edgegen.program.capture import capture, reference
 from edgegen.program.inputs import example_inputs
 from edgegen.program.parameters import parameter_count
@@ -91,7 +92,7 @@ def fold(module: nn.Module, signature: Signature, *, any_size: bool = False) -> 
     except ExportError:
         program, batch = capture(module, signature, batch=1, any_size=any_size), 1
     rebuilder = _rebuilder(program, signature)
-    folded = rebuilder.module()
+    folded = _folded(rebuilder)
     inputs = example_inputs(signature, batch or PROOF_SAMPLES, 0)
     expected = reference(module, inputs)
     if not np.isfinite(expected).all():
@@ -123,7 +124,13 @@ def fold(module: nn.Module, signature: Signature, *, any_size: bool = False) -> 
 
 def fold_program(program: ExportedProgram, signature: Signature) -> fx.GraphModule:
     """The graph that `fold` makes of a captured generator, without its proof. `program` stays as it is."""
-    return _rebuilder(program, signature).module()
+    return _folded(_rebuilder(program, signature))
+
+
+def _folded(rebuilder: GraphRebuilder) -> fx.GraphModule:
+    module = rebuilder.module()
+    fold_batch_norms(module)
+    return module
 
 
 def _rebuilder(program: ExportedProgram, signature: Signature) -> GraphRebuilder:

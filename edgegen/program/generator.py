@@ -2,7 +2,6 @@
 
 import io
 import shutil
-import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from edgegen.program.fold import FoldResult, fold, fold_program
+from edgegen.program.inputs import InputSource, RealInputs
+from edgegen.support.scratch import new_folder
 from edgegen.support.storage import storage_errors
 from edgegen.support.vendor_logs import EXPORT, quiet
 from edgegen.types import Signature
@@ -64,13 +65,25 @@ def load_graph(saved: SavedProgram, signature: Signature) -> fx.GraphModule:
 class Generator:
     """A one-step `module` with its `signature`; the folded and the saved program are made at their first use and kept.
 
-    Saved programs are in a temporary folder that is removed with the object.
+    `real` are inputs that a user gave, `unstated` as in InputSource. Saved programs are in a temporary
+    folder that is removed with the object.
     """
 
-    def __init__(self, module: nn.Module, signature: Signature) -> None:
-        self.module, self.signature = module, signature
+    def __init__(
+        self,
+        module: nn.Module,
+        signature: Signature,
+        *,
+        real: RealInputs | None = None,
+        unstated: tuple[str, ...] = (),
+    ) -> None:
+        self.module, self.signature, self.real, self.unstated = module, signature, real, unstated
         self._folded: dict[bool, FoldResult] = {}
         self._saved: dict[bool, SavedProgram] = {}
+
+    def inputs(self, seed: int) -> InputSource:
+        """Its inputs: those that the user gave, the others drawn from `seed`."""
+        return InputSource(self.signature, seed, self.real, self.unstated)
 
     def folded(self, *, any_size: bool = False) -> FoldResult:
         """The result of `fold`. Raises ExportError as `fold` does."""
@@ -86,6 +99,6 @@ class Generator:
         return self._saved[any_size]
 
     def _folder(self) -> Path:
-        folder = tempfile.mkdtemp(prefix="edgegen-")
+        folder = new_folder()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return Path(folder)
+        return folder

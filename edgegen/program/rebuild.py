@@ -11,7 +11,7 @@ ATEN = torch.ops.aten
 # Pointwise on every argument, so that a constant of batch 1 is broadcast against the batch.
 BROADCASTING = (ATEN.add.Tensor, ATEN.sub.Tensor, ATEN.mul.Tensor, ATEN.div.Tensor, ATEN.where.self)
 COPIES = (ATEN.alias.default, ATEN.clone.default, ATEN.detach.default, ATEN.dropout.default, ATEN.contiguous.default)
-CASTS = (ATEN.to.dtype, ATEN._to_copy.default)
+CASTS = (ATEN.to.dtype, ATEN.to.dtype_layout, ATEN._to_copy.default)
 SCALINGS = (ATEN.mul.Tensor, ATEN.div.Tensor)
 NOTHING_TO_DO = (ATEN._assert_tensor_metadata.default, ATEN.sym_constrain_range_for_size.default)
 
@@ -69,7 +69,9 @@ class GraphRebuilder:
         if axis is None:
             return read
         sizes = [self.batch if i == axis else size for i, size in enumerate(self.values[node].shape)]
-        return self.graph.call_function(ATEN.expand.default, (read, sizes))
+        expanded = self.graph.call_function(ATEN.expand.default, (read, sizes))
+        expanded.meta["val"] = node.meta["val"]
+        return expanded
 
     def _store(self, name: str, value: Tensor) -> fx.Node:
         if name not in self.stored:

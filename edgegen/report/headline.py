@@ -39,6 +39,12 @@ def slowest_teacher(report: Report) -> TorchLatency | None:
     return max(rows, key=lambda row: row.steps, default=None)
 
 
+def full_teacher(report: Report) -> tuple[int, QualityFigure | None]:
+    """The teacher's most steps, and its figure there: what everything is compared with."""
+    steps = max((int(steps) for steps in report.quality.teacher), default=0)
+    return steps, quality_of(report, "teacher", steps)
+
+
 def quality_of(report: Report, network: str, steps: int) -> QualityFigure | None:
     table = getattr(report.quality, network)
     return None if table is None else table.get(str(steps))
@@ -83,8 +89,7 @@ def _file(report: Report) -> Figure | None:
 
 
 def _quality(report: Report) -> Figure | None:
-    steps = max((int(steps) for steps in report.quality.teacher), default=0)
-    before = quality_of(report, "teacher", steps)
+    steps, before = full_teacher(report)
     row, student = chosen(report), quality_of(report, report.ships, 1)
     after, name = None, ""
     if row is not None and row.fd_local is not None:

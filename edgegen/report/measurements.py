@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgegen.profilers.measurement import Measurement, Statistic
 from edgegen.report import environment
 from edgegen.report.distribution import Spread, distribution_plot
 from edgegen.report.formats import UNKNOWN, count, nbytes, number, percent
@@ -11,7 +12,6 @@ from edgegen.report.tables import ReportTable, TableCell, Tone, cells, columns
 from edgegen.support.extras import require
 from edgegen.support.schema import utc_now
 from edgegen.support.storage import write_bytes
-from edgegen.types import Measurement, Statistic
 
 LEADING: tuple[Statistic, ...] = ("p50", "mean", "estimate", "min", "p90")  # which figure of a source stands first
 IN_WORDS: dict[Statistic, str] = {"p50": "median"}

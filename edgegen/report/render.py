@@ -13,8 +13,15 @@ from edgegen.report.headline import chosen, headline
 from edgegen.report.pictures import grid
 from edgegen.report.plots import Plot, curve_plots, pareto_plot, quality_plot, tradeoff_plot
 from edgegen.report.schema import Report
+from edgegen.report.verdict import verdict
 from edgegen.support.extras import require
 from edgegen.support.storage import write_bytes, write_json
+
+SHIPS = {  # what the files hold, in words
+    "student": "the distilled student",
+    "baseline": "the baseline: plain regression of the same network on the same pairs, not the distilled student",
+    "reflowed": "the reflowed network, before distillation, in one step",
+}
 
 
 def write(
@@ -32,13 +39,14 @@ def write(
     the classes. `curves` are (step, loss) by stage. Raises MissingExtraError, DataError, StorageError.
     """
     require("report", purpose="the report")
-    content = report.to_json()
+    content = report.model_copy(update={"verdict": verdict(report)}).to_json()
     report = Report.model_validate(content)  # what is shown is what is written: NaN has become unknown
     facts: dict[str, Any] = {
         "report": report,
         "figures": headline(report),
         "chosen": chosen(report),
-        "verdicts": _verdicts(report),
+        "ships": SHIPS[report.ships],
+        "parities": _parities(report),
         "tables": tables,
         "elsewhere": measurements.table(report.elsewhere),
         "recipe": formats.toml(report.recipe),
@@ -78,7 +86,7 @@ def _spread(report: Report) -> Plot | None:
     )
 
 
-def _verdicts(report: Report) -> list[tuple[int, str]]:
+def _parities(report: Report) -> list[tuple[int, str]]:
     """How many artifacts have which parity: [(4, "ok"), (1, "failed")]."""
     statuses = [row.parity.status for row in report.artifacts]
     return [(statuses.count(status), status) for status in ("ok", "failed", "not checked") if status in statuses]

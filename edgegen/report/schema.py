@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from edgegen.profilers.measurement import Measurement
 from edgegen.profilers.schema import Profile
 from edgegen.support.schema import Count, Document, Record, Sha256, Utc
-from edgegen.types import Latency, Measurement, Parity
+from edgegen.types import Latency, Parity
 
 Steps = Annotated[str, Field(pattern=r"^\d+$")]
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$", description="a name inside the artifact folder, never a path")]
@@ -42,6 +43,13 @@ class Fold(Record):
     max_relative_error: float | None
 
 
+class Damage(Record):
+    """fd_local of held-out images with Gaussian noise of standard deviation `noise` on them, on the scale -1 to 1."""
+
+    noise: float
+    fd_local: float | None
+
+
 class Extractor(Record):
     """The classifier whose features `fd_local` and its kin compare; `accuracy` is on held-out images, 0 to 1.
 
@@ -52,16 +60,22 @@ class Extractor(Record):
     fd_name: str
     accuracy: float | None
     fault: str = ""
+    damage: tuple[Damage, ...] = Field((), description="a scale for fd_local")
 
 
 class QualityFigure(Record):
-    """Distances of n generated images to the real ones; `sd` is over the noise seeds, null for the floor."""
+    """Distances of n generated images to the real ones; `sd` is over the noise seeds, null for the floor.
+
+    `saturated` is the share of values that are black or white, `spread` the standard deviation of a pixel over images.
+    """
 
     fd_local: float | None
     sd: float | None
     kd_local: float | None
     precision: float | None
     recall: float | None
+    saturated: float | None = None
+    spread: float | None = None
 
 
 BySteps = dict[Steps, QualityFigure]
@@ -79,6 +93,15 @@ class QualityTable(Record):
     student: BySteps
     baseline: BySteps | None
     floor: BySteps
+
+
+class Verdict(Record):
+    """On the images of what is shipped, against the teacher and the real images; nothing of parity is in it."""
+
+    level: Literal["usable", "weak", "not usable", "not judged"]
+    reason: str
+    advice: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class ArtifactRow(Record):
@@ -166,7 +189,9 @@ class Report(Document):
     extractor: Extractor
     n: Count = Field(description="generated images of each quality figure")
     ships: Literal["student", "baseline", "reflowed"] = Field("student", description="the generator in the files")
+    choice: str = Field("", description="why that one is in the files")
     quality: QualityTable
+    verdict: Verdict | None = Field(None, description="on the images of the files, made from the other figures")
     artifacts: tuple[ArtifactRow, ...]
     refined: tuple[Refinement, ...] = ()
     profile: Profile | None = Field(None, description="the files as `edgegen profile` measures them: every sample")

@@ -11,6 +11,8 @@ from edgegen.types import Latency, Parity
 Tone = Literal["", "ok", "failed", "warn", "muted"]
 NETWORKS = ("teacher", "scheduler", "reflowed", "student", "baseline")
 NETWORK_NAMES = {"scheduler": "teacher, by its own scheduler"}
+VERDICT_TONE: Mapping[str, Tone] = {"usable": "ok", "weak": "warn", "not usable": "failed", "not judged": "warn"}
+PARITY_TEXT = {"ok": "same as PyTorch", "failed": "failed", "not checked": "not checked"}
 PARITY_TONE: Mapping[str, Tone] = {"ok": "ok", "failed": "failed", "not checked": "warn"}
 EQUAL_DB = 200.0  # edgegen.verification.parity's stand-in for "not one bit differs"
 
@@ -87,8 +89,9 @@ def artifacts(report: Report) -> ReportTable:
 
 
 PARITY_NOTE = (
-    "Parity: the file against PyTorch in fp32 on the same noise, images in [-1, 1]. “ok” is a PSNR of at least the "
-    "floor of its scheme; a file that could not be run here reads “not checked”."
+    "Parity: the file against PyTorch in fp32 on the same noise, images in [-1, 1]. “same as PyTorch” is a PSNR of "
+    "at least the floor of its scheme, in the mean and on the worst tenth of the images, and says nothing of how good "
+    "they are; what could not be run here reads “not checked”. Below the PSNR: the worst image's, and the mean SSIM."
 )
 
 
@@ -98,8 +101,8 @@ def _artifact_row(row: ArtifactRow) -> tuple[TableCell, ...]:
     return cells(
         TableCell(row.file, detail=f"{row.label} · {row.engine}"),
         nbytes(row.nbytes),
-        TableCell(parity.status, PARITY_TONE[parity.status], parity.reason),
-        _psnr(parity),
+        TableCell(PARITY_TEXT[parity.status], PARITY_TONE[parity.status], parity.reason),
+        TableCell(_psnr(parity), detail=_beside_psnr(parity)),
         UNKNOWN if unchecked else f"{parity.floor_db:g}",
         number(parity.max_abs_error, 2),
         UNKNOWN if unchecked else count(parity.samples),
@@ -111,6 +114,12 @@ def _artifact_row(row: ArtifactRow) -> tuple[TableCell, ...]:
 def _psnr(parity: Parity) -> str:
     equal = parity.max_abs_error == 0 or (parity.psnr_db is not None and parity.psnr_db >= EQUAL_DB)
     return "equal" if equal else number(parity.psnr_db)
+
+
+def _beside_psnr(parity: Parity) -> str:
+    worst = "" if parity.worst_db is None or _psnr(parity) == "equal" else f"worst {number(parity.worst_db)}"
+    similarity = "" if parity.ssim is None else f"SSIM {parity.ssim:.3f}"
+    return " · ".join(part for part in (worst, similarity, parity.caveat) if part)
 
 
 def refined(report: Report) -> ReportTable:

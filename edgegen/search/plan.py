@@ -17,7 +17,7 @@ from edgegen.artifacts.target import Target
 from edgegen.data import local_path
 from edgegen.errors import DeviceError, ParityError, UsageError
 from edgegen.formats.recipe_file import find
-from edgegen.pipeline.graph import check, select
+from edgegen.pipeline.graph import check, require_extras, select
 from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.run_folder import RunFolder
 from edgegen.profilers.files.profile import connect, runners_of
@@ -60,6 +60,7 @@ def search_students(request: Request, *, progress: Progress) -> SearchResult:
     path = find(request.recipe)
     recipe, text = read(path), path.read_text(encoding="utf-8")
     check(recipe, select(recipe))  # whatever would end `edgegen run` later
+    require_extras(recipe, select(recipe), base=path.parent)
     outputs = _outputs(request, recipe, path, text)
     data, largest = _bounds(request, recipe, path, progress)
     target, about_device = _target(request, recipe)

@@ -1,11 +1,11 @@
 """Runs a function in a child process, so that a native crash or too much memory becomes an exception.
 
     parent                                              child
-    call("edgegen.artifacts.build:lower", {...})   -- job.json -->  python -m edgegen.support.isolation JOB RESULT
+    call("edgegen.artifacts.lower:lower", {...})   -- job.json -->  python -m edgegen.support.isolation JOB RESULT
                                          <-- result.json  {"value": ...} or {"error": "ExportError", "message": ...}
 
-The output of the child goes to a file; its last lines are part of the message when it dies. The child ends at once when
-the parent does, which it learns from the pipe that is its stdin.
+The last lines of the child's output are part of the message when it dies. It ends with its parent: by the guardian,
+which kills it, and where that was killed, too, by the pipe that is its stdin, as soon as a vendor's code lets it.
 """
 
 import contextlib
@@ -18,10 +18,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,17 @@ from typing import Any
 import psutil
 
 from edgegen import errors
-from edgegen.errors import EdgegenError, ExportError
+from edgegen.errors import EdgegenError, ExportError, StorageError
+from edgegen.support import guardian, processes, scratch
+from edgegen.support.printable import printable
 
 REASON_LINES, REASON_LENGTH = 3, 400
-LOG_END = 1 << 16  # bytes of a log that are read for them
 POLL_S = 0.1  # between two readings of the child's memory
 BLOCK = 1 << 16
 # Of a process that opens and runs an exported file. A runtime with torch takes 0.7 GB; the evaluator unpacks weights of
 # 4 bits into float32, eight times the bytes of the file; the rest is for what a network computes on the way.
 LEAST_LIMIT, LIMIT_BY_SIZE = 4_000_000_000, 16
+DEADLINE = "deadline.json"  # in the folder of a child: what it does with a limit of time, and from when
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,20 @@ class Child:
     """
 
     def __init__(self, preload: str | None = None, arguments: Mapping[str, Any] | None = None) -> None:
-        self.folder = temporary_folder()
-        self.job, self.result, self.log = (self.folder / name for name in ("job.json", "result.json", "log"))
+        self.folder = scratch.new_folder()
+        self.job, self.result = self.folder / "job.json", self.folder / "result.json"
         ahead = json.dumps({"function": preload, "arguments": dict(arguments or {})})
-        with self.log.open("wb") as output:
-            self.process = subprocess.Popen(
-                python("edgegen.support.isolation", str(self.job), str(self.result), ahead),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env=environment(),
-            )
+        self.process = processes.start(
+            python("edgegen.support.isolation", str(self.job), str(self.result), ahead),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+        )
+        assert self.process.stdout is not None, "a pipe"
+        self.log = processes.Tail(self.process.stdout)
 
-    def run(self, function: str, arguments: Mapping[str, Any], memory_limit: int | None) -> dict[str, Any]:
+    def run(self, function: str, arguments: Mapping[str, Any], memory_limit: int | None, doing: str) -> dict[str, Any]:
         """The answer that the process wrote. Raises ExportError where it ended without one."""
         from edgegen.support.storage import storage_errors  # here: it imports numpy, and `worker` measures its memory
 
@@ -79,33 +81,71 @@ class Child:
         with contextlib.suppress(OSError):  # it is dead: `ending` says how
             self.process.stdin.write(b"go\n")
             self.process.stdin.flush()
-        peak = _watch(self.process, memory_limit)
+        peak = self._watch(memory_limit)
         if not self.result.exists():
-            raise ExportError(f"the process that ran {function} {ending(self.process.returncode, end_of(self.log))}")
+            raise ExportError(f"the process that {doing} {ending(self.process.returncode, self.log.close())}")
         answer: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
         return {**answer, "peak_rss_bytes": answer["peak_rss_bytes"] or peak}
 
     def close(self) -> None:
         """Ends the process, if it still waits or runs, and removes its folder."""
-        end(self.process)
+        processes.end(self.process)
+        self.log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _watch(self, limit: int | None) -> int:
+        """Waits for the end; returns the peak memory. Raises ExportError when it exceeds `limit`, or a `deadline`."""
+        peak = 0
+        while True:
+            try:
+                self.process.wait(POLL_S)
+                return peak
+            except subprocess.TimeoutExpired:
+                peak = max(peak, resident_bytes(self.process.pid))
+            if reason := over_limit(self.process, limit):
+                raise ExportError(f"it {reason}. Raise --memory-limit")
+            if reason := self._late():
+                raise ExportError(reason)
+
+    def _late(self) -> str:
+        """That what the child is doing takes longer than it may, "" where it does not."""
+        try:
+            order = json.loads((self.folder / DEADLINE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return ""
+        return late(order["doing"], order["seconds"]) if time.monotonic() > order["until"] else ""
 
 
 def call(
-    function: str, arguments: Mapping[str, Any], *, memory_limit: int | None = None, child: Child | None = None
+    function: str,
+    arguments: Mapping[str, Any],
+    *,
+    memory_limit: int | None = None,
+    child: Child | None = None,
+    doing: str = "",
 ) -> Outcome:
     """`function` is "module:name"; its arguments (keywords) and its result are JSON. `child` is one that waits for it.
 
+    `doing` is a word for messages, such as "made net.onnx".
+
     Raises the function's exception where that is an EdgegenError, else ExportError: with the end of the log when the
-    process died, and with both sizes when it was ended because it held more than `memory_limit` bytes.
+    process died, and with both sizes when it was ended because it held more than `memory_limit` bytes. Raises
+    StorageError where the disk is full.
     """
+    from edgegen.support.storage import disk_full, is_disk_full
+
     began = time.monotonic()
     process = child or Child()
     try:
-        answer = process.run(function, arguments, memory_limit)
+        answer = process.run(function, arguments, memory_limit, doing or f"ran {function}")
+        value = value_of(answer)
+    except ExportError as e:
+        if is_disk_full(process.folder):  # each vendor has other words for it, or none
+            raise StorageError(disk_full(process.folder / "temporary files")) from e
+        raise
     finally:
         process.close()
-    return Outcome(value_of(answer), time.monotonic() - began, answer["peak_rss_bytes"])
+    return Outcome(value, time.monotonic() - began, answer["peak_rss_bytes"])
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -114,45 +154,53 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The parent's environment, with its import paths."""
+    """The environment of a child: the parent's, with its import paths; temporary files go where the parent's are."""
     paths = [str(Path(path).absolute()) for path in sys.path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-def temporary_folder() -> Path:
-    """A new folder for the files of one child. Raises StorageError."""
-    from edgegen.support.storage import storage_errors
-
-    with storage_errors(Path(tempfile.gettempdir()) / "edgegen"):
-        return Path(tempfile.mkdtemp(prefix="edgegen-"))
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the process, if it still runs, and closes the pipe to it."""
-    if process.poll() is None:
-        process.kill()
-    process.wait()
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
+    ours = {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(scratch.of_this_process()), guardian.CHILD: "1"}
+    return {**os.environ, **ours}
 
 
 def ending(code: int, log: bytes) -> str:
     """How a process ended, and the last lines of its log without the frames of a traceback."""
-    ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    ended = f"ended by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
     text = log.decode(errors="replace")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith((" ", "Traceback"))]
-    tail = " / ".join(lines[-REASON_LINES:])[-REASON_LENGTH:]
+    tail = printable(" / ".join(lines[-REASON_LINES:])[-REASON_LENGTH:])
     if tail:
         return f"{ended}: {tail}"
     return f"{ended}, nothing on stderr" + ("; out of memory?" if code == -signal.SIGKILL else "")
 
 
-def end_of(log: Path) -> bytes:
-    """The last bytes of a log, which a vendor's tool may have filled."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - LOG_END))
-        return file.read()
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals, which have no names
+        return f"signal {number}"
+
+
+@contextlib.contextmanager
+def deadline(seconds: float, doing: str) -> Iterator[None]:
+    """In a child: its parent ends it where the block takes longer, whatever holds the interpreter meanwhile.
+
+    `doing` is what takes so long, such as "the first run of net.onnx". Elsewhere it does nothing.
+    """
+    if _folder is None:
+        yield
+        return
+    path = _folder / DEADLINE
+    order = {"doing": doing, "seconds": seconds, "until": time.monotonic() + seconds}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(order), encoding="utf-8")
+    partial.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink()
+
+
+def late(doing: str, seconds: float) -> str:
+    """The message for what was ended because it took too long."""
+    return f"{doing} did not end within {seconds:g} s: stopped; does its runtime hang, or is this machine too busy?"
 
 
 def memory_limit_of(path: Path) -> int:
@@ -195,24 +243,6 @@ def value_of(answer: Mapping[str, Any]) -> Any:
     raise error
 
 
-def _watch(process: subprocess.Popen[bytes], limit: int | None) -> int:
-    """Waits for the end; returns the peak memory. Ends the child and raises ExportError when it exceeds `limit`."""
-    peak = 0
-    try:
-        while True:
-            try:
-                process.wait(POLL_S)
-                return peak
-            except subprocess.TimeoutExpired:
-                peak = max(peak, resident_bytes(process.pid))
-            if reason := over_limit(process, limit):
-                raise ExportError(f"it {reason}. Raise --memory-limit")
-    finally:
-        if process.poll() is None:  # after the limit, or after Ctrl-C
-            process.kill()
-            process.wait()
-
-
 def peak_rss_bytes() -> int | None:
     """Peak memory of this process, Python and the runtime included; None where it is unknown.
 
@@ -249,6 +279,9 @@ def lines_of_parent() -> "queue.SimpleQueue[bytes]":
     return lines
 
 
+_folder: Path | None = None  # of this child, where it is one
+
+
 def load(name: str) -> Any:
     """The function or class "module:name"."""
     module, _, attribute = name.partition(":")
@@ -257,7 +290,9 @@ def load(name: str) -> Any:
 
 def main() -> None:
     """The child: JOB, a file with the function and its arguments; RESULT, the file to write; what to import first."""
+    global _folder
     job, target, ahead = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+    _folder = target.parent
     lines = lines_of_parent()
     if ahead["function"] is not None:
         with contextlib.suppress(Exception):  # raised again by the job that needs it
@@ -274,4 +309,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # By the module's own name, under which what runs here finds `_folder`.
+    importlib.import_module("edgegen.support.isolation").main()

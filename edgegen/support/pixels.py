@@ -50,6 +50,16 @@ def to_uint8(x: "Tensor | NDArray[Any]", image_range: tuple[float, float] = OURS
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
+def in_range(images: NDArray[np.uint8], image_range: tuple[float, float]) -> NDArray[np.float32]:
+    """uint8 (n, height, width, channels) -> float32 (n, channels, height, width) in `image_range`, as `to_uint8` reads.
+
+    Black is `low`, white is `high`: x = low + p (high - low) / 255.
+    """
+    low, high = image_range
+    values = images.transpose(0, 3, 1, 2).astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
 def as_shown(images: "Tensor") -> "Tensor":
     """Images in [-1, 1] as a screen shows them: each value at the nearest of the 256 that uint8 has."""
     return ((images + 1) * HALF).round().clamp(0, 255) / HALF - 1

@@ -1,10 +1,13 @@
 """Progress of long work on stderr: bars with rate and time left on a terminal, a line every 10 s elsewhere."""
 
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
+
+from edgegen.support.printable import printable, printable_lines
 
 PLAIN_EVERY_S = 10.0  # seconds between lines where there is no terminal
 
@@ -39,7 +42,7 @@ class Plain:
     """Prints lines of text, readable in a log file."""
 
     def message(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(printable_lines(text), file=sys.stderr, flush=True)
 
     @contextmanager
     def task(self, label: str, total: int, *, start: int = 0) -> Iterator[Task]:
@@ -57,9 +60,9 @@ class _PlainTask:
             return
         self.printed = now
         rate = (done - self.start) / max(now - self.began, 1e-9)
-        left = "" if done >= self.total or rate == 0 else f", {_clock((self.total - done) / rate)} left"
+        left = "" if done >= self.total or rate == 0 else f", {clock((self.total - done) / rate)} left"
         text = f"  {self.label} {done}/{self.total} ({100 * done // max(self.total, 1)} %) {rate:.3g}/s{left}"
-        print(f"{text}  {note}" if note else text, file=sys.stderr, flush=True)
+        print(printable(f"{text}  {note}" if note else text), file=sys.stderr, flush=True)
 
 
 class Bars:
@@ -71,7 +74,7 @@ class Bars:
         self.console = Console(stderr=True, highlight=False)
 
     def message(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(printable_lines(text), markup=False)
 
     @contextmanager
     def task(self, label: str, total: int, *, start: int = 0) -> Iterator[Task]:
@@ -94,12 +97,14 @@ class Bars:
 
 class _BarTask:
     def __init__(self, bars: Any, label: str, total: int, start: int) -> None:
-        self.bars, self.start, self.began = bars, start, time.monotonic()
-        self.id = bars.add_task(label, total=total, completed=start, rate="", note="")
+        from rich.markup import escape
+
+        self.bars, self.start, self.began, self.escape = bars, start, time.monotonic(), escape
+        self.id = bars.add_task(escape(printable(label)), total=total, completed=start, rate="", note="")
 
     def update(self, done: int, note: str = "") -> None:
         rate = (done - self.start) / max(time.monotonic() - self.began, 1e-9)
-        self.bars.update(self.id, completed=done, rate=f"{rate:.3g}/s", note=note)
+        self.bars.update(self.id, completed=done, rate=f"{rate:.3g}/s", note=self.escape(printable(note)))
 
 
 def progress() -> Progress:
@@ -109,7 +114,30 @@ def progress() -> Progress:
     return Bars() if sys.stderr.isatty() else Plain()
 
 
-def _clock(seconds: float) -> str:
+@contextmanager
+def heartbeat(progress: Progress, state: Callable[[], str], *, every_s: float = PLAIN_EVERY_S) -> Iterator[None]:
+    """Says every `every_s` seconds what is being waited for, with the seconds so far; for work that tells nothing.
+
+    `state` is called in another thread, and says nothing by "".
+    """
+    ended, began = threading.Event(), time.monotonic()
+
+    def beat() -> None:
+        while not ended.wait(every_s):
+            if text := state():
+                progress.message(f"  {text} ({clock(time.monotonic() - began)})")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def clock(seconds: float) -> str:
+    """1:05, or 2:00:00."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

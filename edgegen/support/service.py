@@ -8,19 +8,19 @@ For work that comes in several calls, as a file that is opened once and run many
 """
 
 import json
+import math
 import os
-import queue
 import shutil
 import subprocess
 import sys
-import threading
+import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from edgegen.errors import EdgegenError, ExportError
-from edgegen.support import isolation
+from edgegen.support import isolation, processes, scratch
 
 
 class Service:
@@ -30,44 +30,47 @@ class Service:
     """
 
     def __init__(self, factory: str, *, variables: Mapping[str, str]) -> None:
-        self.folder = isolation.temporary_folder()
-        self.log = self.folder / "log"
-        with self.log.open("ab") as output:  # at its end, wherever that is: every call empties it
-            self.process = subprocess.Popen(
-                isolation.python("edgegen.support.service", factory),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                env={**isolation.environment(), **variables},
-            )
+        self.folder = scratch.new_folder()
+        self.process = processes.start(
+            isolation.python("edgegen.support.service", factory),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**isolation.environment(), **variables},
+        )
         assert self.process.stdout is not None, "a pipe"
-        self.lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        # A thread, because a pipe cannot be waited for with a timeout on Windows.
-        reader = threading.Thread(target=_read, args=(self.process.stdout, self.lines), daemon=True)
-        reader.start()
-        self._end = weakref.finalize(self, _end, self.process, reader, self.folder)
+        assert self.process.stderr is not None, "a pipe"
+        self.lines, self.log = processes.LineReader(self.process.stdout), processes.Tail(self.process.stderr)
+        self._end = weakref.finalize(self, _end, self.process, self.lines, self.log, self.folder)
 
     @property
     def alive(self) -> bool:
         return self._end.alive and self.process.poll() is None
 
-    def call(self, method: str, arguments: Mapping[str, Any], *, doing: str, memory_limit: int | None = None) -> Any:
+    def call(
+        self,
+        method: str,
+        arguments: Mapping[str, Any],
+        *,
+        doing: str,
+        memory_limit: int | None = None,
+        time_limit_s: float = math.inf,
+    ) -> Any:
         """What the method returns for the arguments (keywords); both are JSON. `doing` is a word such as "opened x".
 
         Raises the method's exception where that is an EdgegenError. Raises ExportError where the process died, or was
-        ended because it held more than `memory_limit` bytes; after that it is closed.
+        ended because it held more than `memory_limit` bytes or took longer than `time_limit_s`; it is closed then.
         """
         assert self.process.stdin is not None, "a pipe"
-        if self.alive:
-            os.truncate(self.log, 0)  # what was printed for another call explains nothing
+        self.log.clear()  # what was printed for another call explains nothing
         try:
             self.process.stdin.write(json.dumps({"method": method, "arguments": dict(arguments)}).encode() + b"\n")
             self.process.stdin.flush()
         except OSError:  # it is dead: the empty line that follows the last one says so
             pass
         try:
-            line = self._line(doing, memory_limit)
-        except KeyboardInterrupt:  # its answer would be taken for that of the next call
+            line = self._line(doing, memory_limit, time_limit_s)
+        except BaseException:  # its answer would be taken for that of the next call
             self.close()
             raise
         return isolation.value_of(json.loads(line))
@@ -76,33 +79,27 @@ class Service:
         """Ends the process and removes its folder; may be called twice."""
         self._end()
 
-    def _line(self, doing: str, memory_limit: int | None) -> bytes:
+    def _line(self, doing: str, memory_limit: int | None, time_limit_s: float) -> bytes:
+        until = time.monotonic() + time_limit_s
         while True:
             try:
-                line = self.lines.get(timeout=isolation.POLL_S)
-            except queue.Empty:
+                line = self.lines.line(isolation.POLL_S)
+            except TimeoutError:
                 reason = isolation.over_limit(self.process, memory_limit)
+                if time.monotonic() > until:
+                    raise ExportError(isolation.late(f"the process that {doing}", time_limit_s)) from None
             else:
-                if line:
+                if line.endswith(b"\n"):
                     return line
-                code = self.process.wait()
-                reason = isolation.ending(code, isolation.end_of(self.log))
+                reason = isolation.ending(self.process.wait(), self.log.close())
             if reason:
-                self.close()
                 raise ExportError(f"the process that {doing} {reason}")
 
 
-def _read(source: IO[bytes], lines: "queue.SimpleQueue[bytes]") -> None:
-    for line in source:
-        lines.put(line)
-    lines.put(b"")
-
-
-def _end(process: subprocess.Popen[bytes], reader: threading.Thread, folder: Path) -> None:
-    isolation.end(process)
-    reader.join()
-    assert process.stdout is not None, "a pipe"
-    process.stdout.close()
+def _end(process: "subprocess.Popen[bytes]", lines: processes.LineReader, log: processes.Tail, folder: Path) -> None:
+    processes.end(process)
+    lines.close()
+    log.close()
     shutil.rmtree(folder, ignore_errors=True)
 
 

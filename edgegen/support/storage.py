@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20  # bytes hashed at once
 FULL = {errno.ENOSPC, errno.EDQUOT}
+LEAST_FREE = 1 << 16  # bytes; a vendor that met a full disk leaves its last blocks unfilled
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 AGAIN = "make it again, or copy it again if it came from elsewhere"
 
@@ -139,16 +140,26 @@ def nbytes_of(path: Path) -> int:
 
 def _explain(path: Path, e: OSError) -> str:
     if e.errno in FULL:
-        folder = next(p for p in path.absolute().parents if p.is_dir())
-        return (
-            f"disk full: {shutil.disk_usage(folder).free} bytes free at {folder}, too few to write {path.name} "
-            "(or your quota is used up); free some space and run the same command again"
-        )
+        return disk_full(path)
     if e.errno in REFUSED:
         why = "it is on a read-only file system" if e.errno == errno.EROFS else e.strerror
         return f"no permission to write {path} ({why}); choose another place, or change who may write there"
     other = f" ({e.filename})" if e.filename and path.name not in str(e.filename) else ""
     return f"cannot write {path}: {e.strerror or e}{other}"
+
+
+def disk_full(path: Path) -> str:
+    """The message where `path` cannot be written for lack of space."""
+    folder = next(p for p in path.absolute().parents if p.is_dir())
+    return (
+        f"disk full: {shutil.disk_usage(folder).free} bytes free at {folder}, too few to write {path.name} "
+        "(or your quota is used up); free some space and run the same command again"
+    )
+
+
+def is_disk_full(folder: Path) -> bool:
+    """Whether nothing worth mentioning can be written any more; quotas are not known."""
+    return shutil.disk_usage(folder).free < LEAST_FREE
 
 
 def _remove_leftovers(target: Path) -> None:

@@ -7,10 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from edgegen.program.inputs import samples_of
+from edgegen.program.inputs import InputSource
 from edgegen.support.pixels import scaled
 from edgegen.support.rng import generator
-from edgegen.types import Signature
 
 FIRST_INDEX = 1 << 33  # of fresh inputs: parity runs on 0, 1, 2, ... and calibration on those from 2^32
 
@@ -78,9 +77,8 @@ class TrainingSet:
 class FreshInputs:
     """`count` inputs of a generator, each drawn when it is read: noise, classes and its other inputs."""
 
-    signature: Signature
+    source: InputSource
     count: int
-    seed: int
 
     def __len__(self) -> int:
         return self.count
@@ -91,8 +89,8 @@ class FreshInputs:
     def batch(self, rows: Tensor, device: torch.device, *, step: int, steps: int) -> Batch:
         """The inputs of these rows, in the signature's order; `images` and `noise` are the first of them."""
         indices = (FIRST_INDEX + row for row in rows.tolist())
-        samples = [samples_of(self.signature, range(index, index + 1), self.seed) for index in indices]
-        specs = self.signature.inputs
+        samples = [self.source.samples(range(index, index + 1)) for index in indices]
+        specs = self.source.signature.inputs
         inputs = tuple(torch.cat([torch.from_numpy(row[spec.name]) for row in samples]).to(device) for spec in specs)
         labels = next((values for spec, values in zip(specs, inputs, strict=True) if spec.role == "class"), None)
         return Batch(step, steps, inputs[0], labels, noise=inputs[0], inputs=inputs)

@@ -2,14 +2,15 @@
 
 import importlib.util
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgegen.errors import StorageError
-from edgegen.support.storage import atomic_path
+from edgegen.support.storage import atomic_path, storage_errors
 
 LOG = "log.jsonl"
+HELDOUT = "heldout"  # in a line: the loss on images kept from training
 
 
 class TrainingLog:
@@ -18,36 +19,66 @@ class TrainingLog:
     def __init__(self, folder: Path, first: int, *, enabled: bool) -> None:
         self.path = folder / LOG
         self.lines: list[str] = []
-        self.board: Any = None
+        self.board: _Board | None = None
         if not enabled:
             return
         kept = [line for line in read(self.path) if line["step"] <= first]
         with atomic_path(self.path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         if importlib.util.find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
+            self.board = _Board(folder / "tensorboard", first)
 
     def add(self, step: int, losses: Mapping[str, float], rate: float) -> None:
         if self.board is not None:
-            for name, value in losses.items():
-                self.board.add_scalar(f"loss/{name}", value, step)
-            self.board.add_scalar("learning_rate", rate, step)
+            self.board.add(step, {f"loss/{name}": value for name, value in losses.items()} | {"learning_rate": rate})
         self.lines.append(json.dumps({"step": step, **losses}))
 
     def flush(self) -> None:
-        """Called just before a checkpoint, so that the log is never behind it."""
-        try:
-            with self.path.open("a") as file:
-                file.write("".join(line + "\n" for line in self.lines))
-        except OSError as e:
-            raise StorageError(f"{self.path}: cannot be written: {e.strerror}") from e
+        """Called just before a checkpoint, so that the log is never behind it. Raises StorageError."""
+        with storage_errors(self.path), self.path.open("a") as file:
+            file.write("".join(line + "\n" for line in self.lines))
+        if self.board is not None:
+            self.board.flush()
         self.lines = []
 
     def close(self) -> None:
         if self.board is not None:
             self.board.close()
+
+
+class _Board:
+    """A TensorBoard file, written here: torch's SummaryWriter does it in a thread, whose errors nobody can catch."""
+
+    def __init__(self, folder: Path, first: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self.event = Event
+        self.path = folder / f"events.out.tfevents.{time.time_ns()}"
+        with storage_errors(self.path):
+            folder.mkdir(exist_ok=True)
+            self.records = RecordWriter(self.path.open("wb"))
+        self._write(file_version="brain.Event:2")
+        # Later steps of a run that was killed are not shown.
+        self._write(step=first + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        rows = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step=step, summary=Summary(value=rows))
+
+    def flush(self) -> None:
+        with storage_errors(self.path):
+            self.records.flush()
+
+    def close(self) -> None:
+        with storage_errors(self.path):
+            self.records.close()
+
+    def _write(self, **content: Any) -> None:
+        with storage_errors(self.path):
+            self.records.write(self.event(wall_time=time.time(), **content).SerializeToString())
 
 
 def read(path: Path) -> list[dict[str, Any]]:

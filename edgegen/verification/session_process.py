@@ -20,6 +20,9 @@ from edgegen.support.isolation import memory_limit_of
 from edgegen.support.service import Service
 from edgegen.support.storage import storage_errors
 
+# Until a runtime counts as one that never ends: to open a file, and for each sample. A generator that takes a tenth of
+# it on a computer is of no use on a phone, and our evaluator needs some ten times what a runtime does.
+OPEN_S, SAMPLE_S = 600.0, 120.0
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -42,11 +45,20 @@ class RemoteSession:
 class SessionProcess:
     """Opens files in one child process, one at a time; a child that died is replaced when the next file is opened.
 
-    `threads` are those of torch; None: one for each core. `memory_limit` in bytes; None: by the size of the file.
+    `threads` are those of torch; None: one for each core. `memory_limit` in bytes; None: by the size of the file. What
+    takes longer than `open_s`, and than `sample_s` more for each sample of a run, is ended.
     """
 
-    def __init__(self, *, threads: int | None = None, memory_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        memory_limit: int | None = None,
+        open_s: float = OPEN_S,
+        sample_s: float = SAMPLE_S,
+    ) -> None:
         self.threads, self.memory_limit = threads, memory_limit
+        self.open_s, self.sample_s = open_s, sample_s
         self.service: Service | None = None
         self.number = 0  # of the file that is open
 
@@ -80,7 +92,8 @@ class SessionProcess:
         folder = self.service.folder
         save_arrays(folder / "inputs", inputs.values())
         arguments = {"folder": str(folder), "inputs": list(inputs), "is_generate": session.is_generate}
-        names = self._call("run", session.path, arguments, doing="ran")
+        samples = max((len(array) for array in inputs.values() if array.ndim), default=1)
+        names = self._call("run", session.path, arguments, doing="ran", samples=samples)
         return dict(zip(names, load_arrays(folder / "outputs", len(names)), strict=True))
 
     def close(self) -> None:
@@ -89,9 +102,14 @@ class SessionProcess:
             self.service.close()
             self.service = None
 
-    def _call(self, method: str, path: Path, arguments: Mapping[str, Any], *, doing: str) -> Any:
-        limit = self.memory_limit or memory_limit_of(path)
-        return self.start().call(method, arguments, doing=f"{doing} {path.name}", memory_limit=limit)
+    def _call(self, method: str, path: Path, arguments: Mapping[str, Any], *, doing: str, samples: int = 0) -> Any:
+        return self.start().call(
+            method,
+            arguments,
+            doing=f"{doing} {path.name}",
+            memory_limit=self.memory_limit or memory_limit_of(path),
+            time_limit_s=self.open_s + samples * self.sample_s,
+        )
 
 
 class SessionHost:

@@ -13,26 +13,28 @@ from numpy.typing import NDArray
 
 from edgegen import registry
 from edgegen.errors import ExportError, NoRuntimeError
-from edgegen.exporters.base import Session, Variant
+from edgegen.exporters.base import Session, Variant, in_parts
 from edgegen.program.capture import reference
+from edgegen.program.float16_range import overflow
 from edgegen.program.generator import Generator
-from edgegen.program.inputs import example_inputs
 from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.support.pixels import to_float, to_uint8
 from edgegen.types import PIXELS, Artifact, Parity
-from edgegen.verification.parity import check, psnr_range
+from edgegen.verification.parity import UNTRAINED, check, psnr_range, share_beyond
 from edgegen.verification.session_process import SessionProcess
 
 PIXELS_FLOOR_DB = 40.0  # of uint8 images: a value on the edge between two bytes may fall to either side
-UNTRAINED = 0.5  # share of a network's numbers beyond [-1, 1]; a trained one's pictures hardly leave it
+REAL_SAMPLES = 24  # inputs that a user gave, at most
 SIZED = 2  # samples of every further size of picture
 TOGETHER = 2  # samples in one run: shows the batch axis; eight of a large net's attention maps would fill a laptop
 Size = tuple[int, int]  # height and width of the generator's first input
 
 
 class Verifier:
-    """One generator's answers to `samples` inputs drawn from `seed`, which every file of it must give, too.
+    """One generator's answers to `samples` inputs, which every file of it must give, too.
+
+    They are those that the user gave, at most REAL_SAMPLES of them, and else drawn from `seed`.
 
     The files are opened and run in one child process, which ends with the `with` statement.
     """
@@ -47,7 +49,9 @@ class Verifier:
         memory_limit: int | None = None,
     ) -> None:
         """`sizes` are those of `Export.heights_widths`; `memory_limit` in bytes is the child's, see SessionProcess."""
-        self.generator, self.signature, self.samples, self.seed = generator, generator.signature, samples, seed
+        self.generator, self.signature = generator, generator.signature
+        self.source = generator.inputs(seed)
+        self.samples = max(samples, REAL_SAMPLES) if self.source.origin == "real" else samples
         self.sizes = sizes
         self.output = self.signature.outputs[0].name
         # As many threads as here: the evaluator computes with torch, whose sums depend on them.
@@ -84,12 +88,23 @@ class Verifier:
             return Parity("failed", method, cell_of_file.floor_db, reason=_without_path(e, path)), None
         failed = [check for check in checks if check.status != "ok"]
         worst = failed[0] if failed else min(checks, key=lambda check: check.psnr_db or 0.0)
+        if failed and "fp16" in (artifact.scheme, cell_of_file.precision):
+            worst = replace(worst, reason=worst.reason + self._overflow(artifact))
         return replace(worst, arithmetic=arithmetic), session
 
     def prepare(self) -> None:
         """Starts the child and computes PyTorch's answers now, and not when the first file is there."""
         self.process.start()
         self._expected(None)
+
+    def _overflow(self, artifact: Artifact) -> str:
+        """Which layer float16 is too small for, to be added to the reason of a failure; "" where it is not that."""
+        reason = overflow(self.generator.folded().module, [self._expected(None)[0]])
+        if not reason:
+            return ""
+        kept = artifact.details.get("float32_layers")
+        remedy = 'set [export] fp16 = "safe", which leaves such layers in float32' if kept is None else "take fp32"
+        return f": {reason}; {remedy}"
 
     def _compare(self, artifact: Artifact, session: Session, floor_db: float) -> list[Parity]:
         if isinstance(session, _AsFloat):
@@ -110,8 +125,10 @@ class Verifier:
         inputs, expected = self._expected(None)
         low, high = self.signature.outputs[0].image_range
         images = to_float(to_uint8(expected, (low, high))).numpy()
-        parity = check(session, inputs, images, floor_db=min(floor_db, PIXELS_FLOOR_DB), output=self.output)
-        beyond = float(np.mean((expected < low) | (expected > high)))
+        floor_db = min(floor_db, PIXELS_FLOOR_DB)
+        origin = self.source.origin
+        parity = check(session, inputs, images, floor_db=floor_db, output=self.output, origin=origin, images=True)
+        beyond = share_beyond(self.signature, expected)
         if parity.status != "failed" or beyond <= UNTRAINED:
             return parity
         # What is left of the range is a small part of it, and every error that part's size.
@@ -122,7 +139,16 @@ class Verifier:
         self, session: Session, inputs: Mapping[str, NDArray[Any]], expected: NDArray[np.float32], floor_db: float
     ) -> Parity:
         data_range = psnr_range(self.signature, expected)
-        return check(session, inputs, expected, floor_db=floor_db, data_range=data_range, output=self.output)
+        return check(
+            session,
+            inputs,
+            expected,
+            floor_db=floor_db,
+            data_range=data_range,
+            output=self.output,
+            origin=self.source.origin,
+            images=self.signature.makes_images,
+        )
 
     def _further_sizes(self, kind: Variant) -> Sequence[Size]:
         """Those that the file lists; of a file for any size two: oblong, and twice as large."""
@@ -136,9 +162,9 @@ class Verifier:
     def _compute(self, size: Size | None) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
         """Inputs, and what PyTorch computes of them: at the signature's size (None), or another one."""
         if size is None:
-            inputs = example_inputs(self.signature, self.samples, self.seed)
+            inputs = self.source.examples(self.samples)
             return inputs, reference(self.generator.folded().module, inputs)
-        inputs = example_inputs(self.signature.resized(*size), min(SIZED, self.samples), self.seed)
+        inputs = self.source.resized(*size).examples(min(SIZED, self.samples))
         return inputs, reference(self.generator.folded(any_size=True).module, inputs)
 
 
@@ -157,12 +183,7 @@ class _InPairs:
         self.generate = None if generate is None else _InPairs(generate)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        samples = len(next(iter(inputs.values())))
-        parts = [
-            self.session({name: value[start : start + TOGETHER] for name, value in inputs.items()})
-            for start in range(0, samples, TOGETHER)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return in_parts(inputs, self.session, largest=TOGETHER)
 
 
 class _AsFloat:

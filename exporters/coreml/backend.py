@@ -1,7 +1,7 @@
 """Core ML: an ML Program for iOS 17, 18 or 26 by coremltools; run by Core ML on a Mac, elsewhere by an evaluator."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,12 @@ class CoreMLBackend:
     )
     cells: Mapping[str, SchemeCell] = field(default_factory=lambda: dict(CELLS), init=False)
     snippet: str = field(default=SNIPPET, init=False)
-    rewrites: tuple[str, ...] = field(default=("resampling", "conv_bias", "quantized_views"), init=False)
+    rewrites: tuple[str, ...] = field(
+        default=("modulated_conv", "resampling", "conv_bias", "quantized_views"), init=False
+    )
+
+    def passes(self) -> tuple[str, ...]:
+        return ()
 
     def runs_here(self) -> bool:
         return platform.system() == "Darwin"
@@ -109,6 +114,7 @@ class CoreMLBackend:
         metadata: Mapping[str, str],
         options: Export = DEFAULTS,
         variant: str = "",
+        left_out: Collection[str] = (),
     ) -> None:
         """Write `path`: computes in `precision`; metadata under "com.edgegen.", Core ML's own fields where they fit.
 
@@ -129,13 +135,14 @@ class CoreMLBackend:
         try:
             # coremltools compares int32's limits with fp16's in fp16, where they are infinite.
             with mlpackage.silent(), np.errstate(over="ignore"):
+                readable = _readable(program, signature, variant, half=precision == "fp16")
                 model = vendor.convert(
-                    _readable(program, signature, variant, half=precision == "fp16"),
+                    readable,
                     inputs=inputs,
                     outputs=outputs,
                     convert_to="mlprogram",
                     minimum_deployment_target=vendor.target[options.coreml_target],
-                    compute_precision=_precision(vendor, precision),
+                    compute_precision=_precision(vendor, precision, readable),
                     skip_model_load=True,
                 )
                 spec = model.get_spec()
@@ -246,11 +253,31 @@ def _outputs(vendor: Any, signature: Signature, variant: str) -> list[Any]:
     return [vendor.TensorType(name=spec.name, dtype=np.float32) for spec in signature.outputs]
 
 
-def _precision(vendor: Any, precision: Precision) -> Any:
-    """fp16 but for the arguments of sines: see TRIGONOMETRY."""
+def _precision(vendor: Any, precision: Precision, program: "ExportedProgram") -> Any:
+    """fp16 but for the arguments of sines (see TRIGONOMETRY), and for what is noted to stay float32."""
     if precision == "fp32":
         return vendor.precision.FLOAT32
-    return vendor.transform.FP16ComputePrecision(op_selector=lambda op: not _feeds_sine(op))
+    numbers = _numbers_of_float32(program)
+    return vendor.transform.FP16ComputePrecision(
+        op_selector=lambda op: not _feeds_sine(op) and not (numbers and _is_among(op, numbers))
+    )
+
+
+def _numbers_of_float32(program: "ExportedProgram") -> set[int]:
+    """Numbers the nodes of a program of which some stay float32: MIL's ops keep the number of the node they are of."""
+    from edgegen.program.float16_range import stays_float32
+
+    nodes = list(program.graph.nodes)
+    kept = {number for number, node in enumerate(nodes) if stays_float32(node)}
+    for number, node in enumerate(nodes if kept else []):
+        node.meta["debug_handle"] = number
+    return kept
+
+
+def _is_among(op: Any, numbers: set[int]) -> bool:
+    from coremltools.converters.mil.mil.scope import ScopeSource
+
+    return bool(numbers.intersection(op.scopes.get(ScopeSource.EXIR_DEBUG_HANDLE) or ()))
 
 
 def _feeds_sine(op: Any) -> bool:

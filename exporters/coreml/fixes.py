@@ -70,6 +70,14 @@ def rms_norm(x: Tensor, shape: list[int], weight: Tensor | None = None, eps: flo
     return out if weight is None else out * weight
 
 
+def instance_norm(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, use_input_stats: bool, *others: Any) -> Any:
+    """The running statistics are ignored: each channel would be normed by its own."""
+    if use_input_stats:
+        return NotImplemented
+    momentum, eps, cudnn = others
+    return aten.batch_norm(x, weight, bias, mean, var, False, momentum, eps, cudnn)
+
+
 def addmm(bias: Tensor, x: Tensor, y: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
     """Integer `beta` and `alpha` are multiplied with floats, which coremltools' own check then refuses."""
     return NotImplemented if alpha == beta == 1 else float(beta) * bias + float(alpha) * torch.mm(x, y)
@@ -134,6 +142,7 @@ FIXES: dict[Any, Fix] = {
     aten.fmod.Scalar: fmod,
     aten.fmod.Tensor: fmod,
     aten.gelu.default: gelu,
+    aten.instance_norm.default: instance_norm,
     aten.lerp.Scalar: lerp,
     aten.lerp.Tensor: lerp,
     aten.log_sigmoid.default: log_sigmoid,
@@ -162,11 +171,17 @@ def fixed(program: ExportedProgram, *, half: bool = False) -> ExportedProgram:
     `half`: it will compute in float16. Raises ExportError that names every op which neither coremltools nor a
     decomposition covers.
     """
+    if any("grid_sampler" in str(node.target) and node.args[0].meta["val"].ndim == 5 for node in program.graph.nodes):
+        raise ExportError(
+            "Core ML resamples images, and no volumes: write the network without grid_sample of 5D, or take "
+            "the runtime onnx with opset = 20"
+        )
     changed: ExportedProgram = program.run_decompositions(FIXES)  # also: coremltools refuses torch's training dialect
     decompositions = default_decompositions()
     while missing := {op for op in _ops(changed) if not _readable(op) and op in decompositions}:
         changed = changed.run_decompositions({**FIXES, **{op: decompositions[op] for op in missing}})
     _drop_copies(changed)
+    _separate_outputs(changed)
     if half:
         _fit_float16(changed)
     unsupported = sorted({str(op) for op in _ops(changed) if not _readable(op)})
@@ -213,6 +228,20 @@ def _drop_copies(program: ExportedProgram) -> None:
         if node.target in COPIES and not any(user.op == "output" for user in node.users):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+
+
+def _separate_outputs(program: ExportedProgram) -> None:
+    """Times one, in place, where an output is an input: Core ML has no tensor of two names."""
+    graph = program.graph
+    (result,) = graph.find_nodes(op="output")
+    outputs = list(result.args[0])
+    for position, (output, spec) in enumerate(zip(outputs, program.graph_signature.output_specs, strict=True)):
+        if output.op == "placeholder":
+            with graph.inserting_before(result):
+                outputs[position] = graph.call_function(aten.mul.Tensor, (output, 1.0))
+            outputs[position].meta["val"] = output.meta["val"]
+            spec.arg.name = outputs[position].name
+    result.args = (tuple(outputs),)
 
 
 def _fit_float16(program: ExportedProgram) -> None:

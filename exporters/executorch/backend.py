@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -49,6 +49,7 @@ class ExecuTorchBackend:
     snippet: str = field(default=SNIPPET, init=False)
     rewrites: tuple[str, ...] = field(
         default=(
+            "modulated_conv",
             "resampling",
             "pointwise",
             "conv_bias",
@@ -66,6 +67,9 @@ class ExecuTorchBackend:
         init=False,
     )
 
+    def passes(self) -> tuple[str, ...]:
+        return ()
+
     def runs_here(self) -> bool:
         return True
 
@@ -82,6 +86,7 @@ class ExecuTorchBackend:
         metadata: Mapping[str, str],
         options: Export = DEFAULTS,
         variant: str = "",
+        left_out: Collection[str] = (),
     ) -> None:
         """Write `path`; what the delegate does not take runs on ExecuTorch's portable kernels.
 

@@ -5,8 +5,7 @@ import io
 import json
 import re
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +15,14 @@ from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, Precision, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.onnx import slim
 from edgegen.exporters.onnx.cells import CELLS
 from edgegen.exporters.onnx.prelu import prelu
 from edgegen.exporters.onnx.unsigned import unsigned
 from edgegen.exporters.onnx.winograd import winograd
 from edgegen.recipe import Export
 from edgegen.support.extras import require
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.vendor_logs import TORCH_ONNX, quiet
 from edgegen.types import SchemeCell, Signature
 
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 LARGEST = 2_000_000_000  # bytes of one protobuf, with room for the program; above it weights lie in a second file
+OPSET_OF_VOLUMES = 20  # GridSample-20 is the first for 5D inputs (ONNX's Operators.md)
 NAMESPACE = "edgegen."
 BATCH_AXIS = "batch_size"
+CPU_FORMS = ("winograd", "prelu")  # made for onnxruntime's kernels on CPUs; compilers of NPUs need the plain operators
+OPTIMIZER = "torch.onnx.optimize"  # onnxscript's passes, by the argument of torch.onnx.export
 AXES = {0: BATCH_AXIS, 2: "height", 3: "width"}  # of the first input
 FATAL = 4  # onnxruntime's log severity; at a lower one it also prints the messages of its exceptions
 
@@ -76,8 +80,11 @@ class OnnxBackend:
     cells: Mapping[str, SchemeCell] = field(default_factory=lambda: dict(CELLS), init=False)
     snippet: str = field(default=SNIPPET, init=False)
     rewrites: tuple[str, ...] = field(
-        default=("resampling", "pointwise", "conv_bias", "einsum", "batch_chunk"), init=False
+        default=("modulated_conv", "resampling", "pointwise", "conv_bias", "einsum", "batch_chunk"), init=False
     )
+
+    def passes(self) -> tuple[str, ...]:
+        return (OPTIMIZER, *slim.names(), "unsigned", *CPU_FORMS)
 
     def runs_here(self) -> bool:
         return True
@@ -95,6 +102,7 @@ class OnnxBackend:
         metadata: Mapping[str, str],
         options: Export = DEFAULTS,
         variant: str = "",
+        left_out: Collection[str] = (),
     ) -> None:
         """Write `path` with `metadata` and the signature under "edgegen."; checked by onnx's full checker.
 
@@ -108,12 +116,15 @@ class OnnxBackend:
             signature, program = pixels(program, signature, self.variants[variant].batch)
         fields = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
         try:
-            exported = _convert(program, signature, options.opset)
+            exported = _convert(program, signature, options.opset, optimize=OPTIMIZER not in left_out)
             if variant == "ort":
-                _write_ort(exported, fields, path)
+                _write_ort(exported, fields, path, left_out)
             else:
                 # An NPU's compiler has its own fast convolutions and needs plain ones as input.
-                _write(exported, fields, path, fast=options.winograd and variant not in ("batch1", "any_size"))
+                plain = options.winograd is False or variant in ("batch1", "any_size")
+                _write(exported, fields, path, (*left_out, *CPU_FORMS) if plain else left_out)
+        except ExportError:
+            raise
         except Exception as e:
             raise ExportError(refusal("torch.onnx", e, program)) from e
 
@@ -134,15 +145,17 @@ BACKEND = OnnxBackend()
 
 
 def _batch_of(runtime: Any) -> int | None:
-    size = runtime.get_inputs()[0].shape[0]
+    """The fixed first axis of its first input with axes, None where that is open."""
+    size = next((entry.shape[0] for entry in runtime.get_inputs() if entry.shape), None)
     return size if isinstance(size, int) else None
 
 
-def _convert(program: "ExportedProgram", signature: Signature, opset: int) -> Any:
+def _convert(program: "ExportedProgram", signature: Signature, opset: int, *, optimize: bool) -> Any:
     import torch
 
     from edgegen.exporters.onnx.module_paths import name_nodes
 
+    _require_volumes(program, opset)
     with quiet(TORCH_ONNX):
         exported = torch.onnx.export(
             program,
@@ -152,20 +165,40 @@ def _convert(program: "ExportedProgram", signature: Signature, opset: int) -> An
             input_names=[spec.name for spec in signature.inputs],
             output_names=[spec.name for spec in signature.outputs],
             verbose=False,
+            optimize=optimize,
         )
     assert exported is not None
+    written = exported.model.opset_imports[""]
+    if written != opset:  # torch.onnx keeps a newer one where an operator has no older form
+        raise _older_opset("an operator of this network", opset, written)
     name_nodes(exported)
     return exported
 
 
-def _write(exported: Any, fields: Mapping[str, str], path: Path, *, fast: bool = False) -> None:
+def _require_volumes(program: "ExportedProgram", opset: int) -> None:
+    """torch.onnx writes a GridSample of volumes into files of any opset; before opset 20 it is of images alone."""
+    for node in program.graph.nodes:
+        if "grid_sampler" in str(node.target) and node.args[0].meta["val"].ndim == 5 and opset < OPSET_OF_VOLUMES:
+            raise _older_opset("grid_sample of volumes (5D)", opset, OPSET_OF_VOLUMES)
+
+
+def _older_opset(subject: str, opset: int, needed: int) -> ExportError:
+    return ExportError(
+        f"{subject} needs ONNX opset {needed}, and the file is to have {opset}: set opset = {needed} in the table "
+        "[export] (--recipe FILE), where the device's runtime knows it"
+    )
+
+
+def _write(exported: Any, fields: Mapping[str, str], path: Path, left_out: Collection[str]) -> None:
     import onnx
 
     if sum(value.const_value.nbytes for value in exported.model.graph.initializers.values()) < LARGEST:
-        model = _slim(exported.model_proto)
-        unsigned(model)
-        if fast:
+        model = slim.slim(exported.model_proto, left_out=left_out)
+        if "unsigned" not in left_out:
+            unsigned(model)
+        if "winograd" not in left_out:
             winograd(model)
+        if "prelu" not in left_out:
             prelu(model)  # behind the convolutions that stayed
         _clean(model)
         _stamp(model, fields)
@@ -180,23 +213,13 @@ def _write(exported: Any, fields: Mapping[str, str], path: Path, *, fast: bool =
     onnx.checker.check_model(path, full_check=True)
 
 
-def _slim(model: Any) -> Any:
-    """The same graph in fewer nodes: shapes that are known, slices and transposes that cancel out.
-
-    ONNX Runtime finds these itself whenever it opens a file; converters, NPU compilers and the browser need not.
-    """
-    import onnxslim
-
-    return onnxslim.slim(model)
-
-
-def _write_ort(exported: Any, fields: Mapping[str, str], path: Path) -> None:
+def _write_ort(exported: Any, fields: Mapping[str, str], path: Path, left_out: Collection[str]) -> None:
     """By onnxruntime's own converter: graph optimisation for a CPU of any make, done once, here."""
     from onnxruntime.tools import convert_onnx_models_to_ort as converter
 
-    with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary, contextlib.redirect_stdout(io.StringIO()):
+    with temporary_folder() as temporary, contextlib.redirect_stdout(io.StringIO()):
         source = Path(temporary) / f"{path.stem}.onnx"
-        _write(exported, fields, source)
+        _write(exported, fields, source, (*left_out, *CPU_FORMS))
         converter.convert_onnx_models_to_ort(
             source,
             Path(temporary) / "out",

@@ -11,7 +11,8 @@ import pytest
 from families import CARD, TINY
 from typer.testing import CliRunner
 
-from edgegen.artifacts.export import ExportSettings, export_source, raise_failures
+from edgegen.artifacts.export import ExportSettings, export_source
+from edgegen.artifacts.export_result import raise_failures
 from edgegen.artifacts.target import Target, check_quantization
 from edgegen.cli.main import app
 from edgegen.errors import BudgetError, DataError, ExportError, ParityError, UsageError

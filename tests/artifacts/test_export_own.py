@@ -1,16 +1,20 @@
 """Export of networks that users write: any output name, nets that write into their input, nets that cannot be."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
+import torch
 from families import TINY
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from edgegen.artifacts.export import ExportResult, ExportSettings, export_source, raise_failures
+from edgegen.artifacts.export import ExportSettings, export_source
+from edgegen.artifacts.export_result import ExportResult, raise_failures
 from edgegen.artifacts.target import Target
+from edgegen.cli.export import name_of
 from edgegen.cli.main import app
 from edgegen.errors import DataError, EdgegenError, ExportError, UsageError
 from edgegen.support.progress import Silent
@@ -41,6 +45,7 @@ def nan_weight():
     net.conv.weight.data[0, 0, 0, 0] = float("nan")
     return net
 """
+WEIGHTS = {"conv.weight": (3, 3, 3, 3), "conv.bias": (3,)}
 SIGNATURE = """
 [[inputs]]
 name = "x"
@@ -92,7 +97,7 @@ def test_a_network_may_write_into_its_input(folder: Path, in_process: None) -> N
 @pytest.mark.parametrize(
     ("factory", "error", "message"),
     [
-        ("random", ExportError, "gives something else at every run"),
+        ("random", DataError, "gives something else at every run"),
         ("nan", ExportError, "gives numbers that are not finite, though its weights are"),
         ("nan_weight", ExportError, "not finite: so are numbers of its weight net.conv.weight"),
         ("choice", ExportError, "its control flow depends on the values of a tensor"),
@@ -157,3 +162,53 @@ def test_one_wrong_value_is_one_line(folder: Path) -> None:
         export(folder, "plain", "onnx")
     assert str(e.value).count("\n") == 0
     assert "inputs[1].shape[4]: Input should be greater than or equal to 1" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "signature", "expected"),
+    [
+        ("net.py:make", "net.toml", "net-make"),
+        ("net.py:make", "signature.toml", "net-make"),
+        ("net.py:make", "large.toml", "net-make-large"),
+        ("first/net.py:make", "first/net.toml", "first-net-make"),
+        ("second/net.py:make", "second/net.toml", "second-net-make"),
+        ("../net.py:make", None, "net-make"),
+        ("/home/me/second/net.py:make", None, "second-net-make"),
+        ("package.nets.small:make", "small.toml", "nets-small-make"),
+        ("folder/my-unet", None, "my-unet"),
+        ("folder/program.pt2", None, "program"),
+    ],
+)
+def test_each_factory_has_a_folder_of_its_own(source: str, signature: str | None, expected: str) -> None:
+    assert name_of(source, None if signature is None else Path(signature)) == expected
+
+
+def test_a_name_is_the_folders_and_the_files(folder: Path, in_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    command = ["export", "nets.py:plain", "--signature", "net.toml", "--to", "onnx", "--no-measure", "--json"]
+    for arguments, path, file in (
+        ([], "exports/nets-plain-net", "plain_onnx_fp32.onnx"),
+        (["--name", "phone-2.1"], "exports/phone-2.1", "phone-2.1_onnx_fp32.onnx"),
+    ):
+        done = CliRunner().invoke(app, [*command, *arguments])
+        (row,) = json.loads(done.stdout)["exported"]
+        assert row["folder"] == path
+        assert (folder / path / file).is_file()
+        assert json.loads((folder / path / "manifest.json").read_text())["artifacts"][0]["file"] == file
+    for unsafe in ("../up", "a b", "-o", "", ".hidden"):
+        done = CliRunner().invoke(app, [*command, f"--name={unsafe}"])
+        assert isinstance(done.exception, UsageError), unsafe
+        assert "give letters, digits" in str(done.exception)
+
+
+def test_what_is_told_of_a_source_is_printed(folder: Path, in_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    tensors = {f"_orig_mod.{key}": torch.full(shape, 0.1) for key, shape in WEIGHTS.items()}
+    save_file(tensors, folder / "net.safetensors")
+    (folder / "net.toml").write_text('weights = "net.safetensors"\n' + SIGNATURE)
+    done = CliRunner().invoke(
+        app, ["export", "nets.py:plain", "--signature", "net.toml", "--to", "onnx", "--no-measure"]
+    )
+    assert "  weights: '_orig_mod.' is taken off the names in the file\n" in done.stdout
+    card = (folder / "exports/nets-plain-net/README.md").read_text()
+    assert "'_orig_mod.' is taken off" in card

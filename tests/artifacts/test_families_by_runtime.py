@@ -21,7 +21,8 @@ from support_table import (
     table,
 )
 
-from edgegen.artifacts.export import ExportResult, ExportSettings, export_source
+from edgegen.artifacts.export import ExportSettings, export_source
+from edgegen.artifacts.export_result import ExportResult
 from edgegen.artifacts.target import Target
 from edgegen.recipe import Export
 from edgegen.support.progress import Silent
@@ -54,11 +55,16 @@ def sizes(chosen: tuple[Target, ...], source: Path) -> tuple[tuple[int, int], ..
 LONG = (
     "unet2d",
     "unet2d_image_conditional",
+    "unet2d_skip",
     "unet2d_condition",
     "unet2d_condition_sdxl",
     "unet2d_condition_image",
     "unet1d",
     "unet1d_trajectory",
+    "flux_guidance",
+    "auraflow",
+    "sana",
+    "sana_sprint",
     "autoencoder_kl",
 )
 

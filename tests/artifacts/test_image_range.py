@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgegen.artifacts.export import ExportSettings, export_source, raise_failures
+from edgegen.artifacts.export import ExportSettings, export_source
+from edgegen.artifacts.export_result import raise_failures
 from edgegen.artifacts.sample import grid, sample_to_png
 from edgegen.artifacts.target import Target
 from edgegen.program.capture import reference
@@ -82,7 +83,7 @@ def test_every_way_to_pixels_follows_the_signature(factory: str, high: float, tm
     sheet = grid(pixels.astype(np.uint8)).astype(int)
     for file in (row.artifact.file for row in done.built):
         path = tmp_path / f"{file}.png"
-        sample_to_png(str(tmp_path / "out" / file), path, count=4, seed=0, label=2, steps=None, runs=tmp_path)
+        sample_to_png(str(tmp_path / "out" / file), path, count=4, seed=0, label="2", steps=None, runs=tmp_path)
         assert np.abs(np.asarray(Image.open(path)).astype(int) - sheet).max() <= 1, file
 
 

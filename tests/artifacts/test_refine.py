@@ -17,7 +17,7 @@ from edgegen.artifacts.target import Target
 from edgegen.errors import BudgetError, UsageError
 from edgegen.program.capture import capture, reference
 from edgegen.program.generator import Generator
-from edgegen.program.inputs import example_inputs
+from edgegen.program.inputs import InputSource, example_inputs
 from edgegen.program.one_step import OneStep
 from edgegen.quantize.adaround import learn_rounding
 from edgegen.quantize.bias_correction import correct_biases
@@ -58,7 +58,7 @@ def test_recovery_brings_the_images_nearer_and_leaves_the_student_alone(module: 
 
 
 def test_learned_rounding_beats_rounding_to_nearest_and_lies_on_the_grid(module: nn.Module) -> None:
-    batches = calibration_batches(SIGNATURE, samples=128, seed=3, batch=128)
+    batches = calibration_batches(InputSource(SIGNATURE, 3), samples=128, batch=128)
     inputs = tuple(torch.from_numpy(values) for values in batches[0].values())
     simulated = simulate(capture(module, SIGNATURE, batch=None), "w4-block", batches, FEW)
 
@@ -81,7 +81,7 @@ def test_learned_rounding_beats_rounding_to_nearest_and_lies_on_the_grid(module:
 
 def test_bias_correction_removes_the_mean_error(module: nn.Module) -> None:
     """Of the last layer the mean of each channel is the image's: afterwards it is the float network's."""
-    batches = calibration_batches(SIGNATURE, samples=128, seed=3, batch=128)
+    batches = calibration_batches(InputSource(SIGNATURE, 3), samples=128, batch=128)
     inputs = tuple(torch.from_numpy(values) for values in batches[0].values())
     biased = OneStep(nn.Sequential(nn.Conv2d(1, 8, 1), nn.ReLU(), nn.Conv2d(8, 1, 1)))
 

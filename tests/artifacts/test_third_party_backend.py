@@ -48,6 +48,9 @@ class MadeUpBackend:
     rewrites: tuple[str, ...] = ()
     snippet = 'import torch\nout = torch.export.load("{file}").module()(*{tensors})'
 
+    def passes(self) -> tuple[str, ...]:
+        return ()
+
     def runs_here(self) -> bool:
         return True
 

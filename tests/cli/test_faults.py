@@ -1,9 +1,11 @@
 """Faults of the machine as a user meets them: a full disk, a read-only place, two runs at once, Ctrl-C."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +88,33 @@ def test_ctrl_c_says_how_to_resume(tiny: Path) -> None:
     assert process.returncode == 130
     assert "goes on from the last checkpoint" in rest
     assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize("stage", ["teacher", "pairs"])
+def test_a_run_folder_that_is_removed_meanwhile(tiny: Path, stage: str) -> None:
+    """In training, with its log and TensorBoard's; and in a stage whose files make their folders again."""
+    many = {"teacher": ("steps = 40", "steps = 100000"), "pairs": ("steps = 2\n", "steps = 60\n")}[stage]
+    tiny.write_text(TINY.replace(*many))
+    process = subprocess.Popen(
+        command("train" if stage == "teacher" else "pairs", tiny.name),
+        cwd=tiny.parent,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
+    )
+    folder = tiny.parent / "runs" / "tiny"
+    pattern = "*.partial/checkpoint.safetensors" if stage == "teacher" else "*.partial/pairs-*"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline and not any((folder / stage).glob(pattern)):
+        time.sleep(0.005)
+    while folder.exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)  # it may get a new file meanwhile
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1, said
+    message = "error: runs/tiny: was removed while edgegen worked in it; what is there now is no whole run"
+    assert said.splitlines()[-1].startswith(message)
+    assert "Traceback" not in said
 
 
 def test_a_full_output_is_an_error_without_a_traceback(tiny: Path) -> None:

@@ -114,10 +114,11 @@ def test_a_page_that_somebody_opens_measures_and_shows_the_result(tmp_path: Path
 @pytest.mark.devices
 def test_an_insecure_origin_has_one_thread_and_says_so(tmp_path: Path) -> None:
     layers(tmp_path / "net.onnx")
-    flags = ("--host-resolver-rules=MAP phone.test 127.0.0.1",)
+    """By an address of this machine that is not its loopback: 192.0.2.7 is nobody's (RFC 5737)."""
+    flags = ("--host-resolver-rules=MAP 192.0.2.7 127.0.0.1",)
     with serving(tmp_path, "--lan", "--threads", "2", "--json") as served, phone(tmp_path, *flags) as page:
         _, _, rest = served.address.removeprefix("http://").partition(":")
-        page.goto(f"http://phone.test:{rest}")
+        page.goto(f"http://192.0.2.7:{rest}")
         page.get_by_text("Done. This page can be closed.").wait_for(timeout=120_000)
         assert "insecure" in page.locator("#notes").inner_text()
         assert served.process.wait(timeout=30) == 0, served.stderr

@@ -174,4 +174,5 @@ def test_sample_of_a_file_that_kills_its_process(tmp_path: Path, monkeypatch: py
     artifact, path = deadly_package.write(tmp_path, "whole")
     write_manifest(tmp_path, [artifact], deadly_package.SIGNATURE, lineage={}, parity=unchecked([artifact]))
     done = CliRunner().invoke(app, ["sample", str(path), *options[2:], "--count", "70"], catch_exceptions=False)
-    assert "70 images by deadly 1.0" in done.stdout
+    assert "70 images, 4x4, by" in done.stdout
+    assert done.stdout.endswith("whole.deadly (deadly 1.0)\n")

@@ -18,7 +18,8 @@ from helpers import environment
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgegen.artifacts.export import ExportSettings, _onnx_files, export_source, raise_failures
+from edgegen.artifacts.export import ExportSettings, _onnx_files, export_source
+from edgegen.artifacts.export_result import raise_failures
 from edgegen.artifacts.target import Target
 from edgegen.errors import DataError
 from edgegen.exporters.onnx.backend import BACKEND

@@ -9,7 +9,7 @@ import pytest
 from helpers import TINY
 
 from edgegen.errors import DataError, MissingExtraError, UsageError
-from edgegen.pipeline.graph import NAMES, STAGES, check, select
+from edgegen.pipeline.graph import NAMES, STAGES, check, require_extras, select
 from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run_folder import RunFolder
 from edgegen.recipe import parse
@@ -162,13 +162,12 @@ def test_sizes_and_their_artifact_need_each_other(artifact: str, sizes: list[lis
 
 
 def test_a_missing_extra_is_an_error_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgegen.support import extras
-
-    monkeypatch.setattr(extras, "missing", lambda extra: ["coremltools"] if extra == "coreml" else [])
+    monkeypatch.setattr("edgegen.pipeline.graph.missing", lambda extra: ["coremltools"] if extra == "coreml" else [])
     recipe = parse(tomllib.loads(TINY), where="test")
     with pytest.raises(
         MissingExtraError, match=r"coreml-fp16 needs 'coremltools'.*pip install 'edgegen\[coreml\]'"
     ) as e:
-        check(recipe, select(recipe))
+        require_extras(recipe, select(recipe), base=Path())
     assert e.value.exit_code == 3
-    check(recipe, select(recipe, to="slim"))
+    require_extras(recipe, select(recipe, to="slim"), base=Path())
+    check(recipe, select(recipe))  # a dry run needs nothing of it

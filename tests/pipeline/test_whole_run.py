@@ -166,14 +166,27 @@ def test_sensitivity_of_a_recipe_tells_pictures_and_distribution_apart(place: Pa
 @pytest.mark.parametrize("file", ["student", *ARTIFACTS])
 def test_samples_are_the_same_picture_everywhere(place: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    source = "tiny.toml" if file == "student" else f"runs/tiny/verify/latest/artifacts/{file}"
-    made = sample(source, "--output", f"{file}.png")
+    in_pytorch = ("tiny.toml", "--steps", "1")
+    source = in_pytorch if file == "student" else (f"runs/tiny/verify/latest/artifacts/{file}",)
+    made = sample(*source, "--output", f"{file}.png")
     assert made["count"] == 4
     picture = np.asarray(Image.open(place / f"{file}.png"), dtype=np.float64)
     assert picture.shape == (17, 17)
     sample("runs/tiny/choose/latest/generator", "--output", "reference.png")
     difference = np.abs(picture - np.asarray(Image.open(place / "reference.png"), dtype=np.float64))
     assert difference.max() <= (24 if "w8" in file else 1)
+
+
+def test_a_run_by_its_name_or_recipe_is_a_file_that_knows_its_classes(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    for source in ("tiny", "tiny.toml"):
+        made = sample(source, "--output", "run.png")
+        assert made["source"] == "runs/tiny/verify/latest/artifacts/tiny_onnx_fp32.onnx"
+    manifest = json.loads(Path("runs/tiny/verify/latest/artifacts/manifest.json").read_text())
+    assert manifest["class_names"] == [str(digit) for digit in range(10)]
+    assert sample("tiny", "--steps", "2", "--output", "student.png")["method"] == "PyTorch, 2 steps"
 
 
 def sample(source: str, *arguments: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import nn
 from edgegen.errors import UsageError
 from edgegen.exporters.coreml.backend import BACKEND
 from edgegen.program.capture import capture, reference
+from edgegen.program.inputs import InputSource
 from edgegen.program.one_step import OneStep
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.coreml import quantize_w4_block
@@ -31,7 +32,7 @@ DEFAULT_OPTIONS = Quantize()
 
 
 def batches(tiny: "Tiny") -> Any:
-    return calibration_batches(tiny.signature, samples=64, seed=3, batch=32)
+    return calibration_batches(InputSource(tiny.signature, 3), samples=64, batch=32)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +71,9 @@ def test_blocks_are_what_coremltools_writes(tmp_path: Path) -> None:
     signature = Signature.of(channels=1, size=8, num_classes=0)
     captured = capture(module.eval(), signature, batch=None)
     got = simulate(
-        captured, "w4-block", calibration_batches(signature, samples=1, seed=0, batch=1), DEFAULT_OPTIONS
+        captured, "w4-block", calibration_batches(InputSource(signature, 0), samples=1, batch=1), DEFAULT_OPTIONS
     ).module
-    inputs = calibration_batches(signature, samples=2, seed=5, batch=2)[0]
+    inputs = calibration_batches(InputSource(signature, 5), samples=2, batch=2)[0]
     plain, made = tmp_path / "a.mlpackage", tmp_path / "b.mlpackage"
     options: Any = {"options": Export(coreml_target="iOS18"), "variant": "", "metadata": {}}
     one = capture(module, signature, batch=1)

@@ -16,6 +16,7 @@ from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError
 from edgegen.inspection.integer_kernels import INTEGER, arithmetic
 from edgegen.program.capture import capture
+from edgegen.program.inputs import InputSource
 from edgegen.program.one_step import OneStep
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.pt2e import quantize
@@ -33,7 +34,7 @@ PICTURE = Signature.of(channels=1, size=8, num_classes=0)
 
 
 def quantized(module: nn.Module, signature: Signature = PICTURE, samples: int = 64) -> nn.Module:
-    batches = calibration_batches(signature, samples=samples, seed=3, batch=32)
+    batches = calibration_batches(InputSource(signature, 3), samples=samples, batch=32)
     return quantize(capture(module, signature, batch=None), "w8a8", batches, Quantize())
 
 
@@ -46,7 +47,7 @@ def outputs(module: nn.Module, inputs: dict[str, NDArray[Any]]) -> NDArray[np.fl
 def test_the_quantized_program_is_true_and_holds_int8_kernels(tiny: "Tiny", capfd: pytest.CaptureFixture[str]) -> None:
     program = capture(tiny.module, tiny.signature, batch=None)
     before = {name: value.clone() for name, value in program.state_dict.items()}
-    batches = calibration_batches(tiny.signature, samples=64, seed=3, batch=32)
+    batches = calibration_batches(InputSource(tiny.signature, 3), samples=64, batch=32)
     made = quantize(program, "w8a8", batches, Quantize())
     assert capfd.readouterr() == ("", "")
     kernels = [value for value in made.state_dict().values() if value.dtype == torch.int8 and value.ndim == 4]
@@ -60,7 +61,7 @@ def test_a_layer_is_what_the_formula_gives() -> None:
     """y = Q(sum s_x (q_x - z_x) s_w q_w + b), with scales and sums worked out here in float64."""
     torch.manual_seed(0)
     layer = nn.Conv2d(1, 1, 1)
-    inputs = calibration_batches(PICTURE, samples=16, seed=3, batch=16)
+    inputs = calibration_batches(InputSource(PICTURE, 3), samples=16, batch=16)
     program = capture(layer, PICTURE, batch=None)
     got = outputs(quantize(program, "w8a8", inputs, Quantize()), inputs[0])
     x = inputs[0]["sample"].astype(np.float64)
@@ -110,7 +111,7 @@ def test_a_channel_of_zeros_and_a_picture_of_one_number() -> None:
         layer.weight.zero_()
         assert layer.bias is not None
         layer.bias.fill_(0.5)
-    inputs = calibration_batches(PICTURE, samples=4, seed=1, batch=4)[0]
+    inputs = calibration_batches(InputSource(PICTURE, 1), samples=4, batch=4)[0]
     assert np.abs(outputs(quantized(layer), inputs) - 0.5).max() < 0.01
 
 
@@ -132,7 +133,7 @@ def test_what_pt2e_refuses_is_an_export_error(monkeypatch: pytest.MonkeyPatch) -
     program = capture(OneStep(nn.Conv2d(1, 1, 3, padding=1)), PICTURE, batch=None)
     monkeypatch.setattr(program, "module", lambda **_: nn.Identity())
     with pytest.raises(ExportError, match="torchao PT2E could not quantize the program"):
-        quantize(program, "w8a8", calibration_batches(PICTURE, samples=1, seed=3, batch=1), Quantize())
+        quantize(program, "w8a8", calibration_batches(InputSource(PICTURE, 3), samples=1, batch=1), Quantize())
 
 
 def test_three_runtimes_make_the_same_picture(tiny: "Tiny", tmp_path: Path, in_process: None) -> None:

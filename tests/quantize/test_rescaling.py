@@ -12,7 +12,7 @@ from torch import fx, nn
 from edgegen.artifacts.refine import refine
 from edgegen.program.capture import capture, reference
 from edgegen.program.generator import Generator
-from edgegen.program.inputs import example_inputs
+from edgegen.program.inputs import InputSource, example_inputs
 from edgegen.program.one_step import OneStep
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.cross_layer_equalization import equalize
@@ -88,7 +88,7 @@ def test_a_channel_that_is_never_used_stays_finite() -> None:
 
 
 def noise() -> Any:
-    return calibration_batches(SIGNATURE, samples=64, seed=3, batch=32)
+    return calibration_batches(InputSource(SIGNATURE, 3), samples=64, batch=32)
 
 
 def test_smoothing_behind_an_activation_takes_a_multiplication() -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+from edgegen.profilers.measurement import Measurement
 from edgegen.report.formats import UNKNOWN
 from edgegen.report.measurements import plot, table, write_page
-from edgegen.types import Measurement
 
 TITLES = ["What", "Device", "Latency ms", "which is the", "Other figures, ms", "Runs", "Verdict", "Source"]
 

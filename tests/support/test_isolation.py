@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -92,3 +93,43 @@ def test_a_limit_follows_the_size_of_the_file_and_of_the_weights_beside_it(tmp_p
     assert isolation.memory_limit_of(path) == isolation.LEAST_LIMIT + 16_000
     (tmp_path / "net.onnx.data").write_bytes(b"x" * 5000)
     assert isolation.memory_limit_of(path) == isolation.LEAST_LIMIT + 96_000
+
+
+def test_a_full_disk_is_said_whatever_a_vendor_makes_of_it(tmp_path: Path) -> None:
+    """TMPDIR on a tmpfs of 200 kB, which the child fills."""
+    (tmp_path / "children.py").write_text(
+        "import tempfile\n"
+        "def fills():\n"
+        "    with tempfile.NamedTemporaryFile(delete=False) as file:\n"
+        "        try:\n"
+        "            file.write(bytes(1_000_000)); file.flush()\n"
+        "        except OSError:\n"
+        "            raise RuntimeError('[MIL FileWriter]: Unknown error occurred') from None\n"
+    )
+    code = (
+        "from edgegen.errors import StorageError\nfrom edgegen.support import isolation\n"
+        "try:\n    isolation.call('children:fills', {})\nexcept StorageError as e:\n    print(e)\n"
+    )
+    (place := tmp_path / "small").mkdir()
+    mount = f'mount -t tmpfs -o size=200k tmpfs {place} && exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", mount, "sh"]
+    trial = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
+    if trial.returncode:
+        pytest.skip(f"mounting a tmpfs is not allowed here: {trial.stderr.strip()}")
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(place)}
+    program = [*command, sys.executable, "-c", code]
+    done = subprocess.run(program, env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("disk full: ")
+    assert f"bytes free at {place}/edgegen-" in done.stdout
+    assert "too few to write temporary files" in done.stdout
+
+
+def test_a_deadline_ends_what_holds_the_interpreter(tmp_path: Path) -> None:
+    with (tmp_path / "children.py").open("a") as file:
+        file.write(
+            "\ndef hangs():\n    import itertools\n    from edgegen.support import isolation\n"
+            "    with isolation.deadline(60, 'the first part'): pass\n"
+            "    with isolation.deadline(0.5, 'the first run of net.pte'): sum(itertools.repeat(1))\n"
+        )
+    with pytest.raises(ExportError, match=r"^the first run of net\.pte did not end within 0\.5 s: stopped; does its"):
+        isolation.call(f"{HERE}:hangs", {})

@@ -87,6 +87,13 @@ def test_the_memory_limit_ends_the_process(service: Service) -> None:
     assert not service.alive
 
 
+def test_a_method_that_never_ends_is_ended(service: Service) -> None:
+    late = r"^the process that ran x did not end within 0\.5 s: stopped; does its runtime hang, or"
+    with pytest.raises(ExportError, match=late):
+        service.call("waits", {}, doing="ran x", time_limit_s=0.5)
+    assert not service.alive
+
+
 def test_it_ends_when_nothing_uses_it() -> None:
     service = Service(FACTORY, variables={})
     process, folder = psutil.Process(service.process.pid), service.folder
@@ -102,7 +109,7 @@ def test_a_child_ends_with_its_parent_even_while_it_works(kind: str, tmp_path: P
         "from edgegen.support.isolation import Child",
         "child = Child()",
         "print(child.process.pid, flush=True)",
-        "child.run('served:wait', {}, None)" if kind == "runs" else "input()",
+        "child.run('served:wait', {}, None, 'waited')" if kind == "runs" else "input()",
     ]
     with (tmp_path / "served.py").open("a") as file:
         file.write("\ndef wait(): open('began', 'w').close(); time.sleep(600)\n")

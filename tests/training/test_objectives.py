@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgegen.program.inputs import example_inputs
+from edgegen.program.inputs import InputSource, example_inputs
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.registry import load, names
 from edgegen.support.rng import generator
@@ -94,7 +94,7 @@ def test_self_distillation_formula() -> None:
 
 def test_fresh_inputs_are_new_every_step_and_not_those_of_parity_or_calibration() -> None:
     signature = Signature.of(channels=1, size=4, num_classes=3)
-    data = FreshInputs(signature, 12, seed=5)
+    data = FreshInputs(InputSource(signature, 5), 12)
     first, again, next_ = (
         data.batch(torch.tensor(rows), torch.device("cpu"), step=0, steps=2) for rows in ([0, 7], [0, 7], [1, 2])
     )
@@ -102,7 +102,7 @@ def test_fresh_inputs_are_new_every_step_and_not_those_of_parity_or_calibration(
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.inputs[0], first.images)
     assert first.inputs[1].dtype == torch.int64
-    others = [example_inputs(signature, 64, 5), *calibration_batches(signature, samples=64, seed=5, batch=32)]
+    others = [example_inputs(signature, 64, 5), *calibration_batches(InputSource(signature, 5), samples=64, batch=32)]
     known = {row.tobytes() for values in others for row in values["sample"]}
     assert not any(row.numpy().tobytes() in known for batch in (first, next_) for row in batch.images)
     assert not (first.images[:, None] == next_.images[None]).flatten(2).all(-1).any()

@@ -84,3 +84,15 @@ def test_not_checked_is_never_ok() -> None:
         50.0,
         None,
     )
+
+
+def test_one_bad_image_of_ten_fails_although_the_mean_is_good() -> None:
+    reference = np.zeros((20, 1, 4, 4), np.float32)
+    outputs = reference.copy()
+    outputs[3] = 0.02  # 40 dB, one of 20: 53 dB in the mean, 43 dB on the worst tenth
+    record = parity.check(Fixed({"out_sample": outputs}), {"sample": reference}, reference, floor_db=50.0)
+    assert record.status == "failed"
+    assert record.psnr_db == pytest.approx(53.0, abs=0.02)
+    assert record.worst_db == pytest.approx(40.0, abs=0.01)
+    assert record.reason == "53.0 dB, and 43.0 dB on the worst tenth, is below the floor of 50.0 dB"
+    assert parity.check(Fixed({"out_sample": outputs}), {"sample": reference}, reference, floor_db=42.0).status == "ok"

@@ -12,10 +12,9 @@ from edgegen.models.diffusers.schedule import Step
 from edgegen.models.sources.source import NamedInputs, batched, image_range
 from edgegen.types import Role, TensorSpec
 
-VP_TIME, FLOW_TIME = 999.0, 1000.0  # the last training time of diffusers' default schedules
+VP_TIME = 999.0  # the last training time of diffusers' default schedules
 CLIP_TOKENS = 77  # the length that every CLIP text encoder pads to
 PIXART_TOKENS = 120  # PixArtAlphaPipeline.encode_prompt: max_sequence_length
-SD3_TOKENS = 77 + 256  # StableDiffusion3Pipeline: CLIP's tokens and T5's max_sequence_length, one after the other
 VAE_SCALE = 8  # pixels of a latent pixel in Stable Diffusion's autoencoders, which PixArt uses
 SAME_SIZE = "image: of the noise's height and width; enlarge a smaller one before"
 
@@ -25,7 +24,11 @@ Call = Callable[[nn.Module, Tensor, Inputs], Tensor]
 
 @dataclass(frozen=True)
 class Interface:
-    """How one net is called: `call(net, time (1,), inputs)` gives `channels` of content, perhaps more after them."""
+    """How one net is called: `call(net, time (1,), inputs)` gives `channels` of content, perhaps more after them.
+
+    `time` is that of pure noise, as the net takes it; `per_flow_time` is what a time of a flow matching scheduler is
+    multiplied by.
+    """
 
     inputs: tuple[TensorSpec, ...]
     output: TensorSpec
@@ -33,6 +36,7 @@ class Interface:
     channels: int
     time: float = VP_TIME
     notes: tuple[str, ...] = ()
+    per_flow_time: float = 1.0
 
     @property
     def num_classes(self) -> int:
@@ -66,7 +70,7 @@ def unet2d(config: Any, *, latent: bool) -> Interface:
     """UNet2DModel: noise, an image where in_channels > out_channels, a class where num_class_embeds."""
     _require_one_of(config, "class_embed_type", (None,))
     _require_one_of(config, "time_embedding_type", ("positional", "fourier"))
-    inputs, channels, output = _image_specs(config, latent=latent)
+    inputs, channels, output = image_specs(config, latent=latent)
     all_inputs = (*inputs, *_classes(config.num_class_embeds))
     return Interface(all_inputs, output, _call_unet2d, channels, notes=tuple(SAME_SIZE for _ in inputs[1:]))
 
@@ -82,7 +86,7 @@ def unet2d_condition(config: Any, *, latent: bool) -> Interface:
     _require_one_of(config, "addition_embed_type", (None, "text", "text_time"))
     _require_one_of(config, "encoder_hid_dim_type", (None, "text_proj"))
     _require_one_of(config, "attention_type", ("default",))
-    pictures, channels, output = _image_specs(config, latent=latent)
+    pictures, channels, output = image_specs(config, latent=latent)
     width = config.encoder_hid_dim or _one_number(config, "cross_attention_dim")
     text = TensorSpec("encoder_hidden_states", batched(CLIP_TOKENS, width), "float32", "text")
     inputs = [pictures[0], text, *pictures[1:], *_classes(config.num_class_embeds)]
@@ -123,7 +127,7 @@ def _call_unet2d_condition(net: nn.Module, time: Tensor, inputs: Inputs) -> Tens
 
 def dit(config: Any, *, latent: bool) -> Interface:
     """DiTTransformer2DModel: noise and a class."""
-    inputs, channels, output = _image_specs(config, latent=latent)
+    inputs, channels, output = image_specs(config, latent=latent)
     classes = _classes(config.num_embeds_ada_norm)
     notes = ("class_labels: the extra class of unconditional guidance is left out",)
     return Interface((*inputs, *classes), output, _call_dit, channels, notes=notes)
@@ -136,7 +140,7 @@ def _call_dit(net: nn.Module, time: Tensor, inputs: Inputs) -> Tensor:
 
 def pixart(config: Any, *, latent: bool) -> Interface:
     """PixArtTransformer2DModel: noise and text; the image's size, where the network takes it, is fixed."""
-    inputs, channels, output = _image_specs(config, latent=latent)
+    inputs, channels, output = image_specs(config, latent=latent)
     width = config.caption_channels or config.cross_attention_dim
     text = TensorSpec("encoder_hidden_states", batched(PIXART_TOKENS, width), "float32", "text")
     height, width = (side * VAE_SCALE for side in _size(config))
@@ -180,26 +184,6 @@ class _PixArtCall:
         return out
 
 
-def sd3(config: Any, *, latent: bool) -> Interface:
-    """SD3Transformer2DModel: noise, text, and the pooled text embedding."""
-    inputs, channels, output = _image_specs(config, latent=latent)
-    text = TensorSpec("encoder_hidden_states", batched(SD3_TOKENS, config.joint_attention_dim), "float32", "text")
-    pooled = TensorSpec("pooled_projections", batched(config.pooled_projection_dim), "float32", "features")
-    notes = (f"encoder_hidden_states: {SD3_TOKENS} tokens, as SD3's pipeline gives: 77 of CLIP, then 256 of T5",)
-    return Interface((*inputs, text, pooled), output, _call_sd3, channels, FLOW_TIME, notes)
-
-
-def _call_sd3(net: nn.Module, time: Tensor, inputs: Inputs) -> Tensor:
-    out: Tensor = net(
-        inputs["sample"],
-        encoder_hidden_states=inputs["encoder_hidden_states"],
-        pooled_projections=inputs["pooled_projections"],
-        timestep=time,
-        return_dict=False,
-    )[0]
-    return out
-
-
 def unet1d(config: Any, *, latent: bool) -> Interface:
     """UNet1DModel: audio or a trajectory, (batch_size, channels, length)."""
     if config.in_channels != config.out_channels:
@@ -217,7 +201,7 @@ def _call_unet1d(net: nn.Module, time: Tensor, inputs: Inputs) -> Tensor:
     return out
 
 
-def _image_specs(config: Any, *, latent: bool) -> tuple[tuple[TensorSpec, ...], int, TensorSpec]:
+def image_specs(config: Any, *, latent: bool) -> tuple[tuple[TensorSpec, ...], int, TensorSpec]:
     """The inputs of the first convolution, the channels of content in the output, and the output.
 
     More channels in than out: the rest is an image beside the noise. Twice as many out as in: the second half is the

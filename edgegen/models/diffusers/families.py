@@ -2,14 +2,14 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from edgegen.errors import DataError, unknown_name
-from edgegen.models.diffusers import decoders, denoisers
+from edgegen.models.diffusers import decoders, denoisers, flow_transformers
 from edgegen.models.diffusers.denoisers import Interface, OneStepNet
 from edgegen.models.diffusers.schedule import Step, one_step, read_schedule
 from edgegen.models.diffusers.weights import CONFIG, LOADING, load_diffusers, read_config
@@ -43,7 +43,10 @@ FAMILIES: Mapping[str, DenoiserFamily | DecoderFamily] = {
     "UNet2DConditionModel": DenoiserFamily(denoisers.unet2d_condition),
     "DiTTransformer2DModel": DenoiserFamily(denoisers.dit),
     "PixArtTransformer2DModel": DenoiserFamily(denoisers.pixart),
-    "SD3Transformer2DModel": DenoiserFamily(denoisers.sd3),
+    "SD3Transformer2DModel": DenoiserFamily(flow_transformers.sd3),
+    "FluxTransformer2DModel": DenoiserFamily(flow_transformers.flux),
+    "AuraFlowTransformer2DModel": DenoiserFamily(flow_transformers.auraflow),
+    "SanaTransformer2DModel": DenoiserFamily(flow_transformers.sana),
     "UNet1DModel": DenoiserFamily(denoisers.unet1d),
     "AutoencoderKL": DecoderFamily(decoders.autoencoder_kl),
     "AutoencoderTiny": DecoderFamily(decoders.autoencoder_tiny),
@@ -85,6 +88,8 @@ def load_denoiser(location: NetworkFolder, *, schedule: Path, latent: bool) -> S
     notes += interface.notes
     if schedule.exists():
         step = one_step(read_schedule(schedule), schedule, along_path=family.along_path)
+        if step.prediction == "flow":
+            step = replace(step, time=step.time * interface.per_flow_time)
     else:
         step = Step(interface.time, NO_SCHEDULE)
         notes.append(f"no {SCHEDULER}: out_sample is the net's own output at time {interface.time:g}")

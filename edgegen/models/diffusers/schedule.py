@@ -8,11 +8,14 @@ The step is affine in the noise z and the net's output: x = noise_gain z + net_g
                            (z - s net(z)) / a. Nets that were distilled to one step expect this.
       along our path       z is the point of the straight path at t = 1, x~ = (a + s) z its scaling as in
                            edgegen.models.diffusers.velocity, and x = z - (e - x): one Euler step of its velocity.
-    flow matching          x = z - v(z, n), n the number of training times (arXiv:2210.02747)
+    flow matching          x = z - v(z, n), n the number of training times (arXiv:2210.02747); x = z - sigma v(z, t), at
+                           the first sigma and time, of other samplers that take such networks (flow_prediction)
     consistency            x = c_skip(sigma) sigma z + c_out(sigma) net(c_in sigma z, 250 ln sigma) at the largest
                            sigma (arXiv:2303.01469, appendix C; the time as diffusers counts it)
     EDM                    x = c_skip k z + c_out net(c_in k z, ln(sigma) / 4), k z being the sampler's start at the
                            largest sigma (arXiv:2206.00364, table 1)
+    SCM                    x = cos(t) z - sin(t) F of TrigFlow (arXiv:2410.11081) at t = pi / 2, F made of a network of
+                           flow matching at the time s = sin t / (cos t + sin t) (SANA-Sprint, arXiv:2503.09641, Eq. 7)
     continuous v           x = -net(z, 1): v = a e - s x with a = 0, s = 1 at time 1 (arXiv:2202.00512, appendix D), the
                            nets of Dance Diffusion
 
@@ -55,10 +58,13 @@ FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "Fl
 CONSISTENCY = ("CMStochasticIterativeScheduler",)
 EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 CONTINUOUS_V = ("IPNDMScheduler",)
+SCM = ("SCMScheduler",)
+SCM_START = 1.5708  # its max_timesteps
 LEAST_SIGNAL = 1e-4  # the largest schedules in use end at 4e-3
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
+FLOW_PREDICTION = "flow_prediction"  # of networks of flow matching, by samplers of other names
 EDM_PREDICTIONS = ("epsilon", "v_prediction")
-KINDS = VARIANCE_PRESERVING + FLOW + CONSISTENCY + EDM + CONTINUOUS_V
+KINDS = VARIANCE_PRESERVING + FLOW + CONSISTENCY + EDM + CONTINUOUS_V + SCM
 NOISE_SCHEDULE = (
     "num_train_timesteps",
     "beta_start",
@@ -139,10 +145,16 @@ def read_schedule(path: Path, *, kinds: tuple[str, ...] = KINDS) -> Schedule:
         return Schedule(name, steps, "consistency", settings)
     if name in CONTINUOUS_V:
         return Schedule(name, steps, "continuous v", settings)
+    if name in SCM:
+        return Schedule(name, steps, "trigflow", settings)
     prediction = settings.get("prediction_type", "epsilon")
-    known = PREDICTIONS if name in VARIANCE_PRESERVING else EDM_PREDICTIONS
+    known: tuple[str, ...] = PREDICTIONS if name in VARIANCE_PRESERVING else EDM_PREDICTIONS
+    if kinds == KINDS and settings.get("use_flow_sigmas"):  # a source, not a teacher
+        known = (FLOW_PREDICTION,)
     if prediction not in known:
         raise DataError(f"{path}: prediction_type {prediction!r}; there are: {', '.join(known)}")
+    if prediction == FLOW_PREDICTION:
+        return Schedule(name, steps, prediction, settings)
     if name in EDM:
         return Schedule(name, steps, prediction, settings, continuous=True)
     in_sigmas = name == "EulerDiscreteScheduler" and settings.get("timestep_type") == "continuous"
@@ -206,10 +218,15 @@ def one_step(schedule: Schedule, path: Path, *, along_path: bool) -> Step:
     """
     if schedule.prediction == "flow":
         return Step(float(schedule.steps), "flow", 1.0, 1.0, -1.0)
+    if schedule.prediction == FLOW_PREDICTION:
+        scheduler = scheduler_for(schedule, 1)
+        return Step(float(scheduler.timesteps[0]), "flow", 1.0, 1.0, -float(scheduler.sigmas[0]))
     if schedule.prediction == "consistency":
         return _consistency(schedule, path)
     if schedule.prediction == "continuous v":
         return Step(1.0, "continuous v", 1.0, 0.0, -1.0)
+    if schedule.prediction == "trigflow":
+        return _trigflow()
     if schedule.name in EDM:
         return _edm(schedule, path)
     require_signal(schedule, path, least=LEAST_SIGNAL)
@@ -238,6 +255,15 @@ def _bound(schedule: Schedule, path: Path) -> float:
             "clip_sample to true"
         )
     return schedule.limit.bound
+
+
+def _trigflow() -> Step:
+    """Data and noise have the deviation sigma_data, by which its pipeline multiplies and divides again."""
+    sine, cosine = math.sin(SCM_START), math.cos(SCM_START)
+    s = sine / (cosine + sine)
+    norm = math.hypot(s, 1 - s)
+    net_gain = -sine * (1 - 2 * s + 2 * s * s) / norm
+    return Step(s, "trigflow", norm, cosine - sine * (1 - 2 * s), net_gain)
 
 
 def _edm(schedule: Schedule, path: Path) -> Step:

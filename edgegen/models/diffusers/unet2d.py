@@ -6,6 +6,7 @@ from typing import Any
 from edgegen.errors import DataError
 from edgegen.models.diffusers.schedule import EDM, FLOW, VARIANCE_PRESERVING, read_schedule, require_signal
 from edgegen.models.diffusers.velocity import FAINTEST, velocity_of
+from edgegen.models.diffusers.weights import load_diffusers
 from edgegen.models.generator import Loaded
 from edgegen.support.extras import require
 from edgegen.support.vendor_logs import DIFFUSERS, quiet
@@ -23,16 +24,12 @@ def load_unet2d(folder: Path) -> Loaded:
         raise DataError(f"{folder}: no {schedule_path.name}; it defines the UNet2DModel's times and noise levels")
     schedule = read_schedule(schedule_path, kinds=VARIANCE_PRESERVING + FLOW + EDM)
     require_signal(schedule, schedule_path, least=FAINTEST)
-    try:
-        unet = UNet2DModel.from_pretrained(
-            str(folder / "unet" if in_pipeline else folder), use_safetensors=True, local_files_only=True
-        )
-    except (OSError, ValueError, RuntimeError) as e:
-        raise DataError(f"{folder}: the UNet2DModel cannot be read: {str(e).splitlines()[0]}") from e
+    unet, notes = load_diffusers(folder / "unet" if in_pipeline else folder, UNet2DModel, random_weights=None)
     signature = _signature(folder, unet.config)
     net = velocity_of(unet, schedule, schedule_path)
     net.time_grid(1)  # settings that its scheduler refuses are an error now
-    return Loaded(net.eval().requires_grad_(False), signature, {"role": "teacher", "from": "diffusers UNet2DModel"})
+    about = {"role": "teacher", "from": "diffusers UNet2DModel"}
+    return Loaded(net.eval().requires_grad_(False), signature, about, notes)
 
 
 def _signature(folder: Path, config: Any) -> Signature:

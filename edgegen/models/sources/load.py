@@ -23,8 +23,6 @@ from edgegen.models.diffusers.weights import (
     find_weights,
     random_net,
     read_config,
-    require_floats,
-    weight_files,
 )
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.generator import signature_of
@@ -34,6 +32,7 @@ from edgegen.models.sources.source import Source, about, finish, license_of
 from edgegen.program.one_step import NOISE_TIME, OneStep
 
 __all__ = ["Source", "load_sources"]
+EXPORTED = (".onnx", ".ort", ".pte", ".bpte", ".mlpackage", ".mlmodel", ".tflite")
 KINDS = (
     "a generator or diffusers folder (config.json), a pipeline folder (model_index.json), package.module:factory, "
     "file.py:factory, or a .pt2 of torch.export.save"
@@ -41,17 +40,25 @@ KINDS = (
 
 
 def load_sources(
-    source: str, *, signature: Path | None = None, random_weights: int | None = None, fuse_decoder: bool = False
+    source: str,
+    *,
+    name: str | None = None,
+    signature: Path | None = None,
+    random_weights: int | None = None,
+    fuse_decoder: bool = False,
 ) -> list[Source]:
     """The networks of `source`, each ready to be captured.
 
-    `signature` is the TOML file of a factory or a .pt2; `random_weights` is the seed of weights that replace
-    the folder's (which may be absent); `fuse_decoder` makes one source of a pipeline's denoiser and decoder.
+    `name` replaces that of a single network; the components of a pipeline keep theirs. `signature` is the TOML file of
+    a factory or a .pt2; `random_weights` is the seed of weights that replace the folder's (which may be absent);
+    `fuse_decoder` makes one source of a pipeline's denoiser and decoder.
     Raises DataError where the source is missing, broken, unsafe or of no known kind, UsageError where an option does
     not fit it, MissingExtraError where diffusers is not installed.
     """
     path = Path(source)
     sources = _load(source, path, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder)
+    if name is not None and len(sources) == 1:
+        return [replace(sources[0], name=name)]
     return [replace(entry, name=_file_stem(entry.name)) for entry in sources]
 
 
@@ -63,6 +70,12 @@ def _file_stem(name: str) -> str:
 def _load(
     source: str, path: Path, *, signature: Path | None, random_weights: int | None, fuse_decoder: bool
 ) -> list[Source]:
+    if path.suffix in EXPORTED:
+        raise DataError(
+            f"{source}: a {path.suffix} is what an export makes, and not its source: in it is no PyTorch network to be "
+            f"captured, quantized and compared with. Bring the network that it was made from: {KINDS}. Of the file "
+            "itself, `edgegen inspect` says what is in it, and `edgegen profile` how fast it is"
+        )
     is_pipeline = (path / INDEX).is_file()
     if fuse_decoder and not is_pipeline:
         raise UsageError(f"{source}: only a pipeline folder ({INDEX}) has a decoder to fuse; leave the option out")
@@ -78,6 +91,11 @@ def _load(
         return [load_pt2(path, signature=signature)]
     if _names_a_factory(source):
         return [load_factory(source, signature=signature, random_weights=random_weights)]
+    if path.suffix == ".safetensors":
+        raise DataError(
+            f"{source}: weights without a network: give file.py:factory, with a signature file that says "
+            f'weights = "{path.name}"; or the folder of a diffusers network'
+        )
     if path.suffix in PICKLES:
         raise DataError(
             f"{source}: pickle weights are not read: loading them can run any code, and they hold no network. Give the "
@@ -106,14 +124,13 @@ def _folder(folder: Path, random_weights: int | None) -> Source:
 
 def _generator_folder(folder: Path, name: str, random_weights: int | None) -> Source:
     if random_weights is None:
-        variant = find_weights(folder, DIFFUSERS_STEM)
+        find_weights(folder, DIFFUSERS_STEM)
         loaded = load_generator(folder)
-        net, signature = loaded.net, loaded.signature
-        require_floats(weight_files(folder, DIFFUSERS_STEM, variant), net)
+        net, signature, notes = loaded.net, loaded.signature, loaded.notes
     else:
         config = read_config(folder)
         edge_unet: Any = random_net(folder, lambda: EdgeUNet(EdgeUNetConfig.from_dict(config)), random_weights)
-        net, signature = edge_unet, signature_of(edge_unet.config)
+        net, signature, notes = edge_unet, signature_of(edge_unet.config), ()
     module = finish(OneStep(net, time=NOISE_TIME))
     description = about(
         module,
@@ -123,5 +140,6 @@ def _generator_folder(folder: Path, name: str, random_weights: int | None) -> So
         prediction="velocity of the straight path",
         license_name=license_of(folder),
         random_weights=random_weights,
+        notes=notes,
     )
     return Source(name, module, signature, description)

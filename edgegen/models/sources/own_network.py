@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,12 +16,13 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from edgegen.errors import DataError, UsageError, unknown_name
+from edgegen.models.sources.inference_mode import require_inference
 from edgegen.models.sources.program_archive import load_program
 from edgegen.models.sources.program_signature import guess
 from edgegen.models.sources.signature_file import SignatureFile, read_signature, try_out
 from edgegen.models.sources.source import NamedInputs, Source, about, finish
+from edgegen.models.weights import load_weights
 from edgegen.models.zero_layers import randomize_zero_layers
-from edgegen.support.storage import load_tensors
 
 NEEDED = """\
 a TOML file that says what goes in and out:
@@ -61,12 +63,13 @@ def load_factory(source: str, *, signature: Path | None, random_weights: int | N
     if random_weights is not None:
         randomize_zero_layers(net, random_weights)
     elif declared.weights is not None:
-        _load_weights(net, signature.parent / declared.weights)
+        notes += _load_weights(net, signature.parent / declared.weights)
     else:
         notes.append("weights are those that the factory gave: the signature names no file of weights")
-    return _source(
+    source_of_net = _source(
         name, net, declared, source=source, family=type(net).__name__, random_weights=random_weights, notes=notes
     )
+    return _as_declared(source_of_net, declared, signature.parent)
 
 
 def load_pt2(path: Path, *, signature: Path | None) -> Source:
@@ -81,7 +84,17 @@ def load_pt2(path: Path, *, signature: Path | None) -> Source:
         if declared.weights is not None:
             raise DataError(f"{signature}: weights: a .pt2 has its own; leave the key out")
     net = FlatProgram(program)
-    return _source(path.stem, net, declared, source=path.name, family="torch.export program", notes=notes)
+    source = _source(path.stem, net, declared, source=path.name, family="torch.export program", notes=notes)
+    if signature is not None:
+        return _as_declared(source, declared, signature.parent)
+    return replace(source, unstated=tuple(table.name for table in declared.inputs if table.role != "class"))
+
+
+def _as_declared(source: Source, declared: SignatureFile, folder: Path) -> Source:
+    """`source` with what its signature file in `folder` says of real inputs, and does not say of images."""
+    samples = {table.name: folder / table.samples for table in declared.inputs if table.samples is not None}
+    rangeless = (table for table in declared.inputs if table.role == "image" and None in (table.low, table.high))
+    return replace(source, samples=samples, unstated=tuple(table.name for table in rangeless))
 
 
 class FlatProgram(nn.Module):
@@ -121,6 +134,7 @@ def _source(
     )
     signature = declared.signature()
     try_out(module, signature, of=source)
+    require_inference(module, signature, of=source)
     origin = "torch.export program" if isinstance(net, FlatProgram) else "factory"
     description = about(
         module, family=family, origin=origin, time=declared.time, random_weights=random_weights, notes=notes
@@ -165,17 +179,13 @@ def _parameters(factory: Callable[[], Any]) -> list[inspect.Parameter]:
         return []
 
 
-def _load_weights(net: nn.Module, path: Path) -> None:
+def _load_weights(net: nn.Module, path: Path) -> list[str]:
     if path.suffix != ".safetensors":
         raise DataError(
             f"{path}: weights are read from .safetensors only: loading a pickle can run any code. Convert it on a "
             "machine that you trust: safetensors.torch.save_file(net.state_dict(), 'net.safetensors')"
         )
-    try:
-        net.load_state_dict(load_tensors(path))
-    except RuntimeError as e:
-        reason = " ".join(str(e).split())[:300]
-        raise DataError(f"{path}: these weights do not fit the network: {reason}") from e
+    return load_weights(net, [path])
 
 
 def _file_module(path: Path) -> ModuleType:

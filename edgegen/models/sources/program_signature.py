@@ -50,11 +50,7 @@ def _input(node: fx.Node, path: Path, *, earlier_roles: set[Role]) -> TensorTabl
         return TensorTable(name="sample", shape=shape, role="noise")
     if len(shape) == 4:
         pixels = shape[1] in (1, 3) and "image" not in earlier_roles
-        return (
-            TensorTable(name="image", shape=shape, role="image", low=-1.0, high=1.0)
-            if pixels
-            else _feature(node, shape)
-        )
+        return TensorTable(name="image", shape=shape, role="image") if pixels else _feature(node, shape)
     if len(shape) == 3 and "text" not in earlier_roles:
         return TensorTable(name="encoder_hidden_states", shape=shape, role="text")
     return _feature(node, shape)
@@ -69,7 +65,7 @@ def _output(value: Any, path: Path) -> TensorTable:
     if _dtype(value, "the output", path) != "float32":
         raise DataError(f"{path}: the output is {value.dtype}; a source gives float32")
     if len(shape) == 4 and shape[1] in (1, 3):
-        return TensorTable(shape=shape, role="image", low=-1.0, high=1.0)
+        return TensorTable(shape=shape, role="image")
     return TensorTable(shape=shape, role="latent" if len(shape) == 4 else "signal")
 
 

@@ -27,6 +27,8 @@ class TensorTable(Table):
     role: Role
     low: float | None = None
     high: float | None = None
+    margin: Annotated[int, Field(ge=0)] = 0  # of an output
+    samples: Annotated[str, Field(min_length=1)] | None = None  # of an input: real ones, relative to the file
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -39,13 +41,15 @@ class TensorTable(Table):
                 )
             if len(self.shape) != 1 or not self.dtype.startswith("int"):
                 raise ValueError('a class has shape = ["batch_size"] and dtype = "int64" or "int32"')
+        if self.samples is not None and self.role in ("noise", "class"):
+            raise ValueError(f"samples: {self.role} is drawn; samples are for images, features, latents, text")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"low = {self.low:g} is not below high = {self.high:g}")
         return self
 
     def spec(self) -> TensorSpec:
         low = 0.0 if self.role == "class" else self.low
-        return TensorSpec(self.name, tuple(self.shape), self.dtype, self.role, low, self.high)
+        return TensorSpec(self.name, tuple(self.shape), self.dtype, self.role, low, self.high, self.margin)
 
 
 class SignatureFile(Table):
@@ -71,6 +75,16 @@ class SignatureFile(Table):
             )
         if sum(table.role == "class" for table in self.inputs) > 1:
             raise ValueError("two inputs are classes; one can be, give the other the role features")
+        for table in self.inputs:
+            if table.dtype.startswith("int") and table.role != "class" and None in (table.low, table.high):
+                raise ValueError(
+                    f"{table.name}: whole numbers need low and high, from which those of trials are drawn: 0 and 1 for "
+                    "a mask, 0 and the last token for a text's"
+                )
+        if any(table.margin for table in self.inputs):
+            raise ValueError("margin is of the output: the pixels that it lacks beside a multiple of the input's")
+        if self.outputs[0].samples is not None:
+            raise ValueError("samples are given for an input, not for the output")
         batches = {table.shape[0] for table in (*self.inputs, *self.outputs)}
         if len(batches) > 1:
             raise ValueError(f"the first axes differ: {', '.join(sorted(map(str, batches)))}; all are the batch")

@@ -4,7 +4,7 @@ import inspect
 import keyword
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,13 +21,17 @@ class Source:
     """One network to be exported, ready: float32, on the CPU, in evaluation mode, without gradients.
 
     `name` is the stem of the files; `module` takes the signature's inputs in order, by position or by name, and gives
-    one tensor, the fixed time inside; `about` is the result of the function `about`, for JSON.
+    one tensor, the fixed time inside; `about` is the result of the function `about`, for JSON. `samples` are files of
+    real inputs by the input's name, as a signature names them; `unstated` are inputs of which nobody said what they
+    are: those of a guessed signature, and images whose black and white it does not give.
     """
 
     name: str
     module: nn.Module
     signature: Signature
     about: Mapping[str, Any]
+    samples: Mapping[str, Path] = field(default_factory=dict)
+    unstated: tuple[str, ...] = ()
 
 
 class NamedInputs(nn.Module):
@@ -115,7 +119,7 @@ def license_of(*folders: Path) -> str | None:
     return None
 
 
-def image_range(role: str) -> dict[str, float]:
+def image_range(role: str) -> dict[str, Any]:
     """`low` and `high` of a tensor of this role: images are in [-1, 1]."""
     return {"low": -1.0, "high": 1.0} if role == "image" else {}
 

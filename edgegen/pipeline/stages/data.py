@@ -2,13 +2,15 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from edgegen.data import ImageSet, split
 from edgegen.data import load as load_images
-from edgegen.data import split
 from edgegen.errors import DataError
-from edgegen.pipeline.graph import Context
+from edgegen.pipeline.graph import Context, stage_seed
+from edgegen.recipe import Recipe
 from edgegen.support.progress import Task
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
@@ -28,7 +30,18 @@ def data(context: Context) -> None:
             tasks[0].update(done)
 
         images = load_images(settings.source, base=context.base, progress=update)
-    train, heldout = split(images, holdout=settings.holdout, seed=context.seed)
+    train, heldout, facts = divided(images, context.recipe)
+    tensors = {"train_images": torch.from_numpy(train.images), "heldout_images": torch.from_numpy(heldout.images)}
+    if facts["classes"] and train.labels is not None and heldout.labels is not None:
+        tensors |= {"train_labels": torch.from_numpy(train.labels), "heldout_labels": torch.from_numpy(heldout.labels)}
+    save_tensors(context.folder / "images.safetensors", tensors)
+    write_json(context.folder / "data.json", facts)
+
+
+def divided(images: ImageSet, recipe: Recipe) -> tuple[ImageSet, ImageSet, dict[str, Any]]:
+    """The training part, the held-out part, and what data.json says of them. Raises DataError."""
+    settings = recipe.data
+    train, heldout = split(images, holdout=settings.holdout, seed=stage_seed(recipe.seed, "data"))
     # Labels of a single class say nothing: the generator takes none, and the metrics' features need another task.
     classes = list(images.classes) if images.labels is not None and len(images.classes) > 1 else []
     _, height, width, channels = train.images.shape
@@ -39,19 +52,18 @@ def data(context: Context) -> None:
             f"{settings.source}: {len(train)} images to train on and {len(heldout)} held out; the metrics need "
             f"at least {LEAST_IMAGES} of each: give more images, or change data.holdout (now {settings.holdout})"
         )
-    tensors = {"train_images": torch.from_numpy(train.images), "heldout_images": torch.from_numpy(heldout.images)}
-    if classes and train.labels is not None and heldout.labels is not None:
-        tensors |= {"train_labels": torch.from_numpy(train.labels), "heldout_labels": torch.from_numpy(heldout.labels)}
-    save_tensors(context.folder / "images.safetensors", tensors)
-    summary = {
-        "source": images.source,
-        "train": len(train.images),
-        "heldout": len(heldout.images),
-        "image_shape": [channels, height, width],
-        "classes": classes,
-        "num_classes": len(classes) if settings.conditional else 0,
-    }
-    write_json(context.folder / "data.json", summary)
+    return (
+        train,
+        heldout,
+        {
+            "source": images.source,
+            "train": len(train.images),
+            "heldout": len(heldout.images),
+            "image_shape": [channels, height, width],
+            "classes": classes,
+            "num_classes": len(classes) if settings.conditional else 0,
+        },
+    )
 
 
 def read_training_images(folder: Path) -> TrainingSet:

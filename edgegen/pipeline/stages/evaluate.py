@@ -11,15 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgegen.errors import DataError
+from edgegen.flow.evaluations import evaluations
 from edgegen.flow.solvers import solve
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.metrics.distances import frechet, kernel_distance, measure, precision_recall
+from edgegen.metrics.pixel_statistics import pixel_statistics
 from edgegen.models.load import load as load_generator
+from edgegen.models.macs import macs
 from edgegen.noise import normal
 from edgegen.pipeline.graph import Context, stage_seed
+from edgegen.pipeline.methods import teacher_steps
 from edgegen.pipeline.stages.extractor import REFERENCE, feature_fault, load_extractor
 from edgegen.recipe import Recipe
 from edgegen.support.pixels import scaled, to_uint8
+from edgegen.support.progress import Task
 from edgegen.support.rng import generator
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.distributed import state
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
     from edgegen.models.diffusers.velocity import ScheduledVelocity
 
 NETWORKS = (("teacher", "teacher"), ("reflowed", "slim"), ("student", "distill"), ("baseline", "baseline"))
-FIGURES = ("fd_local", "sd", "kd_local", "precision", "recall")
+FIGURES = ("fd_local", "sd", "kd_local", "precision", "recall")  # of features
 BATCH = 512  # images sampled at once
 SHOWN = 12  # images of each network that the report shows
 
@@ -82,11 +87,13 @@ class Judge:
 
     def floor(self) -> dict[str, Any]:
         """Held-out images against the training images, at the same n: one set, so without an sd."""
+        images = self._part("heldout")[: self.n]
+        pixels = asdict(pixel_statistics(images))
         if self.fault:
-            return dict.fromkeys(FIGURES)
-        heldout = self.features(self._part("heldout")[: self.n])
+            return dict.fromkeys(FIGURES) | pixels
+        heldout = self.features(images)
         precision, recall = precision_recall(self.real, heldout)
-        return {
+        return pixels | {
             "fd_local": frechet(self.real, heldout),
             "sd": None,
             "kd_local": kernel_distance(self.real, heldout),
@@ -96,10 +103,11 @@ class Judge:
 
     def judge(self, sets: list[Tensor], *, steps: int) -> dict[str, Any]:
         """Quality of sets of n generated images, one set for each noise seed."""
+        pixels = asdict(pixel_statistics(torch.cat(sets)))
         if self.fault:
-            return dict.fromkeys(FIGURES)
+            return dict.fromkeys(FIGURES) | pixels
         quality = asdict(measure(self.real, [self.features(images) for images in sets], steps=steps))
-        return {key: quality[key] for key in FIGURES}
+        return {key: quality[key] for key in FIGURES} | pixels
 
     def fd_local(self, images: Tensor) -> float | None:
         """The Frechet distance of one set of n generated images."""
@@ -113,10 +121,15 @@ class Judge:
 
 @dataclass(frozen=True)
 class Sampler:
-    """One row of the table: images (n, channels, height, width) from noise, labels and a seed, in `steps` steps."""
+    """One row of the table: images (n, channels, height, width) from noise, labels and a seed, in `steps` steps.
+
+    `cost` is that of one evaluation of the network, the teacher's being 1.
+    """
 
     role: str
     steps: int
+    network: torch.nn.Module
+    cost: float
     sample: Callable[[Tensor, Tensor | None, int], Tensor]
 
 
@@ -130,44 +143,70 @@ def evaluate(context: Context) -> None:
     quality: dict[str, dict[str, Any]] = {"floor": {"0": judge.floor()}}
     pictures: dict[str, Tensor] = {}
     samplers = _samplers(context)
-    with context.progress.task("evaluate", len(samplers)) as task:
-        for done, row in enumerate(samplers, start=1):
-            figures_path = context.folder / "parts" / f"{row.role}-{row.steps}.json"
-            examples_path = figures_path.with_suffix(".safetensors")
-            if not figures_path.exists():
-                sets = [row.sample(judge.noise(seed), labels, seed) for seed in range(recipe.evaluate.seeds)]
-                examples = row.sample(noise_shown, labels_shown, 0)
+    images = recipe.evaluate.seeds * judge.n + SHOWN
+    paths = {row: context.folder / "parts" / f"{row.role}-{row.steps}.json" for row in samplers}
+    work = {row: row.cost * row.steps * images for row in samplers}  # in evaluations of the teacher for one image
+    done = sum(work[row] for row, path in paths.items() if path.exists())
+    with context.progress.task("evaluate", round(sum(work.values())), start=round(done)) as task:
+        for row, path in paths.items():
+            examples_path = path.with_suffix(".safetensors")
+            if not path.exists():
+                tick = _ticker(task, done, row.cost, f"{row.role}, {row.steps} steps")
+                with evaluations(row.network, tick):
+                    sets = [row.sample(judge.noise(seed), labels, seed) for seed in range(recipe.evaluate.seeds)]
+                    examples = row.sample(noise_shown, labels_shown, 0)
                 save_tensors(examples_path, {"images": torch.from_numpy(to_uint8(examples))})
-                write_json(figures_path, judge.judge(sets, steps=row.steps))
-            figures = read_json(figures_path)
+                write_json(path, judge.judge(sets, steps=row.steps))
+                done += work[row]
+            figures = read_json(path)
             quality.setdefault(row.role, {})[str(row.steps)] = figures
             pictures[f"{row.role}-{row.steps}"] = load_tensors(examples_path)["images"]
             figure = "no figure" if figures["fd_local"] is None else f"fd_local {figures['fd_local']:.3g}"
-            task.update(done, f"{row.role} {row.steps} steps: {figure}")
+            task.update(round(done), f"{row.role} {row.steps} steps: {figure}")
     pictures["real"] = judge.real_pictures()
     write_json(context.folder / "quality.json", {"n": judge.n, "quality": quality})
     save_tensors(context.folder / "pictures.safetensors", pictures)
 
 
+def _ticker(task: Task, done: float, cost: float, note: str) -> Callable[[int], None]:
+    """Adds the evaluations of one row to what is done; a row's end is set by its own work."""
+    ticked = 0
+
+    def tick(images: int) -> None:
+        nonlocal ticked
+        ticked += images
+        task.update(round(done + ticked * cost), note)
+
+    return tick
+
+
 def _samplers(context: Context) -> list[Sampler]:
-    """Every network at every number of steps, and a brought teacher by its own scheduler at the most steps."""
+    """Every network at every number of steps, and a brought teacher by its own scheduler at the most steps.
+
+    The teacher also at its full steps, the others also in one: those are compared.
+    """
     from edgegen.models.diffusers.schedule import scheduler_for
     from edgegen.models.diffusers.velocity import ScheduledVelocity
 
-    device, steps = state().device, context.recipe.evaluate.steps
+    device, full = state().device, teacher_steps(context.recipe)
     rows: list[Sampler] = []
+    teachers_macs = 0
     for role, stage in NETWORKS:
         if stage not in context.inputs:
             continue
-        network = load_generator(context.inputs[stage] / GENERATOR).net.to(device)
-        rows += [Sampler(role, count, _by_euler(network, count, device)) for count in steps]
+        loaded = load_generator(context.inputs[stage] / GENERATOR)
+        network_macs = macs(loaded)
+        teachers_macs = teachers_macs or network_macs
+        network, cost = loaded.net.to(device), network_macs / max(teachers_macs, 1)
+        counts = sorted({*context.recipe.evaluate.steps, full if role == "teacher" else 1})
+        rows += [Sampler(role, count, network, cost, _by_euler(network, count, device)) for count in counts]
         if isinstance(network, ScheduledVelocity):
             try:
-                scheduler_for(network.schedule, max(steps))
+                scheduler_for(network.schedule, full)
             except DataError as e:  # PNDM's corrections need four steps; ours do without
                 context.progress.message(f"evaluate: no row of the teacher by its own scheduler: {e}")
                 continue
-            rows.append(Sampler("scheduler", max(steps), _by_scheduler(network, max(steps), device)))
+            rows.append(Sampler("scheduler", full, network, cost, _by_scheduler(network, full, device)))
     return rows
 
 

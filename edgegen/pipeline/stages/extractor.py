@@ -13,6 +13,7 @@ from edgegen.metrics.extractor import (
     LocalExtractor,
     SmallCNN,
     accuracy,
+    cross_entropy,
     fd_name,
     local_extractor,
     pretext_labels,
@@ -25,7 +26,7 @@ from edgegen.support.rng import generator
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
 from edgegen.training.distributed import accelerator
-from edgegen.training.loop import fit
+from edgegen.training.loop import Stopping, fit
 
 WEIGHTS = "extractor.safetensors"
 JUDGED = 2_000  # most held-out images that are damaged: enough to see the distance grow
@@ -41,7 +42,7 @@ def extractor(context: Context) -> None:
     torch.manual_seed(context.seed)
     network = SmallCNN(channels=train.shape[1], classes=classes)
     steps = context.recipe.evaluate.extractor_steps
-    settings = Training(steps=steps, batch=128, learning_rate=2e-3, warmup=50, ema=0.9)
+    settings = extractor_settings(steps)
     machine = accelerator(context.recipe.compute.precision)
     fitted = fit(
         registry.load("objective", "classification")(),
@@ -54,6 +55,7 @@ def extractor(context: Context) -> None:
         accelerator=machine,
         progress=context.progress,
         label="extractor",
+        stopping=_stopping(heldout, heldout_labels, context.seed),
     )["student"]
     if not machine.is_main_process:
         return
@@ -70,6 +72,19 @@ def extractor(context: Context) -> None:
         context.progress.message(f"extractor: no figure of quality will be shown: {sanity.fault}")
     facts = {"name": trained.name, "fd_name": fd_name(trained), "accuracy": score, "task": task, "classes": classes}
     write_json(context.folder / "extractor.json", {**facts, "sanity": sanity.to_dict()})
+
+
+def extractor_settings(steps: int) -> Training:
+    """How the extractor is trained."""
+    return Training(steps=steps, batch=128, learning_rate=2e-3, warmup=50, ema=0.9)
+
+
+def _stopping(pixels: Tensor, labels: Tensor, seed: int) -> Stopping:
+    """Ends the training where cross entropy on held-out images has not fallen by 2 % in 200 steps."""
+    rows = torch.randperm(len(pixels), generator=generator(seed))[:JUDGED]
+    return Stopping(
+        lambda network: cross_entropy(network, scaled(pixels[rows]), labels[rows]), every=50, patience=4, gain=0.98
+    )
 
 
 def _task(images: Mapping[str, Tensor], part: str) -> tuple[Tensor, Tensor, int]:

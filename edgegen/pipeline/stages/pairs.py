@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from edgegen.errors import DataError, TrainingError
+from edgegen.flow.evaluations import evaluations
 from edgegen.flow.solvers import solve
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.generator import Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
+from edgegen.recipe import Pairs
+from edgegen.support.progress import Task
 from edgegen.support.storage import load_metadata, load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
 from edgegen.training.distributed import state
@@ -25,17 +28,50 @@ def pairs(context: Context) -> None:
     loaded = load_generator(context.inputs["teacher"] / GENERATOR)
     network = loaded.net.to(machine.device)
     shards = range(-(-settings.count // settings.shard))
-    with context.progress.task("pairs", settings.count) as task:
+    whole = [index for index in shards if _is_whole(context.folder / shard_name(index))]
+    there = sum(_size(settings, index) for index in whole)
+    with context.progress.task("pairs", settings.count, start=there) as task:
+        done = _Done(task, there, settings.count, evaluations_per_image(settings))
         for index in shards:
-            first = index * settings.shard
-            count = min(settings.shard, settings.count - first)
-            path = context.folder / shard_name(index)
-            if index % machine.num_processes == machine.process_index and not _is_whole(path):
-                _make_shard(path, network, loaded, first, count, context, machine.device)
-            task.update(first + count)
+            count, mine = _size(settings, index), index % machine.num_processes == machine.process_index
+            if index in whole:
+                continue
+            if mine:
+                path = context.folder / shard_name(index)
+                with evaluations(network, done.evaluated):
+                    _make_shard(path, network, loaded, index * settings.shard, count, context, machine.device)
+            done.add(count)
     manifest = {"seed": context.seed, "shards": len(shards), **settings.model_dump(mode="json")}
     if machine.is_main_process:
         write_json(context.folder / "pairs.json", manifest)
+
+
+def evaluations_per_image(settings: Pairs) -> int | None:
+    """How often the teacher is evaluated for one pair; None of rk45, which the teacher decides."""
+    if settings.solver == "rk45":
+        return None
+    still = torch.zeros(1, 1, 1, 1)
+    return solve(lambda x, t, labels: x, still, None, solver=settings.solver, steps=settings.steps).evaluations
+
+
+class _Done:
+    """Tells of whole images while a shard is being solved, from the evaluations that were made."""
+
+    def __init__(self, task: Task, done: int, total: int, per_image: int | None) -> None:
+        self.task, self.done, self.total, self.per_image, self.count = task, done, total, per_image, 0
+
+    def evaluated(self, images: int) -> None:
+        self.count += images
+        if self.per_image is not None:
+            self.task.update(min(self.total, self.done + self.count // self.per_image))
+
+    def add(self, count: int) -> None:
+        self.done, self.count = self.done + count, 0
+        self.task.update(self.done)
+
+
+def _size(settings: Pairs, index: int) -> int:
+    return min(settings.shard, settings.count - index * settings.shard)
 
 
 def shard_name(index: int) -> str:

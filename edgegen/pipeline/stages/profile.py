@@ -10,6 +10,7 @@ from edgegen.artifacts.target import runs_here
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.pipeline.files import artifacts_of
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.methods import teacher_steps
 from edgegen.profilers.devices.host import DEVICE
 from edgegen.profilers.files.profile import profile_beside
 from edgegen.profilers.files.record import latency_of
@@ -67,7 +68,7 @@ def _reason_not_measured(artifact: Artifact, status: str) -> str:
 
 def _networks(context: Context) -> list[tuple[str, str, int]]:
     """(network, the stage that made it, steps) of those that are timed in PyTorch."""
-    return [("teacher", "teacher", max(context.recipe.evaluate.steps)), ("student", "choose", 1)]
+    return [("teacher", "teacher", teacher_steps(context.recipe)), ("student", "choose", 1)]
 
 
 def _torch_jobs(context: Context) -> list[PythonJob]:

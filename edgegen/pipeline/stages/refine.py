@@ -1,6 +1,5 @@
 """The stage `refine`: for each scheme, weights that rounding changes less, and the layers that stay float."""
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from edgegen.pipeline.stages.evaluate import Judge
 from edgegen.program.generator import save_program
 from edgegen.recipe import Recipe
 from edgegen.support.progress import Progress
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import atomic_path, write_json
 from edgegen.training.distributed import state
 
-MOST_NOISES = 256  # of the images that fd_local compares
+MOST_IMAGES = 256  # of the images that fd_local compares
 
 
 def refine(context: Context) -> None:
@@ -33,7 +33,7 @@ def refine(context: Context) -> None:
     for scheme in refined_schemes(recipe):
         training_folder = context.folder / f"training-{scheme}"
         training_folder.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="edgegen-") as temporary:
+        with temporary_folder() as temporary:
             refined = refine_generator(
                 generator,
                 scheme,
@@ -68,6 +68,6 @@ def sensitivity_of_student(
         options=recipe.quantize,
         seed=stage_seed(recipe.seed, "quantize"),
         fd_local=None if judge.fault else lambda images: judge.distance(torch.from_numpy(images)),
-        noises=min(judge.n, MOST_NOISES),
+        images=min(judge.n, MOST_IMAGES),
         progress=progress,
     )

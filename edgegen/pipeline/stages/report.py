@@ -3,13 +3,10 @@
 import platform
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from edgegen.formats.manifest import tool_versions
 from edgegen.formats.stage_folder import CHOICE, GENERATOR
-from edgegen.models.generator import Loaded
 from edgegen.models.load import load as load_generator
+from edgegen.models.macs import macs
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.planning import measurement_files
 from edgegen.pipeline.stages.evaluate import SHOWN
@@ -35,6 +32,7 @@ def report(context: Context) -> None:
     fold = read_json(inputs["export"] / "fold.json")
     judged = read_json(inputs["evaluate"] / "quality.json")
     extractor = read_json(inputs["extractor"] / "extractor.json")
+    choice = read_json(inputs["choose"] / CHOICE)
     content = {
         "schema": "edgegen.report/1",
         "name": recipe.name,
@@ -52,9 +50,16 @@ def report(context: Context) -> None:
             "max_relative_error": fold["max_relative_error"],
         },
         "extractor": {key: extractor[key] for key in ("name", "fd_name", "accuracy")}
-        | {"fault": extractor["sanity"]["fault"]},
+        | {
+            "fault": extractor["sanity"]["fault"],
+            "damage": [
+                {"noise": noise, "fd_local": distance}
+                for noise, distance in zip(extractor["sanity"]["damage"], extractor["sanity"]["distances"], strict=True)
+            ],
+        },
         "n": judged["n"],
-        "ships": read_json(inputs["choose"] / CHOICE)["role"],
+        "ships": choice["role"],
+        "choice": choice["reason"],
         "quality": {"baseline": None, **judged["quality"]},
         **_artifacts(context),
         "profile": read_profile(inputs["profile"] / "profile.json"),
@@ -77,15 +82,6 @@ def report(context: Context) -> None:
     )
 
 
-def macs(loaded: Loaded) -> int:
-    """Multiply-accumulates of one evaluation for one image: convolutions and matrix products, attention included."""
-    noise = torch.zeros(1, *loaded.signature.image_shape)
-    labels = torch.zeros(1, dtype=torch.int64) if loaded.signature.num_classes else None
-    with FlopCounterMode(display=False) as counter:
-        loaded.net(noise, torch.ones(1), labels)
-    return int(counter.get_total_flops()) // 2
-
-
 def _artifacts(context: Context) -> dict[str, Any]:
     latency = read_json(context.inputs["profile"] / "latency.json")
     keys = ("file", "backend", "scheme", "nbytes", "sha256", "engine", "fd_local", "parity")
@@ -102,8 +98,6 @@ def _notes(context: Context) -> list[str]:
     notes = [
         f"fd_local of a file is one noise seed of the {recipe.evaluate.seeds} behind the student's figure.",
     ]
-    choice = read_json(context.inputs["choose"] / CHOICE)
-    notes.append(f"The files hold the {choice['role']}: {choice['reason']}.")
     distance = getattr(recipe.distill.objective, "distance", None)
     if distance is not None:
         notes.append(f"Distillation distance: {distance} on pixels; no feature of the metrics is used in training.")

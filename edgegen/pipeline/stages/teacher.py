@@ -67,6 +67,8 @@ def _check_student(
 
 def _bring_teacher(context: Context, source: Path, about: Mapping[str, object]) -> None:
     loaded = load_teacher(source, about)
+    for note in loaded.notes:
+        context.progress.message(f"teacher: {note}")
     signature = loaded.signature
     nearest, parameters = architecture_of(loaded.net), own_parameters(loaded.net)
     _check_student(context, nearest, parameters, list(signature.image_shape), signature.num_classes)

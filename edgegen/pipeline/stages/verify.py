@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from edgegen.artifacts.target import runs_here
 from edgegen.errors import DataError
 from edgegen.exporters.base import Session
 from edgegen.formats.manifest import MANIFEST, write_manifest
-from edgegen.pipeline.files import ARTIFACTS, artifacts_of, maker_of, student_of
+from edgegen.formats.stage_folder import ARTIFACTS
+from edgegen.pipeline.files import artifacts_of, maker_of, student_of
 from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.pipeline.stages.evaluate import SHOWN, Judge
 from edgegen.program.capture import reference
@@ -26,6 +26,7 @@ from edgegen.program.inputs import example_inputs
 from edgegen.quantize.budget import Budget
 from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.support.pixels import to_uint8
+from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import read_json, save_tensors, storage_errors, write_json
 from edgegen.types import Artifact, Parity
 from edgegen.verification.parity import OUTPUT
@@ -56,7 +57,7 @@ def verify(context: Context) -> None:
     with (
         _verifier(context, generator) as verifier,
         context.progress.task("verify", len(artifacts)) as task,
-        tempfile.TemporaryDirectory(prefix="edgegen-") as temporary,
+        temporary_folder() as temporary,
     ):
         verifier.prepare()
         budgeted = None if budget is None else _budgeted(context, generator, budget, Path(temporary))
@@ -76,10 +77,18 @@ def verify(context: Context) -> None:
         generator.signature,
         lineage=read_json(context.inputs["export"] / MANIFEST)["lineage"],
         parity={check.artifact.file: check.parity for check in checks},
+        class_names=read_json(context.inputs["data"] / "data.json")["classes"]
+        if generator.signature.num_classes
+        else (),
     )
     images = {check.artifact.file: torch.from_numpy(check.images) for check in checks if check.images is not None}
     save_tensors(context.folder / "pictures.safetensors", images)
     write_json(context.folder / "parity.json", {"samples": recipe.verify.samples, "artifacts": rows})
+
+
+def _class_names(context: Context, generator: Generator) -> list[str]:
+    names: list[str] = read_json(context.inputs["data"] / "data.json")["classes"]
+    return names if generator.signature.num_classes else []
 
 
 def _verifier(context: Context, generator: Generator) -> Verifier:

@@ -1,10 +1,11 @@
 """An Android phone by the system's adb: USB or network, pairing and keys are adb's own."""
 
 import shutil
-import subprocess
 
 from edgegen.errors import DeviceError, UsageError
 from edgegen.profilers.devices.shell import SHORT_S, ShellDevice
+from edgegen.support.printable import printable
+from edgegen.support.processes import finish
 
 # Where a shell may write and start programs; elsewhere than on Android there is no such folder.
 FOLDER = "mktemp -d /data/local/tmp/edgegen.XXXXXX 2>/dev/null || mktemp -d /tmp/edgegen.XXXXXX"
@@ -36,14 +37,11 @@ def attached() -> dict[str, str]:
     """By serial number, the state of what is attached: "device", "unauthorized", "offline". Raises DeviceError."""
     if shutil.which("adb") is None:
         raise DeviceError("no adb on this machine: apt install adb, or Android's platform tools")
-    try:
-        done = subprocess.run(["adb", "devices"], capture_output=True, text=True, timeout=SHORT_S, check=False)
-    except subprocess.TimeoutExpired as e:
-        raise DeviceError(f"adb devices did not answer within {SHORT_S:g} s: adb kill-server, and again") from e
-    if done.returncode:
-        raise DeviceError(f"adb devices: {(done.stderr or done.stdout).strip()[-200:]}")
+    done = finish(["adb", "devices"], name="adb devices (if it hangs: adb kill-server)", timeout_s=SHORT_S)
+    if done.code:
+        raise DeviceError(f"adb devices: {printable((done.stderr or done.stdout).strip()[-200:])}")
     rows = (line.split("\t") for line in done.stdout.splitlines() if "\t" in line)
-    return {serial: state.strip() for serial, state in rows}
+    return {printable(serial): printable(state.strip()) for serial, state in rows}
 
 
 def connect(place: str) -> AdbDevice:

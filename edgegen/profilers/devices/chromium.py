@@ -4,13 +4,14 @@ import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import psutil
 
 from edgegen.errors import DeviceError
+from edgegen.support import processes
+from edgegen.support.printable import printable
+from edgegen.support.scratch import new_folder
 
 VARIABLE = "EDGEGEN_BROWSER"  # another browser of this family, by name or path
 NAMES = (
@@ -41,6 +42,7 @@ FLAGS = (
     "--disable-renderer-backgrounding",
 )
 GRACE_S = 5.0
+MOST_FOLDER = 54
 SHOWN = 300
 
 
@@ -60,34 +62,35 @@ class Browser:
 
     def __init__(self, address: str, *, flags: Sequence[str] = ()) -> None:
         program = find_browser()
-        self.folder = Path(tempfile.mkdtemp(prefix="edgegen-"))
+        self.folder = new_folder()
         # Not on the command line, which all users of this machine may read: the address holds the token.
         start = self.folder / "start.html"
         start.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={address}">', encoding="ascii")
         # As root, Chromium does not start with its sandbox; it opens no page but ours.
         root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        self.errors = (self.folder / "errors").open("wb+")
+        # Killed, it leaves a folder with a socket there; a socket's path has some 100 characters, half of them its own.
+        here = {"TMPDIR": str(self.folder)} if len(str(self.folder)) < MOST_FOLDER else {}
         try:
-            self.process = subprocess.Popen(
+            self.process = processes.start(
                 [program, *FLAGS, *root, *flags, f"--user-data-dir={self.folder / 'profile'}", start.as_uri()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=self.errors,
-                start_new_session=True,  # Ctrl-C is for us to handle
+                stderr=subprocess.PIPE,
+                env={**os.environ, **here},
             )
         except OSError as e:
-            self.errors.close()
             shutil.rmtree(self.folder)
             raise DeviceError(f"{program} cannot be run: {e.strerror}") from e
+        assert self.process.stderr is not None, "a pipe"
+        self.errors = processes.Tail(self.process.stderr)
 
     def ended(self) -> str:
         """How it ended, "" while it runs."""
         code = self.process.poll()
         if code is None:
             return ""
-        self.errors.seek(0)
-        last_line = "".join(self.errors.read().decode(errors="replace").strip().splitlines()[-1:])
-        return f"the browser ended with {code}{': ' if last_line else ''}{last_line[:SHOWN]}"
+        last_line = "".join(self.errors.close().decode(errors="replace").strip().splitlines()[-1:])
+        return f"the browser ended with {code}{': ' if last_line else ''}{printable(last_line[:SHOWN])}"
 
     def cpu_s(self) -> float:
         """Core-seconds of all its processes up to now."""
@@ -100,24 +103,24 @@ class Browser:
 
     def close(self) -> None:
         """Ends it, politely first, and removes its folder; may be called twice."""
-        processes = self._processes()
+        family = self._processes()
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(GRACE_S)
-        for process in processes:
+        for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        self.process.wait()
-        psutil.wait_procs(processes, GRACE_S)
+        processes.end(self.process)
+        psutil.wait_procs(family, GRACE_S)
         self.errors.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _processes(self) -> list[psutil.Process]:
         """Its main process, all its descendants, and the rest of its session, whose parents may have ended."""
-        processes: dict[int, psutil.Process] = {}
+        family: dict[int, psutil.Process] = {}
         for pid in psutil.pids():
             with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
                 if os.getsid(pid) == self.process.pid:
                     process = psutil.Process(pid)
-                    processes |= {each.pid: each for each in (process, *process.children(recursive=True))}
-        return list(processes.values())
+                    family |= {each.pid: each for each in (process, *process.children(recursive=True))}
+        return list(family.values())

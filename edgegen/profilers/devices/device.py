@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgegen.support.processes import Finished as Finished
+
 NONCE = "{nonce}"
 
 
@@ -21,15 +23,6 @@ class Command:
 
     def with_nonce(self, nonce: str) -> "Command":
         return replace(self, argv=tuple(nonce if word == NONCE else word for word in self.argv))
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A program that ran to its end."""
-
-    code: int
-    stdout: str
-    stderr: str
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +15,8 @@ from edgegen.profilers.devices.host_info import probe
 from edgegen.profilers.runners.toolchain import pte_program, this_system, why_not_compiled
 from edgegen.profilers.timing.process import Pipes
 from edgegen.support import isolation
+from edgegen.support.processes import finish
+from edgegen.support.scratch import new_folder
 
 PYTHON_RUNNER = Path(__file__).parents[1] / "runners" / "python_runner.py"
 NO_CORE_ML = "Core ML runs on Apple's systems only: measure a .mlpackage on a Mac, or with --device ssh:USER@MAC"
@@ -42,7 +42,7 @@ class HostDevice:
         shutil.copyfile(path, target)
 
     def place(self, name: str) -> str:
-        self.folder = self.folder or Path(tempfile.mkdtemp(prefix="edgegen-"))
+        self.folder = self.folder or new_folder()
         return str(self.folder / name)
 
     def runner(self, form: str, model: str) -> Command:
@@ -64,15 +64,7 @@ class HostDevice:
         return Pipes(command.argv, environment=environment, memory_limit=command.memory_limit)
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> Finished:
-        try:
-            finished = subprocess.run(
-                argv, capture_output=True, text=True, errors="replace", timeout=timeout_s, stdin=subprocess.DEVNULL
-            )
-        except subprocess.TimeoutExpired as e:
-            raise DeviceError(f"{argv[0]} did not end within {timeout_s:g} s: it was ended") from e
-        except OSError as e:
-            raise DeviceError(f"{argv[0]} cannot be run: {e.strerror}") from e
-        return Finished(finished.returncode, finished.stdout, finished.stderr)
+        return finish(argv, name=self.name, timeout_s=timeout_s)
 
     def busy(self) -> Busy | None:
         stat = Path("/proc/stat")

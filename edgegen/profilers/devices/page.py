@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from edgegen.errors import DeviceError
+from edgegen.support.printable import printable
 from edgegen.support.schema import Record
 
 POLL_S = 5.0  # a page's question is answered after that long at the latest
@@ -18,7 +19,11 @@ SILENCE_S = 15.0  # without a sign of the page, until it counts as closed
 LOOK_S = 0.2  # between two looks at whether it is still there
 SHOWN = 400  # characters of a page's error message
 
-Text = Annotated[str, Field(max_length=600)]
+MOST_PENDING = 8  # answers of a worker that nobody has read: to one command there is one
+
+Text = Annotated[str, Field(max_length=600), AfterValidator(printable)]
+Threads = Annotated[int, Field(ge=1, le=1 << 16)]
+Step = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class PageFacts(Record):
@@ -28,10 +33,10 @@ class PageFacts(Record):
     platform: Text | None
     architecture: Text | None
     model: Text | None
-    threads: int | None
+    threads: Threads | None
     cross_origin_isolated: bool
     secure_context: bool
-    clock_step_ms: float | None = Field(gt=0)
+    clock_step_ms: Step | None
     gpu: Text | None
     gpu_is_fallback: bool | None
 
@@ -133,14 +138,16 @@ class PageChannel:
         self.page, self.number, self.ended = page, number, ""
         self.lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def answer(self, line: str) -> None:
-        """Takes a line of the worker's, as the page forwards it."""
+    def answer(self, line: str) -> bool:
+        """Takes a line of the worker's, as the page forwards it; False for one too many."""
+        if self.lines.qsize() >= MOST_PENDING:
+            return False
         self.lines.put(line)
+        return True
 
     def fail(self, why: str) -> None:
         """Takes the reason why the worker ended, as the page reports it."""
-        words = " ".join(why.split())
-        self.ended = f"ended: {''.join(filter(str.isprintable, words))[:SHOWN] or 'it did not say why'}"
+        self.ended = f"ended: {printable(' '.join(why.split())[:SHOWN]) or 'it did not say why'}"
         self.lines.put("")
 
     def send(self, line: str) -> None:
@@ -158,10 +165,10 @@ class PageChannel:
         raise TimeoutError
 
     def kill(self) -> None:
-        self.page.send("end", worker=self.number)
+        if not self.ended:
+            self.page.send("end", worker=self.number)
+            self.ended = self.page.gone() or "ended by edgegen"
 
     def close(self) -> str:
-        if not self.ended:
-            self.kill()
-            self.ended = self.page.gone() or "ended by edgegen"
+        self.kill()
         return self.ended

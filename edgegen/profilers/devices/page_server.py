@@ -10,19 +10,21 @@ All from /next on needs the key. The files that are served are listed: no part o
 """
 
 import functools
+import io
+import ipaddress
 import json
 import re
 import secrets
-import shutil
 import socket
 import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from edgegen.errors import DeviceError, UsageError
+from edgegen.profilers.devices.connections import Server, Source, deadline, wait_until
 from edgegen.profilers.devices.page import Page
 
 HERE = Path(__file__).parents[1] / "runners"
@@ -30,7 +32,7 @@ STATIC = {f"/{name}": HERE / name for name in ("page.js", "page.css", "page_work
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".wasm": "application/wasm"}
 SCRIPT = {".js": "text/javascript", ".mjs": "text/javascript"}
 LINE_LIMIT, FILE_LIMIT = 1 << 20, 256 << 20  # bytes of an answer, of an output
-IDLE_S = 60.0  # until a connection on which nothing comes is closed
+BLOCK = 1 << 16
 HEADERS = {
     # Both together: threads, and a clock of 5 us in place of 100 us.
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -55,10 +57,11 @@ class PageServer:
         self.page, self.lan = Page(), lan
         self.files: dict[str, Path] = {}
         self.outputs: dict[str, bytes | None] = {}
+        self.lock = threading.Lock()
         self.static = STATIC | {f"/ort/{name}": path for name, path in runtime.items()}
         handler = functools.partial(_Handler, self)
         try:
-            self._http = ThreadingHTTPServer(("0.0.0.0" if lan else "127.0.0.1", port), handler)
+            self._http = Server(("0.0.0.0" if lan else "127.0.0.1", port), handler)
         except (OSError, OverflowError) as e:
             raise UsageError(f"port {port} cannot be had: {getattr(e, 'strerror', None) or e}; give another") from e
         self.port: int = self._http.server_address[1]
@@ -71,8 +74,23 @@ class PageServer:
         return f"http://{lan_address() if self.lan else 'localhost'}:{self.port}/#{self.page.token}"
 
     def knows(self, host: str) -> bool:
-        """Whether a request is for this server: another site's name may point to it. Ports may be forwarded."""
-        return self.lan or host.partition(":")[0] in ("localhost", "127.0.0.1")
+        """Whether a request is for this server: another site's name may point to it, but no number can be such a name.
+
+        Ports may be forwarded.
+        """
+        name = re.sub(r":\d*$", "", host).strip("[]").lower()
+        if name in ("localhost", "127.0.0.1"):
+            return True
+        own = socket.gethostname().lower()
+        return self.lan and (_is_number(name) or name in (own, f"{own.partition('.')[0]}.local"))
+
+    def take(self, name: str, content: bytes) -> bool:
+        """Keeps an output that is expected; False where none is, or where it is here already."""
+        with self.lock:
+            if self.outputs.get(name, b"") is not None:
+                return False
+            self.outputs[name] = content
+            return True
 
     def close(self) -> None:
         self._http.shutdown()
@@ -86,6 +104,14 @@ class PageServer:
         self.close()
 
 
+def _is_number(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 class _HttpError(Exception):
     def __init__(self, code: int, why: str) -> None:
         super().__init__(why)
@@ -95,11 +121,20 @@ class _HttpError(Exception):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "edgegen", ""
-    timeout = IDLE_S
 
     def __init__(self, server: PageServer, *connection: Any) -> None:
         self.page_server = server
         super().__init__(*connection)
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self.source = Source(self.connection)
+        self.rfile = io.BufferedReader(self.source)
+
+    def handle_one_request(self) -> None:
+        self.source.until = deadline()
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         self._answer(self._get)
@@ -109,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, action: Any) -> None:
         try:
-            if not self.page_server.knows(self.headers.get("Host", "")):
+            if not self.page_server.knows(self._only("Host")):
                 raise _HttpError(421, "this server has another name")
             action()
         except _HttpError as e:
@@ -141,15 +176,18 @@ class _Handler(BaseHTTPRequestHandler):
             page.leave()
         elif self.path.startswith("/file/"):
             name = self._name("/file/")
-            if self.page_server.outputs.get(name, b"") is not None:
+            is_expected = self.page_server.outputs.get(name, b"") is None
+            if not is_expected or not self.page_server.take(name, self._body(FILE_LIMIT)):
                 raise _HttpError(404, "this output was not asked for")
-            self.page_server.outputs[name] = self._body(FILE_LIMIT)
         elif address := re.fullmatch(r"/(said|ended)/(\d{1,9})", self.path):
             channel = page.channels.get(int(address[2]))
             if channel is None:
                 raise _HttpError(404, "no such worker")
             text = self._body(LINE_LIMIT).decode(errors="replace")
-            channel.answer(text or "{}") if address[1] == "said" else channel.fail(text)
+            if address[1] == "ended":
+                channel.fail(text)
+            elif not channel.answer(text or "{}"):
+                raise _HttpError(429, "more answers than there were commands")
         else:
             raise _HttpError(404, "no such place")
         self._send(b"", "text/plain")
@@ -176,21 +214,30 @@ class _Handler(BaseHTTPRequestHandler):
     def _has(self, secret: str) -> bool:
         return secrets.compare_digest(self.headers.get("Edgegen-Key", "").encode(), secret.encode())
 
+    def _only(self, name: str) -> str:
+        """The value of a header that may be there once."""
+        values = self.headers.get_all(name, [""])
+        if len(values) > 1:
+            raise _HttpError(400, f"{len(values)} headers {name}")
+        return str(values[0])
+
     def _name(self, place: str) -> str:
         return unquote(self.path.removeprefix(place)) if self.path.startswith(place) else ""
 
     def _body(self, limit: int) -> bytes:
-        text = self.headers.get("Content-Length", "")
-        if not text.isascii() or not text.isdigit():
+        text = self._only("Content-Length")
+        if "Transfer-Encoding" in self.headers or not text.isascii() or not text.isdigit():
             raise _HttpError(411, "a Content-Length is missing")
         if len(text) > len(str(limit)) or int(text) > limit:
             raise _HttpError(413, f"more than {limit} bytes")
+        self.source.until = deadline(int(text))
         body = self.rfile.read(int(text))
         if len(body) < int(text):
             raise ConnectionAbortedError
         return body
 
     def _send(self, body: bytes, kind: str, *, code: int = 200) -> None:
+        wait_until(self.connection, deadline(len(body)))
         self._head(code, kind, len(body))
         self.wfile.write(body)
 
@@ -201,8 +248,12 @@ class _Handler(BaseHTTPRequestHandler):
             raise _HttpError(404, f"{path.name} is not there any more") from e
         with source:
             nbytes = path.stat().st_size
+            until = deadline(nbytes)
+            wait_until(self.connection, until)
             self._head(200, (TYPES | SCRIPT).get(path.suffix, "application/octet-stream"), nbytes)
-            shutil.copyfileobj(source, self.wfile)
+            while block := source.read(BLOCK):
+                wait_until(self.connection, until)
+                self.wfile.write(block)
 
     def _head(self, code: int, kind: str, nbytes: int) -> None:
         self.send_response(code)

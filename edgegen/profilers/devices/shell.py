@@ -4,7 +4,6 @@ import re
 import secrets
 import shlex
 import subprocess
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +15,12 @@ from edgegen.profilers.devices.host import NO_CORE_ML, PYTHON_RUNNER, busy_of
 from edgegen.profilers.devices.host_info import describe
 from edgegen.profilers.runners import toolchain
 from edgegen.profilers.timing.process import Pipes
-from edgegen.support.storage import sha256_of
+from edgegen.support.processes import finish
+from edgegen.support.storage import sha256_of, storage_errors
 
 FOLDER = re.compile(r"/.*/edgegen\.\w+")
 SHORT_S, TRANSFER_S = 30.0, 600.0  # for a question, for a file
+MOST_FILE = 1 << 32  # bytes of a file that a device sends: outputs of the largest networks, and traces
 # One round trip: each part after a line of its own, empty where the system does not have it.
 QUESTIONS = {
     "arch": "uname -m",
@@ -95,13 +96,9 @@ class ShellDevice(ABC):
 
     def get(self, path: str, target: Path) -> None:
         expected = self._sha256(path)
-        with target.open("wb") as file:
-            try:
-                subprocess.run(
-                    self.shell(f"cat {shlex.quote(path)}"), stdout=file, stdin=subprocess.DEVNULL, timeout=TRANSFER_S
-                )
-            except subprocess.TimeoutExpired as e:
-                raise DeviceError(f"{self.name}: {path} did not come within {TRANSFER_S:g} s") from e
+        with storage_errors(target), target.open("wb") as file:
+            command = self.shell(f"cat {shlex.quote(path)}")
+            finish(command, name=self.name, timeout_s=TRANSFER_S, output=file, most=MOST_FILE)
         if sha256_of(target) != expected:
             target.unlink()
             raise DeviceError(f"{self.name}: {Path(path).name} did not come as it lies there")
@@ -186,15 +183,4 @@ class ShellDevice(ABC):
         return Finished(done.code, text, done.stderr)
 
     def _call(self, argv: Sequence[str], timeout_s: float, *, stdin: Any = subprocess.DEVNULL) -> Finished:
-        with tempfile.TemporaryFile() as errors:
-            try:
-                done = subprocess.run(
-                    argv, stdin=stdin, stdout=subprocess.PIPE, stderr=errors, timeout=timeout_s, check=False
-                )
-            except subprocess.TimeoutExpired as e:
-                raise DeviceError(f"{self.name}: no end within {timeout_s:g} s: it was ended") from e
-            except OSError as e:
-                raise DeviceError(f"{self.name}: {argv[0]} cannot be run: {e.strerror}") from e
-            errors.seek(0)
-            stderr = errors.read().decode(errors="replace")
-        return Finished(done.returncode, done.stdout.decode(errors="replace"), stderr)
+        return finish(argv, name=self.name, timeout_s=timeout_s, stdin=stdin)

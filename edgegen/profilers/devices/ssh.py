@@ -2,13 +2,12 @@
 
 import shlex
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from edgegen.errors import DeviceError, UsageError
-from edgegen.profilers.devices.shell import ShellDevice
+from edgegen.profilers.devices.shell import SHORT_S, ShellDevice
+from edgegen.support.processes import finish
+from edgegen.support.scratch import new_folder
 
 ALIVE_S = 15  # without a sign of the other end, until a connection counts as lost
 
@@ -26,7 +25,7 @@ class SshDevice(ShellDevice):
         if shutil.which("ssh") is None:
             raise DeviceError("no ssh on this machine: apt install openssh-client")
         self.name, self.host, self.options, self.python = "ssh", host, tuple(options), python
-        self.folder_here = Path(tempfile.mkdtemp(prefix="edgegen-"))
+        self.folder_here = new_folder()
         self.control = self.folder_here / "c"  # short: a socket's path has some 100 characters
 
     def shell(self, script: str) -> list[str]:
@@ -52,10 +51,8 @@ class SshDevice(ShellDevice):
         try:
             super().close()
         finally:
-            subprocess.run(
-                ["ssh", *self.options, "-o", f"ControlPath={self.control}", "-O", "exit", "--", self.host],
-                capture_output=True,
-            )
+            command = ["ssh", *self.options, "-o", f"ControlPath={self.control}", "-O", "exit", "--", self.host]
+            finish(command, name=self.name, timeout_s=SHORT_S)
             shutil.rmtree(self.folder_here, ignore_errors=True)
 
 

@@ -62,14 +62,11 @@ def _run(placement: Placement, device: Device, temporary: Path, threads: int, ti
     if placement.subject.parity == "failed":
         return Check(placement, _failed("PyTorch", "manifest: parity failed"))
     try:
-        worker = Worker(device, placement.command, timeout_s=timeout_s)
-        try:
-            worker.ask("open", threads, *placement.inputs)
+        with Worker(device, placement.command, timeout_s=timeout_s) as worker:
+            worker.ready().ask("open", threads, *placement.inputs)
             remote_path = device.place(_output(path, temporary).name)
             worker.ask("run", remote_path)
             device.get(remote_path, _output(path, temporary))
-        finally:
-            worker.stop()
     except DeviceError as e:
         return Check(placement, failure=str(e).replace(str(path.resolve()), path.name))
     return Check(placement, runtime=worker.runtime)

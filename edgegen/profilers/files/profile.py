@@ -1,6 +1,5 @@
 """Exported files measured on a device: first whether they compute there what they should, then how fast."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from edgegen.profilers.trace.operators import OperatorTime, by_kind
 from edgegen.support.extras import version_of
 from edgegen.support.progress import Progress
 from edgegen.support.schema import utc_now
+from edgegen.support.scratch import temporary_folder
 
 CHANGING = ("load_average", "battery_c", "thermal_status")  # of what a device says of itself
 EMULATED_SLOWER = 15
@@ -73,7 +73,7 @@ def profile_beside(
 def _measure(
     files: Sequence[Path], device: Device, jobs: Sequence[Job], wishes: _Wishes, progress: Progress
 ) -> tuple[Profile, list[Timing], Interference]:
-    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
+    with ExitStack() as stack, temporary_folder() as folder:
         stack.callback(device.close)
         if wishes.per_op and not device.traces:
             raise UsageError(f"--per-op: {device.name} has no profiler of single operations; leave it out")
@@ -171,9 +171,8 @@ def runners_of(device: Device) -> dict[str, str]:
     for form in get_args(Format):
         suffix = f".{form}"
         try:
-            worker = Worker(device, device.runner(form, f"none{suffix}"), timeout_s=TRY_S)
-            worker.stop()
-            runners[suffix] = worker.runtime
+            with Worker(device, device.runner(form, f"none{suffix}"), timeout_s=TRY_S) as worker:
+                runners[suffix] = worker.ready().runtime
         except EdgegenError as e:
             runners[suffix] = f"no: {e}"
     return runners
@@ -181,7 +180,7 @@ def runners_of(device: Device) -> dict[str, str]:
 
 def per_operation(path: Path, device: Device, *, threads: int = 1, runs: int = TRACED) -> list[OperatorTime]:
     """The time of a file by kind of operation, the slowest first."""
-    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="edgegen-") as folder:
+    with ExitStack() as stack, temporary_folder() as folder:
         stack.callback(device.close)
         placement = place(read_subject(path), device, Path(folder))
         timeout_s = PROFILES["quick"].timeout_seconds

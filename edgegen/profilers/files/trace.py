@@ -20,14 +20,11 @@ def traced(
     """A process of its own, because tracing slows down and takes memory."""
     subject = placement.subject
     trace = temporary / f"{subject.path.name}.trace"
-    worker = Worker(device, placement.command, timeout_s=timeout_s)
-    try:
-        worker.ask("open", threads, *placement.inputs)
+    with Worker(device, placement.command, timeout_s=timeout_s) as worker:
+        worker.ready().ask("open", threads, *placement.inputs)
         remote_path = device.place(trace.name)
         worker.ask("trace", FIRST_RUNS + runs, remote_path)
         device.get(remote_path, trace)
-    finally:
-        worker.stop()
     arguments = {"form": subject.facts.format, "trace": str(trace), "path": str(subject.path)}
     return [Leaf(**row) for row in isolation.call("edgegen.profilers.files.trace:leaves", arguments).value]
 

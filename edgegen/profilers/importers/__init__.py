@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from edgegen import registry
 from edgegen.errors import DataError
+from edgegen.profilers.measurement import Measurement
 from edgegen.support.storage import read_bytes
-from edgegen.types import Measurement
 
 LARGEST = 1 << 28  # bytes: a trace of a large network has some ten million
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from edgegen.errors import ExportError
 from edgegen.profilers.importers.traced import traced_measurement
+from edgegen.profilers.measurement import Measurement
 from edgegen.support import isolation
 from edgegen.support.extras import require
-from edgegen.types import Measurement
 
 MAGIC = b"ED00"  # file_identifier of executorch/devtools/etdump/etdump_schema_flatcc.fbs
 HEAD = slice(4, 12)  # it stands at 4, or behind the size of the whole at 8

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.profilers.importers.traced import traced_measurement
+from edgegen.profilers.measurement import Measurement
 from edgegen.profilers.trace.operators import onnx_leaves, shares_by_kind
-from edgegen.types import Measurement
 
 
 @dataclass(frozen=True)

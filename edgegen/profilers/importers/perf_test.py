@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edgegen.profilers.measurement import Measurement, Statistic
 from edgegen.profilers.timing.stats import Samples, percentiles
-from edgegen.types import Measurement, Statistic
 
 NUMBER = r"([0-9][0-9.eE+-]*|-?nan|-?inf)"
 LINE = re.compile(rf"^([^,\n]*),{NUMBER},(\d+),-?\d+,(\d+)\r?$", re.MULTILINE)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgegen.types import Measurement
+from edgegen.profilers.measurement import Measurement
 
 LARGEST = 1 << 22  # bytes; the longest of the Hub's has some 200,000, and reading YAML is slow
 DEEPEST = 32  # tables in tables; a perf.yaml has some ten

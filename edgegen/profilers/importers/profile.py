@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgegen.profilers.files.record import latency_of
+from edgegen.profilers.measurement import Measurement, Statistic
 from edgegen.profilers.schema import MeasuredFile, Profile, read
-from edgegen.types import Measurement, Statistic
 
 
 @dataclass(frozen=True)

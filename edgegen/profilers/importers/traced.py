@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edgegen.profilers.measurement import Measurement
 from edgegen.profilers.trace.operators import FIRST_RUNS
-from edgegen.types import Measurement
 
 NOTE = "traced"  # which slows down
 

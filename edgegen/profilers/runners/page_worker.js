@@ -93,7 +93,8 @@ function probe() {
 
 async function read(given) {
   const colon = given.indexOf(":");
-  return { shape: given.slice(0, colon).split("x").map(Number), bytes: await file(given.slice(colon + 1)) };
+  const sizes = given.slice(0, colon).split("x").filter((size) => size); // none of a scalar
+  return { shape: sizes.map(Number), bytes: await file(given.slice(colon + 1)) };
 }
 
 function feed(raw) {

@@ -4,7 +4,8 @@
     python python_runner.py NONCE MODEL.pte [NOTE]             where pte_runner.cpp cannot be compiled; NOTE says why
     python python_runner.py NONCE MODEL.mlpackage [UNITS]      ALL, CPU_ONLY, CPU_AND_GPU, CPU_AND_NE; needs a Mac
 
-A command's fields are separated by tabs; INPUT is SHAPE:FILE ("1x3x32x32:noise.bin"), raw numbers in the file's order.
+A command's fields are separated by tabs; INPUT is SHAPE:FILE ("1x3x32x32:noise.bin", ":time.bin" of a scalar), raw
+numbers in the file's order.
 
     open   THREADS INPUT...               load, and the first inference
     block  LEAST_RUNS LEAST_MS MOST_MS    inferences back to back, until both of the first are reached, or the third is
@@ -100,6 +101,14 @@ def timed_open(load: Callable[[], object], infer: Callable[[], object]) -> Facts
     return {"load_ms": (loaded - began) / 1e6, "first_ms": (answered - loaded) / 1e6}
 
 
+def raw_numbers(given: str, dtype: str) -> Any:
+    """The array of one INPUT."""
+    import numpy as np
+
+    shape, _, path = given.partition(":")
+    return np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x") if size])
+
+
 class OnnxModel:
     """An ONNX file in onnxruntime's CPU provider."""
 
@@ -146,14 +155,11 @@ class OnnxModel:
         return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
 
     def _read(self, inputs: Sequence[str]) -> Facts:
-        import numpy as np
-
-        names = {"float": "float32", "float16": "float16", "int64": "int64", "int32": "int32", "double": "float64"}
+        names = {"float": "float32", "double": "float64"}  # of others as NumPy calls them
         arrays = {}
         for about, given in zip(self.session.get_inputs(), inputs, strict=True):
-            shape, _, path = given.partition(":")
-            dtype = names[about.type.removeprefix("tensor(").removesuffix(")")]
-            arrays[about.name] = np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])
+            kind = about.type.removeprefix("tensor(").removesuffix(")")
+            arrays[about.name] = raw_numbers(given, names.get(kind, kind))
         return arrays
 
 
@@ -200,15 +206,12 @@ class PteModel:
         return {}
 
     def _read(self, inputs: Sequence[str]) -> list[Any]:
-        import numpy as np
         import torch
 
-        tensors = []
-        for index, given in enumerate(inputs):
-            shape, _, path = given.partition(":")
-            dtype = self.DTYPES[int(self.method.metadata.input_tensor_meta(index).dtype())]
-            tensors.append(torch.from_numpy(np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])))
-        return tensors
+        types = [
+            self.DTYPES[int(self.method.metadata.input_tensor_meta(index).dtype())] for index in range(len(inputs))
+        ]
+        return [torch.from_numpy(raw_numbers(given, dtype)) for given, dtype in zip(inputs, types, strict=True)]
 
 
 class CoreMLModel:
@@ -256,14 +259,11 @@ class CoreMLModel:
         return {}
 
     def _read(self, inputs: Sequence[str]) -> Facts:
-        import numpy as np
-
-        arrays = {}
-        for about, given in zip(self.model.get_spec().description.input, inputs, strict=True):
-            shape, _, path = given.partition(":")
-            dtype = self.DTYPES[about.type.multiArrayType.dataType]
-            arrays[about.name] = np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])
-        return arrays
+        described = zip(self.model.get_spec().description.input, inputs, strict=True)
+        return {
+            about.name: raw_numbers(given, self.DTYPES[about.type.multiArrayType.dataType])
+            for about, given in described
+        }
 
 
 def _peak_rss_bytes() -> int | None:

@@ -8,7 +8,6 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from edgegen.errors import DeviceError
 from edgegen.support.extras import require, version_of
+from edgegen.support.processes import finish
 from edgegen.support.storage import atomic_path
 
 SOURCE = Path(__file__).with_name("pte_runner.cpp")
@@ -24,6 +24,7 @@ SOURCE = Path(__file__).with_name("pte_runner.cpp")
 LIBRARIES = ("", "_etdump", "_threadpool", "_kernels_optimized", "_kernels_quantized", "_backend_xnnpack")
 FLAGS = ("-std=c++17", "-O2", "-w", "-DC10_USING_CUSTOM_GENERATED_MACROS", "-DET_EVENT_TRACER_ENABLED")
 SHOWN = 600  # characters of a compiler's message
+COMPILE_S, FETCH_S = 900.0, 7200.0  # until a compiler or a download counts as one that never ends
 
 COMPILER = "c++"
 ARM64, ARM64_COMPILER = "Linux aarch64", "aarch64-linux-gnu-g++"  # as `uname -sm` says it
@@ -123,13 +124,10 @@ def fetch_wheel(requirement: str, target: Path, *, python: str) -> None:
 def called(*command: object) -> str:
     """What a program of this machine prints. Raises DeviceError with the end of its output where it fails."""
     name = Path(str(command[0])).name
-    try:
-        finished = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    except OSError as e:
-        raise DeviceError(f"{name} cannot be run: {e.strerror}") from e
-    if finished.returncode:
+    finished = finish([str(part) for part in command], name=name, timeout_s=FETCH_S)
+    if finished.code:
         output = finished.stderr or finished.stdout
-        raise DeviceError(f"{name} ended with {finished.returncode}: {output.strip()[-SHOWN:]}")
+        raise DeviceError(f"{name} ended with {finished.code}: {output.strip()[-SHOWN:]}")
     return finished.stdout
 
 
@@ -159,8 +157,8 @@ def _compiled(compiler: str, home: Path, *, flags: tuple[str, ...] = ()) -> Path
     with atomic_path(target) as path:
         command = [program, *given, *(f"-I{folder}" for folder in includes), str(SOURCE), "-o", str(path)]
         linked = [f"-L{home / 'lib'}", "-Wl,--no-as-needed", *(f"-lexecutorch{name}" for name in LIBRARIES)]
-        finished = subprocess.run([*command, *linked, "-Wl,--allow-shlib-undefined"], capture_output=True, text=True)
-        if finished.returncode:
+        finished = finish([*command, *linked, "-Wl,--allow-shlib-undefined"], name=compiler, timeout_s=COMPILE_S)
+        if finished.code:
             message = finished.stderr.strip()[-SHOWN:]
             raise DeviceError(f"{compiler} could not compile the runner of .pte files: {message}")
     return target

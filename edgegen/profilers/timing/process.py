@@ -2,20 +2,19 @@
 
 import contextlib
 import json
-import queue
 import secrets
 import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any
+from types import TracebackType
+from typing import Any
 
 import psutil
 
 from edgegen.errors import DeviceError
 from edgegen.profilers.devices.device import Channel, Command, Device
-from edgegen.support import isolation
+from edgegen.support import isolation, processes
+from edgegen.support.printable import printable
 
 GRACE_S = 5.0  # for a worker to end by itself once its input is closed
 NUMBERS = {"open": ("load_ms", "first_ms", "cpu_ms"), "block": ("cpu_ms",), "probe": ("probe_ms", "cpu_ms")}
@@ -35,57 +34,46 @@ class Pipes:
         end_there: Callable[[], object] = lambda: None,
     ) -> None:
         self.end_there = end_there
-        # A file, not a pipe: nobody has to empty it. Closed by `close`.
-        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        self.process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            encoding="utf-8",
-            errors="replace",  # a byte that is no text makes an answer that is refused, and not the end of `_read`
-            env=environment,
+        self.process = processes.start(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
         )
         if memory_limit is not None and sys.platform == "linux":
             # By the system: reading its memory time and again would disturb what is measured. What asks for more gets
             # no memory, which its runtime reports or dies of.
             with contextlib.suppress(psutil.NoSuchProcess):
                 psutil.Process(self.process.pid).rlimit(psutil.RLIMIT_DATA, (memory_limit, memory_limit))
-        self.lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.reader = threading.Thread(target=self._read, daemon=True)  # a pipe cannot be waited for on Windows
-        self.reader.start()
+        assert self.process.stdout is not None, "a pipe"
+        assert self.process.stderr is not None, "a pipe"
+        self.lines, self.errors = processes.LineReader(self.process.stdout), processes.Tail(self.process.stderr)
         self.ended = ""
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None, "opened as a pipe"
-        for line in self.process.stdout:
-            self.lines.put(line)
-        self.lines.put("")
 
     def send(self, line: str) -> None:
         assert self.process.stdin is not None, "opened as a pipe"
-        self.process.stdin.write(line)
+        self.process.stdin.write(line.encode())
         self.process.stdin.flush()
 
     def receive(self, timeout_s: float) -> str:
         try:
-            return self.lines.get(timeout=timeout_s)
-        except queue.Empty as e:
-            raise TimeoutError from e
+            line = self.lines.line(timeout_s)
+        except processes.StreamError as e:
+            self.kill()
+            raise DeviceError(f"the process {e}: it was ended") from e
+        # A byte that is no text makes an answer that is refused.
+        return line.decode(errors="replace")
 
     def kill(self) -> None:
+        if self.process.returncode is not None:
+            return
         try:
             with contextlib.suppress(DeviceError):  # a device that cannot be reached any more: nothing to end there
                 self.end_there()
         finally:
-            self.process.kill()
+            processes.end(self.process)
 
     def close(self) -> str:
         if self.ended:
             return self.ended
         assert self.process.stdin is not None, "opened as a pipe"
-        assert self.process.stdout is not None, "opened as a pipe"
         with contextlib.suppress(BrokenPipeError):  # it is gone already
             self.process.stdin.close()
         try:
@@ -93,11 +81,9 @@ class Pipes:
         except subprocess.TimeoutExpired:
             self.kill()
             code = self.process.wait()
-        self.reader.join()
-        self.process.stdout.close()
-        self.errors.seek(0)
-        self.ended = isolation.ending(code, self.errors.read())
-        self.errors.close()
+        processes.end(self.process)
+        self.lines.close()
+        self.ended = isolation.ending(code, self.errors.close())
         return self.ended
 
 
@@ -105,17 +91,33 @@ class Worker:
     """A running program that speaks the protocol of runners/python_runner.py; `runtime` is its own name for itself.
 
     Every answer carries the nonce of the process and a number, so that an answer of an older process, or one too many,
-    is refused. `ask` and the constructor raise DeviceError when the program dies, hangs or answers nonsense.
+    is refused. `ready` and `ask` raise DeviceError when the program dies, hangs or answers nonsense. A context manager:
+    the program ends with the block, at once where that is left by an exception.
     """
 
     def __init__(self, device: Device, command: Command, *, timeout_s: float) -> None:
         self.timeout_s, self.nonce, self.number = timeout_s, secrets.token_hex(8), 0
+        self.runtime = "unknown"
         self.channel: Channel = device.start(command.with_nonce(self.nonce))
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.kill()
+        self.stop()
+
+    def ready(self) -> "Worker":
+        """Waits until its imports are done; ends it where they fail."""
         try:
-            self.runtime = str(self._answer("ready").get("runtime", "unknown"))
+            self.runtime = printable(str(self._answer("ready").get("runtime", "unknown")))
         except DeviceError:
             self.stop()
             raise
+        return self
 
     def ask(self, command: str, *words: object) -> dict[str, Any]:
         """One command, one answer."""
@@ -151,6 +153,10 @@ class Worker:
     def stop(self) -> None:
         """Ends the process, politely first; may be called twice."""
         self.channel.close()
+
+    def kill(self) -> None:
+        """Ends the process at once; `stop` comes after it."""
+        self.channel.kill()
 
 
 def _is_sound(event: str, answer: Mapping[str, Any]) -> bool:

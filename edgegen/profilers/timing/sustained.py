@@ -15,18 +15,15 @@ BLOCK_MS = 250.0
 
 def sustained(job: Job, device: Device, *, seconds: float = SECONDS, timeout_s: float, progress: Progress) -> Sustained:
     """Inferences back to back for `seconds` in a process of its own. Raises DeviceError where that ends before."""
-    worker = Worker(device, job.command, timeout_s=timeout_s)
     blocks: list[Samples] = []
     spent_ms = 0.0
-    try:
-        worker.ask("open", *job.opening)
+    with Worker(device, job.command, timeout_s=timeout_s) as worker:
+        worker.ready().ask("open", *job.opening)
         with progress.task(f"{seconds:g} s of {job.label}", round(seconds)) as task:
             while spent_ms < 1000 * seconds:
                 blocks.append(np.asarray(worker.ask("block", 1, BLOCK_MS, 1000 * seconds)["samples_ms"]))
                 spent_ms += float(blocks[-1].sum())
                 task.update(min(round(spent_ms / 1000), round(seconds)))
-    finally:
-        worker.stop()
     samples = np.concatenate(blocks)
     ends = np.cumsum(samples)
     first = samples[: 1 + int(np.searchsorted(ends, WINDOW * ends[-1]))]

@@ -21,6 +21,7 @@ from edgegen.exporters.coreml import fixes
 from edgegen.exporters.coreml.fixes import FIXES
 
 Function = Callable[[Tensor], Tensor]
+TABLE = torch.linspace(0.5, 2, 16).reshape(4, 4)
 ROW, MATRIX = torch.arange(8.0) / 4, torch.linspace(-1, 1, 40).reshape(8, 5)
 
 # Converted without a word, to other numbers.
@@ -30,6 +31,8 @@ WRONG: dict[str, Function] = {
     "add": lambda x: torch.add(x, x * x, alpha=2),
     "sub": lambda x: torch.sub(x, x * x, alpha=2),
     "softplus": lambda x: F.softplus(x, beta=2, threshold=1),
+    "instance_norm": lambda x: F.instance_norm(x, TABLE[0], TABLE[1], TABLE[2], TABLE[3], use_input_stats=False),
+    "instance_norm_bare": lambda x: F.instance_norm(x, TABLE[0], TABLE[1], use_input_stats=False),
     "rms_norm_silent": lambda x: F.rms_norm(x * (x[..., :1] > 0), (8,), ROW, 1e-6),
 }
 # Refused by coremltools, one by one, though Core ML can do it.
@@ -62,6 +65,7 @@ REFUSED: dict[str, Function] = {
 # Right as they are: what a fix must leave alone.
 RIGHT: dict[str, Function] = {
     "gelu_exact": F.gelu,
+    "instance_norm_plain": F.instance_norm,
     "add_plain": lambda x: torch.add(x, x * x),
     "sub_plain": lambda x: torch.sub(x, 2.0),
     "rsub_plain": lambda x: torch.rsub(x, 2.0),

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from edgegen.exporters.executorch.backend import BACKEND
 from edgegen.exporters.rewrites import apply, quantized_cat
 from edgegen.program.capture import capture, reference
-from edgegen.program.inputs import example_inputs
+from edgegen.program.inputs import InputSource, example_inputs
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.quantize.pt2e import quantize
 from edgegen.quantize.schemes import DEFAULT_OPTIONS
@@ -119,7 +119,7 @@ def trained_like(net: nn.Module) -> nn.Module:
 def test_networks_that_concatenate_8_bit_numbers(net: nn.Module, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = trained_like(net)
-    batches = calibration_batches(SIGNATURE, samples=32, seed=0, batch=8)
+    batches = calibration_batches(InputSource(SIGNATURE, 0), samples=32, batch=8)
     quantized = quantize(capture(net, SIGNATURE, batch=None), "w8a8", batches, DEFAULT_OPTIONS)
     inputs = example_inputs(SIGNATURE, 8, 7)
     expected, simulated = reference(net, inputs), reference(quantized, inputs)

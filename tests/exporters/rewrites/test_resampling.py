@@ -1,12 +1,26 @@
 """resampling: repeats and means over split axes become upsampling and pooling, at any batch; other reshapes stay."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from families import NETWORKS
 from torch import Tensor, nn
 
+from edgegen.artifacts.build import build
+from edgegen.artifacts.target import Target
 from edgegen.exporters.rewrites import resampling
+from edgegen.models.sources.load import load_sources
+from edgegen.program.capture import capture, reference
+from edgegen.program.fold import fold, fold_program
+from edgegen.program.inputs import example_inputs
+from edgegen.registry import load
+from edgegen.support.vendor_logs import DIFFUSERS, quiet
+from edgegen.types import Signature, TensorSpec
+from edgegen.verification.parity import psnr_db
 
 ATEN = torch.ops.aten
 
@@ -95,3 +109,55 @@ def test_a_mean_is_pooling(function: Callable[[Tensor], Tensor], dynamic: bool) 
 @pytest.mark.parametrize("function", [tiles, other_view_after, mean_of_tiles, mean_kept, expand])
 def test_the_rest_is_left_alone(function: Callable[[Tensor], Tensor]) -> None:
     assert rewritten(function, dynamic=False) == (0.0, set())
+
+
+# up, down, padding: those of diffusers' FirUpsample2D and FirDownsample2D, with and without their convolution; others
+FIR = [(2, 1, (2, 1)), (1, 2, (1, 1)), (1, 1, (2, 2)), (1, 1, (2, 1)), (1, 3, (0, 2)), (3, 1, (2, 2))]
+
+
+class UpFirDown(nn.Module):
+    """diffusers' own function, with a kernel (4, `columns`)."""
+
+    def __init__(self, up: int, down: int, padding: tuple[int, int], *, columns: int) -> None:
+        super().__init__()
+        self.register_buffer("kernel", torch.randn(4, columns))
+        self.arguments = (up, down, padding)
+
+    def forward(self, sample: Tensor) -> Tensor:
+        with quiet(DIFFUSERS):
+            from diffusers.models.upsampling import upfirdn2d_native
+
+        out: Tensor = upfirdn2d_native(sample, self.kernel, *self.arguments)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "padding", "any_size"), [*((*numbers, False) for numbers in FIR), (*FIR[0], True), (*FIR[1], True)]
+)
+def test_upfirdn_is_a_convolution(up: int, down: int, padding: tuple[int, int], any_size: bool) -> None:
+    torch.manual_seed(0)
+    net, x = UpFirDown(up, down, padding, columns=4 if any_size else 3).eval(), torch.randn(2, 3, 6, 8)
+    sizes = tuple(net(x).shape[2:])
+    signature = replace(
+        Signature.of(channels=3, size=(6, 8), num_classes=0),
+        outputs=(TensorSpec("out_sample", ("batch_size", 3, *sizes), "float32", "latent"),),
+    )
+    graph = fold_program(capture(net, signature, batch=2, any_size=any_size), signature)
+    resampling.rewrite(graph)
+    targets = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+    assert targets.count(ATEN.conv2d.default) + targets.count(ATEN.conv_transpose2d.input) == 1
+    assert not {ATEN.view.default, ATEN.reshape.default, ATEN.permute.default} & set(targets)
+    x = torch.randn(2, 3, 10, 14) if any_size else x
+    torch.testing.assert_close(graph(x), net(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_unet_of_skip_blocks_to_core_ml(tmp_path: Path, in_process: None) -> None:
+    """upfirdn between all levels, and an image that is resampled beside the features; other runtimes: families."""
+    (source,) = load_sources(str(NETWORKS["unet2d_skip"](tmp_path / "net")))
+    target, signature = Target.parse("coreml-fp32"), source.signature
+    folded = fold(source.module, signature).module
+    made = build(folded, signature, name="net", target=target, folder=tmp_path, seed=0, metadata={})
+    inputs = example_inputs(signature, 2, 0)
+    expected = reference(source.module, inputs)
+    out = load("backend", "coreml").open(tmp_path / made.artifact.file)(inputs)["out_sample"]
+    assert psnr_db(expected, np.asarray(out), data_range=float(np.ptp(expected))) > 100.0

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,9 @@ class ArchiveBackend:
     cells: Mapping[str, SchemeCell] = {"fp32": SchemeCell("float", "fp32", "none", 80.0)}
     snippet = 'import torch\nprint(torch.export.load("{file}"))'
 
+    def passes(self) -> tuple[str, ...]:
+        return ()
+
     def runs_here(self) -> bool:
         return True
 
@@ -57,6 +60,7 @@ class ArchiveBackend:
         metadata: Mapping[str, str],
         options: Export = DEFAULTS,
         variant: str = "",
+        left_out: Collection[str] = (),
     ) -> None:
         import torch
 

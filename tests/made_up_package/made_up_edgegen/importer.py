@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgegen.types import Measurement
+from edgegen.profilers.measurement import Measurement
 
 LINE = re.compile(rb"stopwatch: (\S+) on (.+) ([0-9.]+) ms")
 

@@ -240,9 +240,13 @@ def test_every_family_has_a_tiny_folder(folders: Callable[[str], Path]) -> None:
         (
             "unet2d",
             {"_class_name": "UNet3DModel"},
-            r"config.json: _class_name is no family 'UNet3DModel'; there are: Auto",
+            r"config.json: _class_name is no family 'UNet3DModel'; there are: Aura",
         ),
-        ("unet2d", {"_class_name": None}, "config.json: _class_name is missing; there are: AutoencoderKL, Auto"),
+        (
+            "unet2d",
+            {"_class_name": None},
+            "config.json: _class_name is missing; there are: AuraFlowTransformer2DModel, Auto",
+        ),
         ("unet2d", {"sample_size": None}, "config.json: sample_size is None; give the height and width"),
         ("unet2d", {"sample_size": "big"}, "config.json: sample_size is 'big'; give the height and width"),
         ("unet2d", {"class_embed_type": "identity"}, "class_embed_type is 'identity'; supported: null"),

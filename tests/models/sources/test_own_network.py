@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from edgegen.errors import DataError, UsageError
 from edgegen.models.sources.load import load_sources
+from edgegen.models.sources.source import Source
 from edgegen.program.capture import capture
 from edgegen.program.inputs import example_inputs
 
@@ -156,7 +158,7 @@ def test_weights_and_random_weights(own: Path) -> None:
     assert torch.equal(first.module.net.table.weight, again.module.net.table.weight)
     assert not torch.equal(first.module.net.table.weight, tensors["table.weight"])
     save_file({"conv.weight": torch.zeros(2)}, own / "net.safetensors")
-    with pytest.raises(DataError, match=r"these weights do not fit the network: .*Missing key"):
+    with pytest.raises(DataError, match=r"do not fit the network: 2 of its 3 tensors are missing, such as"):
         load_sources(source, signature=signature)
     (own / "net.safetensors").unlink()
     with pytest.raises(DataError, match=r"no file .*net.safetensors"):
@@ -192,6 +194,97 @@ def test_factories_that_make_no_network(own: Path) -> None:
         load_sources(f"{own}/bad.py:make", signature=own / "signature.toml")
 
 
+IN_TRAINING = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+class Net(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), norm
+
+    def forward(self, x):
+        return torch.tanh(self.norm(self.conv(x)))
+
+class Stubborn(nn.BatchNorm2d):
+    def train(self, mode=True):
+        return super().train(True)
+
+class Function(nn.Module):
+    def __init__(self, run):
+        super().__init__()
+        self.run = run
+
+    def forward(self, x):
+        return self.run(x)
+
+def stubborn(): return Net(Stubborn(3))
+def untracked(): return Net(nn.BatchNorm2d(3, track_running_stats=False))
+def function(): return Net(Function(lambda x: F.batch_norm(x, None, None, training=True)))
+def mean(): return Net(Function(lambda x: x - x.mean(0, keepdim=True)))
+def dropout(): return Net(Function(lambda x: F.dropout(x, 0.5, training=True)))
+
+def train_mode(): return Net(nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5))).train()
+def instance(): return Net(nn.InstanceNorm2d(3, affine=True))
+def tracked(): return Net(nn.InstanceNorm2d(3, affine=True, track_running_stats=True))
+def attention(): return Net(Function(lambda x: x.flatten(2).softmax(-1).view_as(x)))
+"""
+PICTURE = """
+[[inputs]]
+name = "x"
+shape = ["batch_size", 3, 8, 8]
+role = "noise"
+[[outputs]]
+shape = ["batch_size", 3, 8, 8]
+role = "image"
+"""
+
+
+def test_a_network_in_training_mode_is_told_so_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(IN_TRAINING)
+    (tmp_path / "net.toml").write_text(PICTURE)
+    (tmp_path / "one.toml").write_text(PICTURE.replace('"batch_size"', "1"))
+
+    def load(name: str, signature: str = "net.toml") -> Source:
+        return load_sources(f"{tmp_path}/net.py:{name}", signature=tmp_path / signature)[0]
+
+    for name, reason in (
+        ("stubborn", r"net.norm \(Stubborn\) stays in training mode after eval\(\)"),
+        ("untracked", r"net.norm \(BatchNorm2d\) has no running statistics"),
+        ("function", "a norm with training=True, or a mean over the batch"),
+        ("mean", "a norm with training=True, or a mean over the batch"),
+    ):
+        with pytest.raises(DataError, match=rf"depends on the others in the batch \({reason}\).*InstanceNorm2d") as e:
+            load(name)
+        assert "\n" not in str(e.value)
+    with pytest.raises(DataError, match=r"depends on the others in the batch \(net.norm"):
+        load("untracked", "one.toml")
+    (tmp_path / "film.toml").write_text(PICTURE.replace('"batch_size"', "4"))
+    assert load("mean", "film.toml").signature.inputs[0].shape[0] == 4
+    with pytest.raises(DataError, match=r"gives something else at every run: .*dropout, call eval"):
+        load("dropout")
+    x = torch.randn(2, 3, 8, 8)
+    for name in ("train_mode", "instance", "tracked", "attention"):
+        module = load(name).module
+        torch.testing.assert_close(module(x)[:1], module(x[:1]))
+    norm = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False))
+    program = torch.export.export(norm, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(program, tmp_path / "batch.pt2")
+    with pytest.raises(DataError, match=r"batch.pt2: what the network makes of one sample depends on the others"):
+        load_sources(str(tmp_path / "batch.pt2"))
+
+
+def test_the_norm_that_is_advised_computes_the_same_for_one_image() -> None:
+    batch, instance = nn.BatchNorm2d(3), nn.InstanceNorm2d(3, affine=True)
+    nn.init.normal_(batch.weight)
+    nn.init.normal_(batch.bias)
+    instance.load_state_dict(dict(batch.named_parameters()))
+    x = torch.randn(1, 3, 8, 8)
+    torch.testing.assert_close(batch.train()(x), instance.eval()(x))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -216,6 +309,7 @@ def test_factories_that_make_no_network(own: Path) -> None:
             r"inputs\[1\]\.shape\[1\].*found 'b'",
         ),
         (("low = -1", "low = 2"), r"outputs\[1\]: low = 2 is not below high = 1"),
+        (('role = "class"\nhigh = 3', 'role = "features"\nhigh = 3'), "class_labels: whole numbers need low and high"),
         (("[[outputs]]", "[[output]]"), "output: no key 'output'; there are: .*Did you mean 'outputs'"),
         (("[[outputs]]", "[[inputs]]"), "outputs: missing; this key must be given"),
         (("time = 0.5", "time = "), "not a TOML file"),

@@ -102,7 +102,7 @@ def test_a_signature_file_names_and_fixes_the_time(tmp_path: Path) -> None:
 
 class Many(nn.Module):
     def forward(self, x: Tensor, image: Tensor, text: Tensor, robot: Tensor) -> Tensor:
-        return x + image + text.mean() + robot.mean()
+        return x + image + (text.mean((1, 2)) + robot.mean(1))[:, None, None, None]
 
 
 class Signal(nn.Module):

@@ -74,18 +74,32 @@ def test_what_takes_too_long_is_ended_over_there(device: Device) -> None:
 def test_a_worker_that_hangs_is_ended_over_there(device: Device) -> None:
     word = f"edgegen-test-{time.time_ns()}"
     program = f"{TALKING}import time; time.sleep(600)"
-    worker = Worker(device, Command((sys.executable, "-c", program, NONCE, word)), timeout_s=3.0)
+    worker = Worker(device, Command((sys.executable, "-c", program, NONCE, word)), timeout_s=3.0).ready()
     with pytest.raises(DeviceError, match="no answer within 3 s: the process was ended"):
         worker.ask("open", 1)
     worker.stop()
     _gone(word)
 
 
+def test_a_device_that_floods_is_ended_at_once(device: Device) -> None:
+    """A line without end, many lines, and an answer without end: no memory fills, and nobody waits for a time limit."""
+    began = time.monotonic()
+    with pytest.raises(DeviceError, match="sent a line of more than 4194304 bytes: it was ended"):
+        Worker(
+            device, Command((sys.executable, "-c", "while True: print('x' * 4096, end='')")), timeout_s=600.0
+        ).ready()
+    with pytest.raises(DeviceError, match="the answer is not one of the protocol"):
+        Worker(device, Command((sys.executable, "-c", "while True: print('x')")), timeout_s=600.0).ready()
+    with pytest.raises(DeviceError, match="printed more than 16777216 bytes: it was ended"):
+        device.run([sys.executable, "-c", "while True: print('x' * 4096)"], timeout_s=600)
+    assert time.monotonic() - began < 120
+
+
 def test_a_worker_whose_connection_ends_is_an_error(device: Device) -> None:
     program = f"{TALKING}import os; sys.stdin.readline(); os.kill(os.getpid(), 9)"
     if isinstance(device, SshDevice):  # the server's process for us
         program = f"{TALKING}import os; sys.stdin.readline(); os.kill(os.getppid(), 9); os.kill(os.getpid(), 9)"
-    worker = Worker(device, Command((sys.executable, "-c", program, NONCE)), timeout_s=30.0)
+    worker = Worker(device, Command((sys.executable, "-c", program, NONCE)), timeout_s=30.0).ready()
     with pytest.raises(DeviceError, match="ended"):
         worker.ask("open", 1)
     worker.stop()
@@ -170,7 +184,9 @@ def test_a_shell_that_ends_early_is_no_answer() -> None:
 
 def test_a_device_that_is_gone_does_not_keep_our_end_of_a_worker(tmp_path: Path) -> None:
     device = Shell()
-    worker = Worker(device, Command((sys.executable, "-c", f"{TALKING}sys.stdin.readline()", NONCE)), timeout_s=30.0)
+    worker = Worker(
+        device, Command((sys.executable, "-c", f"{TALKING}sys.stdin.readline()", NONCE)), timeout_s=30.0
+    ).ready()
     device.spoil = ("kill", "exit 0; kill")
     worker.channel.kill()
     assert "SIGKILL" in worker.channel.close()

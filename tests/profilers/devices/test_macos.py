@@ -133,7 +133,7 @@ def test_the_compute_plan_of_a_stand_in_is_written(package: Path, tmp_path: Path
     for number, (tensor, array) in enumerate(zip(subject.facts.inputs, subject.arrays, strict=True)):
         array.tofile(tmp_path / str(number))
         inputs.append(f"{'x'.join(map(str, tensor.shape))}:{tmp_path / str(number)}")
-    worker = Worker(device, device.runner("mlpackage", there), timeout_s=60)
+    worker = Worker(device, device.runner("mlpackage", there), timeout_s=60).ready()
     worker.ask("open", 1, *inputs)
     worker.ask("trace", 1, tmp_path / "plan")
     worker.stop()

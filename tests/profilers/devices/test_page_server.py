@@ -1,8 +1,14 @@
 """What a page is served and may send, and what a page that leaves or lies does; a browser is not needed for it."""
 
+import contextlib
+import http.client
 import json
+import select
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +18,7 @@ from fake_page import FACTS, FakePage, ask
 from small_nets import sigmoid
 
 from edgegen.errors import DeviceError, UsageError
-from edgegen.profilers.devices import page, page_server
+from edgegen.profilers.devices import connections, page, page_server
 from edgegen.profilers.devices.browser import BrowserDevice
 from edgegen.profilers.devices.page_server import PageServer
 from edgegen.profilers.files.profile import profile_files
@@ -124,7 +130,77 @@ def test_another_name_that_leads_here_is_refused(server: PageServer) -> None:
     for host, status in ((f"evil.test:{server.port}", 421), ("localhost:9000", 200), ("localhost.evil.test", 421)):
         assert ask(server, "GET", "/", headers={"Host": host})[0] == status
     with PageServer({}, lan=True) as lan:
-        assert ask(lan, "GET", "/", headers={"Host": f"phone.test:{lan.port}"})[0] == 200
+        own = socket.gethostname()
+        for host, status in (
+            (f"phone.test:{lan.port}", 421),
+            ("192.168.1.7:80", 200),
+            ("[fe80::1]:80", 200),
+            (own, 200),
+        ):
+            assert ask(lan, "GET", "/", headers={"Host": host})[0] == status
+
+
+def test_a_header_that_comes_twice_is_refused(server: PageServer) -> None:
+    for name in ("Host", "Content-Length"):
+        request = f"POST /open HTTP/1.1\r\nEdgegen-Key: {server.page.token}\r\n"
+        request += "Host: localhost\r\n" * (name != "Host") + f"{name}: localhost\r\n" * 2
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+            connection.sendall(request.encode() + b"\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert server.page.facts is None
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"GET / HT", b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"]
+)
+def test_a_byte_now_and_then_keeps_no_connection_open(
+    server: PageServer, start: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "REQUEST_S", 0.5)
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(start)
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < began + 20 and not select.select([connection], [], [], 0.1)[0]:
+                connection.sendall(b"x")
+            connection.recv(1000)
+    assert time.monotonic() - began < 10
+
+
+def test_one_address_has_a_limited_number_of_connections(server: PageServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 2)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30)).sendall(b"GET")
+        with pytest.raises((ConnectionError, http.client.BadStatusLine)):
+            ask(server, "GET", "/")
+    for _ in range(100):  # until their threads have seen that they are closed
+        with contextlib.suppress(ConnectionError, http.client.BadStatusLine):
+            assert ask(server, "GET", "/")[0] == 200
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("no place becomes free")
+
+
+def test_of_equal_results_at_once_one_is_taken(server: PageServer) -> None:
+    key = opened(server)
+    server.outputs["out"] = None
+    together = threading.Barrier(8)
+
+    def post(number: int) -> int:
+        together.wait()
+        return ask(server, "POST", "/file/out", key=key, body=b"%d" % number * 100_000)[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(post, range(8))) == [200] + [404] * 7
+
+
+def test_more_answers_than_commands_are_refused(server: PageServer) -> None:
+    key = opened(server)
+    server.page.start({})
+    statuses = [ask(server, "POST", "/said/0", key=key, body=b"{}")[0] for _ in range(page.MOST_PENDING + 1)]
+    assert statuses == [200] * page.MOST_PENDING + [429]
 
 
 def test_every_answer_isolates_the_page_and_allows_no_other_site(server: PageServer) -> None:
@@ -149,14 +225,18 @@ def test_a_port_that_is_taken_is_said() -> None:
 
 
 def test_a_page_that_says_nonsense_of_itself_is_none(server: PageServer) -> None:
-    for facts in (b"", b"[]", json.dumps({**FACTS, "clock_step_ms": -1}).encode(), b'{"user_agent": 1}'):
+    wrong = [{"clock_step_ms": step} for step in (-1, float("inf"), float("nan"))] + [
+        {"threads": 0},
+        {"threads": 10**30},
+    ]
+    for facts in (b"", b"[]", b'{"user_agent": 1}', *(json.dumps({**FACTS, **changes}).encode() for changes in wrong)):
         assert ask(server, "POST", "/open", key=server.page.token, body=facts)[0] == 400
     assert server.page.facts is None
 
 
 def test_a_page_answers_a_worker(server: PageServer) -> None:
     fake = FakePage(server)
-    worker = Worker(device := BrowserDevice("wasm", server), device.runner("onnx", "net.onnx"), timeout_s=10.0)
+    worker = Worker(device := BrowserDevice("wasm", server), device.runner("onnx", "net.onnx"), timeout_s=10.0).ready()
     assert worker.ask("block", 1, 1, 1)["samples_ms"] == [1.0] * 30
     worker.stop()
     server.page.close("done")
@@ -199,7 +279,7 @@ def without(name: str) -> Callable[[dict[str, Any]], str]:
 )
 def test_an_answer_that_was_tampered_with_is_refused(server: PageServer, line: Any, message: str) -> None:
     fake = FakePage(server, line=line)
-    worker = Worker(device := BrowserDevice("wasm", server), device.runner("onnx", "net.onnx"), timeout_s=10.0)
+    worker = Worker(device := BrowserDevice("wasm", server), device.runner("onnx", "net.onnx"), timeout_s=10.0).ready()
     with pytest.raises(DeviceError, match=message):
         worker.ask("block", 1, 1, 1)
     worker.stop()

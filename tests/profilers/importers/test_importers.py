@@ -132,7 +132,7 @@ def test_an_etdump_of_a_pte_that_runs_here(tmp_path: Path, in_process: None) -> 
     signature, target = Signature.of(channels=1, size=16, num_classes=0), Target.parse("executorch-fp32")
     build(net, signature, name="t", target=target, folder=tmp_path, seed=3, metadata={})
     placement = place(read_subject(tmp_path / target.file("t")), DEVICE, tmp_path)
-    worker = Worker(DEVICE, placement.command, timeout_s=60.0)
+    worker = Worker(DEVICE, placement.command, timeout_s=60.0).ready()
     try:
         worker.ask("open", 1, *placement.inputs)
         worker.ask("trace", FIRST_RUNS + 4, tmp_path / "t.etdump")

@@ -22,7 +22,7 @@ def worker(tmp_path: Path, *lines: str) -> Worker:
         "    print(line.format(nonce=sys.argv[1]), flush=True)\n"
         "    sys.stdin.readline()\n"
     )
-    return Worker(DEVICE, Command((sys.executable, str(program), NONCE)), timeout_s=20.0)
+    return Worker(DEVICE, Command((sys.executable, str(program), NONCE)), timeout_s=20.0).ready()
 
 
 def test_an_answer_in_turn_is_taken(tmp_path: Path) -> None:
@@ -51,20 +51,20 @@ def test_a_stale_or_broken_answer_is_refused(tmp_path: Path, line: str, message:
 
 def test_a_program_that_never_says_ready(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="no answer within 1 s: the process was ended"):
-        Worker(DEVICE, Command((sys.executable, "-c", "import time; time.sleep(60)", NONCE)), timeout_s=1.0)
+        Worker(DEVICE, Command((sys.executable, "-c", "import time; time.sleep(60)", NONCE)), timeout_s=1.0).ready()
 
 
 def test_a_byte_that_is_no_text_is_refused_at_once() -> None:
     says = "import sys, time; sys.stdout.buffer.write(b'\\xff\\n'); sys.stdout.flush(); time.sleep(60)"
     with pytest.raises(DeviceError, match=r"the answer is not one of the protocol: '\ufffd"):
-        Worker(DEVICE, Command((sys.executable, "-c", says, NONCE)), timeout_s=60.0)
+        Worker(DEVICE, Command((sys.executable, "-c", says, NONCE)), timeout_s=60.0).ready()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_a_program_that_asks_for_more_memory_than_its_limit() -> None:
     program = f"import sys; print({READY!r}.format(nonce=sys.argv[1]), flush=True); sys.stdin.readline()"
     command = Command((sys.executable, "-c", f"{program}; b'x' * 2_000_000_000", NONCE), memory_limit=1_000_000_000)
-    asked = Worker(DEVICE, command, timeout_s=20.0)
+    asked = Worker(DEVICE, command, timeout_s=20.0).ready()
     with pytest.raises(DeviceError, match=r"ended with exit code 1: MemoryError"):
         asked.ask("open", 1)
 

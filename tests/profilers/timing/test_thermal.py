@@ -94,10 +94,16 @@ def test_a_file_that_becomes_slower_shows_it(monkeypatch: pytest.MonkeyPatch) ->
     class Made:
         def __init__(self, *_: object, **__: object) -> None: ...
 
+        def __enter__(self) -> "Made":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def ready(self) -> "Made":
+            return self
+
         def ask(self, command: str, *_: object) -> dict[str, object]:
             return {"samples_ms": answers.pop(0) if command == "block" else None}
-
-        def stop(self) -> None: ...
 
     monkeypatch.setattr("edgegen.profilers.timing.sustained.Worker", Made)
     job = PythonJob("slowing", "openers_for_tests:slowing")

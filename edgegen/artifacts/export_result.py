@@ -1,0 +1,75 @@
+"""What an export of one source gave: its files, how true and how fast they are, and what failed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgegen import registry
+from edgegen.artifacts.build import BuildResult
+from edgegen.errors import BudgetError, EdgegenError, ExportError, ParityError
+from edgegen.program.fold import FoldResult
+from edgegen.types import Latency, Parity, Signature
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """One source's folder: its files, what folding did, parity and latency of each file, and what failed."""
+
+    name: str
+    folder: Path
+    signature: Signature
+    about: Mapping[str, Any]
+    fold: FoldResult
+    built: Sequence[BuildResult]
+    parity: Mapping[str, Parity]
+    latency: Mapping[str, Latency]
+    failures: Mapping[str, EdgegenError]
+    over_budget: Mapping[str, Sequence[str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        rows = []
+        for build_result in self.built:
+            artifact = build_result.artifact
+            latency = self.latency.get(artifact.file)
+            parity = self.parity[artifact.file]
+            row = {**artifact.to_dict(), "parity": parity.to_dict(), "verdict": str(parity)}
+            row["latency"] = latency.to_dict() if latency else None
+            row["over_budget"] = list(self.over_budget.get(artifact.file, ()))
+            row["about"] = registry.load("backend", artifact.backend).variants[artifact.variant].about
+            row["export"] = {"seconds": build_result.seconds, "peak_rss_bytes": build_result.peak_rss_bytes}
+            rows.append(row)
+        return {
+            "name": self.name,
+            "folder": str(self.folder),
+            "about": dict(self.about),
+            "signature": self.signature.to_dict(),
+            "fold": {**self.fold.facts(), "sentence": self.fold.sentence()},
+            "artifacts": rows,
+            "failures": {target: str(error) for target, error in self.failures.items()},
+        }
+
+
+def raise_failures(results: Sequence[ExportResult]) -> None:
+    """Raises ExportError for targets not made, ParityError for failed parity, BudgetError for files over budget."""
+    errors = [(f"{result.name} {target}", error) for result in results for target, error in result.failures.items()]
+    if errors:
+        exception = BudgetError if all(isinstance(error, BudgetError) for _, error in errors) else ExportError
+        raise exception("not exported:\n  " + "\n  ".join(f"{target}: {error}" for target, error in errors))
+    failed = [
+        f"{file}: {parity.reason}"
+        for result in results
+        for file, parity in result.parity.items()
+        if parity.status == "failed"
+    ]
+    if failed:
+        raise ParityError("not the same as PyTorch:\n  " + "\n  ".join(failed))
+    broken = [
+        f"{result.name}: {file}: {'; '.join(reasons)}"
+        for result in results
+        for file, reasons in result.over_budget.items()
+        if reasons
+    ]
+    if broken:
+        raise BudgetError("the budget is not kept:\n  " + "\n  ".join(broken))

@@ -1,0 +1,301 @@
+"""How long each stage of a plan will take here, from a few timed steps of its own networks on random data.
+
+What is timed: steps of every training, with the recipe's networks and batch, and evaluations of the teacher and the
+student. Files, parity and latencies cost what they cost in the demo (examples/digits.toml, 2 cores). Nothing is kept.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgegen import registry
+from edgegen.artifacts.target import Target, runs_here
+from edgegen.data import hf
+from edgegen.data import load as load_images
+from edgegen.errors import MissingExtraError
+from edgegen.formats.stage_folder import GENERATOR
+from edgegen.metrics.extractor import SmallCNN
+from edgegen.models.edge_unet import EdgeUNet
+from edgegen.models.generator import Loaded, signature_of
+from edgegen.models.load import load as load_generator
+from edgegen.models.student import architecture, architecture_of, own_parameters, student_architecture
+from edgegen.pipeline.forecast import StageTime
+from edgegen.pipeline.methods import baseline_objective, has_second_time, teacher_steps
+from edgegen.pipeline.stages.data import divided
+from edgegen.pipeline.stages.extractor import extractor_settings
+from edgegen.pipeline.stages.pairs import evaluations_per_image
+from edgegen.pipeline.stages.teacher import load_teacher
+from edgegen.program.inputs import InputSource
+from edgegen.recipe import Recipe, Training
+from edgegen.support.storage import read_json
+from edgegen.training.batch import Examples, FreshInputs, TrainingSet
+from edgegen.training.distributed import accelerator, state, use_threads
+from edgegen.training.loop import Trainer, wait_for
+from edgegen.training.objective import Objective
+
+LIMIT_S = 16.0  # of all that is timed
+READ_S = 5.0  # of reading the images
+PIECES = 7  # five trainings and the sampling of two networks share the time
+SMALL = 4  # images in the first, careful try of a network whose speed is not known
+SHARE = 50  # a fiftieth of a training's steps at most is timed: a short run is not made longer by it
+MOST_STEPS = 20
+LARGEST_BATCH = 512  # images that are sampled at once
+# Of the demo, whose seconds are in docs/run.md: of a file's making, of its comparison, of a measurement, of the report.
+FILE_S, VERIFY_S, MEASURE_S, REPORT_S = 9.0, 1.2, 3.5, 4.5
+
+
+def estimate(
+    recipe: Recipe, stages: Collection[str], *, base: Path, finished: Mapping[str, Path], limit_s: float = LIMIT_S
+) -> dict[str, StageTime]:
+    """The time of every stage of `stages`, which have to run; `finished` are the folders of others.
+
+    Raises DataError and RecipeError for images, a teacher or a student that do not fit: all that a run would raise
+    before its first training.
+    """
+    use_threads(recipe.compute.threads)
+    with torch.random.fork_rng():
+        return _Estimate(recipe, base, finished, limit_s / PIECES).of(stages)
+
+
+class _TooLong(Exception):
+    pass
+
+
+class _Estimate:
+    def __init__(self, recipe: Recipe, base: Path, finished: Mapping[str, Path], share_s: float) -> None:
+        self.recipe, self.base, self.finished, self.share_s = recipe, base, finished, share_s
+        self.reading_s: float | None = None
+
+    def of(self, stages: Collection[str]) -> dict[str, StageTime]:
+        try:
+            facts = self.facts
+        except _TooLong:
+            why = f"not estimated: the images were not read within {READ_S:g} s; `edgegen run ... --to data` first"
+        except MissingExtraError as e:
+            why = f"not estimated: {e}"
+        else:
+            why = "" if facts else "not estimated: the images are on the hub; `edgegen run ... --to data` first"
+        if why:
+            return {stage: StageTime(None, why) for stage in stages}
+        times: dict[str, StageTime] = {}
+        for stage in stages:
+            try:
+                times[stage] = getattr(self, stage)()
+            except MissingExtraError as e:
+                times[stage] = StageTime(None, f"not estimated: {e}")
+        return times
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """data.json of the stage data, from the images themselves where it has not run; empty: of the hub."""
+        if "data" in self.finished:
+            facts: dict[str, Any] = read_json(self.finished["data"] / "data.json")
+            return facts
+        source = self.recipe.data.source
+        if source.startswith(hf.PREFIX) and hf.local_folder(source, base=self.base) is None:
+            return {}
+        began = time.monotonic()
+
+        def update(done: int, total: int) -> None:
+            if time.monotonic() - began > READ_S:
+                raise _TooLong
+
+        images = load_images(source, base=self.base, progress=update)
+        self.reading_s = time.monotonic() - began
+        return divided(images, self.recipe)[2]
+
+    @cached_property
+    def teacher_network(self) -> Loaded:
+        settings, shape, classes = self.recipe.teacher, self.facts["image_shape"], self.facts["num_classes"]
+        if "teacher" in self.finished:
+            return load_generator(self.finished["teacher"] / GENERATOR)
+        if settings.folder is not None:
+            return load_teacher(self.base / Path(settings.folder).expanduser(), self.facts)
+        second_time = has_second_time(self.recipe, "teacher")
+        network = EdgeUNet(architecture(settings.model, shape, classes, second_time=second_time))
+        return Loaded(network.eval(), signature_of(network.config), {})
+
+    @cached_property
+    def student_network(self) -> Loaded:
+        if "slim" in self.finished:
+            return load_generator(self.finished["slim"] / GENERATOR)
+        loaded = self.teacher_network
+        config = student_architecture(
+            self.recipe.slim,
+            architecture_of(loaded.net),
+            self.facts["image_shape"],
+            self.facts["num_classes"],
+            parameters=own_parameters(loaded.net),
+            second_time=has_second_time(self.recipe, "slim", "distill"),
+        )
+        network = EdgeUNet(config)
+        return Loaded(network.eval(), signature_of(config), {})
+
+    def data(self) -> StageTime:
+        return StageTime(self.reading_s, "measured: the images were read")
+
+    def teacher(self) -> StageTime:
+        settings = self.recipe.teacher
+        self.student_network  # noqa: B018  an impossible student is refused now
+        if settings.folder is not None:
+            return StageTime(0.0, "a copy, and a short comparison")
+        return self._training(settings.objective, self.teacher_network.net, settings)
+
+    def pairs(self) -> StageTime:
+        settings = self.recipe.pairs
+        evaluations = evaluations_per_image(settings)
+        if evaluations is None:
+            return StageTime(None, "not estimated: the teacher decides how many steps rk45 takes")
+        return _sampling(self.teacher_image_s, settings.count * evaluations)
+
+    def slim(self) -> StageTime:
+        settings = self.recipe.slim
+        return self._training(settings.objective, self.student_network.net, settings)
+
+    def distill(self) -> StageTime:
+        settings = self.recipe.distill
+        return self._training(settings.objective, self.student_network.net, settings)
+
+    def baseline(self) -> StageTime:
+        settings = self.recipe.slim.model_copy(update={"steps": self.recipe.slim.steps + self.recipe.distill.steps})
+        return self._training(baseline_objective(self.recipe), self.student_network.net, settings)
+
+    def extractor(self) -> StageTime:
+        classes = len(self.facts["classes"]) or 4
+        network = SmallCNN(channels=self.facts["image_shape"][0], classes=classes)
+        settings = extractor_settings(self.recipe.evaluate.extractor_steps)
+        objective = registry.load("objective", "classification")()
+        stage_time = self._training(objective, network, settings, classes=classes)
+        return StageTime(stage_time.seconds, f"{stage_time.how}; less where the held-out loss is flat before")
+
+    def evaluate(self) -> StageTime:
+        recipe = self.recipe.evaluate
+        images = recipe.seeds * min(recipe.samples or self.facts["heldout"], self.facts["heldout"])
+        of_teacher = sum({*recipe.steps, teacher_steps(self.recipe)}) * images
+        of_students = sum({*recipe.steps, 1}) * images * (2 + self.recipe.baseline.enabled)
+        seconds = self.teacher_image_s * of_teacher + self.student_image_s * of_students
+        return StageTime(seconds, "measured: as pairs, and the student")
+
+    def choose(self) -> StageTime:
+        if self.recipe.evaluate.ship == "student":
+            return StageTime(0.0, "a copy")
+        images = min(self.recipe.evaluate.samples or self.facts["heldout"], self.facts["heldout"])
+        return _sampling(self.student_image_s, self.recipe.evaluate.seeds * images * 3)
+
+    def refine(self) -> StageTime:
+        return StageTime(None, "not estimated: rounding and recovery")
+
+    def export(self) -> StageTime:
+        return _by_file(FILE_S, len(self.recipe.export.targets(floating=True)))
+
+    def quantize(self) -> StageTime:
+        return _by_file(FILE_S, len(self.recipe.export.targets(floating=False)))
+
+    def verify(self) -> StageTime:
+        return _by_file(VERIFY_S, len(self.recipe.export.artifacts))
+
+    def profile(self) -> StageTime:
+        timed = [text for text in self.recipe.export.artifacts if runs_here(Target.parse(text).backend)]
+        return _by_file(MEASURE_S, len(timed) + 2)  # teacher and student in PyTorch, too
+
+    def report(self) -> StageTime:
+        return StageTime(REPORT_S, "as in the demo")
+
+    def _training(
+        self, objective: Objective, network: nn.Module, settings: Training, *, classes: int | None = None
+    ) -> StageTime:
+        def timed(batch: int, most: int, limit_s: float) -> float:
+            part = settings.model_copy(update={"batch": batch})
+            trainer = Trainer(
+                objective,
+                self._examples(objective, part, classes),
+                student=network,
+                frozen=self._frozen(objective),
+                settings=part,
+                seed=0,
+                accelerator=accelerator(self.recipe.compute.precision),
+            )
+            return trainer.seconds_per_step(limit_s=limit_s, most=most)
+
+        small = min(SMALL, settings.batch)
+        small_s = timed(small, 1, self.share_s / 4)
+        # Three steps of the largest batch that fits: at most in proportion to its images.
+        fitting = max(small, int(small * self.share_s / max(3 * small_s, 1e-9)))
+        batch = min(settings.batch, fitting)
+        most = min(MOST_STEPS, max(2, settings.steps // SHARE))
+        step_s = timed(batch, most, self.share_s) * settings.batch / batch
+        how = f"measured: {_ms(step_s)} a step" + ("" if batch == settings.batch else f", from a batch of {batch}")
+        if self.recipe.compute.compile:
+            how += ", without torch.compile"
+        return StageTime(step_s * settings.steps, how)
+
+    def _examples(self, objective: Objective, settings: Training, classes: int | None) -> Examples:
+        shape, labels = (settings.batch, *self.facts["image_shape"]), None
+        count = self.facts["num_classes"] if classes is None else classes
+        if count:
+            labels = torch.arange(settings.batch) % count
+        if "pairs" in objective.needs:
+            return TrainingSet(torch.randn(shape).half(), labels, torch.randn(shape).half())
+        if "real_images" in objective.needs:
+            return TrainingSet(torch.randint(256, shape, dtype=torch.uint8), labels)
+        return FreshInputs(InputSource(self.student_network.signature, 0), settings.steps * settings.batch)
+
+    def _frozen(self, objective: Objective) -> dict[str, nn.Module]:
+        networks: dict[str, Callable[[], nn.Module]] = {
+            "teacher": lambda: self.teacher_network.net,
+            "slimmed_network": lambda: self.student_network.net,
+        }
+        names = {"teacher": "teacher", "slimmed_network": "slimmed"}
+        # Copies: the student must not be one of them.
+        return {names[need]: copy.deepcopy(network()) for need, network in networks.items() if need in objective.needs}
+
+    @cached_property
+    def teacher_image_s(self) -> float:
+        return self._image_s(self.teacher_network)
+
+    @cached_property
+    def student_image_s(self) -> float:
+        return self._image_s(self.student_network)
+
+    def _image_s(self, loaded: Loaded) -> float:
+        """Seconds of one evaluation for one image, in as large a batch as the time allows."""
+        device = state().device
+        network = loaded.net.to(device).eval()
+        batch, seconds = SMALL, 0.0
+        while True:
+            noise, labels = _inputs(loaded, batch, device)
+            for _ in range(2 if batch == SMALL else 1):  # the first evaluation of all sets things up
+                before = time.monotonic()
+                with torch.no_grad():
+                    network(noise, torch.ones(batch, device=device), labels)
+                wait_for(device)
+                seconds = time.monotonic() - before
+            larger = min(LARGEST_BATCH, batch * 8)
+            if larger == batch or seconds * 8 > self.share_s:
+                return seconds / batch
+            batch = larger
+
+
+def _inputs(loaded: Loaded, batch: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    classes = loaded.signature.num_classes
+    labels = torch.arange(batch, device=device) % classes if classes else None
+    return torch.randn(batch, *loaded.signature.image_shape, device=device), labels
+
+
+def _sampling(image_s: float, evaluations: int) -> StageTime:
+    """`evaluations` of one image each, in large batches."""
+    return StageTime(image_s * evaluations, f"measured: {_ms(image_s)} an image and evaluation")
+
+
+def _by_file(seconds: float, files: int) -> StageTime:
+    return StageTime(seconds * files, f"as in the demo: {seconds:g} s a file, of a small network")
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"

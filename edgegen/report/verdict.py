@@ -1,0 +1,137 @@
+"""The verdict on the images, which parity says nothing of: usable, weak or not usable; why, and what to try next.
+
+The thresholds were tried on the demo (usable), on a short run from a brought teacher (weak) and on rubble; docs/run.md
+has their figures.
+"""
+
+from edgegen.report.formats import number, plural, ratio
+from edgegen.report.headline import full_teacher, quality_of
+from edgegen.report.schema import QualityFigure, Report, Verdict
+
+USABLE_TIMES = 2.0  # of the teacher's fd_local: the demo's goal
+STRONG_NOISE = 0.4  # standard deviation of noise on real images whose fd_local nothing usable reaches
+NEAR = 0.5  # share of that fd_local from which on images are weak
+SATURATED = 0.5  # share of the pixels that should be neither black nor white, and are
+COLLAPSED = 0.25  # spread of the images, as a share of that of real images
+SOME_SATURATED, SOME_COLLAPSED, SOME_RECALL = 0.2, 0.6, 0.5  # from here on a warning
+WORSE_FILE = 1.25  # fd_local of a file, as a multiple of PyTorch's
+
+
+def verdict(report: Report) -> Verdict:
+    """Of what is shipped, in one step, against the teacher at its full steps and against real images with noise."""
+    shipped, warnings = quality_of(report, report.ships, 1), tuple(_warnings(report))
+    fault = _pixel_fault(report, shipped, most_saturated=SATURATED, least_spread=COLLAPSED)
+    if fault:
+        return Verdict(level="not usable", reason=fault, advice=_advice(report), warnings=warnings)
+    if shipped is None or shipped.fd_local is None:
+        reason = report.extractor.fault or "there is no figure of the shipped generator in one step"
+        return Verdict(level="not judged", reason=reason, advice="Look at the images.", warnings=warnings)
+    steps, teacher = full_teacher(report)
+    strong = _strong(report)
+    if strong is not None and shipped.fd_local >= strong:
+        reason = (
+            f"fd_local {number(shipped.fd_local)} is beyond {number(strong)}, that of real images with noise of "
+            f"standard deviation {STRONG_NOISE}"
+        )
+        return Verdict(level="not usable", reason=reason, advice=_advice(report), warnings=warnings)
+    if teacher is None or not teacher.fd_local:
+        return Verdict(level="not judged", reason="there is no figure of the teacher", warnings=warnings)
+    times = shipped.fd_local / teacher.fd_local
+    reason = (
+        f"fd_local {number(shipped.fd_local)} is {ratio(times)} times the teacher's at {plural(steps, 'step')}, "
+        f"{number(teacher.fd_local)}"
+    )
+    if times > USABLE_TIMES:
+        return Verdict(level="weak", reason=reason, advice=_advice(report), warnings=warnings)
+    if strong is not None and shipped.fd_local >= NEAR * strong:
+        reason += f", and comes near that of real images with strong noise, {number(strong)}"
+        return Verdict(level="weak", reason=reason, advice=_advice(report), warnings=warnings)
+    return Verdict(level="usable", reason=reason, warnings=warnings)
+
+
+def _strong(report: Report) -> float | None:
+    """fd_local of real images with strong noise."""
+    return next((row.fd_local for row in report.extractor.damage if row.noise == STRONG_NOISE), None)
+
+
+def _advice(report: Report) -> str:
+    """What to try next: the first stage after which the images are bad."""
+    steps, teacher = full_teacher(report)
+    strong, at = _strong(report), f"at {plural(steps, 'step')}"
+    if teacher is not None and _pixel_fault(report, teacher, most_saturated=SATURATED, least_spread=COLLAPSED):
+        return f"The teacher's own images {at} are no better: look at them, and at its loss."
+    if teacher is not None and teacher.fd_local and strong is not None and teacher.fd_local >= NEAR * strong:
+        return (
+            f"The teacher {at} is far from the real images itself (fd_local {number(teacher.fd_local)}): more "
+            "[teacher] steps, or a larger model."
+        )
+    reflowed = _best(report, "reflowed")
+    if teacher is not None and teacher.fd_local and reflowed is not None and reflowed > USABLE_TIMES * teacher.fd_local:
+        return (
+            f"The smaller network is far from the teacher at any number of steps (fd_local {number(reflowed)}): more "
+            "[slim] steps, more [pairs] count, or a larger [slim] keep."
+        )
+    return "One step is what costs: more [distill] steps, or another learning_rate; more [pairs] count."
+
+
+def _best(report: Report, network: str) -> float | None:
+    """The least fd_local over the numbers of steps."""
+    table: dict[str, QualityFigure] = getattr(report.quality, network) or {}
+    return min((row.fd_local for row in table.values() if row.fd_local is not None), default=None)
+
+
+def _pixel_fault(report: Report, figure: QualityFigure | None, *, most_saturated: float, least_spread: float) -> str:
+    """What is wrong with the pixels, "" where nothing is or nothing is known."""
+    real = quality_of(report, "floor", 0)
+    if figure is None or real is None:
+        return ""
+    saturated, usual = figure.saturated, real.saturated
+    if saturated is not None and usual is not None and saturated - usual > most_saturated * (1 - usual):
+        return f"{saturated:.0%} of the pixels are black or white, of real images {usual:.0%}: the images are saturated"
+    if figure.spread is not None and real.spread and figure.spread < least_spread * real.spread:
+        return (
+            f"the images differ by {figure.spread / real.spread:.0%} of what real images differ by: they are all alike"
+        )
+    return ""
+
+
+def _warnings(report: Report) -> list[str]:
+    """What to know beside the level."""
+    shipped, warnings = quality_of(report, report.ships, 1), []
+    strictly = _pixel_fault(report, shipped, most_saturated=SATURATED, least_spread=COLLAPSED)
+    mildly = _pixel_fault(report, shipped, most_saturated=SOME_SATURATED, least_spread=SOME_COLLAPSED)
+    if mildly and not strictly:
+        warnings.append(f"{mildly[0].upper()}{mildly[1:]}.")
+    _, teacher = full_teacher(report)
+    recall = None if shipped is None else shipped.recall
+    if recall is not None and teacher is not None and teacher.recall and recall < SOME_RECALL * teacher.recall:
+        warnings.append(
+            f"Recall {number(recall)}, where the teacher has {number(teacher.recall)}: parts of the data are missing."
+        )
+    warnings += [_worse(report, "reflowed"), _worse(report, "baseline")]
+    if report.extractor.name.startswith("rot-"):
+        warnings.append(
+            "There are no labels, or one class alone: the figures are of features that tell quarter turns apart, which "
+            "see less than features of classes. Look at the images."
+        )
+    if shipped is not None and shipped.fd_local:
+        warnings += [
+            f"{row.file}: its images are further from the real ones (fd_local {number(row.fd_local)}) than PyTorch's "
+            f"({number(shipped.fd_local)})."
+            for row in report.artifacts
+            if row.fd_local is not None and row.fd_local > WORSE_FILE * shipped.fd_local
+        ]
+    return [warning for warning in warnings if warning]
+
+
+def _worse(report: Report, before: str) -> str:
+    """Where the student is further in one step than another network of the run, by more than both vary: by how much."""
+    old, new = quality_of(report, before, 1), quality_of(report, "student", 1)
+    if old is None or new is None or old.fd_local is None or new.fd_local is None:
+        return ""
+    if new.fd_local - old.fd_local <= (old.sd or 0.0) + (new.sd or 0.0):
+        return ""
+    change = f"fd_local {number(old.fd_local)} → {number(new.fd_local)} in one step"
+    if before == "reflowed":
+        return f"distill made the images worse ({change}): a lower [distill] learning_rate, or fewer steps?"
+    return f"distill ended further than plain regression for as many steps ({change}): another learning_rate?"
