@@ -3,10 +3,11 @@
     prelu(x) = a x + (1 - a) relu(x), for any slopes a, one a channel
 
 onnxruntime 1.32 has no PReLU in that layout: it converts each image there and back, and its own kernel reads 2.5 GB/s.
-The products become convolutions of each channel alone, and the sum goes into one of them: 0.87 of the time of a
+The products become convolutions of each channel alone, and the sum goes into one of them: 0.89 of the time of a
 network of 17 convolutions with PReLU.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def prelu(model: Any) -> int:
     count = 0
     for node in graph.node:
         slopes = constants.get(node.input[1]) if node.op_type == "PRelu" else None
-        if slopes is None or node.input[0] not in convolved or len(slopes.dims) != 3:
+        if slopes is None or node.input[0] not in convolved or not _is_of_channels(slopes.dims):
             nodes.append(node)
             continue
         x, slope, out = node.input[0], node.input[1], node.output[0]
@@ -36,3 +37,8 @@ def prelu(model: Any) -> int:
     del graph.node[:]
     graph.node.extend(nodes)
     return count
+
+
+def _is_of_channels(sizes: Sequence[int]) -> bool:
+    """(channels, 1, 1), with or without an axis for the batch."""
+    return len(sizes) in (3, 4) and list(sizes[-2:]) == [1, 1] and (len(sizes) == 3 or sizes[0] == 1)

@@ -31,8 +31,9 @@ def run(made: onnx.ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32]:
     return out
 
 
-def test_the_numbers_stay() -> None:
-    made, x = model(), np.random.default_rng(1).standard_normal((2, 16, 6, 9)).astype(np.float32)
+@pytest.mark.parametrize("slope_shape", [(16, 1, 1), (1, 16, 1, 1)])
+def test_the_numbers_stay(slope_shape: tuple[int, ...]) -> None:
+    made, x = model(slope_shape=slope_shape), np.random.default_rng(1).standard_normal((2, 16, 6, 9)).astype(np.float32)
     expected = run(made, x)
     assert prelu(made) == 1
     onnx.checker.check_model(made, full_check=True)
@@ -40,7 +41,10 @@ def test_the_numbers_stay() -> None:
     np.testing.assert_allclose(run(made, x), expected, atol=2e-6 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("options", [{"slope_shape": (1,)}, {"behind": "Identity"}], ids=str)
+OTHERS: list[dict[str, object]] = [{"slope_shape": (1,)}, {"slope_shape": (16, 1, 9)}, {"behind": "Identity"}]
+
+
+@pytest.mark.parametrize("options", OTHERS, ids=str)
 def test_others_stay(options: dict[str, object]) -> None:
     made = model(**options)  # type: ignore[arg-type]
     before = made.SerializeToString(deterministic=True)
