@@ -163,7 +163,7 @@ def test_a_latency_that_this_machine_cannot_measure_is_refused(monkeypatch: pyte
         (["digits", "--to", "onnx"], 2, "--to does not go with the recipe digits"),
         (["digits", "--recipe", "files.toml"], 2, "--recipe does not go with the recipe digits"),
         (["NET", "--to", "onnx-mixed"], 2, "a mixed file needs a budget"),
-        (["NET", "--recipe", "no-such.toml"], 2, "no-such.toml: cannot be read"),
+        (["NET", "--recipe", "no-such.toml"], 2, "no file no-such.toml"),
     ],
 )
 def test_what_is_wrong_on_the_command_line(net: Path, arguments: list[str], code: int, message: str) -> None:
