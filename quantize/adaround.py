@@ -19,6 +19,7 @@ WARM = 0.2  # share of the iterations without the term that makes every choice 0
 FIRST_BETA, LAST_BETA = 20.0, 2.0
 WEIGHT = 0.01  # of that term
 SAMPLES = 32  # of the batch in one iteration
+ITERATIONS = 500  # of a layer
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,9 @@ class Deadly:
     rewrites = ()
     snippet = ""
 
+    def passes(self):
+        return ()
+
     def runs_here(self):
         return True
 

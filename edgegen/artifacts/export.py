@@ -12,6 +12,7 @@ from edgegen.artifacts.export_result import ExportResult
 from edgegen.artifacts.maker import Maker
 from edgegen.artifacts.model_card import write_card
 from edgegen.artifacts.real_inputs import InputFiles, generators_of, sentence
+from edgegen.artifacts.refinement_time import refinement_seconds
 from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.target import Target, backends_of, runs_here
 from edgegen.errors import EdgegenError, UsageError
@@ -30,6 +31,7 @@ from edgegen.types import Artifact, Latency, Parity
 from edgegen.verification.verify import Verifier
 
 EXPORT, QUANTIZE = Export(), Quantize()
+WORTH_SAYING_S = 60.0  # of an estimate of time
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class ExportSettings:
     """What to make of a source: `targets` in place of the artifacts of `export`, and three tables of a recipe.
 
     `memory_limit` in bytes is for each child process; `measure` adds host latencies; `name` begins the files' names;
-    `inputs` are real ones, in place of those that the source's signature names.
+    `inputs` are real ones, in place of those that the source's signature names; a longer refinement than
+    `longest_refinement_s` is refused.
     """
 
     targets: tuple[Target, ...]
@@ -50,6 +53,7 @@ class ExportSettings:
     measure: bool = True
     name: str | None = None
     inputs: InputFiles | None = None
+    longest_refinement_s: float | None = None
 
 
 def export_source(
@@ -124,6 +128,18 @@ def _check_stated(source: Source, generator: Generator, targets: Sequence[Target
     )
 
 
+def _check_time(name: str, generator: Generator, settings: ExportSettings, progress: Progress) -> None:
+    """Says how long refining will take. Raises UsageError where that is longer than the settings allow."""
+    schemes = {target.scheme for target in settings.targets} & GRIDS.keys()
+    seconds = refinement_seconds(generator, settings.quantize, settings.recover, schemes=len(schemes))
+    if seconds < WORTH_SAYING_S:
+        return
+    text = f"rounding and recovery take about {seconds / 60:.0f} minutes on this machine"
+    if settings.longest_refinement_s is not None and seconds > settings.longest_refinement_s:
+        raise UsageError(f"{name}: {text}; --yes starts them")
+    progress.message(f"{name}: {text}")
+
+
 def _export(
     source: Source,
     generator: Generator,
@@ -137,6 +153,7 @@ def _export(
     if license_name == EXPORT.license:
         license_name = source.about.get("license") or license_name
     source_facts = {**source.about, "license": license_name, **({"inputs": facts} if facts else {})}
+    _check_time(source.name, generator, settings, progress)
     relative_latency = RelativeLatency(
         generator,
         folder=temporary,

@@ -18,7 +18,7 @@ from edgegen.program.capture import capture
 from edgegen.program.generator import Generator
 from edgegen.program.inputs import InputSource
 from edgegen.program.parameters import parameter_count
-from edgegen.quantize.adaround import learn_rounding
+from edgegen.quantize.adaround import ITERATIONS, learn_rounding
 from edgegen.quantize.bias_correction import correct_biases
 from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.calibration import Batches, calibration_batches, correcting_samples
@@ -40,8 +40,6 @@ from edgegen.types import Signature
 if TYPE_CHECKING:
     from torch import fx, nn
     from torch.export import ExportedProgram
-
-ITERATIONS = 500  # of learned rounding, a layer
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of a folder and files, quoted by no shell
 MOST_GB = 1e9
+LONGEST_REFINEMENT_S = 600.0  # that starts without --yes
 TARGETS = "onnx,executorch,coreml"
 TEXT = """Write ONNX, ExecuTorch and Core ML files, and prove that each computes what PyTorch computes.
 
@@ -86,6 +87,9 @@ InputsOption = Annotated[
 MemoryOption = Annotated[
     str | None, typer.Option("--memory-limit", metavar="SIZE", help="Of each exporting process, such as 8GB.")
 ]
+YesOption = Annotated[
+    bool, typer.Option("--yes", help="Start learned rounding and recovery that take more than ten minutes.")
+]
 MeasureOption = Annotated[bool, typer.Option("--measure/--no-measure", help="Host latency of each file.")]
 
 
@@ -106,6 +110,7 @@ def export(
     etrecord: RecordOption = False,
     memory_limit: MemoryOption = None,
     measure: MeasureOption = True,
+    yes: YesOption = False,
     runs: RunsOption = Path("runs"),
     force: ForceOption = False,
     dry_run: DryOption = False,
@@ -121,9 +126,7 @@ def export(
 
     files = Files() if recipe is None else read_files(recipe)
     targets = _targets(to, files, from_file=recipe is not None)
-    if name is not None and not SAFE_NAME.fullmatch(name):
-        raise UsageError(f"--name {name!r}: give letters, digits, '.', '_' and '-', the first a letter or digit")
-    folder = output or Path("exports") / (name or name_of(source, signature))
+    folder = output or Path("exports") / (_checked(name) or name_of(source, signature))
     if ":" not in source and not Path(source).exists():
         raise DataError(f"no source {source!r}: nothing is there; see `edgegen export --help`")
     if dry_run:
@@ -143,6 +146,7 @@ def export(
             recover=files.recover,
             memory_limit=_bytes(memory_limit),
             measure=measure,
+            longest_refinement_s=None if yes else LONGEST_REFINEMENT_S,
             name=name,
             inputs=input_files(inputs, files),
         ),
@@ -153,6 +157,12 @@ def export(
     )
     _print([result.to_dict() for result in results], as_json=as_json)
     raise_failures(results)
+
+
+def _checked(name: str | None) -> str | None:
+    if name is not None and not SAFE_NAME.fullmatch(name):
+        raise UsageError(f"--name {name!r}: give letters, digits, '.', '_' and '-', the first a letter or digit")
+    return name
 
 
 def _targets(to: str | None, files: "Files", *, from_file: bool) -> "tuple[Target, ...]":

@@ -175,8 +175,11 @@ class Tree:
 def tree(root: Path, *, skip: Callable[[str], bool] = lambda name: False) -> Tree:
     """All below `root`, links followed, no deeper than DEEPEST_FOLDER, without the names that `skip` leaves out.
 
-    Raises DataError for a name that is not UTF-8, which no JSON file holds, and for more than MOST_FILES files.
+    Raises DataError for a name that is not UTF-8, which no JSON file holds, for more than MOST_FILES files, and for the
+    root of the file system.
     """
+    if root.resolve() == Path(root.resolve().anchor):  # it has devices and processes as files, and would take minutes
+        raise DataError(f"{root}: is the whole file system; give a folder in it")
     files: list[Path] = []
     folders: list[Path] = []
     links: list[tuple[Path, Path]] = []

@@ -62,6 +62,8 @@ class ExecuTorchBackend:
             "split_slices",
             "upsample_conv",
             "upsample_cat",
+            "reflection_pad",
+            "few_outputs",
             "winograd_rows",
             "quantized_cat",
         ),

@@ -17,6 +17,7 @@ from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, Precision, Variant, one_by_one, pixels, refusal
 from edgegen.exporters.onnx import slim
 from edgegen.exporters.onnx.cells import CELLS
+from edgegen.exporters.onnx.prelu import prelu
 from edgegen.exporters.onnx.unsigned import unsigned
 from edgegen.exporters.onnx.winograd import winograd
 from edgegen.recipe import Export
@@ -32,6 +33,7 @@ LARGEST = 2_000_000_000  # bytes of one protobuf, with room for the program; abo
 OPSET_OF_VOLUMES = 20  # GridSample-20 is the first for 5D inputs (ONNX's Operators.md)
 NAMESPACE = "edgegen."
 BATCH_AXIS = "batch_size"
+CPU_FORMS = ("winograd", "prelu")  # made for onnxruntime's kernels on CPUs; compilers of NPUs need the plain operators
 OPTIMIZER = "torch.onnx.optimize"  # onnxscript's passes, by the argument of torch.onnx.export
 AXES = {0: BATCH_AXIS, 2: "height", 3: "width"}  # of the first input
 FATAL = 4  # onnxruntime's log severity; at a lower one it also prints the messages of its exceptions
@@ -82,7 +84,7 @@ class OnnxBackend:
     )
 
     def passes(self) -> tuple[str, ...]:
-        return (OPTIMIZER, *slim.names(), "unsigned", "winograd")
+        return (OPTIMIZER, *slim.names(), "unsigned", *CPU_FORMS)
 
     def runs_here(self) -> bool:
         return True
@@ -120,7 +122,7 @@ class OnnxBackend:
             else:
                 # An NPU's compiler has its own fast convolutions and needs plain ones as input.
                 plain = options.winograd is False or variant in ("batch1", "any_size")
-                _write(exported, fields, path, (*left_out, "winograd") if plain else left_out)
+                _write(exported, fields, path, (*left_out, *CPU_FORMS) if plain else left_out)
         except ExportError:
             raise
         except Exception as e:
@@ -196,6 +198,8 @@ def _write(exported: Any, fields: Mapping[str, str], path: Path, left_out: Colle
             unsigned(model)
         if "winograd" not in left_out:
             winograd(model)
+        if "prelu" not in left_out:
+            prelu(model)  # behind the convolutions that stayed
         _clean(model)
         _stamp(model, fields)
         onnx.checker.check_model(model, full_check=True)
@@ -215,7 +219,7 @@ def _write_ort(exported: Any, fields: Mapping[str, str], path: Path, left_out: C
 
     with temporary_folder() as temporary, contextlib.redirect_stdout(io.StringIO()):
         source = Path(temporary) / f"{path.stem}.onnx"
-        _write(exported, fields, source, (*left_out, "winograd"))
+        _write(exported, fields, source, (*left_out, *CPU_FORMS))
         converter.convert_onnx_models_to_ort(
             source,
             Path(temporary) / "out",

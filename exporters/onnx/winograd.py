@@ -74,13 +74,14 @@ def _monic(roots: list[Fraction]) -> list[float]:
 
 @dataclass(frozen=True)
 class WinogradSite:
-    """A 3x3 convolution of an image of known size: its node, the channels in and out, the image's size."""
+    """A 3x3 convolution: its node, the channels in and out, the known size of its result, the pixels added around."""
 
     node: "NodeProto"
     inputs: int
     outputs: int
     rows: int
     columns: int
+    padding: int = 1
 
     @property
     def pays(self) -> bool:
@@ -103,7 +104,7 @@ class WinogradSite:
 def winograd(model: "ModelProto") -> int:
     """Rewrite, in place, every 3x3 convolution that gains by it; gives their number.
 
-    Rewritten are those with constant weights, stride 1, padding 1, no groups and no dilation, on images (batch,
+    Rewritten are those with constant weights, stride 1, padding 1 or 0, no groups and no dilation, on images (batch,
     channels, height, width) of known size; the batch may be symbolic. Where MOST_MEMORY does not suffice for all, the
     largest images come first. All others stay. `model` is of opset 13 or more and holds the shapes of its values, as
     torch.onnx writes them; `onnx.shape_inference.infer_shapes` adds them elsewhere.
@@ -152,16 +153,18 @@ def _site(
     from onnx.helper import get_attribute_value
 
     attributes = {attribute.name: get_attribute_value(attribute) for attribute in node.attribute}
-    plain = {"group": 1, "strides": [1, 1], "dilations": [1, 1], "auto_pad": b"NOTSET", "pads": [1, 1, 1, 1]}
+    plain = {"group": 1, "strides": [1, 1], "dilations": [1, 1], "auto_pad": b"NOTSET"}
     weight, shape = constants[node.input[1]], shapes.get(node.input[0], [])
-    if weight[2:] != (3, 3) or len(shape) != 4 or "pads" not in attributes:
+    if weight[2:] != (3, 3) or len(shape) != 4 or attributes.get("pads") not in ([0] * 4, [1] * 4):
         return None
     if any(attributes.get(key, value) != value for key, value in plain.items()):
         return None
     _, inputs, rows, columns = shape
     if inputs is None or rows is None or columns is None:
         return None
-    site = WinogradSite(node, inputs, weight[0], rows, columns)
+    padding = attributes["pads"][0]
+    added = 2 * padding - 2
+    site = WinogradSite(node, inputs, weight[0], rows + added, columns + added, padding)
     return site if site.pays else None
 
 
@@ -198,8 +201,9 @@ class _Writer:
         kernels = self._op("Transpose", self._reshape(weight, -1, 9), perm=[1, 0])
         kernels = self._reshape(self._op("MatMul", f"{PREFIX}_weights", kernels), places * site.outputs, -1, 1, 1)
         # (batch * inputs, 1, height, width) -> (batch * inputs, 36, height / 4, width / 4)
-        images = self._reshape(x, -1, 1, site.rows, site.columns)
-        steps: dict[str, Any] = {"kernel_shape": [N, N], "strides": [M, M], "pads": [1, 1, 1, 1]}
+        missing = 2 - 2 * site.padding
+        images = self._reshape(x, -1, 1, site.rows + missing, site.columns + missing)
+        steps: dict[str, Any] = {"kernel_shape": [N, N], "strides": [M, M], "pads": [site.padding] * 4}
         tiles = self._op("Conv", images, f"{PREFIX}_tiles", **steps)
         tiles = self._reshape(tiles, -1, site.inputs, places, rows * columns)
         tiles = self._reshape(self._op("Transpose", tiles, perm=[0, 2, 1, 3]), -1, places * site.inputs, rows, columns)

@@ -7,6 +7,7 @@ mean over each group and gives it to every channel of the group. All groups are 
 over the group's numbers. The variance is taken of d, and not as mean(x^2) - mean(x)^2, which loses every digit where
 the mean is large beside the deviation. On XNNPACK the network stays in one piece and in the convolutions' channels-last
 layout; mean(d * d) is one fused reduction there.
+With as many groups as channels, as in an instance norm, the means over the image are all.
 First, the normalisation of flattened images, as in attention, is turned into one of images:
 group_norm(view(x, [n, c, h w])) = view(group_norm(x), [n, c, h w]).
 """
@@ -26,11 +27,12 @@ def rewrite(module: fx.GraphModule) -> None:
     """Replace, in place, every norm of (batch, channels, height, width) and (batch, channels, length)."""
     _norms_before_views(module)
     shared: dict[Any, fx.Node] = {}
-    for node in calls(module, ATEN.group_norm.default):
-        x, groups, weight, bias, eps = _arguments(*node.args, **node.kwargs)
-        sizes = shape(x)
-        if sizes is None or len(sizes) not in (3, 4):
+    for node in calls(module, ATEN.group_norm.default, ATEN.instance_norm.default):
+        sizes = shape(node.args[0])
+        norm = _norm(node, sizes)
+        if norm is None:
             continue
+        x, groups, weight, bias, eps = norm
         channels = sizes[1]
 
         def stored_once(name: str, value: Tensor, key: Any, first: fx.Node = node) -> fx.Node:
@@ -39,26 +41,45 @@ def rewrite(module: fx.GraphModule) -> None:
             return shared[key]
 
         size = channels // groups
-        average = stored_once("group_mean", torch.full((channels, size, 1, 1), 1 / size), (channels, groups))
-        small = stored_once("group_norm_eps", torch.full((channels,), eps), (channels, "eps", eps))
+        average, small = None, stored_once("norm_eps", torch.full((1, 1, 1, 1), eps), (1, "eps", eps))
+        if size > 1:
+            average = stored_once("group_mean", torch.full((channels, size, 1, 1), 1 / size), (channels, groups))
+            small = stored_once("group_norm_eps", torch.full((channels,), eps), (channels, "eps", eps))
         scale, shift = (_for_pictures(module, value, channels, before=node) for value in (weight, bias))
         replace(module, node, group_norm, x, groups, average, small, scale, shift)
     finish(module)
 
 
 def group_norm(
-    x: Tensor, groups: int, average: Tensor, eps: Tensor, scale: Tensor | None, shift: Tensor | None
+    x: Tensor, groups: int, average: Tensor | None, eps: Tensor, scale: Tensor | None, shift: Tensor | None
 ) -> Tensor:
     """The equation of this module: x (batch, channels, height, width) or (batch, channels, length), eps (channels),
-    scale and shift (1, channels, 1, 1)."""
+    scale and shift (1, channels, 1, 1); `average` None where each channel is a group, eps then (1, 1, 1, 1)."""
     if x.ndim == 3:
         # Not squeezed: XNNPACK reshapes, but leaves a squeeze to the portable kernels, one piece for each norm.
         return group_norm(x.unsqueeze(-1), groups, average, eps, scale, shift).reshape(x.shape)
-    d = x - ATEN.conv2d.default(x.mean(AXES, keepdim=True), average, None, [1, 1], [0, 0], [1, 1], groups)
+    mean = x.mean(AXES, keepdim=True)
+    if average is not None:
+        mean = ATEN.conv2d.default(mean, average, None, [1, 1], [0, 0], [1, 1], groups)
+    d = x - mean
     variance = (d * d).mean(AXES, keepdim=True)
-    factor = ATEN.conv2d.default(variance, average, eps, [1, 1], [0, 0], [1, 1], groups).rsqrt()
+    if average is None:
+        factor = (variance + eps).rsqrt()
+    else:
+        factor = ATEN.conv2d.default(variance, average, eps, [1, 1], [0, 0], [1, 1], groups).rsqrt()
     y = d * (factor if scale is None else factor * scale)
     return y if shift is None else y + shift
+
+
+def _norm(node: fx.Node, sizes: tuple[Any, ...] | None) -> tuple[Any, int, Any, Any, float] | None:
+    """x, groups, weight, bias and eps of a norm by the image's own statistics; None for another."""
+    if sizes is None or len(sizes) not in (3, 4):
+        return None
+    if is_call(node, ATEN.group_norm.default):
+        return _arguments(*node.args, **node.kwargs)
+    arguments: Any = node.args
+    x, weight, bias, _, _, by_its_own, _, eps, *_ = arguments
+    return (x, sizes[1], weight, bias, eps) if by_its_own and not node.kwargs else None
 
 
 def _arguments(

@@ -20,34 +20,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from edgegen.exporters.rewrites._graph import ATEN, calls, constant, finish, in_place_of, is_call, replace, shape, store
+from edgegen.exporters.rewrites._graph import (
+    ATEN,
+    Convolution,
+    border,
+    calls,
+    convolution,
+    finish,
+    in_place_of,
+    is_call,
+    replace,
+    shape,
+    store,
+)
 
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of the large image: row 2i + a, column 2j + b
-
-
-@dataclass(frozen=True)
-class UpsampledConvolution:
-    """A convolution of `weight` (outputs, inputs, k, k) with bias node `bias` of `large` = upsample(`x`, 2)."""
-
-    x: fx.Node
-    large: fx.Node
-    weight: Tensor
-    bias: Any
-    sizes: tuple[int, int, int, int]
-    name: str
 
 
 def rewrite(module: fx.GraphModule) -> None:
     """Replace every 3x3 or 1x1 convolution with stride 1 and "same" padding that reads nearest upsampling, in place."""
     for node in calls(module, ATEN.conv2d.default):
-        site = _site(module, node)
-        if site is None:
+        site = convolution(module, node)
+        upsampled = site and _upsampled(site.x)
+        if site is None or upsampled is None or not _fits(site, upsampled):
             continue
+        x, sizes = upsampled.node.args[0], upsampled.sizes
         if site.weight.shape[-1] == 1:
             with in_place_of(module, node):
-                small = module.graph.call_function(ATEN.conv2d.default, (site.x, *node.args[1:]))
-            small.meta["val"] = site.x.meta["val"].new_empty(site.sizes[0], len(site.weight), *site.sizes[2:])
-            replace(module, node, ATEN.upsample_nearest2d.vec, small, *site.large.args[1:])
+                small = module.graph.call_function(ATEN.conv2d.default, (x, *node.args[1:]))
+            small.meta["val"] = x.meta["val"].new_empty(sizes[0], len(site.weight), *sizes[2:])
+            replace(module, node, ATEN.upsample_nearest2d.vec, small, *upsampled.node.args[1:])
             continue
         tracer = fx.proxy.GraphAppendingTracer(module.graph)
         kernels = {
@@ -56,7 +58,8 @@ def rewrite(module: fx.GraphModule) -> None:
         }
         with in_place_of(module, node):
             bias = None if site.bias is None else fx.Proxy(site.bias, tracer)
-            y: Any = convolve(fx.Proxy(site.x, tracer), kernels, bias, site.sizes)
+            image: Any = fx.Proxy(x, tracer)
+            y = convolve(image, kernels, bias, sizes, repeated=upsampled.repeated)
         y.node.meta.update(node.meta)
         node.replace_all_uses_with(y.node)
         module.graph.erase_node(node)
@@ -77,14 +80,15 @@ def point_kernels(weight: Tensor) -> dict[str, Tensor]:
     return kernels
 
 
-def convolve(x: Any, kernels: dict[str, Any], bias: Any, sizes: tuple[int, int, int, int]) -> Any:
-    """The 3x3 convolution of the upsampled x (batch, inputs, h, w) -> (batch, outputs, 2 h, 2 w)."""
+def convolve(
+    x: Any, kernels: dict[str, Any], bias: Any, sizes: tuple[int, int, int, int], *, repeated: bool = False
+) -> Any:
+    """The 3x3 convolution of the upsampled x (batch, inputs, h, w) -> (batch, outputs, 2 h, 2 w).
+
+    Around x are zeros, or its own border pixels where they are `repeated`.
+    """
     batch, _, height, width = sizes
-    padded = F.pad(x, (1, 1, 1, 1))
-    down = padded[:, :, :-1] - padded[:, :, 1:]  # x_-1 - x_0 over the rows: (h + 1, w + 2)
-    across = padded[:, :, 1:-1, :-1] - padded[:, :, 1:-1, 1:]  # over the columns: (h, w + 1)
-    both = down[..., :-1] - down[..., 1:]  # (h + 1, w + 1)
-    down = down[..., 1:-1]
+    down, across, both = _differences(x, repeated)
     tap = "02"
     middle = F.conv2d(x, kernels["ss"], bias)
     rows = [middle + F.conv2d(down[:, :, a : a + height], kernels[tap[a] + "s"]) for a in (0, 1)]
@@ -98,29 +102,53 @@ def convolve(x: Any, kernels: dict[str, Any], bias: Any, sizes: tuple[int, int, 
     return torch.cat(lines, dim=3).reshape(batch, -1, 2 * height, 2 * width)
 
 
-def _site(module: fx.GraphModule, node: fx.Node) -> UpsampledConvolution | None:
-    """The parts of a convolution that can run on the small image, None where it cannot."""
-    large, kernel, bias, stride, padding, dilation, groups = (*node.args, *DEFAULTS[len(node.args) - 2 :])
-    weight, after = constant(module, kernel), shape(large)
-    before = shape(large.args[0]) if is_call(large, ATEN.upsample_nearest2d.vec) else None
-    if weight is None or before is None or after is None or node.kwargs or groups != 1:
-        return None
-    if not all(isinstance(size, int) for size in before + after) or after[2] % before[2] or after[3] % before[3]:
-        return None
-    size = weight.shape[-1]
-    twofold = (after[2], after[3]) == (2 * before[2], 2 * before[3])
-    if weight.shape[-2] != size or size not in (1, 3) or (size == 3 and not twofold):
-        return None
-    if [_pair(value) for value in (stride, padding, dilation)] != [(1, 1), (size // 2, size // 2), (1, 1)]:
-        return None
-    return UpsampledConvolution(
-        large.args[0], large, weight, bias, (before[0], before[1], before[2], before[3]), str(kernel.target)
-    )
+def _differences(x: Any, repeated: bool) -> tuple[Any, Any, Any]:
+    """x_-1 - x_0 over the rows (h + 1, w), over the columns (h, w + 1), and over both (h + 1, w + 1)."""
+    if repeated:  # nothing changes across the border
+        rows = x[:, :, :-1] - x[:, :, 1:]
+        columns = x[..., :-1] - x[..., 1:]
+        both = rows[..., :-1] - rows[..., 1:]
+        return F.pad(rows, (0, 0, 1, 1)), F.pad(columns, (1, 1, 0, 0)), F.pad(both, (1, 1, 1, 1))
+    padded = F.pad(x, (1, 1, 1, 1))
+    down = padded[:, :, :-1] - padded[:, :, 1:]  # (h + 1, w + 2)
+    across = padded[:, :, 1:-1, :-1] - padded[:, :, 1:-1, 1:]
+    return down[..., 1:-1], across, down[..., :-1] - down[..., 1:]
 
 
-DEFAULTS = (None, [1, 1], [0, 0], [1, 1], 1)  # of aten.conv2d's arguments from the bias on
+@dataclass(frozen=True)
+class UpsampledImage:
+    """The `node` of a small image of `sizes` upsampled by whole `factors`, and the `padding` around it.
+
+    Where it is `repeated`, these are its own pixels: of an image of twice its size, one pixel reflected or repeated is
+    the border of the small one, repeated.
+    """
+
+    node: Any
+    sizes: tuple[int, int, int, int]
+    factors: tuple[int, int]
+    padding: tuple[int, ...]
+    repeated: bool
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    return (numbers * 2)[:2]
+def _upsampled(node: Any) -> UpsampledImage | None:
+    """What a convolution reads, where that is an image upsampled by whole factors, with or without a border."""
+    around = border(node)
+    padding, node = (around.padding, around.x) if around else ((0,) * 4, node)
+    before, after = shape(node.args[0]) if is_call(node, ATEN.upsample_nearest2d.vec) else None, shape(node)
+    if before is None or after is None or not all(isinstance(size, int) for size in before + after):
+        return None
+    if after[2] % before[2] or after[3] % before[3]:
+        return None
+    factors = (after[2] // before[2], after[3] // before[3])
+    sizes = (before[0], before[1], before[2], before[3])
+    return UpsampledImage(node, sizes, factors, padding, repeated=around is not None)
+
+
+def _fits(site: Convolution, image: UpsampledImage) -> bool:
+    """Whether the convolution can run on the small image."""
+    kernel = tuple(site.weight.shape[2:])
+    if kernel == (1, 1):
+        return site.is_dense and site.padding == (0, 0) and not image.repeated
+    own, around = ((0, 0), (1,) * 4) if image.repeated else ((1, 1), (0,) * 4)
+    fits = site.padding == own and image.padding == around
+    return site.is_dense and kernel == (3, 3) and image.factors == (2, 2) and fits

@@ -10,49 +10,56 @@ joined by slices and views that are free in its layout, and the sums cost a tent
 from 9 to 12 numbers; a layer of a larger image saves more products with each, and comes first.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from edgegen.exporters.rewrites._graph import ATEN, calls, constant, finish, in_place_of, shape, store
+from edgegen.exporters.rewrites._graph import (
+    ATEN,
+    Convolution,
+    calls,
+    constant,
+    convolution,
+    finish,
+    in_place_of,
+    is_call,
+    shape,
+    store,
+)
 
 # Where it pays, measured with XNNPACK on x86-64 (AVX-512, one thread): the sums weigh less the more channels there are.
 LEAST_PIXELS, LEAST_CHANNELS = 256, 64
 MOST_GROWTH = 0.1  # of all weights; folding the time has removed some 8 % of them before
-
-
-@dataclass(frozen=True)
-class RowConvolution:
-    """A 3x3 convolution with stride 1 and padding 1, and the sizes (batch, channels, height, width) of its input."""
-
-    x: fx.Node
-    weight: Tensor
-    bias: Any
-    sizes: tuple[int, int, int, int]
-    name: str
+FREE_GROWTH = 1 << 19  # numbers, 2 MB: small networks, whose files weigh less than the runtime, grow by up to a third
 
 
 def rewrite(module: fx.GraphModule) -> None:
     """Replace the 3x3 convolutions of `module` that are worth it, in place, the largest images first."""
-    sites = [(node, _site(module, node)) for node in calls(module, ATEN.conv2d.default)]
-    worthwhile = [(node, site) for node, site in sites if site is not None]
-    weights = {node.target: constant(module, node) for node in module.graph.nodes if node.op == "get_attr"}
-    room = MOST_GROWTH * sum(weight.numel() for weight in weights.values() if weight is not None)
-    for node, site in sorted(worthwhile, key=lambda pair: -pair[1].sizes[2] * pair[1].sizes[3]):
-        room -= site.weight.numel() / 3
-        if room < 0:
-            break
+    sites = {node: convolution(module, node) for node in calls(module, ATEN.conv2d.default)}
+    chosen = _affordable(module, {node: site for node, site in sites.items() if site is not None and _pays(site)})
+    tracer = fx.proxy.GraphAppendingTracer(module.graph)
+    parts: dict[Any, list[Any]] = {}
+
+    def parts_of(x: fx.Node, padding: tuple[int, int]) -> list[Any]:
+        """Made once, of each tensor of a concatenation: dense blocks read the same ones again and again."""
+        key = x, padding
+        if key not in parts and is_call(x, ATEN.cat.default) and x.args[1:] == (1,):
+            pieces = [parts_of(piece, padding) for piece in x.args[0]]
+            parts[key] = [torch.cat(list(part), dim=1) for part in zip(*pieces, strict=True)]
+        elif key not in parts:
+            parts[key] = row_parts(fx.Proxy(x, tracer), shape(x), padding[0])
+        return parts[key]
+
+    for node, site in chosen.items():  # in the order of the graph: what is made here may be read further on
         kernels = [
-            store(module, f"{site.name}_rows".replace(".", "_"), kernel, before=node)
+            fx.Proxy(store(module, f"{site.name}_rows".replace(".", "_"), kernel, before=node), tracer)
             for kernel in row_kernels(site.weight)
         ]
-        tracer = fx.proxy.GraphAppendingTracer(module.graph)
         with in_place_of(module, node):
             bias = None if site.bias is None else fx.Proxy(site.bias, tracer)
-            y: Any = convolve(fx.Proxy(site.x, tracer), [fx.Proxy(k, tracer) for k in kernels], bias, site.sizes)
+            y = convolve(parts_of(node.args[0], site.padding), kernels, bias, site)
         y.node.meta.update(node.meta)
         node.replace_all_uses_with(y.node)
         module.graph.erase_node(node)
@@ -66,42 +73,45 @@ def row_kernels(weight: Tensor) -> list[Tensor]:
     return [kernel.to(weight.dtype) for kernel in kernels]
 
 
-def convolve(x: Any, kernels: list[Any], bias: Any, sizes: tuple[int, int, int, int]) -> Any:
-    """The convolution of x (batch, inputs, height, width), height even -> (batch, outputs, height, width)."""
+def row_parts(x: Any, sizes: Any, padding: int) -> list[Any]:
+    """What m_0..m_3 convolve, (batch, channels, rows / 2, width), of x (batch, channels, height, width)."""
     batch, channels, height, width = sizes
-    half = height // 2
+    half = height // 2 + padding - 1
     # Two rows side by side in one: cutting it gives every other row; XNNPACK has no slice with a step.
-    pairs = F.pad(x, (0, 0, 1, 1)).reshape(batch, channels, half + 1, 2 * width)
-    odd, even = pairs[:, :, :, :width], pairs[:, :, :, width:]  # the rows 2r - 1 and 2r, r = 0..half
+    padded = F.pad(x, (0, 0, padding, padding)) if padding else x
+    pairs = padded.reshape(batch, channels, half + 1, 2 * width)
+    odd, even = pairs[:, :, :, :width], pairs[:, :, :, width:]  # with padding the rows 2r - 1 and 2r, r = 0..half
     d0, d1, d2, d3 = odd[:, :, :half], even[:, :, :half], odd[:, :, 1:], even[:, :, 1:]
-    parts = [d0 - d2, d1 + d2, d2 - d1, d1 - d3]
+    return [d0 - d2, d1 + d2, d2 - d1, d1 - d3]
+
+
+def convolve(parts: list[Any], kernels: list[Any], bias: Any, site: Convolution) -> Any:
+    """The convolution `site` (batch, outputs, height, width) of the parts of its input."""
     # m_1 stands in both results with +, so that the bias is added there.
     m0, m1, m2, m3 = (
-        F.conv2d(part, kernel, bias if index == 1 else None, padding=(0, 1))
+        F.conv2d(part, kernel, bias if index == 1 else None, padding=(0, site.padding[1]))
         for index, (part, kernel) in enumerate(zip(parts, kernels, strict=True))
     )
     joined = torch.cat([m0 + (m1 + m2), m1 - m2 - m3], dim=3)
-    return joined.reshape(batch, -1, height, width)
+    return joined.reshape(site.sizes[0], len(site.weight), *site.result_size)
 
 
-def _site(module: fx.GraphModule, node: fx.Node) -> RowConvolution | None:
-    """The parts of a convolution that is worth rewriting, None otherwise."""
-    x, kernel, bias, stride, padding, dilation, groups = (*node.args, *DEFAULTS[len(node.args) - 2 :])
-    weight, sizes = constant(module, kernel), shape(x)
-    if weight is None or weight.shape[2:] != (3, 3) or groups != 1 or node.kwargs:
-        return None
-    if [_pair(value) for value in (stride, padding, dilation)] != [(1, 1)] * 3:
-        return None
-    if sizes is None or not all(isinstance(size, int) for size in sizes) or sizes[2] % 2:
-        return None
-    if sizes[2] * sizes[3] < LEAST_PIXELS or min(weight.shape[:2]) < LEAST_CHANNELS:
-        return None
-    return RowConvolution(x, weight, bias, (sizes[0], sizes[1], sizes[2], sizes[3]), str(kernel.target))
+def _affordable(module: fx.GraphModule, sites: dict[fx.Node, Convolution]) -> dict[fx.Node, Convolution]:
+    """Those that the growth of the weights allows, in their order."""
+    weights = {node.target: constant(module, node) for node in module.graph.nodes if node.op == "get_attr"}
+    room = max(FREE_GROWTH, MOST_GROWTH * sum(weight.numel() for weight in weights.values() if weight is not None))
+    chosen = set()
+    for node, site in sorted(sites.items(), key=lambda pair: -pair[1].sizes[2] * pair[1].sizes[3]):
+        room -= site.weight.numel() / 3
+        if room < 0:
+            break
+        chosen.add(node)
+    return {node: site for node, site in sites.items() if node in chosen}
 
 
-DEFAULTS = (None, [1, 1], [0, 0], [1, 1], 1)  # of aten.conv2d's arguments from the bias on
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    return (numbers * 2)[:2]
+def _pays(site: Convolution) -> bool:
+    """Whether it is a convolution that this form computes, in less time."""
+    if site.weight.shape[2:] != (3, 3) or not site.is_dense or site.padding not in ((0, 0), (1, 1)):
+        return False
+    rows, columns = site.result_size
+    return rows % 2 == 0 and rows * columns >= LEAST_PIXELS and min(site.weight.shape[:2]) >= LEAST_CHANNELS

@@ -1,6 +1,7 @@
 """Real inputs of a user: how they are read and split, and a verdict that holds for them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,21 @@ def test_an_output_that_lacks_a_margin_is_right_at_every_size(tmp_path: Path, in
     )
     assert [parity.status for parity in done.parity.values()] == ["ok"], done.failures
     assert done.signature.resized(40, 24).outputs[0].shape == ("batch_size", 3, 70, 38)
+
+
+def test_a_long_refinement_says_its_time_first_and_needs_yes(
+    source: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
+) -> None:
+    (source / "files.toml").write_text('[quantize]\nmethods = ["rounding"]\n')
+    arguments = ["export", f"{source / 'net.py'}:make", "--signature", str(source / "sampled.toml"), "--no-measure"]
+    arguments += ["--to", "onnx-w8a8", "--recipe", str(source / "files.toml"), "-o", str(source / "out")]
+    monkeypatch.setattr("edgegen.quantize.adaround.ITERATIONS", 10)
+    monkeypatch.setattr("edgegen.artifacts.refine.ITERATIONS", 10)
+    monkeypatch.setattr("edgegen.artifacts.refinement_time.STEP_S", 3600.0)
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, UsageError)
+    assert re.search(
+        r"rounding and recovery take about \d+ minutes on this machine; --yes starts", str(refused.exception)
+    )
+    assert not (source / "out").exists()
+    assert CliRunner().invoke(app, [*arguments, "--yes"]).exit_code == 0

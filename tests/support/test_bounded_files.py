@@ -107,6 +107,11 @@ def test_a_large_file_is_mapped_and_an_empty_one_is_empty(tmp_path: Path) -> Non
     assert mapped(tmp_path / "y") == b""
 
 
+def test_the_whole_file_system_is_no_folder_of_images() -> None:
+    with pytest.raises(DataError, match="is the whole file system; give a folder in it"):
+        tree(Path("/"))
+
+
 def test_a_tree_with_links_to_itself_ends_and_tells_them(tmp_path: Path) -> None:
     (tmp_path / "set" / "a").mkdir(parents=True)
     (tmp_path / "set" / "a" / "1").touch()

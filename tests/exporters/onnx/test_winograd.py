@@ -76,6 +76,15 @@ def test_a_convolution_stays_what_it_is(declared: int | str, batch: int, bias: b
     assert made.ByteSize() < nbytes + 20_000
 
 
+def test_a_convolution_without_padding_stays_what_it_is() -> None:
+    made = model(size=(18, 22), pads=[0] * 4)
+    x = np.random.default_rng(2).standard_normal((1, WIDE, 18, 22)).astype(np.float32)
+    expected = torch_conv(made, x)[:, :, 1:-1, 1:-1]  # the padded one without its border
+    assert winograd(made) == 1
+    error = np.abs(run(made, x) - expected).max() / np.abs(expected).max()
+    assert 0 < error < 1e-5
+
+
 def test_onnxruntime_transforms_the_weights_when_it_loads(tmp_path: Any) -> None:
     import onnxruntime
 
@@ -117,7 +126,7 @@ def test_constants_are_shared_and_names_unique() -> None:
         {"outputs": 100},
         {"kernel": 1},
         {"kernel": 5},
-        {"pads": [0, 0, 0, 0]},
+        {"pads": [0, 0, 0, 0]},  # 14 x 18 are left of 16 x 20
         {"pads": [0, 0, 1, 1]},
         {"strides": [2, 2]},
         {"dilations": [2, 2], "pads": [2, 2, 2, 2]},

@@ -90,3 +90,21 @@ def test_a_net_of_sounds_stays_in_one_piece_too() -> None:
     norms = [nn.Conv1d(4, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.GELU(), nn.Conv1d(8, 8, 3, padding=1)]
     net = nn.Sequential(*norms, nn.GroupNorm(1, 8), nn.Conv1d(8, 4, 1)).eval()
     assert outside(rewritten(net, torch.randn(1, 4, 16), rewrite=rewrite)) == (1, [])
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_an_instance_norm_needs_no_means_over_groups(affine: bool) -> None:
+    torch.manual_seed(0)
+    norm, x = nn.InstanceNorm2d(6, affine=affine), torch.randn(2, 6, 5, 7)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    program = rewritten(norm, x, rewrite=rewrite)
+    assert not {"aten.instance_norm.default", "aten.conv2d.default"} & set(operators_of(program))
+    assert largest_error(program, norm, x) < 1e-6
+    net = nn.Sequential(nn.Conv2d(6, 6, 1), norm, nn.Conv2d(6, 6, 1))
+    assert outside(rewritten(net, x[:1], rewrite=rewrite)) == (1, [])
+
+
+def test_a_norm_by_stored_statistics_is_left_alone() -> None:
+    norm, x = nn.InstanceNorm2d(6, track_running_stats=True), torch.randn(2, 6, 5, 7)
+    assert operators_of(rewritten(norm, x, rewrite=rewrite)) == operators_of(captured(norm, x))

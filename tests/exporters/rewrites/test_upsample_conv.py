@@ -76,3 +76,22 @@ def test_the_net_stays_in_one_piece() -> None:
     net, x = net_and_input()
     assert outside(captured(net, x[:1])) == (1, ["aten.upsample_nearest2d.vec"])
     assert outside(rewritten(net, x[:1], rewrite=rewrite)) == (1, [])
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_a_border_of_its_own_pixels_is_kept(mode: str) -> None:
+    class Bordered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(6, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            large = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+            out: Tensor = self.conv(nn.functional.pad(large, (1, 1, 1, 1), mode=mode))
+            return out
+
+    torch.manual_seed(0)
+    net, x = Bordered(), torch.randn(2, 6, 5, 4)
+    program = rewritten(net, x, rewrite=rewrite)
+    assert operators_of(program).count("aten.conv2d.default") == 9
+    assert largest_error(program, net, x) < 1e-6

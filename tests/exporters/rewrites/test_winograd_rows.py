@@ -49,7 +49,8 @@ def test_equals_the_convolution(
         {"inputs": 32},  # with less than 64 channels it does not pay
         {"outputs": 3},
         {"stride": 2},
-        {"padding": 0},
+        {"padding": 2},
+        {"padding": (1, 0)},
         {"dilation": 2, "padding": 2},
         {"groups": 2},
         {"kernel_size": 1, "padding": 0},
@@ -72,6 +73,7 @@ class Two(nn.Module):
 
 def test_the_largest_pictures_come_first_within_the_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = Two(), torch.randn(1, 64, 16, 16)
+    monkeypatch.setattr(winograd_rows, "FREE_GROWTH", 0)
     for growth, count in ((0.1, 2), (0.2, 5), (0.34, 8)):
         monkeypatch.setattr(winograd_rows, "MOST_GROWTH", growth)
         program = rewritten(net, x, rewrite=rewrite)
@@ -84,3 +86,25 @@ def test_the_net_stays_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd_rows, "MOST_GROWTH", 0.34)
     net, x = net_and_input()
     assert outside(rewritten(net, x[:1], rewrite=rewrite)) == (1, [])
+
+
+class Dense(nn.Module):
+    """Convolutions one behind the other, and of a growing concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = Conv(), Conv(), Conv(128, padding=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second(self.first(x))
+        out: Tensor = self.last(torch.cat([x, y], dim=1)) + self.second(x)[:, :, 1:-1, 1:-1]
+        return out
+
+
+def test_convolutions_in_a_row_and_of_concatenations_share_their_parts() -> None:
+    net, x = Dense(), torch.randn(1, 64, 20, 18)
+    program = rewritten(net, x, rewrite=rewrite)
+    names = operators_of(program)
+    assert names.count("aten.conv2d.default") == 16
+    assert names.count("aten.pad.default") == 2  # of x, read twice, and of what the second convolution reads
+    assert largest_error(program, net, x) < 1e-6
