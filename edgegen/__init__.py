@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgegen.artifacts.build import build as build_artifact
+    from edgegen.artifacts.library import export as export
+    from edgegen.artifacts.library import read_recipe as read_recipe
+    from edgegen.artifacts.library import verify as verify
+    from edgegen.artifacts.sample import sample_to_png as sample
     from edgegen.errors import EdgegenError as EdgegenError
     from edgegen.flow.solvers import solve as solve
     from edgegen.models.edge_unet import EdgeUNet as EdgeUNet
@@ -18,7 +22,6 @@ if TYPE_CHECKING:
     from edgegen.program.capture import capture as capture_program
     from edgegen.program.fold import fold as fold
     from edgegen.recipe import Recipe as Recipe
-    from edgegen.recipe import read as read_recipe
     from edgegen.types import Artifact as Artifact
     from edgegen.types import Latency as Latency
     from edgegen.types import Parity as Parity
@@ -37,12 +40,15 @@ _PLACES = {
     "build_artifact": "edgegen.artifacts.build:build",
     "capture_program": "edgegen.program.capture:capture",
     "check_parity": "edgegen.verification.parity:check",
+    "export": "edgegen.artifacts.library:export",
     "fold": "edgegen.program.fold:fold",
     "load_generator": "edgegen.models.load:load",
     "normal": "edgegen.noise:normal",
-    "read_recipe": "edgegen.recipe:read",
+    "read_recipe": "edgegen.artifacts.library:read_recipe",
     "run_recipe": "edgegen.pipeline.run:run_recipe",
+    "sample": "edgegen.artifacts.sample:sample_to_png",
     "solve": "edgegen.flow.solvers:solve",
+    "verify": "edgegen.artifacts.library:verify",
 }
 __all__ = [
     "Artifact",
@@ -56,12 +62,15 @@ __all__ = [
     "build_artifact",
     "capture_program",
     "check_parity",
+    "export",
     "fold",
     "load_generator",
     "normal",
     "read_recipe",
     "run_recipe",
+    "sample",
     "solve",
+    "verify",
 ]
 
 

@@ -12,6 +12,7 @@ MOST_ELEMENTS = 1 << 28  # of a tensor: a GiB in float32
 Dim = int | Literal["batch_size"]
 Status = Literal["ok", "failed", "not checked"]
 Role = Literal["noise", "class", "text", "image", "latent", "signal", "features"]
+LAYOUTS = {2: "NC", 3: "NCL", 4: "NCHW"}  # of tensors by their axes: batch, channels, length, height, width
 PIXELS = "out_image"  # the output of `generate`: uint8; the float one is called out_sample
 Origin = Literal["noise", "real", "synthetic"]  # of the inputs of a comparison
 SYNTHETIC = "checked on synthetic inputs only"
@@ -84,6 +85,12 @@ class Signature:
         """(channels, height, width) of the image; for generators that `makes_images`."""
         _, channels, height, width = self.outputs[0].shape
         return int(channels), int(height), int(width)
+
+    @property
+    def pixels(self) -> TensorSpec:
+        """What `generate` gives: the image in uint8, (batch, height, width, channels); if it `makes_images`."""
+        channels, height, width = self.image_shape
+        return TensorSpec(PIXELS, ("batch_size", height, width, channels), "uint8", "image", 0, 255)
 
     @property
     def makes_images(self) -> bool:

@@ -28,7 +28,9 @@ class Variant:
     """One kind of file of a backend: what it is for, how its name ends, and its batch (None: a dynamic axis).
 
     `any_size`: its program is captured with dynamic height and width. `lists_sizes`: of these it takes the signature's
-    own and those in `Export.heights_widths`, no others.
+    own and those in `Export.heights_widths`, no others. `pixels`: how the uint8 image lies that it gives in place of
+    numbers, such as "NHWC". `methods`: what can be called in it, where that is more than one thing; `generate` is there
+    where `Export.generate` asks for it and the output is an image.
     """
 
     about: str
@@ -36,6 +38,8 @@ class Variant:
     batch: int | None
     any_size: bool = False
     lists_sizes: bool = False
+    pixels: str = ""
+    methods: tuple[str, ...] = ()
 
 
 class Session(Protocol):

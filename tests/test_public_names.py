@@ -18,12 +18,15 @@ NAMES = [
     "build_artifact",
     "capture_program",
     "check_parity",
+    "export",
     "fold",
     "load_generator",
     "normal",
     "read_recipe",
     "run_recipe",
+    "sample",
     "solve",
+    "verify",
 ]
 HEAVY = ("torch", "onnx", "onnxruntime", "executorch", "coremltools", "diffusers", "transformers", "accelerate")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgegen import registry
-from edgegen.artifacts.target import Target
+from edgegen.artifacts.target import Target, interface
 from edgegen.exporters.base import DEFAULTS, Backend
 from edgegen.program.inputs import InputSource, RealInputs
 from edgegen.quantize.calibration import enough_samples
@@ -180,6 +180,7 @@ def _file_facts(
         "batch": variant.batch,
         "precision": scheme_cell.precision,
         "calibration_samples": samples,
+        **interface(target, inputs.signature, options),
         **({"caution": "; ".join(cautions)} if cautions else {}),
         **facts,
         **({"heights_widths": list(options.heights_widths)} if variant.lists_sizes else {}),

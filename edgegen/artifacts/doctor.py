@@ -1,12 +1,25 @@
-"""What works on this machine: each backend makes, opens and runs a tiny file, in a process of its own."""
+"""What works on this machine: each backend makes, opens and runs a tiny file, in a process of its own.
 
+A trial takes a minute on a busy machine, so one that succeeded is kept in the user's cache with the versions of all
+that it used, and counts as long as those are installed.
+"""
+
+import contextlib
 import json
+import platform
 import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from edgegen import registry
-from edgegen.errors import DeviceError, UsageError
+from edgegen.errors import DataError, DeviceError, StorageError, UsageError
+from edgegen.formats.manifest import tool_versions
+from edgegen.profilers.runners.toolchain import cache
 from edgegen.quantize.support_matrix import cells
 from edgegen.recipe import Quantize
 from edgegen.support.extras import EXTRAS, missing, version_of
@@ -14,17 +27,36 @@ from edgegen.support.isolation import environment
 from edgegen.support.printable import printable
 from edgegen.support.processes import finish
 from edgegen.support.scratch import temporary_folder
+from edgegen.support.storage import read_json, write_json
 
 PATIENCE_S = 180  # a cold import of executorch alone takes up to 20 s on a busy machine
 PROBE = "from edgegen.artifacts.doctor import try_backend; import sys; try_backend(sys.argv[1])"
 
 
-def diagnose() -> dict[str, Any]:
-    """Rows {"name", "works", "detail"} for accelerators, backends and extras."""
+Trials = Literal["new", "kept", "quick"]
+
+
+class _Trial(BaseModel):
+    """A backend that worked: with which versions, on which day, and what it said."""
+
+    versions: dict[str, str]
+    day: str
+    detail: str
+
+
+TRIALS = TypeAdapter(dict[str, _Trial])
+
+
+def diagnose(trials: Trials = "kept") -> dict[str, Any]:
+    """Rows {"name", "works", "detail"} for accelerators, backends and extras; `works` is None where nothing was tried.
+
+    `trials` of the backends: "new" ones in any case; those "kept" of the installed versions, else new ones; or "quick",
+    those kept and no new ones.
+    """
     return {
         "edgegen": version("edgegen"),
         "accelerators": _accelerators(),
-        "backends": [_backend(name) for name in registry.names("backend")],
+        "backends": [_backend(name, trials) for name in registry.names("backend")],
         "extras": [_extra(name) for name in EXTRAS],
     }
 
@@ -47,7 +79,7 @@ def _accelerators() -> list[dict[str, Any]]:
     return rows
 
 
-def _backend(name: str) -> dict[str, Any]:
+def _backend(name: str, trials: Trials = "new") -> dict[str, Any]:
     packages = missing(name) if name in EXTRAS else []
     if packages:
         return _row(name, False, f"{', '.join(packages)} not installed: pip install 'edgegen[{name}]'")
@@ -55,6 +87,44 @@ def _backend(name: str) -> dict[str, Any]:
         cells(name)
     except UsageError as e:
         return _row(name, False, str(e))
+    kept = None if trials == "new" else _kept_trials().get(name)
+    versions = _versions(name)
+    if kept is not None and kept.versions == versions:
+        return _row(name, True, f"{kept.detail} (on {kept.day}; --again tries it now)")
+    if trials == "quick":
+        return _row(name, None, "not tried, because of --quick, and never before with these versions")
+    row = _tried(name)
+    if row["works"] and name in registry.BUILT_IN["backend"]:  # of other packages the version is not known
+        _keep(name, _Trial(versions=versions, day=datetime.now(UTC).date().isoformat(), detail=row["detail"]))
+    return row
+
+
+def _versions(name: str) -> dict[str, str]:
+    packages = {package: version_of(package) or "" for package in EXTRAS.get(name, ())}
+    return {**packages, **tool_versions(), "system": platform.platform()}
+
+
+def _kept_path() -> Path:
+    return cache() / "doctor.json"
+
+
+def _kept_trials() -> Mapping[str, _Trial]:
+    """By backend; none where the file is missing or damaged."""
+    try:
+        return TRIALS.validate_python(read_json(_kept_path()), strict=True)
+    except (DataError, ValidationError):
+        return {}
+
+
+def _keep(name: str, trial: _Trial) -> None:
+    """Where the disk refuses, the next call tries again."""
+    trials = {**_kept_trials(), name: trial}
+    with contextlib.suppress(StorageError, OSError):
+        _kept_path().parent.mkdir(parents=True, exist_ok=True)
+        write_json(_kept_path(), TRIALS.dump_python(trials))
+
+
+def _tried(name: str) -> dict[str, Any]:
     command = [sys.executable, "-P", "-c", PROBE, name]
     try:
         finished = finish(command, name=name, timeout_s=PATIENCE_S, env=environment())
@@ -107,5 +177,5 @@ def _extra(name: str) -> dict[str, Any]:
     return _row(name, True, ", ".join(f"{package} {version_of(package)}" for package in EXTRAS[name]))
 
 
-def _row(name: str, works: bool, detail: str) -> dict[str, Any]:
+def _row(name: str, works: bool | None, detail: str) -> dict[str, Any]:
     return {"name": name, "works": works, "detail": detail}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgegen import registry
 from edgegen.artifacts.build import BuildResult
+from edgegen.artifacts.model_card import card_row
 from edgegen.errors import BudgetError, EdgegenError, ExportError, ParityError
 from edgegen.program.fold import FoldResult
 from edgegen.types import Latency, Parity, Signature
@@ -34,10 +34,9 @@ class ExportResult:
             artifact = build_result.artifact
             latency = self.latency.get(artifact.file)
             parity = self.parity[artifact.file]
-            row = {**artifact.to_dict(), "parity": parity.to_dict(), "verdict": str(parity)}
+            row = card_row(artifact, parity)
             row["latency"] = latency.to_dict() if latency else None
             row["over_budget"] = list(self.over_budget.get(artifact.file, ()))
-            row["about"] = registry.load("backend", artifact.backend).variants[artifact.variant].about
             row["export"] = {"seconds": build_result.seconds, "peak_rss_bytes": build_result.peak_rss_bytes}
             rows.append(row)
         return {

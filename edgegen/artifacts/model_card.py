@@ -1,25 +1,38 @@
 """The README.md of an export folder: a model card for the Hugging Face hub, with what was checked and measured."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgegen import registry
 from edgegen.exporters.base import Backend
 from edgegen.support.storage import write_bytes
-from edgegen.types import TensorSpec
+from edgegen.types import Artifact, Parity, Signature, TensorSpec
 
 UNKNOWN = "-"
+LATENCIES = ("p50 at batch 1", "load")
+MOST_CLASSES = 100  # whose names are in the card
 
 
 def write_card(folder: Path, exported: Mapping[str, Any]) -> None:
-    """Write `folder/README.md` from what `ExportResult.to_dict` gives. Raises StorageError."""
+    """Write `folder/README.md`. Raises StorageError.
+
+    `exported` has name; about (family, from, time, license; notes, inputs); signature; fold (sentence); artifacts, each
+    as `card_row` makes it, with latency where that was measured; class_names where they are known.
+    """
     write_bytes(folder / "README.md", card(exported).encode())
+
+
+def card_row(artifact: Artifact, parity: Parity) -> dict[str, Any]:
+    """What a card says of one file."""
+    about = registry.load("backend", artifact.backend).variants[artifact.variant].about
+    return {**artifact.to_dict(), "parity": parity.to_dict(), "verdict": str(parity), "about": about}
 
 
 def card(exported: Mapping[str, Any]) -> str:
     """The model card as Markdown with a YAML head."""
     source, rows = exported["about"], exported["artifacts"]
+    is_timed = any(row.get("latency") for row in rows)
     family = source["family"] + (" with random weights, for latency only" if _is_random(source) else "")
     folded_in = "" if source["time"] is None else ", the time folded in"
     parts = [
@@ -29,15 +42,17 @@ def card(exported: Mapping[str, Any]) -> str:
         exported["fold"]["sentence"],
         "## Inputs and output",
         _table(("name", "role", "type", "shape", "range"), [_tensor(spec) for spec in _tensors(exported["signature"])]),
+        "\n".join(f"- {sentence}" for sentence in _meaning(exported)),
         "## Files",
-        _table(
-            ("file", "size", "against PyTorch", "p50 at batch 1", "load"),
-            [_file(row) for row in rows],
-        ),
+        _table(("file", "size", "batch", "against PyTorch", *(LATENCIES if is_timed else ())), list(map(_file, rows))),
         "\n".join(_description(row) for row in rows),
+        _table(
+            ("file", "method", "output", "type", "shape", "layout"), [line for row in rows for line in _outputs(row)]
+        ),
         _inputs(exported),
-        "PSNR on the same inputs as PyTorch in float32, relative to the range of the values; latencies of the machine "
-        "that exported, not of a phone. `manifest.json` has sha256, signature and tool versions.",
+        "PSNR on the same inputs as PyTorch in float32, relative to the range of the values"
+        + ("; latencies of the machine that exported, not of a phone" if is_timed else "")
+        + ". `manifest.json` has sha256, signature and tool versions.",
         *(_python_snippet(row, exported["signature"]) for row in _one_of_each_backend(rows)),
         *(["## Notes", *(f"- {note}" for note in source.get("notes", []))] if source.get("notes") else []),
     ]
@@ -77,14 +92,75 @@ def _tensor(spec: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _file(row: Mapping[str, Any]) -> tuple[str, ...]:
-    parity, latency = row["parity"], row["latency"] or {}
+    parity, latency = row["parity"], row.get("latency")
+    batch = row["details"].get("batch")
     return (
         f"`{row['file']}`",
         f"{row['nbytes'] / 1e6:.2f} MB",
+        "any" if batch is None else str(batch),
         f"{row['verdict']} ({parity['method']})",
-        _ms(latency.get("p50_ms")),
-        _ms(latency.get("load_ms")),
+        *((_ms(latency.get("p50_ms")), _ms(latency.get("load_ms"))) if latency else ()),
     )
+
+
+def _outputs(row: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"`{row['file']}`",
+            f"`{output['method']}`" if output["method"] else UNKNOWN,
+            f"`{output['name']}`",
+            output["dtype"],
+            " x ".join(map(str, output["shape"])),
+            ", ".join(part for part in (output["layout"], output.get("colors", "")) if part) or UNKNOWN,
+        )
+        for output in row["details"].get("outputs", ())
+    ]
+
+
+def _meaning(exported: Mapping[str, Any]) -> list[str]:
+    """What the roles of the inputs and outputs ask of an app, in sentences."""
+    signature = Signature.from_dict(exported["signature"])
+    sentences = []
+    for spec in signature.inputs:
+        if spec.role == "noise":
+            sentences.append(
+                f"`{spec.name}` is standard normal noise: independent numbers of mean 0 and standard deviation 1, new "
+                "ones for every sample. `edgegen.noise` draws them from a seed, the same in every language "
+                "(Philox4x32-10)."
+            )
+        if spec.role == "class":
+            sentences.append(f"`{spec.name}` is the number of a class{_classes(exported.get('class_names', ()))}.")
+    if any(row["backend"] == "coreml" for row in exported["artifacts"]) and _has_whole_numbers(signature):
+        sentences.append("Core ML takes whole numbers as int32.")
+    if signature.makes_images:
+        low, high = signature.outputs[0].image_range
+        colors = "red, green, blue (RGB), " if signature.image_shape[0] == 3 else "one gray channel, "
+        sentences.append(
+            f"`{signature.outputs[0].name}` is an image: {colors}(batch, channels, height, width) (NCHW), {low:g} is "
+            f"black and {high:g} white: pixel = round(255 * (x - {low:g}) / {high - low:g}), cut to 0 .. 255.".replace(
+                "x - -", "x + "
+            )
+        )
+    if any(output["method"] for row in exported["artifacts"] for output in row["details"].get("outputs", ())):
+        sentences.append(
+            "A `.pte` takes and gives tensors by their place, in the order of these tables; its method `get_metadata` "
+            "has the names. `generate` takes what `forward` takes, and gives the pixels that an app shows."
+        )
+    return sentences
+
+
+def _has_whole_numbers(signature: Signature) -> bool:
+    return any(spec.dtype == "int64" for spec in signature.inputs)
+
+
+def _classes(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    if list(names) == [str(number) for number in range(len(names))]:
+        return f", 0 to {len(names) - 1}, which is its name, too"
+    named = ", ".join(f"{number} = {name}" for number, name in enumerate(names[:MOST_CLASSES]))
+    rest = len(names) - MOST_CLASSES
+    return f": {named}" + (f", and {rest} more (`class_names` in `manifest.json`)" if rest > 0 else "")
 
 
 def _description(row: Mapping[str, Any]) -> str:

@@ -24,8 +24,8 @@ VISIBLE = 4.0  # steps of 255 by which tiles differ at their seams, from which o
 
 
 def sample_to_png(
-    source: str,
-    output: Path,
+    source: str | Path,
+    output: str | Path,
     *,
     inputs: Sequence[str] = (),
     count: int | None = None,
@@ -56,6 +56,7 @@ def sample_to_png(
         DataError, UsageError: source, class or inputs do not fit.
         ExportError: the runtime refuses the inputs.
     """
+    source, output = str(source), Path(output)
     _check_output(output)
     image_source = open_source(source, steps=steps, runs=runs)
     signature = image_source.signature

@@ -1,8 +1,8 @@
 """Export targets (a backend, a scheme, a variant), and their validation before any work."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from edgegen import registry
 from edgegen.errors import ExportError, UsageError, unknown_name
@@ -10,11 +10,8 @@ from edgegen.exporters.base import Backend, Variant
 from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.schemes import DEFAULT_OPTIONS, GRIDS
 from edgegen.quantize.support_matrix import cell, cells
-from edgegen.recipe import FLOAT_SCHEMES, Export, Quantize
-from edgegen.types import SchemeCell
-
-if TYPE_CHECKING:
-    from edgegen.recipe import Export, Quantize
+from edgegen.recipe import FLOAT_SCHEMES, Export, Files, Quantize, Recipe
+from edgegen.types import LAYOUTS, SchemeCell, Signature, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,51 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.backend}-{self.scheme}" + (f":{self.variant}" if self.variant else "")
+
+
+def interface(target: Target, signature: Signature, options: Export) -> dict[str, Any]:
+    """What the file of `target` takes and gives, where it says more than the `signature` of all files.
+
+    inputs: name and shape of each, with the file's own batch. outputs: of each, the method that gives it ("" where the
+    file has no methods), name, dtype, shape, layout, range; of an image its colours.
+    """
+    variant = target.kind()
+    pixels = [(signature.pixels, variant.pixels or "NHWC")] if signature.makes_images else []
+    plain = [(spec, LAYOUTS.get(len(spec.shape), "")) for spec in signature.outputs]
+    specs = dict.fromkeys(variant.methods or ("",), plain)
+    if variant.pixels:
+        specs = {"": pixels}
+    elif "generate" in specs:
+        specs["generate"] = pixels if options.generate else []
+    return {
+        "inputs": [{"name": spec.name, "shape": _shape(spec, variant)} for spec in signature.inputs],
+        "outputs": [
+            _output(method, spec, layout, variant) for method, outputs in specs.items() for spec, layout in outputs
+        ],
+    }
+
+
+def _output(method: str, spec: TensorSpec, layout: str, variant: Variant) -> dict[str, Any]:
+    facts = {"method": method, "name": spec.name, "dtype": spec.dtype, "shape": _shape(spec, variant), "layout": layout}
+    channels = spec.shape[-1 if layout in ("NHWC", "CVPixelBuffer") else 1] if len(spec.shape) == 4 else None
+    colors = {1: "gray", 3: "RGB"}.get(channels, "") if spec.role == "image" and isinstance(channels, int) else ""
+    return {**facts, "low": spec.low, "high": spec.high, **({"colors": colors} if colors else {})}
+
+
+def _shape(spec: TensorSpec, variant: Variant) -> list[int | str]:
+    return [variant.batch if size == "batch_size" and variant.batch else size for size in spec.shape]
+
+
+def checked_targets(names: Iterable[str], tables: Files | Recipe) -> tuple[Target, ...]:
+    """Each named target once. Raises UsageError for one that cannot be made as the tables say, before any work."""
+    targets = tuple(dict.fromkeys(map(Target.parse, names)))
+    check_targets(targets, tables.export)
+    budget = None if tables.quantize.budget is None else Budget.parse(tables.quantize.budget)
+    if budget is not None and budget.fd_local is not None and not isinstance(tables, Recipe):
+        raise UsageError("quantize.budget: fd_local needs images to compare with, which only a run of a recipe has")
+    trains = tables.recover is not None or bool(tables.quantize.methods)
+    check_quantization(targets, tables.quantize, budget=budget, trains=trains)
+    return targets
 
 
 def check_targets(targets: Sequence[Target], options: Export) -> None:

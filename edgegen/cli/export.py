@@ -167,21 +167,13 @@ def _checked(name: str | None) -> str | None:
 
 def _targets(to: str | None, files: "Files", *, from_file: bool) -> "tuple[Target, ...]":
     """Those of --to, or else the file's artifacts. Raises UsageError for one that cannot be made, before any work."""
-    from edgegen.artifacts.target import Target, check_quantization, check_targets
-    from edgegen.quantize.budget import Budget
+    from edgegen.artifacts.target import checked_targets
 
     file_has_targets = from_file and "artifacts" in files.export.model_fields_set
     names = files.export.artifacts if to is None and file_has_targets else _parts(TARGETS if to is None else to)
-    targets = tuple(dict.fromkeys(map(Target.parse, names)))
-    if not targets:
+    if not names:
         raise UsageError(f"--to {to!r} names nothing; for example --to {TARGETS}")
-    check_targets(targets, files.export)
-    budget = None if files.quantize.budget is None else Budget.parse(files.quantize.budget)
-    if budget is not None and budget.fd_local is not None:
-        raise UsageError("quantize.budget: fd_local needs images to compare with, which only a run of a recipe has")
-    trains = files.recover is not None or bool(files.quantize.methods)
-    check_quantization(targets, files.quantize, budget=budget, trains=trains)
-    return targets
+    return checked_targets(names, files)
 
 
 def input_files(texts: list[str] | None, files: "Files") -> "InputFiles | None":

@@ -27,8 +27,23 @@ class _File(BaseModel):
     sha256: Sha256
 
 
+class _Input(BaseModel):
+    name: str
+    shape: tuple[Count | str, ...]
+
+
+class _Output(_Input):
+    method: str
+    dtype: str
+    layout: str
+    colors: str = ""
+
+
 class _Details(BaseModel):
     extra_files: dict[FileName, _File] = {}
+    batch: Count | None = None
+    inputs: tuple[_Input, ...] = ()
+    outputs: tuple[_Output, ...] = ()
 
 
 class _Parity(BaseModel):

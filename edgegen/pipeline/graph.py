@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from edgegen.artifacts.target import Target, check_quantization, check_targets
+from edgegen.artifacts.target import Target, checked_targets
 from edgegen.errors import MissingExtraError, UsageError, unknown_name
 from edgegen.pipeline.methods import (
     baseline_objective,
@@ -27,7 +27,6 @@ from edgegen.pipeline.methods import (
     teacher_steps,
 )
 from edgegen.pipeline.run_folder import StageResult
-from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import GRIDS
 from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import Recipe
@@ -200,12 +199,15 @@ STAGES = (
         everywhere=True,
         enabled=lambda r: bool(refined_schemes(r)),
     ),
-    Stage("export", ("choose",), lambda r: _files(r, floating=True), "edgegen.pipeline.stages.export:export"),
+    Stage(
+        "export", ("choose",), lambda r: _files(r, floating=True), "edgegen.pipeline.stages.export:export", version=2
+    ),
     Stage(
         "quantize",
         ("choose", "refine"),
         lambda r: {**_files(r, floating=False), "quantize": _numbers(r), "seed": r.seed},
         "edgegen.pipeline.stages.quantize:quantize",
+        version=2,
     ),
     Stage(
         "verify",
@@ -217,6 +219,7 @@ STAGES = (
             "seed": r.seed,
         },
         "edgegen.pipeline.stages.verify:verify",
+        version=2,
     ),
     Stage(
         "profile",
@@ -282,11 +285,7 @@ def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
 def check(recipe: Recipe, stages: list[Stage]) -> None:
     """Raises UsageError and RecipeError, before any work, for what must fail, such as an unknown artifact."""
     check_methods(recipe, {stage.name for stage in stages})
-    targets = [Target.parse(text) for text in recipe.export.artifacts]
-    check_targets(targets, recipe.export)
-    budget = None if recipe.quantize.budget is None else Budget.parse(recipe.quantize.budget)
-    trains = recipe.recover is not None or bool(recipe.quantize.methods)
-    check_quantization(targets, recipe.quantize, budget=budget, trains=trains)
+    checked_targets(recipe.export.artifacts, recipe)
 
 
 def missing_extras(recipe: Recipe, stages: list[Stage], *, base: Path) -> list[MissingExtraError]:

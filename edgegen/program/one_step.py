@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from edgegen.errors import ExportError
 from edgegen.flow.path import has_second_time
 from edgegen.support.pixels import OURS, traced_pixels
-from edgegen.types import PIXELS, Signature, TensorSpec
+from edgegen.types import Signature
 
 NOISE_TIME = 1.0  # t = 1 is noise: the one time at which a one-step generator runs
 DATA_TIME = 0.0  # r = 0 is data: where the step of a network with a second time ends
@@ -67,6 +67,4 @@ def pixels_signature(signature: Signature) -> Signature:
             f"no uint8 image of {output.name}: it is {output.role} {list(output.shape)}; "
             "`generate` needs an image of 1 or 3 channels"
         )
-    channels, height, width = signature.image_shape
-    image = TensorSpec(PIXELS, ("batch_size", height, width, channels), "uint8", "image", 0, 255)
-    return replace(signature, outputs=(image,))
+    return replace(signature, outputs=(signature.pixels,))

@@ -80,7 +80,9 @@ class CoreMLBackend:
     variants: Mapping[str, Variant] = field(
         default_factory=lambda: {
             "": Variant("one sample, float32 image", mlpackage.SUFFIX, 1),
-            GENERATE: Variant("one sample, noise to an image (CVPixelBuffer)", mlpackage.SUFFIX, 1),
+            GENERATE: Variant(
+                "one sample, noise to an image (CVPixelBuffer)", mlpackage.SUFFIX, 1, pixels="CVPixelBuffer"
+            ),
             SIZES: Variant(
                 "one sample, the sizes in heights_widths", mlpackage.SUFFIX, 1, any_size=True, lists_sizes=True
             ),

@@ -23,6 +23,7 @@ from edgegen.types import SchemeCell, Signature
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+METHODS = ("forward", "generate")
 GOLDEN = 2  # samples in a BundledProgram
 
 SNIPPET = """import torch
@@ -37,11 +38,13 @@ class ExecuTorchBackend:
 
     variants: Mapping[str, Variant] = field(
         default_factory=lambda: {
-            "": Variant("XNNPACK: the CPU of any phone", ".pte", 1),
-            "bundled": Variant("XNNPACK, with golden inputs and outputs for a test on the device", ".bpte", 1),
-            "coreml": Variant("Core ML delegate: iPhone, iPad, Mac", ".pte", 1),
-            "vulkan": Variant("Vulkan delegate: the GPU of Android phones", ".pte", 1),
-            "qnn": Variant("Qualcomm's delegate; needs its SDK", ".pte", 1),
+            "": Variant("XNNPACK: the CPU of any phone", ".pte", 1, methods=METHODS),
+            "bundled": Variant(
+                "XNNPACK, with golden inputs and outputs for a test on the device", ".bpte", 1, methods=METHODS
+            ),
+            "coreml": Variant("Core ML delegate: iPhone, iPad, Mac", ".pte", 1, methods=METHODS),
+            "vulkan": Variant("Vulkan delegate: the GPU of Android phones", ".pte", 1, methods=METHODS),
+            "qnn": Variant("Qualcomm's delegate; needs its SDK", ".pte", 1, methods=METHODS),
         },
         init=False,
     )

@@ -72,7 +72,7 @@ class OnnxBackend:
             "": Variant("any batch", ".onnx", None),
             "batch1": Variant("fixed batch 1, for the NPUs of phones (NNAPI, QNN, Core ML)", ".onnx", 1),
             "any_size": Variant("any batch, height and width that the network takes", ".onnx", None, any_size=True),
-            "generate": Variant("noise -> uint8 image (batch, height, width, channels)", ".onnx", None),
+            "generate": Variant("noise -> uint8 image (batch, height, width, channels)", ".onnx", None, pixels="NHWC"),
             "ort": Variant("ORT format, optimised offline, with its required operators beside it", ".ort", 1),
         },
         init=False,

@@ -49,6 +49,13 @@ def test_a_folder_of_files_a_manifest_and_a_card(net: Path, tmp_path: Path, in_p
     head = ["---", "library_name: edgegen", "pipeline_tag: unconditional-image-generation", "license: apache-2.0"]
     assert card.splitlines()[:4] == head
     assert all(f"`{row['file']}`" in card for row in manifest["artifacts"])
+    by_file = {row["file"]: row["details"] for row in manifest["artifacts"]}
+    (pixels,) = by_file["tiny_onnx_fp32_generate.onnx"]["outputs"]
+    (output,) = onnx.load(tmp_path / "out" / "tiny_onnx_fp32_generate.onnx").graph.output
+    dims = [size.dim_param or size.dim_value for size in output.type.tensor_type.shape.dim]
+    assert (pixels["name"], pixels["dtype"], pixels["layout"], pixels["shape"]) == (output.name, "uint8", "NHWC", dims)
+    assert by_file["tiny_coreml_fp32.mlpackage"]["outputs"][0]["shape"][0] == 1
+    assert "| `tiny_onnx_fp32_generate.onnx` | - | `out_image` | uint8 |" in card
     stamped = {p.key: p.value for p in onnx.load(tmp_path / "out" / "tiny_onnx_fp32.onnx").metadata_props}
     assert stamped["edgegen.license"] == "apache-2.0"
     assert str(tmp_path) not in json.dumps(stamped) + json.dumps(manifest) + card

@@ -189,6 +189,43 @@ def test_a_run_by_its_name_or_recipe_is_a_file_that_knows_its_classes(
     assert sample("tiny", "--steps", "2", "--output", "student.png")["method"] == "PyTorch, 2 steps"
 
 
+def test_the_folder_of_files_says_what_an_app_has_to_know(place: Path) -> None:
+    """As the runtimes themselves describe the files."""
+    import onnxruntime
+
+    from edgegen import registry
+    from edgegen.program.inputs import example_inputs
+    from edgegen.types import Signature
+
+    folder = place / "runs/tiny/verify/latest/artifacts"
+    card = (folder / "README.md").read_text()
+    assert "`sample` is standard normal noise" in card
+    assert "`edgegen.noise`" in card
+    assert "`class_labels` is the number of a class, 0 to 9, which is its name, too." in card
+    assert "`out_sample` is an image: one gray channel, (batch, channels, height, width) (NCHW), -1 is black" in card
+    assert "pixel = round(255 * (x + 1) / 2)" in card
+    assert "p50" not in card, "they are measured later"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    rows = {row["file"]: row["details"] for row in manifest["artifacts"]}
+    assert {file: row["batch"] for file, row in rows.items()} == {
+        file: None if file.endswith(".onnx") else 1 for file in ARTIFACTS
+    }
+    pte = "tiny_executorch_w8a8.pte"
+    forward = registry.load("backend", "executorch").open(folder / pte)
+    inputs = example_inputs(Signature.from_dict(manifest["signature"]), 1, 0)
+    for output, session in zip(rows[pte]["outputs"], (forward, forward.generate), strict=True):
+        (values,) = session(inputs).values()
+        assert (list(values.shape), str(values.dtype)) == (output["shape"], output["dtype"])
+        assert f"| `{pte}` | `{output['method']}` | `{output['name']}` | {output['dtype']} | " in card
+    assert [(output["method"], output["dtype"], output["layout"]) for output in rows[pte]["outputs"]] == [
+        ("forward", "float32", "NCHW"),
+        ("generate", "uint8", "NHWC"),
+    ]
+    (described,) = rows["tiny_onnx_fp32.onnx"]["outputs"]
+    (output,) = onnxruntime.InferenceSession(folder / "tiny_onnx_fp32.onnx").get_outputs()
+    assert (described["name"], described["shape"][0]) == (output.name, output.shape[0]) == ("out_sample", "batch_size")
+
+
 def sample(source: str, *arguments: str) -> dict[str, Any]:
     """`edgegen sample` in this process: four pictures of class 3."""
     common = ["--count", "4", "--class", "3", "--seed", "5", "--json"]

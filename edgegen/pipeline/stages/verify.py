@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgegen.artifacts.budget import BudgetCheck
+from edgegen.artifacts.model_card import card_row, write_card
 from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.target import runs_here
 from edgegen.errors import DataError
@@ -23,6 +25,7 @@ from edgegen.pipeline.stages.evaluate import SHOWN, Judge
 from edgegen.program.capture import reference
 from edgegen.program.generator import Generator
 from edgegen.program.inputs import example_inputs
+from edgegen.program.one_step import NOISE_TIME
 from edgegen.quantize.budget import Budget
 from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.support.pixels import to_uint8
@@ -44,7 +47,7 @@ class FileCheck:
 
 
 def verify(context: Context) -> None:
-    """parity.json, images of every file, and a folder with all files and the manifest that says how true they are."""
+    """parity.json, images of every file, and a folder with all files, their manifest and their card."""
     recipe, generator = context.recipe, student_of(context.inputs)
     judge = Judge(recipe, context.inputs)
     artifacts = artifacts_of(context.inputs)
@@ -71,16 +74,16 @@ def verify(context: Context) -> None:
             note = parity.status if parity.psnr_db is None else f"{parity.status}, {parity.psnr_db:.1f} dB"
             task.update(number, f"{artifact.file}: {note}")
     gather(context.folder / ARTIFACTS, artifacts)
+    class_names = _class_names(context, generator)
     write_manifest(
         context.folder / ARTIFACTS,
         [artifact for artifact, _ in artifacts],
         generator.signature,
         lineage=read_json(context.inputs["export"] / MANIFEST)["lineage"],
         parity={check.artifact.file: check.parity for check in checks},
-        class_names=read_json(context.inputs["data"] / "data.json")["classes"]
-        if generator.signature.num_classes
-        else (),
+        class_names=class_names,
     )
+    write_card(context.folder / ARTIFACTS, _card_facts(context, generator, checks, class_names))
     images = {check.artifact.file: torch.from_numpy(check.images) for check in checks if check.images is not None}
     save_tensors(context.folder / "pictures.safetensors", images)
     write_json(context.folder / "parity.json", {"samples": recipe.verify.samples, "artifacts": rows})
@@ -89,6 +92,20 @@ def verify(context: Context) -> None:
 def _class_names(context: Context, generator: Generator) -> list[str]:
     names: list[str] = read_json(context.inputs["data"] / "data.json")["classes"]
     return names if generator.signature.num_classes else []
+
+
+def _card_facts(
+    context: Context, generator: Generator, checks: Sequence[FileCheck], class_names: Sequence[str]
+) -> dict[str, Any]:
+    about = {"family": "EdgeUNet", "from": f"a run of the recipe {context.recipe.name}", "time": NOISE_TIME}
+    return {
+        "name": context.recipe.name,
+        "about": {**about, "license": context.recipe.export.license},
+        "signature": generator.signature.to_dict(),
+        "fold": {"sentence": generator.folded().sentence()},
+        "artifacts": [card_row(check.artifact, check.parity) for check in checks],
+        "class_names": class_names,
+    }
 
 
 def _verifier(context: Context, generator: Generator) -> Verifier:

@@ -1,0 +1,87 @@
+"""The verdict on made-up reports: rubble of each kind, weak images, usable ones, and the thresholds between them."""
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from edgegen.report.schema import Damage, QualityFigure, Report
+from edgegen.report.verdict import verdict
+
+# fd_local of real images with noise of these standard deviations, and the pixels of the real images.
+DAMAGE = ((0.1, 20.0), (0.2, 60.0), (0.4, 400.0), (0.8, 900.0))
+REAL = {"saturated": 0.3, "spread": 0.5}
+
+
+@pytest.fixture
+def made(made_up: ModuleType) -> Any:
+    def report(fd_local: float | None = 60.0, **pixels: float) -> Report:
+        """Teacher 52.3 in 20 steps; the student in one step as given, its pixels those of real images or `pixels`."""
+        plain: Report = made_up.report()
+
+        def figure(of: QualityFigure, **changes: Any) -> QualityFigure:
+            return of.model_copy(update={**REAL, **changes})
+
+        quality = plain.quality
+        tables = {
+            "teacher": {steps: figure(row) for steps, row in quality.teacher.items()},
+            "reflowed": None,
+            "baseline": None,
+            "student": {"1": figure(quality.student["1"], fd_local=fd_local, sd=0.1, **pixels)},
+            "floor": {"0": figure(quality.floor["0"])},
+        }
+        damage = tuple(Damage(noise=noise, fd_local=fd) for noise, fd in DAMAGE)
+        return plain.model_copy(
+            update={
+                "ships": "student",
+                "quality": quality.model_copy(update=tables),
+                "extractor": plain.extractor.model_copy(update={"damage": damage, "fault": ""}),
+                "artifacts": (),
+            }
+        )
+
+    return report
+
+
+def test_images_near_the_teachers_are_usable(made: Any) -> None:
+    judged = verdict(made())
+    assert (judged.level, judged.advice, judged.warnings) == ("usable", "", ())
+    assert judged.reason == "fd_local 60.0 is 1.1 times the teacher's at 20 steps, 52.3"
+
+
+@pytest.mark.parametrize(
+    ("fd_local", "level"),
+    [(104.0, "usable"), (105.0, "weak"), (399.0, "weak"), (400.0, "not usable"), (None, "not judged")],
+)
+def test_the_levels_begin_at_twice_the_teachers_distance_and_at_strong_noise(
+    made: Any, fd_local: float | None, level: str
+) -> None:
+    judged = verdict(made(fd_local))
+    assert judged.level == level
+    assert bool(judged.advice) == (level != "usable")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "level", "text"),
+    [
+        ({"saturated": 0.95}, "not usable", "95% of the pixels are black or white, of real images 30%"),
+        ({"spread": 0.05}, "not usable", "the images differ by 10% of what real images differ by: they are all alike"),
+        ({"saturated": 0.5}, "usable", "50% of the pixels are black or white"),
+        ({"spread": 0.25}, "usable", "The images differ by 50% of what real images differ by"),
+    ],
+)
+def test_rubble_is_not_usable_however_small_its_distance(
+    made: Any, pixels: dict[str, float], level: str, text: str
+) -> None:
+    """A metric that sees nothing gives rubble a small fd_local: the pixels tell. Less of it is a warning."""
+    judged = verdict(made(0.001, **pixels))
+    assert judged.level == level
+    assert text in (judged.reason if level == "not usable" else judged.warnings[0])
+
+
+def test_missing_modes_and_one_class_are_warned_of(made: Any) -> None:
+    report = made(recall=0.1)
+    extractor = report.extractor.model_copy(update={"name": "rot-v1"})
+    first, second = verdict(report.model_copy(update={"extractor": extractor})).warnings
+    assert first == "Recall 0.100, where the teacher has 0.800: parts of the data are missing."
+    assert second.startswith("There are no labels, or one class alone")
