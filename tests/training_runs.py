@@ -11,7 +11,7 @@ from edgegen.support.progress import Silent
 from edgegen.support.rng import generator
 from edgegen.training.batch import TrainingSet
 from edgegen.training.distributed import accelerator
-from edgegen.training.loop import fit
+from edgegen.training.loop import Stopping, fit
 from edgegen.training.networks import Fitted
 
 CONFIG = EdgeUNetConfig(sample_size=4, channels=(8, 8), blocks=1, num_classes=3, embedding=16)
@@ -32,7 +32,9 @@ class StopAt(Silent):
             raise Stop
 
 
-def train(folder: Path, *, progress: Silent | None = None, **settings: object) -> Fitted:
+def train(
+    folder: Path, *, progress: Silent | None = None, stopping: Stopping | None = None, **settings: object
+) -> Fitted:
     folder.mkdir(exist_ok=True)
     torch.manual_seed(0)
     images = torch.rand(20, 1, 4, 4, generator=generator(1)) * 2 - 1
@@ -47,4 +49,5 @@ def train(folder: Path, *, progress: Silent | None = None, **settings: object) -
         accelerator=accelerator("fp32"),
         progress=progress or Silent(),
         label="teacher",
+        stopping=stopping,
     )["student"]

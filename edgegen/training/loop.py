@@ -4,6 +4,7 @@ Step k sees a batch and random numbers made from (seed, k) alone and the state o
 whole; so a run that was killed ends with the same weights as one that was not (bit for bit on the same CPU).
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -140,7 +141,7 @@ def fit(
     heldout = _measured_before(folder, first)
     watch = _Watch(label, settings, folder, trainer.device)
     log = TrainingLog(folder, first, enabled=accelerator.is_main_process)
-    with progress.task(label, settings.steps, start=first) as task:
+    with contextlib.closing(log), progress.task(label, settings.steps, start=first) as task:
         for step in range(first, settings.steps):
             if stopping is not None and stopping.is_flat(heldout):
                 progress.message(f"{label}: the loss on held-out images is flat: stopped at {step} of {settings.steps}")
@@ -164,7 +165,6 @@ def fit(
                     log.flush()
                     checkpoint.save(folder / CHECKPOINT, trainer.states, done)
                 accelerator.wait_for_everyone()
-    log.close()
     return {name: state.fitted() for name, state in trainer.states.items()}
 
 
