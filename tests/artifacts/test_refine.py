@@ -165,7 +165,7 @@ def test_the_change_of_the_distribution_is_a_figure_of_its_own(module: nn.Module
         return float(np.var(images))
 
     generator = Generator(module, SIGNATURE)
-    figures = sensitivity_of(generator, "w4-block", options=FEW, seed=3, fd_local=spread, noises=24, progress=Silent())
+    figures = sensitivity_of(generator, "w4-block", options=FEW, seed=3, fd_local=spread, images=24, progress=Silent())
     expected = reference(module, example_inputs(SIGNATURE, 24, 3))
     assert figures["fd_local"] == pytest.approx(float(np.var(expected)))
     changes = {row["name"]: row["fd_change"] for row in figures["layers"]}

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from edgegen.cli.main import app
 from edgegen.inspection.record import inspect
+from edgegen.types import Signature, TensorSpec
 
 Edgegen = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -51,8 +52,10 @@ def test_an_onnx_file_with_edgegens_signature(tmp_path: Path) -> None:
 
     path = inspected.write_onnx(tmp_path / "net.onnx")
     model = onnx.load(path)
-    spec = {"name": "sample", "role": "noise", "low": -1.0, "high": 1.0}
-    model.metadata_props.add(key="edgegen.signature", value=json.dumps({"inputs": [spec], "outputs": []}))
+    shape = ("batch_size", 3, 8, 8)
+    sample = TensorSpec("sample", shape, "float32", "noise", -1.0, 1.0)
+    signature = Signature((sample,), (TensorSpec("out", shape, "float32", "image"),))
+    model.metadata_props.add(key="edgegen.signature", value=json.dumps(signature.to_dict()))
     model.metadata_props.add(key="edgegen.license", value="[x]" * 50)
     onnx.save(model, path)
     shown = CliRunner().invoke(app, ["inspect", str(path)], catch_exceptions=False, env={"COLUMNS": "160"})

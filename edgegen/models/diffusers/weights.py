@@ -44,7 +44,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def _check_size(path: Path, key: str, size: Any) -> None:
     """Before a library makes that many layers. Raises DataError."""
     most = MOST_LAYERS if "layers" in key else LARGEST_SIZE
-    least = 1 if key.endswith(("layers_per_block", "_channels")) else -LARGEST_SIZE
+    # extra_in_channels is 0 in most networks that have it.
+    least = 1 if key.endswith(("layers_per_block", "_channels")) and not key.startswith("extra") else -LARGEST_SIZE
     if isinstance(size, int) and not least <= size <= most:
         raise DataError(f"{path}: {key} is {size}; {least} to {most} would do")
 
