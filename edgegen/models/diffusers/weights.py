@@ -33,7 +33,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG)
     if not isinstance(config, dict):
         raise DataError(f"{folder / CONFIG}: holds {type(config).__name__}, not the settings of a network")
-    if not isinstance(config.get("_class_name", ""), str):
+    if not isinstance(config.get("_class_name"), str | None):
         raise DataError(f"{folder / CONFIG}: _class_name is {config['_class_name']!r}, not the name of a class")
     for key, value in config.items():
         for size in value if isinstance(value, list) else [value]:

@@ -312,7 +312,7 @@ def test_the_norm_that_is_advised_computes_the_same_for_one_image() -> None:
         (('role = "class"\nhigh = 3', 'role = "features"\nhigh = 3'), "class_labels: whole numbers need low and high"),
         (("[[outputs]]", "[[output]]"), "output: no key 'output'; there are: .*Did you mean 'outputs'"),
         (("[[outputs]]", "[[inputs]]"), "outputs: missing; this key must be given"),
-        (("time = 0.5", "time = "), "not a TOML file"),
+        (("time = 0.5", "time = "), "not TOML"),
         (('dtype = "int64"\nrole = "class"\nhigh = 3', 'role = "features"'), "the network refuses the inputs"),
     ],
 )
@@ -330,7 +330,7 @@ def test_other_mistakes_in_a_signature(own: Path) -> None:
     (own / "signature.toml").write_text(two)
     with pytest.raises(DataError, match="two inputs are classes; one can be"):
         load_sources(f"{own}/net.py:make", signature=own / "signature.toml")
-    with pytest.raises(DataError, match=r"no signature file .*none.toml"):
+    with pytest.raises(DataError, match=r"no file .*none.toml"):
         load_sources(f"{own}/net.py:make", signature=own / "none.toml")
 
 
