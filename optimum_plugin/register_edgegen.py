@@ -19,11 +19,13 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--name": {"metavar": "NAME", "help": "Of the folder in exports and of the files. Default: the source's."},
     "--recipe": {"metavar": "FILE", "help": "TOML with [export], [quantize], [recover]; or a recipe."},
     "--signature": {"metavar": "FILE", "help": "TOML: inputs and outputs of a factory or .pt2."},
+    "--inputs": {"action": "append", "metavar": "[NAME=]PATH", "help": "Real inputs of a network that takes images."},
     "--random-weights": {"metavar": "SEED", "help": "Draw the weights: latency before training."},
     "--fuse-decoder": {"action": "store_true", "help": "A pipeline's denoiser and decoder in one file."},
     "--etrecord": {"action": "store_true", "help": "Write ExecuTorch's profiling record."},
     "--memory-limit": {"metavar": "SIZE", "help": "Of each exporting process, such as 8GB."},
     "--measure": {"action": BooleanOptionalAction, "help": "Host latency of each file."},
+    "--yes": {"action": "store_true", "help": "Start refinements that take more than ten minutes."},
     "--runs": {"metavar": "DIR", "help": "Where runs of recipes are kept."},
     "--force": {"action": "store_true", "help": "Do the work again although its result is there."},
     "--dry-run": {"action": "store_true", "help": "Print what would be done, and stop."},
@@ -66,8 +68,8 @@ def arguments_of(arguments: Namespace) -> list[str]:
             continue
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag.removeprefix('--')}")
-        else:
-            words.append(f"{flag}={value}")  # joined: a value may begin with a dash
+        else:  # joined: a value may begin with a dash
+            words += [f"{flag}={item}" for item in (value if isinstance(value, list) else [value])]
     return [*words, "--", str(arguments.source)]
 
 

@@ -67,6 +67,7 @@ def test_the_options_are_those_of_edgegen_export() -> None:
         (["net"], ["--", "net"]),
         (["net", "--to", "onnx", "-o", "out dir"], ["--to=onnx", "--output=out dir", "--", "net"]),
         (["net", "--no-measure", "--etrecord"], ["--etrecord", "--no-measure", "--", "net"]),
+        (["net", "--inputs", "a.npz", "--inputs", "b=c"], ["--inputs=a.npz", "--inputs=b=c", "--", "net"]),
         (["--random-weights", "0", "--json", "net"], ["--random-weights=0", "--json", "--", "net"]),
     ],
 )
@@ -96,7 +97,7 @@ def test_a_unet_is_exported_to_onnx(tmp_path: Path) -> None:
     [
         (["nowhere", "--to", "onnx"], 2, "nowhere"),
         (["net", "--to", "onxn"], 2, "Did you mean 'onnx'"),
-        (["net", "--to", "onnx", "--recipe", "none.toml"], 2, "none.toml: cannot be read"),
+        (["net", "--to", "onnx", "--recipe", "none.toml"], 2, "no file none.toml"),
     ],
 )
 def test_errors_are_edgegens_message_and_exit_code(

@@ -143,7 +143,10 @@ def test_a_pipeline_that_does_not_fit_is_refused(folders: Callable[[str], Path],
             load_sources(str(folder), **options)
 
     refuse([], "model_index.json: holds list, not the components of a pipeline")
-    refuse({}, "model_index.json: 0 denoisers, needed is one; found no networks. Families: AuraFlowTransformer2DModel, AutoencoderKL")
+    refuse(
+        {},
+        "model_index.json: 0 denoisers, needed is one; found no networks. Families: AuraFlowTransformer2DModel, AutoencoderKL",
+    )
     refuse({"vae": index["vae"]}, r"0 denoisers, needed is one; found vae \(AutoencoderTiny\)")
     alone = {key: index[key] for key in ("transformer", "scheduler")}
     refuse(alone, "0 decoders in this pipeline, so nothing to fuse", error=UsageError, fuse_decoder=True)

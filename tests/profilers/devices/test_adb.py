@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import device_parts
@@ -20,6 +19,7 @@ from edgegen.profilers.devices.host_info import describe
 from edgegen.profilers.devices.shell import QUESTIONS
 from edgegen.profilers.files.profile import profile_files
 from edgegen.profilers.timing.protocol import ProfileOptions
+from edgegen.support.processes import Finished
 from edgegen.support.progress import Silent
 
 FEW = ProfileOptions(min_runs=3, max_seconds=0.05, timeout_seconds=60.0, warm_seconds=0.0)
@@ -80,12 +80,12 @@ def test_an_android_of_which_nothing_is_known_is_unknown() -> None:
 
 
 def listing(monkeypatch: pytest.MonkeyPatch, *rows: str) -> None:
-    def run(command: list[str], **_: object) -> SimpleNamespace:
+    def finish(command: list[str], **_: object) -> Finished:
         assert command == ["adb", "devices"]
-        return SimpleNamespace(returncode=0, stdout="\n".join(["List of devices attached", *rows, ""]), stderr="")
+        return Finished(0, "\n".join(["List of devices attached", *rows, ""]), "")
 
     monkeypatch.setattr(adb.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(adb.subprocess, "run", run)
+    monkeypatch.setattr(adb, "finish", finish)
 
 
 def test_the_one_device_that_is_attached_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
