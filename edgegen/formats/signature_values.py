@@ -22,8 +22,8 @@ def check_signature(values: Any) -> Signature:
         raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'signature'}: {first['msg']}") from e
     if not signature.inputs or len(signature.outputs) != 1:
         raise ValueError("a signature has at least one input, and one output")
-    if not all(spec.shape for spec in (*signature.inputs, *signature.outputs)):
-        raise ValueError("a tensor has at least one axis, that of the batch")
+    if not signature.outputs[0].shape:  # an input may be a scalar
+        raise ValueError("the output has at least one axis, that of the batch")
     if not 0 <= signature.num_classes < 1 << 31:
         raise ValueError(f"num_classes is {signature.num_classes}")
     return signature

@@ -15,9 +15,11 @@ from onnx import TensorProto, helper
 from small_nets import net_files
 from typer.testing import CliRunner
 
+from edgegen.artifacts.build import unchecked
 from edgegen.cli.main import app
 from edgegen.cli.profile import _table
 from edgegen.errors import BudgetError, DataError, DeviceError, ParityError, UsageError
+from edgegen.formats.manifest import write_manifest
 from edgegen.profilers.devices.host import DEVICE
 from edgegen.profilers.files import check, profile
 from edgegen.profilers.files.check import compare_outputs
@@ -28,7 +30,8 @@ from edgegen.profilers.runners import toolchain
 from edgegen.profilers.schema import MeasuredFile, read
 from edgegen.profilers.timing.protocol import ProfileOptions
 from edgegen.support.progress import Silent
-from edgegen.support.storage import read_json, sha256_of, write_json
+from edgegen.support.storage import nbytes_of, read_json, sha256_of, write_json
+from edgegen.types import Artifact, Signature, TensorSpec
 
 FEW = ProfileOptions(min_runs=3, max_seconds=0.05, timeout_seconds=60.0, warm_seconds=0.0)
 
@@ -165,9 +168,10 @@ def test_open_sizes_are_those_of_the_manifest(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
     with pytest.raises(UsageError, match=r"the input sample has open sizes \(height, width\)"):
         read_subject(path)
-    inputs = [{"name": "sample", "shape": ["batch_size", 1, 8, 12]}]
-    row = {"file": path.name, "sha256": sha256_of(path), "scheme": "fp32"}
-    write_json(tmp_path / "manifest.json", {"artifacts": [row], "signature": {"inputs": inputs}})
+    specs = [TensorSpec(name, ("batch_size", 1, 8, 12), "float32", "noise") for name in ("sample", "out")]
+    artifact = Artifact(path.name, "onnx", "fp32", nbytes_of(path), sha256_of(path), engine="none")
+    signature = Signature((specs[0],), (specs[1],))
+    write_manifest(tmp_path, [artifact], signature, lineage={}, parity=unchecked([artifact]))
     subject = read_subject(path)
     assert subject.facts.inputs[0].shape == (1, 1, 8, 12)
     assert subject.arrays[0].shape == (1, 1, 8, 12)
