@@ -146,7 +146,7 @@ def _print_plan(name: str, runs: Path, *, to: str | None, only: str | None, forc
         show(f"missing: {error}", file=sys.stderr)
     to_run = [item.stage.name for item in planned if item.result is None]
     if to_run:
-        show("timing a few steps of each training stage on this machine, for up to 20 s ...", file=sys.stderr)
+        show("timing a few steps of each training stage on this machine, for some 10 s ...", file=sys.stderr)
     finished = {item.stage.name: item.result.folder for item in planned if item.result is not None}
     times = execute.expected_times(recipe, to_run, base=base, finished=finished)
     rows: list[dict[str, Any]] = [

@@ -53,6 +53,7 @@ def sizes(chosen: tuple[Target, ...], source: Path) -> tuple[tuple[int, int], ..
 
 # Half a minute to a minute each, nearly all of it in the vendors' converters; the others have the same operators.
 LONG = (
+    "flux",
     "unet2d",
     "unet2d_image_conditional",
     "unet2d_skip",

@@ -107,6 +107,7 @@ def run(file: Path, **inputs: NDArray[Any]) -> NDArray[np.float32]:
     return out
 
 
+@pytest.mark.slow
 def test_the_export_of_a_pipeline_writes_what_optimum_onnx_reads(
     source: Path, tmp_path: Path, in_process: None
 ) -> None:
