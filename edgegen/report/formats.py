@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 UNKNOWN = "\N{EN DASH}"
+# What an artifact is against PyTorch: "ok" alone would read as a verdict on the images.
+PARITY_TEXT = {"ok": "same as PyTorch", "failed": "failed", "not checked": "not checked"}
 TIMES = "\N{MULTIPLICATION SIGN}"
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import DataError
-from edgegen.report.formats import plural
+from edgegen.report.formats import PARITY_TEXT, plural
 from edgegen.report.schema import Report
 from edgegen.types import Status
 
@@ -63,7 +63,7 @@ def grid(report: Report, pictures: Mapping[str, NDArray[np.uint8]], captions: Se
         uris = tuple(data_uri(image) for image in pictures[key])
         if key in files:
             status = files[key].parity.status
-            detail = status if status == "not checked" else f"parity {status}"
+            detail = "parity failed" if status == "failed" else PARITY_TEXT[status]
             rows.append(Row(files[key].label, detail, uris, KIND[status]))
         else:
             (rows if key in mains else more).append(_net_row(key, uris))

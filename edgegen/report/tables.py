@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgegen.report.formats import TIMES, UNKNOWN, count, nbytes, number, percent, plural, seconds, value
+from edgegen.report.formats import PARITY_TEXT, TIMES, UNKNOWN, count, nbytes, number, percent, plural, seconds, value
 from edgegen.report.schema import ArtifactRow, QualityFigure, Report
 from edgegen.types import Latency, Parity
 
@@ -12,7 +12,6 @@ Tone = Literal["", "ok", "failed", "warn", "muted"]
 NETWORKS = ("teacher", "scheduler", "reflowed", "student", "baseline")
 NETWORK_NAMES = {"scheduler": "teacher, by its own scheduler"}
 VERDICT_TONE: Mapping[str, Tone] = {"usable": "ok", "weak": "warn", "not usable": "failed", "not judged": "warn"}
-PARITY_TEXT = {"ok": "same as PyTorch", "failed": "failed", "not checked": "not checked"}
 PARITY_TONE: Mapping[str, Tone] = {"ok": "ok", "failed": "failed", "not checked": "warn"}
 EQUAL_DB = 200.0  # edgegen.verification.parity's stand-in for "not one bit differs"
 
