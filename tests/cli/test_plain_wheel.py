@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import environment
@@ -34,8 +35,8 @@ def without_extras(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.fixture(scope="module")
-def planned() -> "subprocess.CompletedProcess[str]":
-    return without_extras("run", "digits", "--dry-run", "--json")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProcess[str]":
+    return without_extras("run", "digits", "--dry-run", "--json", "--runs", str(tmp_path_factory.mktemp("runs")))
 
 
 def test_a_run_is_planned_and_timed(planned: "subprocess.CompletedProcess[str]") -> None:
@@ -52,7 +53,7 @@ def test_each_missing_extra_is_told_with_its_pip_line(planned: "subprocess.Compl
         assert any(f"pip install 'edgegen[{extra}]'" in line for line in told), planned.stderr
 
 
-def test_the_run_itself_ends_with_the_exit_code_of_a_missing_extra() -> None:
-    done = without_extras("run", "digits")
+def test_the_run_itself_ends_with_the_exit_code_of_a_missing_extra(tmp_path: Path) -> None:
+    done = without_extras("run", "digits", "--runs", str(tmp_path))
     assert done.returncode == 3
     assert "pip install 'edgegen[" in done.stderr
