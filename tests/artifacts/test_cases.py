@@ -48,7 +48,7 @@ RIGHT = {
     "20-one-hot-class/int32": ("equal",),
     "bisect/net": (
         *("there_and_back", "conv_after", "shuffle_only", "tokens_in", "tokens_out", "plain_tokens"),
-        *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "chunked", "batched_kernel", "grouped_up", "window"),
+        *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "chunked", "batched_kernel", "grouped_up"),
     ),
 }
 # 8 bits: what the case is about is in the quantization
@@ -61,6 +61,7 @@ ROUNDED = {
 }
 # Refused before any work, by the source or the capture
 REFUSED = {
+    ("bisect/net", "window"): r"gives \(2, 8, 8, 8\) .* its signature says picture \(2, 3, 8, 8\)",
     (
         "15-statistics-of-the-batch/net",
         "batch",
@@ -88,6 +89,7 @@ def export(place: str, factory: str, output: Path, *targets: str) -> ExportResul
     return done
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=:UserWarning")  # PyTorch's advice on even kernels
 @pytest.mark.parametrize(("place", "factory"), rows(RIGHT))
 def test_it_is_right_in_every_runtime(place: str, factory: str, tmp_path: Path, in_process: None) -> None:
     done = export(place, factory, tmp_path, *RUNTIMES)
@@ -97,6 +99,7 @@ def test_it_is_right_in_every_runtime(place: str, factory: str, tmp_path: Path, 
         assert (parity.psnr_db or 0.0) >= WELL_DB, (file, parity)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=:UserWarning")  # PyTorch's advice on even kernels
 @pytest.mark.parametrize(("place", "factory"), rows(ROUNDED))
 def test_it_is_right_in_8_bits(place: str, factory: str, tmp_path: Path, in_process: None) -> None:
     done = export(place, factory, tmp_path, *(f"{runtime}-w8a8" for runtime in RUNTIMES))
