@@ -158,7 +158,7 @@ class Export(Table):
     coreml_target: CoreMLTarget = Field("iOS17", description="oldest system of the Core ML files")
     generate: bool = Field(True, description="a second method in the .pte files: noise to uint8 image")
     heights_widths: tuple[tuple[Count, Count], ...] = Field((), description="further sizes of a coreml-...:sizes file")
-    winograd: bool = Field(True, description="ONNX fp32: large 3x3 convolutions faster, with 4 times their memory")
+    winograd: bool = Field(True, description="fp32: 3x3 convolutions faster, for memory (ONNX 4 times theirs)")
     # Left out where it is not asked for, so that the keys of older results stay.
     etrecord: bool = Field(False, description="profiling record beside .pte files", exclude_if=operator.not_)
     fp16: Literal["plain", "safe"] = Field("plain", description="safe: float32 where needed", exclude_if="plain".__eq__)

@@ -190,6 +190,7 @@ class Parity:
         max_abs_error: largest absolute difference of one value; None where it did not run.
         reason: why it failed or was not checked.
         data_range: 2 for images in [-1, 1].
+        range_of: what gave `data_range`: the "signature", or what PyTorch's "outputs" span, where that gives none.
         arithmetic: of a quantized file, what the runtime really multiplies, where that can be read.
         worst_db: PSNR of the sample that is farthest off.
         ssim: mean structural similarity of images; None where the output is none, or smaller than its window.
@@ -209,6 +210,7 @@ class Parity:
     worst_db: float | None = None
     ssim: float | None = None
     origin: Origin = "noise"
+    range_of: Literal["signature", "outputs"] = "signature"
 
     def __str__(self) -> str:
         """The verdict in words: "ok, 46.2 dB, worst 40.1 dB, SSIM 0.993, checked on synthetic inputs only"."""
@@ -225,7 +227,10 @@ class Parity:
     @property
     def caveat(self) -> str:
         """What limits the verdict, in words; "" where nothing does."""
-        return SYNTHETIC if self.origin == "synthetic" and self.status != "not checked" else ""
+        if self.status == "not checked":
+            return ""
+        spans = f"PSNR of the {self.data_range:.3g} that PyTorch's outputs span" if self.range_of == "outputs" else ""
+        return ", ".join(part for part in (SYNTHETIC if self.origin == "synthetic" else "", spans) if part)
 
     @staticmethod
     def not_checked(reason: str, floor_db: float) -> "Parity":

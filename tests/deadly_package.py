@@ -64,7 +64,7 @@ class Deadly:
         if deed == "hoard":
             held = []
             while True:
-                held.append(b"x" * 10_000_000); time.sleep(0.005)
+                held.append(b"x" * 10_000_000); time.sleep(0.05)
         if deed == "no runtime":
             raise NoRuntimeError(f"{path}: no such delegate here")
         if deed == "odd":

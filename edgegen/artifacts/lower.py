@@ -108,7 +108,9 @@ def lower(
 
 
 def _of_stage(stage: str, options: Export, rewrites: Sequence[str]) -> tuple[Export, Sequence[str]]:
-    """The options and rewrites of a cell of this stage."""
+    """The options and rewrites of a cell of this stage, without Winograd's form where that is not asked for."""
+    if not options.winograd:
+        rewrites = [name for name in rewrites if name != "winograd_rows"]
     if stage != "float":  # quantizers and converters of files need plain convolutions
         options = options.model_copy(update={"winograd": False})
     return options, [name for name in rewrites if stage != "program" or name not in CANONICAL]

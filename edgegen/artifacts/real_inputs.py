@@ -20,6 +20,7 @@ from edgegen.program.generator import Generator
 from edgegen.program.inputs import RealInputs
 from edgegen.support.storage import load_tensors
 from edgegen.types import Signature, TensorSpec
+from edgegen.verification.verify import REAL_SAMPLES
 
 MOST_ROWS = 1024  # samples that are read: more settle nothing
 MOST_BYTES = 1 << 30  # of all of them
@@ -87,7 +88,8 @@ class _Column:
 
 
 def read_real_inputs(files: InputFiles, signature: Signature) -> tuple[RealInputs, dict[str, Any]]:
-    """Reads, sizes and splits the inputs: a quarter to verify with, the others to calibrate with; no sample in both.
+    """Reads, sizes and splits the inputs: a quarter to verify with, at most REAL_SAMPLES, and the others to calibrate
+    with; no sample is in both.
 
     Images are cut to the input's proportions around their middle and scaled to its size; arrays must have the shapes of
     the signature, with the samples as first axis. Samples of several inputs belong together in order. Returns them and
@@ -113,7 +115,7 @@ def read_real_inputs(files: InputFiles, signature: Signature) -> tuple[RealInput
             f"{', '.join(map(str, files.paths.values()))}: {len(order)} different sample(s); at least 2 are needed, "
             f"one to calibrate and one to verify, and {ENOUGH} or more say something about the field"
         )
-    held = max(1, round(VERIFICATION_SHARE * len(order)))
+    held = min(REAL_SAMPLES, max(1, round(VERIFICATION_SHARE * len(order))))
     parts = [{name: values[index] for name, values in rows.items()} for index in (order[held:], order[:held])]
     facts = {
         "files": {name: column.source for name, column in columns.items()},
@@ -166,9 +168,9 @@ def _columns(name: str, path: Path, signature: Signature) -> dict[str, _Column]:
         tensors = load_tensors(path)
         return _array_columns(name, path, specs, tuple(tensors), lambda key: tensors[key].numpy())
     spec = specs[name] if name else _only_image(path, specs)
-    _require_range(spec)
     if spec.role != "image" or len(spec.shape) != 4:
         raise UsageError(f"{path}: images are for an input of the role image; {spec.name} is {spec.role}: give an .npz")
+    _require_range(spec)
     names = image_names(path)
 
     def read(rows: Sequence[int]) -> NDArray[Any]:

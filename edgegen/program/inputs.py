@@ -1,7 +1,7 @@
 """Inputs of a generator, drawn from a seed or given by the user: for capture, calibration and comparison. No torch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,8 +47,9 @@ class InputSource:
 
     def samples(self, indices: range) -> dict[str, NDArray[Any]]:
         """The samples `indices` of the sequence: for every input an array (len(indices), ...)."""
-        inputs = samples_of(self.signature, indices, self.seed)
-        return inputs | dict(self._fitting(indices)) if self.real else inputs
+        given = self._fitting(indices) if self.real else {}
+        both = samples_of(self.signature, indices, self.seed, without=given.keys()) | given
+        return {spec.name: both[spec.name] for spec in self.signature.inputs}
 
     def examples(self, count: int) -> dict[str, NDArray[Any]]:
         """At most `count` samples for a comparison: none twice where nothing is drawn."""
@@ -99,8 +100,10 @@ def example_inputs(signature: Signature, count: int, seed: int) -> dict[str, NDA
     return samples_of(signature, range(count), seed)
 
 
-def samples_of(signature: Signature, indices: range, seed: int) -> dict[str, NDArray[Any]]:
-    """The samples `indices` of the endless sequence of drawn inputs of `seed`.
+def samples_of(
+    signature: Signature, indices: range, seed: int, *, without: Collection[str] = ()
+) -> dict[str, NDArray[Any]]:
+    """The samples `indices` of the endless sequence of drawn inputs of `seed`, `without` those that need not be drawn.
 
     Portable noise from (seed, index), classes 0, 1, 2, ... in turn. Images have the statistics of photographs; other
     inputs get noise of streams of their own, cut to their range, or whole numbers of all their range; one without axes
@@ -109,6 +112,8 @@ def samples_of(signature: Signature, indices: range, seed: int) -> dict[str, NDA
     count, first = len(indices), indices.start
     inputs: dict[str, NDArray[Any]] = {}
     for position, spec in enumerate(signature.inputs):
+        if spec.name in without:
+            continue
         shape = [int(size) for size in spec.shape[1:]]
         if spec.role == "class":
             values: NDArray[Any] = np.arange(first, first + count) % signature.num_classes

@@ -35,10 +35,14 @@ def psnr_range(signature: Signature, reference: NDArray[Any]) -> float:
     The latter also where most of the reference lies beyond that range, as random weights and networks that are not
     one-step generators give.
     """
+    low, high = signature.outputs[0].image_range
+    return high - low if is_stated(signature, reference) else float(reference.max() - reference.min()) or 1.0
+
+
+def is_stated(signature: Signature, reference: NDArray[Any]) -> bool:
+    """Whether PSNR is relative to the range that the signature gives the output; see `psnr_range`."""
     output = signature.outputs[0]
-    if output.low is not None and output.high is not None and share_beyond(signature, reference) <= UNTRAINED:
-        return output.high - output.low
-    return float(reference.max() - reference.min()) or 1.0
+    return None not in (output.low, output.high) and share_beyond(signature, reference) <= UNTRAINED
 
 
 def share_beyond(signature: Signature, reference: NDArray[Any]) -> float:

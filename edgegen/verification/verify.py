@@ -21,11 +21,11 @@ from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.support.pixels import to_float, to_uint8
 from edgegen.types import PIXELS, Artifact, Parity
-from edgegen.verification.parity import UNTRAINED, check, psnr_range, share_beyond
+from edgegen.verification.parity import UNTRAINED, check, is_stated, psnr_range, share_beyond
 from edgegen.verification.session_process import SessionProcess
 
 PIXELS_FLOOR_DB = 40.0  # of uint8 images: a value on the edge between two bytes may fall to either side
-REAL_SAMPLES = 24  # inputs that a user gave, at most
+REAL_SAMPLES = 24  # of the inputs that a user gave: so many are compared
 SIZED = 2  # samples of every further size of picture
 TOGETHER = 2  # samples in one run: shows the batch axis; eight of a large net's attention maps would fill a laptop
 Size = tuple[int, int]  # height and width of the generator's first input
@@ -139,7 +139,7 @@ class Verifier:
         self, session: Session, inputs: Mapping[str, NDArray[Any]], expected: NDArray[np.float32], floor_db: float
     ) -> Parity:
         data_range = psnr_range(self.signature, expected)
-        return check(
+        parity = check(
             session,
             inputs,
             expected,
@@ -149,6 +149,7 @@ class Verifier:
             origin=self.source.origin,
             images=self.signature.makes_images,
         )
+        return replace(parity, range_of="signature" if is_stated(self.signature, expected) else "outputs")
 
     def _further_sizes(self, kind: Variant) -> Sequence[Size]:
         """Those that the file lists; of a file for any size two: oblong, and twice as large."""

@@ -16,7 +16,7 @@ from edgegen.errors import ExportError, UsageError
 from edgegen.formats.manifest import write_manifest
 from edgegen.pipeline.stages.verify import gather
 from edgegen.program.one_step import OneStep
-from edgegen.recipe import Quantize
+from edgegen.recipe import Export, Quantize
 from edgegen.types import Artifact, Parity, Signature
 
 SIGNATURE = Signature.of(channels=1, size=8, num_classes=0)
@@ -193,3 +193,34 @@ def test_core_ml_with_its_five_axes_takes_a_network_of_six(tmp_path: Path, in_pr
     expected = noise - half.repeat(2, axis=2).repeat(2, axis=3)
     got = registry.load("backend", "coreml").open(tmp_path / artifact.file)({"sample": noise})
     np.testing.assert_allclose(got["out_sample"], expected, atol=1e-6)
+
+
+class Wide(torch.nn.Module):
+    """A convolution that Winograd's form over the rows makes cheaper in XNNPACK, for a third more weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(64, 64, 3, padding=1)
+
+    def forward(self, sample: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.conv(sample)
+        return out
+
+
+def test_winograd_false_keeps_a_pte_small(tmp_path: Path, in_process: None) -> None:
+    sizes = {}
+    for winograd in (True, False):
+        artifact = builder.build(
+            Wide().eval(),
+            Signature.of(channels=64, size=16, num_classes=0),
+            name=f"wide{winograd}",
+            target=builder.Target("executorch", "fp32"),
+            folder=tmp_path,
+            seed=0,
+            metadata={},
+            options=Export(winograd=winograd),
+        ).artifact
+        sizes[winograd] = artifact.nbytes
+    weights = 64 * 64 * 9 * 4
+    assert sizes[True] - sizes[False] == pytest.approx(weights / 3, rel=0.1)

@@ -81,8 +81,8 @@ def rows(table: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
     return [(place, factory) for place, factories in table.items() for factory in factories]
 
 
-def export(place: str, factory: str, output: Path, *targets: str) -> ExportResult:
-    folder, signature = CASES / Path(place).parent, CASES / f"{place}.toml"
+def export(place: str, factory: str, output: Path, *targets: str, signature: Path | None = None) -> ExportResult:
+    folder, signature = CASES / Path(place).parent, signature or CASES / f"{place}.toml"
     settings = ExportSettings(tuple(map(Target.parse, targets)), measure=False, samples=4)
     source = f"{folder / 'net.py'}:{factory}"
     (done,) = export_source(source, output, settings, signature=signature, progress=Silent())
@@ -115,6 +115,18 @@ def test_it_is_refused_in_one_sentence(place: str, factory: str, message: str, t
     assert re.search(message, str(refused.value)), refused.value
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out").exists(), "nothing was written"
+
+
+def test_a_convolution_times_a_vector_over_the_width(tmp_path: Path, in_process: None) -> None:
+    """Of bisect/net.py `window`, whose eight channels the signature beside it does not have: with one that does."""
+    text = (CASES / "bisect" / "net.toml").read_text()
+    inputs, outputs = text.split("[[outputs]]")
+    (tmp_path / "net.toml").write_text(
+        inputs + "[[outputs]]" + outputs.replace("3, 8, 8", "8, 8, 8").replace("image", "signal")
+    )
+    done = export("bisect/net", "window", tmp_path / "out", *RUNTIMES, signature=tmp_path / "net.toml")
+    raise_failures([done])
+    assert [(parity.psnr_db or 0.0) >= WELL_DB for parity in done.parity.values()] == [True] * len(RUNTIMES)
 
 
 VOLUMES = {

@@ -69,6 +69,11 @@ def test_images_of_all_sizes_are_fitted_and_no_image_is_in_both_parts(photos: Pa
     assert any(np.allclose(row, as_it_is, atol=1e-6) for part in parts for row in part)
 
 
+def test_so_many_verify_as_are_compared_and_all_others_calibrate(tmp_path: Path) -> None:
+    _, facts = read(SIGNATURE, arrays(tmp_path, style=np.linspace(-2, 2, 1000, dtype=np.float32).reshape(200, 5)))
+    assert (facts["calibration"], facts["verification"]) == (176, 24)
+
+
 def test_names_and_order_of_the_files_change_nothing(photos: Path, tmp_path: Path) -> None:
     signature = Signature((PHOTO,), (OUT,))
     before = read(signature, str(photos))

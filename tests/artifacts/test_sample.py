@@ -25,7 +25,7 @@ from edgegen.support.storage import save_tensors
 from edgegen.types import Signature, TensorSpec
 
 TILE = 32
-TARGETS = ("onnx", "onnx:any_size", "onnx:generate", "executorch", "coreml-fp32")
+TARGETS = ("onnx", "onnx:any_size", "onnx:generate", "executorch", "coreml-fp32", "coreml-fp32:generate")
 # Names that are Python's words, and those of a loop over outputs.
 SIGNATURE = Signature(
     (TensorSpec("class", ("batch_size", 3, TILE, TILE), "float32", "image", 0.0, 255.0),),

@@ -129,16 +129,24 @@ def test_a_damaged_result_is_made_again(place: Path) -> None:
     assert path.read_bytes() == whole, "the same input gives the same bytes"
 
 
-def test_a_flipped_bit_in_any_kind_of_file_is_refused_by_its_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the same size, so that only the content tells; what a new result would overwrite may be somebody's work."""
-    copy = place.parent / "flipped"
+@pytest.mark.parametrize("by_stage", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_flipped_bit_in_any_kind_of_file_is_refused_by_its_name(
+    by_stage: bool, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same size, so that only the content tells; what a new result would overwrite may be somebody's work.
+
+    One file of each suffix; with `by_stage`, of each suffix in each stage.
+    """
+    copy = tmp_path / "flipped"
     shutil.copytree(place, copy, symlinks=True)
     monkeypatch.chdir(copy)
-    kinds: dict[str, Path] = {}
+    kinds: dict[tuple[str, str], Path] = {}
     for record in sorted(Path("runs/tiny").glob("*/[0-9a-f]*/stage.json")):
         for name in json.loads(record.read_text())["files"]:
-            kinds.setdefault(Path(name).suffix, record.parent / name)
-    assert {".safetensors", ".json", ".jsonl", ".onnx", ".pte", ".bin", ".html", ".md"} <= kinds.keys()
+            kinds.setdefault((record.parts[2] if by_stage else "", Path(name).suffix), record.parent / name)
+    assert {".safetensors", ".json", ".jsonl", ".onnx", ".pte", ".bin", ".html", ".md"} <= {
+        suffix for _, suffix in kinds
+    }
     for path in kinds.values():
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

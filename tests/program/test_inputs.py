@@ -67,6 +67,14 @@ def test_real_conditions_go_with_fresh_noise(real: RealInputs) -> None:
     assert source.origin == "real"
 
 
+def test_what_the_user_gave_is_not_drawn_as_well(real: RealInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(*_: object) -> None:
+        raise AssertionError("an image was drawn that nobody uses")
+
+    monkeypatch.setattr("edgegen.program.inputs.natural_images", drawn)
+    assert InputSource(Signature((NOISE, PHOTO), (OUT,)), 0, real).examples(4).keys() == {"sample", "photo"}
+
+
 def test_the_origin_says_what_a_comparison_is_worth(real: RealInputs) -> None:
     features = TensorSpec("style", ("batch_size", 8), "float32", "features")
     assert InputSource(Signature((NOISE,), (OUT,)), 0).origin == "noise"

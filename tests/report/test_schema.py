@@ -43,7 +43,7 @@ def test_the_documented_keys(written: Path) -> None:
     parity, latency = content["artifacts"][-1]["parity"], content["artifacts"][-1]["latency"]
     assert set(parity) == {
         *("status", "method", "psnr_db", "floor_db", "max_abs_error", "samples", "reason", "data_range"),
-        *("arithmetic", "worst_db", "ssim", "origin"),
+        *("arithmetic", "worst_db", "ssim", "origin", "range_of"),
     }
     assert set(latency) == {
         *("p50_ms", "p50_ci95_ms", "p90_ms", "load_ms", "first_ms", "runs", "peak_rss_bytes", "converged", "reason"),

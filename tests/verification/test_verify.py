@@ -37,6 +37,13 @@ class Net(nn.Module):
         return torch.tanh(self.norm(self.conv(sample)))
 
 
+class Untrained(Net):
+    """Its numbers lie far beyond the range of an image."""
+
+    def forward(self, sample: Tensor) -> Tensor:
+        return 40.0 * super().forward(sample)
+
+
 @pytest.fixture
 def generator() -> Generator:
     return Generator(Net(), SIGNATURE)
@@ -96,13 +103,20 @@ def test_a_false_image_fails(
     assert parity.reason.endswith("below the floor of 40.0 dB")
 
 
+def test_a_range_that_the_signature_does_not_give_is_said(tmp_path: Path, in_process: None) -> None:
+    for module, said in ((Net(), False), (Untrained(), True)):
+        generator = Generator(module, SIGNATURE)
+        with Verifier(generator, samples=3, seed=0) as verify:
+            parity, _ = verify(*made(generator, "onnx", tmp_path))
+            expected = verify._expected(None)[1]
+        assert parity.status == "ok"
+        assert ("that PyTorch's outputs span" in str(parity)) == said
+        assert parity.data_range == pytest.approx(float(expected.max() - expected.min()) if said else 2.0)
+
+
 def test_a_network_whose_numbers_are_no_images_is_told_so(
     tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Untrained(Net):
-        def forward(self, sample: Tensor) -> Tensor:
-            return 40.0 * super().forward(sample)
-
     generator = Generator(Untrained(), SIGNATURE)
     artifact, path = made(generator, "onnx:generate", tmp_path)
     spoiled(monkeypatch, "onnx", lambda name, value: value[:, ::-1] if name == "out_image" else value)
