@@ -34,6 +34,7 @@ OPSET_OF_VOLUMES = 20  # GridSample-20 is the first for 5D inputs (ONNX's Operat
 NAMESPACE = "edgegen."
 BATCH_AXIS = "batch_size"
 CPU_FORMS = ("winograd", "prelu")  # made for onnxruntime's kernels on CPUs; compilers of NPUs need the plain operators
+TINY = 1e-8  # onnxscript compares constants with this absolute tolerance
 OPTIMIZER = "torch.onnx.optimize"  # onnxscript's passes, by the argument of torch.onnx.export
 AXES = {0: BATCH_AXIS, 2: "height", 3: "width"}  # of the first input
 FATAL = 4  # onnxruntime's log severity; at a lower one it also prints the messages of its exceptions
@@ -116,7 +117,8 @@ class OnnxBackend:
             signature, program = pixels(program, signature, self.variants[variant].batch)
         fields = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
         try:
-            exported = _convert(program, signature, options.opset, optimize=OPTIMIZER not in left_out)
+            optimize = OPTIMIZER not in left_out and not _adds_tiny(program)
+            exported = _convert(program, signature, options.opset, optimize=optimize)
             if variant == "ort":
                 _write_ort(exported, fields, path, left_out)
             else:
@@ -173,6 +175,19 @@ def _convert(program: "ExportedProgram", signature: Signature, opset: int, *, op
         raise _older_opset("an operator of this network", opset, written)
     name_nodes(exported)
     return exported
+
+
+def _adds_tiny(program: "ExportedProgram") -> bool:
+    """Whether it adds a number that torch.onnx's optimiser takes for 0: what keeps a division by 0 away, as 1e-15 does.
+
+    Only inputs for which the other term is 0 show that it is gone, so a trial run need not.
+    """
+    return any(
+        node.op == "call_function"
+        and str(node.target).startswith(("aten.add", "aten.sub"))
+        and any(isinstance(term, float) and 0 < abs(term) <= TINY for term in node.args)
+        for node in program.graph.nodes
+    )
 
 
 def _require_volumes(program: "ExportedProgram", opset: int) -> None:

@@ -24,8 +24,12 @@ DIFFUSERS_STEM, TRANSFORMERS_STEM = "diffusion_pytorch_model", "model"
 VARIANTS = ("fp16", "bf16")  # what diffusers' save_pretrained(variant=...) is called with in practice
 FLOATS = ("F", "BF")  # how safetensors' names of float types begin
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-# The messages at import, and those about each folder (new or missing keys, old class names).
-LOADING = Chatter((*DIFFUSERS.loggers, "diffusers", "transformers"), (r"`?torch_dtype`? is deprecated",))
+# The messages at import, and those about each folder (new or missing keys, old class names); and what NumPy 2 says of
+# torch's tensors, from which diffusers' schedulers make arrays.
+LOADING = Chatter(
+    (*DIFFUSERS.loggers, "diffusers", "transformers"),
+    (r"`?torch_dtype`? is deprecated", r"__array__ implementation doesn't accept a copy keyword"),
+)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

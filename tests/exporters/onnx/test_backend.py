@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import pytest
+import torch
+from torch import Tensor, nn
 
 from edgegen.errors import ExportError, MissingExtraError
 from edgegen.exporters.onnx.backend import BACKEND
 from edgegen.program.capture import capture
+from edgegen.types import Signature
 
 if TYPE_CHECKING:
     from tests.exporters.conftest import Tiny
@@ -86,3 +89,22 @@ def test_without_the_extra_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"running an ONNX file needs 'onnxruntime'.*edgegen\[onnx\]"):
         BACKEND.open(tmp_path / "a.onnx")
+
+
+class Shares(nn.Module):
+    """Each positive number's share in their sum, which is 0 for an image without any, as linear attention divides."""
+
+    def forward(self, sample: Tensor) -> Tensor:
+        positive = torch.relu(sample)
+        return positive / (positive.sum(dim=(1, 2, 3), keepdim=True) + 1e-15)
+
+
+def test_a_tiny_number_that_keeps_a_division_by_zero_away_is_kept(tmp_path: Path) -> None:
+    signature = Signature.of(channels=1, size=4, num_classes=0)
+    program = capture(nn.Sequential(nn.Conv2d(1, 1, 1), Shares()).eval(), signature, batch=None)
+    BACKEND.lower(program, tmp_path / "a.onnx", signature=signature, precision="fp32", metadata={})
+    module = program.module(check_guards=False)
+    for value in (-9.0, 9.0):  # the sum of one of them is 0
+        sample = torch.full((2, 1, 4, 4), value)
+        out = BACKEND.open(tmp_path / "a.onnx")({"sample": sample.numpy()})["out_sample"]
+        np.testing.assert_allclose(out, module(sample).detach().numpy(), rtol=1e-5)
