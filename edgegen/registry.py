@@ -18,6 +18,8 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
     "objective": {
         "flow_matching": "edgegen.training.objectives.flow_matching:FlowMatching",
         "annealing_reflow": "edgegen.training.objectives.annealing_reflow:AnnealingReflow",
+        "density_ratio": "edgegen.training.objectives.density_ratio:DensityRatio",
+        "distribution_matching": "edgegen.training.objectives.distribution_matching:DistributionMatching",
         "flow_guided_distillation": "edgegen.training.objectives.flow_guided_distillation:FlowGuidedDistillation",
         "classification": "edgegen.training.objectives.classification:Classification",
         "pair_regression": "edgegen.training.objectives.pair_regression:PairRegression",
