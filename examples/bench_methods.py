@@ -174,10 +174,9 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
         if not table:
             continue
         others = [key for key in table[0]["figures"] if key not in ("fd_local", "precision", "saturated", "spread")]
-        print(
-            f"\n## {data}\n\n| method | seeds | fd_local | of the teacher's | {' | '.join(others)} | minutes | images/s |"
-        )
-        print("|---" * (6 + len(others)) + "|")
+        columns = ["method", "seeds", "fd_local", "of the teacher's", *others, "minutes", "images/s"]
+        print(f"\n## {data}\n\n| {' | '.join(columns)} |")
+        print("|---" * len(columns) + "|")
         for item in table:
             spread = "" if item["sd"] is None else f" ± {item['sd']:.3f}"
             figures = " | ".join(f"{item['figures'].get(key, float('nan')):.3g}" for key in others)
