@@ -56,7 +56,7 @@ class CollapseCheck:
     def __init__(self, objective: Objective, seed: int) -> None:
         self.enabled, self.seed = bool(getattr(objective, "one_step", False)), seed
 
-    def figures(self, student: nn.Module, batch: Batch, done: int) -> dict[str, Tensor]:
+    def figures(self, student: nn.Module, batch: Batch, done: int) -> dict[str, float]:
         """Both spreads, where they are due after `done` steps; `student` is the averaged one, a velocity network."""
         if not self.enabled or done % COLLAPSE_EVERY:
             return {}
@@ -65,7 +65,7 @@ class CollapseCheck:
         noise = torch.randn(images.shape, generator=generator(self.seed, COLLAPSE_STREAM)).to(images.device)
         with torch.no_grad():
             made = OneStep(student, time=NOISE_TIME)(noise, labels)
-        return {OUTPUT_SD: spread(made), DATA_SD: spread(images)}
+        return {OUTPUT_SD: float(spread(made)), DATA_SD: float(spread(images))}
 
 
 class FaultWatch:

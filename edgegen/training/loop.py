@@ -5,7 +5,6 @@ whole; so a run that was killed ends with the same weights as one that was not (
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from edgegen.training.figures import CollapseCheck, FaultWatch
 from edgegen.training.log import HELDOUT, LOG, TrainingLog, read
 from edgegen.training.networks import Fitted, NetworkState
 from edgegen.training.objective import Objective
-from edgegen.training.trainer import Trainer, learning_rate
+from edgegen.training.trainer import StepResult, Trainer, learning_rate
 
 LOG_EVERY = 10  # steps between looks at the loss: each look waits for the device
 
@@ -91,20 +90,18 @@ def fit(
                 progress.message(f"{label}: the loss on held-out images is flat: stopped at {step} of {settings.steps}")
                 break
             result, done = trainer.step(step), step + 1
-            watch.look(result.losses, step)
+            watch.look(result, step)
             measured = _measured(stopping, trainer, done)
             heldout += measured.values()
             is_last = done == settings.steps or (stopping is not None and stopping.is_flat(heldout))
             save = is_last or done % settings.checkpoint_every == 0
             if done % LOG_EVERY == 0 or save or measured:
                 watch.check()
-                losses = _finite(result.losses) | measured
-                figures = _finite(
-                    {**result.figures, **collapse.figures(trainer.averages["student"], result.batch, done)}
-                )
+                losses, figures = result.values()
+                figures |= collapse.figures(trainer.averages["student"], result.batch, done)
                 warnings = faults.after(losses | figures)
-                log.add(done, losses, learning_rate(settings, step), figures=figures, warnings=warnings)
-                task.update(done, "  ".join(f"loss {losses[name]:.4g}" for name in result.losses))
+                log.add(done, losses | measured, learning_rate(settings, step), figures=figures, warnings=warnings)
+                task.update(done, "  ".join(f"loss {losses[name]:.4g}" for name in losses))
             if save:
                 watch.check_weights(trainer.states, done)
                 if accelerator.is_main_process:
@@ -121,12 +118,6 @@ def _measured(stopping: Stopping | None, trainer: Trainer, done: int) -> dict[st
     return {HELDOUT: stopping.loss(trainer.averages["student"])}
 
 
-def _finite(values: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """As plain numbers; one that is not finite has nothing to say, and JSON has no word for it."""
-    numbers = {name: float(value) for name, value in values.items()}
-    return {name: number for name, number in numbers.items() if math.isfinite(number)}
-
-
 class _Watch:
     """Looks for losses and weights that are not finite; the number of the first bad step stays on the device."""
 
@@ -134,10 +125,10 @@ class _Watch:
         self.label, self.settings, self.path = label, settings, folder / CHECKPOINT
         self.bad_step = torch.full((), -1, device=device)
 
-    def look(self, losses: Mapping[str, torch.Tensor], step: int) -> None:
-        for loss in losses.values():
-            finite = torch.isfinite(loss)
-            self.bad_step = torch.where((self.bad_step < 0) & ~finite, step, self.bad_step)
+    def look(self, result: StepResult, step: int) -> None:
+        for _, values in result.parts:
+            for name in result.names & values.keys():
+                self.bad_step = torch.where((self.bad_step < 0) & ~values[name].isfinite(), step, self.bad_step)
 
     def check(self) -> None:
         """Raises TrainingError if a loss was not finite."""

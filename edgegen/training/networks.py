@@ -3,13 +3,13 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from edgegen.recipe import Training
+from edgegen.training.distributed import add_up
 
 BETAS = (0.9, 0.999)  # Adam's, as in SlimFlow
 
@@ -46,7 +46,7 @@ class Fitted:
 class NetworkState:
     """A trained network during the run; the ramp of its moving average depends on `updates`, its own count.
 
-    Losses call `wrapped`: the network itself, or compiled, or distributed over several processes.
+    Losses call `wrapped`: the network itself, or compiled, with the precision of the run.
     """
 
     def __init__(self, trained: TrainedNetwork, table: Training, accelerator: Accelerator, *, compile: bool) -> None:
@@ -56,27 +56,33 @@ class NetworkState:
         if accelerator.device.type == "cuda":
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters: list[Tensor] = list(self.network.parameters())
-        adam = torch.optim.Adam(self.parameters, lr=self.settings.learning_rate, betas=trained.betas, fused=True)
+        self.optimizer = torch.optim.Adam(
+            self.parameters, lr=self.settings.learning_rate, betas=trained.betas, fused=True
+        )
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         run = torch.compile(self.network) if compile else self.network
-        prepared: tuple[nn.Module, Any] = accelerator.prepare(run, adam)
-        self.wrapped, self.optimizer = prepared
+        # Without DistributedDataParallel, which knows neither a loss through two networks nor forward differentiation.
+        self.wrapped: nn.Module = accelerator.prepare_model(run, evaluation_mode=True)
 
     def is_due(self, step: int) -> bool:
         """Whether the network is updated in this step, counted from 0."""
         return (step + 1) % self.every == 0
 
     def backward(self, loss: Tensor) -> None:
-        """The gradient of its loss in its own weights, and in no other network's."""
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss, inputs=self.parameters)
+        """Adds the gradient of its loss in its own weights, and in no other network's."""
+        torch.autograd.backward(loss, inputs=self.parameters)
+
+    def add_up(self) -> None:
+        """The gradient of all processes together."""
+        add_up([weight.grad for weight in self.parameters if weight.grad is not None])
 
     def update(self, rate: float) -> None:
-        """One step of the optimiser, and of the moving average."""
+        """One step of the optimiser, and of the moving average; the gradient is forgotten."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.optimizer.step()
+        self.optimizer.zero_grad()
         self.updates += 1
         # The ramp (1 + n) / (10 + n) forgets the first, random weights (TensorFlow's ExponentialMovingAverage).
         decay = min(self.settings.ema, (1 + self.updates) / (10 + self.updates))
