@@ -31,6 +31,7 @@ class StepResult:
     names: frozenset[str]  # of the trained networks: other names are figures
     parts: Sequence[tuple[Part, Mapping[str, Tensor]]]
     batch: Batch  # of the first part
+    finite: Tensor  # a flag; the step was skipped where it is false, in all processes
 
     def values(self) -> tuple[dict[str, float], dict[str, float]]:
         """The losses and the figures of the whole batch; of figures, parts with NaN are left out of the mean.
@@ -82,7 +83,10 @@ class Trainer:
         return [name for name, state in self.states.items() if state.is_due(step)]
 
     def step(self, step: int) -> StepResult:
-        """Every network that is due moves against its own loss. Raises TrainingError where one has none."""
+        """Every network that is due moves against its own loss, unless that or its gradient is not finite.
+
+        Raises TrainingError where one has none.
+        """
         due = self.due(step)
         rows = epoch_rows(len(self.data), step, self.settings.batch, self.seed)
         results: list[tuple[Part, Mapping[str, Tensor]]] = []
@@ -101,11 +105,17 @@ class Trainer:
                 self.states[name].backward(values[name] if part.count == 1 else values[name] * part.share)
             results.append((part, {name: value.detach() for name, value in values.items()}))
             batches.append(batch)
+        finite = self._update(results, due, step)
+        return StepResult(frozenset(self.states), results, batches[0], finite)
+
+    def _update(self, results: Sequence[tuple[Part, Mapping[str, Tensor]]], due: Sequence[str], step: int) -> Tensor:
+        """Updates the networks that are due, all or none: none where a loss or a gradient is not finite."""
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
         for name in due:
-            self.states[name].add_up()
+            finite = finite & self.states[name].clip(torch.stack([values[name] for _, values in results]).sum())
         for name in due:
-            self.states[name].update(learning_rate(self.states[name].settings, step))
-        return StepResult(frozenset(self.states), results, batches[0])
+            self.states[name].update(learning_rate(self.states[name].settings, step), finite)
+        return finite
 
     def seconds_per_step(self, *, limit_s: float, most: int) -> float:
         """Seconds of one step, the mean of at most `most` and of no more than fit in `limit_s`; the first is left out.
