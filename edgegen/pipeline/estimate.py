@@ -218,7 +218,7 @@ class _Estimate:
         self, objective: Objective, network: nn.Module, settings: Training, *, classes: int | None = None
     ) -> StageTime:
         def timed(batch: int, most: int, limit_s: float) -> float:
-            part = settings.model_copy(update={"batch": batch})
+            part = settings.model_copy(update={"batch": batch, "accumulate": min(batch, settings.accumulate)})
             trainer = Trainer(
                 objective,
                 self._examples(objective, part, classes),

@@ -62,6 +62,16 @@ class Training(Table):
     )
     clip_norm: Annotated[float, Field(gt=0.0)] = Field(1.0, description="largest norm of the gradient")
     checkpoint_every: Count = Field(250, description="steps between checkpoints; does not change the result")
+    # Left out where it is not asked for, so that the keys of older results stay.
+    accumulate: Count = Field(
+        1, description="parts of a batch, computed one after another: for memory", exclude_if=(1).__eq__
+    )
+
+    @model_validator(mode="after")
+    def parts_have_images(self) -> "Training":
+        if self.accumulate > self.batch:
+            raise ValueError(f"accumulate = {self.accumulate} parts of a batch of {self.batch}: at most {self.batch}")
+        return self
 
 
 class Teacher(MethodTable, Training):

@@ -41,8 +41,9 @@ def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(nam
     own = {name: part.network for name, part in trained.items()}
     batch = replace(make_batch(), due=frozenset(own))
     losses = objective.losses({**frozen, **own}, copy.deepcopy(own), batch, generator(0))
-    assert losses.keys() == own.keys()
-    for name, loss in losses.items():
+    assert losses.keys() >= own.keys(), "others are figures"
+    for name in own:
+        loss = losses[name]
         assert math.isfinite(loss.item())
         gradients = torch.autograd.grad(loss, list(own[name].parameters()))
         assert any(bool(gradient.any()) for gradient in gradients)
