@@ -24,6 +24,7 @@ METHOD = "name of the training method, whose own keys stand in the same table"
 CoreMLTarget = Literal["iOS17", "iOS18", "iOS26"]
 Ranges = Literal["minmax", "percentile", "mse", "entropy"]
 FLOAT_SCHEMES = ("fp32", "fp16")
+LocalPath = Annotated[str, Field(min_length=1)]
 
 
 class Data(Table):
@@ -84,9 +85,7 @@ class Teacher(MethodTable, Training):
     """The teacher: trained here, or brought along as a folder (ours, or a diffusers UNet2DModel)."""
 
     method: str = Field("flow_matching", description=METHOD)
-    folder: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="a generator folder to use in place of training"
-    )
+    folder: LocalPath | None = Field(None, description="a generator folder to use in place of training")
     model: Architecture = Field(Architecture(channels=(64, 128), blocks=2), description="the teacher's architecture")
 
     @model_validator(mode="after")
@@ -141,8 +140,10 @@ class Evaluate(Table):
     )
     seeds: Annotated[int, Field(ge=2, le=20)] = Field(3, description="noise seeds; figures are mean and sd over them")
     samples: Annotated[int, Field(ge=4)] | None = Field(
-        None, description="samples of each figure; default and most: the held-out images"
+        None, description="samples of each figure; default: as many as held-out images"
     )
+    inception: LocalPath | None = Field(None, description="file of weights: adds FID", exclude_if=operator.not_)
+    dinov2: LocalPath | None = Field(None, description="folder of weights: adds fd_dinov2", exclude_if=operator.not_)
     extractor_steps: Count = Field(600, description="training steps of the classifier whose features are compared")
     ship: Literal["best", "student"] = Field("best", description="best: the nearest one-step generator of the run")
 
