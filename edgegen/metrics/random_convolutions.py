@@ -20,7 +20,7 @@ from edgegen.support.pixels import as_shown
 
 NAME = "random-convolutions-v1"  # another network is another version
 SEED = 0
-WIDTHS = (32, 64, 64)
+WIDTHS = (16, 32, 32)
 BATCH = 512
 
 
@@ -32,7 +32,7 @@ class RandomConvolutions:
     name: str = NAME
 
     def features(self, images: Tensor) -> NDArray[np.float32]:
-        """float images (n, channels, height, width) in [-1, 1], 4x4 pixels or more -> (n, 320).
+        """float images (n, channels, height, width) in [-1, 1], 4x4 pixels or more -> (n, 160).
 
         The images are rounded to 8 bits first, as they are shown. Raises DataError on values that are not finite.
         """

@@ -37,7 +37,13 @@ from edgegen.training.distributed import state
 if TYPE_CHECKING:
     from edgegen.models.diffusers.velocity import ScheduledVelocity
 
-NETWORKS = (("teacher", "teacher"), ("reflowed", "slim"), ("student", "distill"), ("baseline", "baseline"))
+NETWORKS = (  # role, stage
+    ("teacher", "teacher"),
+    ("reflowed", "slim"),
+    ("student", "distill"),
+    ("finished", "finish"),
+    ("baseline", "baseline"),
+)
 BATCH = 512  # images sampled at once
 SHOWN = 12  # images of each network that the report shows
 
