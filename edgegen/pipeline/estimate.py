@@ -182,12 +182,14 @@ class _Estimate:
 
     def evaluate(self) -> StageTime:
         recipe = self.recipe.evaluate
-        images = recipe.seeds * min(recipe.samples or self.facts["heldout"], self.facts["heldout"])
+        images = recipe.seeds * (recipe.samples or self.facts["heldout"])
         of_teacher = sum({*recipe.steps, teacher_steps(self.recipe)}) * images
         students = 2 + (self.recipe.finish is not None) + has_baseline(self.recipe)
         of_students = sum({*recipe.steps, 1}) * images * students
         seconds = self.teacher_image_s * of_teacher + self.student_image_s * of_students
-        return StageTime(seconds, "measured: as pairs, and the student")
+        weights = [key for key in ("inception", "dinov2") if getattr(recipe, key) is not None]
+        without = f", without the features of {' and '.join(weights)}" if weights else ""
+        return StageTime(seconds, f"measured: as pairs, and the student{without}")
 
     def choose(self) -> StageTime:
         if self.recipe.evaluate.ship == "student":
