@@ -173,12 +173,17 @@ class _Estimate:
         return self._training(baseline_objective(self.recipe), self.student_network.net, settings)
 
     def extractor(self) -> StageTime:
-        classes = len(self.facts["classes"]) or 4
-        network = SmallCNN(channels=self.facts["image_shape"][0], classes=classes)
         settings = extractor_settings(self.recipe.evaluate.extractor_steps)
         objective = registry.load("objective", "classification")()
-        stage_time = self._training(objective, network, settings, classes=classes)
+        stage_time = self._training(objective, self._classifier(), settings, classes=self._extractor_classes)
         return StageTime(stage_time.seconds, f"{stage_time.how}; less where the held-out loss is flat before")
+
+    @property
+    def _extractor_classes(self) -> int:
+        return len(self.facts["classes"]) or 4
+
+    def _classifier(self) -> nn.Module:
+        return SmallCNN(channels=self.facts["image_shape"][0], classes=self._extractor_classes)
 
     def evaluate(self) -> StageTime:
         recipe = self.recipe.evaluate
@@ -260,13 +265,15 @@ class _Estimate:
         return FreshInputs(InputSource(self.student_network.signature, 0), settings.steps * settings.batch)
 
     def _frozen(self, objective: Objective) -> dict[str, nn.Module]:
-        networks: dict[str, Callable[[], nn.Module]] = {
-            "teacher": lambda: self.teacher_network.net,
-            "slimmed_network": lambda: self.student_network.net,
+        networks: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+            "teacher": ("teacher", lambda: self.teacher_network.net),
+            "slimmed_network": ("slimmed", lambda: self.student_network.net),
+            "earlier_network": ("earlier", lambda: self.student_network.net),
+            "feature_network": ("features", self._classifier),
         }
-        names = {"teacher": "teacher", "slimmed_network": "slimmed"}
+        needed = [networks[need] for need in networks if need in objective.needs]
         # Copies: the student must not be one of them.
-        return {names[need]: copy.deepcopy(network()) for need, network in networks.items() if need in objective.needs}
+        return {name: copy.deepcopy(network()) for name, network in needed}
 
     @cached_property
     def teacher_image_s(self) -> float:
