@@ -22,6 +22,7 @@ Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 METHOD = "name of the training method, whose own keys stand in the same table"
 CoreMLTarget = Literal["iOS17", "iOS18", "iOS26"]
+Size = Literal["auto", "small", "medium", "large"]  # edgegen.models.teacher_size has their architectures
 Ranges = Literal["minmax", "percentile", "mse", "entropy"]
 FLOAT_SCHEMES = ("fp32", "fp16")
 
@@ -87,13 +88,16 @@ class Teacher(MethodTable, Training):
     folder: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="a generator folder to use in place of training"
     )
-    model: Architecture = Field(Architecture(channels=(64, 128), blocks=2), description="the teacher's architecture")
+    size: Size = Field("auto", description="of an architecture that fits the images", exclude_if="auto".__eq__)
+    model: Architecture | None = Field(None, description="the teacher's architecture, in place of size")
 
     @model_validator(mode="after")
     def brought_or_trained(self) -> "Teacher":
         extra = sorted((self.model_fields_set - {"folder", "objective"}) | self.objective.model_fields_set)
         if self.folder is not None and extra:
             raise ValueError(f"a teacher brought as a folder is not trained here: remove {', '.join(extra)}")
+        if self.model is not None and "size" in self.model_fields_set:
+            raise ValueError("say how large: either size, or a table [teacher.model]")
         return self
 
 
@@ -168,9 +172,7 @@ class Export(Table):
     def known_form(self) -> "Export":
         for text in self.artifacts:
             if not re.fullmatch(r"\w+-\w+(-\w+)?(:\w+)?", text):
-                raise ValueError(
-                    f"artifact '{text}' is not BACKEND-SCHEME or BACKEND-SCHEME:VARIANT, such as onnx-w8a8"
-                )
+                raise ValueError(f"artifact '{text}' is not BACKEND-SCHEME[:VARIANT], such as onnx-w8a8")
         if len(set(self.artifacts)) != len(self.artifacts):
             raise ValueError("artifacts lists one twice")
         return self
@@ -314,6 +316,5 @@ def _validated(kind: type[T], values: dict[str, Any], *, where: str) -> T:
         # By way of JSON: its strict mode takes arrays as tuples, and still refuses "100" where a number belongs.
         return kind.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as e:
-        faults = [explain(error, Recipe, values, whole="the recipe") for error in e.errors()]
-        text = "\n".join(f"{where}: {fault}" for fault in faults)
+        text = "\n".join(f"{where}: {explain(error, Recipe, values, whole='the recipe')}" for error in e.errors())
         raise RecipeError(re.sub("slim: missing; .*", "slim: missing; say how small: [slim] keep = 0.3", text)) from e
