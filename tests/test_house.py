@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FOLDERS = PYPROJECT["tool"]["setuptools"]["package-dir"]  # of each package; ours and optimum's
-ROOT_FILES = ["__init__.py", "__main__.py", "errors.py", "noise.py", "recipe.py", "registry.py", "types.py"]
+ROOT_FILES = ["__init__.py", "__main__.py", "errors.py", "noise.py", "registry.py", "types.py"]
 CONTRACTS = PYPROJECT["tool"]["importlinter"]["contracts"]
 LAYERS = [set(layer.split(" | ")) for layer in CONTRACTS[0]["layers"]]  # from top to bottom
 MOST_LAYERS, MOST_FILE_LINES, MOST_FUNCTION_LINES = 15, 320, 60
@@ -40,7 +40,7 @@ def write_tree(root: Path, files: Mapping[str, str]) -> Path:
 
 
 def strays(root: Path) -> list[str]:
-    """What stands at the root of edgegen/ and is neither one of the seven modules, nor a package, nor the recipes."""
+    """What stands at the root of edgegen/ and is neither one of the six modules, nor a package, nor the recipes."""
     entries = [path for path in (root / "edgegen").iterdir() if path.name != "__pycache__"]
     packages = {path.name for path in entries if (path / "__init__.py").is_file()}
     return sorted({path.name for path in entries} - packages - {*ROOT_FILES, "py.typed", "recipes"})

@@ -90,14 +90,20 @@ def _is_fresh(run: Path) -> bool:
     choice = run / "choose" / "latest" / CHOICE
     if not choice.is_file():
         return False
-    return bool(read_json(choice)["distill"] == (run / "distill" / "latest").resolve().name)
+    return bool(read_json(choice)["student"] == _last_student(run).resolve().name)
 
 
 def _student_of(run: Path, source: str) -> Path:
     """The generator that a run ships; its distilled student, where that is newer than the choice."""
     if _is_fresh(run):
         return run / "choose" / "latest" / GENERATOR
-    student = run / "distill" / "latest" / GENERATOR
+    student = _last_student(run) / GENERATOR
     if not student.is_dir():
         raise DataError(f"{source}: no student at {student} yet; make it by: edgegen distill {source}")
     return student
+
+
+def _last_student(run: Path) -> Path:
+    """The newest result of the last stage that trains the run's student."""
+    stage = "finish" if read_json(run / RUN).get("recipe", {}).get("finish") else "distill"
+    return run / stage / "latest"

@@ -138,7 +138,7 @@ def _print_plan(name: str, runs: Path, *, to: str | None, only: str | None, forc
     from edgegen.formats.recipe_file import find
     from edgegen.pipeline import run as execute
     from edgegen.pipeline.forecast import duration, total
-    from edgegen.pipeline.graph import missing_extras
+    from edgegen.pipeline.needed_extras import missing_extras
 
     recipe, planned = execute.dry_run(name, runs=runs, to=to, only=only, force=force)
     base = find(name).parent

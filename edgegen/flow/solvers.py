@@ -7,7 +7,8 @@ corrections are for velocities, take the velocity at one time. The times are eve
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,15 +35,26 @@ ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 
 
 @dataclass(frozen=True)
 class Solution:
-    """x (batch, channels, height, width) at t = 0, and how many times the velocity was evaluated."""
+    """x (batch, channels, height, width) at t = 0, and how many times the velocity was evaluated.
+
+    `knots` are states like x on the way, at the times of `knot_times`, where they were asked for.
+    """
 
     x: Tensor
     evaluations: int
+    knots: tuple[Tensor, ...] = ()
 
 
 @torch.no_grad()
 def solve(
-    velocity: Velocity, noise: Tensor, labels: Tensor | None, *, solver: str, steps: int, tolerance: float = 1e-4
+    velocity: Velocity,
+    noise: Tensor,
+    labels: Tensor | None,
+    *,
+    solver: str,
+    steps: int,
+    tolerance: float = 1e-4,
+    knots: int = 0,
 ) -> Solution:
     """From noise at t = 1 to an image at t = 0 along the velocity's ODE.
 
@@ -53,22 +65,55 @@ def solve(
         solver: "euler", "heun", "dpm_solver_pp" or "rk45".
         steps: of all but rk45.
         tolerance: of rk45, relative and absolute.
+        knots: how many of the states at the starts of the steps are kept, spread evenly from the first; at most
+            `steps`, and none of rk45, whose samples have steps of their own.
 
     Returns:
-        The images, and how often the velocity was evaluated.
+        The images, how often the velocity was evaluated, and the knots.
 
     Raises:
+        ValueError: more knots than there are steps of all samples.
         ArithmeticError: rk45 did not reach t = 0: the tolerance asks for more than float32 holds.
     """
+    if knots > (most := 0 if solver == "rk45" else steps):
+        raise ValueError(f"{knots} knots of a path by {solver}; at most {most} would do")
     if solver == "rk45":
         return rk45(velocity, noise, labels, tolerance=tolerance)
     grid = grid_of(velocity, steps)
+    path = _Path(knot_times(velocity, steps, knots))
     if solver == "dpm_solver_pp":
-        return dpm_solver_pp(velocity, noise, labels, grid=grid)
-    return fixed(velocity, noise, labels, grid=grid, second_order=solver == "heun")
+        solution = dpm_solver_pp(velocity, noise, labels, grid=grid, path=path)
+    else:
+        solution = fixed(velocity, noise, labels, grid=grid, second_order=solver == "heun", path=path)
+    return replace(solution, knots=tuple(path.states))
 
 
-def fixed(velocity: Velocity, noise: Tensor, labels: Tensor | None, *, grid: TimeGrid, second_order: bool) -> Solution:
+def knot_times(velocity: object, steps: int, knots: int) -> list[float]:
+    """The falling times of the knots that `solve` keeps."""
+    grid = grid_of(velocity, steps)
+    return [grid.times[index * grid.steps // knots] for index in range(knots)]
+
+
+class _Path:
+    """Keeps the states at the given times."""
+
+    def __init__(self, times: Collection[float]) -> None:
+        self.times, self.states = times, list[Tensor]()
+
+    def passes(self, x: Tensor, t: float) -> None:
+        if t in self.times:
+            self.states.append(x)
+
+
+def fixed(
+    velocity: Velocity,
+    noise: Tensor,
+    labels: Tensor | None,
+    *,
+    grid: TimeGrid,
+    second_order: bool,
+    path: _Path | None = None,
+) -> Solution:
     """Euler, or Heun, whose last step is an Euler step as in EDM (arXiv:2206.00364, Alg. 1).
 
     Euler on the times of a diffusion model's sampler is DDIM (arXiv:2010.02502, Eq. 13).
@@ -76,6 +121,8 @@ def fixed(velocity: Velocity, noise: Tensor, labels: Tensor | None, *, grid: Tim
     x, evaluations = grid.start_gain * noise, 0
     dtype = time_dtype(velocity, x.dtype)
     for t, s in itertools.pairwise(grid.times):
+        if path is not None:
+            path.passes(x, t)
         now = x.new_full((len(x),), t, dtype=dtype)
         if has_second_time(velocity) and not second_order:
             v = velocity(x, now, labels, r=x.new_full((len(x),), s))  # type: ignore[call-arg]
@@ -89,7 +136,9 @@ def fixed(velocity: Velocity, noise: Tensor, labels: Tensor | None, *, grid: Tim
     return Solution(grid.end_gain * x, evaluations)
 
 
-def dpm_solver_pp(velocity: Velocity, noise: Tensor, labels: Tensor | None, *, grid: TimeGrid) -> Solution:
+def dpm_solver_pp(
+    velocity: Velocity, noise: Tensor, labels: Tensor | None, *, grid: TimeGrid, path: _Path | None = None
+) -> Solution:
     """DPM-Solver++ (2M) (arXiv:2211.01095, Alg. 2): second order with one evaluation a step.
 
     On the straight path alpha = 1 - t, sigma = t, and the data estimate is x - t v. The first step is of first order,
@@ -99,6 +148,8 @@ def dpm_solver_pp(velocity: Velocity, noise: Tensor, labels: Tensor | None, *, g
     dtype = time_dtype(velocity, x.dtype)
     before, length_before = None, 0.0  # the data estimate of the last step, and its length in lambda
     for t, s in itertools.pairwise(grid.times):
+        if path is not None:
+            path.passes(x, t)
         data = x - t * velocity(x, x.new_full((len(x),), t, dtype=dtype), labels)
         length = math.inf if s == 0 or t == 1 else math.log((1 - s) / s) - math.log((1 - t) / t)
         target = data

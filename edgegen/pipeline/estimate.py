@@ -27,7 +27,8 @@ from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture, architecture_of, own_parameters, student_architecture
 from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.pipeline.forecast import StageTime
-from edgegen.pipeline.methods import baseline_objective, has_second_time, teacher_steps
+from edgegen.pipeline.graph import STUDENT_STAGES
+from edgegen.pipeline.methods import OF_PAIRS, baseline_objective, has_baseline, has_second_time, teacher_steps
 from edgegen.pipeline.stages.data import divided
 from edgegen.pipeline.stages.extractor import extractor_settings
 from edgegen.pipeline.stages.pairs import evaluations_per_image
@@ -35,7 +36,7 @@ from edgegen.pipeline.stages.teacher import load_teacher
 from edgegen.program.inputs import InputSource
 from edgegen.recipe import Recipe, Training
 from edgegen.support.storage import read_json
-from edgegen.training.batch import Examples, FreshInputs, TrainingSet
+from edgegen.training.batch import Examples, FreshInputs, PairsAndImages, TrainingSet
 from edgegen.training.distributed import accelerator, state, use_threads
 from edgegen.training.loop import Trainer, wait_for
 from edgegen.training.objective import Objective
@@ -134,7 +135,7 @@ class _Estimate:
             self.facts["image_shape"],
             self.facts["num_classes"],
             parameters=own_parameters(loaded.net),
-            second_time=has_second_time(self.recipe, "slim", "distill"),
+            second_time=has_second_time(self.recipe, *STUDENT_STAGES),
         )
         network = EdgeUNet(config)
         return Loaded(network.eval(), signature_of(config), {})
@@ -168,6 +169,11 @@ class _Estimate:
         settings = self.recipe.distill
         return self._training(settings.objective, self.student_network.net, settings)
 
+    def finish(self) -> StageTime:
+        settings = self.recipe.finish
+        assert settings is not None
+        return self._training(settings.objective, self.student_network.net, settings)
+
     def baseline(self) -> StageTime:
         settings = self.recipe.slim.model_copy(update={"steps": self.recipe.slim.steps + self.recipe.distill.steps})
         return self._training(baseline_objective(self.recipe), self.student_network.net, settings)
@@ -184,7 +190,8 @@ class _Estimate:
         recipe = self.recipe.evaluate
         images = recipe.seeds * min(recipe.samples or self.facts["heldout"], self.facts["heldout"])
         of_teacher = sum({*recipe.steps, teacher_steps(self.recipe)}) * images
-        of_students = sum({*recipe.steps, 1}) * images * (2 + self.recipe.baseline.enabled)
+        students = 2 + (self.recipe.finish is not None) + has_baseline(self.recipe)
+        of_students = sum({*recipe.steps, 1}) * images * students
         seconds = self.teacher_image_s * of_teacher + self.student_image_s * of_students
         return StageTime(seconds, "measured: as pairs, and the student")
 
@@ -246,10 +253,14 @@ class _Estimate:
         count = self.facts["num_classes"] if classes is None else classes
         if count:
             labels = torch.arange(settings.batch) % count
-        if "pairs" in objective.needs:
-            return TrainingSet(torch.randn(shape).half(), labels, torch.randn(shape).half())
+        real = TrainingSet(torch.randint(256, shape, dtype=torch.uint8), labels)
+        if OF_PAIRS & objective.needs:
+            knots = torch.randn(settings.batch, self.recipe.pairs.knots, *shape[1:]).half()
+            times = torch.linspace(1, 0, self.recipe.pairs.knots + 1)[:-1]
+            pairs = TrainingSet(torch.randn(shape).half(), labels, knots[:, 0], knots, times)
+            return PairsAndImages(pairs, real) if "real_images" in objective.needs else pairs
         if "real_images" in objective.needs:
-            return TrainingSet(torch.randint(256, shape, dtype=torch.uint8), labels)
+            return real
         return FreshInputs(InputSource(self.student_network.signature, 0), settings.steps * settings.batch)
 
     def _frozen(self, objective: Objective) -> dict[str, nn.Module]:

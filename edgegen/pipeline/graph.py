@@ -1,8 +1,8 @@
 """The stages in order: from images to phone files and the report. The one file to read first.
 
-    data ─ teacher ─ pairs ─ slim ─ distill ─┬─ choose ─ [refine] ─ export ─ quantize ─ verify ─ profile ─ report
-                       └─ baseline ──────────┤
-             extractor ──────────────────────┴─ evaluate
+    data ─ teacher ─ pairs ─ slim ─ distill ─ [finish] ─┬─ choose ─ [refine] ─ export ─ quantize ─ verify ─ profile
+                       └─ baseline ─────────────────────┤                                                      │
+             extractor ─────────────────────────────────┴─ evaluate                                          report
 
 A stage is a function of its settings and of the folders of the stages it needs. Its key is the hash of those, so a
 change of the recipe re-runs what depends on it and nothing else. This module imports no torch: planning is fast.
@@ -17,22 +17,23 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from edgegen.artifacts.target import Target, checked_targets
-from edgegen.errors import MissingExtraError, UsageError, unknown_name
+from edgegen.errors import UsageError, unknown_name
 from edgegen.pipeline.methods import (
     baseline_objective,
     check_methods,
+    has_baseline,
     has_second_time,
     needs_pairs,
     stages_for,
+    student_stage,
     teacher_steps,
 )
 from edgegen.pipeline.run_folder import StageResult
 from edgegen.quantize.schemes import GRIDS
-from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import Recipe
-from edgegen.support.extras import EXTRAS, missing
 from edgegen.support.progress import Progress
 
+STUDENT_STAGES = ("slim", "distill", "finish")  # they train one network, each from the weights of the one before
 WITHOUT_EFFECT = {"checkpoint_every"}  # keys of the recipe that do not change a result
 
 
@@ -99,7 +100,7 @@ def _baseline(recipe: Recipe) -> dict[str, Any]:
 
 def _second_time(recipe: Recipe) -> dict[str, Any]:
     """Whether the network that `slim` makes takes a second time, which a method of `distill` can need."""
-    return {"second_time": True} if has_second_time(recipe, "slim", "distill") else {}
+    return {"second_time": True} if has_second_time(recipe, *STUDENT_STAGES) else {}
 
 
 def _compute(recipe: Recipe) -> dict[str, Any]:
@@ -153,12 +154,20 @@ STAGES = (
         everywhere=True,
     ),
     Stage(
+        "finish",
+        ("distill",),
+        lambda r: {"finish": _part(r.finish) if r.finish else None, **_compute(r)},
+        "edgegen.pipeline.stages.finish:finish",
+        everywhere=True,
+        enabled=lambda r: r.finish is not None,
+    ),
+    Stage(
         "baseline",
         ("teacher", "pairs"),
         _baseline,
         "edgegen.pipeline.stages.baseline:baseline",
         everywhere=True,
-        enabled=lambda r: r.baseline.enabled,
+        enabled=has_baseline,
     ),
     Stage(
         "extractor",
@@ -170,7 +179,7 @@ STAGES = (
     ),
     Stage(
         "evaluate",
-        ("data", "extractor", "teacher", "slim", "distill", "baseline"),
+        ("data", "extractor", "teacher", "slim", "distill", "finish", "baseline"),
         lambda r: {
             "evaluate": r.evaluate.model_dump(mode="json", exclude={"ship"}),
             "teacher_steps": teacher_steps(r),
@@ -181,7 +190,7 @@ STAGES = (
     ),
     Stage(
         "choose",
-        ("data", "extractor", "slim", "distill", "baseline"),
+        ("data", "extractor", "slim", "distill", "finish", "baseline"),
         lambda r: {"ship": r.evaluate.ship, "samples": r.evaluate.samples, "seeds": r.evaluate.seeds, "seed": r.seed},
         "edgegen.pipeline.stages.choose:choose",
     ),
@@ -235,6 +244,7 @@ STAGES = (
             "teacher",
             "slim",
             "distill",
+            "finish",
             "baseline",
             "extractor",
             "evaluate",
@@ -279,39 +289,10 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
 
 def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
     """What `stage` needs with any method; nothing is compared where the student is shipped in any case."""
-    return ("distill",) if stage.name == "choose" and recipe.evaluate.ship == "student" else stage.needs
+    return (student_stage(recipe),) if stage.name == "choose" and recipe.evaluate.ship == "student" else stage.needs
 
 
 def check(recipe: Recipe, stages: list[Stage]) -> None:
     """Raises UsageError and RecipeError, before any work, for what must fail, such as an unknown artifact."""
     check_methods(recipe, {stage.name for stage in stages})
     checked_targets(recipe.export.artifacts, recipe)
-
-
-def missing_extras(recipe: Recipe, stages: list[Stage], *, base: Path) -> list[MissingExtraError]:
-    """An error for every optional dependency that these stages need and that is not installed."""
-    names = {stage.name for stage in stages}
-    purposes: dict[str, str] = {}
-    if "data" in names and recipe.data.source.startswith("hf:"):
-        purposes["datasets"] = f"the source {recipe.data.source}"
-    if "teacher" in names and recipe.teacher.folder is not None:
-        folder = base / Path(recipe.teacher.folder).expanduser()
-        if (folder / "model_index.json").exists() or (folder / "scheduler_config.json").exists():
-            purposes["diffusers"] = f"the teacher {recipe.teacher.folder}"
-    for target in map(Target.parse, recipe.export.artifacts):
-        needed = {target.backend, *cell(target.scheme, target.backend).extras} & EXTRAS.keys()
-        for extra in sorted(needed) if names & {"export", "quantize"} else ():
-            purposes.setdefault(extra, f"the artifact {target}")
-    if "report" in names:
-        purposes["report"] = "the report"
-    return [
-        MissingExtraError(package, extra=extra, purpose=purpose)
-        for extra, purpose in purposes.items()
-        for package in missing(extra)[:1]
-    ]
-
-
-def require_extras(recipe: Recipe, stages: list[Stage], *, base: Path) -> None:
-    """Raises the first of `missing_extras`."""
-    for error in missing_extras(recipe, stages, base=base):
-        raise error

@@ -9,14 +9,22 @@ from edgegen.recipe import Recipe
 from edgegen.support.tables import MethodTable
 from edgegen.training.objective import Need
 
-STAGES: Mapping[Need, str] = {"real_images": "data", "pairs": "pairs", "teacher": "teacher", "slimmed_network": "slim"}
+STAGES: Mapping[Need, str] = {
+    "real_images": "data",
+    "pairs": "pairs",
+    "trajectories": "pairs",
+    "teacher": "teacher",
+    "slimmed_network": "slim",
+}
+ON_THE_WAY: frozenset[Need] = frozenset({"real_images", "pairs", "trajectories", "teacher", "second_time"})
 AVAILABLE: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
     "teacher": frozenset({"real_images", "second_time"}),
-    "slim": frozenset({"real_images", "pairs", "teacher", "second_time"}),
-    "distill": frozenset({"real_images", "pairs", "teacher", "slimmed_network", "second_time"}),
+    "slim": ON_THE_WAY,
+    "distill": ON_THE_WAY | {"slimmed_network"},
+    "finish": ON_THE_WAY | {"slimmed_network"},
     "refine": frozenset({"float_network"}),
 }
-ONE_OF: frozenset[Need] = frozenset({"real_images", "pairs"})  # a loop reads one of them
+OF_PAIRS: frozenset[Need] = frozenset({"pairs", "trajectories"})
 
 
 def stages_for(stage: str, always: tuple[str, ...], recipe: Recipe) -> tuple[str, ...]:
@@ -28,7 +36,21 @@ def stages_for(stage: str, always: tuple[str, ...], recipe: Recipe) -> tuple[str
 
 def needs_pairs(recipe: Recipe) -> bool:
     """Whether any stage trains on pairs."""
-    return recipe.baseline.enabled or any("pairs" in table.objective.needs for table in _tables(recipe).values())
+    return bool(recipe.baseline.enabled) or _method_needs_pairs(recipe)
+
+
+def has_baseline(recipe: Recipe) -> bool:
+    """Whether there is a plain regression to compare with; by default it must not be the only reason for pairs."""
+    return _method_needs_pairs(recipe) if recipe.baseline.enabled is None else recipe.baseline.enabled
+
+
+def student_stage(recipe: Recipe) -> str:
+    """The last stage that trains the student."""
+    return "distill" if recipe.finish is None else "finish"
+
+
+def _method_needs_pairs(recipe: Recipe) -> bool:
+    return any(OF_PAIRS & table.objective.needs for table in _tables(recipe).values())
 
 
 def has_second_time(recipe: Recipe, *stages: str) -> bool:
@@ -51,8 +73,8 @@ def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
                 f"{key} needs {', '.join(missing)}, which the stage {stage} does not have; methods for it are: "
                 f"{', '.join(sorted(names))}"
             )
-        if table.objective.needs >= ONE_OF:
-            raise RecipeError(f"{key} needs {' and '.join(sorted(ONE_OF))}; a stage trains on one of them")
+        if "trajectories" in table.objective.needs and recipe.pairs.knots == 1:
+            raise RecipeError(f"{key} needs states between noise and image: give pairs.knots, such as knots = 4")
 
 
 def baseline_objective(recipe: Recipe) -> Any:
@@ -73,11 +95,13 @@ def _tables(recipe: Recipe) -> dict[str, MethodTable]:
     tables: dict[str, MethodTable] = {"slim": recipe.slim, "distill": recipe.distill}
     if recipe.teacher.folder is None:
         tables["teacher"] = recipe.teacher
+    if recipe.finish is not None:
+        tables["finish"] = recipe.finish
     if recipe.recover is not None:
         tables["refine"] = recipe.recover
     return tables
 
 
 def _needs(method: str) -> frozenset[Need]:
-    needs: frozenset[Need] = registry.load("objective", method).needs
+    needs: frozenset[Need] = registry.load("objective", method)().needs  # of its defaults
     return needs

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from edgegen.formats.recipe_file import find
 from edgegen.pipeline.forecast import Forecast, StageTime
-from edgegen.pipeline.graph import Context, PlannedStage, Stage, check, require_extras, select
+from edgegen.pipeline.graph import Context, PlannedStage, Stage, check, select
+from edgegen.pipeline.needed_extras import require_extras
 from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run_folder import RunFolder, StageResult
 from edgegen.recipe import Recipe, read

@@ -11,14 +11,14 @@ from edgegen.models.generator import save as save_generator
 from edgegen.models.generator import signature_of
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture_of, own_parameters, student_architecture
-from edgegen.pipeline.graph import Context
-from edgegen.pipeline.methods import has_second_time
+from edgegen.pipeline.graph import STUDENT_STAGES, Context
+from edgegen.pipeline.methods import OF_PAIRS, has_second_time
 from edgegen.pipeline.stages.data import read_training_images
 from edgegen.pipeline.stages.pairs import read_pairs
 from edgegen.program.inputs import InputSource
-from edgegen.recipe import Training
-from edgegen.support.storage import save_tensors
-from edgegen.training.batch import Examples, FreshInputs
+from edgegen.recipe import Distill, Finish, Training
+from edgegen.support.storage import load_tensors, save_tensors
+from edgegen.training.batch import Examples, FreshInputs, PairsAndImages
 from edgegen.training.distributed import accelerator, state
 from edgegen.training.loop import fit
 from edgegen.training.networks import Fitted
@@ -31,7 +31,7 @@ def new_student(context: Context, seed: int) -> EdgeUNet:
     """A network of the student's architecture with fresh weights."""
     loaded = load_generator(context.inputs["teacher"] / GENERATOR)
     shape, classes = list(loaded.signature.image_shape), loaded.signature.num_classes
-    second_time = has_second_time(context.recipe, "slim", "distill")
+    second_time = has_second_time(context.recipe, *STUDENT_STAGES)
     teacher, parameters = architecture_of(loaded.net), own_parameters(loaded.net)
     config = student_architecture(
         context.recipe.slim, teacher, shape, classes, parameters=parameters, second_time=second_time
@@ -58,6 +58,16 @@ def train(context: Context, objective: Objective, student: EdgeUNet, settings: T
     )["student"]
 
 
+def train_further(context: Context, settings: Distill | Finish, *, after: str, role: str) -> None:
+    """Trains the network of the stage `after`, from its raw weights, and saves it."""
+    network = load_generator(context.inputs[after] / GENERATOR).net
+    assert isinstance(network, EdgeUNet)
+    student = EdgeUNet(network.config)
+    student.load_state_dict(load_tensors(context.inputs[after] / "raw.safetensors"))
+    fitted = train(context, settings.objective, student, settings)
+    save(context, fitted, role=role, lineage={after: context.inputs[after].name})
+
+
 def save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, str]) -> None:
     """Writes the averaged weights as a generator folder, and beside it the raw ones, for further training."""
     if not state().is_main_process:
@@ -72,10 +82,12 @@ def save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, s
 
 
 def _examples(context: Context, objective: Objective, student: EdgeUNet, settings: Training) -> Examples:
-    if "pairs" in objective.needs:
-        return read_pairs(context.inputs["pairs"])
-    if "real_images" in objective.needs:
-        return read_training_images(context.inputs["data"])
+    pairs = read_pairs(context.inputs["pairs"]) if OF_PAIRS & objective.needs else None
+    images = read_training_images(context.inputs["data"]) if "real_images" in objective.needs else None
+    if pairs is not None:
+        return pairs if images is None else PairsAndImages(pairs, images)
+    if images is not None:
+        return images
     return FreshInputs(InputSource(signature_of(student.config), context.seed), settings.steps * settings.batch)
 
 

@@ -15,7 +15,7 @@ from edgegen.report.formats import PARITY_TEXT, plural
 from edgegen.report.schema import Report
 from edgegen.types import Status
 
-ORDER = ("real", "teacher", "scheduler", "reflowed", "student", "baseline")
+ORDER = ("real", "teacher", "scheduler", "reflowed", "student", "finished", "baseline")
 Kind = Literal["net", "real", "proven", "failed", "unchecked"]
 KIND: Mapping[Status, Kind] = {"ok": "proven", "failed": "failed", "not checked": "unchecked"}
 SMALL = 64  # pixels: images up to this width are enlarged with hard edges

@@ -18,6 +18,7 @@ COLOUR = {
     "scheduler": "#00a009",
     "reflowed": "#00a006",
     "student": "#00a007",
+    "finished": "#00a009",
     "baseline": "#00a008",
     "onnx": "#00a007",
     "executorch": "#00a006",
@@ -25,7 +26,7 @@ COLOUR = {
     "torch": "#00a005",
 }
 OTHER = "#00a009"
-MARKER = {"teacher": "o", "scheduler": "x", "reflowed": "s", "student": "D", "baseline": "^"}
+MARKER = {"teacher": "o", "scheduler": "x", "reflowed": "s", "student": "D", "finished": "*", "baseline": "^"}
 CURVE_POINTS = 150
 LARGEST, SMALLEST, DIAMOND = 240.0, 12.0, 34.0  # square points
 WIDE, PANEL = (4.4, 3.2), (2.6, 1.8)  # inches; the page scales them, 72 units an inch

@@ -19,6 +19,7 @@ from edgegen.support.storage import write_bytes, write_json
 
 SHIPS = {  # what the files hold, in words
     "student": "the distilled student",
+    "finished": "the student after its last training",
     "baseline": "the baseline: plain regression of the same network on the same pairs, not the distilled student",
     "reflowed": "the reflowed network, before distillation, in one step",
 }

@@ -84,13 +84,14 @@ BySteps = dict[Steps, QualityFigure]
 class QualityTable(Record):
     """Figures by network and number of steps; `floor` has the one key "0": real held-out images, not generated ones.
 
-    `scheduler` is a brought teacher as its own scheduler samples it.
+    `finished` is the student after [finish]; `scheduler` is a brought teacher as its own scheduler samples it.
     """
 
     teacher: BySteps
     scheduler: BySteps | None = None
     reflowed: BySteps
     student: BySteps
+    finished: BySteps | None = None
     baseline: BySteps | None
     floor: BySteps
 
@@ -188,7 +189,9 @@ class Report(Document):
     fold: Fold
     extractor: Extractor
     n: Count = Field(description="generated images of each quality figure")
-    ships: Literal["student", "baseline", "reflowed"] = Field("student", description="the generator in the files")
+    ships: Literal["student", "finished", "baseline", "reflowed"] = Field(
+        "student", description="the generator in the files"
+    )
     choice: str = Field("", description="why that one is in the files")
     quality: QualityTable
     verdict: Verdict | None = Field(None, description="on the images of the files, made from the other figures")

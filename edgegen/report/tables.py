@@ -9,7 +9,7 @@ from edgegen.report.schema import ArtifactRow, QualityFigure, Report
 from edgegen.types import Latency, Parity
 
 Tone = Literal["", "ok", "failed", "warn", "muted"]
-NETWORKS = ("teacher", "scheduler", "reflowed", "student", "baseline")
+NETWORKS = ("teacher", "scheduler", "reflowed", "student", "finished", "baseline")
 NETWORK_NAMES = {"scheduler": "teacher, by its own scheduler"}
 VERDICT_TONE: Mapping[str, Tone] = {"usable": "ok", "weak": "warn", "not usable": "failed", "not judged": "warn"}
 PARITY_TONE: Mapping[str, Tone] = {"ok": "ok", "failed": "failed", "not checked": "warn"}

@@ -17,7 +17,8 @@ from edgegen.artifacts.target import Target
 from edgegen.data import local_path
 from edgegen.errors import DeviceError, ParityError, UsageError
 from edgegen.formats.recipe_file import find
-from edgegen.pipeline.graph import check, require_extras, select
+from edgegen.pipeline.graph import check, select
+from edgegen.pipeline.needed_extras import require_extras
 from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.run_folder import RunFolder
 from edgegen.profilers.files.profile import connect, runners_of

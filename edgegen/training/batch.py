@@ -1,7 +1,7 @@
 """What a training step sees: a batch, made from (seed, step) alone so that a resumed run sees the same ones."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -20,6 +20,10 @@ class Batch:
 
     It is that of `step`, counted from 0, of the stage's `steps`. `due` names the trained networks that are updated in
     this step. `inputs` are a generator's, where it trains on noise alone; `images` are then the noise.
+
+    Of pairs, `knots` (batch, knots, channels, height, width) are states on the teacher's way from the noise, which is
+    the first, to the image; they are those at the falling `knot_times` (knots,), from 1. `real` are real images, for a
+    method that trains on pairs and on them.
     """
 
     step: int
@@ -27,6 +31,9 @@ class Batch:
     images: Tensor
     labels: Tensor | None = None
     noise: Tensor | None = None
+    knots: Tensor | None = None
+    knot_times: Tensor | None = None
+    real: "Batch | None" = None
     inputs: tuple[Tensor, ...] = ()
     due: frozenset[str] = frozenset({"student"})
 
@@ -41,25 +48,30 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images in memory, with labels and, for pairs, the noise that each came from; `to` puts it on a device."""
+    """Images in memory, with labels and, for pairs, the noise that each came from; `to` puts it on a device.
+
+    `knots` (count, knots, channels, height, width) of pairs, at `knot_times`, as in Batch.
+    """
 
     images: Tensor
     labels: Tensor | None = None
     noise: Tensor | None = None
+    knots: Tensor | None = None
+    knot_times: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in (self.images, self.labels, self.noise) if part is not None)
+        return sum(part.nbytes for part in (self.images, self.labels, self.noise, self.knots) if part is not None)
 
     def to(self, device: torch.device) -> "TrainingSet":
         """On the device where it fits in half of the free memory; else as it is, and batches are copied over."""
         if device.type == "cuda" and self.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
             return self
-        moved = [None if part is None else part.to(device) for part in (self.images, self.labels, self.noise)]
-        return TrainingSet(moved[0], moved[1], moved[2])  # type: ignore[arg-type]
+        parts = (self.images, self.labels, self.noise, self.knots, self.knot_times)
+        return TrainingSet(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
 
     def batch(self, rows: Tensor, device: torch.device, *, step: int, steps: int) -> Batch:
         """The given rows as a float32 batch on `device`; uint8 images become [-1, 1], fp16 pairs float32."""
@@ -67,10 +79,42 @@ class TrainingSet:
         def take(part: Tensor | None) -> Tensor | None:
             return None if part is None else part[rows.to(part.device)].to(device, non_blocking=True)
 
-        images, noise = take(self.images), take(self.noise)
+        def floats(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.float()
+
+        images = take(self.images)
         assert images is not None
-        floats = scaled(images) if images.dtype == torch.uint8 else images.float()
-        return Batch(step, steps, floats, take(self.labels), None if noise is None else noise.float())
+        return Batch(
+            step,
+            steps,
+            scaled(images) if images.dtype == torch.uint8 else images.float(),
+            take(self.labels),
+            floats(take(self.noise)),
+            floats(take(self.knots)),
+            None if self.knot_times is None else self.knot_times.to(device),
+        )
+
+
+REAL_STRIDE = 7919  # a prime: a pair meets other real images in every step
+
+
+@dataclass(frozen=True)
+class PairsAndImages:
+    """Pairs, and real images in each batch's `real`, of any count: a row of pairs has no fixed image beside it."""
+
+    pairs: TrainingSet
+    real: TrainingSet
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def to(self, device: torch.device) -> "PairsAndImages":
+        return PairsAndImages(self.pairs.to(device), self.real.to(device))
+
+    def batch(self, rows: Tensor, device: torch.device, *, step: int, steps: int) -> Batch:
+        real_rows = (rows + step * REAL_STRIDE) % len(self.real)
+        real = self.real.batch(real_rows, device, step=step, steps=steps)
+        return replace(self.pairs.batch(rows, device, step=step, steps=steps), real=real)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 # What a method trains on and with; the plan says which stage gives it (edgegen.pipeline.methods).
 Need = Literal[
-    "real_images",  # batches of the data set: images and labels
-    "pairs",  # batches of the teacher's (noise, image) pairs
-    "trajectories",  # the states between noise and image, too
+    "real_images",  # batches of the data set: images and labels (edgegen.training.pairs.real_images)
+    "pairs",  # batches of the teacher's (noise, image) pairs; beside them `real` where real images are needed, too
+    "trajectories",  # pairs with the states between noise and image (edgegen.training.pairs.trajectories)
     "teacher",  # networks["teacher"], frozen
     "slimmed_network",  # networks["slimmed"], frozen: the averaged weights of the stage `slim`
     "float_network",  # networks["float"], frozen: a generator whose quantized self is trained

@@ -1,4 +1,4 @@
-"""The (noise, image) pairs of a batch, as they are or mirrored together."""
+"""What a batch holds for a method: pairs, as they are or mirrored together, trajectories, real images."""
 
 from typing import TYPE_CHECKING
 
@@ -22,3 +22,21 @@ def flipped(batch: "Batch", rng: "torch.Generator") -> "tuple[Tensor, Tensor]":
     e, x = pair(batch)
     mirror = torch.rand((), generator=rng, device=x.device) < 0.5
     return torch.where(mirror, e.flip(-1), e), torch.where(mirror, x.flip(-1), x)
+
+
+def trajectories(batch: "Batch") -> "tuple[Tensor, Tensor]":
+    """The teacher's states from noise to image (batch, states, channels, height, width), at times (states,) 1 to 0.
+
+    The last state is the image, at t = 0.
+    """
+    import torch
+
+    assert batch.knots is not None, "this objective trains on trajectories"
+    assert batch.knot_times is not None
+    states = torch.cat([batch.knots, batch.images[:, None]], dim=1)
+    return states, torch.cat([batch.knot_times, batch.knot_times.new_zeros(1)])
+
+
+def real_images(batch: "Batch") -> "Batch":
+    """The real images and their labels: of a batch of pairs with real images beside them, or the batch itself."""
+    return batch if batch.real is None else batch.real

@@ -1,5 +1,7 @@
 """`[teacher] size`: every name gives a network of the images' size that a student can be cut from."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +48,16 @@ def test_auto_goes_by_the_number_of_images() -> None:
     assert teacher_architecture(Teacher(), many) == teacher_architecture(Teacher(size="medium"), many)
     widths = [teacher_architecture(Teacher(size=size), many).channels for size in SIZES[1:]]
     assert widths == sorted(set(widths))
+
+
+def test_the_manual_s_table_of_sizes() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "run.md").read_text(encoding="utf-8")
+    for size in SIZES[1:]:
+        _, _, blocks, *columns, _ = re.search(rf"^\| `{size}`.*$", text, re.M)[0].split("|")  # type: ignore[index]
+        for sides, channels in zip(((8, 28, 32), (64,), (128,), (256, 512)), columns, strict=True):
+            for side in sides:
+                model = teacher_architecture(Teacher(size=size), data(side, side))
+                assert [model.blocks, *model.channels] == [int(blocks), *map(int, channels.split(","))]
 
 
 def test_images_that_cannot_be_halved_are_refused_with_what_to_do() -> None:

@@ -10,7 +10,8 @@ import pytest
 from helpers import TINY
 
 from edgegen.errors import DataError, MissingExtraError, UsageError
-from edgegen.pipeline.graph import NAMES, STAGES, check, require_extras, select
+from edgegen.pipeline.graph import NAMES, STAGES, check, select
+from edgegen.pipeline.needed_extras import require_extras
 from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run_folder import RunFolder
 from edgegen.recipe import parse

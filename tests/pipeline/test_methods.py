@@ -1,5 +1,6 @@
 """Training methods by name: a third party's trains a student; what a method needs and cannot have is told before."""
 
+import itertools
 import json
 import textwrap
 import tomllib
@@ -17,6 +18,7 @@ from edgegen.pipeline.graph import check, select
 from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.run_folder import RunFolder
+from edgegen.pipeline.stages.pairs import read_pairs
 from edgegen.recipe import Recipe, parse
 
 # Trains on noise alone: the student learns the teacher's velocity, weighted by a second network.
@@ -74,12 +76,26 @@ class Scheduled(VelocityMatching):
     schedule: Schedule = Schedule()
 
 
-class Greedy(VelocityMatching):
-    needs: ClassVar[frozenset[str]] = frozenset({"pairs", "real_images"})
-
-
 class OnTrajectories(VelocityMatching):
-    needs: ClassVar[frozenset[str]] = frozenset({"trajectories"})
+    needs: ClassVar[frozenset[str]] = frozenset({"trajectories", "real_images"})
+
+    def networks(self, student: nn.Module, teacher: Any) -> dict[str, TrainedNetwork]:
+        return {}
+
+    def losses(self, networks: Any, averages: Any, batch: Any, rng: torch.Generator) -> dict[str, torch.Tensor]:
+        from edgegen.training.pairs import real_images, trajectories
+
+        states, times = trajectories(batch)
+        real = real_images(batch)
+        assert times[0] == 1 and times[-1] == 0 and bool((times.diff() < 0).all())
+        assert torch.equal(states[:, 0], batch.noise) and torch.equal(states[:, -1], batch.images)
+        assert states.shape == (len(batch.images), len(times), *batch.images.shape[1:])
+        assert real.images.shape == batch.images.shape and real.labels.shape == batch.labels.shape
+        t = times[:-1].repeat(len(states))
+        before, labels = states[:, :-1].flatten(0, 1), batch.labels.repeat_interleave(len(times) - 1)
+        x = before - t[:, None, None, None] * networks["student"](before, t, labels)
+        end = batch.images.repeat_interleave(len(times) - 1, dim=0)
+        return {"student": (x - end).square().mean() + 0 * real.images.mean()}
 
 
 class Loose(BaseModel):
@@ -94,7 +110,6 @@ NAMES = {
     "mean_of_pairs": "MeanOfPairs",
     "scheduled": "Scheduled",
     "absent": "Absent",
-    "greedy": "Greedy",
     "on_trajectories": "OnTrajectories",
     "loose": "Loose",
     "same_key": "SameKey",
@@ -150,6 +165,39 @@ def test_a_method_that_needs_a_second_time_gets_a_network_with_one(made_up: None
     assert not torch.equal(step, z - net(z, torch.ones(4), labels))
 
 
+def test_a_last_training_goes_on_from_the_student_and_can_have_paths_and_real_images(
+    made_up: None, tmp_path: Path
+) -> None:
+    text = TINY.replace("[pairs]\n", "[pairs]\nknots = 2\n")
+    text += '[finish]\nmethod = "on_trajectories"\nsteps = 6\nbatch = 16\ncheckpoint_every = 5\n'
+    (tmp_path / "tiny.toml").write_text(text)
+    results = {item.stage: item for item in run_recipe(tmp_path / "tiny.toml", runs=tmp_path / "runs", to="choose")}
+    about = json.loads((results["finish"].folder / "generator" / "edgegen.json").read_text())
+    assert (about["role"], about["lineage"]) == ("finished", {"distill": results["distill"].key})
+    quality = json.loads((results["evaluate"].folder / "quality.json").read_text())["quality"]
+    assert quality["finished"].keys() == quality["student"].keys()
+    choice = json.loads((results["choose"].folder / "choice.json").read_text())
+    assert [row["role"] for row in choice["candidates"]] == ["finished", "student", "baseline", "reflowed"]
+
+
+def test_the_knots_of_a_pair_are_the_teachers_states(tmp_path: Path) -> None:
+    """Solved again from a knot with the steps that are left, the path ends in the same image: the last is Euler's."""
+    (tmp_path / "tiny.toml").write_text(TINY.replace("[pairs]\n", "[pairs]\nknots = 2\n"))
+    _, teacher, result = run_recipe(tmp_path / "tiny.toml", runs=tmp_path / "runs", only="pairs")
+    settings = recipe().pairs
+    pairs, network = read_pairs(result.folder), load(teacher.folder / "generator").net
+    assert pairs.knots is not None
+    assert pairs.knot_times is not None
+    assert torch.equal(pairs.knots[:, 0], pairs.noise)
+    x, times = pairs.knots[:8, 1].float(), torch.linspace(1, 0, settings.steps + 1)
+    first = settings.steps // 2
+    assert pairs.knot_times.tolist() == [1.0, times[first].item()]
+    with torch.no_grad():
+        for t, s in itertools.pairwise(times[first:].tolist()):
+            x = x + (s - t) * network(x, torch.full((8,), t), pairs.labels[:8])
+    assert (x - pairs.images[:8].float()).abs().max() < 2e-3  # stored in half precision
+
+
 def test_the_keys_of_a_method_are_those_of_its_table(made_up: None) -> None:
     table = recipe(slim={"method": "velocity_matching", "critic_every": 5}).slim
     assert table.objective.critic_every == 5
@@ -188,9 +236,9 @@ def test_the_keys_of_a_method_are_those_of_its_table(made_up: None) -> None:
         ),
         ({"distill": {"method": "self_distillation"}}, "needs float_network, which the stage distill does not have"),
         ({"distill": {"method": "classification"}}, "needs classifier, which the stage distill does not have"),
-        ({"distill": {"method": "on_trajectories"}}, "needs trajectories, which the stage distill does not have"),
+        ({"distill": {"method": "on_trajectories"}}, "needs states between noise and image: give pairs.knots, such as"),
         ({"recover": {"method": "flow_matching"}}, "recover.method = 'flow_matching' needs real_images"),
-        ({"distill": {"method": "greedy"}}, "needs pairs and real_images; a stage trains on one of them"),
+        ({"finish": {"method": "self_distillation"}}, "needs float_network, which the stage finish does not have"),
     ],
 )
 def test_a_method_that_cannot_have_what_it_needs_is_an_error_before_any_work(
@@ -217,11 +265,15 @@ def test_a_stage_needs_what_its_method_needs(made_up: None, tmp_path: Path) -> N
     other = needs(recipe(distill={"method": "velocity_matching"}, slim={"method": "flow_matching"}))
     assert other["slim"] == {"teacher", "data"}
     assert other["distill"] == {"slim", "teacher"}
-    assert "pairs" in other, "the baseline trains on them"
-    without = recipe(
-        distill={"method": "velocity_matching"}, slim={"method": "flow_matching"}, baseline={"enabled": False}
+    assert not {"pairs", "baseline"} & other.keys(), "nothing needs them"
+    compared = recipe(
+        distill={"method": "velocity_matching"}, slim={"method": "flow_matching"}, baseline={"enabled": True}
     )
-    assert "pairs" not in needs(without)
+    assert {"pairs", "baseline"} <= needs(compared).keys()
+    finish = recipe(pairs={"knots": 2}, finish={"method": "on_trajectories"})
+    assert needs(finish)["finish"] == {"distill", "pairs", "data"}
+    assert "finish" in needs(finish)["evaluate"]
+    assert needs(recipe(finish={"method": "pair_regression"}, evaluate={"ship": "student"}))["choose"] == {"finish"}
 
 
 def test_to_name_the_method_that_is_the_default_changes_no_key(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ import copy
 import inspect
 import math
 from dataclasses import replace
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from objective_parts import Field, f64, loss_of, make_batch, velocity
 from torch import Tensor, nn
 
 from edgegen.program.inputs import InputSource, example_inputs
@@ -21,40 +22,6 @@ from edgegen.training.networks import TrainedNetwork
 from edgegen.training.objective import Need, Objective
 from edgegen.training.pairs import flipped
 from edgegen.types import Signature
-
-
-class Field(nn.Module):
-    """A velocity with a parameter, that depends on x, t and the class."""
-
-    def __init__(self, weight: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(weight))
-
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        shift = 0.0 if labels is None else 0.1 * labels[:, None, None, None]
-        return self.weight * x * (1 + t[:, None, None, None]) + shift
-
-
-def loss_of(method: str, networks: dict[str, nn.Module], batch: Batch, seed: int = 7, **keys: Any) -> Tensor:
-    """The student's loss by a method of the registry with these hyperparameters."""
-    objective: Objective = load("objective", method)(**keys)
-    return objective.losses(networks, {}, batch, generator(seed))["student"]
-
-
-def make_batch(step: int = 5) -> Batch:
-    """Step `step` of 10."""
-    g = generator(3)
-    shape = (6, 1, 4, 4)
-    images, labels, noise = torch.randn(shape, generator=g), torch.arange(6) % 3, torch.randn(shape, generator=g)
-    return Batch(step, 10, images, labels, noise, inputs=(noise, torch.ones(6), labels))
-
-
-def f64(x: Tensor) -> np.ndarray:
-    return x.detach().double().numpy()
-
-
-def velocity(weight: float, x: np.ndarray, t: float, label: int) -> np.ndarray:
-    return weight * x * (1 + t) + 0.1 * label
 
 
 @pytest.mark.parametrize("name", names("objective"))

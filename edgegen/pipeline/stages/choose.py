@@ -18,12 +18,13 @@ from edgegen.models.generator import ABOUT
 from edgegen.models.load import load as load_generator
 from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.methods import student_stage
 from edgegen.pipeline.stages.evaluate import Judge, sample
 from edgegen.support.pixels import scaled
 from edgegen.support.storage import read_json, write_json
 from edgegen.training.distributed import state
 
-CANDIDATES = {"student": "distill", "baseline": "baseline", "reflowed": "slim"}  # role: stage
+CANDIDATES = {"finished": "finish", "student": "distill", "baseline": "baseline", "reflowed": "slim"}  # role: stage
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Candidate:
 def choose(context: Context) -> None:
     """A copy of the generator folder that is shipped, and choice.json with the reason."""
     candidates, unjudged = _judged(context)
-    role, reason = best(candidates) if candidates else ("student", unjudged)
+    last = student_stage(context.recipe)
+    student = next(role for role, stage in CANDIDATES.items() if stage == last)
+    role, reason = best(candidates) if candidates else (student, unjudged)
     context.progress.message(f"choose: {role}: {reason}")
     source = context.inputs[CANDIDATES[role]]
     if (target := context.folder / GENERATOR).exists():
@@ -50,7 +53,7 @@ def choose(context: Context) -> None:
     # A folder of this role makes its image in one step wherever it is opened.
     write_json(target / ABOUT, {**read_json(target / ABOUT), "role": "student", "trained_as": role})
     rows = [{"role": row.role, "mean": row.mean, "distances": list(row.distances)} for row in candidates]
-    choice = {"role": role, "from": source.name, "distill": context.inputs["distill"].name, "reason": reason}
+    choice = {"role": role, "from": source.name, "student": context.inputs[last].name, "reason": reason}
     write_json(context.folder / CHOICE, {**choice, "candidates": rows})
 
 

@@ -32,7 +32,13 @@ from edgegen.training.distributed import state
 if TYPE_CHECKING:
     from edgegen.models.diffusers.velocity import ScheduledVelocity
 
-NETWORKS = (("teacher", "teacher"), ("reflowed", "slim"), ("student", "distill"), ("baseline", "baseline"))
+NETWORKS = (  # role, stage
+    ("teacher", "teacher"),
+    ("reflowed", "slim"),
+    ("student", "distill"),
+    ("finished", "finish"),
+    ("baseline", "baseline"),
+)
 FIGURES = ("fd_local", "sd", "kd_local", "precision", "recall")  # of features
 BATCH = 512  # images sampled at once
 SHOWN = 12  # images of each network that the report shows

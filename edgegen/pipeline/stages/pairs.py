@@ -1,4 +1,4 @@
-"""The stage `pairs`: (noise, image) pairs by the teacher's ODE, in shards."""
+"""The stage `pairs`: (noise, image) pairs by the teacher's ODE, with states between them if asked for, in shards."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from edgegen.errors import DataError, TrainingError
 from edgegen.flow.evaluations import evaluations
-from edgegen.flow.solvers import solve
+from edgegen.flow.solvers import knot_times, solve
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.generator import Loaded
 from edgegen.models.load import load as load_generator
@@ -42,6 +42,8 @@ def pairs(context: Context) -> None:
                     _make_shard(path, network, loaded, index * settings.shard, count, context, machine.device)
             done.add(count)
     manifest = {"seed": context.seed, "shards": len(shards), **settings.model_dump(mode="json")}
+    if settings.knots > 1:
+        manifest["knot_times"] = knot_times(network, settings.steps, settings.knots)[1:]
     if machine.is_main_process:
         write_json(context.folder / "pairs.json", manifest)
 
@@ -83,7 +85,10 @@ def read_pairs(folder: Path) -> TrainingSet:
     count = read_json(folder / "pairs.json")["shards"]
     shards = [load_tensors(folder / shard_name(index)) for index in range(count)]
     parts = {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]}
-    return TrainingSet(parts["images"], parts.get("labels"), parts["noise"])
+    noise, between = parts["noise"], parts.get("knots")
+    times = torch.tensor([1.0, *read_json(folder / "pairs.json").get("knot_times", [])])
+    knots = noise[:, None] if between is None else torch.cat([noise[:, None], between], dim=1)
+    return TrainingSet(parts["images"], parts.get("labels"), noise, knots, times)
 
 
 def _is_whole(path: Path) -> bool:
@@ -108,7 +113,8 @@ def _make_shard(
     # The noise is rounded to fp16 before the ODE, so that a stored pair is exact.
     noise = torch.from_numpy(normal(context.seed, first, count, signature.image_shape)).half()
     labels = torch.arange(first, first + count) % signature.num_classes if signature.num_classes else None
-    parts: list[Tensor] = []
+    images: list[Tensor] = []
+    between: list[Tensor] = []  # of each sample the knots after the noise
     for start in range(0, count, SOLVE_BATCH):
         rows = slice(start, start + SOLVE_BATCH)
         classes = None if labels is None else labels[rows].to(device)
@@ -120,14 +126,18 @@ def _make_shard(
                 solver=settings.solver,
                 steps=settings.steps,
                 tolerance=settings.tolerance,
+                knots=settings.knots if settings.knots > 1 else 0,
             )
         except ArithmeticError as e:
             raise TrainingError(f"pairs: {e}") from e
-        parts.append(solution.x.half().cpu())
-    images = torch.cat(parts)
-    if not bool(torch.isfinite(images).all()):
+        images.append(solution.x.half().cpu())
+        if settings.knots > 1:
+            between.append(torch.stack(solution.knots[1:], dim=1).half().cpu())
+    tensors = {"noise": noise, "images": torch.cat(images)} | ({} if labels is None else {"labels": labels})
+    if between:
+        tensors["knots"] = torch.cat(between)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise TrainingError(
             "pairs: the teacher's images are not finite; look at its training loss, or use more solver steps"
         )
-    tensors = {"noise": noise, "images": images} | ({} if labels is None else {"labels": labels})
     save_tensors(path, tensors, metadata={"first": str(first), "seed": str(context.seed), "solver": settings.solver})

@@ -18,7 +18,7 @@ from edgegen.support.schema import utc_now
 from edgegen.support.storage import load_tensors, read_json
 from edgegen.training.log import LOG, curve, read
 
-TRAINED = ("teacher", "slim", "distill", "baseline", "extractor")
+TRAINED = ("teacher", "slim", "distill", "finish", "baseline", "extractor")
 
 
 def report(context: Context) -> None:

@@ -15,7 +15,7 @@ from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture, architecture_of, own_parameters, student_architecture
 from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.noise import normal
-from edgegen.pipeline.graph import Context
+from edgegen.pipeline.graph import STUDENT_STAGES, Context
 from edgegen.pipeline.methods import has_second_time
 from edgegen.pipeline.training_stage import save, train
 from edgegen.recipe import Architecture
@@ -66,7 +66,7 @@ def _check_student(
     context: Context, teacher: Architecture | None, parameters: int | None, shape: list[int], classes: int
 ) -> None:
     """Raises RecipeError where the recipe's student is impossible: now, and not after the training of the teacher."""
-    second_time = has_second_time(context.recipe, "slim", "distill")
+    second_time = has_second_time(context.recipe, *STUDENT_STAGES)
     student_architecture(context.recipe.slim, teacher, shape, classes, parameters=parameters, second_time=second_time)
 
 

@@ -1,0 +1,39 @@
+"""Which optional dependencies the stages of a recipe need: determined before any work."""
+
+from pathlib import Path
+
+from edgegen.artifacts.target import Target
+from edgegen.errors import MissingExtraError
+from edgegen.pipeline.graph import Stage
+from edgegen.quantize.support_matrix import cell
+from edgegen.recipe import Recipe
+from edgegen.support.extras import EXTRAS, missing
+
+
+def missing_extras(recipe: Recipe, stages: list[Stage], *, base: Path) -> list[MissingExtraError]:
+    """An error for every optional dependency that these stages need and that is not installed."""
+    names = {stage.name for stage in stages}
+    purposes: dict[str, str] = {}
+    if "data" in names and recipe.data.source.startswith("hf:"):
+        purposes["datasets"] = f"the source {recipe.data.source}"
+    if "teacher" in names and recipe.teacher.folder is not None:
+        folder = base / Path(recipe.teacher.folder).expanduser()
+        if (folder / "model_index.json").exists() or (folder / "scheduler_config.json").exists():
+            purposes["diffusers"] = f"the teacher {recipe.teacher.folder}"
+    for target in map(Target.parse, recipe.export.artifacts):
+        needed = {target.backend, *cell(target.scheme, target.backend).extras} & EXTRAS.keys()
+        for extra in sorted(needed) if names & {"export", "quantize"} else ():
+            purposes.setdefault(extra, f"the artifact {target}")
+    if "report" in names:
+        purposes["report"] = "the report"
+    return [
+        MissingExtraError(package, extra=extra, purpose=purpose)
+        for extra, purpose in purposes.items()
+        for package in missing(extra)[:1]
+    ]
+
+
+def require_extras(recipe: Recipe, stages: list[Stage], *, base: Path) -> None:
+    """Raises the first of `missing_extras`."""
+    for error in missing_extras(recipe, stages, base=base):
+        raise error

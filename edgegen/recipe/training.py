@@ -1,0 +1,146 @@
+"""The recipe's tables of data and training; a method's own keys are in its record (edgegen.training.objectives)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from edgegen.recipe.fields import Count, Fraction, Width
+from edgegen.support.tables import MethodTable, Table
+
+METHOD = "name of the training method, whose own keys stand in the same table"
+
+
+class Data(Table):
+    """Where the images come from: "digits", a .npz, a folder or .zip of images, or "hf:NAME"."""
+
+    source: str = Field("digits", description="paths are relative to the recipe")
+    holdout: Fraction = Field(0.25, description="share of the images kept from training, for the metrics")
+    conditional: bool = Field(True, description="use the labels: the generator takes a class")
+
+
+class Compute(Table):
+    """How training uses the machine; the device is chosen by Accelerate."""
+
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 elsewhere")
+    compile: bool = Field(False, description="torch.compile of the trained networks")
+    threads: Count | None = Field(None, description="CPU threads of PyTorch; default: as many as cores")
+
+
+class Architecture(Table):
+    """An EdgeUNet: one width per resolution, residual blocks per resolution, resolutions with attention (0 = full)."""
+
+    channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)] = Field(
+        (32, 64), description="width of each resolution, the full one first; each is half the one before"
+    )
+    blocks: Annotated[int, Field(ge=1, le=8)] = Field(
+        1, description="residual blocks per resolution on the way down, and again on the way up"
+    )
+    attention: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="resolutions with self-attention; 0 is the full one"
+    )
+    embedding: Annotated[Width, Field(ge=8)] = Field(128, description="width of the embedding of time and class")
+
+    @model_validator(mode="after")
+    def attention_has_a_level(self) -> "Architecture":
+        if any(level >= len(self.channels) for level in self.attention):
+            raise ValueError(
+                f"attention {list(self.attention)} names a resolution beyond the {len(self.channels)} there are"
+            )
+        return self
+
+
+class Training(Table):
+    """The keys of the training loop."""
+
+    steps: Count = Field(1000, description="training steps")
+    batch: Count = Field(64, description="images per step, of all processes together")
+    learning_rate: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="largest learning rate of Adam")
+    decay: Literal["cosine", "none"] = Field("cosine", description="how the learning rate falls after the warm-up")
+    warmup: Annotated[int, Field(ge=0)] = Field(100, description="steps in which the learning rate rises from 0")
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.999, description="decay of the moving average of the weights, which is the result; 0: no average"
+    )
+    clip_norm: Annotated[float, Field(gt=0.0)] = Field(1.0, description="largest norm of the gradient")
+    checkpoint_every: Count = Field(250, description="steps between checkpoints; does not change the result")
+
+
+class Teacher(MethodTable, Training):
+    """The teacher: trained here, or brought along as a folder (ours, or a diffusers UNet2DModel)."""
+
+    method: str = Field("flow_matching", description=METHOD)
+    folder: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="a generator folder to use in place of training"
+    )
+    # Left out where it is not asked for, so that the keys of older results stay.
+    size: Literal["auto", "small", "medium", "large"] = Field(
+        "auto", description="of an architecture that fits the images (docs/run.md)", exclude_if="auto".__eq__
+    )
+    model: Architecture | None = Field(None, description="the teacher's architecture, in place of size")
+
+    @model_validator(mode="after")
+    def brought_or_trained(self) -> "Teacher":
+        extra = sorted((self.model_fields_set - {"folder", "objective"}) | self.objective.model_fields_set)
+        if self.folder is not None and extra:
+            raise ValueError(f"a teacher brought as a folder is not trained here: remove {', '.join(extra)}")
+        if self.model is not None and "size" in self.model_fields_set:
+            raise ValueError("say how large: either size, or a table [teacher.model]")
+        return self
+
+
+class Pairs(Table):
+    """(noise, image) pairs by the teacher's ODE."""
+
+    count: Count = Field(10_000, description="number of pairs")
+    solver: Literal["euler", "heun", "dpm_solver_pp", "rk45"] = Field("heun", description="of the teacher's ODE")
+    steps: Count = Field(10, description="solver steps of all but rk45")
+    tolerance: Annotated[float, Field(gt=0.0)] = Field(1e-4, description="rtol = atol of rk45")
+    shard: Count = Field(2048, description="pairs in one file")
+    knots: Count = Field(1, description="states kept of each path, from the noise on", exclude_if=(1).__eq__)
+
+    @model_validator(mode="after")
+    def knots_are_steps(self) -> "Pairs":
+        most = 1 if self.solver == "rk45" else self.steps
+        if self.knots > most:
+            raise ValueError(f"knots = {self.knots}: a path by {self.solver} has {most} to keep")
+        return self
+
+
+class Slim(MethodTable, Training):
+    """Training of the smaller student."""
+
+    method: str = Field("annealing_reflow", description=METHOD)
+    keep: Fraction | None = Field(None, description="share of the teacher's parameters that the student keeps")
+    model: Architecture | None = Field(None, description="the student's architecture, in place of keep")
+
+    @model_validator(mode="after")
+    def one_size(self) -> "Slim":
+        if (self.keep is None) == (self.model is None):
+            raise ValueError("say how small: either keep = 0.3, or a table [slim.model]")
+        return self
+
+
+class Distill(MethodTable, Training):
+    """Training of the smaller student into one step, from the weights of slim."""
+
+    method: str = Field("flow_guided_distillation", description=METHOD)
+
+
+class Finish(MethodTable, Training):
+    """A last training of the one-step student, from the weights of distill."""
+
+    method: str = Field(description=METHOD)
+
+
+class Baseline(Table):
+    """Plain regression of the same small network on the same pairs, for as many steps as slim and distill together."""
+
+    enabled: bool | None = Field(None, description="default: where a method needs pairs; false saves its time")
+
+
+class Recover(MethodTable, Training):
+    """Training of the quantized student towards its float self, from fresh noise."""
+
+    method: str = Field("self_distillation", description=METHOD)
+    steps: Count = 500
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99

@@ -1,0 +1,53 @@
+"""A velocity in one number, a batch that has all that a method can need, and the loss of a method on them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgegen.registry import load
+from edgegen.support.rng import generator
+from edgegen.training.batch import Batch
+from edgegen.training.objective import Objective
+
+
+class Field(nn.Module):
+    """A velocity with a parameter, that depends on x, t, the class and, where it is given, the second time."""
+
+    second_time = True
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None, r: Tensor | None = None) -> Tensor:
+        shift = 0.0 if labels is None else 0.1 * labels[:, None, None, None]
+        # Of u(x, t, r), which depends on r and is the velocity at r = t.
+        length = 0.0 if r is None else (t - r)[:, None, None, None]
+        return self.weight * x * (1 + t[:, None, None, None] - 0.5 * length) + shift
+
+
+def loss_of(method: str, networks: dict[str, nn.Module], batch: Batch, seed: int = 7, **keys: Any) -> Tensor:
+    """The student's loss by a method of the registry with these hyperparameters."""
+    objective: Objective = load("objective", method)(**keys)
+    return objective.losses(networks, {}, batch, generator(seed))["student"]
+
+
+def make_batch(step: int = 5) -> Batch:
+    """Step `step` of 10: pairs with three states of each path, and real images."""
+    g = generator(3)
+    shape = (6, 1, 4, 4)
+    images, labels, noise = torch.randn(shape, generator=g), torch.arange(6) % 3, torch.randn(shape, generator=g)
+    real = Batch(step, 10, torch.randn(shape, generator=g).clamp(-1, 1), labels.flip(0))
+    times = torch.tensor([1.0, 0.7, 0.3])
+    knots = torch.stack([(1 - t) * images + t * noise for t in times], dim=1)
+    return Batch(step, 10, images, labels, noise, knots, times, real=real, inputs=(noise, torch.ones(6), labels))
+
+
+def f64(x: Tensor) -> np.ndarray:
+    return x.detach().double().numpy()
+
+
+def velocity(weight: float, x: np.ndarray, t: float, label: int) -> np.ndarray:
+    return weight * x * (1 + t) + 0.1 * label
