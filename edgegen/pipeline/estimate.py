@@ -24,14 +24,14 @@ from edgegen.metrics.extractor import SmallCNN
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded, signature_of
 from edgegen.models.load import load as load_generator
-from edgegen.models.student import architecture, architecture_of, own_parameters, student_architecture
+from edgegen.models.student import architecture
 from edgegen.pipeline.forecast import StageTime
-from edgegen.pipeline.graph import STUDENT_STAGES
 from edgegen.pipeline.methods import OF_PAIRS, baseline_objective, has_baseline, has_second_time, teacher_steps
 from edgegen.pipeline.stages.data import divided
 from edgegen.pipeline.stages.extractor import extractor_settings
 from edgegen.pipeline.stages.pairs import evaluations_per_image
 from edgegen.pipeline.stages.teacher import load_teacher
+from edgegen.pipeline.student import new_student
 from edgegen.program.inputs import InputSource
 from edgegen.recipe import Recipe, Training
 from edgegen.support.storage import read_json
@@ -126,17 +126,8 @@ class _Estimate:
     def student_network(self) -> Loaded:
         if "slim" in self.finished:
             return load_generator(self.finished["slim"] / GENERATOR)
-        loaded = self.teacher_network
-        config = student_architecture(
-            self.recipe.slim,
-            architecture_of(loaded.net),
-            self.facts["image_shape"],
-            self.facts["num_classes"],
-            parameters=own_parameters(loaded.net),
-            second_time=has_second_time(self.recipe, *STUDENT_STAGES),
-        )
-        network = EdgeUNet(config)
-        return Loaded(network.eval(), signature_of(config), {})
+        teacher = self.teacher_network
+        return new_student(self.recipe, teacher, teacher.signature, base=self.base)
 
     def data(self) -> StageTime:
         return StageTime(self.reading_s, "measured: the images were read")
