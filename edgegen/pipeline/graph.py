@@ -23,6 +23,7 @@ from edgegen.pipeline.methods import (
     check_methods,
     has_baseline,
     has_second_time,
+    has_teacher,
     needs_pairs,
     stages_for,
     student_stage,
@@ -130,6 +131,7 @@ STAGES = (
         lambda r: {"teacher": _part(r.teacher), **_compute(r)},
         "edgegen.pipeline.stages.teacher:teacher",
         everywhere=True,
+        enabled=has_teacher,
     ),
     Stage(
         "pairs",
@@ -275,6 +277,8 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
             raise UsageError(unknown_name("stage", name, NAMES))
     all_stages = [replace(stage, needs=stages_for(stage.name, _needs(stage, recipe), recipe)) for stage in STAGES]
     stages = [stage for stage in all_stages if stage.enabled(recipe)]
+    if only is not None and only not in [stage.name for stage in stages]:
+        raise UsageError(f"{recipe.name}: its plan has no stage {only}, because nothing in the recipe needs it")
     if to is not None:
         last = NAMES.index(to)
         stages = [stage for stage in stages if NAMES.index(stage.name) <= last]
@@ -288,8 +292,12 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
 
 
 def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
-    """What `stage` needs with any method; nothing is compared where the student is shipped in any case."""
-    return (student_stage(recipe),) if stage.name == "choose" and recipe.evaluate.ship == "student" else stage.needs
+    """What `stage` needs with any method."""
+    if stage.name == "choose" and recipe.evaluate.ship == "student":
+        return (student_stage(recipe),)  # nothing is compared
+    if stage.name == "slim" and not has_teacher(recipe):
+        return ("data",)  # where the student's images and classes are then known from
+    return stage.needs
 
 
 def check(recipe: Recipe, stages: list[Stage]) -> None:

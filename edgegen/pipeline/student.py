@@ -18,24 +18,25 @@ from edgegen.support.bounded_files import user_path
 from edgegen.types import Signature
 
 
-def new_student(recipe: Recipe, teacher: Loaded, signature: Signature, *, base: Path, seed: int = 0) -> Loaded:
-    """The student before its training, for images and classes of this signature.
+def new_student(recipe: Recipe, teacher: Loaded | None, signature: Signature, *, base: Path, seed: int = 0) -> Loaded:
+    """The student before its training, for images and classes of this signature; `teacher` where the plan has one.
 
     Raises RecipeError for a student that these images or this teacher do not allow, and DataError for a folder of
     `slim.init` that holds another network.
     """
     config = student_architecture(
         recipe.slim,
-        architecture_of(teacher.net),
+        None if teacher is None else architecture_of(teacher.net),
         list(signature.image_shape),
         signature.num_classes,
-        parameters=own_parameters(teacher.net),
+        parameters=None if teacher is None else own_parameters(teacher.net),
         second_time=has_second_time(recipe, *STUDENT_STAGES),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = EdgeUNet(config)
     if recipe.slim.init == "teacher":
+        assert teacher is not None, "the plan has one then"
         select_weights(teacher.net, network)
     elif recipe.slim.init not in INITS:
         _load_weights(network, user_path(recipe.slim.init, base=base))

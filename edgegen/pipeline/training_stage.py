@@ -11,12 +11,12 @@ from edgegen.models.generator import signature_of
 from edgegen.models.load import load as load_generator
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import OF_PAIRS
-from edgegen.pipeline.stages.data import read_training_images
+from edgegen.pipeline.stages.data import read_training_images, signature_of_data
 from edgegen.pipeline.stages.pairs import read_pairs
 from edgegen.pipeline.student import new_student
 from edgegen.program.inputs import InputSource
 from edgegen.recipe import Distill, Finish, Training
-from edgegen.support.storage import load_tensors, save_tensors
+from edgegen.support.storage import load_tensors, read_json, save_tensors
 from edgegen.training.batch import Examples, FreshInputs, PairsAndImages
 from edgegen.training.distributed import accelerator, state
 from edgegen.training.loop import fit
@@ -28,8 +28,12 @@ FROZEN = {"teacher": ("teacher", "teacher"), "slimmed_network": ("slimmed", "sli
 
 def first_student(context: Context, seed: int) -> EdgeUNet:
     """The student before its training, with the weights that it starts from."""
-    teacher = load_generator(context.inputs["teacher"] / GENERATOR)
-    student = new_student(context.recipe, teacher, teacher.signature, base=context.base, seed=seed).net
+    if "teacher" in context.inputs:
+        teacher = load_generator(context.inputs["teacher"] / GENERATOR)
+        signature = teacher.signature
+    else:
+        teacher, signature = None, signature_of_data(read_json(context.inputs["data"] / "data.json"))
+    student = new_student(context.recipe, teacher, signature, base=context.base, seed=seed).net
     assert isinstance(student, EdgeUNet)
     return student
 
