@@ -125,11 +125,12 @@ class Recipe(Table):
 
     @model_validator(mode="after")
     def slices_are_there(self) -> "Recipe":
-        """Of a teacher that is brought along, they are compared when it is read."""
+        """Of a teacher that is brought along, or sized by its images, they are compared when it is read."""
         slim, teacher = self.slim, self.teacher
-        model = slim.model if slim.init == "teacher" and teacher.folder is None else None
-        if model is not None and (fault := slices_fault(model, teacher.model)):
-            raise ValueError(cannot_slice(fault))
+        if slim.init == "teacher" and teacher.folder is None and None not in (slim.model, teacher.model):
+            fault = slices_fault(slim.model, teacher.model)  # type: ignore[arg-type]
+            if fault:
+                raise ValueError(cannot_slice(fault))
         return self
 
     def sha256(self) -> str:
