@@ -10,7 +10,6 @@ from edgegen.flow.path import interpolate, per_sample, time_dtype
 from edgegen.flow.time_sampling import log_normal
 from edgegen.support.tables import Table
 from edgegen.training.distances import DISTANCE_HELP, Distance, distance_of, needs_of, pseudo_huber
-from edgegen.training.figures import by_time
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import real_images
 
@@ -83,6 +82,8 @@ class ConsistencyTuning(Table):
 
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         import torch
+
+        from edgegen.training.figures import by_time
 
         real, student = real_images(batch), networks["student"]
         x, labels = real.images, real.labels
