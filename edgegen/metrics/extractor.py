@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgegen.errors import DataError
+from edgegen.metrics.feature_space import FeatureSpace
 from edgegen.support.pixels import as_shown
 
 CLASSIFIER, ROTATIONS = "cnn-v1", "rot-v1"  # network and task; a change of either is a new version
@@ -19,17 +20,11 @@ WIDTHS = (32, 64)
 BATCH = 512
 
 
-class FeatureExtractor(Protocol):
-    """What a metric needs: `name` goes into the metric's own name, `accuracy` says how good the features can be."""
-
-    @property
-    def name(self) -> str: ...
+class FeatureExtractor(FeatureSpace, Protocol):
+    """A feature space that was trained: `accuracy` says how good the features can be."""
 
     @property
     def accuracy(self) -> float: ...
-
-    def features(self, images: Tensor) -> NDArray[np.float64]:
-        """float images (n, channels, height, width) in [-1, 1] -> (n, width of the features)."""
 
 
 class SmallCNN(nn.Module):
@@ -120,6 +115,19 @@ class LocalExtractor:
         with torch.no_grad():
             parts = [self.network.features(as_shown(part.to(device).float())) for part in torch.split(images, BATCH)]
         return torch.cat(parts).cpu().double().numpy()
+
+    def classes(self, features: NDArray[Any]) -> NDArray[np.int64]:
+        """`features` (n, 64) -> the class that the network takes each image for (n,)."""
+        head = self.network.head
+        with torch.no_grad():
+            values = torch.from_numpy(np.asarray(features, np.float32)).to(head.weight.device)
+            classes: NDArray[np.int64] = head(values).argmax(dim=1).cpu().numpy()
+        return classes
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether `classes` are those of the data, and not quarter turns."""
+        return not self.name.startswith(ROTATIONS)
 
 
 def local_extractor(network: SmallCNN, *, task: str, source: str, accuracy: float) -> LocalExtractor:

@@ -25,6 +25,7 @@ from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded, signature_of
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture, architecture_of, own_parameters, student_architecture
+from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.pipeline.forecast import StageTime
 from edgegen.pipeline.graph import STUDENT_STAGES
 from edgegen.pipeline.methods import OF_PAIRS, baseline_objective, has_baseline, has_second_time, teacher_steps
@@ -119,7 +120,8 @@ class _Estimate:
         if settings.folder is not None:
             return load_teacher(self.base / Path(settings.folder).expanduser(), self.facts)
         second_time = has_second_time(self.recipe, "teacher")
-        network = EdgeUNet(architecture(settings.model, shape, classes, second_time=second_time))
+        model = teacher_architecture(settings, self.facts)
+        network = EdgeUNet(architecture(model, shape, classes, second_time=second_time))
         return Loaded(network.eval(), signature_of(network.config), {})
 
     @cached_property
@@ -146,7 +148,11 @@ class _Estimate:
         self.student_network  # noqa: B018  an impossible student is refused now
         if settings.folder is not None:
             return StageTime(0.0, "a copy, and a short comparison")
-        return self._training(settings.objective, self.teacher_network.net, settings)
+        stage_time = self._training(settings.objective, self.teacher_network.net, settings)
+        if settings.model is None:
+            chosen = words(teacher_architecture(settings, self.facts))
+            return StageTime(stage_time.seconds, f"{stage_time.how}; size {settings.size} is {chosen}")
+        return stage_time
 
     def pairs(self) -> StageTime:
         settings = self.recipe.pairs
@@ -187,12 +193,14 @@ class _Estimate:
 
     def evaluate(self) -> StageTime:
         recipe = self.recipe.evaluate
-        images = recipe.seeds * min(recipe.samples or self.facts["heldout"], self.facts["heldout"])
+        images = recipe.seeds * (recipe.samples or self.facts["heldout"])
         of_teacher = sum({*recipe.steps, teacher_steps(self.recipe)}) * images
         students = 2 + (self.recipe.finish is not None) + has_baseline(self.recipe)
         of_students = sum({*recipe.steps, 1}) * images * students
         seconds = self.teacher_image_s * of_teacher + self.student_image_s * of_students
-        return StageTime(seconds, "measured: as pairs, and the student")
+        weights = [key for key in ("inception", "dinov2") if getattr(recipe, key) is not None]
+        without = f", without the features of {' and '.join(weights)}" if weights else ""
+        return StageTime(seconds, f"measured: as pairs, and the student{without}")
 
     def choose(self) -> StageTime:
         if self.recipe.evaluate.ship == "student":
@@ -223,7 +231,7 @@ class _Estimate:
         self, objective: Objective, network: nn.Module, settings: Training, *, classes: int | None = None
     ) -> StageTime:
         def timed(batch: int, most: int, limit_s: float) -> float:
-            part = settings.model_copy(update={"batch": batch})
+            part = settings.model_copy(update={"batch": batch, "accumulate": min(batch, settings.accumulate)})
             trainer = Trainer(
                 objective,
                 self._examples(objective, part, classes),

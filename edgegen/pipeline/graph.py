@@ -186,7 +186,8 @@ STAGES = (
             "seed": r.seed,
         },
         "edgegen.pipeline.stages.evaluate:evaluate",
-        version=2,
+        everywhere=True,
+        version=3,
     ),
     Stage(
         "choose",
@@ -257,7 +258,7 @@ STAGES = (
         ),
         lambda r: {"name": r.name, "recipe": r.sha256()},
         "edgegen.pipeline.stages.report:report",
-        version=3,
+        version=4,
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)

@@ -13,7 +13,6 @@ from edgegen.models.load import load
 from edgegen.pipeline import training_stage
 from edgegen.pipeline.estimate import estimate
 from edgegen.pipeline.graph import check, select
-from edgegen.pipeline.methods import uses_features
 from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.stages.extractor import load_extractor
 from edgegen.recipe import Recipe, parse
@@ -81,8 +80,6 @@ def test_the_extractor_comes_before_a_training_that_uses_it_and_else_late() -> N
         return [stage.name for stage in select(chosen, **selection)]
 
     plain, perceptual = recipe(), recipe(distill={"distance": "perceptual"})
-    assert not uses_features(plain)
-    assert uses_features(perceptual)
     assert names(plain).index("extractor") > names(plain).index("baseline")
     assert "extractor" not in names(plain, to="distill")
     assert names(perceptual, to="distill") == ["data", "teacher", "pairs", "slim", "extractor", "distill"]
