@@ -26,6 +26,10 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "flow_guided_distillation": "edgegen.training.objectives.flow_guided_distillation:FlowGuidedDistillation",
         "classification": "edgegen.training.objectives.classification:Classification",
         "pair_regression": "edgegen.training.objectives.pair_regression:PairRegression",
+        "adversarial": "edgegen.training.objectives.adversarial:Adversarial",
+        "imle": "edgegen.training.objectives.imle:Imle",
+        "inductive_moment_matching": ("edgegen.training.objectives.inductive_moment_matching:InductiveMomentMatching"),
+        "drifting": "edgegen.training.objectives.drifting:Drifting",
         "self_distillation": "edgegen.training.objectives.self_distillation:SelfDistillation",
     },
     # `--device NAME:PLACE` is attribute(PLACE)

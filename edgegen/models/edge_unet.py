@@ -9,7 +9,7 @@ conditioning is only ever added after a convolution, a network that runs at one 
 import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -238,21 +238,33 @@ class EdgeUNet(nn.Module):
         network.head_norm, network.head = nn.GroupNorm(_groups(width, self.config.groups), width), nn.Identity()
         return network
 
-    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:
-        """Images (batch, channels, height, width), times t and r (batch,), classes (batch,) -> velocities like x."""
-        pending = iter(torch.split(self.conditioning(t, class_labels, r), list(self.widths), dim=1))
+    def encode(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
+        """Features (batch, width, rows, columns) of each resolution on the way down, the full one first."""
+        return self._down(x, t, class_labels, None)[0]
+
+    def _down(
+        self, x: Tensor, t: Tensor, class_labels: Tensor | None, r: Tensor | None
+    ) -> tuple[list[Tensor], Iterator[Tensor]]:
+        """The features of each resolution, and the shifts of the blocks on the way up."""
+        shifts = iter(torch.split(self.conditioning(t, class_labels, r), list(self.widths), dim=1))
         h: Tensor = self.stem(x)
-        skips: list[Tensor] = []
+        features: list[Tensor] = []
         for level, blocks in enumerate(self.down):
             if level:
-                skips.append(h)
                 h = self.shrink[level - 1](h)
             for block in _blocks_of(blocks):
-                h = block(h, next(pending))
+                h = block(h, next(shifts))
             h = self.attend_down[level](h)
+            features.append(h)
+        return features, shifts
+
+    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:
+        """Images (batch, channels, height, width), times t and r (batch,), classes (batch,) -> velocities like x."""
+        features, pending = self._down(x, t, class_labels, r)
+        h = features.pop()
         for level, blocks in enumerate(self.up):
             h = F.interpolate(self.grow[level](h), scale_factor=2.0, mode="nearest")
-            h = torch.cat([h, skips.pop()], dim=1)
+            h = torch.cat([h, features.pop()], dim=1)
             for block in _blocks_of(blocks):
                 h = block(h, next(pending))
             h = self.attend_up[level](h)

@@ -59,11 +59,6 @@ def student_stage(recipe: Recipe) -> str:
     return "distill" if recipe.finish is None else "finish"
 
 
-def uses_features(recipe: Recipe) -> bool:
-    """Whether a training minimises a distance in the extractor's features, in which fd_local is measured, too."""
-    return any("feature_network" in objective.needs for objective in _objectives(recipe).values())
-
-
 def _method_needs_pairs(recipe: Recipe) -> bool:
     return any(OF_PAIRS & table.objective.needs for table in _tables(recipe).values())
 
