@@ -68,7 +68,8 @@ class DistributionMatching(NoisyTimes):
     @property
     def needs(self) -> frozenset[Need]:
         own: frozenset[Need] = frozenset({"real_images", "teacher"})
-        return own | {"pairs"} | needs_of(self.distance) if self.regression_weight else own
+        of_pairs: frozenset[Need] = frozenset({"pairs"})
+        return own | of_pairs | needs_of(self.distance) if self.regression_weight else own
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         import copy
