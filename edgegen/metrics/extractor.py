@@ -43,11 +43,16 @@ class SmallCNN(nn.Module):
         self.penultimate = nn.Linear(4 * second, FEATURES)
         self.head = nn.Linear(FEATURES, classes)
 
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The layers of convolutions (batch, features, height, width), not negative; the last two of half the size."""
+        first = F.relu(self.conv1(images))
+        second = F.relu(self.conv2(first))
+        third = F.relu(self.conv3(F.max_pool2d(second, 2)))
+        return first, second, third, F.relu(self.conv4(third))
+
     def features(self, images: Tensor) -> Tensor:
         """(batch, channels, height, width) -> (batch, 64), not negative."""
-        h = F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(images)))), 2)
-        h = F.max_pool2d(F.relu(self.conv4(F.relu(self.conv3(h)))), 2)
-        return F.relu(self.penultimate(_quarters(h)))
+        return F.relu(self.penultimate(_quarters(F.max_pool2d(self.maps(images)[-1], 2))))
 
     def forward(self, images: Tensor) -> Tensor:
         out: Tensor = self.head(self.features(images))

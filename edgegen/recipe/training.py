@@ -62,6 +62,16 @@ class Training(Table):
     )
     clip_norm: Annotated[float, Field(gt=0.0)] = Field(1.0, description="largest norm of the gradient")
     checkpoint_every: Count = Field(250, description="steps between checkpoints; does not change the result")
+    # Left out where it is not asked for, so that the keys of older results stay.
+    accumulate: Count = Field(
+        1, description="parts of a batch, computed one after another: for memory", exclude_if=(1).__eq__
+    )
+
+    @model_validator(mode="after")
+    def parts_have_images(self) -> "Training":
+        if self.accumulate > self.batch:
+            raise ValueError(f"accumulate = {self.accumulate} parts of a batch of {self.batch}: at most {self.batch}")
+        return self
 
 
 class Teacher(MethodTable, Training):
@@ -71,13 +81,19 @@ class Teacher(MethodTable, Training):
     folder: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="a generator folder to use in place of training"
     )
-    model: Architecture = Field(Architecture(channels=(64, 128), blocks=2), description="the teacher's architecture")
+    # Left out where it is not asked for, so that the keys of older results stay.
+    size: Literal["auto", "small", "medium", "large"] = Field(
+        "auto", description="of an architecture that fits the images (docs/run.md)", exclude_if="auto".__eq__
+    )
+    model: Architecture | None = Field(None, description="the teacher's architecture, in place of size")
 
     @model_validator(mode="after")
     def brought_or_trained(self) -> "Teacher":
         extra = sorted((self.model_fields_set - {"folder", "objective"}) | self.objective.model_fields_set)
         if self.folder is not None and extra:
             raise ValueError(f"a teacher brought as a folder is not trained here: remove {', '.join(extra)}")
+        if self.model is not None and "size" in self.model_fields_set:
+            raise ValueError("say how large: either size, or a table [teacher.model]")
         return self
 
 

@@ -65,7 +65,7 @@ def _advice(report: Report) -> str:
     if teacher is not None and teacher.fd_local and strong is not None and teacher.fd_local >= NEAR * strong:
         return (
             f"The teacher {at} is far from the real images itself (fd_local {number(teacher.fd_local)}): more "
-            "[teacher] steps, or a larger model."
+            "[teacher] steps, or a larger [teacher] size or model."
         )
     reflowed = _best(report, "reflowed")
     if teacher is not None and teacher.fd_local and reflowed is not None and reflowed > USABLE_TIMES * teacher.fd_local:

@@ -19,7 +19,7 @@ def save(path: Path, states: Mapping[str, NetworkState], done: int) -> None:
         tensors |= {f"ema.{name}.{key}": value for key, value in state.average.state_dict().items()}
         for index, moments in state.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{name}.{index}.{key}": torch.as_tensor(value) for key, value in moments.items()}
-    updates = {f"updates.{name}": str(state.updates) for name, state in states.items()}
+    updates = {f"updates.{name}": str(int(state.updates)) for name, state in states.items()}
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     save_tensors(path, plain, metadata={"step": str(done), **updates})
 
@@ -40,7 +40,7 @@ def restore(path: Path, states: Mapping[str, NetworkState], label: str) -> int:
             groups = state.optimizer.state_dict()["param_groups"]
             state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
             # Checkpoints from before a loop could train several networks have one count.
-            state.updates = int(metadata.get(f"updates.{name}") or metadata["updates"])
+            state.updates.fill_(int(metadata.get(f"updates.{name}") or metadata["updates"]))
         return int(metadata["step"])
     except (DataError, KeyError, ValueError, RuntimeError) as e:
         raise TrainingError(f"{path}: not a checkpoint of {label}; delete it and run the same command again") from e

@@ -2,11 +2,13 @@
 
 import functools
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Literal
 
 import torch
 from accelerate import Accelerator, PartialState
+from torch import Tensor
 
 TIMEOUT = timedelta(hours=24)  # the other processes wait while the first one evaluates or exports
 
@@ -36,3 +38,13 @@ def accelerator(precision: Literal["auto", "fp32", "bf16"]) -> Accelerator:
     state()
     bf16 = precision == "bf16" or (precision == "auto" and torch.cuda.is_available())
     return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=_several_on_cpu())
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Each tensor becomes its sum over all processes; nothing, where there is one. All are of one device and type."""
+    if state().num_processes == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    torch.distributed.all_reduce(flat)
+    for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view(tensor.shape))

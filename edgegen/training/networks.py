@@ -3,13 +3,13 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from edgegen.recipe import Training
+from edgegen.training.distributed import add_up
 
 BETAS = (0.9, 0.999)  # Adam's, as in SlimFlow
 
@@ -46,44 +46,79 @@ class Fitted:
 class NetworkState:
     """A trained network during the run; the ramp of its moving average depends on `updates`, its own count.
 
-    Losses call `wrapped`: the network itself, or compiled, or distributed over several processes.
+    Losses call `wrapped`: the network itself, or compiled, with the precision of the run.
     """
 
     def __init__(self, trained: TrainedNetwork, table: Training, accelerator: Accelerator, *, compile: bool) -> None:
-        self.network, self.every, self.updates = trained.network, trained.every, 0
+        self.network, self.every = trained.network, trained.every
         self.settings, self.accelerator = trained.settings(table), accelerator
         self.network.train().requires_grad_(True).to(accelerator.device)
         if accelerator.device.type == "cuda":
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters: list[Tensor] = list(self.network.parameters())
-        adam = torch.optim.Adam(self.parameters, lr=self.settings.learning_rate, betas=trained.betas, fused=True)
+        self.optimizer = torch.optim.Adam(
+            self.parameters, lr=self.settings.learning_rate, betas=trained.betas, fused=True
+        )
+        # On CUDA nothing waits to learn whether a step is skipped: Adam and the average are told by a flag there.
+        self.waits = accelerator.device.type != "cuda"
+        self.updates = torch.zeros((), dtype=torch.int64, device=accelerator.device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         run = torch.compile(self.network) if compile else self.network
-        prepared: tuple[nn.Module, Any] = accelerator.prepare(run, adam)
-        self.wrapped, self.optimizer = prepared
+        # Without DistributedDataParallel, which knows neither a loss through two networks nor forward differentiation.
+        self.wrapped: nn.Module = accelerator.prepare_model(run, evaluation_mode=True)
 
     def is_due(self, step: int) -> bool:
         """Whether the network is updated in this step, counted from 0."""
         return (step + 1) % self.every == 0
 
     def backward(self, loss: Tensor) -> None:
-        """The gradient of its loss in its own weights, and in no other network's."""
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss, inputs=self.parameters)
+        """Adds the gradient of its loss in its own weights, and in no other network's."""
+        torch.autograd.backward(loss, inputs=self.parameters)
 
-    def update(self, rate: float) -> None:
-        """One step of the optimiser, and of the moving average."""
+    def clip(self, loss: Tensor) -> Tensor:
+        """Adds up the gradient over all processes and clips its norm; whether it and the loss are finite: a flag."""
+        total = loss.float().clone()
+        add_up([*(weight.grad for weight in self.parameters if weight.grad is not None), total])
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        return torch.isfinite(norm) & torch.isfinite(total)
+
+    def update(self, rate: float, finite: Tensor) -> None:
+        """One step of the optimiser, and of the moving average; nothing changes where `finite` is false."""
+        if self.waits and not finite:
+            self._restore_buffers()
+            self.optimizer.zero_grad()
+            return
+        if not self.waits:
+            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.optimizer.step()
-        self.updates += 1
-        # The ramp (1 + n) / (10 + n) forgets the first, random weights (TensorFlow's ExponentialMovingAverage).
-        decay = min(self.settings.ema, (1 + self.updates) / (10 + self.updates))
+        self.optimizer.zero_grad()
+        self.updates += finite
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), self.parameters, 1 - decay)
-            for kept, now in zip(self.average.buffers(), self.network.buffers(), strict=True):
-                kept.copy_(now)
+            self._average(finite)
+
+    def _average(self, finite: Tensor) -> None:
+        """Moves the average towards the weights, by 1 - decay."""
+        averages: list[Tensor] = list(self.average.parameters())
+        # The ramp (1 + n) / (10 + n) forgets the first, random weights (TensorFlow's ExponentialMovingAverage).
+        if self.waits:
+            updates = int(self.updates)
+            decay = min(self.settings.ema, (1 + updates) / (10 + updates))
+            torch._foreach_lerp_(averages, self.parameters, 1 - decay)
+        else:
+            ramp = (1 + self.updates) / (10 + self.updates)
+            difference = torch._foreach_sub(self.parameters, averages)
+            torch._foreach_mul_(difference, (1 - ramp.clamp(max=self.settings.ema)) * finite)
+            torch._foreach_add_(averages, difference)
+        for kept, now in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            kept.copy_(torch.where(finite, now, kept))
+            now.copy_(kept)
+
+    def _restore_buffers(self) -> None:
+        """Takes back what the forward pass of a skipped step has left: the average has those of the step before."""
+        for kept, now in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            now.copy_(kept)
 
     def is_finite(self) -> bool:
         """Whether all weights are numbers."""

@@ -17,6 +17,8 @@ Need = Literal[
     "trajectories",  # pairs with the states between noise and image (edgegen.training.pairs.trajectories)
     "teacher",  # networks["teacher"], frozen
     "slimmed_network",  # networks["slimmed"], frozen: the averaged weights of the stage `slim`
+    "earlier_network",  # networks["earlier"], frozen: the averaged weights of the stage before
+    "feature_network",  # networks["features"], frozen: layers of the stage `extractor` (edgegen.training.distances)
     "float_network",  # networks["float"], frozen: a generator whose quantized self is trained
     "second_time",  # networks["student"] takes a second time r (edgegen.flow.path)
     "classifier",  # networks["student"] is a classifier of images and not a velocity
@@ -32,6 +34,15 @@ class Objective(Protocol):
 
     Its fields are the hyperparameters of the method: the only place of their defaults and their documentation, and the
     keys that the recipe's table takes beside those of the loop. `paper` is the source, with the equation.
+
+    Two attributes more are not needed (edgegen.training.figures reads them):
+
+    `one_step = True` where the student is to make an image of noise in one step: then the spread of its images is
+    watched.
+
+    `warnings(figures: Mapping[str, float]) -> Sequence[str]` tells of faults, from the losses and figures by their
+    names, each the mean of the last lines of the log: "the fake network lags: its loss is 1.8 times the teacher's".
+    What stands before the colon names the fault, and is the same while it lasts.
     """
 
     @property
@@ -51,4 +62,7 @@ class Objective(Protocol):
 
         `networks` holds the trained ones and the frozen ones, `averages` the moving average of each trained one. A loss
         moves its own network alone; no two losses may share a part of their graphs (detach it in one of them).
+
+        A name that is no trained network's is a figure: a scalar that is logged beside the losses and moves nothing,
+        such as those of edgegen.training.figures. NaN, where a batch has nothing to say, is left out.
         """

@@ -12,8 +12,9 @@ from edgegen.recipe import Training
 from edgegen.support.progress import Silent
 from edgegen.training.batch import epoch_rows
 from edgegen.training.log import HELDOUT, LOG, curve, read
-from edgegen.training.loop import Stopping, learning_rate
+from edgegen.training.loop import Stopping
 from edgegen.training.networks import Fitted
+from edgegen.training.trainer import learning_rate
 
 
 def test_a_run_that_was_broken_off_ends_with_the_same_bits(tmp_path: Path) -> None:
@@ -29,7 +30,7 @@ def test_a_run_that_was_broken_off_ends_with_the_same_bits(tmp_path: Path) -> No
     assert curve(read(tmp_path / "whole" / "log.jsonl")) == curve(read(tmp_path / "broken" / "log.jsonl"))
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+def test_losses_that_stay_not_finite_stop_and_keep_the_last_good_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         train(tmp_path / "run", progress=StopAt(30))
     kept = (tmp_path / "run" / CHECKPOINT).read_bytes()

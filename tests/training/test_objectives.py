@@ -17,7 +17,7 @@ from edgegen.quantize.calibration import calibration_batches
 from edgegen.registry import load, names
 from edgegen.support.rng import generator
 from edgegen.training.batch import Batch, FreshInputs
-from edgegen.training.distances import DISTANCES
+from edgegen.training.distances import PIXELS
 from edgegen.training.networks import TrainedNetwork
 from edgegen.training.objective import Need, Objective
 from edgegen.training.pairs import flipped
@@ -41,8 +41,9 @@ def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(nam
     own = {name: part.network for name, part in trained.items()}
     batch = replace(make_batch(), due=frozenset(own))
     losses = objective.losses({**frozen, **own}, copy.deepcopy(own), batch, generator(0))
-    assert losses.keys() == own.keys()
-    for name, loss in losses.items():
+    assert losses.keys() >= own.keys(), "others are figures"
+    for name in own:
+        loss = losses[name]
         assert math.isfinite(loss.item())
         gradients = torch.autograd.grad(loss, list(own[name].parameters()))
         assert any(bool(gradient.any()) for gradient in gradients)
@@ -219,5 +220,5 @@ def test_pseudo_huber_is_quadratic_near_zero_and_linear_far_away() -> None:
     c = 0.00054 * math.sqrt(d)
     zero = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
     near, far = zero + 1e-6, zero + 100.0
-    assert float(DISTANCES["pseudo_huber"](near, zero)) == pytest.approx(d * 1e-12 / (2 * c) / math.sqrt(d), rel=1e-3)
-    assert float(DISTANCES["pseudo_huber"](far, zero)) == pytest.approx(100.0, rel=1e-4)
+    assert float(PIXELS["pseudo_huber"](near, zero)) == pytest.approx(d * 1e-12 / (2 * c) / math.sqrt(d), rel=1e-3)
+    assert float(PIXELS["pseudo_huber"](far, zero)) == pytest.approx(100.0, rel=1e-4)
