@@ -198,8 +198,7 @@ class _Estimate:
         students = 2 + (self.recipe.finish is not None) + has_baseline(self.recipe)
         of_students = sum({*recipe.steps, 1}) * images * students
         seconds = self.teacher_image_s * of_teacher + self.student_image_s * of_students
-        weights = [key for key in ("inception", "dinov2") if getattr(recipe, key) is not None]
-        without = f", without the features of {' and '.join(weights)}" if weights else ""
+        without = ", without the features of other networks" if recipe.inception or recipe.dinov2 else ""
         return StageTime(seconds, f"measured: as pairs, and the student{without}")
 
     def choose(self) -> StageTime:
