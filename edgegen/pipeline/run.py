@@ -228,6 +228,6 @@ def broken_budget(results: Collection[StageResult]) -> list[str]:
 def wait_for_all(several: bool) -> None:
     """Where there are several processes of `accelerate launch`, waits until all of them are here."""
     if several:
-        from edgegen.training.distributed import state
+        from edgegen.training.distributed import wait_for_all as wait
 
-        state().wait_for_everyone()
+        wait()

@@ -20,7 +20,7 @@ from edgegen.recipe import Training
 from edgegen.support.progress import Progress
 from edgegen.training import checkpoint
 from edgegen.training.batch import Examples
-from edgegen.training.distributed import add_up
+from edgegen.training.distributed import take_from_first, wait_for_all
 from edgegen.training.figures import CollapseCheck, FaultWatch
 from edgegen.training.log import HELDOUT, LOG, TrainingLog, read
 from edgegen.training.networks import Fitted, NetworkState
@@ -112,7 +112,7 @@ def fit(
                 if accelerator.is_main_process:
                     log.flush()
                     checkpoint.save(folder / CHECKPOINT, trainer.states, done)
-                accelerator.wait_for_everyone()
+                wait_for_all()
     return {name: state.fitted() for name, state in trainer.states.items()}
 
 
@@ -123,7 +123,7 @@ def _measured(stopping: Stopping | None, trainer: Trainer, done: int) -> dict[st
     # Of the first process: were it another one elsewhere by a bit, the processes could end at different steps.
     is_first = trainer.accelerator.is_main_process
     loss = torch.tensor(stopping.loss(trainer.averages["student"]) if is_first else 0.0, device=trainer.device)
-    add_up([loss])
+    take_from_first([loss])
     return {HELDOUT: float(loss)}
 
 

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from edgegen.recipe import Training
-from edgegen.training.distributed import add_up
+from edgegen.training.distributed import add_up, take_from_first
 
 BETAS = (0.9, 0.999)  # Adam's, as in SlimFlow
 
@@ -56,6 +56,7 @@ class NetworkState:
         if accelerator.device.type == "cuda":
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters: list[Tensor] = list(self.network.parameters())
+        take_from_first(self.parameters)
         self.optimizer = torch.optim.Adam(
             self.parameters, lr=self.settings.learning_rate, betas=trained.betas, fused=True
         )
