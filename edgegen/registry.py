@@ -18,6 +18,9 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
     "objective": {
         "flow_matching": "edgegen.training.objectives.flow_matching:FlowMatching",
         "annealing_reflow": "edgegen.training.objectives.annealing_reflow:AnnealingReflow",
+        "cmt": "edgegen.training.objectives.cmt:CMT",
+        "consistency_tuning": "edgegen.training.objectives.consistency_tuning:ConsistencyTuning",
+        "progressive": "edgegen.training.objectives.progressive:Progressive",
         "flow_guided_distillation": "edgegen.training.objectives.flow_guided_distillation:FlowGuidedDistillation",
         "classification": "edgegen.training.objectives.classification:Classification",
         "pair_regression": "edgegen.training.objectives.pair_regression:PairRegression",

@@ -37,6 +37,12 @@ def test_defaults_are_filled_in() -> None:
         ({"teacher": {"steps": 1.5}}, r"teacher.steps: .*integer.*\(found 1.5\)"),
         ({"teacher": {"learning_rate": float("nan")}}, r"teacher.learning_rate: "),
         ({"teacher": {"folder": "a", "steps": 3}}, "a teacher brought as a folder is not trained here: remove steps"),
+        ({"teacher": {"size": "huge"}}, r"teacher.size: .*'auto', 'small', 'medium' or 'large' \(found 'huge'\)"),
+        ({"teacher": {"size": "small", "model": {}}}, r"teacher: say how large: either size, or .* \[teacher.model\]"),
+        (
+            {"teacher": {"folder": "a", "size": "auto"}},
+            "brought as a folder is not trained here: remove size",
+        ),
         ({"teacher": {"model": {"channels": [8, 8], "attention": [2]}}}, r"attention \[2\] names a resolution beyond"),
         (
             {"distill": {"anneal_steps": 3}},

@@ -25,6 +25,7 @@ from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded, signature_of
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture, architecture_of, own_parameters, student_architecture
+from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.pipeline.forecast import StageTime
 from edgegen.pipeline.graph import STUDENT_STAGES
 from edgegen.pipeline.methods import OF_PAIRS, baseline_objective, has_baseline, has_second_time, teacher_steps
@@ -119,7 +120,8 @@ class _Estimate:
         if settings.folder is not None:
             return load_teacher(self.base / Path(settings.folder).expanduser(), self.facts)
         second_time = has_second_time(self.recipe, "teacher")
-        network = EdgeUNet(architecture(settings.model, shape, classes, second_time=second_time))
+        model = teacher_architecture(settings, self.facts)
+        network = EdgeUNet(architecture(model, shape, classes, second_time=second_time))
         return Loaded(network.eval(), signature_of(network.config), {})
 
     @cached_property
@@ -146,7 +148,11 @@ class _Estimate:
         self.student_network  # noqa: B018  an impossible student is refused now
         if settings.folder is not None:
             return StageTime(0.0, "a copy, and a short comparison")
-        return self._training(settings.objective, self.teacher_network.net, settings)
+        stage_time = self._training(settings.objective, self.teacher_network.net, settings)
+        if settings.model is None:
+            chosen = words(teacher_architecture(settings, self.facts))
+            return StageTime(stage_time.seconds, f"{stage_time.how}; size {settings.size} is {chosen}")
+        return stage_time
 
     def pairs(self) -> StageTime:
         settings = self.recipe.pairs
@@ -173,21 +179,28 @@ class _Estimate:
         return self._training(baseline_objective(self.recipe), self.student_network.net, settings)
 
     def extractor(self) -> StageTime:
-        classes = len(self.facts["classes"]) or 4
-        network = SmallCNN(channels=self.facts["image_shape"][0], classes=classes)
         settings = extractor_settings(self.recipe.evaluate.extractor_steps)
         objective = registry.load("objective", "classification")()
-        stage_time = self._training(objective, network, settings, classes=classes)
+        stage_time = self._training(objective, self._classifier(), settings, classes=self._extractor_classes)
         return StageTime(stage_time.seconds, f"{stage_time.how}; less where the held-out loss is flat before")
+
+    @property
+    def _extractor_classes(self) -> int:
+        return len(self.facts["classes"]) or 4
+
+    def _classifier(self) -> nn.Module:
+        return SmallCNN(channels=self.facts["image_shape"][0], classes=self._extractor_classes)
 
     def evaluate(self) -> StageTime:
         recipe = self.recipe.evaluate
-        images = recipe.seeds * min(recipe.samples or self.facts["heldout"], self.facts["heldout"])
+        images = recipe.seeds * (recipe.samples or self.facts["heldout"])
         of_teacher = sum({*recipe.steps, teacher_steps(self.recipe)}) * images
         students = 2 + (self.recipe.finish is not None) + has_baseline(self.recipe)
         of_students = sum({*recipe.steps, 1}) * images * students
         seconds = self.teacher_image_s * of_teacher + self.student_image_s * of_students
-        return StageTime(seconds, "measured: as pairs, and the student")
+        weights = [key for key in ("inception", "dinov2") if getattr(recipe, key) is not None]
+        without = f", without the features of {' and '.join(weights)}" if weights else ""
+        return StageTime(seconds, f"measured: as pairs, and the student{without}")
 
     def choose(self) -> StageTime:
         if self.recipe.evaluate.ship == "student":
@@ -258,13 +271,15 @@ class _Estimate:
         return FreshInputs(InputSource(self.student_network.signature, 0), settings.steps * settings.batch)
 
     def _frozen(self, objective: Objective) -> dict[str, nn.Module]:
-        networks: dict[str, Callable[[], nn.Module]] = {
-            "teacher": lambda: self.teacher_network.net,
-            "slimmed_network": lambda: self.student_network.net,
+        networks: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+            "teacher": ("teacher", lambda: self.teacher_network.net),
+            "slimmed_network": ("slimmed", lambda: self.student_network.net),
+            "earlier_network": ("earlier", lambda: self.student_network.net),
+            "feature_network": ("features", self._classifier),
         }
-        names = {"teacher": "teacher", "slimmed_network": "slimmed"}
+        needed = [networks[need] for need in networks if need in objective.needs]
         # Copies: the student must not be one of them.
-        return {names[need]: copy.deepcopy(network()) for need, network in networks.items() if need in objective.needs}
+        return {name: copy.deepcopy(network()) for name, network in needed}
 
     @cached_property
     def teacher_image_s(self) -> float:

@@ -9,7 +9,7 @@ change of the recipe re-runs what depends on it and nothing else. This module im
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -186,7 +186,8 @@ STAGES = (
             "seed": r.seed,
         },
         "edgegen.pipeline.stages.evaluate:evaluate",
-        version=2,
+        everywhere=True,
+        version=3,
     ),
     Stage(
         "choose",
@@ -257,7 +258,7 @@ STAGES = (
         ),
         lambda r: {"name": r.name, "recipe": r.sha256()},
         "edgegen.pipeline.stages.report:report",
-        version=3,
+        version=4,
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
@@ -273,11 +274,13 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
     for name in (to, only):
         if name is not None and name not in NAMES:
             raise UsageError(unknown_name("stage", name, NAMES))
-    all_stages = [replace(stage, needs=stages_for(stage.name, _needs(stage, recipe), recipe)) for stage in STAGES]
-    stages = [stage for stage in all_stages if stage.enabled(recipe)]
+    all_stages = _ordered(
+        replace(stage, needs=stages_for(stage.name, _needs(stage, recipe), recipe)) for stage in STAGES
+    )
     if to is not None:
-        last = NAMES.index(to)
-        stages = [stage for stage in stages if NAMES.index(stage.name) <= last]
+        last = next(index for index, stage in enumerate(all_stages) if stage.name == to)
+        all_stages = all_stages[: last + 1]
+    stages = [stage for stage in all_stages if stage.enabled(recipe)]
     if only is not None:
         required = {only}
         for stage in reversed(all_stages):
@@ -285,6 +288,23 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
                 required.update(stage.needs)
         stages = [stage for stage in stages if stage.name in required]
     return stages
+
+
+def _ordered(stages: Iterable[Stage]) -> list[Stage]:
+    """In their order, each before those that need it: `extractor` comes earlier where a training uses its features."""
+    pending = {stage.name: stage for stage in stages}
+    ordered: list[Stage] = []
+
+    def place(name: str) -> None:
+        stage = pending.pop(name, None)
+        if stage is not None:
+            for need in stage.needs:
+                place(need)
+            ordered.append(stage)
+
+    for name in NAMES:
+        place(name)
+    return ordered
 
 
 def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:

@@ -15,13 +15,17 @@ STAGES: Mapping[Need, str] = {
     "trajectories": "pairs",
     "teacher": "teacher",
     "slimmed_network": "slim",
+    "feature_network": "extractor",
 }
-ON_THE_WAY: frozenset[Need] = frozenset({"real_images", "pairs", "trajectories", "teacher", "second_time"})
+BEFORE: Mapping[str, str] = {"distill": "slim", "finish": "distill"}  # whose network a stage trains on
+ON_THE_WAY: frozenset[Need] = frozenset(
+    {"real_images", "pairs", "trajectories", "teacher", "second_time", "feature_network"}
+)
 AVAILABLE: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
     "teacher": frozenset({"real_images", "second_time"}),
     "slim": ON_THE_WAY,
-    "distill": ON_THE_WAY | {"slimmed_network"},
-    "finish": ON_THE_WAY | {"slimmed_network"},
+    "distill": ON_THE_WAY | {"slimmed_network", "earlier_network"},
+    "finish": ON_THE_WAY | {"slimmed_network", "earlier_network"},
     "refine": frozenset({"float_network"}),
 }
 OF_PAIRS: frozenset[Need] = frozenset({"pairs", "trajectories"})
@@ -29,8 +33,7 @@ OF_PAIRS: frozenset[Need] = frozenset({"pairs", "trajectories"})
 
 def stages_for(stage: str, always: tuple[str, ...], recipe: Recipe) -> tuple[str, ...]:
     """The stages that `stage` needs: those that it needs with any method, and those that give what its method needs."""
-    table = _tables(recipe).get(stage)
-    needs = frozenset() if table is None else table.objective.needs
+    needs = _objectives(recipe)[stage].needs if stage in _objectives(recipe) else frozenset()
     return tuple(dict.fromkeys((*always, *(giver for need, giver in STAGES.items() if need in needs))))
 
 
@@ -47,6 +50,11 @@ def has_baseline(recipe: Recipe) -> bool:
 def student_stage(recipe: Recipe) -> str:
     """The last stage that trains the student."""
     return "distill" if recipe.finish is None else "finish"
+
+
+def uses_features(recipe: Recipe) -> bool:
+    """Whether a training minimises a distance in the extractor's features, in which fd_local is measured, too."""
+    return any("feature_network" in objective.needs for objective in _objectives(recipe).values())
 
 
 def _method_needs_pairs(recipe: Recipe) -> bool:
@@ -100,6 +108,12 @@ def _tables(recipe: Recipe) -> dict[str, MethodTable]:
     if recipe.recover is not None:
         tables["refine"] = recipe.recover
     return tables
+
+
+def _objectives(recipe: Recipe) -> dict[str, Any]:
+    """By stage, the methods that are used, with that of the stage `baseline`."""
+    objectives = {stage: table.objective for stage, table in _tables(recipe).items()}
+    return objectives | ({"baseline": baseline_objective(recipe)} if has_baseline(recipe) else {})
 
 
 def _needs(method: str) -> frozenset[Need]:

@@ -12,8 +12,9 @@ from edgegen.models.generator import signature_of
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture_of, own_parameters, student_architecture
 from edgegen.pipeline.graph import STUDENT_STAGES, Context
-from edgegen.pipeline.methods import OF_PAIRS, has_second_time
+from edgegen.pipeline.methods import BEFORE, OF_PAIRS, has_second_time
 from edgegen.pipeline.stages.data import read_training_images
+from edgegen.pipeline.stages.extractor import load_extractor
 from edgegen.pipeline.stages.pairs import read_pairs
 from edgegen.program.inputs import InputSource
 from edgegen.recipe import Distill, Finish, Training
@@ -47,7 +48,7 @@ def train(context: Context, objective: Objective, student: EdgeUNet, settings: T
         objective,
         _examples(context, objective, student, settings),
         student=student,
-        frozen=_frozen(context, objective),
+        frozen=_frozen(context, objective, student),
         settings=settings,
         seed=context.seed,
         folder=context.folder,
@@ -58,8 +59,9 @@ def train(context: Context, objective: Objective, student: EdgeUNet, settings: T
     )["student"]
 
 
-def train_further(context: Context, settings: Distill | Finish, *, after: str, role: str) -> None:
-    """Trains the network of the stage `after`, from its raw weights, and saves it."""
+def train_further(context: Context, settings: Distill | Finish, *, role: str) -> None:
+    """Trains the network of the stage before, from its raw weights, and saves it."""
+    after = BEFORE[context.stage]
     network = load_generator(context.inputs[after] / GENERATOR).net
     assert isinstance(network, EdgeUNet)
     student = EdgeUNet(network.config)
@@ -91,9 +93,15 @@ def _examples(context: Context, objective: Objective, student: EdgeUNet, setting
     return FreshInputs(InputSource(signature_of(student.config), context.seed), settings.steps * settings.batch)
 
 
-def _frozen(context: Context, objective: Objective) -> dict[str, nn.Module]:
-    return {
+def _frozen(context: Context, objective: Objective, student: EdgeUNet) -> dict[str, nn.Module]:
+    networks = {
         name: load_generator(context.inputs[stage] / GENERATOR).net
         for need, (name, stage) in FROZEN.items()
         if need in objective.needs
     }
+    if "earlier_network" in objective.needs:
+        networks["earlier"] = load_generator(context.inputs[BEFORE[context.stage]] / GENERATOR).net
+    if "feature_network" in objective.needs:
+        shape = list(signature_of(student.config).image_shape)
+        networks["features"] = load_extractor(context.inputs["extractor"], shape).network
+    return networks

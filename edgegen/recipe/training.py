@@ -81,13 +81,19 @@ class Teacher(MethodTable, Training):
     folder: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="a generator folder to use in place of training"
     )
-    model: Architecture = Field(Architecture(channels=(64, 128), blocks=2), description="the teacher's architecture")
+    # Left out where it is not asked for, so that the keys of older results stay.
+    size: Literal["auto", "small", "medium", "large"] = Field(
+        "auto", description="of an architecture that fits the images (docs/run.md)", exclude_if="auto".__eq__
+    )
+    model: Architecture | None = Field(None, description="the teacher's architecture, in place of size")
 
     @model_validator(mode="after")
     def brought_or_trained(self) -> "Teacher":
         extra = sorted((self.model_fields_set - {"folder", "objective"}) | self.objective.model_fields_set)
         if self.folder is not None and extra:
             raise ValueError(f"a teacher brought as a folder is not trained here: remove {', '.join(extra)}")
+        if self.model is not None and "size" in self.model_fields_set:
+            raise ValueError("say how large: either size, or a table [teacher.model]")
         return self
 
 

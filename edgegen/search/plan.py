@@ -122,14 +122,16 @@ def _is_unchanged_plan(path: Path) -> bool:
 def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) -> tuple[DataSpec, Architecture]:
     """The recipe's data, by its stage data; and its teacher's architecture, or where it has none its [slim.model]."""
     from edgegen.models.student import architecture, architecture_of, student_architecture
+    from edgegen.models.teacher_size import teacher_architecture
     from edgegen.pipeline.stages.teacher import load_teacher
 
     stage = run_recipe(request.recipe, runs=request.runs, only="data", progress=progress)[-1]
     about = read_json(stage.folder / "data.json")
     channels, height, width = about["image_shape"]
     data = DataSpec(channels, height if height == width else (height, width), about["num_classes"])
-    model: Architecture | None = recipe.teacher.model
-    if recipe.teacher.folder is not None:
+    if recipe.teacher.folder is None:
+        model: Architecture | None = teacher_architecture(recipe.teacher, about)
+    else:
         loaded = load_teacher(user_path(recipe.teacher.folder, base=path.parent), about)
         model = architecture_of(loaded.net)
     if model is None:

@@ -53,6 +53,13 @@ def test_time_is_in_proportion_to_the_steps(tmp_path: Path) -> None:
     assert 10 < long / short < 1000
 
 
+def test_a_size_by_name_is_said_in_numbers(tmp_path: Path) -> None:
+    values: dict[str, Any] = tomllib.loads(TINY)
+    del values["teacher"]["model"]
+    row = times(parse(values, where="test"), tmp_path)["teacher"]
+    assert row.how.endswith("size auto is channels = [24, 48, 96], blocks = 1")
+
+
 @pytest.mark.parametrize(
     ("tables", "stage", "why"),
     [

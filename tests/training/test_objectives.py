@@ -17,7 +17,7 @@ from edgegen.quantize.calibration import calibration_batches
 from edgegen.registry import load, names
 from edgegen.support.rng import generator
 from edgegen.training.batch import Batch, FreshInputs
-from edgegen.training.distances import DISTANCES
+from edgegen.training.distances import PIXELS
 from edgegen.training.networks import TrainedNetwork
 from edgegen.training.objective import Need, Objective
 from edgegen.training.pairs import flipped
@@ -220,5 +220,5 @@ def test_pseudo_huber_is_quadratic_near_zero_and_linear_far_away() -> None:
     c = 0.00054 * math.sqrt(d)
     zero = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
     near, far = zero + 1e-6, zero + 100.0
-    assert float(DISTANCES["pseudo_huber"](near, zero)) == pytest.approx(d * 1e-12 / (2 * c) / math.sqrt(d), rel=1e-3)
-    assert float(DISTANCES["pseudo_huber"](far, zero)) == pytest.approx(100.0, rel=1e-4)
+    assert float(PIXELS["pseudo_huber"](near, zero)) == pytest.approx(d * 1e-12 / (2 * c) / math.sqrt(d), rel=1e-3)
+    assert float(PIXELS["pseudo_huber"](far, zero)) == pytest.approx(100.0, rel=1e-4)

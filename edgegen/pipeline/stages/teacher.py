@@ -13,6 +13,7 @@ from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture, architecture_of, own_parameters, student_architecture
+from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.noise import normal
 from edgegen.pipeline.graph import STUDENT_STAGES, Context
 from edgegen.pipeline.methods import has_second_time
@@ -37,8 +38,11 @@ def teacher(context: Context) -> None:
         if state().is_main_process:
             _bring_teacher(context, user_path(settings.folder, base=context.base), about)
         return
-    config = architecture(settings.model, shape, classes, second_time=has_second_time(context.recipe, "teacher"))
-    _check_student(context, settings.model, None, shape, classes)
+    model = teacher_architecture(settings, about)
+    config = architecture(model, shape, classes, second_time=has_second_time(context.recipe, "teacher"))
+    _check_student(context, model, None, shape, classes)
+    if settings.model is None:
+        context.progress.message(f"teacher: size {settings.size} is {words(model)} for these images")
     torch.manual_seed(context.seed)
     fitted = train(context, settings.objective, EdgeUNet(config), settings)
     save(context, fitted, role="teacher", lineage={"data": about["source"]})
