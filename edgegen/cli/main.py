@@ -22,6 +22,7 @@ from edgegen.cli import (
     sample,
     sensitivity,
     serve_bench,
+    status,
     verify,
 )
 from edgegen.errors import EdgegenError, UsageError
@@ -43,6 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 run.register(app)
+status.register(app)
 verify.register(app)
 export.register(app)
 profile.register(app)

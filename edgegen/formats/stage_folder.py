@@ -7,6 +7,7 @@ from typing import Any
 from edgegen.formats.file_hashes import FileHashes
 
 RUN = "run.json"  # at the root of a run folder: whose it is
+STATUS = ".status.json"  # beside it: what the run is doing
 STAGE = "stage.json"  # of a finished stage: every file with its SHA-256
 CHECKPOINT = "checkpoint.safetensors"  # of a training stage under way
 CHOICE = "choice.json"  # of the stage choose: which generator a run ships, and why
