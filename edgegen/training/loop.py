@@ -109,11 +109,15 @@ def fit(
                 task.update(done, "  ".join(f"loss {losses[name]:.4g}" for name in losses))
             if save:
                 watch.check_weights(trainer.states, done)
-                if accelerator.is_main_process:
-                    log.flush()
-                    checkpoint.save(folder / CHECKPOINT, trainer.states, done)
-                wait_for_all()
+                _save(trainer, log, folder / CHECKPOINT, done)
     return {name: state.fitted() for name, state in trainer.states.items()}
+
+
+def _save(trainer: Trainer, log: TrainingLog, path: Path, done: int) -> None:
+    if trainer.accelerator.is_main_process:
+        log.flush()
+        checkpoint.save(path, trainer.states, done)
+    wait_for_all()
 
 
 def _measured(stopping: Stopping | None, trainer: Trainer, done: int) -> dict[str, float]:
