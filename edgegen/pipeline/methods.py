@@ -47,6 +47,13 @@ def has_baseline(recipe: Recipe) -> bool:
     return _method_needs_pairs(recipe) if recipe.baseline.enabled is None else recipe.baseline.enabled
 
 
+def has_teacher(recipe: Recipe) -> bool:
+    """Whether there is a teacher: where the recipe has its table, or where something cannot do without it."""
+    by_method = any("teacher" in table.objective.needs for table in _tables(recipe).values())
+    for_student = recipe.slim.keep is not None or recipe.slim.init == "teacher"
+    return "teacher" in recipe.model_fields_set or by_method or for_student or needs_pairs(recipe)
+
+
 def student_stage(recipe: Recipe) -> str:
     """The last stage that trains the student."""
     return "distill" if recipe.finish is None else "finish"
