@@ -37,8 +37,8 @@ from edgegen.recipe import Recipe, Training
 from edgegen.support.storage import read_json
 from edgegen.training.batch import Examples, FreshInputs, PairsAndImages, TrainingSet
 from edgegen.training.distributed import accelerator, state, use_threads
-from edgegen.training.loop import Trainer, wait_for
 from edgegen.training.objective import Objective
+from edgegen.training.trainer import Trainer, wait_for
 
 LIMIT_S = 10.0  # of all that is timed
 READ_S = 5.0  # of reading the images

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from edgegen.support.bounded_files import read_bytes
@@ -12,6 +13,7 @@ from edgegen.support.storage import atomic_path, storage_errors
 
 LOG = "log.jsonl"
 HELDOUT = "heldout"  # in a line: the loss on images kept from training
+WARNINGS = "warnings"  # in a line: the faults that the losses and figures show, in words
 LARGEST_LOG = 1 << 30  # bytes; a line of a million steps has a hundred
 
 
@@ -30,10 +32,21 @@ class TrainingLog:
         if importlib.util.find_spec("tensorboard"):
             self.board = _Board(folder / "tensorboard", first)
 
-    def add(self, step: int, losses: Mapping[str, float], rate: float) -> None:
+    def add(
+        self,
+        step: int,
+        losses: Mapping[str, float],
+        rate: float,
+        *,
+        figures: Mapping[str, float] = MappingProxyType({}),
+        warnings: Sequence[str] = (),
+    ) -> None:
         if self.board is not None:
-            self.board.add(step, {f"loss/{name}": value for name, value in losses.items()} | {"learning_rate": rate})
-        self.lines.append(json.dumps({"step": step, **losses}))
+            rows = {f"loss/{name}": value for name, value in losses.items()}
+            rows |= {f"figure/{name}": value for name, value in figures.items()}
+            self.board.add(step, rows | {"learning_rate": rate})
+        line = {"step": step, **losses, **figures} | ({WARNINGS: list(warnings)} if warnings else {})
+        self.lines.append(json.dumps(line))
 
     def flush(self) -> None:
         """Called just before a checkpoint, so that the log is never behind it. Raises StorageError."""

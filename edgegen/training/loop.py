@@ -6,9 +6,8 @@ whole; so a run that was killed ends with the same weights as one that was not (
 
 import contextlib
 import math
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,15 +18,15 @@ from edgegen.errors import TrainingError
 from edgegen.formats.stage_folder import CHECKPOINT
 from edgegen.recipe import Training
 from edgegen.support.progress import Progress
-from edgegen.support.rng import generator
 from edgegen.training import checkpoint
-from edgegen.training.batch import Batch, Examples, epoch_rows
+from edgegen.training.batch import Examples
+from edgegen.training.figures import CollapseCheck, FaultWatch
 from edgegen.training.log import HELDOUT, LOG, TrainingLog, read
-from edgegen.training.networks import Fitted, NetworkState, TrainedNetwork, start
-from edgegen.training.objective import Losses, Objective
+from edgegen.training.networks import Fitted, NetworkState
+from edgegen.training.objective import Objective
+from edgegen.training.trainer import Trainer, learning_rate
 
 LOG_EVERY = 10  # steps between looks at the loss: each look waits for the device
-NETWORKS_STREAM = 1  # of the seed of the method's own networks; the loop's random numbers have (seed, step, process)
 
 
 @dataclass(frozen=True)
@@ -46,65 +45,6 @@ class Stopping:
     def is_flat(self, losses: Sequence[float]) -> bool:
         before, last = losses[: -self.patience], losses[-self.patience :]
         return bool(before) and min(last) >= self.gain * min(before)
-
-
-class Trainer:
-    """The networks of a training, and what one step does to them."""
-
-    def __init__(
-        self,
-        objective: Objective,
-        data: Examples,
-        *,
-        student: nn.Module,
-        frozen: Mapping[str, nn.Module],
-        settings: Training,
-        seed: int,
-        accelerator: Accelerator,
-        compile: bool = False,
-    ) -> None:
-        self.objective, self.settings, self.seed, self.accelerator = objective, settings, seed, accelerator
-        self.device = accelerator.device
-        helpers = {name: network.to(self.device).eval().requires_grad_(False) for name, network in frozen.items()}
-        self.states = start(_trained(objective, student, helpers, seed), settings, accelerator, compile=compile)
-        self.networks = {**helpers, **{name: state.wrapped for name, state in self.states.items()}}
-        self.averages = {name: state.average for name, state in self.states.items()}
-        self.data = data.to(self.device)
-
-    def due(self, step: int) -> list[str]:
-        """The networks that step `step`, counted from 0, updates."""
-        return [name for name, state in self.states.items() if state.is_due(step)]
-
-    def losses(self, step: int) -> Losses:
-        """All of the weights before the step."""
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        rows = epoch_rows(len(self.data), step, self.settings.batch, self.seed)
-        batch = self.data.batch(rows[rank::ranks], self.device, step=step, steps=self.settings.steps)
-        batch = replace(_fast_layout(batch), due=frozenset(self.due(step)))
-        with self.accelerator.autocast():
-            rng = generator(self.seed, step, rank, device=self.device)
-            return self.objective.losses(self.networks, self.averages, batch, rng)
-
-    def update(self, losses: Losses, step: int) -> None:
-        """Every network that is due moves against its own loss."""
-        for name in self.due(step):
-            self.states[name].backward(losses[name])
-        for name in self.due(step):
-            self.states[name].update(learning_rate(self.states[name].settings, step))
-
-    def seconds_per_step(self, *, limit_s: float, most: int) -> float:
-        """Seconds of one step, the mean of at most `most` and of no more than fit in `limit_s`; the first is left out.
-
-        The networks are changed by it: of a training that is only timed.
-        """
-        seconds: list[float] = []
-        while len(seconds) <= most and sum(seconds) <= limit_s:
-            before, step = time.monotonic(), len(seconds)
-            self.update(self.losses(step), step)
-            wait_for(self.device)
-            seconds.append(time.monotonic() - before)
-        warm = seconds[1:] or seconds
-        return sum(warm) / len(warm)
 
 
 def fit(
@@ -135,30 +75,36 @@ def fit(
         settings=settings,
         seed=seed,
         accelerator=accelerator,
+        label=label,
         compile=compile,
     )
     first = checkpoint.restore(folder / CHECKPOINT, trainer.states, label)
-    heldout = _measured_before(folder, first)
+    before = [line for line in read(folder / LOG) if line["step"] <= first]
+    heldout = [float(line[HELDOUT]) for line in before if HELDOUT in line]
     watch = _Watch(label, settings, folder, trainer.device)
+    faults = FaultWatch(objective, before, lambda text: progress.message(f"{label}: warning: {text}"))
+    collapse = CollapseCheck(objective, seed)
     log = TrainingLog(folder, first, enabled=accelerator.is_main_process)
     with contextlib.closing(log), progress.task(label, settings.steps, start=first) as task:
         for step in range(first, settings.steps):
             if stopping is not None and stopping.is_flat(heldout):
                 progress.message(f"{label}: the loss on held-out images is flat: stopped at {step} of {settings.steps}")
                 break
-            losses = trainer.losses(step)
-            watch.look(losses, step, trainer.due(step))
-            trainer.update(losses, step)
-            done = step + 1
+            result, done = trainer.step(step), step + 1
+            watch.look(result.losses, step)
             measured = _measured(stopping, trainer, done)
             heldout += measured.values()
             is_last = done == settings.steps or (stopping is not None and stopping.is_flat(heldout))
             save = is_last or done % settings.checkpoint_every == 0
             if done % LOG_EVERY == 0 or save or measured:
-                values = {name: float(loss.detach()) for name, loss in losses.items()}
                 watch.check()
-                log.add(done, values | measured, learning_rate(settings, step))
-                task.update(done, "  ".join(f"loss {value:.4g}" for value in values.values()))
+                losses = _finite(result.losses) | measured
+                figures = _finite(
+                    {**result.figures, **collapse.figures(trainer.averages["student"], result.batch, done)}
+                )
+                warnings = faults.after(losses | figures)
+                log.add(done, losses, learning_rate(settings, step), figures=figures, warnings=warnings)
+                task.update(done, "  ".join(f"loss {losses[name]:.4g}" for name in result.losses))
             if save:
                 watch.check_weights(trainer.states, done)
                 if accelerator.is_main_process:
@@ -168,11 +114,6 @@ def fit(
     return {name: state.fitted() for name, state in trainer.states.items()}
 
 
-def _measured_before(folder: Path, step: int) -> list[float]:
-    """The losses on held-out images up to the checkpoint at `step`, which the log knows."""
-    return [float(line[HELDOUT]) for line in read(folder / LOG) if HELDOUT in line and line["step"] <= step]
-
-
 def _measured(stopping: Stopping | None, trainer: Trainer, done: int) -> dict[str, float]:
     """The loss on held-out images after `done` steps, where it is due."""
     if stopping is None or done % stopping.every:
@@ -180,27 +121,10 @@ def _measured(stopping: Stopping | None, trainer: Trainer, done: int) -> dict[st
     return {HELDOUT: stopping.loss(trainer.averages["student"])}
 
 
-def wait_for(device: torch.device) -> None:
-    """Until everything that was started on the device has ended: before a clock is read."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def learning_rate(settings: Training, step: int) -> float:
-    """Linear warm-up, then constant, or falling to zero by half a cosine."""
-    rate = settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup, 1))
-    if settings.decay == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-    return rate
-
-
-def _trained(
-    objective: Objective, student: nn.Module, frozen: Mapping[str, nn.Module], seed: int
-) -> dict[str, TrainedNetwork]:
-    """The student and the networks of the method, which start from random numbers of this seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(seed, NETWORKS_STREAM).initial_seed())
-        return {"student": TrainedNetwork(student), **objective.networks(student, frozen.get("teacher"))}
+def _finite(values: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """As plain numbers; one that is not finite has nothing to say, and JSON has no word for it."""
+    numbers = {name: float(value) for name, value in values.items()}
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
 
 class _Watch:
@@ -210,13 +134,9 @@ class _Watch:
         self.label, self.settings, self.path = label, settings, folder / CHECKPOINT
         self.bad_step = torch.full((), -1, device=device)
 
-    def look(self, losses: Mapping[str, torch.Tensor], step: int, due: Collection[str]) -> None:
-        """Raises TrainingError where a network that is due has no loss."""
-        missing = sorted(set(due) - losses.keys())
-        if missing:
-            raise TrainingError(f"{self.label}: the method gives no loss of {', '.join(missing)} in step {step + 1}")
+    def look(self, losses: Mapping[str, torch.Tensor], step: int) -> None:
         for loss in losses.values():
-            finite = torch.isfinite(loss.detach())
+            finite = torch.isfinite(loss)
             self.bad_step = torch.where((self.bad_step < 0) & ~finite, step, self.bad_step)
 
     def check(self) -> None:
@@ -238,12 +158,3 @@ class _Watch:
             f"Lower learning_rate (now {settings.learning_rate:g}) or clip_norm (now {settings.clip_norm:g}), "
             "or look at the images for wrong values"
         )
-
-
-def _fast_layout(batch: Batch) -> Batch:
-    """The same batch; images on CUDA with the channels last, which its convolutions are faster with."""
-    if batch.images.ndim != 4 or batch.images.device.type != "cuda":
-        return batch
-    images = batch.images.contiguous(memory_format=torch.channels_last)
-    noise = None if batch.noise is None else batch.noise.contiguous(memory_format=torch.channels_last)
-    return replace(batch, images=images, noise=noise, real=None if batch.real is None else _fast_layout(batch.real))

@@ -32,6 +32,15 @@ class Objective(Protocol):
 
     Its fields are the hyperparameters of the method: the only place of their defaults and their documentation, and the
     keys that the recipe's table takes beside those of the loop. `paper` is the source, with the equation.
+
+    Two attributes more are not needed (edgegen.training.figures reads them):
+
+    `one_step = True` where the student is to make an image of noise in one step: then the spread of its images is
+    watched.
+
+    `warnings(figures: Mapping[str, float]) -> Sequence[str]` tells of faults, from the losses and figures by their
+    names, each the mean of the last lines of the log: "the fake network lags: its loss is 1.8 times the teacher's".
+    What stands before the colon names the fault, and is the same while it lasts.
     """
 
     @property
@@ -51,4 +60,7 @@ class Objective(Protocol):
 
         `networks` holds the trained ones and the frozen ones, `averages` the moving average of each trained one. A loss
         moves its own network alone; no two losses may share a part of their graphs (detach it in one of them).
+
+        A name that is no trained network's is a figure: a scalar that is logged beside the losses and moves nothing,
+        such as those of edgegen.training.figures. NaN, where a batch has nothing to say, is left out.
         """

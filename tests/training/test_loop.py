@@ -12,8 +12,9 @@ from edgegen.recipe import Training
 from edgegen.support.progress import Silent
 from edgegen.training.batch import epoch_rows
 from edgegen.training.log import HELDOUT, LOG, curve, read
-from edgegen.training.loop import Stopping, learning_rate
+from edgegen.training.loop import Stopping
 from edgegen.training.networks import Fitted
+from edgegen.training.trainer import learning_rate
 
 
 def test_a_run_that_was_broken_off_ends_with_the_same_bits(tmp_path: Path) -> None:

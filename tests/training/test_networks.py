@@ -20,8 +20,9 @@ from edgegen.support.storage import load_metadata, load_tensors, save_tensors
 from edgegen.support.tables import Table
 from edgegen.training.batch import Batch, TrainingSet, epoch_rows
 from edgegen.training.distributed import accelerator
-from edgegen.training.loop import fit, learning_rate
+from edgegen.training.loop import fit
 from edgegen.training.networks import Fitted, TrainedNetwork
+from edgegen.training.trainer import learning_rate
 
 SEED = 5
 SETTINGS = Training(steps=47, batch=8, checkpoint_every=20, warmup=3, ema=0.9, clip_norm=0.5)

@@ -29,6 +29,7 @@ class FlowGuidedDistillation(Table):
 
     paper: ClassVar[str] = "arXiv:2407.12718, Eq. 8, 11-13 (first step by the student, section 4.1)"
     needs: ClassVar[frozenset[Need]] = frozenset({"pairs", "slimmed_network"})
+    one_step: ClassVar[bool] = True
 
     distance: Distance = Field("pseudo_huber", description="D, between images")
     two_step_weight: Annotated[float, Field(ge=0.0)] = Field(

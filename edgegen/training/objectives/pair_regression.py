@@ -21,6 +21,7 @@ class PairRegression(Table):
 
     paper: ClassVar[str] = "arXiv:2101.02388 (knowledge distillation of the sampler in one step)"
     needs: ClassVar[frozenset[Need]] = frozenset({"pairs"})
+    one_step: ClassVar[bool] = True
 
     distance: Distance = Field("pseudo_huber", description="D, between images")
     flip: bool = Field(False, description="joint horizontal flip of noise and image: for photographs, not for digits")
