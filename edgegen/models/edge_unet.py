@@ -6,9 +6,10 @@ conditioning is only ever added after a convolution, a network that runs at one 
 `edgegen.program.fold.fold` turns it into biases.
 """
 
+import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -215,9 +216,10 @@ class EdgeUNet(nn.Module):
             )
         self.attend_up = nn.ModuleList(attention(level) for level in range(levels - 2, -1, -1))
         self.head_norm = nn.GroupNorm(_groups(widths[0], groups), widths[0])
-        self.head = nn.Conv2d(widths[0], config.in_channels, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        head = nn.Conv2d(widths[0], config.in_channels, 3, padding=1)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        self.head: nn.Module = head
         self.widths = tuple(block.width for block in self.blocks())
         self.conditioning = Conditioning(config, sum(self.widths))
         self.second_time = config.second_time
@@ -226,21 +228,43 @@ class EdgeUNet(nn.Module):
         """The residual blocks in the order in which `forward` runs them (the order of the shifts)."""
         return [block for part in (self.down, self.up) for level in part for block in _blocks_of(level)]
 
-    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:
-        """Images (batch, channels, height, width), times t and r (batch,), classes (batch,) -> velocities like x."""
-        pending = iter(torch.split(self.conditioning(t, class_labels, r), list(self.widths), dim=1))
+    def encoder(self) -> "EdgeUNet":
+        """A copy of the way down alone, with a fresh norm behind it, for training on.
+
+        Its forward gives features (batch, channels[-1], rows, columns) of the lowest resolution.
+        """
+        network, width = copy.deepcopy(self), self.config.channels[-1]
+        network.up, network.grow, network.attend_up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        network.head_norm, network.head = nn.GroupNorm(_groups(width, self.config.groups), width), nn.Identity()
+        return network
+
+    def encode(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
+        """Features (batch, width, rows, columns) of each resolution on the way down, the full one first."""
+        return self._down(x, t, class_labels, None)[0]
+
+    def _down(
+        self, x: Tensor, t: Tensor, class_labels: Tensor | None, r: Tensor | None
+    ) -> tuple[list[Tensor], Iterator[Tensor]]:
+        """The features of each resolution, and the shifts of the blocks on the way up."""
+        shifts = iter(torch.split(self.conditioning(t, class_labels, r), list(self.widths), dim=1))
         h: Tensor = self.stem(x)
-        skips: list[Tensor] = []
+        features: list[Tensor] = []
         for level, blocks in enumerate(self.down):
             if level:
-                skips.append(h)
                 h = self.shrink[level - 1](h)
             for block in _blocks_of(blocks):
-                h = block(h, next(pending))
+                h = block(h, next(shifts))
             h = self.attend_down[level](h)
+            features.append(h)
+        return features, shifts
+
+    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:
+        """Images (batch, channels, height, width), times t and r (batch,), classes (batch,) -> velocities like x."""
+        features, pending = self._down(x, t, class_labels, r)
+        h = features.pop()
         for level, blocks in enumerate(self.up):
             h = F.interpolate(self.grow[level](h), scale_factor=2.0, mode="nearest")
-            h = torch.cat([h, skips.pop()], dim=1)
+            h = torch.cat([h, features.pop()], dim=1)
             for block in _blocks_of(blocks):
                 h = block(h, next(pending))
             h = self.attend_up[level](h)

@@ -1,13 +1,14 @@
 """The recipe's tables of data and training; a method's own keys are in its record (edgegen.training.objectives)."""
 
 import operator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, model_validator
 
 from edgegen.recipe.fields import Count, Fraction, Width
 from edgegen.support.tables import MethodTable, Table
 
+INITS = ("random", "teacher")  # words of slim.init; anything else is a folder
 METHOD = "name of the training method, whose own keys stand in the same table"
 
 
@@ -48,6 +49,40 @@ class Architecture(Table):
                 f"attention {list(self.attention)} names a resolution beyond the {len(self.channels)} there are"
             )
         return self
+
+
+class Size(Protocol):
+    """What an Architecture and the config of an EdgeUNet have in common."""
+
+    @property
+    def channels(self) -> tuple[int, ...]: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def embedding(self) -> int: ...
+
+
+def slices_fault(student: Size, teacher: Size) -> str:
+    """Why a student cannot take its weights from slices of a teacher, "" where it can."""
+    wanted, there = student.channels, teacher.channels
+    if len(wanted) != len(there):
+        return f"it has {len(wanted)} resolutions, the teacher {len(there)}"
+    for level, (own, whole) in enumerate(zip(wanted, there, strict=True)):
+        if own > whole:
+            return f"it is {own} wide at resolution {level}, the teacher {whole}"
+    if student.blocks > teacher.blocks:
+        return f"it has {student.blocks} blocks at a resolution, the teacher {teacher.blocks}"
+    if student.embedding > teacher.embedding:
+        return f"its embedding is {student.embedding} wide, the teacher's {teacher.embedding}"
+    return ""
+
+
+def cannot_slice(fault: str) -> str:
+    """The message for `slices_fault`."""
+    return (
+        f"slim.init = 'teacher': a student that cannot be sliced from the teacher: {fault}. Give init = 'random', or "
+        "the folder of a generator of the student's architecture"
+    )
 
 
 class Training(Table):
@@ -137,6 +172,11 @@ class Slim(MethodTable, Training):
     method: str = Field("annealing_reflow", description=METHOD)
     keep: Fraction | None = Field(None, description="share of the teacher's parameters that the student keeps")
     model: Architecture | None = Field(None, description="the student's architecture, in place of keep")
+    init: Annotated[str, Field(min_length=1)] = Field(
+        "random",
+        description="weights to start from: random, teacher (slices of its channels and blocks), or a generator folder",
+        exclude_if="random".__eq__,
+    )
 
     @model_validator(mode="after")
     def one_size(self) -> "Slim":

@@ -17,10 +17,14 @@ BETAS = (0.9, 0.999)  # Adam's, as in SlimFlow
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network that a method trains, updated in every `every`-th step; None: as in the recipe's table."""
+    """A network that a method trains, updated in every `every`-th step from `first` on, which is counted from 0.
+
+    None: as in the recipe's table.
+    """
 
     network: nn.Module
     every: int = 1
+    first: int = 0
     learning_rate: float | None = None
     ema: float | None = None
     clip_norm: float | None = None
@@ -59,7 +63,7 @@ class NetworkState:
     def __init__(
         self, trained: TrainedNetwork, table: Training, accelerator: Accelerator, *, several: bool, compile: bool
     ) -> None:
-        self.network, self.every = trained.network, trained.every
+        self.network, self.every, self.first = trained.network, trained.every, trained.first
         self.settings, self.accelerator = trained.settings(table), accelerator
         self.network.train().requires_grad_(True).to(accelerator.device)
         if accelerator.device.type == "cuda":
@@ -84,7 +88,7 @@ class NetworkState:
 
     def is_due(self, step: int) -> bool:
         """Whether the network is updated in this step, counted from 0."""
-        return (step + 1) % self.every == 0
+        return step >= self.first and (step + 1) % self.every == 0
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of its loss in its own weights, and in no other network's."""

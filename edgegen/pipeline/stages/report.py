@@ -25,10 +25,8 @@ def report(context: Context) -> None:
     """Collects what the other stages wrote; measures nothing but the nets' multiply-accumulates."""
     recipe, inputs = context.recipe, context.inputs
     about = read_json(inputs["data"] / "data.json")
-    nets = {
-        "teacher": load_generator(inputs["teacher"] / GENERATOR),
-        "student": load_generator(inputs["choose"] / GENERATOR),
-    }
+    stages = {"teacher": "teacher", "student": "choose"}
+    nets = {name: load_generator(inputs[stage] / GENERATOR) for name, stage in stages.items() if stage in inputs}
     fold = read_json(inputs["export"] / "fold.json")
     judged = read_json(inputs["evaluate"] / "quality.json")
     extractor = read_json(inputs["extractor"] / "extractor.json")
