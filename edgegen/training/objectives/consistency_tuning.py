@@ -26,8 +26,8 @@ LARGEST_RATIO = 0.999  # of r / t: steps do not become shorter, as in NVlabs/Fas
 DIFFERENCE = 0.01  # of t: the step of the difference quotient that ADCM's rule takes
 BANDWIDTH = 0.5  # in ln(t / (1 - t)): samples so near to each other share one step in ADCM's rule
 HIGHEST = math.log(80.0)  # of ln(t / (1 - t)) there: EDM's largest noise level
-# TCM: samples at the truncation time itself, and their weight. Its other times are of Student's distribution, ours of the
-# normal one, cut off.
+# TCM: samples at the truncation time itself, and their weight. Its other times are of Student's distribution, ours of
+# the normal one, cut off.
 BOUNDARY_SHARE, BOUNDARY_WEIGHT = 0.25, 0.1
 
 
