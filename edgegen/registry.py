@@ -21,6 +21,8 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "cmt": "edgegen.training.objectives.cmt:CMT",
         "consistency_tuning": "edgegen.training.objectives.consistency_tuning:ConsistencyTuning",
         "progressive": "edgegen.training.objectives.progressive:Progressive",
+        "density_ratio": "edgegen.training.objectives.density_ratio:DensityRatio",
+        "distribution_matching": "edgegen.training.objectives.distribution_matching:DistributionMatching",
         "flow_guided_distillation": "edgegen.training.objectives.flow_guided_distillation:FlowGuidedDistillation",
         "classification": "edgegen.training.objectives.classification:Classification",
         "pair_regression": "edgegen.training.objectives.pair_regression:PairRegression",

@@ -61,7 +61,7 @@ def pairs_and_helpers(method: str) -> tuple[Examples, dict[str, nn.Module]]:
         torch.randn(20, 1, 4, 4, generator=generator(2)),
     )
     knots = torch.stack([noise, 0.5 * noise + 0.5 * images], dim=1)
-    needs = load("objective", method).needs
+    needs = load("objective", method)().needs
     of_images = TrainingSet(images, torch.arange(20) % 3)
     of_pairs = TrainingSet(images, torch.arange(20) % 3, noise, knots, torch.tensor([1.0, 0.5]))
     data: Examples = of_pairs if needs & {"pairs", "trajectories"} else of_images

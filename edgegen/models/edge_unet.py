@@ -6,6 +6,7 @@ conditioning is only ever added after a convolution, a network that runs at one 
 `edgegen.program.fold.fold` turns it into biases.
 """
 
+import copy
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -215,9 +216,10 @@ class EdgeUNet(nn.Module):
             )
         self.attend_up = nn.ModuleList(attention(level) for level in range(levels - 2, -1, -1))
         self.head_norm = nn.GroupNorm(_groups(widths[0], groups), widths[0])
-        self.head = nn.Conv2d(widths[0], config.in_channels, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        head = nn.Conv2d(widths[0], config.in_channels, 3, padding=1)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        self.head: nn.Module = head
         self.widths = tuple(block.width for block in self.blocks())
         self.conditioning = Conditioning(config, sum(self.widths))
         self.second_time = config.second_time
@@ -225,6 +227,16 @@ class EdgeUNet(nn.Module):
     def blocks(self) -> list[ResidualBlock]:
         """The residual blocks in the order in which `forward` runs them (the order of the shifts)."""
         return [block for part in (self.down, self.up) for level in part for block in _blocks_of(level)]
+
+    def encoder(self) -> "EdgeUNet":
+        """A copy of the way down alone, with a fresh norm behind it, for training on.
+
+        Its forward gives features (batch, channels[-1], rows, columns) of the lowest resolution.
+        """
+        network, width = copy.deepcopy(self), self.config.channels[-1]
+        network.up, network.grow, network.attend_up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        network.head_norm, network.head = nn.GroupNorm(_groups(width, self.config.groups), width), nn.Identity()
+        return network
 
     def encode(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
         """Features (batch, width, rows, columns) of each resolution on the way down, the full one first."""

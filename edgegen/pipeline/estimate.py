@@ -24,15 +24,22 @@ from edgegen.metrics.extractor import SmallCNN
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded, signature_of
 from edgegen.models.load import load as load_generator
-from edgegen.models.student import architecture, architecture_of, own_parameters, student_architecture
+from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.pipeline.forecast import StageTime
-from edgegen.pipeline.graph import STUDENT_STAGES
-from edgegen.pipeline.methods import OF_PAIRS, baseline_objective, has_baseline, has_second_time, teacher_steps
-from edgegen.pipeline.stages.data import divided
+from edgegen.pipeline.methods import (
+    OF_PAIRS,
+    baseline_objective,
+    has_baseline,
+    has_second_time,
+    has_teacher,
+    teacher_steps,
+)
+from edgegen.pipeline.stages.data import divided, signature_of_data
 from edgegen.pipeline.stages.extractor import extractor_settings
 from edgegen.pipeline.stages.pairs import evaluations_per_image
 from edgegen.pipeline.stages.teacher import load_teacher
+from edgegen.pipeline.student import new_student
 from edgegen.program.inputs import InputSource
 from edgegen.recipe import Recipe, Training
 from edgegen.support.storage import read_json
@@ -113,7 +120,10 @@ class _Estimate:
         return divided(images, self.recipe)[2]
 
     @cached_property
-    def teacher_network(self) -> Loaded:
+    def teacher_network(self) -> Loaded | None:
+        """None where the plan has no teacher."""
+        if not has_teacher(self.recipe):
+            return None
         settings, shape, classes = self.recipe.teacher, self.facts["image_shape"], self.facts["num_classes"]
         if "teacher" in self.finished:
             return load_generator(self.finished["teacher"] / GENERATOR)
@@ -128,17 +138,7 @@ class _Estimate:
     def student_network(self) -> Loaded:
         if "slim" in self.finished:
             return load_generator(self.finished["slim"] / GENERATOR)
-        loaded = self.teacher_network
-        config = student_architecture(
-            self.recipe.slim,
-            architecture_of(loaded.net),
-            self.facts["image_shape"],
-            self.facts["num_classes"],
-            parameters=own_parameters(loaded.net),
-            second_time=has_second_time(self.recipe, *STUDENT_STAGES),
-        )
-        network = EdgeUNet(config)
-        return Loaded(network.eval(), signature_of(config), {})
+        return new_student(self.recipe, self.teacher_network, signature_of_data(self.facts), base=self.base)
 
     def data(self) -> StageTime:
         return StageTime(self.reading_s, "measured: the images were read")
@@ -148,11 +148,15 @@ class _Estimate:
         self.student_network  # noqa: B018  an impossible student is refused now
         if settings.folder is not None:
             return StageTime(0.0, "a copy, and a short comparison")
-        stage_time = self._training(settings.objective, self.teacher_network.net, settings)
+        stage_time = self._training(settings.objective, self._known_teacher().net, settings)
         if settings.model is None:
             chosen = words(teacher_architecture(settings, self.facts))
             return StageTime(stage_time.seconds, f"{stage_time.how}; size {settings.size} is {chosen}")
         return stage_time
+
+    def _known_teacher(self) -> Loaded:
+        assert self.teacher_network is not None, "the plan has one where something needs it"
+        return self.teacher_network
 
     def pairs(self) -> StageTime:
         settings = self.recipe.pairs
@@ -197,9 +201,10 @@ class _Estimate:
         of_teacher = sum({*recipe.steps, teacher_steps(self.recipe)}) * images
         students = 2 + (self.recipe.finish is not None) + has_baseline(self.recipe)
         of_students = sum({*recipe.steps, 1}) * images * students
-        seconds = self.teacher_image_s * of_teacher + self.student_image_s * of_students
-        weights = [key for key in ("inception", "dinov2") if getattr(recipe, key) is not None]
-        without = f", without the features of {' and '.join(weights)}" if weights else ""
+        seconds = self.student_image_s * of_students
+        if self.teacher_network is not None:
+            seconds += self.teacher_image_s * of_teacher
+        without = ", without the features of other networks" if recipe.inception or recipe.dinov2 else ""
         return StageTime(seconds, f"measured: as pairs, and the student{without}")
 
     def choose(self) -> StageTime:
@@ -222,7 +227,7 @@ class _Estimate:
 
     def profile(self) -> StageTime:
         timed = [text for text in self.recipe.export.artifacts if runs_here(Target.parse(text).backend)]
-        return _by_file(MEASURE_S, len(timed) + 2)  # teacher and student in PyTorch, too
+        return _by_file(MEASURE_S, len(timed) + 1 + has_teacher(self.recipe))  # the networks in PyTorch, too
 
     def report(self) -> StageTime:
         return StageTime(REPORT_S, "as in the demo")
@@ -272,7 +277,7 @@ class _Estimate:
 
     def _frozen(self, objective: Objective) -> dict[str, nn.Module]:
         networks: dict[str, tuple[str, Callable[[], nn.Module]]] = {
-            "teacher": ("teacher", lambda: self.teacher_network.net),
+            "teacher": ("teacher", lambda: self._known_teacher().net),
             "slimmed_network": ("slimmed", lambda: self.student_network.net),
             "earlier_network": ("earlier", lambda: self.student_network.net),
             "feature_network": ("features", self._classifier),
@@ -283,7 +288,7 @@ class _Estimate:
 
     @cached_property
     def teacher_image_s(self) -> float:
-        return self._image_s(self.teacher_network)
+        return self._image_s(self._known_teacher())
 
     @cached_property
     def student_image_s(self) -> float:

@@ -23,6 +23,7 @@ from edgegen.pipeline.methods import (
     check_methods,
     has_baseline,
     has_second_time,
+    has_teacher,
     needs_pairs,
     stages_for,
     student_stage,
@@ -130,6 +131,7 @@ STAGES = (
         lambda r: {"teacher": _part(r.teacher), **_compute(r)},
         "edgegen.pipeline.stages.teacher:teacher",
         everywhere=True,
+        enabled=has_teacher,
     ),
     Stage(
         "pairs",
@@ -281,6 +283,8 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
         last = next(index for index, stage in enumerate(all_stages) if stage.name == to)
         all_stages = all_stages[: last + 1]
     stages = [stage for stage in all_stages if stage.enabled(recipe)]
+    if only is not None and only not in [stage.name for stage in stages]:
+        raise UsageError(f"{recipe.name}: its plan has no stage {only}, because nothing in the recipe needs it")
     if only is not None:
         required = {only}
         for stage in reversed(all_stages):
@@ -308,8 +312,12 @@ def _ordered(stages: Iterable[Stage]) -> list[Stage]:
 
 
 def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
-    """What `stage` needs with any method; nothing is compared where the student is shipped in any case."""
-    return (student_stage(recipe),) if stage.name == "choose" and recipe.evaluate.ship == "student" else stage.needs
+    """What `stage` needs with any method."""
+    if stage.name == "choose" and recipe.evaluate.ship == "student":
+        return (student_stage(recipe),)  # nothing is compared
+    if stage.name == "slim" and not has_teacher(recipe):
+        return ("data",)  # where the student's images and classes are then known from
+    return stage.needs
 
 
 def check(recipe: Recipe, stages: list[Stage]) -> None:

@@ -47,14 +47,16 @@ def has_baseline(recipe: Recipe) -> bool:
     return _method_needs_pairs(recipe) if recipe.baseline.enabled is None else recipe.baseline.enabled
 
 
+def has_teacher(recipe: Recipe) -> bool:
+    """Whether there is a teacher: where the recipe has its table, or where something cannot do without it."""
+    by_method = any("teacher" in table.objective.needs for table in _tables(recipe).values())
+    for_student = recipe.slim.keep is not None or recipe.slim.init == "teacher"
+    return "teacher" in recipe.model_fields_set or by_method or for_student or needs_pairs(recipe)
+
+
 def student_stage(recipe: Recipe) -> str:
     """The last stage that trains the student."""
     return "distill" if recipe.finish is None else "finish"
-
-
-def uses_features(recipe: Recipe) -> bool:
-    """Whether a training minimises a distance in the extractor's features, in which fd_local is measured, too."""
-    return any("feature_network" in objective.needs for objective in _objectives(recipe).values())
 
 
 def _method_needs_pairs(recipe: Recipe) -> bool:

@@ -7,7 +7,7 @@ from edgegen.data import check_archive, local_path
 from edgegen.errors import DataError
 from edgegen.pipeline.graph import PlannedStage, Stage
 from edgegen.pipeline.run_folder import RunFolder, fingerprint, key_of
-from edgegen.recipe import Recipe
+from edgegen.recipe import INITS, Recipe
 from edgegen.support.bounded_files import user_path
 
 
@@ -45,6 +45,11 @@ def _sources(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
         if not folder.is_dir():
             raise DataError(f"teacher.folder: no folder {folder}")
         return {"source": fingerprint(folder)}
+    if stage.name in ("slim", "baseline") and recipe.slim.init not in INITS:
+        folder = user_path(recipe.slim.init, base=base)
+        if not folder.is_dir():
+            raise DataError(f"slim.init: no folder {folder}; other words are: {', '.join(INITS)}")
+        return {"init": fingerprint(folder)}
     if stage.name == "evaluate":
         return _weights(recipe, base)
     if stage.name == "report":

@@ -30,9 +30,9 @@ class DataFacts(Record):
 
 
 class Sizes(Record):
-    """A number for the teacher and one for the student."""
+    """A number for the teacher, null where the run has none, and one for the student."""
 
-    teacher: Count
+    teacher: Count | None = None
     student: Count
 
 
@@ -112,10 +112,11 @@ BySteps = dict[Steps, QualityFigure]
 class QualityTable(Record):
     """Figures by network and number of steps; `floor` has the one key "0": real held-out images, not generated ones.
 
-    `finished` is the student after [finish]; `scheduler` is a brought teacher as its own scheduler samples it.
+    `teacher` is null where the run has none; `finished` is the student after [finish]; `scheduler` is a brought teacher
+    as its own scheduler samples it.
     """
 
-    teacher: BySteps
+    teacher: BySteps | None = None
     scheduler: BySteps | None = None
     reflowed: BySteps
     student: BySteps

@@ -177,6 +177,8 @@ def sizes(report: Report) -> ReportTable:
         rows.append(("Multiply-accumulates, one evaluation", count(report.macs.teacher), count(report.macs.student)))
     rows.append(("Parameters removed by folding the time input", UNKNOWN, count(report.fold.parameters_removed)))
     rows.append(("Largest relative error of folding", UNKNOWN, number(report.fold.max_relative_error, 2)))
+    if report.parameters.teacher is None:
+        return ReportTable(columns("", "Student#"), tuple(cells(name, own) for name, _, own in rows))
     return ReportTable(columns("", "Teacher#", "Student#"), tuple(cells(*row) for row in rows))
 
 

@@ -36,6 +36,8 @@ def verdict(report: Report) -> Verdict:
             f"standard deviation {STRONG_NOISE}"
         )
         return Verdict(level="not usable", reason=reason, advice=_advice(report), warnings=warnings)
+    if report.quality.teacher is None:
+        return _without_teacher(report, shipped.fd_local, warnings)
     if teacher is None or not teacher.fd_local:
         return Verdict(level="not judged", reason="there is no figure of the teacher", warnings=warnings)
     times = shipped.fd_local / teacher.fd_local
@@ -47,6 +49,20 @@ def verdict(report: Report) -> Verdict:
         return Verdict(level="weak", reason=reason, advice=_advice(report), warnings=warnings)
     if strong is not None and shipped.fd_local >= NEAR * strong:
         reason += f", and comes near that of real images with strong noise, {number(strong)}"
+        return Verdict(level="weak", reason=reason, advice=_advice(report), warnings=warnings)
+    return Verdict(level="usable", reason=reason, warnings=warnings)
+
+
+def _without_teacher(report: Report, distance: float, warnings: tuple[str, ...]) -> Verdict:
+    """Against real images alone: held-out ones, and ones with strong noise, which `distance` does not reach."""
+    floor, strong = quality_of(report, "floor", 0), _strong(report)
+    if strong is None or floor is None or floor.fd_local is None:
+        return Verdict(level="not judged", reason="there is no teacher, and no scale to judge by", warnings=warnings)
+    reason = (
+        f"fd_local {number(distance)}; there is no teacher to compare with, held-out real images have "
+        f"{number(floor.fd_local)}, and with noise of standard deviation {STRONG_NOISE} {number(strong)}"
+    )
+    if distance >= NEAR * strong:
         return Verdict(level="weak", reason=reason, advice=_advice(report), warnings=warnings)
     return Verdict(level="usable", reason=reason, warnings=warnings)
 
@@ -68,6 +84,13 @@ def _advice(report: Report) -> str:
             "[teacher] steps, or a larger [teacher] size or model."
         )
     reflowed = _best(report, "reflowed")
+    if report.quality.teacher is None:
+        if reflowed is not None and strong is not None and reflowed >= NEAR * strong:
+            return (
+                f"The network is far from the real images at any number of steps (fd_local {number(reflowed)}): more "
+                "[slim] steps, or a larger [slim] model."
+            )
+        return "One step is what costs: more [distill] steps, or another learning_rate."
     if teacher is not None and teacher.fd_local and reflowed is not None and reflowed > USABLE_TIMES * teacher.fd_local:
         return (
             f"The smaller network is far from the teacher at any number of steps (fd_local {number(reflowed)}): more "

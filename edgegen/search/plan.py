@@ -18,6 +18,7 @@ from edgegen.data import local_path
 from edgegen.errors import DeviceError, ParityError, UsageError
 from edgegen.formats.recipe_file import find
 from edgegen.pipeline.graph import check, select
+from edgegen.pipeline.methods import has_teacher
 from edgegen.pipeline.needed_extras import require_extras
 from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.run_folder import RunFolder
@@ -134,7 +135,7 @@ def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) ->
     else:
         loaded = load_teacher(user_path(recipe.teacher.folder, base=path.parent), about)
         model = architecture_of(loaded.net)
-    if model is None:
+    if model is None or not has_teacher(recipe):
         student_architecture(recipe.slim, None, about["image_shape"], data.num_classes)  # raises without [slim.model]
         model = recipe.slim.model
     assert model is not None, "checked"

@@ -42,9 +42,11 @@ def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(nam
     frozen = {"slimmed": Field(0.2), "float": Field(0.1), "teacher": teacher.requires_grad_(False)}
     student = Field(0.3)
     trained = {"student": TrainedNetwork(student), **objective.networks(student, frozen["teacher"])}
-    own = {name: part.network for name, part in trained.items()}
-    batch = replace(make_batch(), due=frozenset(own))
-    losses = objective.losses({**frozen, **own}, copy.deepcopy(own), batch, generator(0))
+    batch = make_batch()
+    networks = {name: part.network for name, part in trained.items()}
+    own = {name: network for name, network in networks.items() if trained[name].every <= batch.steps}
+    batch = replace(batch, due=frozenset(own))
+    losses = objective.losses({**frozen, **networks}, copy.deepcopy(networks), batch, generator(0))
     assert losses.keys() >= own.keys(), "others are figures"
     for name in own:
         loss = losses[name]

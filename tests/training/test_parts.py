@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 WHOLE = 10
 # A student that is a classifier, or takes a generator's inputs, is another network than this file's.
 METHODS = sorted(
-    name for name in BUILT_IN["objective"] if not load("objective", name).needs & {"classifier", "float_network"}
+    name for name in BUILT_IN["objective"] if not load("objective", name)().needs & {"classifier", "float_network"}
 )
 
 
@@ -67,7 +67,7 @@ def trained(method: str, folder: Path, accumulate: int) -> Fitted:
     folder.mkdir()
     data, frozen = pairs_and_helpers(method)
     torch.manual_seed(0)
-    config = CONFIG if "second_time" not in load("objective", method).needs else replace(CONFIG, second_time=True)
+    config = CONFIG if "second_time" not in load("objective", method)().needs else replace(CONFIG, second_time=True)
     return fit(
         load("objective", method)(),
         data,

@@ -7,7 +7,6 @@ from pydantic import Field
 from edgegen.flow.path import per_sample
 from edgegen.support.tables import Table
 from edgegen.training.distances import DISTANCE_HELP, Distance, distance_of, needs_of, pseudo_huber
-from edgegen.training.figures import by_time
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import trajectories
 
@@ -42,6 +41,8 @@ class CMT(Table):
 
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         import torch
+
+        from edgegen.training.figures import by_time
 
         states, times = trajectories(batch)
         count, knots = len(states), len(times) - 1

@@ -10,7 +10,6 @@ from edgegen.flow.path import interpolate, per_sample, time_dtype
 from edgegen.flow.time_sampling import log_normal
 from edgegen.support.tables import Table
 from edgegen.training.distances import DISTANCE_HELP, Distance, distance_of, needs_of, pseudo_huber
-from edgegen.training.figures import by_time
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import real_images
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
-RATIO = 2.0  # q: a stage's steps are so many times shorter than those of the stage before
 EARLY, STEEPNESS = 8.0, 1.0  # k, b: steps are up to 1 + k / 2 times as long near the data (ECT's code)
 LARGEST_RATIO = 0.999  # of r / t: steps do not become shorter, as in NVlabs/FastGen
 DIFFERENCE = 0.01  # of t: the step of the difference quotient that ADCM's rule takes
@@ -52,15 +50,22 @@ class ConsistencyTuning(Table):
     teacher_step: Literal["none", "euler", "heun"] = Field(
         "none", description="none: the same noise (consistency training); else the teacher's step (distillation)"
     )
+    target: Literal["student", "average"] = Field(
+        "student", description="of the nearer point: the student itself (ECT), or its moving average, which is steadier"
+    )
     mean: float = Field(
         -1.1, description="of ln(t / (1 - t)), the logarithm of the noise level; as in ECT for CIFAR-10"
     )
     sd: Annotated[float, Field(gt=0.0)] = Field(2.0, description="standard deviation of ln(t / (1 - t)); as in ECT")
     noise_share: Share = Field(0.25, description="share of the samples at t = 1, where the generator runs")
     step_rule: Literal["schedule", "adcm"] = Field(
-        "schedule", description="schedule: t - r halves in every stage; adcm: as long as the target is better by it"
+        "schedule",
+        description="schedule: steps t - r shrink by q in every stage; adcm: as long as they improve the target",
     )
     stages: Annotated[int, Field(ge=1)] = Field(8, description="stages of the schedule, of equal length; ECT: 8")
+    q: Annotated[float, Field(gt=1.0)] = Field(
+        2.0, description="steps become so many times shorter in each stage; ECT also: 256 in a single stage"
+    )
     adcm_weight: Annotated[float, Field(gt=0.0)] = Field(
         0.05, description="of the target's own error in ADCM's rule: larger is longer steps"
     )
@@ -81,6 +86,8 @@ class ConsistencyTuning(Table):
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         import torch
 
+        from edgegen.training.figures import by_time
+
         real, student = real_images(batch), networks["student"]
         x, labels = real.images, real.labels
         e = torch.randn(x.shape, generator=rng, device=x.device)
@@ -92,7 +99,7 @@ class ConsistencyTuning(Table):
         # Both passes have the same dropout masks: else the loss does not fall below the masks' variance.
         with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
             x_r = interpolate(x, e, r) if self.teacher_step == "none" else self._next(networks, x_t, t, r, labels)
-            target = image_at(student, x_r, r, labels)
+            target = image_at(averages["student"] if self.target == "average" else student, x_r, r, labels)
             if self.truncate_at is not None:
                 below = image_at(networks["earlier"], x_r, r, labels)
                 target = torch.where(per_sample(r < self.truncate_at), below, target)
@@ -130,7 +137,7 @@ class ConsistencyTuning(Table):
         """t - r of ECT's mapping: t n(t) / q^(stage + 1), at most t; n(t) = 1 + k sigmoid(-b s), s the noise level."""
         stage = self.stages * batch.step // batch.steps
         nearness = 1 + EARLY * (-STEEPNESS * t / (1 - t).clamp(min=1e-6)).sigmoid()
-        return t * (nearness * RATIO ** -(stage + 1)).clamp(1 - LARGEST_RATIO, 1.0)
+        return t * (nearness * self.q ** -(stage + 1)).clamp(1 - LARGEST_RATIO, 1.0)
 
     def _adapted(self, real: "Batch", e: "Tensor", t: "Tensor", student: "nn.Module") -> "Tensor":
         """t - r = a / (1 + a) E[f' . (f - x)] / E[f' . f'], a = `adcm_weight`, at most t.
@@ -145,8 +152,9 @@ class ConsistencyTuning(Table):
         slope = (f - before) / per_sample(h)
         level = torch.logit(t.double()).clamp(max=HIGHEST).float()
         near = torch.exp(-0.5 * ((level[:, None] - level) / BANDWIDTH).square())
-        gain, size = ((slope * other).flatten(1).mean(dim=1) for other in (f - x, slope))
-        length = self.adcm_weight / (1 + self.adcm_weight) * (near @ gain) / (near @ size).clamp(min=1e-12)
+        products = ((slope * other).flatten(1).mean(dim=1) for other in (f - x, slope))
+        gain, size = ((near * product).sum(dim=1) for product in products)  # no matmul, which autocast would round
+        length = self.adcm_weight / (1 + self.adcm_weight) * gain / size.clamp(min=1e-12)
         return torch.minimum(torch.maximum(length, (1 - LARGEST_RATIO) * t), t)
 
     def _next(self, networks: Networks, x_t: "Tensor", t: "Tensor", r: "Tensor", labels: "Tensor | None") -> "Tensor":
