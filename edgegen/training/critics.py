@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +16,19 @@ SLOPE = 0.2  # of leaky ReLU below zero, as in StyleGAN's critics (arXiv:1812.04
 NEAREST = 3  # k of the recall, as in arXiv:1904.06991
 
 
-def check_features(teacher: nn.Module | None) -> None:
-    """Raises TrainingError for a network whose layers cannot be had as features: those of an EdgeUNet can."""
-    if not hasattr(teacher, "encode"):
-        raise TrainingError(
-            f"features of a teacher are those of an EdgeUNet's layers, and this one is a {type(teacher).__name__}: "
-            "give the method what needs no teacher (critic = 'small', features = 'pixels')"
-        )
+def feature_teacher(teacher: nn.Module | None) -> Any:
+    """The teacher whose layers are features. Raises TrainingError for a network whose layers are not known."""
+    if hasattr(teacher, "encode"):
+        return teacher
+    raise TrainingError(
+        f"features of a teacher are known of an EdgeUNet, and this one is a {type(teacher).__name__}: "
+        "give the method what needs no teacher (critic = 'small', features = 'pixels')"
+    )
 
 
 def features(teacher: nn.Module, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
     """Feature maps (batch, width, rows, columns) of each resolution on the way down, of images x_t at times t."""
-    check_features(teacher)
-    maps: list[Tensor] = teacher.encode(x, t, labels)  # type: ignore[operator]
+    maps: list[Tensor] = feature_teacher(teacher).encode(x, t, labels)
     return maps
 
 

@@ -73,14 +73,12 @@ class Adversarial(Table):
         return frozenset(needs)
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
-        from edgegen.training.critics import FeatureHeads, ImageCritic, check_features
+        from edgegen.training.critics import FeatureHeads, ImageCritic, feature_teacher
         from edgegen.training.networks import TrainedNetwork
 
         critic: nn.Module
         if self.critic == "teacher":
-            check_features(teacher)
-            widths: Any = teacher.config.channels  # type: ignore[union-attr]
-            critic = FeatureHeads(widths, width=self.critic_width)
+            critic = FeatureHeads(feature_teacher(teacher).config.channels, width=self.critic_width)
         else:
             config: Any = student.config
             critic = ImageCritic(config.in_channels, config.num_classes, width=self.critic_width)
