@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgegen import registry
 from edgegen.artifacts.target import Target, runs_here
@@ -26,6 +26,7 @@ from edgegen.models.generator import Loaded, signature_of
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
+from edgegen.pipeline.evaluation_time import SMALL, seconds_per_image
 from edgegen.pipeline.forecast import StageTime
 from edgegen.pipeline.methods import (
     OF_PAIRS,
@@ -44,17 +45,15 @@ from edgegen.program.inputs import InputSource
 from edgegen.recipe import Recipe, Training
 from edgegen.support.storage import read_json
 from edgegen.training.batch import Examples, FreshInputs, PairsAndImages, TrainingSet
-from edgegen.training.distributed import accelerator, state, use_threads
+from edgegen.training.distributed import accelerator, use_threads
 from edgegen.training.objective import Objective
-from edgegen.training.trainer import Trainer, wait_for
+from edgegen.training.trainer import Trainer
 
 LIMIT_S = 10.0  # of all that is timed
 READ_S = 5.0  # of reading the images
 PIECES = 7  # five trainings and the sampling of two networks share the time
-SMALL = 4  # images in the first, careful try of a network whose speed is not known
 SHARE = 50  # a fiftieth of a training's steps at most is timed: a short run is not made longer by it
 MOST_STEPS = 20
-LARGEST_BATCH = 512  # images that are sampled at once
 # Of the demo, whose seconds are in docs/run.md: of a file's making, of its comparison, of a measurement, of the report.
 FILE_S, VERIFY_S, MEASURE_S, REPORT_S = 9.0, 1.2, 3.5, 4.5
 
@@ -289,35 +288,11 @@ class _Estimate:
 
     @cached_property
     def teacher_image_s(self) -> float:
-        return self._image_s(self._known_teacher())
+        return seconds_per_image(self._known_teacher(), limit_s=self.share_s)
 
     @cached_property
     def student_image_s(self) -> float:
-        return self._image_s(self.student_network)
-
-    def _image_s(self, loaded: Loaded) -> float:
-        """Seconds of one evaluation for one image, in as large a batch as the time allows."""
-        device = state().device
-        network = loaded.net.to(device).eval()
-        batch, seconds = SMALL, 0.0
-        while True:
-            noise, labels = _inputs(loaded, batch, device)
-            for _ in range(2 if batch == SMALL else 1):  # the first evaluation of all sets things up
-                before = time.monotonic()
-                with torch.no_grad():
-                    network(noise, torch.ones(batch, device=device), labels)
-                wait_for(device)
-                seconds = time.monotonic() - before
-            larger = min(LARGEST_BATCH, batch * 8)
-            if larger == batch or seconds * 8 > self.share_s:
-                return seconds / batch
-            batch = larger
-
-
-def _inputs(loaded: Loaded, batch: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    classes = loaded.signature.num_classes
-    labels = torch.arange(batch, device=device) % classes if classes else None
-    return torch.randn(batch, *loaded.signature.image_shape, device=device), labels
+        return seconds_per_image(self.student_network, limit_s=self.share_s)
 
 
 def _sampling(image_s: float, evaluations: int) -> StageTime:
