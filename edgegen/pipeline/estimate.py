@@ -203,8 +203,7 @@ class _Estimate:
         seconds = self.student_image_s * of_students
         if self.teacher_network is not None:
             seconds += self.teacher_image_s * of_teacher
-        weights = [key for key in ("inception", "dinov2") if getattr(recipe, key) is not None]
-        without = f", without the features of {' and '.join(weights)}" if weights else ""
+        without = ", without the features of other networks" if recipe.inception or recipe.dinov2 else ""
         return StageTime(seconds, f"measured: as pairs, and the student{without}")
 
     def choose(self) -> StageTime:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from edgegen.formats.stage_folder import GENERATOR
+from edgegen.formats.stage_folder import AVERAGE, GENERATOR
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import save as save_generator
 from edgegen.models.generator import signature_of
@@ -69,7 +69,9 @@ def train_further(context: Context, settings: Distill | Finish, *, role: str) ->
 
 
 def save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, str]) -> None:
-    """Writes the averaged weights as a generator folder, and beside it the raw ones, for further training."""
+    """Writes the averaged weights as a generator folder; beside it the raw ones, for further training, and averages of
+    further widths.
+    """
     if not state().is_main_process:
         return
     raw, ema = fitted.raw, fitted.ema
@@ -79,6 +81,8 @@ def save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, s
     description = {"name": context.recipe.name, "role": role, "lineage": dict(lineage), "config": config}
     save_generator(ema, context.folder / GENERATOR, about=description)
     save_tensors(context.folder / "raw.safetensors", dict(raw.state_dict()))
+    for width, average in fitted.others.items():
+        save_tensors(context.folder / AVERAGE.format(width), dict(average.state_dict()))
 
 
 def _examples(context: Context, objective: Objective, student: EdgeUNet, settings: Training) -> Examples:

@@ -1,5 +1,6 @@
 """The recipe's tables of data and training; a method's own keys are in its record (edgegen.training.objectives)."""
 
+import operator
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, model_validator
@@ -101,6 +102,21 @@ class Training(Table):
     accumulate: Count = Field(
         1, description="parts of a batch, computed one after another: for memory", exclude_if=(1).__eq__
     )
+
+    ema_widths: tuple[Annotated[float, Field(gt=0.0, le=0.28)], ...] = Field(
+        (),
+        description="in place of ema: widths of averages of the whole training, as shares of it, such as [0.05, 0.1]; "
+        "the first is the result, and `choose` compares the others with it",
+        exclude_if=operator.not_,
+    )
+
+    @model_validator(mode="after")
+    def one_kind_of_average(self) -> "Training":
+        if self.ema_widths and "ema" in self.model_fields_set:
+            raise ValueError("ema and ema_widths are two kinds of average: give one of them")
+        if len(set(self.ema_widths)) != len(self.ema_widths):
+            raise ValueError("ema_widths lists one twice")
+        return self
 
     @model_validator(mode="after")
     def parts_have_images(self) -> "Training":

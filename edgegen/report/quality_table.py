@@ -24,6 +24,7 @@ FIGURES = {  # title: field of a QualityFigure
     "Nearest": "nearest_ratio",
     "Copies": "copied",
 }
+SHARES = ("class_distance", "copied")  # of the images: in percent
 MEANINGS = {
     "precision": "Higher is better for precision, recall, density and coverage, lower for the others but Nearest. ",
     "class_distance": "Classes: the share of the images that would have to be of another class. ",
@@ -60,7 +61,7 @@ def _row(name: TableCell, steps: str, figure: QualityFigure, spaces: Sequence[st
         name,
         steps or UNKNOWN,
         *(_distance(distance, sd) for distance, sd in distances),
-        *(number(getattr(figure, field)) for field in FIGURES.values()),
+        *((percent if field in SHARES else number)(getattr(figure, field)) for field in FIGURES.values()),
     )
 
 

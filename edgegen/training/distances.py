@@ -42,7 +42,8 @@ def in_features(a: "Tensor", b: "Tensor", network: FeatureNetwork) -> "Tensor":
     """
     import torch
 
-    maps = [torch.nn.functional.normalize(layer, dim=1, eps=UNIT_EPS) for layer in network.maps(torch.cat([a, b]))]
+    maps = [layer.float() for layer in network.maps(torch.cat([a, b]))]
+    maps = [torch.nn.functional.normalize(layer, dim=1, eps=UNIT_EPS) for layer in maps]
     halves = (layer.chunk(2) for layer in maps)
     return torch.stack([(x - y).square().sum(dim=1).mean(dim=(1, 2)) for x, y in halves]).sum(dim=0)
 

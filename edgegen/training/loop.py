@@ -20,7 +20,7 @@ from edgegen.recipe import Training
 from edgegen.support.progress import Progress
 from edgegen.training import checkpoint
 from edgegen.training.batch import Examples
-from edgegen.training.distributed import add_up
+from edgegen.training.distributed import take_from_first, wait_for_all
 from edgegen.training.figures import CollapseCheck, FaultWatch
 from edgegen.training.log import HELDOUT, LOG, TrainingLog, read
 from edgegen.training.networks import Fitted, NetworkState
@@ -109,11 +109,15 @@ def fit(
                 task.update(done, "  ".join(f"loss {losses[name]:.4g}" for name in losses))
             if save:
                 watch.check_weights(trainer.states, done)
-                if accelerator.is_main_process:
-                    log.flush()
-                    checkpoint.save(folder / CHECKPOINT, trainer.states, done)
-                accelerator.wait_for_everyone()
+                _save(trainer, log, folder / CHECKPOINT, done)
     return {name: state.fitted() for name, state in trainer.states.items()}
+
+
+def _save(trainer: Trainer, log: TrainingLog, path: Path, done: int) -> None:
+    if trainer.accelerator.is_main_process:
+        log.flush()
+        checkpoint.save(path, trainer.states, done)
+    wait_for_all()
 
 
 def _measured(stopping: Stopping | None, trainer: Trainer, done: int) -> dict[str, float]:
@@ -123,7 +127,7 @@ def _measured(stopping: Stopping | None, trainer: Trainer, done: int) -> dict[st
     # Of the first process: were it another one elsewhere by a bit, the processes could end at different steps.
     is_first = trainer.accelerator.is_main_process
     loss = torch.tensor(stopping.loss(trainer.averages["student"]) if is_first else 0.0, device=trainer.device)
-    add_up([loss])
+    take_from_first([loss])
     return {HELDOUT: float(loss)}
 
 

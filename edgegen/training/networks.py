@@ -2,14 +2,15 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from edgegen.recipe import Training
-from edgegen.training.distributed import add_up
+from edgegen.training.averages import Average, decays
+from edgegen.training.distributed import add_up, take_from_first
 
 BETAS = (0.9, 0.999)  # Adam's, as in SlimFlow
 
@@ -36,37 +37,51 @@ class TrainedNetwork:
     def settings(self, table: Training) -> Training:
         """The table with this network's own values."""
         own = {"learning_rate": self.learning_rate, "ema": self.ema, "clip_norm": self.clip_norm}
-        return table.model_copy(update={key: value for key, value in own.items() if value is not None})
+        widths = {} if self.ema is None else {"ema_widths": ()}
+        return table.model_copy(update=widths | {key: value for key, value in own.items() if value is not None})
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network: the weights of the last step, and their moving average (on the CPU)."""
+    """A trained network: the weights of the last step, and their moving average (on the CPU).
+
+    `others` are averages of further widths, by the width: "0.1".
+    """
 
     raw: nn.Module
     ema: nn.Module
+    others: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 class NetworkState:
     """A trained network during the run; the ramp of its moving average depends on `updates`, its own count.
 
-    Losses call `wrapped`: the network itself, or compiled, with the precision of the run.
+    Losses call `wrapped`: the network itself, or compiled, with the precision of the run. With `several` it has an
+    average of each of the table's widths, otherwise of the first one.
     """
 
-    def __init__(self, trained: TrainedNetwork, table: Training, accelerator: Accelerator, *, compile: bool) -> None:
+    def __init__(
+        self, trained: TrainedNetwork, table: Training, accelerator: Accelerator, *, several: bool, compile: bool
+    ) -> None:
         self.network, self.every, self.first = trained.network, trained.every, trained.first
         self.settings, self.accelerator = trained.settings(table), accelerator
         self.network.train().requires_grad_(True).to(accelerator.device)
         if accelerator.device.type == "cuda":
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters: list[Tensor] = list(self.network.parameters())
+        take_from_first(self.parameters)
         self.optimizer = torch.optim.Adam(
             self.parameters, lr=self.settings.learning_rate, betas=trained.betas, fused=True
         )
         # On CUDA nothing waits to learn whether a step is skipped: Adam and the average are told by a flag there.
         self.waits = accelerator.device.type != "cuda"
         self.updates = torch.zeros((), dtype=torch.int64, device=accelerator.device)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        widths = self.settings.ema_widths
+        self.averages = [
+            Average(name, copy.deepcopy(self.network).eval().requires_grad_(False), decay)
+            for name, decay in decays(self.settings.ema, widths if several else widths[:1]).items()
+        ]
+        self.average = self.averages[0].network
         run = torch.compile(self.network) if compile else self.network
         # Without DistributedDataParallel, which knows neither a loss through two networks nor forward differentiation.
         self.wrapped: nn.Module = accelerator.prepare_model(run, evaluation_mode=True)
@@ -100,27 +115,15 @@ class NetworkState:
         self.optimizer.zero_grad()
         self.updates += finite
         with torch.no_grad():
-            self._average(finite)
-
-    def _average(self, finite: Tensor) -> None:
-        """Moves the average towards the weights, by 1 - decay."""
-        averages: list[Tensor] = list(self.average.parameters())
-        # The ramp (1 + n) / (10 + n) forgets the first, random weights (TensorFlow's ExponentialMovingAverage).
-        if self.waits:
-            updates = int(self.updates)
-            decay = min(self.settings.ema, (1 + updates) / (10 + updates))
-            torch._foreach_lerp_(averages, self.parameters, 1 - decay)
-        else:
-            ramp = (1 + self.updates) / (10 + self.updates)
-            difference = torch._foreach_sub(self.parameters, averages)
-            torch._foreach_mul_(difference, (1 - ramp.clamp(max=self.settings.ema)) * finite)
-            torch._foreach_add_(averages, difference)
-        for kept, now in zip(self.average.buffers(), self.network.buffers(), strict=True):
-            kept.copy_(torch.where(finite, now, kept))
-            now.copy_(kept)
+            for average in self.averages:
+                average.follow(self.network, self.updates, finite, waits=self.waits)
+            for average in self.averages:
+                for kept, now in zip(average.network.buffers(), self.network.buffers(), strict=True):
+                    kept.copy_(torch.where(finite, now, kept))
+            self._restore_buffers()
 
     def _restore_buffers(self) -> None:
-        """Takes back what the forward pass of a skipped step has left: the average has those of the step before."""
+        """Takes back what the forward pass of a skipped step has left: the average has those of the last good one."""
         for kept, now in zip(self.average.buffers(), self.network.buffers(), strict=True):
             now.copy_(kept)
 
@@ -129,11 +132,17 @@ class NetworkState:
         return all(bool(torch.isfinite(p).all()) for p in self.parameters)
 
     def fitted(self) -> Fitted:
-        return Fitted(self.network.cpu().eval(), self.average.cpu())
+        first, *others = self.averages
+        return Fitted(
+            self.network.cpu().eval(), first.network.cpu(), {other.name: other.network.cpu() for other in others}
+        )
 
 
 def start(
     trained: Mapping[str, TrainedNetwork], table: Training, accelerator: Accelerator, *, compile: bool
 ) -> dict[str, NetworkState]:
     """The state of each network before the first step; the networks are changed in place."""
-    return {name: NetworkState(network, table, accelerator, compile=compile) for name, network in trained.items()}
+    return {
+        name: NetworkState(network, table, accelerator, several=name == "student", compile=compile)
+        for name, network in trained.items()
+    }

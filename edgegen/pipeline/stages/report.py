@@ -29,7 +29,6 @@ def report(context: Context) -> None:
     nets = {name: load_generator(inputs[stage] / GENERATOR) for name, stage in stages.items() if stage in inputs}
     fold = read_json(inputs["export"] / "fold.json")
     judged = read_json(inputs["evaluate"] / "quality.json")
-    extractor = read_json(inputs["extractor"] / "extractor.json")
     choice = read_json(inputs["choose"] / CHOICE)
     content = {
         "schema": "edgegen.report/1",
@@ -47,15 +46,7 @@ def report(context: Context) -> None:
             "parameters_removed": fold["parameters_before"] - fold["parameters_after"],
             "max_relative_error": fold["max_relative_error"],
         },
-        "extractor": {key: extractor[key] for key in ("name", "fd_name", "accuracy")}
-        | {
-            "trained_on": _trained_on_features(context),
-            "fault": extractor["sanity"]["fault"],
-            "damage": [
-                {"noise": noise, "fd_local": distance}
-                for noise, distance in zip(extractor["sanity"]["damage"], extractor["sanity"]["distances"], strict=True)
-            ],
-        },
+        "extractor": _extractor(context),
         "spaces": judged["spaces"],
         "n": judged["n"],
         "n_heldout": judged["n_heldout"],
@@ -81,6 +72,16 @@ def report(context: Context) -> None:
         curves={stage: curve(read(inputs[stage] / LOG)) for stage in TRAINED if stage in inputs},
         captions=captions,
     )
+
+
+def _extractor(context: Context) -> dict[str, Any]:
+    facts = read_json(context.inputs["extractor"] / "extractor.json")
+    damage = zip(facts["sanity"]["damage"], facts["sanity"]["distances"], strict=True)
+    return {key: facts[key] for key in ("name", "fd_name", "accuracy")} | {
+        "trained_on": _trained_on_features(context),
+        "fault": facts["sanity"]["fault"],
+        "damage": [{"noise": noise, "fd_local": distance} for noise, distance in damage],
+    }
 
 
 def _trained_on_features(context: Context) -> list[str]:

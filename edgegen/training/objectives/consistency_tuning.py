@@ -50,6 +50,9 @@ class ConsistencyTuning(Table):
     teacher_step: Literal["none", "euler", "heun"] = Field(
         "none", description="none: the same noise (consistency training); else the teacher's step (distillation)"
     )
+    target: Literal["student", "average"] = Field(
+        "student", description="of the nearer point: the student itself (ECT), or its moving average, which is steadier"
+    )
     mean: float = Field(
         -1.1, description="of ln(t / (1 - t)), the logarithm of the noise level; as in ECT for CIFAR-10"
     )
@@ -96,7 +99,7 @@ class ConsistencyTuning(Table):
         # Both passes have the same dropout masks: else the loss does not fall below the masks' variance.
         with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
             x_r = interpolate(x, e, r) if self.teacher_step == "none" else self._next(networks, x_t, t, r, labels)
-            target = image_at(student, x_r, r, labels)
+            target = image_at(averages["student"] if self.target == "average" else student, x_r, r, labels)
             if self.truncate_at is not None:
                 below = image_at(networks["earlier"], x_r, r, labels)
                 target = torch.where(per_sample(r < self.truncate_at), below, target)
@@ -149,8 +152,9 @@ class ConsistencyTuning(Table):
         slope = (f - before) / per_sample(h)
         level = torch.logit(t.double()).clamp(max=HIGHEST).float()
         near = torch.exp(-0.5 * ((level[:, None] - level) / BANDWIDTH).square())
-        gain, size = ((slope * other).flatten(1).mean(dim=1) for other in (f - x, slope))
-        length = self.adcm_weight / (1 + self.adcm_weight) * (near @ gain) / (near @ size).clamp(min=1e-12)
+        products = ((slope * other).flatten(1).mean(dim=1) for other in (f - x, slope))
+        gain, size = ((near * product).sum(dim=1) for product in products)  # no matmul, which autocast would round
+        length = self.adcm_weight / (1 + self.adcm_weight) * gain / size.clamp(min=1e-12)
         return torch.minimum(torch.maximum(length, (1 - LARGEST_RATIO) * t), t)
 
     def _next(self, networks: Networks, x_t: "Tensor", t: "Tensor", r: "Tensor", labels: "Tensor | None") -> "Tensor":

@@ -137,6 +137,25 @@ def test_the_target_has_no_gradient() -> None:
     assert abs(fixed - through) > 0.1 * abs(fixed)
 
 
+def test_the_target_can_be_that_of_the_averaged_student() -> None:
+    """Of an average that makes nothing but zeros: the loss is the size of the student's images."""
+
+    class Zero(nn.Module):
+        def forward(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+            return x / t[:, None, None, None]
+
+    batch = make_batch()
+    real = real_images(batch)
+    e, times, _ = draws(real, noise_share=0.3)
+    rows = []
+    for i, t in enumerate(times):
+        x_t = (1 - t) * f64(real.images)[i] + t * e[i]
+        rows.append(np.mean(image(0.3, x_t, t, int(real.labels[i])) ** 2) / scheduled(t, 2))
+    objective = load("objective", "consistency_tuning")(target="average", **KEYS)
+    losses = objective.losses({"student": Field(0.3)}, {"student": Zero()}, batch, generator(7))
+    assert losses["student"].item() == pytest.approx(np.mean(rows), rel=1e-4)
+
+
 MEAN, SPREAD = 0.4, 0.5  # of the Gaussian data
 
 
