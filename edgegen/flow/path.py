@@ -27,6 +27,11 @@ def interpolate(x: "Tensor", e: "Tensor", t: "Tensor") -> "Tensor":
     return (1 - s) * x + s * e
 
 
+def jump(x: "Tensor", t: "Tensor", r: "Tensor", u: "Tensor") -> "Tensor":
+    """x_r = x_t - (t - r) u(x_t, t, r): from time t to r (batch,) along the mean velocity u."""
+    return x - per_sample(t - r) * u
+
+
 def has_second_time(network: object) -> bool:
     """Whether a velocity network takes a second time."""
     return bool(getattr(network, "second_time", False))

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from helpers import TINY
 
 from edgegen.errors import DataError, MissingExtraError
 from edgegen.metrics import inception
-from edgegen.pipeline import methods, observed_sets
+from edgegen.pipeline import observed_sets
 from edgegen.pipeline.graph import Context, select
 from edgegen.pipeline.needed_extras import missing_extras
 from edgegen.pipeline.planning import plan
@@ -178,10 +179,10 @@ def test_the_extras_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [str(error).rpartition(" ")[2] for error in errors] == ["'edgegen[fid]'", "'edgegen[dinov2]'"]
 
 
-def test_which_stages_trained_on_the_features(
-    tmp_path: Path, trained: tuple[Recipe, dict[str, StageResult]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_which_stages_trained_on_the_features(tmp_path: Path, trained: tuple[Recipe, dict[str, StageResult]]) -> None:
     context = context_in(tmp_path / "any", trained)
     assert _trained_on_features(context) == []
-    monkeypatch.setattr(methods, "STAGES", {**methods.STAGES, "slimmed_network": "extractor"})
-    assert _trained_on_features(context) == ["distill"]
+    values = tomllib.loads(RECIPE)
+    values["distill"]["distance"] = "perceptual"
+    leaky = dataclasses.replace(context, recipe=parse(values, where="test"))
+    assert _trained_on_features(leaky) == ["distill", "baseline"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from edgegen.training.batch import Batch
 
+SMOOTHNESS_NOISE = 0.1  # a of the approximated R1 in APT
 MOST_ACCURACY = 0.95  # of the ratio network: nearly every logit is far from zero, and little is to be learned from it
 
 
@@ -45,8 +46,11 @@ class DensityRatio(NoisyTimes):
     ratio_learning_rate: Annotated[float, Field(gt=0.0)] | None = Field(
         None, description="of the ratio network; default: the table's"
     )
+    smoothness: Annotated[float, Field(ge=0.0)] = Field(
+        100.0, description="weight of |D(x_t) - D(x_t + 0.1 n)|^2 in the ratio network's loss, n ~ N(0, I); 0: none"
+    )
     weight_power: Annotated[float, Field(ge=0.0, le=2.0)] = Field(0.0, description="0 weighs all times alike")
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="Adam's first decay, of both networks")
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="Adam's first decay, of the student")
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -57,10 +61,11 @@ class DensityRatio(NoisyTimes):
         from edgegen.training.ratio_network import ratio_network
 
         ratio = ratio_network(self.encoder, student, teacher, width=self.width)
-        betas = (self.beta1, 0.999)
         return {
-            "student": TrainedNetwork(student, every=self.ratio_updates, first=self.head_start, betas=betas),
-            "ratio": TrainedNetwork(ratio, learning_rate=self.ratio_learning_rate, betas=betas),
+            "student": TrainedNetwork(
+                student, every=self.ratio_updates, first=self.head_start, betas=(self.beta1, 0.999)
+            ),
+            "ratio": TrainedNetwork(ratio, learning_rate=self.ratio_learning_rate),
         }
 
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
@@ -76,10 +81,16 @@ class DensityRatio(NoisyTimes):
         with torch.set_grad_enabled(is_due):
             x_g = z - networks["student"](z, torch.ones_like(t), labels)
         # Both with the same noise: what differs between the logits is then the images.
-        logits_real = ratio(interpolate(x, e, t), t, labels)
-        logits_fake = ratio(interpolate(x_g.detach(), e, t), t, labels)
+        seen = [interpolate(images, e, t) for images in (x, x_g.detach())]
+        logits_real, logits_fake = (ratio(x_t, t, labels) for x_t in seen)
+        loss = ratio_loss(logits_real, logits_fake)
+        if self.smoothness:
+            noise = SMOOTHNESS_NOISE * torch.randn(x.shape, generator=rng, device=x.device)
+            near = [ratio(x_t + noise, t, labels) for x_t in seen]
+            jumps = [(a - b).square().mean() for a, b in zip(near, (logits_real, logits_fake), strict=True)]
+            loss = loss + self.smoothness * sum(jumps) / 2
         losses = {
-            "ratio": ratio_loss(logits_real, logits_fake),
+            "ratio": loss,
             "accuracy": accuracy(logits_real, logits_fake),
             "log_ratio": logits_fake.mean(),
             **image_figures(x_g, x),

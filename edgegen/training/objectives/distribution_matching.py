@@ -85,7 +85,7 @@ class DistributionMatching(NoisyTimes):
         }
         if self.divergence == "f":
             ratio = ratio_network(self.encoder, student, teacher, width=self.width)
-            trained["ratio"] = TrainedNetwork(ratio, learning_rate=rate, betas=betas)
+            trained["ratio"] = TrainedNetwork(ratio, learning_rate=rate)
         return trained
 
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
