@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgegen import registry
 from edgegen.artifacts.target import Target, runs_here
@@ -26,8 +26,7 @@ from edgegen.models.generator import Loaded, signature_of
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
-from edgegen.pipeline.evaluation_time import SMALL, seconds_per_image
-from edgegen.pipeline.forecast import StageTime
+from edgegen.pipeline.forecast import StageTime, by_file, in_ms, sampling
 from edgegen.pipeline.methods import (
     OF_PAIRS,
     baseline_objective,
@@ -45,15 +44,17 @@ from edgegen.program.inputs import InputSource
 from edgegen.recipe import Recipe, Training
 from edgegen.support.storage import read_json
 from edgegen.training.batch import Examples, FreshInputs, PairsAndImages, TrainingSet
-from edgegen.training.distributed import accelerator, use_threads
+from edgegen.training.distributed import accelerator, state, use_threads
 from edgegen.training.objective import Objective
-from edgegen.training.trainer import Trainer
+from edgegen.training.trainer import Trainer, wait_for
 
 LIMIT_S = 10.0  # of all that is timed
 READ_S = 5.0  # of reading the images
 PIECES = 7  # five trainings and the sampling of two networks share the time
+SMALL = 4  # images in the first, careful try of a network whose speed is not known
 SHARE = 50  # a fiftieth of a training's steps at most is timed: a short run is not made longer by it
 MOST_STEPS = 20
+LARGEST_BATCH = 512  # images that are sampled at once
 # Of the demo, whose seconds are in docs/run.md: of a file's making, of its comparison, of a measurement, of the report.
 FILE_S, VERIFY_S, MEASURE_S, REPORT_S = 9.0, 1.2, 3.5, 4.5
 
@@ -162,7 +163,7 @@ class _Estimate:
         evaluations = evaluations_per_image(settings)
         if evaluations is None:
             return StageTime(None, "not estimated: the teacher decides how many steps rk45 takes")
-        return _sampling(self.teacher_image_s, settings.count * evaluations)
+        return sampling(self.teacher_image_s, settings.count * evaluations)
 
     def slim(self) -> StageTime:
         settings = self.recipe.slim
@@ -210,23 +211,23 @@ class _Estimate:
         if self.recipe.evaluate.ship == "student":
             return StageTime(0.0, "a copy")
         images = min(self.recipe.evaluate.samples or self.facts["heldout"], self.facts["heldout"])
-        return _sampling(self.student_image_s, self.recipe.evaluate.seeds * images * 3)
+        return sampling(self.student_image_s, self.recipe.evaluate.seeds * images * 3)
 
     def refine(self) -> StageTime:
         return StageTime(None, "not estimated: rounding and recovery")
 
     def export(self) -> StageTime:
-        return _by_file(FILE_S, len(self.recipe.export.targets(floating=True)))
+        return by_file(FILE_S, len(self.recipe.export.targets(floating=True)))
 
     def quantize(self) -> StageTime:
-        return _by_file(FILE_S, len(self.recipe.export.targets(floating=False)))
+        return by_file(FILE_S, len(self.recipe.export.targets(floating=False)))
 
     def verify(self) -> StageTime:
-        return _by_file(VERIFY_S, len(self.recipe.export.artifacts))
+        return by_file(VERIFY_S, len(self.recipe.export.artifacts))
 
     def profile(self) -> StageTime:
         timed = [text for text in self.recipe.export.artifacts if runs_here(Target.parse(text).backend)]
-        return _by_file(MEASURE_S, len(timed) + 1 + has_teacher(self.recipe))  # the networks in PyTorch, too
+        return by_file(MEASURE_S, len(timed) + 1 + has_teacher(self.recipe))  # the networks in PyTorch, too
 
     def report(self) -> StageTime:
         return StageTime(REPORT_S, "as in the demo")
@@ -254,7 +255,7 @@ class _Estimate:
         batch = min(settings.batch, fitting)
         most = min(MOST_STEPS, max(2, settings.steps // SHARE))
         step_s = timed(batch, most, self.share_s) * settings.batch / batch
-        how = f"measured: {_ms(step_s)} a step" + ("" if batch == settings.batch else f", from a batch of {batch}")
+        how = f"measured: {in_ms(step_s)} a step" + ("" if batch == settings.batch else f", from a batch of {batch}")
         if self.recipe.compute.compile:
             how += ", without torch.compile"
         return StageTime(step_s * settings.steps, how)
@@ -287,21 +288,32 @@ class _Estimate:
 
     @cached_property
     def teacher_image_s(self) -> float:
-        return seconds_per_image(self._known_teacher(), limit_s=self.share_s)
+        return self._image_s(self._known_teacher())
 
     @cached_property
     def student_image_s(self) -> float:
-        return seconds_per_image(self.student_network, limit_s=self.share_s)
+        return self._image_s(self.student_network)
+
+    def _image_s(self, loaded: Loaded) -> float:
+        """Seconds of one evaluation for one image, in as large a batch as the time allows."""
+        device = state().device
+        network = loaded.net.to(device).eval()
+        batch, seconds = SMALL, 0.0
+        while True:
+            noise, labels = _inputs(loaded, batch, device)
+            for _ in range(2 if batch == SMALL else 1):  # the first evaluation of all sets things up
+                before = time.monotonic()
+                with torch.no_grad():
+                    network(noise, torch.ones(batch, device=device), labels)
+                wait_for(device)
+                seconds = time.monotonic() - before
+            larger = min(LARGEST_BATCH, batch * 8)
+            if larger == batch or seconds * 8 > self.share_s:
+                return seconds / batch
+            batch = larger
 
 
-def _sampling(image_s: float, evaluations: int) -> StageTime:
-    """`evaluations` of one image each, in large batches."""
-    return StageTime(image_s * evaluations, f"measured: {_ms(image_s)} an image and evaluation")
-
-
-def _by_file(seconds: float, files: int) -> StageTime:
-    return StageTime(seconds * files, f"as in the demo: {seconds:g} s a file, of a small network")
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
+def _inputs(loaded: Loaded, batch: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    classes = loaded.signature.num_classes
+    labels = torch.arange(batch, device=device) % classes if classes else None
+    return torch.randn(batch, *loaded.signature.image_shape, device=device), labels
