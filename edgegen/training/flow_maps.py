@@ -98,7 +98,7 @@ def jvp(u: MeanVelocity, point: Point, direction: Point) -> "Tensor":
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     with quiet(FORWARD_DERIVATIVES):
-        import torch._decomp.decompositions_for_jvp  # noqa: F401
+        import torch._decomp.decompositions_for_jvp
     try:
         with sdpa_kernel(SDPBackend.MATH):  # of the kernels of attention, the only one with a forward derivative
             change: Tensor = torch.func.jvp(u, point, direction)[1]
