@@ -15,6 +15,7 @@ from edgegen.cli import (
     doctor,
     export,
     inspect,
+    methods,
     plan,
     profile,
     report,
@@ -57,6 +58,7 @@ doctor.register(app)
 inspect.register(app)
 sensitivity.register(app)
 plan.register(app)
+methods.register(app)
 
 
 def _print_versions(is_given: bool) -> None:

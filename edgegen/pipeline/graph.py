@@ -95,9 +95,15 @@ def _part(table: BaseModel, *, only: set[str] | None = None) -> dict[str, Any]:
 def _baseline(recipe: Recipe) -> dict[str, Any]:
     steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
     regression = baseline_objective(recipe)
-    loop = recipe.slim.model_dump(mode="json", exclude={*WITHOUT_EFFECT, "method", "objective"})
+    loop = _slim(recipe, "method", "objective")
     settings = {"slim": {**loop, "flip": regression.flip}, "distance": regression.distance, "steps": steps}
     return settings | _second_time(recipe) | _compute(recipe)
+
+
+def _slim(recipe: Recipe, *left_out: str) -> dict[str, Any]:
+    table = recipe.slim.model_dump(mode="json", exclude={*WITHOUT_EFFECT, *left_out})
+    table["model"] = table.pop("network")  # its name in the keys of older results
+    return table
 
 
 def _second_time(recipe: Recipe) -> dict[str, Any]:
@@ -145,7 +151,7 @@ STAGES = (
     Stage(
         "slim",
         ("teacher",),
-        lambda r: {"slim": _part(r.slim), **_second_time(r), **_compute(r)},
+        lambda r: {"slim": _slim(r), **_second_time(r), **_compute(r)},
         "edgegen.pipeline.stages.slim:slim",
         everywhere=True,
     ),

@@ -27,6 +27,7 @@ from edgegen.recipe.files import (
     Verify,
 )
 from edgegen.recipe.training import (
+    DIFFUSERS,
     INITS,
     Architecture,
     Baseline,
@@ -45,6 +46,7 @@ from edgegen.recipe.training import (
 from edgegen.support.tables import Table, explain, read_toml
 
 __all__ = [
+    "DIFFUSERS",
     "FLOAT_SCHEMES",
     "INITS",
     "Architecture",
@@ -127,10 +129,10 @@ class Recipe(Table):
     def slices_are_there(self) -> "Recipe":
         """Of a teacher that is brought along, or sized by its images, they are compared when it is read."""
         slim, teacher = self.slim, self.teacher
-        if slim.init == "teacher" and teacher.folder is None and None not in (slim.model, teacher.model):
-            fault = slices_fault(slim.model, teacher.model)  # type: ignore[arg-type]
-            if fault:
-                raise ValueError(cannot_slice(fault))
+        is_known = teacher.folder is None and isinstance(slim.network, Architecture)
+        model = teacher.model if is_known and slim.init == "teacher" else None
+        if model is not None and (fault := slices_fault(slim.network, model)):  # type: ignore[arg-type]
+            raise ValueError(cannot_slice(fault))
         return self
 
     def sha256(self) -> str:

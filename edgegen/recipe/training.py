@@ -3,7 +3,7 @@
 import operator
 from typing import Annotated, Literal, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from edgegen.recipe.fields import Count, Fraction, Width
 from edgegen.support.tables import MethodTable, Table
@@ -49,6 +49,24 @@ class Architecture(Table):
                 f"attention {list(self.attention)} names a resolution beyond the {len(self.channels)} there are"
             )
         return self
+
+
+def _network_name(text: str) -> str:
+    place, _, name = text.rpartition(":")
+    if not place or (place != DIFFUSERS and not name.isidentifier()):
+        raise ValueError(
+            f"network {text!r} is no network; there are: a table such as {{ channels = [32, 64], blocks = 1 }}, "
+            "diffusers:config.json, file.py:factory, package.module:factory"
+        )
+    return text
+
+
+DIFFUSERS = "diffusers"
+# The tags are for pydantic alone: they name no key, and messages leave them out.
+Network = Annotated[
+    Annotated[Architecture, Tag("")] | Annotated[str, AfterValidator(_network_name), Tag(" ")],
+    Discriminator(lambda value: " " if isinstance(value, str) else ""),
+]
 
 
 class Size(Protocol):
@@ -171,7 +189,11 @@ class Slim(MethodTable, Training):
 
     method: str = Field("annealing_reflow", description=METHOD)
     keep: Fraction | None = Field(None, description="share of the teacher's parameters that the student keeps")
-    model: Architecture | None = Field(None, description="the student's architecture, in place of keep")
+    network: Network | None = Field(
+        None,
+        description="the student, in place of keep: a table, or diffusers:config.json, file.py:factory, "
+        "package.module:factory",
+    )
     init: Annotated[str, Field(min_length=1)] = Field(
         "random",
         description="weights to start from: random, teacher (slices of its channels and blocks), or a generator folder",
@@ -180,8 +202,10 @@ class Slim(MethodTable, Training):
 
     @model_validator(mode="after")
     def one_size(self) -> "Slim":
-        if (self.keep is None) == (self.model is None):
-            raise ValueError("say how small: either keep = 0.3, or a table [slim.model]")
+        if (self.keep is None) == (self.network is None):
+            raise ValueError("say how small: either keep = 0.3, or network, such as a table [slim.network]")
+        if self.init == "teacher" and isinstance(self.network, str):
+            raise ValueError(cannot_slice(f"slim.network = '{self.network}' is no EdgeUNet"))
         return self
 
 

@@ -22,13 +22,13 @@ def test_a_papers_recipe_is_planned_and_has_the_sizes_that_it_says(path: Path, t
     size = 32 if path.stem.startswith("cifar10") else 64
     classes = 1000 if path.stem.startswith("imagenet") else 0
     text = path.read_text()
-    assert recipe.slim.model is not None
-    for table, model in (("teacher", recipe.teacher.model), ("slim", recipe.slim.model)):
+    assert recipe.slim.network is not None
+    for table, model in (("teacher", recipe.teacher.model), ("slim", recipe.slim.network)):
         said = re.search(rf"^\[{table}\] +# ([\d.]+) M parameters", text, re.MULTILINE)
         assert said is not None
         assert millions(model, size, classes) == pytest.approx(float(said[1]), abs=0.05)
     asked = float(re.search(r"([\d.]+)M$", path.stem)[1])  # type: ignore[index]
-    assert millions(recipe.slim.model, size, classes) == pytest.approx(asked, rel=0.05)
+    assert millions(recipe.slim.network, size, classes) == pytest.approx(asked, rel=0.05)
 
 
 def millions(model: Architecture, size: int, classes: int) -> float:

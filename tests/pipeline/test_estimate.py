@@ -47,12 +47,12 @@ def test_every_stage_of_the_plan_has_its_time(tmp_path: Path) -> None:
 
 def test_a_plan_without_a_teacher_has_its_times(tmp_path: Path) -> None:
     network = {"channels": [8], "blocks": 1}
-    values = {"name": "alone", "slim": {"method": "flow_matching", "model": network, "steps": 9}}
+    values = {"name": "alone", "slim": {"method": "flow_matching", "network": network, "steps": 9}}
     recipe = parse({**values, "distill": {"method": "flow_matching", "steps": 9}}, where="test")
     expected = times(recipe, tmp_path)
     assert "teacher" not in expected
     assert all(row.seconds is not None for row in expected.values())
-    impossible = parse({**values, "slim": {**values["slim"], "model": {"channels": [8] * 6}}}, where="test")
+    impossible = parse({**values, "slim": {**values["slim"], "network": {"channels": [8] * 6}}}, where="test")
     with pytest.raises(RecipeError, match="halve the image 5 times"):
         times(impossible.model_copy(update={"distill": recipe.distill}), tmp_path)
 

@@ -296,7 +296,7 @@ ALONE = """
 name = "alone"
 [slim]
 method = "flow_matching"
-model = { channels = [8, 16], blocks = 1, embedding = 16 }
+network = { channels = [8, 16], blocks = 1, embedding = 16 }
 steps = 6
 batch = 16
 checkpoint_every = 4
@@ -333,8 +333,8 @@ def test_a_teacher_is_in_the_plan_where_something_needs_it_or_the_recipe_has_one
         *("profile", "report"),
     }
     assert "teacher" in stages(alone(teacher={"steps": 5}))
-    assert "teacher" in stages(alone(slim={"init": "teacher", "model": {"channels": [16, 32]}}))
-    assert "teacher" in stages(alone(slim={"model": None, "keep": 0.5}))
+    assert "teacher" in stages(alone(slim={"init": "teacher", "network": {"channels": [16, 32]}}))
+    assert "teacher" in stages(alone(slim={"network": None, "keep": 0.5}))
     assert "teacher" in stages(alone(distill={"method": "velocity_matching"}))
     assert {"teacher", "pairs", "baseline"} <= stages(alone(distill={"method": "pair_regression"}))
     assert {"teacher", "pairs", "baseline"} <= stages(alone(baseline={"enabled": True}))

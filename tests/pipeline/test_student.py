@@ -23,7 +23,7 @@ TEACHER = EdgeUNetConfig(8, channels=(8, 16), blocks=1, num_classes=10, embeddin
 
 def recipe(**slim: Any) -> Recipe:
     values = tomllib.loads(TINY)
-    size = {"keep": 0.9} if "model" not in slim else {}
+    size = {"keep": 0.9} if "network" not in slim else {}
     return parse({**values, "slim": {**size, "steps": 4, **slim}}, where="test")
 
 
@@ -77,7 +77,7 @@ def test_a_folder_of_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_a_student_that_is_no_part_of_the_teacher_is_refused_with_the_recipe() -> None:
     with pytest.raises(RecipeError, match="cannot be sliced from the teacher: it has 1 resolutions, the teacher 2"):
-        recipe(init="teacher", model={"channels": [8]})
+        recipe(init="teacher", network={"channels": [8]})
 
 
 def test_the_first_weights_change_the_students_keys_and_the_default_none(tmp_path: Path) -> None:

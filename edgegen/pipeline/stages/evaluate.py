@@ -254,7 +254,7 @@ def _samplers(context: Context) -> list[Sampler]:
         network, cost = loaded.net.to(device), network_macs / max(teachers_macs, 1)
         counts = sorted({*context.recipe.evaluate.steps, full if role == "teacher" else 1})
         rows += [Sampler(role, count, network, cost, _by_euler(network, count, device)) for count in counts]
-        if isinstance(network, ScheduledVelocity):
+        if role == "teacher" and isinstance(network, ScheduledVelocity):
             try:
                 scheduler_for(network.schedule, full)
             except DataError as e:  # PNDM's corrections need four steps; ours do without

@@ -43,8 +43,8 @@ def teacher(context: Context) -> None:
     if settings.model is None:
         context.progress.message(f"teacher: size {settings.size} is {words(model)} for these images")
     torch.manual_seed(context.seed)
-    network = EdgeUNet(config)
-    _check_student(context, Loaded(network, signature_of(config), {}))
+    network = Loaded(EdgeUNet(config), signature_of(config), {})
+    _check_student(context, network)
     fitted = train(context, settings.objective, network, settings)
     save(context, fitted, role="teacher", lineage={"data": about["source"]})
 
