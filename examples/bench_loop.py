@@ -1,7 +1,7 @@
 """What edgegen's training loop costs: its images per second against a bare PyTorch loop that does the same, on a CPU.
 
-    python examples/bench_loop.py            # some 10 minutes
-    python examples/bench_loop.py --quick    # some 3 minutes
+    python examples/bench_loop.py            # some 15 minutes on an idle core
+    python examples/bench_loop.py --quick    # a third of that
     python examples/bench_loop.py --json     # rows and goals on stdout
 
 One network by flow matching, and a method with two networks, whose losses go through both. The loops take turns by ten

@@ -26,7 +26,7 @@ from edgegen.models.generator import Loaded, signature_of
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
-from edgegen.pipeline.forecast import StageTime
+from edgegen.pipeline.forecast import StageTime, by_file, in_ms, sampling
 from edgegen.pipeline.methods import (
     OF_PAIRS,
     baseline_objective,
@@ -163,7 +163,7 @@ class _Estimate:
         evaluations = evaluations_per_image(settings)
         if evaluations is None:
             return StageTime(None, "not estimated: the teacher decides how many steps rk45 takes")
-        return _sampling(self.teacher_image_s, settings.count * evaluations)
+        return sampling(self.teacher_image_s, settings.count * evaluations)
 
     def slim(self) -> StageTime:
         settings = self.recipe.slim
@@ -211,23 +211,23 @@ class _Estimate:
         if self.recipe.evaluate.ship == "student":
             return StageTime(0.0, "a copy")
         images = min(self.recipe.evaluate.samples or self.facts["heldout"], self.facts["heldout"])
-        return _sampling(self.student_image_s, self.recipe.evaluate.seeds * images * 3)
+        return sampling(self.student_image_s, self.recipe.evaluate.seeds * images * 3)
 
     def refine(self) -> StageTime:
         return StageTime(None, "not estimated: rounding and recovery")
 
     def export(self) -> StageTime:
-        return _by_file(FILE_S, len(self.recipe.export.targets(floating=True)))
+        return by_file(FILE_S, len(self.recipe.export.targets(floating=True)))
 
     def quantize(self) -> StageTime:
-        return _by_file(FILE_S, len(self.recipe.export.targets(floating=False)))
+        return by_file(FILE_S, len(self.recipe.export.targets(floating=False)))
 
     def verify(self) -> StageTime:
-        return _by_file(VERIFY_S, len(self.recipe.export.artifacts))
+        return by_file(VERIFY_S, len(self.recipe.export.artifacts))
 
     def profile(self) -> StageTime:
         timed = [text for text in self.recipe.export.artifacts if runs_here(Target.parse(text).backend)]
-        return _by_file(MEASURE_S, len(timed) + 1 + has_teacher(self.recipe))  # the networks in PyTorch, too
+        return by_file(MEASURE_S, len(timed) + 1 + has_teacher(self.recipe))  # the networks in PyTorch, too
 
     def report(self) -> StageTime:
         return StageTime(REPORT_S, "as in the demo")
@@ -255,7 +255,7 @@ class _Estimate:
         batch = min(settings.batch, fitting)
         most = min(MOST_STEPS, max(2, settings.steps // SHARE))
         step_s = timed(batch, most, self.share_s) * settings.batch / batch
-        how = f"measured: {_ms(step_s)} a step" + ("" if batch == settings.batch else f", from a batch of {batch}")
+        how = f"measured: {in_ms(step_s)} a step" + ("" if batch == settings.batch else f", from a batch of {batch}")
         if self.recipe.compute.compile:
             how += ", without torch.compile"
         return StageTime(step_s * settings.steps, how)
@@ -317,16 +317,3 @@ def _inputs(loaded: Loaded, batch: int, device: torch.device) -> tuple[Tensor, T
     classes = loaded.signature.num_classes
     labels = torch.arange(batch, device=device) % classes if classes else None
     return torch.randn(batch, *loaded.signature.image_shape, device=device), labels
-
-
-def _sampling(image_s: float, evaluations: int) -> StageTime:
-    """`evaluations` of one image each, in large batches."""
-    return StageTime(image_s * evaluations, f"measured: {_ms(image_s)} an image and evaluation")
-
-
-def _by_file(seconds: float, files: int) -> StageTime:
-    return StageTime(seconds * files, f"as in the demo: {seconds:g} s a file, of a small network")
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"

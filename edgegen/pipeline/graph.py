@@ -9,7 +9,7 @@ change of the recipe re-runs what depends on it and nothing else. This module im
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from edgegen.pipeline.methods import (
     has_second_time,
     has_teacher,
     needs_pairs,
+    ordered,
     stages_for,
     student_stage,
     teacher_steps,
@@ -276,9 +277,9 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
     for name in (to, only):
         if name is not None and name not in NAMES:
             raise UsageError(unknown_name("stage", name, NAMES))
-    all_stages = _ordered(
-        replace(stage, needs=stages_for(stage.name, _needs(stage, recipe), recipe)) for stage in STAGES
-    )
+    needs = {stage.name: stages_for(stage.name, _needs(stage, recipe), recipe) for stage in STAGES}
+    by_name = {stage.name: replace(stage, needs=needs[stage.name]) for stage in STAGES}
+    all_stages = [by_name[name] for name in ordered(needs)]
     if to is not None:
         last = next(index for index, stage in enumerate(all_stages) if stage.name == to)
         all_stages = all_stages[: last + 1]
@@ -292,23 +293,6 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
                 required.update(stage.needs)
         stages = [stage for stage in stages if stage.name in required]
     return stages
-
-
-def _ordered(stages: Iterable[Stage]) -> list[Stage]:
-    """In their order, each before those that need it: `extractor` comes earlier where a training uses its features."""
-    pending = {stage.name: stage for stage in stages}
-    ordered: list[Stage] = []
-
-    def place(name: str) -> None:
-        stage = pending.pop(name, None)
-        if stage is not None:
-            for need in stage.needs:
-                place(need)
-            ordered.append(stage)
-
-    for name in NAMES:
-        place(name)
-    return ordered
 
 
 def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:

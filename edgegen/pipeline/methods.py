@@ -37,6 +37,21 @@ def stages_for(stage: str, always: tuple[str, ...], recipe: Recipe) -> tuple[str
     return tuple(dict.fromkeys((*always, *(giver for need, giver in STAGES.items() if need in needs))))
 
 
+def ordered(needs: Mapping[str, Collection[str]]) -> list[str]:
+    """Stages in their order, but each after those that it needs: `extractor` before a training with its features."""
+    names: dict[str, None] = {}
+
+    def place(name: str) -> None:
+        if name not in names:
+            for need in needs[name]:
+                place(need)
+            names[name] = None
+
+    for name in needs:
+        place(name)
+    return list(names)
+
+
 def needs_pairs(recipe: Recipe) -> bool:
     """Whether any stage trains on pairs."""
     return bool(recipe.baseline.enabled) or _method_needs_pairs(recipe)

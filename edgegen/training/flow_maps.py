@@ -12,6 +12,7 @@ from pydantic import Field
 
 from edgegen.errors import TrainingError
 from edgegen.flow.path import per_sample, time_dtype
+from edgegen.support.vendor_logs import FORWARD_DERIVATIVES, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +58,14 @@ def bare_mean_velocity(network: "nn.Module", labels: "Tensor | None") -> MeanVel
             "use DistributedDataParallel (no fsdp in Accelerate's configuration)"
         )
     forward = type(inner).forward  # Accelerate puts mixed precision into the object's own attribute `forward`
-    return lambda x, t, r: forward(inner, x, t, labels, r=r)
+
+    def u(x: "Tensor", t: "Tensor", r: "Tensor") -> "Tensor":
+        # Several points of each sample may be evaluated at once, one after the other.
+        classes = None if labels is None else labels.repeat(len(x) // len(labels))
+        velocity: Tensor = forward(inner, x, t, classes, r=r)
+        return velocity
+
+    return u
 
 
 @contextlib.contextmanager
@@ -89,6 +97,8 @@ def jvp(u: MeanVelocity, point: Point, direction: Point) -> "Tensor":
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    with quiet(FORWARD_DERIVATIVES):
+        import torch._decomp.decompositions_for_jvp
     try:
         with sdpa_kernel(SDPBackend.MATH):  # of the kernels of attention, the only one with a forward derivative
             change: Tensor = torch.func.jvp(u, point, direction)[1]

@@ -101,9 +101,8 @@ def fit(
             is_last = done == settings.steps or (stopping is not None and stopping.is_flat(heldout))
             save = is_last or done % settings.checkpoint_every == 0
             if done % LOG_EVERY == 0 or save or measured:
-                skipped = watch.check(done)
                 losses, figures = result.values()
-                figures |= collapse.figures(trainer.averages["student"], result.batch, done) | skipped
+                figures |= collapse.figures(trainer.averages["student"], result.batch, done) | watch.check(done)
                 warnings = faults.after(losses | figures, watch.faults())
                 log.add(done, losses | measured, learning_rate(settings, step), figures=figures, warnings=warnings)
                 task.update(done, "  ".join(f"loss {losses[name]:.4g}" for name in losses))

@@ -44,6 +44,10 @@ def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(nam
     trained = {"student": TrainedNetwork(student), **objective.networks(student, frozen["teacher"])}
     batch = make_batch()
     networks = {name: part.network for name, part in trained.items()}
+    with torch.no_grad():  # some start where the student has no gradient: a fake that is the teacher, a ratio of one
+        for network in networks.values():
+            for weight in network.requires_grad_(True).parameters():  # as the loop does
+                weight += 0.1 * torch.randn_like(weight)
     own = {name: network for name, network in networks.items() if trained[name].every <= batch.steps}
     batch = replace(batch, due=frozenset(own))
     losses = objective.losses({**frozen, **networks}, copy.deepcopy(networks), batch, generator(0))

@@ -26,11 +26,15 @@ LARGEST_RATIO = 0.999  # of r / t: steps do not become shorter, as in NVlabs/Fas
 DIFFERENCE = 0.01  # of t: the step of the difference quotient that ADCM's rule takes
 BANDWIDTH = 0.5  # in ln(t / (1 - t)): samples so near to each other share one step in ADCM's rule
 HIGHEST = math.log(80.0)  # of ln(t / (1 - t)) there: EDM's largest noise level
-BOUNDARY_SHARE, BOUNDARY_WEIGHT = 0.25, 0.1  # TCM: samples at the truncation time itself, and their weight
+# TCM: samples at the truncation time itself, and their weight. Its other times are of Student's distribution, ours of
+# the normal one, cut off.
+BOUNDARY_SHARE, BOUNDARY_WEIGHT = 0.25, 0.1
 
 
 class ConsistencyTuning(Table):
-    """E D(f(x_t, t), sg f(x_r, r)) / (t - r) of real images x, r < t, where f(x, t) = x - t v(x, t).
+    """E D(f(x_t, t), f'(x_r, r)) / (t - r) of real images x, r < t, where f(x, t) = x - t v(x, t).
+
+    f' is f of the averaged student, or of the student itself, without gradient.
 
     x_t = (1 - t) x + t e and x_r have the same noise e; with a `teacher_step` x_r is one step of the teacher's ODE from
     x_t (consistency distillation). f(x, 0) = x by itself, so no sigma_data is needed: of a velocity on the straight
@@ -41,8 +45,8 @@ class ConsistencyTuning(Table):
     """
 
     paper: ClassVar[str] = (
-        "arXiv:2406.14548 (ECT), section 3; arXiv:2303.01469, Eq. 7 (distillation); arXiv:2510.17266 (ADCM); "
-        "arXiv:2410.14895 (TCM)"
+        "arXiv:2406.14548 (ECT), section 3; arXiv:2303.01469, Eq. 7 (distillation, averaged target); "
+        "arXiv:2510.17266 (ADCM); arXiv:2410.14895 (TCM)"
     )
     one_step: ClassVar[bool] = True
 
@@ -51,7 +55,9 @@ class ConsistencyTuning(Table):
         "none", description="none: the same noise (consistency training); else the teacher's step (distillation)"
     )
     target: Literal["student", "average"] = Field(
-        "student", description="of the nearer point: the student itself (ECT), or its moving average, which is steadier"
+        "average",
+        description="whose image of the nearer point: the student's moving average's (consistency models, the steadier "
+        "one in small batches), or the student's own (ECT)",
     )
     mean: float = Field(
         -1.1, description="of ln(t / (1 - t)), the logarithm of the noise level; as in ECT for CIFAR-10"

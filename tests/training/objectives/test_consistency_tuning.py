@@ -18,7 +18,7 @@ from edgegen.training.objective import Objective
 from edgegen.training.pairs import real_images
 
 C = 0.00054 * 4  # sqrt(16 pixels)
-KEYS = {"distance": "l2", "noise_share": 0.3, "stages": 5}
+KEYS = {"distance": "l2", "noise_share": 0.3, "stages": 5, "target": "student"}
 
 
 def draws(batch: Batch, *, noise_share: float, low: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -151,7 +151,7 @@ def test_the_target_can_be_that_of_the_averaged_student() -> None:
     for i, t in enumerate(times):
         x_t = (1 - t) * f64(real.images)[i] + t * e[i]
         rows.append(np.mean(image(0.3, x_t, t, int(real.labels[i])) ** 2) / scheduled(t, 2))
-    objective = load("objective", "consistency_tuning")(target="average", **KEYS)
+    objective = load("objective", "consistency_tuning")(**{**KEYS, "target": "average"})
     losses = objective.losses({"student": Field(0.3)}, {"student": Zero()}, batch, generator(7))
     assert losses["student"].item() == pytest.approx(np.mean(rows), rel=1e-4)
 
@@ -187,7 +187,7 @@ class GaussianFlow(nn.Module):
 
 def trained(student: nn.Module, *, steps: int, rate: float = 0.02, **keys: Any) -> dict[str, Tensor]:
     """The losses and figures of the last step."""
-    objective: Objective = load("objective", "consistency_tuning")(distance="l2", **keys)
+    objective: Objective = load("objective", "consistency_tuning")(distance="l2", target="student", **keys)
     optimizer = torch.optim.Adam(student.parameters(), lr=rate)
     networks = {"student": student, "teacher": GaussianFlow(), "earlier": Gaussian(MEAN, SPREAD)}
     for step in range(steps):
@@ -225,7 +225,7 @@ def test_where_student_and_teacher_agree_the_gradient_is_zero() -> None:
     for mean in (MEAN, MEAN + 0.2):
         student = Gaussian(mean, SPREAD)
         networks = {"student": student, "teacher": GaussianFlow()}
-        keys = {"teacher_step": "heun", "stages": 1, "q": 200.0, "distance": "l2"}
+        keys = {"teacher_step": "heun", "stages": 1, "q": 200.0, "distance": "l2", "target": "student"}
         loss_of("consistency_tuning", networks, batch, **keys).backward()
         gradients.append(abs(float(student.mean.grad)))
     assert gradients[0] < 1e-3 * gradients[1]

@@ -280,7 +280,7 @@ def test_the_identity_of_the_known_flow_leaves_no_residual() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS[1:])
 def test_every_preset_reaches_the_map_of_a_known_flow(preset: str) -> None:
-    student, figures = trained_scale(preset, 0.4, steps=250)
+    student, figures = trained_scale(preset, 0.4, steps=700)
     assert coefficient(student, 1.0, 0.0) == pytest.approx(known(0.4, 1.0, 0.0), abs=0.04)
     assert load("objective", preset)().warnings(figures) == []
 
