@@ -1,4 +1,4 @@
-"""The manual's list of every table and key of a recipe, made from the models of edgegen/recipe.py."""
+"""The manual's list of every table and key of a recipe, made from the models of edgegen/recipe/."""
 
 import json
 import types
@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from edgegen import registry
 from edgegen.recipe import Recipe
+from edgegen.support.tables import table_of
 
 METHOD_RECORD = "objective"  # the field of a table that holds the keys of its method
 
@@ -44,21 +45,21 @@ def markdown() -> str:
 
 
 def tables(root: type[BaseModel], prefix: str = "") -> dict[str, type[BaseModel]]:
-    """Every table by its name as TOML writes it, such as slim.model."""
+    """Every table by its name as TOML writes it, such as slim.network."""
     listed: dict[str, type[BaseModel]] = {}
     for name, field in root.model_fields.items():
-        table = _table_of(field.annotation)
+        table = table_of(field.annotation)
         if table is not None:
             listed |= {prefix + name: table, **tables(table, f"{prefix}{name}.")}
     return listed
 
 
 def own_keys(table: type[BaseModel]) -> list[Key]:
-    """The keys of a table that are not tables."""
+    """The keys of a table that are not tables, or need not be."""
     return [
         Key(name, _values(field.annotation, field.metadata), _default(field), _description(table, name))
         for name, field in table.model_fields.items()
-        if _table_of(field.annotation) is None and name != METHOD_RECORD
+        if name != METHOD_RECORD and (table_of(field.annotation) is None or str in _kinds(field.annotation))
     ]
 
 
@@ -103,6 +104,11 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
+def _kinds(annotation: Any) -> list[Any]:
+    """A type with all that it may be."""
+    return [annotation, *(kind for part in typing.get_args(annotation) for kind in _kinds(part))]
+
+
 def _values(annotation: Any, metadata: typing.Sequence[Any] = ()) -> str:
     """A type in words: "whole number, at least 1"."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -116,6 +122,8 @@ def _values(annotation: Any, metadata: typing.Sequence[Any] = ()) -> str:
         if arguments[-1] is Ellipsis:
             return f"list: {_values(arguments[0])}"
         return f"[{', '.join(map(_values, arguments))}]"
+    if table_of(annotation) is not None:
+        return "table"
     words = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}[annotation]
     limits = list(_limits(_constraints(metadata)))
     return ", ".join([words, *limits])
@@ -133,11 +141,6 @@ def _limits(constraints: list[Any]) -> Iterator[str]:
             limit = getattr(constraint, name, None)
             if limit is not None:
                 yield form.format("2^63" if limit == 2**63 else f"{limit:g}")
-
-
-def _table_of(annotation: Any) -> type[BaseModel] | None:
-    kinds = [annotation, *typing.get_args(annotation)]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _where_left_out(name: str) -> list[str]:

@@ -67,10 +67,29 @@ class Way:
 REGRESSION = {"method": "pair_regression"}
 REFLOW = {"method": "annealing_reflow"}
 GUIDED = {"method": "flow_guided_distillation"}
+FLOW = {"method": "flow_matching"}
 FINISH_SHARE = 0.25  # of all steps, where there is a finish
 WAYS: Mapping[str, Way] = {
     PLAIN: Way(REGRESSION, REGRESSION),
     "slimflow": Way(REFLOW, GUIDED),
+    "cmt": Way({"method": "cmt"}, {"method": "cmt"}),
+    "cmt + consistency_tuning": Way({"method": "cmt"}, {"method": "consistency_tuning"}),
+    "annealing_reflow + consistency_tuning": Way(REFLOW, {"method": "consistency_tuning"}),
+    "annealing_reflow + distribution_matching kl": Way(REFLOW, {"method": "distribution_matching"}),
+    "annealing_reflow + distribution_matching fisher": Way(
+        REFLOW, {"method": "distribution_matching", "divergence": "fisher"}
+    ),
+    "annealing_reflow + distribution_matching score_distance": Way(
+        REFLOW, {"method": "distribution_matching", "divergence": "score_distance"}
+    ),
+    "annealing_reflow + distribution_matching f": Way(REFLOW, {"method": "distribution_matching", "divergence": "f"}),
+    "pair_regression + distribution_matching kl": Way(REGRESSION, {"method": "distribution_matching"}),
+    "pair_regression + adversarial": Way(REGRESSION, REGRESSION, {"method": "adversarial"}),
+    "slimflow + adversarial": Way(REFLOW, GUIDED, {"method": "adversarial"}),
+    "slimflow + distribution_matching": Way(REFLOW, GUIDED, {"method": "distribution_matching"}),
+    "pair_regression + imle": Way(REGRESSION, {"method": "imle"}),
+    "flow_matching + inductive_moment_matching": Way(FLOW, {"method": "inductive_moment_matching"}),
+    "annealing_reflow + progressive": Way(REFLOW, {"method": "progressive"}),
 }
 
 

@@ -219,7 +219,7 @@ def test_the_manual_lists_every_key_of_the_recipe_with_its_default_and_meaning()
     reference = load(ROOT / "docs" / "recipe_reference.py")
     text = reference.markdown()
     tables = reference.tables(recipe.Recipe)
-    assert {"data", "teacher", "teacher.model", "slim.model", "recover", "report"} <= set(tables)
+    assert {"data", "teacher", "teacher.model", "slim.network", "recover", "report"} <= set(tables)
     for name, table in tables.items():
         assert f"### `[{name}]`\n\n{reference._summary(table)}\n" in text
         assert reference._summary(table), f"[{name}] has no docstring"

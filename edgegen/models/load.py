@@ -1,9 +1,16 @@
-"""A generator folder of ours, or a diffusers folder, as the velocity network that it holds."""
+"""Generator folders: of ours or of diffusers, read as the velocity network that they hold, and written."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from edgegen.errors import DataError
+from edgegen.models import own_velocity
+from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import CONFIG, WEIGHTS, Loaded, load_ours
+from edgegen.models.generator import save as save_ours
 from edgegen.support.storage import read_json
 
 
@@ -34,4 +41,19 @@ def load(folder: Path) -> Loaded:
         from edgegen.models.diffusers.unet2d import load_unet2d
 
         return load_unet2d(folder)
-    raise DataError(f"{config_path}: _class_name is {kind!r}; there are: EdgeUNet, UNet2DModel")
+    if kind == own_velocity.KIND:
+        return own_velocity.load(folder, config)
+    raise DataError(f"{config_path}: _class_name is {kind!r}; there are: EdgeUNet, UNet2DModel, {own_velocity.KIND}")
+
+
+def save(network: nn.Module, folder: Path, *, about: Mapping[str, Any]) -> None:
+    """Writes the folder of a student of any kind, which `load` reads. `about` says what it is: role, lineage."""
+    if isinstance(network, EdgeUNet):
+        settings = {key: value for key, value in network.config.to_dict().items() if key != "_class_name"}
+        save_ours(network, folder, about={**about, "config": settings})
+    elif isinstance(network, own_velocity.OwnVelocity):
+        own_velocity.save(network, folder, about=about)
+    else:
+        from edgegen.models.diffusers.unet2d import save_unet2d
+
+        save_unet2d(network, folder, about=about)

@@ -37,7 +37,7 @@ def shrink(
     if not small_enough:
         raise RecipeError(
             f"slim.keep = {keep}: at most {budget:,.0f} parameters, but the narrowest student has "
-            f"{count(students[0]):,}; raise keep, or give [slim.model] with fewer resolutions"
+            f"{count(students[0]):,}; raise keep, or give [slim.network] with fewer resolutions"
         )
     return max(small_enough, key=count)
 
@@ -88,11 +88,12 @@ def student_architecture(
     def config(model: Architecture) -> EdgeUNetConfig:
         return architecture(model, shape, classes, second_time=second_time)
 
-    model = slim.model
+    assert not isinstance(slim.network, str), "an EdgeUNet"
+    model = slim.network
     if model is None:
         if teacher is None:
             raise RecipeError(
-                "slim.keep: this teacher has no resolutions that a student could take over; give [slim.model]"
+                "slim.keep: this teacher has no resolutions that a student could take over; give [slim.network]"
             )
         assert slim.keep is not None
         model = shrink(teacher, keep=slim.keep, count=lambda m: count_parameters(config(m)), parameters=parameters)

@@ -1,5 +1,6 @@
 """The plan of a run: each stage with its key, and its result where it is there already."""
 
+import importlib.util
 from collections.abc import Collection
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from edgegen.data import check_archive, local_path
 from edgegen.errors import DataError
 from edgegen.pipeline.graph import PlannedStage, Stage
 from edgegen.pipeline.run_folder import RunFolder, fingerprint, key_of
-from edgegen.recipe import Recipe
+from edgegen.recipe import DIFFUSERS, INITS, Recipe
 from edgegen.support.bounded_files import user_path
 
 
@@ -45,10 +46,56 @@ def _sources(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
         if not folder.is_dir():
             raise DataError(f"teacher.folder: no folder {folder}")
         return {"source": fingerprint(folder)}
+    if stage.name in ("slim", "baseline"):
+        return _student_sources(recipe, base)
+    if stage.name == "evaluate":
+        return _weights(recipe, base)
     if stage.name == "report":
         files = measurement_files(recipe, base)
         return {"measurements": key_of({"files": [fingerprint(path) for path in files]})} if files else {}
     return {}
+
+
+def _weights(recipe: Recipe, base: Path) -> dict[str, str]:
+    """The fingerprints of the weights of `evaluate`, after a check: training takes hours, and this a second."""
+    named = {"inception": recipe.evaluate.inception, "dinov2": recipe.evaluate.dinov2}
+    paths = {key: user_path(text, base=base) for key, text in named.items() if text is not None}
+    if paths:
+        from edgegen.pipeline.feature_spaces import check_weights  # imported here: it needs torch
+
+        check_weights(recipe.evaluate, base=base)
+    return {key: fingerprint(path) for key, path in paths.items()}
+
+
+def _student_sources(recipe: Recipe, base: Path) -> dict[str, str]:
+    """The fingerprints of the folder that the student's weights start from, and of the file that its network is in."""
+    sources = {}
+    if recipe.slim.init not in INITS:
+        folder = user_path(recipe.slim.init, base=base)
+        if not folder.is_dir():
+            raise DataError(f"slim.init: no folder {folder}; other words are: {', '.join(INITS)}")
+        sources["init"] = fingerprint(folder)
+    if isinstance(recipe.slim.network, str):
+        place, _, name = recipe.slim.network.rpartition(":")
+        if place == DIFFUSERS or place.endswith(".py"):
+            path = user_path(name if place == DIFFUSERS else place, base=base)
+            if not path.exists():
+                raise DataError(f"slim.network = '{recipe.slim.network}': no file {path}")
+            sources["network"] = fingerprint(path)
+        else:
+            sources["network"] = _fingerprint_of_module(place)
+    return sources
+
+
+def _fingerprint_of_module(name: str) -> str:
+    """Of a module's own file, which is not imported. Raises DataError where there is no such module."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError) as e:
+        raise DataError(f"slim.network: no module {name}: {e}") from e
+    if spec is None:
+        raise DataError(f"slim.network: no module {name}; a file is written as {name}.py:factory")
+    return fingerprint(Path(spec.origin)) if spec.origin is not None and Path(spec.origin).is_file() else ""
 
 
 def measurement_files(recipe: Recipe, base: Path) -> list[Path]:

@@ -13,13 +13,13 @@ COMMENT = "# edgegen plan:"
 SEAL = re.compile(r"^(.*# edgegen (?:slim )?plan:.*) \[([0-9a-f]{16})\]$", flags=re.MULTILINE)
 HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(?:#.*)?")
 SIZE = {  # by the table that a line stands in: the keys that set the size
-    "": re.compile(r"\s*slim\.(?:keep|model)\s*="),
-    "slim": re.compile(r"\s*(?:keep|model)\s*="),
+    "": re.compile(r"\s*slim\.(?:keep|network)\s*="),
+    "slim": re.compile(r"\s*(?:keep|network)\s*="),
 }
 
 
 def with_student(text: str, model: Architecture, *, note: str) -> str:
-    """The text of a recipe in which `model` takes the place of slim.keep or slim.model; `note` is a comment beside it.
+    """The text of a recipe with `model` in place of slim.keep or slim.network; `note` is a comment beside it.
 
     The comment ends in a seal, by which `is_planned` recognises the text. Raises RecipeError where the size is written
     in a way that is not understood: the result is parsed, and must differ in the student alone.
@@ -61,8 +61,8 @@ def _replace_size(lines: list[str], model: Architecture) -> tuple[list[str], int
         before, after = lines[:number], lines[number + 1 :]
         header = HEADER.fullmatch(line)
         table = header[1].strip() if header else table
-        if header and table == "slim.model":
-            return [*before, "[slim.model]", *_keys(model), *_without_keys(after)], number
+        if header and table == "slim.network":
+            return [*before, "[slim.network]", *_keys(model), *_without_keys(after)], number
         if table in SIZE and SIZE[table].match(line):
             return [*before, ("slim." if table == "" else "") + _inline(model), *after], number
     return None
@@ -80,11 +80,11 @@ def _keys(model: Architecture) -> list[str]:
 
 
 def _inline(model: Architecture) -> str:
-    return f"model = {{ {', '.join(_keys(model))} }}"
+    return f"network = {{ {', '.join(_keys(model))} }}"
 
 
 def _expected(text: str, model: Architecture) -> dict[str, Any]:
     values = tomllib.loads(text)
     values["slim"].pop("keep", None)
-    values["slim"]["model"] = model.model_dump(mode="json")
+    values["slim"]["network"] = model.model_dump(mode="json")
     return values

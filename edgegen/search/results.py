@@ -31,7 +31,7 @@ SMOOTHING = "quantize.methods has smoothing, whose operations are missing from t
 
 
 class Shape(Record):
-    """A student, in the words of the recipe's [slim.model]."""
+    """A student, in the words of the recipe's [slim.network]."""
 
     channels: tuple[Count, ...]
     blocks: Count

@@ -91,7 +91,7 @@ def explain(error: Any, root: type[BaseModel], values: dict[str, Any], *, whole:
 
     `root` is the record of the whole file, `values` are the file's, and `whole` is what a fault of no key belongs to.
     """
-    keys = [str(part) for part in error["loc"]]
+    keys = [str(part) for part in error["loc"] if str(part).strip()]  # of a table or a text, pydantic adds its own tag
     of_method = keys[1:2] == ["objective"]
     if of_method:
         del keys[1]  # the user's table is flat
@@ -149,6 +149,14 @@ def _table_at(root: type[BaseModel], keys: list[str]) -> type[BaseModel]:
     """The record at a path such as ["teacher", "model"]."""
     table = root
     for key in keys:
-        kinds = [table.model_fields[key].annotation, *typing.get_args(table.model_fields[key].annotation)]
-        table = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        inner = table_of(table.model_fields[key].annotation)
+        assert inner is not None, f"{key} is a table"
+        table = inner
     return table
+
+
+def table_of(annotation: Any) -> type[BaseModel] | None:
+    """The table in a key's type, also in one such as `Architecture | str | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((table for part in typing.get_args(annotation) if (table := table_of(part)) is not None), None)

@@ -14,7 +14,7 @@ from trained_teachers import small_unet2d
 from edgegen.models.load import load
 
 Edgegen = Callable[..., "subprocess.CompletedProcess[str]"]
-SLIM_MODEL = "model = { channels = [8, 8], blocks = 1, embedding = 16 }"
+SLIM_MODEL = "network = { channels = [8, 8], blocks = 1, embedding = 16 }"
 ONLY_ONNX = '[export]\nartifacts = ["onnx-fp32"]\n'
 
 

@@ -64,7 +64,7 @@ def test_each_budget_gets_a_recipe_ready_to_train_whose_student_uses_it_up(place
         assert chosen.p50_ms == pytest.approx(device.time_ms(chosen.label))
         assert 0.9 * answer.budget_ms <= chosen.p50_ms <= answer.budget_ms
         student = Architecture.model_validate(chosen.shape.model_dump())
-        slim = before.slim.model_copy(update={"keep": None, "model": student})
+        slim = before.slim.model_copy(update={"keep": None, "network": student})
         assert read(path) == before.model_copy(update={"slim": slim})
         old, new = ((place / name).read_text().splitlines() for name in ("my.toml", path.name))
         assert [a for a, b in zip(old, new, strict=True) if a != b] == ["keep = 0.9  # much"]
@@ -147,7 +147,7 @@ def test_a_budget_beyond_the_teacher_s_own_time_chooses_the_teacher_s_shape_and_
     assert "1000 ms: 64-128-b2-a1 (" in result.stdout
     assert "the largest shape that the teacher allows) -> my-1000ms.toml" in result.stdout
     assert len(device.measured) <= 6
-    assert read(place / "my-1000ms.toml").slim.model == read(place / "my.toml").teacher.model
+    assert read(place / "my-1000ms.toml").slim.network == read(place / "my.toml").teacher.model
 
 
 def test_noisy_measurements_are_repeated_once_and_stay_marked(place: Path, device: MadeUp) -> None:
@@ -203,7 +203,7 @@ def test_a_recipe_that_no_plan_wrote_is_not_replaced(place: Path, device: MadeUp
 
 def test_where_the_recipe_goes(place: Path, device: MadeUp) -> None:
     planned(4.0, output=place / "phone.toml")
-    assert read(place / "phone.toml").slim.model is not None
+    assert read(place / "phone.toml").slim.network is not None
     with pytest.raises(UsageError, match="is one recipe, and there are 2 budgets"):
         planned(4.0, 8.0, output=place / "phone.toml")
     with pytest.raises(UsageError, match="no folder"):

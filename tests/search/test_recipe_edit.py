@@ -22,7 +22,7 @@ steps = 5
 OF_ITS_OWN = """name = "x"
 [slim]
 steps = 10
-[slim.model]  # by hand
+[slim.network]  # by hand
 channels = [
   8,  # narrow
   16,
@@ -35,7 +35,7 @@ steps = 5
 """
 TEXTS = [
     IN_TABLE,
-    IN_TABLE.replace("keep = 0.3 ", "model = { channels = [8, 16] } "),
+    IN_TABLE.replace("keep = 0.3 ", "network = { channels = [8, 16] } "),
     OF_ITS_OWN,
     'slim.keep = 0.3\nslim.steps = 3\nname = "x"\n',
     'name = "x"\n[slim]\nkeep = 0.3',
@@ -47,9 +47,9 @@ TEXTS = [
 def test_the_student_is_replaced_and_nothing_else(text: str) -> None:
     edited = with_student(text, STUDENT, note="p50 1 ms of 2 ms")
     before, after = parse(tomllib.loads(text), where="before"), parse(tomllib.loads(edited), where="after")
-    assert after.slim.model == STUDENT
+    assert after.slim.network == STUDENT
     assert after.slim.keep is None
-    same = {"keep": None, "model": STUDENT}
+    same = {"keep": None, "network": STUDENT}
     assert after == before.model_copy(update={"slim": before.slim.model_copy(update=same)})
     comments = [line for line in text.splitlines() if line.startswith("#")]
     assert [line for line in edited.splitlines() if line.startswith("#")] == comments
@@ -61,7 +61,7 @@ def test_lines_other_than_the_student_s_stay_to_the_letter() -> None:
     changed = [pair for pair in zip(IN_TABLE.splitlines(), edited.splitlines(), strict=True) if pair[0] != pair[1]]
     ((old, new),) = changed
     assert old == "keep = 0.3   # of the teacher"
-    assert new.startswith("model = { channels = [16, 40], blocks = 1, attention = [1], embedding = 32 }  # edgegen ")
+    assert new.startswith("network = { channels = [16, 40], blocks = 1, attention = [1], embedding = 32 }  # edgegen ")
 
 
 def test_the_text_of_a_plan_is_recognised_until_it_is_changed() -> None:

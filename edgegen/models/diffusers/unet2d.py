@@ -1,14 +1,18 @@
 """A folder with a diffusers UNet2DModel and its scheduler as a teacher."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from edgegen.errors import DataError
-from edgegen.models.diffusers.schedule import EDM, FLOW, VARIANCE_PRESERVING, read_schedule, require_signal
-from edgegen.models.diffusers.velocity import FAINTEST, velocity_of
-from edgegen.models.diffusers.weights import load_diffusers
-from edgegen.models.generator import Loaded
+from edgegen.models.diffusers.schedule import EDM, FLOW, VARIANCE_PRESERVING, Schedule, read_schedule, require_signal
+from edgegen.models.diffusers.velocity import FAINTEST, FlowVelocity, velocity_of
+from edgegen.models.diffusers.weights import CONFIG, load_diffusers, new_net, read_config
+from edgegen.models.generator import ABOUT, Loaded
 from edgegen.support.extras import require
+from edgegen.support.storage import read_json, storage_errors, write_json
 from edgegen.support.vendor_logs import DIFFUSERS, quiet
 from edgegen.types import Signature
 
@@ -29,7 +33,53 @@ def load_unet2d(folder: Path) -> Loaded:
     net = velocity_of(unet, schedule, schedule_path)
     net.time_grid(1)  # settings that its scheduler refuses are an error now
     about = {"role": "teacher", "from": "diffusers UNet2DModel"}
+    if not in_pipeline and (folder / ABOUT).exists():
+        about |= read_json(folder / ABOUT)
     return Loaded(net.eval().requires_grad_(False), signature, about, notes)
+
+
+def new_unet2d(path: Path, signature: Signature, *, seed: int) -> FlowVelocity:
+    """A new UNet2DModel by its config.json, as a velocity to be trained, for images of this signature.
+
+    Raises DataError.
+    """
+    folder = path.parent if path.name == CONFIG else path
+    require("diffusers", purpose=f"a UNet2DModel of {path}")
+    config = read_config(folder)
+    if config.get("_class_name") != "UNet2DModel":
+        raise DataError(f"{folder / CONFIG}: _class_name is {config.get('_class_name')!r}; a student is a UNet2DModel")
+    with quiet(DIFFUSERS):
+        from diffusers import UNet2DModel
+    unet: Any = new_net(folder, lambda: UNet2DModel.from_config(config), seed)
+    if unet.config.out_channels != unet.config.in_channels:
+        raise DataError(f"{folder / CONFIG}: out_channels must be in_channels, {unet.config.in_channels}")
+    own = _signature(folder, unet.config)
+    if (own.image_shape, own.num_classes) != (signature.image_shape, signature.num_classes):
+        raise DataError(
+            f"{folder / CONFIG}: for images {list(own.image_shape)} of {own.num_classes} classes, the data are "
+            f"{list(signature.image_shape)} of {signature.num_classes}: set in_channels, out_channels, sample_size and "
+            "num_class_embeds (null: no classes)"
+        )
+    return FlowVelocity(unet, Schedule(STRAIGHT["_class_name"], STRAIGHT["num_train_timesteps"], "flow", STRAIGHT))
+
+
+def save_unet2d(network: nn.Module, folder: Path, *, about: Mapping[str, Any]) -> None:
+    """Writes a UNet2DModel and its scheduler as diffusers reads them, and what it is. The inverse of `load_unet2d`."""
+    assert isinstance(network, FlowVelocity)
+    unet: Any = network.unet
+    with quiet(DIFFUSERS), storage_errors(folder):
+        unet.save_pretrained(folder, safe_serialization=True)
+    write_json(folder / "scheduler_config.json", dict(network.schedule.settings))
+    signature = _signature(folder, unet.config).to_dict()
+    write_json(folder / ABOUT, {"schema": "edgegen.generator/1", "signature": signature, **about})
+
+
+# The straight path, its times counted to 1000.
+STRAIGHT: dict[str, Any] = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "num_train_timesteps": 1000,
+    "shift": 1.0,
+}
 
 
 def _signature(folder: Path, config: Any) -> Signature:

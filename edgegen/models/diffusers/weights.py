@@ -84,12 +84,17 @@ def load_transformers(folder: Path, kind: Any, *, random_weights: int | None) ->
 
 def random_net(folder: Path, make: Callable[[], nn.Module], seed: int) -> nn.Module:
     """A network with weights drawn from `seed`, its all-zero ones too; the global random state stays."""
+    net = new_net(folder, make, seed)
+    randomize_zero_layers(net, seed)
+    return net
+
+
+def new_net(folder: Path, make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A network as its class makes it for a training, from `seed`. Raises DataError."""
     with _vendor_loading(folder), torch.random.fork_rng(devices=[]):
         _check_memory(folder, make)
         torch.manual_seed(seed)
-        net = make()
-    randomize_zero_layers(net, seed)
-    return net
+        return make()
 
 
 def _check_memory(folder: Path, make: Callable[[], nn.Module]) -> None:

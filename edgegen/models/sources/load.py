@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.errors import DataError, UsageError
+from edgegen.models import own_velocity
 from edgegen.models.diffusers.families import (
     FAMILIES,
     SCHEDULER,
@@ -114,7 +115,7 @@ def _folder(folder: Path, random_weights: int | None) -> Source:
         present = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise DataError(f"{folder}: no {CONFIG} and no {INDEX}; found {present}. A source is {KINDS}")
     name = folder.resolve().name
-    if read_config(folder).get("_class_name") == EdgeUNet.__name__:
+    if read_config(folder).get("_class_name") in (EdgeUNet.__name__, own_velocity.KIND):
         return _generator_folder(folder, name, random_weights)
     location = NetworkFolder(folder, name, "diffusers folder", (folder,), random_weights)
     if isinstance(FAMILIES[family_of(folder)], DecoderFamily):
@@ -123,8 +124,12 @@ def _folder(folder: Path, random_weights: int | None) -> Source:
 
 
 def _generator_folder(folder: Path, name: str, random_weights: int | None) -> Source:
+    kind = str(read_config(folder)["_class_name"])
+    if kind == own_velocity.KIND and random_weights is not None:
+        raise UsageError(f"{folder}: a captured network has its weights inside; leave out --random-weights")
     if random_weights is None:
-        find_weights(folder, DIFFUSERS_STEM)
+        if kind == EdgeUNet.__name__:
+            find_weights(folder, DIFFUSERS_STEM)
         loaded = load_generator(folder)
         net, signature, notes = loaded.net, loaded.signature, loaded.notes
     else:
@@ -134,7 +139,7 @@ def _generator_folder(folder: Path, name: str, random_weights: int | None) -> So
     module = finish(OneStep(net, time=NOISE_TIME))
     description = about(
         module,
-        family=EdgeUNet.__name__,
+        family=kind,
         origin="generator folder",
         time=NOISE_TIME,
         prediction="velocity of the straight path",

@@ -23,6 +23,7 @@ from edgegen.models.sources.signature_file import SignatureFile, read_signature,
 from edgegen.models.sources.source import NamedInputs, Source, about, finish
 from edgegen.models.weights import load_weights
 from edgegen.models.zero_layers import randomize_zero_layers
+from edgegen.support.bounded_files import user_path
 
 NEEDED = """\
 a TOML file that says what goes in and out:
@@ -70,6 +71,13 @@ def load_factory(source: str, *, signature: Path | None, random_weights: int | N
         name, net, declared, source=source, family=type(net).__name__, random_weights=random_weights, notes=notes
     )
     return _as_declared(source_of_net, declared, signature.parent)
+
+
+def make_network(source: str, *, base: Path) -> nn.Module:
+    """The network that a factory makes; the path of a file.py:NAME is relative to `base`. Raises DataError."""
+    place, _, name = source.rpartition(":")
+    where = str(user_path(place, base=base)) if place.endswith(".py") else place
+    return _call_factory(source, _factory(source, where, name), None)
 
 
 def load_pt2(path: Path, *, signature: Path | None) -> Source:

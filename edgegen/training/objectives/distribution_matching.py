@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from edgegen.flow.path import Velocity, interpolate, per_sample
-from edgegen.training.distances import DISTANCES, HUBER_C, Distance
+from edgegen.training.distances import DISTANCE_HELP, HUBER_C, Distance, distance_of, needs_of
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import pair, real_images
 from edgegen.training.student_images import NoisyTimes, image_figures, image_warnings
@@ -63,12 +63,13 @@ class DistributionMatching(NoisyTimes):
     regression_weight: Annotated[float, Field(ge=0.0)] = Field(
         0.0, description="of the distance to the teacher's pairs, which DMD adds (0.25); 0: no pairs are needed"
     )
-    distance: Distance = Field("pseudo_huber", description="of the regression, between images")
+    distance: Distance = Field("pseudo_huber", description=f"of the regression, {DISTANCE_HELP}")
 
     @property
     def needs(self) -> frozenset[Need]:
-        needs: set[Need] = {"real_images", "teacher"}
-        return frozenset(needs | {"pairs"} if self.regression_weight else needs)
+        own: frozenset[Need] = frozenset({"real_images", "teacher"})
+        of_pairs: frozenset[Need] = frozenset({"pairs"})
+        return own | of_pairs | needs_of(self.distance) if self.regression_weight else own
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         import copy
@@ -160,7 +161,7 @@ class DistributionMatching(NoisyTimes):
             return 0.0
         e, x = pair(batch)
         v = networks["student"](e, e.new_ones(len(e)), batch.labels)
-        return self.regression_weight * DISTANCES[self.distance](e - v, x).mean()
+        return self.regression_weight * distance_of(self.distance, networks)(e - v, x).mean()
 
     def warnings(self, figures: Mapping[str, float]) -> Sequence[str]:
         faults = image_warnings(figures)
