@@ -49,7 +49,7 @@ class DistributionMatching(NoisyTimes):
     encoder: Literal["teacher", "small"] = Field("teacher", description="of f: what the network of r sees with")
     width: Annotated[int, Field(ge=8, le=4096)] = Field(64, description="of the first convolution of encoder = 'small'")
     fake_updates: Annotated[int, Field(ge=1, le=1000)] = Field(
-        2, description="steps, each an update of the fake network, to one update of the student; DMD2 takes 5"
+        1, description="steps, each an update of the fake network, to one update of the student; SiD 1, DMD2 5"
     )
     head_start: Annotated[int, Field(ge=0)] = Field(
         50, description="steps before the student's first update: the fake network gets to know its images"

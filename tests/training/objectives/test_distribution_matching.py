@@ -259,7 +259,7 @@ def test_a_student_gets_the_teachers_distribution_with_a_fake_network_that_is_tr
 
 
 def means(figures: dict[str, Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in figures.items() if bool(value.isfinite())}
+    return {name: value.item() for name, value in figures.items() if bool(value.isfinite())}
 
 
 def test_a_fake_network_that_lags_is_noticed() -> None:
