@@ -5,6 +5,7 @@ residual of that equation, without gradient, and u, with gradient.
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -90,7 +91,9 @@ def jvp(u: MeanVelocity, point: Point, direction: Point) -> "Tensor":
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     try:
-        with sdpa_kernel(SDPBackend.MATH):  # of the kernels of attention, the only one with a forward derivative
+        # MATH is the only kernel of attention with a forward derivative; PyTorch's first use of one calls torch.jit.
+        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".torch.jit.script. is", category=DeprecationWarning)
             change: Tensor = torch.func.jvp(u, point, direction)[1]
     except (NotImplementedError, RuntimeError) as e:
         if not any(text in str(e) for text in ("forward AD", "forward-mode", "jvp", "batching rule")):
