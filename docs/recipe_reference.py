@@ -1,4 +1,4 @@
-"""The manual's list of every table and key of a recipe, made from the models of edgegen/recipe.py."""
+"""The manual's list of every table and key of a recipe, made from the models of edgegen/recipe/."""
 
 import json
 import types

@@ -45,7 +45,9 @@ class TensorSpec:
     margin: int = 0
 
     def __post_init__(self) -> None:
-        """Raises DataError for a size below 1, and for more elements in one sample than MOST_ELEMENTS."""
+        """Raises DataError for a size below 1, more than MOST_ELEMENTS in one sample, an image without axes."""
+        if not self.shape and self.role in SPATIAL:
+            raise DataError(f"{self.name} has the role {self.role} and no axes; the first one is that of the batch")
         sizes = [size for size in self.shape if isinstance(size, int)]
         if any(size < 1 for size in sizes) or math.prod(sizes) > MOST_ELEMENTS:
             raise DataError(

@@ -51,3 +51,8 @@ def f64(x: Tensor) -> np.ndarray:
 
 def velocity(weight: float, x: np.ndarray, t: float, label: int) -> np.ndarray:
     return weight * x * (1 + t) + 0.1 * label
+
+
+def mean_velocity(weight: float, x: np.ndarray, label: int) -> np.ndarray:
+    """u(x, 1, r = 0): what a one-step generator takes away from its noise."""
+    return 1.5 * weight * x + 0.1 * label

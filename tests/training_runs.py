@@ -1,15 +1,16 @@
-"""A short training of one network, and a progress that breaks it off."""
+"""Short trainings, what any method trains on, and a progress that breaks a training off."""
 
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.recipe import Training
 from edgegen.registry import load
 from edgegen.support.progress import Silent
 from edgegen.support.rng import generator
-from edgegen.training.batch import TrainingSet
+from edgegen.training.batch import Examples, PairsAndImages, TrainingSet
 from edgegen.training.distributed import accelerator
 from edgegen.training.loop import Stopping, fit
 from edgegen.training.networks import Fitted
@@ -51,3 +52,27 @@ def train(
         label="teacher",
         stopping=stopping,
     )["student"]
+
+
+def pairs_and_helpers(method: str) -> tuple[Examples, dict[str, nn.Module]]:
+    """Made-up examples and frozen networks of what a method needs, at the size of CONFIG."""
+    images, noise = (
+        torch.rand(20, 1, 4, 4, generator=generator(1)) * 2 - 1,
+        torch.randn(20, 1, 4, 4, generator=generator(2)),
+    )
+    knots = torch.stack([noise, 0.5 * noise + 0.5 * images], dim=1)
+    needs = load("objective", method)().needs
+    of_images = TrainingSet(images, torch.arange(20) % 3)
+    of_pairs = TrainingSet(images, torch.arange(20) % 3, noise, knots, torch.tensor([1.0, 0.5]))
+    data: Examples = of_pairs if needs & {"pairs", "trajectories"} else of_images
+    if data is of_pairs and "real_images" in needs:
+        data = PairsAndImages(of_pairs, of_images)
+    return data, {name: random_network(seed) for seed, name in enumerate(("teacher", "slimmed"))}
+
+
+def random_network(seed: int) -> EdgeUNet:
+    """A network of CONFIG whose last layer is not zero."""
+    torch.manual_seed(seed)
+    network = EdgeUNet(CONFIG)
+    nn.init.normal_(network.head.weight, std=0.1)
+    return network

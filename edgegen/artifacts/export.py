@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from edgegen.artifacts.model_card import write_card
 from edgegen.artifacts.real_inputs import InputFiles, generators_of, sentence
 from edgegen.artifacts.refinement_time import refinement_seconds
 from edgegen.artifacts.relative_latency import RelativeLatency
+from edgegen.artifacts.shipped import class_names
 from edgegen.artifacts.target import Target, backends_of, runs_here
 from edgegen.errors import EdgegenError, UsageError
 from edgegen.formats.manifest import write_manifest
@@ -77,6 +78,8 @@ def export_source(
     sources = load_sources(
         source, name=settings.name, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder
     )
+    if Path(source).is_dir():  # a generator of a run has classes that the run knows by name
+        sources = [replace(part, class_names=class_names(Path(source), part.signature)) for part in sources]
     generators = generators_of(sources, settings.inputs)
     for component, (generator, facts) in zip(sources, generators, strict=True):
         _check_stated(component, generator, settings.targets)
@@ -177,12 +180,22 @@ def _export(
     artifacts = [build_result.artifact for build_result in built]
     if built:
         lineage = {"source": source.name, **source_facts}
-        write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity)
+        names = source.class_names
+        write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity, class_names=names)
     latency = _measure(artifacts, folder, parity, progress) if settings.measure else {}
     over_budget = _over_budget(artifacts, folder, parity, maker, relative_latency, settings, progress)
-    fold_result = generator.folded()
     result = ExportResult(
-        source.name, folder, source.signature, source_facts, fold_result, built, parity, latency, failures, over_budget
+        source.name,
+        folder,
+        source.signature,
+        source_facts,
+        generator.folded(),
+        built,
+        parity,
+        latency,
+        failures,
+        over_budget,
+        source.class_names,
     )
     if built:
         write_card(folder, result.to_dict())

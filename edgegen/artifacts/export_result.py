@@ -26,6 +26,7 @@ class ExportResult:
     latency: Mapping[str, Latency]
     failures: Mapping[str, EdgegenError]
     over_budget: Mapping[str, Sequence[str]]
+    class_names: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -45,6 +46,7 @@ class ExportResult:
             "about": dict(self.about),
             "signature": self.signature.to_dict(),
             "fold": {**self.fold.facts(), "sentence": self.fold.sentence()},
+            "class_names": list(self.class_names),
             "artifacts": rows,
             "failures": {target: str(error) for target, error in self.failures.items()},
         }

@@ -90,7 +90,8 @@ def _is_fresh(run: Path) -> bool:
     choice = run / "choose" / "latest" / CHOICE
     if not choice.is_file():
         return False
-    return bool(read_json(choice)["student"] == _last_student(run).resolve().name)
+    content = read_json(choice)  # of an older version it does not say which student
+    return isinstance(content, dict) and content.get("student") == _last_student(run).resolve().name
 
 
 def _student_of(run: Path, source: str) -> Path:

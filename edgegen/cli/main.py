@@ -22,6 +22,7 @@ from edgegen.cli import (
     sample,
     sensitivity,
     serve_bench,
+    status,
     verify,
 )
 from edgegen.errors import EdgegenError, UsageError
@@ -43,6 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 run.register(app)
+status.register(app)
 verify.register(app)
 export.register(app)
 profile.register(app)
@@ -93,6 +95,17 @@ def _shortened(word: re.Match[str]) -> str:
     return f"{word[0][:SHOWN]}... ({len(word[0])} characters)"
 
 
+def _is_first_to_say(text: str) -> bool:
+    """Whether no other process of `accelerate launch` prints it: all of them read the same recipe."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return True
+    if "torch" not in sys.modules:
+        return os.environ.get("RANK", "0") == "0"
+    from edgegen.training.distributed import is_first_to_say
+
+    return is_first_to_say(text)
+
+
 def main() -> None:
     """The command line, where its modules are imported already."""
     with exit_codes():
@@ -108,7 +121,8 @@ def run_app() -> None:
         _check_arguments(sys.argv[1:])
         app()
     except EdgegenError as e:
-        print(f"error: {printable_lines(LONG_WORD.sub(_shortened, str(e)))}", file=sys.stderr)
+        if _is_first_to_say(str(e)):
+            print(f"error: {printable_lines(LONG_WORD.sub(_shortened, str(e)))}", file=sys.stderr)
         raise SystemExit(e.exit_code) from e
     except OSError as e:  # without an EdgegenError around it: a closed or full stdout, for example
         text = f"{e.strerror or e}" + (f": {e.filename}" if e.filename else "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 # velocity(x (batch, channels, height, width), t (batch,), class_labels (batch,) or None) -> like x
 Velocity: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None], Tensor]"
@@ -35,6 +35,14 @@ def jump(x: "Tensor", t: "Tensor", r: "Tensor", u: "Tensor") -> "Tensor":
 def has_second_time(network: object) -> bool:
     """Whether a velocity network takes a second time."""
     return bool(getattr(network, "second_time", False))
+
+
+def one_step(network: "nn.Module", z: "Tensor", labels: "Tensor | None") -> "Tensor":
+    """Images z - u(z, 1[, r = 0], class) of noise z (batch, channels, height, width): as a one-step generator."""
+    ones = z.new_ones(len(z))
+    second_time = {"r": z.new_zeros(len(z))} if has_second_time(network) else {}
+    image: Tensor = z - network(z, ones, labels, **second_time)
+    return image
 
 
 def time_dtype(network: object, dtype: "torch.dtype") -> "torch.dtype":

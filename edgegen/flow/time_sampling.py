@@ -16,16 +16,24 @@ def uniform(count: int, rng: "torch.Generator", *, low: float = 0.0, high: float
     return u if (low, high) == (0.0, 1.0) else low + (high - low) * u
 
 
-def logit_normal(count: int, rng: "torch.Generator", *, mean: float, sd: float) -> "Tensor":
-    """t = sigmoid(n), n ~ N(mean, sd^2): (count,). In EDM's sigma = t / (1 - t) it is ln sigma that is normal."""
+def u_shaped(count: int, rng: "torch.Generator", *, steepness: float = 4.0) -> "Tensor":
+    """p(t) ~ exp(a t) + exp(a (1 - t)) on [0, 1], a = 4 (2-RF++, arXiv:2405.20320, section 3.2): (count,)."""
     import torch
 
-    return torch.sigmoid(mean + sd * torch.randn(count, generator=rng, device=rng.device))
+    u = torch.rand(count, generator=rng, device=rng.device)
+    mirror = torch.rand(count, generator=rng, device=rng.device) < 0.5
+    rising = torch.log1p(u * math.expm1(steepness)) / steepness
+    return torch.where(mirror, 1 - rising, rising)
 
 
-def u_shaped(count: int, rng: "torch.Generator", *, a: float) -> "Tensor":
-    """Density proportional to e^(a t) + e^(a (1 - t)), most at both ends: (count,). 2-RF++, arXiv:2405.20320, Eq. 8."""
+def log_normal(count: int, rng: "torch.Generator", *, mean: float, sd: float, low: float = 0.0) -> "Tensor":
+    """t of noise levels s = t / (1 - t) with ln s ~ N(mean, sd^2), cut off below the time `low`: (count,).
+
+    s is the standard deviation of the noise beside the data: the sigma of EDM (arXiv:2206.00364, section 5).
+    """
     import torch
 
-    t = torch.log1p(torch.rand(count, generator=rng, device=rng.device) * math.expm1(a)) / a
-    return torch.where(torch.rand(count, generator=rng, device=rng.device) < 0.5, t, 1 - t)
+    u = torch.rand(count, generator=rng, device=rng.device, dtype=torch.float64)
+    least = 0.0 if low == 0.0 else 0.5 * math.erfc(-(math.log(low / (1 - low)) - mean) / (sd * math.sqrt(2)))
+    normal = torch.special.ndtri((least + (1 - least) * u).clamp(1e-9, 1 - 1e-9))
+    return torch.sigmoid(mean + sd * normal).float().clamp(min=low)

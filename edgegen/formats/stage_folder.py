@@ -7,10 +7,12 @@ from typing import Any
 from edgegen.formats.file_hashes import FileHashes
 
 RUN = "run.json"  # at the root of a run folder: whose it is
+STATUS = ".status.json"  # beside it: what the run is doing
 STAGE = "stage.json"  # of a finished stage: every file with its SHA-256
 CHECKPOINT = "checkpoint.safetensors"  # of a training stage under way
 CHOICE = "choice.json"  # of the stage choose: which generator a run ships, and why
 GENERATOR = "generator"  # the sub-folder that is a generator folder
+AVERAGE = "average-{}.safetensors"  # beside it: the weights of a further average, by its width
 ARTIFACTS = "artifacts"  # of the stage verify: all files of the run, and the manifest with their parity
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgegen.errors import DataError
+from edgegen.metrics.feature_space import FeatureSpace
 from edgegen.support.pixels import as_shown
 
 CLASSIFIER, ROTATIONS = "cnn-v1", "rot-v1"  # network and task; a change of either is a new version
@@ -19,17 +20,11 @@ WIDTHS = (32, 64)
 BATCH = 512
 
 
-class FeatureExtractor(Protocol):
-    """What a metric needs: `name` goes into the metric's own name, `accuracy` says how good the features can be."""
-
-    @property
-    def name(self) -> str: ...
+class FeatureExtractor(FeatureSpace, Protocol):
+    """A feature space that was trained: `accuracy` says how good the features can be."""
 
     @property
     def accuracy(self) -> float: ...
-
-    def features(self, images: Tensor) -> NDArray[np.float64]:
-        """float images (n, channels, height, width) in [-1, 1] -> (n, width of the features)."""
 
 
 class SmallCNN(nn.Module):
@@ -48,11 +43,16 @@ class SmallCNN(nn.Module):
         self.penultimate = nn.Linear(4 * second, FEATURES)
         self.head = nn.Linear(FEATURES, classes)
 
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The layers of convolutions (batch, features, height, width), not negative; the last two of half the size."""
+        first = F.relu(self.conv1(images))
+        second = F.relu(self.conv2(first))
+        third = F.relu(self.conv3(F.max_pool2d(second, 2)))
+        return first, second, third, F.relu(self.conv4(third))
+
     def features(self, images: Tensor) -> Tensor:
         """(batch, channels, height, width) -> (batch, 64), not negative."""
-        h = F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(images)))), 2)
-        h = F.max_pool2d(F.relu(self.conv4(F.relu(self.conv3(h)))), 2)
-        return F.relu(self.penultimate(_quarters(h)))
+        return F.relu(self.penultimate(_quarters(F.max_pool2d(self.maps(images)[-1], 2))))
 
     def forward(self, images: Tensor) -> Tensor:
         out: Tensor = self.head(self.features(images))
@@ -115,6 +115,19 @@ class LocalExtractor:
         with torch.no_grad():
             parts = [self.network.features(as_shown(part.to(device).float())) for part in torch.split(images, BATCH)]
         return torch.cat(parts).cpu().double().numpy()
+
+    def classes(self, features: NDArray[Any]) -> NDArray[np.int64]:
+        """`features` (n, 64) -> the class that the network takes each image for (n,)."""
+        head = self.network.head
+        with torch.no_grad():
+            values = torch.from_numpy(np.asarray(features, np.float32)).to(head.weight.device)
+            classes: NDArray[np.int64] = head(values).argmax(dim=1).cpu().numpy()
+        return classes
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether `classes` are those of the data, and not quarter turns."""
+        return not self.name.startswith(ROTATIONS)
 
 
 def local_extractor(network: SmallCNN, *, task: str, source: str, accuracy: float) -> LocalExtractor:

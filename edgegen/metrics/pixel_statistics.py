@@ -1,7 +1,10 @@
 """Two figures of a set of images that need no features: how much is black or white, and how much the images differ."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgegen.support.pixels import as_shown
@@ -18,7 +21,37 @@ class PixelStatistics:
     spread: float
 
 
-def pixel_statistics(images: Tensor) -> PixelStatistics:
-    """Of float images (n, channels, height, width) in [-1, 1], n of 2 or more, after rounding to 8 bits."""
-    shown = as_shown(images.float())
-    return PixelStatistics(float((shown.abs() >= 1).double().mean()), float(shown.double().std(dim=0).mean()))
+@dataclass(frozen=True, eq=False)
+class PixelSums:
+    """Sums over `count` images, from which `statistics` come: saturated values, and pixels and their squares."""
+
+    count: int
+    saturated: float
+    pixels: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+    @staticmethod
+    def of(images: Tensor) -> "PixelSums":
+        """Of float images (n, channels, height, width) in [-1, 1], after rounding to 8 bits."""
+        shown = as_shown(images.float()).cpu().double().numpy()
+        return PixelSums(len(shown), float((np.abs(shown) >= 1).sum()), shown.sum(axis=0), (shown * shown).sum(axis=0))
+
+    def __add__(self, other: "PixelSums") -> "PixelSums":
+        return PixelSums(
+            self.count + other.count,
+            self.saturated + other.saturated,
+            self.pixels + other.pixels,
+            self.squares + other.squares,
+        )
+
+    def statistics(self) -> PixelStatistics:
+        """Of 2 images or more. Values lie in [-1, 1], so that the squares lose no digits that are shown."""
+        variance = (self.squares - self.pixels**2 / self.count) / (self.count - 1)
+        spread = float(np.sqrt(np.clip(variance, 0.0, None)).mean())
+        return PixelStatistics(self.saturated / (self.count * self.pixels.size), spread)
+
+
+def pixel_statistics(parts: Iterable[PixelSums]) -> PixelStatistics:
+    """Of all images of `parts`, one or more."""
+    first, *others = parts
+    return sum(others, first).statistics()

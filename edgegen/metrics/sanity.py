@@ -1,7 +1,7 @@
 """Whether features are worth anything as a measure of quality: the distance has to grow with known damage."""
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgegen.metrics.distances import frechet
+from edgegen.metrics.distances import frechet_of, moments
 from edgegen.metrics.extractor import FeatureExtractor
+from edgegen.metrics.feature_space import FeatureSpace
 from edgegen.support.rng import generator
 
 DAMAGE = (0.0, 0.1, 0.2, 0.4)  # standard deviation of Gaussian noise on images in [-1, 1]
@@ -36,13 +37,25 @@ class Sanity:
 def check_features(
     extractor: FeatureExtractor, real: NDArray[np.float64], heldout: Tensor, *, classes: int, seed: int
 ) -> Sanity:
-    """Measures how the features of `extractor` see damage.
+    """`check_damage`, after the extractor's own task: `accuracy` on its `classes` classes has to beat guessing."""
+    sanity = check_damage(extractor, real, heldout, seed=seed)
+    least = (1 + ABOVE_CHANCE * (classes - 1)) / classes
+    if classes < 2 or extractor.accuracy < least:
+        fault = (
+            f"the extractor gets {extractor.accuracy:.0%} of its {classes} classes right, where guessing gets "
+            f"{1 / classes:.0%}"
+        )
+        return replace(sanity, fault=fault)
+    return sanity
+
+
+def check_damage(space: FeatureSpace, real: NDArray[Any], heldout: Tensor, *, seed: int) -> Sanity:
+    """Measures how the features of `space` see damage.
 
     Args:
-        extractor: trained on a task of `classes` classes, with its accuracy on held-out images.
+        space: what images are compared in.
         real: features (n, d) of training images.
         heldout: other real images (m, channels, height, width) in [-1, 1].
-        classes: of the extractor's task.
         seed: draws the damage.
 
     Returns:
@@ -50,16 +63,15 @@ def check_features(
     """
     rng = generator(seed)
     noise = torch.randn(heldout.shape, generator=rng)
-    distances = [frechet(real, extractor.features((heldout + level * noise).clamp(-1, 1))) for level in DAMAGE]
-    pure = frechet(real, extractor.features(torch.where(noise < 0, -1.0, 1.0)))
-    least = (1 + ABOVE_CHANCE * (classes - 1)) / classes
+    reference = moments([real])
+
+    def distance(images: Tensor) -> float:
+        return frechet_of(reference, moments([space.features(images)]))
+
+    distances = [distance((heldout + level * noise).clamp(-1, 1)) for level in DAMAGE]
+    pure = distance(torch.where(noise < 0, -1.0, 1.0))
     fault = ""
-    if classes < 2 or extractor.accuracy < least:
-        fault = (
-            f"the extractor gets {extractor.accuracy:.0%} of its {classes} classes right, where guessing gets "
-            f"{1 / classes:.0%}"
-        )
-    elif any(more <= less for less, more in itertools.pairwise(distances)):
+    if any(more <= less for less, more in itertools.pairwise(distances)):
         fault = f"the distance does not grow with noise on real images: {', '.join(f'{d:.3g}' for d in distances)}"
     elif pure < FAR * distances[0]:
         fault = f"pure noise is as near to the real images ({pure:.3g}) as real ones are ({distances[0]:.3g})"

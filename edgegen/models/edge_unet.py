@@ -6,9 +6,10 @@ conditioning is only ever added after a convolution, a network that runs at one 
 `edgegen.program.fold.fold` turns it into biases.
 """
 
+import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -231,21 +232,40 @@ class EdgeUNet(nn.Module):
         """The residual blocks in the order in which `forward` runs them (the order of the shifts)."""
         return [block for part in (self.down, self.up) for level in part for block in _blocks_of(level)]
 
-    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:
-        """Images (batch, channels, height, width), times t and r (batch,), classes (batch,) -> velocities like x."""
-        pending = iter(torch.split(self.conditioning(t, class_labels, r), list(self.widths), dim=1))
+    def encoder(self) -> "EdgeUNet":
+        """A copy of the way down alone, for `encode`."""
+        network = copy.deepcopy(self)
+        network.up, network.grow, network.attend_up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        del network.head_norm, network.head
+        return network
+
+    def encode(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
+        """Features (batch, width, rows, columns) of each resolution on the way down, the full one first."""
+        return self._down(x, t, class_labels, None)[0]
+
+    def _down(
+        self, x: Tensor, t: Tensor, class_labels: Tensor | None, r: Tensor | None
+    ) -> tuple[list[Tensor], Iterator[Tensor]]:
+        """The features of each resolution, and the shifts of the blocks on the way up."""
+        shifts = iter(torch.split(self.conditioning(t, class_labels, r), list(self.widths), dim=1))
         h: Tensor = self.stem(x)
-        skips: list[Tensor] = []
+        features: list[Tensor] = []
         for level, blocks in enumerate(self.down):
             if level:
-                skips.append(h)
                 h = self.shrink[level - 1](h)
             for block in _blocks_of(blocks):
-                h = block(h, next(pending))
+                h = block(h, next(shifts))
             h = self.attend_down[level](h)
+            features.append(h)
+        return features, shifts
+
+    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:
+        """Images (batch, channels, height, width), times t and r (batch,), classes (batch,) -> velocities like x."""
+        features, pending = self._down(x, t, class_labels, r)
+        h = features.pop()
         for level, blocks in enumerate(self.up):
             h = F.interpolate(self.grow[level](h), scale_factor=2.0, mode="nearest")
-            h = torch.cat([h, skips.pop()], dim=1)
+            h = torch.cat([h, features.pop()], dim=1)
             for block in _blocks_of(blocks):
                 h = block(h, next(pending))
             h = self.attend_up[level](h)

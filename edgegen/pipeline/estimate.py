@@ -24,14 +24,22 @@ from edgegen.metrics.extractor import SmallCNN
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded, signature_of
 from edgegen.models.load import load as load_generator
-from edgegen.models.student import architecture, architecture_of, own_parameters, student_architecture
-from edgegen.pipeline.forecast import StageTime
-from edgegen.pipeline.graph import STUDENT_STAGES
-from edgegen.pipeline.methods import OF_PAIRS, baseline_objective, has_baseline, has_second_time, teacher_steps
-from edgegen.pipeline.stages.data import divided
+from edgegen.models.student import architecture
+from edgegen.models.teacher_size import teacher_architecture, words
+from edgegen.pipeline.forecast import StageTime, by_file, in_ms, sampling
+from edgegen.pipeline.methods import (
+    OF_PAIRS,
+    baseline_objective,
+    has_baseline,
+    has_second_time,
+    has_teacher,
+    teacher_steps,
+)
+from edgegen.pipeline.stages.data import divided, signature_of_data
 from edgegen.pipeline.stages.extractor import extractor_settings
 from edgegen.pipeline.stages.pairs import evaluations_per_image
 from edgegen.pipeline.stages.teacher import load_teacher
+from edgegen.pipeline.student import new_student
 from edgegen.program.inputs import InputSource
 from edgegen.recipe import Recipe, Training
 from edgegen.support.storage import read_json
@@ -112,31 +120,25 @@ class _Estimate:
         return divided(images, self.recipe)[2]
 
     @cached_property
-    def teacher_network(self) -> Loaded:
+    def teacher_network(self) -> Loaded | None:
+        """None where the plan has no teacher."""
+        if not has_teacher(self.recipe):
+            return None
         settings, shape, classes = self.recipe.teacher, self.facts["image_shape"], self.facts["num_classes"]
         if "teacher" in self.finished:
             return load_generator(self.finished["teacher"] / GENERATOR)
         if settings.folder is not None:
             return load_teacher(self.base / Path(settings.folder).expanduser(), self.facts)
         second_time = has_second_time(self.recipe, "teacher")
-        network = EdgeUNet(architecture(settings.model, shape, classes, second_time=second_time))
+        model = teacher_architecture(settings, self.facts)
+        network = EdgeUNet(architecture(model, shape, classes, second_time=second_time))
         return Loaded(network.eval(), signature_of(network.config), {})
 
     @cached_property
     def student_network(self) -> Loaded:
         if "slim" in self.finished:
             return load_generator(self.finished["slim"] / GENERATOR)
-        loaded = self.teacher_network
-        config = student_architecture(
-            self.recipe.slim,
-            architecture_of(loaded.net),
-            self.facts["image_shape"],
-            self.facts["num_classes"],
-            parameters=own_parameters(loaded.net),
-            second_time=has_second_time(self.recipe, *STUDENT_STAGES),
-        )
-        network = EdgeUNet(config)
-        return Loaded(network.eval(), signature_of(config), {})
+        return new_student(self.recipe, self.teacher_network, signature_of_data(self.facts), base=self.base)
 
     def data(self) -> StageTime:
         return StageTime(self.reading_s, "measured: the images were read")
@@ -146,14 +148,22 @@ class _Estimate:
         self.student_network  # noqa: B018  an impossible student is refused now
         if settings.folder is not None:
             return StageTime(0.0, "a copy, and a short comparison")
-        return self._training(settings.objective, self.teacher_network.net, settings)
+        stage_time = self._training(settings.objective, self._known_teacher().net, settings)
+        if settings.model is None:
+            chosen = words(teacher_architecture(settings, self.facts))
+            return StageTime(stage_time.seconds, f"{stage_time.how}; size {settings.size} is {chosen}")
+        return stage_time
+
+    def _known_teacher(self) -> Loaded:
+        assert self.teacher_network is not None, "the plan has one where something needs it"
+        return self.teacher_network
 
     def pairs(self) -> StageTime:
         settings = self.recipe.pairs
         evaluations = evaluations_per_image(settings)
         if evaluations is None:
             return StageTime(None, "not estimated: the teacher decides how many steps rk45 takes")
-        return _sampling(self.teacher_image_s, settings.count * evaluations)
+        return sampling(self.teacher_image_s, settings.count * evaluations)
 
     def slim(self) -> StageTime:
         settings = self.recipe.slim
@@ -173,43 +183,51 @@ class _Estimate:
         return self._training(baseline_objective(self.recipe), self.student_network.net, settings)
 
     def extractor(self) -> StageTime:
-        classes = len(self.facts["classes"]) or 4
-        network = SmallCNN(channels=self.facts["image_shape"][0], classes=classes)
         settings = extractor_settings(self.recipe.evaluate.extractor_steps)
         objective = registry.load("objective", "classification")()
-        stage_time = self._training(objective, network, settings, classes=classes)
+        stage_time = self._training(objective, self._classifier(), settings, classes=self._extractor_classes)
         return StageTime(stage_time.seconds, f"{stage_time.how}; less where the held-out loss is flat before")
+
+    @property
+    def _extractor_classes(self) -> int:
+        return len(self.facts["classes"]) or 4
+
+    def _classifier(self) -> nn.Module:
+        return SmallCNN(channels=self.facts["image_shape"][0], classes=self._extractor_classes)
 
     def evaluate(self) -> StageTime:
         recipe = self.recipe.evaluate
-        images = recipe.seeds * min(recipe.samples or self.facts["heldout"], self.facts["heldout"])
+        images = recipe.seeds * (recipe.samples or self.facts["heldout"])
         of_teacher = sum({*recipe.steps, teacher_steps(self.recipe)}) * images
         students = 2 + (self.recipe.finish is not None) + has_baseline(self.recipe)
         of_students = sum({*recipe.steps, 1}) * images * students
-        seconds = self.teacher_image_s * of_teacher + self.student_image_s * of_students
-        return StageTime(seconds, "measured: as pairs, and the student")
+        seconds = self.student_image_s * of_students
+        if self.teacher_network is not None:
+            seconds += self.teacher_image_s * of_teacher
+        without = ", without the features of other networks" if recipe.inception or recipe.dinov2 else ""
+        return StageTime(seconds, f"measured: as pairs, and the student{without}")
 
     def choose(self) -> StageTime:
         if self.recipe.evaluate.ship == "student":
             return StageTime(0.0, "a copy")
         images = min(self.recipe.evaluate.samples or self.facts["heldout"], self.facts["heldout"])
-        return _sampling(self.student_image_s, self.recipe.evaluate.seeds * images * 3)
+        return sampling(self.student_image_s, self.recipe.evaluate.seeds * images * 3)
 
     def refine(self) -> StageTime:
         return StageTime(None, "not estimated: rounding and recovery")
 
     def export(self) -> StageTime:
-        return _by_file(FILE_S, len(self.recipe.export.targets(floating=True)))
+        return by_file(FILE_S, len(self.recipe.export.targets(floating=True)))
 
     def quantize(self) -> StageTime:
-        return _by_file(FILE_S, len(self.recipe.export.targets(floating=False)))
+        return by_file(FILE_S, len(self.recipe.export.targets(floating=False)))
 
     def verify(self) -> StageTime:
-        return _by_file(VERIFY_S, len(self.recipe.export.artifacts))
+        return by_file(VERIFY_S, len(self.recipe.export.artifacts))
 
     def profile(self) -> StageTime:
         timed = [text for text in self.recipe.export.artifacts if runs_here(Target.parse(text).backend)]
-        return _by_file(MEASURE_S, len(timed) + 2)  # teacher and student in PyTorch, too
+        return by_file(MEASURE_S, len(timed) + 1 + has_teacher(self.recipe))  # the networks in PyTorch, too
 
     def report(self) -> StageTime:
         return StageTime(REPORT_S, "as in the demo")
@@ -218,7 +236,7 @@ class _Estimate:
         self, objective: Objective, network: nn.Module, settings: Training, *, classes: int | None = None
     ) -> StageTime:
         def timed(batch: int, most: int, limit_s: float) -> float:
-            part = settings.model_copy(update={"batch": batch})
+            part = settings.model_copy(update={"batch": batch, "accumulate": min(batch, settings.accumulate)})
             trainer = Trainer(
                 objective,
                 self._examples(objective, part, classes),
@@ -237,7 +255,7 @@ class _Estimate:
         batch = min(settings.batch, fitting)
         most = min(MOST_STEPS, max(2, settings.steps // SHARE))
         step_s = timed(batch, most, self.share_s) * settings.batch / batch
-        how = f"measured: {_ms(step_s)} a step" + ("" if batch == settings.batch else f", from a batch of {batch}")
+        how = f"measured: {in_ms(step_s)} a step" + ("" if batch == settings.batch else f", from a batch of {batch}")
         if self.recipe.compute.compile:
             how += ", without torch.compile"
         return StageTime(step_s * settings.steps, how)
@@ -258,17 +276,19 @@ class _Estimate:
         return FreshInputs(InputSource(self.student_network.signature, 0), settings.steps * settings.batch)
 
     def _frozen(self, objective: Objective) -> dict[str, nn.Module]:
-        networks: dict[str, Callable[[], nn.Module]] = {
-            "teacher": lambda: self.teacher_network.net,
-            "slimmed_network": lambda: self.student_network.net,
+        networks: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+            "teacher": ("teacher", lambda: self._known_teacher().net),
+            "slimmed_network": ("slimmed", lambda: self.student_network.net),
+            "earlier_network": ("earlier", lambda: self.student_network.net),
+            "feature_network": ("features", self._classifier),
         }
-        names = {"teacher": "teacher", "slimmed_network": "slimmed"}
+        needed = [networks[need] for need in networks if need in objective.needs]
         # Copies: the student must not be one of them.
-        return {names[need]: copy.deepcopy(network()) for need, network in networks.items() if need in objective.needs}
+        return {name: copy.deepcopy(network()) for name, network in needed}
 
     @cached_property
     def teacher_image_s(self) -> float:
-        return self._image_s(self.teacher_network)
+        return self._image_s(self._known_teacher())
 
     @cached_property
     def student_image_s(self) -> float:
@@ -297,16 +317,3 @@ def _inputs(loaded: Loaded, batch: int, device: torch.device) -> tuple[Tensor, T
     classes = loaded.signature.num_classes
     labels = torch.arange(batch, device=device) % classes if classes else None
     return torch.randn(batch, *loaded.signature.image_shape, device=device), labels
-
-
-def _sampling(image_s: float, evaluations: int) -> StageTime:
-    """`evaluations` of one image each, in large batches."""
-    return StageTime(image_s * evaluations, f"measured: {_ms(image_s)} an image and evaluation")
-
-
-def _by_file(seconds: float, files: int) -> StageTime:
-    return StageTime(seconds * files, f"as in the demo: {seconds:g} s a file, of a small network")
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"

@@ -47,3 +47,16 @@ def duration(seconds: float) -> str:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def sampling(image_s: float, evaluations: int) -> StageTime:
+    """`evaluations` of one image each, in large batches."""
+    return StageTime(image_s * evaluations, f"measured: {in_ms(image_s)} an image and evaluation")
+
+
+def by_file(seconds: float, files: int) -> StageTime:
+    return StageTime(seconds * files, f"as in the demo: {seconds:g} s a file, of a small network")
+
+
+def in_ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"

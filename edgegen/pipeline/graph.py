@@ -23,7 +23,9 @@ from edgegen.pipeline.methods import (
     check_methods,
     has_baseline,
     has_second_time,
+    has_teacher,
     needs_pairs,
+    ordered,
     stages_for,
     student_stage,
     teacher_steps,
@@ -130,6 +132,7 @@ STAGES = (
         lambda r: {"teacher": _part(r.teacher), **_compute(r)},
         "edgegen.pipeline.stages.teacher:teacher",
         everywhere=True,
+        enabled=has_teacher,
     ),
     Stage(
         "pairs",
@@ -186,7 +189,8 @@ STAGES = (
             "seed": r.seed,
         },
         "edgegen.pipeline.stages.evaluate:evaluate",
-        version=2,
+        everywhere=True,
+        version=3,
     ),
     Stage(
         "choose",
@@ -257,7 +261,7 @@ STAGES = (
         ),
         lambda r: {"name": r.name, "recipe": r.sha256()},
         "edgegen.pipeline.stages.report:report",
-        version=3,
+        version=4,
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
@@ -273,11 +277,15 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
     for name in (to, only):
         if name is not None and name not in NAMES:
             raise UsageError(unknown_name("stage", name, NAMES))
-    all_stages = [replace(stage, needs=stages_for(stage.name, _needs(stage, recipe), recipe)) for stage in STAGES]
-    stages = [stage for stage in all_stages if stage.enabled(recipe)]
+    needs = {stage.name: stages_for(stage.name, _needs(stage, recipe), recipe) for stage in STAGES}
+    by_name = {stage.name: replace(stage, needs=needs[stage.name]) for stage in STAGES}
+    all_stages = [by_name[name] for name in ordered(needs)]
     if to is not None:
-        last = NAMES.index(to)
-        stages = [stage for stage in stages if NAMES.index(stage.name) <= last]
+        last = next(index for index, stage in enumerate(all_stages) if stage.name == to)
+        all_stages = all_stages[: last + 1]
+    stages = [stage for stage in all_stages if stage.enabled(recipe)]
+    if only is not None and only not in [stage.name for stage in stages]:
+        raise UsageError(f"{recipe.name}: its plan has no stage {only}, because nothing in the recipe needs it")
     if only is not None:
         required = {only}
         for stage in reversed(all_stages):
@@ -288,8 +296,12 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
 
 
 def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
-    """What `stage` needs with any method; nothing is compared where the student is shipped in any case."""
-    return (student_stage(recipe),) if stage.name == "choose" and recipe.evaluate.ship == "student" else stage.needs
+    """What `stage` needs with any method."""
+    if stage.name == "choose" and recipe.evaluate.ship == "student":
+        return (student_stage(recipe),)  # nothing is compared
+    if stage.name == "slim" and not has_teacher(recipe):
+        return ("data",)  # where the student's images and classes are then known from
+    return stage.needs
 
 
 def check(recipe: Recipe, stages: list[Stage]) -> None:

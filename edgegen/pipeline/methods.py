@@ -15,13 +15,17 @@ STAGES: Mapping[Need, str] = {
     "trajectories": "pairs",
     "teacher": "teacher",
     "slimmed_network": "slim",
+    "feature_network": "extractor",
 }
-ON_THE_WAY: frozenset[Need] = frozenset({"real_images", "pairs", "trajectories", "teacher", "second_time"})
+BEFORE: Mapping[str, str] = {"distill": "slim", "finish": "distill"}  # whose network a stage trains on
+ON_THE_WAY: frozenset[Need] = frozenset(
+    {"real_images", "pairs", "trajectories", "teacher", "second_time", "feature_network"}
+)
 AVAILABLE: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
     "teacher": frozenset({"real_images", "second_time"}),
     "slim": ON_THE_WAY,
-    "distill": ON_THE_WAY | {"slimmed_network"},
-    "finish": ON_THE_WAY | {"slimmed_network"},
+    "distill": ON_THE_WAY | {"slimmed_network", "earlier_network"},
+    "finish": ON_THE_WAY | {"slimmed_network", "earlier_network"},
     "refine": frozenset({"float_network"}),
 }
 OF_PAIRS: frozenset[Need] = frozenset({"pairs", "trajectories"})
@@ -29,9 +33,23 @@ OF_PAIRS: frozenset[Need] = frozenset({"pairs", "trajectories"})
 
 def stages_for(stage: str, always: tuple[str, ...], recipe: Recipe) -> tuple[str, ...]:
     """The stages that `stage` needs: those that it needs with any method, and those that give what its method needs."""
-    table = _tables(recipe).get(stage)
-    needs = frozenset() if table is None else table.objective.needs
+    needs = _objectives(recipe)[stage].needs if stage in _objectives(recipe) else frozenset()
     return tuple(dict.fromkeys((*always, *(giver for need, giver in STAGES.items() if need in needs))))
+
+
+def ordered(needs: Mapping[str, Collection[str]]) -> list[str]:
+    """Stages in their order, but each after those that it needs: `extractor` before a training with its features."""
+    names: dict[str, None] = {}
+
+    def place(name: str) -> None:
+        if name not in names:
+            for need in needs[name]:
+                place(need)
+            names[name] = None
+
+    for name in needs:
+        place(name)
+    return list(names)
 
 
 def needs_pairs(recipe: Recipe) -> bool:
@@ -42,6 +60,13 @@ def needs_pairs(recipe: Recipe) -> bool:
 def has_baseline(recipe: Recipe) -> bool:
     """Whether there is a plain regression to compare with; by default it must not be the only reason for pairs."""
     return _method_needs_pairs(recipe) if recipe.baseline.enabled is None else recipe.baseline.enabled
+
+
+def has_teacher(recipe: Recipe) -> bool:
+    """Whether there is a teacher: where the recipe has its table, or where something cannot do without it."""
+    by_method = any("teacher" in table.objective.needs for table in _tables(recipe).values())
+    for_student = recipe.slim.keep is not None or recipe.slim.init == "teacher"
+    return "teacher" in recipe.model_fields_set or by_method or for_student or needs_pairs(recipe)
 
 
 def student_stage(recipe: Recipe) -> str:
@@ -100,6 +125,12 @@ def _tables(recipe: Recipe) -> dict[str, MethodTable]:
     if recipe.recover is not None:
         tables["refine"] = recipe.recover
     return tables
+
+
+def _objectives(recipe: Recipe) -> dict[str, Any]:
+    """By stage, the methods that are used, with that of the stage `baseline`."""
+    objectives = {stage: table.objective for stage, table in _tables(recipe).items()}
+    return objectives | ({"baseline": baseline_objective(recipe)} if has_baseline(recipe) else {})
 
 
 def _needs(method: str) -> frozenset[Need]:

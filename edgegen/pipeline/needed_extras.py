@@ -20,6 +20,10 @@ def missing_extras(recipe: Recipe, stages: list[Stage], *, base: Path) -> list[M
         folder = base / Path(recipe.teacher.folder).expanduser()
         if (folder / "model_index.json").exists() or (folder / "scheduler_config.json").exists():
             purposes["diffusers"] = f"the teacher {recipe.teacher.folder}"
+    if "evaluate" in names and recipe.evaluate.inception is not None:
+        purposes["fid"] = "evaluate.inception"
+    if "evaluate" in names and recipe.evaluate.dinov2 is not None:
+        purposes["dinov2"] = "evaluate.dinov2"
     for target in map(Target.parse, recipe.export.artifacts):
         needed = {target.backend, *cell(target.scheme, target.backend).extras} & EXTRAS.keys()
         for extra in sorted(needed) if names & {"export", "quantize"} else ():

@@ -7,7 +7,7 @@ from edgegen.data import check_archive, local_path
 from edgegen.errors import DataError
 from edgegen.pipeline.graph import PlannedStage, Stage
 from edgegen.pipeline.run_folder import RunFolder, fingerprint, key_of
-from edgegen.recipe import Recipe
+from edgegen.recipe import INITS, Recipe
 from edgegen.support.bounded_files import user_path
 
 
@@ -45,10 +45,28 @@ def _sources(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
         if not folder.is_dir():
             raise DataError(f"teacher.folder: no folder {folder}")
         return {"source": fingerprint(folder)}
+    if stage.name in ("slim", "baseline") and recipe.slim.init not in INITS:
+        folder = user_path(recipe.slim.init, base=base)
+        if not folder.is_dir():
+            raise DataError(f"slim.init: no folder {folder}; other words are: {', '.join(INITS)}")
+        return {"init": fingerprint(folder)}
+    if stage.name == "evaluate":
+        return _weights(recipe, base)
     if stage.name == "report":
         files = measurement_files(recipe, base)
         return {"measurements": key_of({"files": [fingerprint(path) for path in files]})} if files else {}
     return {}
+
+
+def _weights(recipe: Recipe, base: Path) -> dict[str, str]:
+    """The fingerprints of the weights of `evaluate`, after a check: training takes hours, and this a second."""
+    named = {"inception": recipe.evaluate.inception, "dinov2": recipe.evaluate.dinov2}
+    paths = {key: user_path(text, base=base) for key, text in named.items() if text is not None}
+    if paths:
+        from edgegen.pipeline.feature_spaces import check_weights  # imported here: it needs torch
+
+        check_weights(recipe.evaluate, base=base)
+    return {key: fingerprint(path) for key, path in paths.items()}
 
 
 def measurement_files(recipe: Recipe, base: Path) -> list[Path]:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgegen.formats.recipe_file import find
+from edgegen.formats.stage_folder import STATUS
 from edgegen.pipeline.forecast import Forecast, StageTime
 from edgegen.pipeline.graph import Context, PlannedStage, Stage, check, select
 from edgegen.pipeline.needed_extras import require_extras
 from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run_folder import RunFolder, StageResult
+from edgegen.pipeline.status import StatusFile
 from edgegen.recipe import Recipe, read
 from edgegen.support.progress import Progress, Silent
 from edgegen.support.storage import read_json
@@ -35,8 +37,25 @@ def run(
     after the stage `data` tell how long the others will take.
     """
     is_main = _is_main_process()
+    names = [item.stage.name for item in planned]
+    with StatusFile(progress if is_main else Silent(), folder.path / STATUS, names, enabled=is_main) as status:
+        return _run_stages(
+            recipe, planned, base=base, folder=folder, status=status, force=force, expect=expect, is_main=is_main
+        )
+
+
+def _run_stages(
+    recipe: Recipe,
+    planned: list[PlannedStage],
+    *,
+    base: Path,
+    folder: RunFolder,
+    status: StatusFile,
+    force: Collection[str],
+    expect: bool,
+    is_main: bool,
+) -> list[StageResult]:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    progress = progress if is_main else Silent()
     results: dict[str, StageResult] = {}
     forecast: Forecast | None = None
     for number, planned_stage in enumerate(planned):
@@ -48,24 +67,27 @@ def run(
         existing = None if name in force else folder.finished(name, key, digests)
         if existing is not None:
             results[name] = existing
-            progress.message(f"{name}: unchanged ({existing.folder})")
+            status.message(f"{name}: unchanged ({existing.folder})")
         else:
             left = [item.stage.name for item in planned[number:] if item.result is None or item.stage.name in force]
             if expect and not several and forecast is None and name != "data":
                 forecast = Forecast(expected_times(recipe, left, base=base, finished=_folders(results)))
-            progress.message(f"{name} ..." if forecast is None else f"{name} ...  ({forecast.left(left)} left)")
+            left_text = None if forecast is None else forecast.left(left)
+            status.message(f"{name} ..." if left_text is None else f"{name} ...  ({left_text} left)")
             partial = folder.path / name / f"{key}.partial"
             if is_main:
                 partial = folder.partial(name, key, fresh=name in force)
+            status.begin(name, partial, left_text)
             inputs = {need: result.folder for need, result in needed.items()}
             for result in needed.values() if is_main else ():
                 folder.check_content(result)
-            context = Context(recipe, name, partial, inputs, base, progress, results)
+            context = Context(recipe, name, partial, inputs, base, status, results)
             results[name] = _run_stage(context, planned_stage, folder, is_main=is_main, several=several)
-            progress.message(f"{name}: done in {results[name].seconds:.1f} s ({results[name].folder})")
+            status.message(f"{name}: done in {results[name].seconds:.1f} s ({results[name].folder})")
             if forecast is not None:
                 forecast.took(name, results[name].seconds)
         if is_main:
+            status.done(name)
             folder.link_latest(results[name])
             folder.record(recipe.name, recipe.model_dump(mode="json"), results)
     return list(results.values())
@@ -228,6 +250,6 @@ def broken_budget(results: Collection[StageResult]) -> list[str]:
 def wait_for_all(several: bool) -> None:
     """Where there are several processes of `accelerate launch`, waits until all of them are here."""
     if several:
-        from edgegen.training.distributed import state
+        from edgegen.training.distributed import wait_for_all as wait
 
-        state().wait_for_everyone()
+        wait()

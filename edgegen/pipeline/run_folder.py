@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgegen.errors import DataError, EdgegenError, StorageError, UsageError
 from edgegen.formats.file_hashes import FileHashes
-from edgegen.formats.stage_folder import CHECKPOINT, RUN, STAGE, check_files
+from edgegen.formats.stage_folder import CHECKPOINT, RUN, STAGE, STATUS, check_files
 from edgegen.support.bounded_files import read_errors, tree
 from edgegen.support.storage import read_json, sha256_of, storage_errors, write_json
 
@@ -81,10 +81,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / LOCK).open("w")
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as e:
-                raise StorageError(f"{self.path}: another edgegen is working in this run folder; wait for it") from e
+            self._lock(lock)
             if self._owner() is None:
                 self.record(name, {}, {})
             try:
@@ -92,6 +89,28 @@ class RunFolder:
             except (EdgegenError, OSError) as e:  # whatever was met first
                 self.check_there(e)
                 raise
+
+    def _lock(self, lock: IO[str]) -> None:
+        for delay_s in (0.05, 0.2, None):  # `edgegen status` holds it for a moment
+            try:
+                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as e:
+                if delay_s is None:
+                    raise StorageError(
+                        f"{self.path}: another edgegen is working in this run folder; wait for it"
+                    ) from e
+                time.sleep(delay_s)
+
+    def is_in_use(self) -> bool:
+        """Whether an edgegen is working in it."""
+        try:
+            with (self.path / LOCK).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # no lock: nobody has worked here
+            return False
+        return False
 
     def check_there(self, error: Exception | None = None) -> None:
         """Raises StorageError where a folder that was opened was removed since, from `error`, which that has led to."""
@@ -119,7 +138,10 @@ class RunFolder:
                     f"{self.path} was made by the recipe '{owner}', this one is '{name}': choose another place "
                     "by --runs, or delete the folder if nobody needs it"
                 )
-        elif any(entry.name not in (LOCK, RUN, HASHES) for entry in self.path.iterdir()) and not self._has_results():
+        elif (
+            any(entry.name not in (LOCK, RUN, HASHES, STATUS) for entry in self.path.iterdir())
+            and not self._has_results()
+        ):
             raise UsageError(
                 f"{self.path} holds other files and no {RUN}: not a run folder. Choose another place by --runs"
             )

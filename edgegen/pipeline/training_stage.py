@@ -2,22 +2,22 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import nn
 
-from edgegen.formats.stage_folder import GENERATOR
+from edgegen.formats.stage_folder import AVERAGE, GENERATOR
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import save as save_generator
 from edgegen.models.generator import signature_of
 from edgegen.models.load import load as load_generator
-from edgegen.models.student import architecture_of, own_parameters, student_architecture
-from edgegen.pipeline.graph import STUDENT_STAGES, Context
-from edgegen.pipeline.methods import OF_PAIRS, has_second_time
-from edgegen.pipeline.stages.data import read_training_images
+from edgegen.pipeline.graph import Context
+from edgegen.pipeline.methods import BEFORE, OF_PAIRS
+from edgegen.pipeline.stages.data import read_training_images, signature_of_data
+from edgegen.pipeline.stages.extractor import load_extractor
 from edgegen.pipeline.stages.pairs import read_pairs
+from edgegen.pipeline.student import new_student
 from edgegen.program.inputs import InputSource
 from edgegen.recipe import Distill, Finish, Training
-from edgegen.support.storage import load_tensors, save_tensors
+from edgegen.support.storage import load_tensors, read_json, save_tensors
 from edgegen.training.batch import Examples, FreshInputs, PairsAndImages
 from edgegen.training.distributed import accelerator, state
 from edgegen.training.loop import fit
@@ -27,17 +27,16 @@ from edgegen.training.objective import Objective
 FROZEN = {"teacher": ("teacher", "teacher"), "slimmed_network": ("slimmed", "slim")}  # need: name in networks, stage
 
 
-def new_student(context: Context, seed: int) -> EdgeUNet:
-    """A network of the student's architecture with fresh weights."""
-    loaded = load_generator(context.inputs["teacher"] / GENERATOR)
-    shape, classes = list(loaded.signature.image_shape), loaded.signature.num_classes
-    second_time = has_second_time(context.recipe, *STUDENT_STAGES)
-    teacher, parameters = architecture_of(loaded.net), own_parameters(loaded.net)
-    config = student_architecture(
-        context.recipe.slim, teacher, shape, classes, parameters=parameters, second_time=second_time
-    )
-    torch.manual_seed(seed)
-    return EdgeUNet(config)
+def first_student(context: Context, seed: int) -> EdgeUNet:
+    """The student before its training, with the weights that it starts from."""
+    if "teacher" in context.inputs:
+        teacher = load_generator(context.inputs["teacher"] / GENERATOR)
+        signature = teacher.signature
+    else:
+        teacher, signature = None, signature_of_data(read_json(context.inputs["data"] / "data.json"))
+    student = new_student(context.recipe, teacher, signature, base=context.base, seed=seed).net
+    assert isinstance(student, EdgeUNet)
+    return student
 
 
 def train(context: Context, objective: Objective, student: EdgeUNet, settings: Training) -> Fitted:
@@ -47,7 +46,7 @@ def train(context: Context, objective: Objective, student: EdgeUNet, settings: T
         objective,
         _examples(context, objective, student, settings),
         student=student,
-        frozen=_frozen(context, objective),
+        frozen=_frozen(context, objective, student),
         settings=settings,
         seed=context.seed,
         folder=context.folder,
@@ -58,8 +57,9 @@ def train(context: Context, objective: Objective, student: EdgeUNet, settings: T
     )["student"]
 
 
-def train_further(context: Context, settings: Distill | Finish, *, after: str, role: str) -> None:
-    """Trains the network of the stage `after`, from its raw weights, and saves it."""
+def train_further(context: Context, settings: Distill | Finish, *, role: str) -> None:
+    """Trains the network of the stage before, from its raw weights, and saves it."""
+    after = BEFORE[context.stage]
     network = load_generator(context.inputs[after] / GENERATOR).net
     assert isinstance(network, EdgeUNet)
     student = EdgeUNet(network.config)
@@ -69,7 +69,9 @@ def train_further(context: Context, settings: Distill | Finish, *, after: str, r
 
 
 def save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, str]) -> None:
-    """Writes the averaged weights as a generator folder, and beside it the raw ones, for further training."""
+    """Writes the averaged weights as a generator folder; beside it the raw ones, for further training, and averages of
+    further widths.
+    """
     if not state().is_main_process:
         return
     raw, ema = fitted.raw, fitted.ema
@@ -79,6 +81,8 @@ def save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, s
     description = {"name": context.recipe.name, "role": role, "lineage": dict(lineage), "config": config}
     save_generator(ema, context.folder / GENERATOR, about=description)
     save_tensors(context.folder / "raw.safetensors", dict(raw.state_dict()))
+    for width, average in fitted.others.items():
+        save_tensors(context.folder / AVERAGE.format(width), dict(average.state_dict()))
 
 
 def _examples(context: Context, objective: Objective, student: EdgeUNet, settings: Training) -> Examples:
@@ -91,9 +95,15 @@ def _examples(context: Context, objective: Objective, student: EdgeUNet, setting
     return FreshInputs(InputSource(signature_of(student.config), context.seed), settings.steps * settings.batch)
 
 
-def _frozen(context: Context, objective: Objective) -> dict[str, nn.Module]:
-    return {
+def _frozen(context: Context, objective: Objective, student: EdgeUNet) -> dict[str, nn.Module]:
+    networks = {
         name: load_generator(context.inputs[stage] / GENERATOR).net
         for need, (name, stage) in FROZEN.items()
         if need in objective.needs
     }
+    if "earlier_network" in objective.needs:
+        networks["earlier"] = load_generator(context.inputs[BEFORE[context.stage]] / GENERATOR).net
+    if "feature_network" in objective.needs:
+        shape = list(signature_of(student.config).image_shape)
+        networks["features"] = load_extractor(context.inputs["extractor"], shape).network
+    return networks

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from edgegen.errors import RecipeError
 from edgegen.recipe.fields import Count, Fraction, Name, Width
@@ -27,6 +27,7 @@ from edgegen.recipe.files import (
     Verify,
 )
 from edgegen.recipe.training import (
+    INITS,
     Architecture,
     Baseline,
     Compute,
@@ -38,11 +39,14 @@ from edgegen.recipe.training import (
     Slim,
     Teacher,
     Training,
+    cannot_slice,
+    slices_fault,
 )
 from edgegen.support.tables import Table, explain, read_toml
 
 __all__ = [
     "FLOAT_SCHEMES",
+    "INITS",
     "Architecture",
     "Baseline",
     "Compute",
@@ -68,9 +72,11 @@ __all__ = [
     "Training",
     "Verify",
     "Width",
+    "cannot_slice",
     "parse",
     "read",
     "read_files",
+    "slices_fault",
 ]
 
 T = TypeVar("T", bound="Table")
@@ -116,6 +122,16 @@ class Recipe(Table):
     verify: Verify = Verify()
     profile: Profile = Profile()
     report: Reporting = Reporting()
+
+    @model_validator(mode="after")
+    def slices_are_there(self) -> "Recipe":
+        """Of a teacher that is brought along, or sized by its images, they are compared when it is read."""
+        slim, teacher = self.slim, self.teacher
+        if slim.init == "teacher" and teacher.folder is None and None not in (slim.model, teacher.model):
+            fault = slices_fault(slim.model, teacher.model)  # type: ignore[arg-type]
+            if fault:
+                raise ValueError(cannot_slice(fault))
+        return self
 
     def sha256(self) -> str:
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

@@ -7,4 +7,5 @@ from pydantic import Field
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+LocalPath = Annotated[str, Field(min_length=1)]  # relative to the recipe
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]

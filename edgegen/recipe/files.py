@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edgegen.recipe.fields import Count
+from edgegen.recipe.fields import Count, LocalPath
 from edgegen.support.tables import Table
 
 CoreMLTarget = Literal["iOS17", "iOS18", "iOS26"]
@@ -22,7 +22,14 @@ class Evaluate(Table):
     )
     seeds: Annotated[int, Field(ge=2, le=20)] = Field(3, description="noise seeds; figures are mean and sd over them")
     samples: Annotated[int, Field(ge=4)] | None = Field(
-        None, description="samples of each figure; default and most: the held-out images"
+        None, description="samples of each figure; default: as many as held-out images"
+    )
+    # Left out where they are not asked for, so that the keys of older results stay.
+    inception: LocalPath | None = Field(
+        None, description="file of Inception's weights, as torch-fidelity has it: adds FID", exclude_if=operator.not_
+    )
+    dinov2: LocalPath | None = Field(
+        None, description="folder of DINOv2's weights, as transformers has it: adds fd_dinov2", exclude_if=operator.not_
     )
     extractor_steps: Count = Field(600, description="training steps of the classifier whose features are compared")
     ship: Literal["best", "student"] = Field("best", description="best: the nearest one-step generator of the run")

@@ -1,12 +1,14 @@
 """The recipe's tables of data and training; a method's own keys are in its record (edgegen.training.objectives)."""
 
-from typing import Annotated, Literal
+import operator
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, model_validator
 
 from edgegen.recipe.fields import Count, Fraction, Width
 from edgegen.support.tables import MethodTable, Table
 
+INITS = ("random", "teacher")  # words of slim.init; anything else is a folder
 METHOD = "name of the training method, whose own keys stand in the same table"
 
 
@@ -49,6 +51,40 @@ class Architecture(Table):
         return self
 
 
+class Size(Protocol):
+    """What an Architecture and the config of an EdgeUNet have in common."""
+
+    @property
+    def channels(self) -> tuple[int, ...]: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def embedding(self) -> int: ...
+
+
+def slices_fault(student: Size, teacher: Size) -> str:
+    """Why a student cannot take its weights from slices of a teacher, "" where it can."""
+    wanted, there = student.channels, teacher.channels
+    if len(wanted) != len(there):
+        return f"it has {len(wanted)} resolutions, the teacher {len(there)}"
+    for level, (own, whole) in enumerate(zip(wanted, there, strict=True)):
+        if own > whole:
+            return f"it is {own} wide at resolution {level}, the teacher {whole}"
+    if student.blocks > teacher.blocks:
+        return f"it has {student.blocks} blocks at a resolution, the teacher {teacher.blocks}"
+    if student.embedding > teacher.embedding:
+        return f"its embedding is {student.embedding} wide, the teacher's {teacher.embedding}"
+    return ""
+
+
+def cannot_slice(fault: str) -> str:
+    """The message for `slices_fault`."""
+    return (
+        f"slim.init = 'teacher': a student that cannot be sliced from the teacher: {fault}. Give init = 'random', or "
+        "the folder of a generator of the student's architecture"
+    )
+
+
 class Training(Table):
     """The keys of the training loop."""
 
@@ -62,6 +98,31 @@ class Training(Table):
     )
     clip_norm: Annotated[float, Field(gt=0.0)] = Field(1.0, description="largest norm of the gradient")
     checkpoint_every: Count = Field(250, description="steps between checkpoints; does not change the result")
+    # Left out where it is not asked for, so that the keys of older results stay.
+    accumulate: Count = Field(
+        1, description="parts of a batch, computed one after another: for memory", exclude_if=(1).__eq__
+    )
+
+    ema_widths: tuple[Annotated[float, Field(gt=0.0, le=0.28)], ...] = Field(
+        (),
+        description="in place of ema: widths of averages of the whole training, as shares of it, such as [0.05, 0.1]; "
+        "the first is the result, and `choose` compares the others with it",
+        exclude_if=operator.not_,
+    )
+
+    @model_validator(mode="after")
+    def one_kind_of_average(self) -> "Training":
+        if self.ema_widths and "ema" in self.model_fields_set:
+            raise ValueError("ema and ema_widths are two kinds of average: give one of them")
+        if len(set(self.ema_widths)) != len(self.ema_widths):
+            raise ValueError("ema_widths lists one twice")
+        return self
+
+    @model_validator(mode="after")
+    def parts_have_images(self) -> "Training":
+        if self.accumulate > self.batch:
+            raise ValueError(f"accumulate = {self.accumulate} parts of a batch of {self.batch}: at most {self.batch}")
+        return self
 
 
 class Teacher(MethodTable, Training):
@@ -71,13 +132,19 @@ class Teacher(MethodTable, Training):
     folder: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="a generator folder to use in place of training"
     )
-    model: Architecture = Field(Architecture(channels=(64, 128), blocks=2), description="the teacher's architecture")
+    # Left out where it is not asked for, so that the keys of older results stay.
+    size: Literal["auto", "small", "medium", "large"] = Field(
+        "auto", description="of an architecture that fits the images (docs/run.md)", exclude_if="auto".__eq__
+    )
+    model: Architecture | None = Field(None, description="the teacher's architecture, in place of size")
 
     @model_validator(mode="after")
     def brought_or_trained(self) -> "Teacher":
         extra = sorted((self.model_fields_set - {"folder", "objective"}) | self.objective.model_fields_set)
         if self.folder is not None and extra:
             raise ValueError(f"a teacher brought as a folder is not trained here: remove {', '.join(extra)}")
+        if self.model is not None and "size" in self.model_fields_set:
+            raise ValueError("say how large: either size, or a table [teacher.model]")
         return self
 
 
@@ -105,6 +172,11 @@ class Slim(MethodTable, Training):
     method: str = Field("annealing_reflow", description=METHOD)
     keep: Fraction | None = Field(None, description="share of the teacher's parameters that the student keeps")
     model: Architecture | None = Field(None, description="the student's architecture, in place of keep")
+    init: Annotated[str, Field(min_length=1)] = Field(
+        "random",
+        description="weights to start from: random, teacher (slices of its channels and blocks), or a generator folder",
+        exclude_if="random".__eq__,
+    )
 
     @model_validator(mode="after")
     def one_size(self) -> "Slim":

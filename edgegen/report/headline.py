@@ -41,7 +41,7 @@ def slowest_teacher(report: Report) -> TorchLatency | None:
 
 def full_teacher(report: Report) -> tuple[int, QualityFigure | None]:
     """The teacher's most steps, and its figure there: what everything is compared with."""
-    steps = max((int(steps) for steps in report.quality.teacher), default=0)
+    steps = max((int(steps) for steps in report.quality.teacher or {}), default=0)
     return steps, quality_of(report, "teacher", steps)
 
 
@@ -76,7 +76,7 @@ def _parameters(report: Report) -> Figure | None:
 
 
 def _file(report: Report) -> Figure | None:
-    row, old = chosen(report), FP32_BYTES * report.parameters.teacher
+    row, old = chosen(report), FP32_BYTES * (report.parameters.teacher or 0)
     if row is None or not old or not row.nbytes:
         return None
     new = row.nbytes
@@ -96,10 +96,13 @@ def _quality(report: Report) -> Figure | None:
         after, name = row.fd_local, row.label
     elif student is not None and student.fd_local is not None:
         after, name = student.fd_local, f"{report.ships} in PyTorch, one step"
-    if before is None or before.fd_local is None or after is None:
-        return None
     floor = quality_of(report, "floor", 0)
     real = None if floor is None else floor.fd_local
+    if after is not None and real is not None and report.quality.teacher is None:
+        note = f"distance to the real images; {name}"
+        return Figure("fd_local (lower is better)", number(after), f"real images: {number(real)}", note)
+    if before is None or before.fd_local is None or after is None:
+        return None
     return Figure(
         "fd_local (lower is better)",
         f"{number(before.fd_local)} → {number(after)}",

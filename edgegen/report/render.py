@@ -12,6 +12,7 @@ from edgegen.report.distribution import Spread, distribution_plot
 from edgegen.report.headline import chosen, headline
 from edgegen.report.pictures import grid
 from edgegen.report.plots import Plot, curve_plots, pareto_plot, quality_plot, tradeoff_plot
+from edgegen.report.quality_table import quality_table
 from edgegen.report.schema import Report
 from edgegen.report.verdict import verdict
 from edgegen.support.extras import require
@@ -49,6 +50,7 @@ def write(
         "ships": SHIPS[report.ships],
         "parities": _parities(report),
         "tables": tables,
+        "quality": quality_table(report),
         "elsewhere": measurements.table(report.elsewhere),
         "recipe": formats.toml(report.recipe),
     }

@@ -30,9 +30,9 @@ class DataFacts(Record):
 
 
 class Sizes(Record):
-    """A number for the teacher and one for the student."""
+    """A number for the teacher, null where the run has none, and one for the student."""
 
-    teacher: Count
+    teacher: Count | None = None
     student: Count
 
 
@@ -61,12 +61,32 @@ class Extractor(Record):
     accuracy: float | None
     fault: str = ""
     damage: tuple[Damage, ...] = Field((), description="a scale for fd_local")
+    trained_on: tuple[str, ...] = Field((), description="stages whose training used these features")
+
+
+class FeatureSpace(Record):
+    """A further space that images are compared in; with a `fault` it is no measure of quality, and has no figure."""
+
+    key: str = Field(description="its key in `spaces` of each figure")
+    name: str
+    fault: str = ""
+
+
+class SpaceFigure(Record):
+    """In one further space: Frechet distance, its deviation over the noise seeds, kernel distance."""
+
+    fd: float | None
+    sd: float | None
+    kd: float | None
 
 
 class QualityFigure(Record):
     """Distances of n generated images to the real ones; `sd` is over the noise seeds, null for the floor.
 
     `saturated` is the share of values that are black or white, `spread` the standard deviation of a pixel over images.
+    `class_distance` is the share of images that would have to be of another class, `spectrum_db` the difference of the
+    power by frequency, `nearest_ratio` the distance to the nearest training image as a multiple of held-out images',
+    `copied` the share of images within a third of it. `fd_local_first` is of the noise that files are compared on.
     """
 
     fd_local: float | None
@@ -76,6 +96,14 @@ class QualityFigure(Record):
     recall: float | None
     saturated: float | None = None
     spread: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    class_distance: float | None = None
+    spectrum_db: float | None = None
+    nearest_ratio: float | None = None
+    copied: float | None = None
+    fd_local_first: float | None = None
+    spaces: dict[str, SpaceFigure] = Field({}, description="by the key of a further feature space")
 
 
 BySteps = dict[Steps, QualityFigure]
@@ -84,10 +112,11 @@ BySteps = dict[Steps, QualityFigure]
 class QualityTable(Record):
     """Figures by network and number of steps; `floor` has the one key "0": real held-out images, not generated ones.
 
-    `finished` is the student after [finish]; `scheduler` is a brought teacher as its own scheduler samples it.
+    `teacher` is null where the run has none; `finished` is the student after [finish]; `scheduler` is a brought teacher
+    as its own scheduler samples it.
     """
 
-    teacher: BySteps
+    teacher: BySteps | None = None
     scheduler: BySteps | None = None
     reflowed: BySteps
     student: BySteps
@@ -188,7 +217,9 @@ class Report(Document):
     macs: Sizes | None = Field(None, description="multiply-accumulates of one evaluation of the net, one image")
     fold: Fold
     extractor: Extractor
+    spaces: tuple[FeatureSpace, ...] = ()
     n: Count = Field(description="generated images of each quality figure")
+    n_heldout: Count | None = Field(None, description="real images of the floor; null: as many")
     ships: Literal["student", "finished", "baseline", "reflowed"] = Field(
         "student", description="the generator in the files"
     )

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgegen.report.formats import PARITY_TEXT, TIMES, UNKNOWN, count, nbytes, number, percent, plural, seconds, value
-from edgegen.report.schema import ArtifactRow, QualityFigure, Report
+from edgegen.report.formats import PARITY_TEXT, TIMES, UNKNOWN, count, nbytes, number, plural, seconds, value
+from edgegen.report.schema import ArtifactRow, Report
 from edgegen.types import Latency, Parity
 
 Tone = Literal["", "ok", "failed", "warn", "muted"]
 NETWORKS = ("teacher", "scheduler", "reflowed", "student", "finished", "baseline")
-NETWORK_NAMES = {"scheduler": "teacher, by its own scheduler"}
 VERDICT_TONE: Mapping[str, Tone] = {"usable": "ok", "weak": "warn", "not usable": "failed", "not judged": "warn"}
 PARITY_TONE: Mapping[str, Tone] = {"ok": "ok", "failed": "failed", "not checked": "warn"}
 EQUAL_DB = 200.0  # edgegen.verification.parity's stand-in for "not one bit differs"
@@ -48,35 +47,6 @@ def cells(*texts: str | TableCell) -> tuple[TableCell, ...]:
     return tuple(
         text if isinstance(text, TableCell) else TableCell(text, "muted" if text == UNKNOWN else "") for text in texts
     )
-
-
-def quality(report: Report) -> ReportTable:
-    """fd_local and its kin of every net at every number of steps; the floor first."""
-    rows = [_quality_row(TableCell("real, held out"), "", figure) for figure in report.quality.floor.values()]
-    for network in NETWORKS:
-        table = getattr(report.quality, network) or {}
-        name = NETWORK_NAMES.get(network, network)
-        named = [TableCell(name), *[TableCell(name, "muted")] * len(table)]
-        rows += [_quality_row(name, s, table[s]) for name, s in zip(named, sorted(table, key=int), strict=False)]
-    titles = columns("Images", "Steps#", "fd_local#", "± sd#", "kd_local#", "Precision#", "Recall#")
-    return ReportTable(titles, tuple(rows), quality_note(report))
-
-
-def quality_note(report: Report) -> str:
-    extractor = report.extractor
-    if extractor.fault:
-        return f"No figure of quality: {extractor.fault}. Look at the images."
-    return (
-        f"fd_local is not FID: it is the Fréchet distance between features of {extractor.name} ({extractor.fd_name}; "
-        f"accuracy {percent(extractor.accuracy)} on held-out images), so it can be compared inside this report only. "
-        f"Lower is better for fd_local and kd_local, higher for precision and recall. Each figure is of "
-        f"{plural(report.n, 'image')}; sd is over the noise seeds."
-    )
-
-
-def _quality_row(name: TableCell, steps: str, figure: QualityFigure) -> tuple[TableCell, ...]:
-    fields = (figure.fd_local, figure.sd, figure.kd_local, figure.precision, figure.recall)
-    return cells(name, steps or UNKNOWN, *(number(field) for field in fields))
 
 
 def artifacts(report: Report) -> ReportTable:
@@ -207,6 +177,8 @@ def sizes(report: Report) -> ReportTable:
         rows.append(("Multiply-accumulates, one evaluation", count(report.macs.teacher), count(report.macs.student)))
     rows.append(("Parameters removed by folding the time input", UNKNOWN, count(report.fold.parameters_removed)))
     rows.append(("Largest relative error of folding", UNKNOWN, number(report.fold.max_relative_error, 2)))
+    if report.parameters.teacher is None:
+        return ReportTable(columns("", "Student#"), tuple(cells(name, own) for name, _, own in rows))
     return ReportTable(columns("", "Teacher#", "Student#"), tuple(cells(*row) for row in rows))
 
 

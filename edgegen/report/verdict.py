@@ -13,6 +13,8 @@ STRONG_NOISE = 0.4  # standard deviation of noise on real images whose fd_local 
 NEAR = 0.5  # share of that fd_local from which on images are weak
 SATURATED = 0.5  # share of the pixels that should be neither black nor white, and are
 COLLAPSED = 0.25  # spread of the images, as a share of that of real images
+SOME_COPIED = 0.05  # share of copies beyond that of held-out images, and
+SOME_MISPLACED = 0.1  # share of images of the wrong class beyond held-out images', from which on a warning
 SOME_SATURATED, SOME_COLLAPSED, SOME_RECALL = 0.2, 0.6, 0.5  # from here on a warning
 WORSE_FILE = 1.25  # fd_local of a file, as a multiple of PyTorch's
 
@@ -34,6 +36,8 @@ def verdict(report: Report) -> Verdict:
             f"standard deviation {STRONG_NOISE}"
         )
         return Verdict(level="not usable", reason=reason, advice=_advice(report), warnings=warnings)
+    if report.quality.teacher is None:
+        return _without_teacher(report, shipped.fd_local, warnings)
     if teacher is None or not teacher.fd_local:
         return Verdict(level="not judged", reason="there is no figure of the teacher", warnings=warnings)
     times = shipped.fd_local / teacher.fd_local
@@ -45,6 +49,20 @@ def verdict(report: Report) -> Verdict:
         return Verdict(level="weak", reason=reason, advice=_advice(report), warnings=warnings)
     if strong is not None and shipped.fd_local >= NEAR * strong:
         reason += f", and comes near that of real images with strong noise, {number(strong)}"
+        return Verdict(level="weak", reason=reason, advice=_advice(report), warnings=warnings)
+    return Verdict(level="usable", reason=reason, warnings=warnings)
+
+
+def _without_teacher(report: Report, distance: float, warnings: tuple[str, ...]) -> Verdict:
+    """Against real images alone: held-out ones, and ones with strong noise, which `distance` does not reach."""
+    floor, strong = quality_of(report, "floor", 0), _strong(report)
+    if strong is None or floor is None or floor.fd_local is None:
+        return Verdict(level="not judged", reason="there is no teacher, and no scale to judge by", warnings=warnings)
+    reason = (
+        f"fd_local {number(distance)}; there is no teacher to compare with, held-out real images have "
+        f"{number(floor.fd_local)}, and with noise of standard deviation {STRONG_NOISE} {number(strong)}"
+    )
+    if distance >= NEAR * strong:
         return Verdict(level="weak", reason=reason, advice=_advice(report), warnings=warnings)
     return Verdict(level="usable", reason=reason, warnings=warnings)
 
@@ -63,9 +81,16 @@ def _advice(report: Report) -> str:
     if teacher is not None and teacher.fd_local and strong is not None and teacher.fd_local >= NEAR * strong:
         return (
             f"The teacher {at} is far from the real images itself (fd_local {number(teacher.fd_local)}): more "
-            "[teacher] steps, or a larger model."
+            "[teacher] steps, or a larger [teacher] size or model."
         )
     reflowed = _best(report, "reflowed")
+    if report.quality.teacher is None:
+        if reflowed is not None and strong is not None and reflowed >= NEAR * strong:
+            return (
+                f"The network is far from the real images at any number of steps (fd_local {number(reflowed)}): more "
+                "[slim] steps, or a larger [slim] model."
+            )
+        return "One step is what costs: more [distill] steps, or another learning_rate."
     if teacher is not None and teacher.fd_local and reflowed is not None and reflowed > USABLE_TIMES * teacher.fd_local:
         return (
             f"The smaller network is far from the teacher at any number of steps (fd_local {number(reflowed)}): more "
@@ -108,20 +133,53 @@ def _warnings(report: Report) -> list[str]:
         warnings.append(
             f"Recall {number(recall)}, where the teacher has {number(teacher.recall)}: parts of the data are missing."
         )
-    warnings += [_worse(report, "reflowed"), _worse(report, "baseline")]
+    warnings += [_copies(report), _wrong_classes(report), _worse(report, "reflowed"), _worse(report, "baseline")]
+    if report.extractor.trained_on:
+        warnings.append(
+            f"The features of fd_local were used in the training of {', '.join(report.extractor.trained_on)}, which "
+            "lowers it: compare by fd_random, whose features no training uses."
+        )
     if report.extractor.name.startswith("rot-"):
         warnings.append(
             "There are no labels, or one class alone: the figures are of features that tell quarter turns apart, which "
             "see less than features of classes. Look at the images."
         )
-    if shipped is not None and shipped.fd_local:
+    same_noise = None if shipped is None else shipped.fd_local_first or shipped.fd_local
+    if same_noise:
         warnings += [
             f"{row.file}: its images are further from the real ones (fd_local {number(row.fd_local)}) than PyTorch's "
-            f"({number(shipped.fd_local)})."
+            f"({number(same_noise)})."
             for row in report.artifacts
-            if row.fd_local is not None and row.fd_local > WORSE_FILE * shipped.fd_local
+            if row.fd_local is not None and row.fd_local > WORSE_FILE * same_noise
         ]
     return [warning for warning in warnings if warning]
+
+
+def _copies(report: Report) -> str:
+    """Whether what is shipped copies training images; where it does not, whether the teacher does."""
+    real = quality_of(report, "floor", 0)
+    usual = 0.0 if real is None or real.copied is None else real.copied
+    steps, teacher = full_teacher(report)
+    shipped = (f"The {report.ships}", quality_of(report, report.ships, 1))
+    for name, figure in (shipped, (f"The teacher at {plural(steps, 'step')}", teacher)):
+        if figure is not None and figure.copied is not None and figure.copied - usual > SOME_COPIED:
+            return (
+                f"{name} copies: {figure.copied:.0%} of its images are training images or nearly so (of real held-out "
+                f"images {usual:.0%})."
+            )
+    return ""
+
+
+def _wrong_classes(report: Report) -> str:
+    shipped, real = quality_of(report, report.ships, 1), quality_of(report, "floor", 0)
+    if shipped is None or real is None or shipped.class_distance is None or real.class_distance is None:
+        return ""
+    if shipped.class_distance - real.class_distance <= SOME_MISPLACED:
+        return ""
+    return (
+        f"Classes are missing or too frequent: {shipped.class_distance:.0%} of the images would have to be of another "
+        f"one (of real held-out images {real.class_distance:.0%})."
+    )
 
 
 def _worse(report: Report, before: str) -> str:

@@ -18,6 +18,7 @@ from edgegen.data import local_path
 from edgegen.errors import DeviceError, ParityError, UsageError
 from edgegen.formats.recipe_file import find
 from edgegen.pipeline.graph import check, select
+from edgegen.pipeline.methods import has_teacher
 from edgegen.pipeline.needed_extras import require_extras
 from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.run_folder import RunFolder
@@ -122,17 +123,19 @@ def _is_unchanged_plan(path: Path) -> bool:
 def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) -> tuple[DataSpec, Architecture]:
     """The recipe's data, by its stage data; and its teacher's architecture, or where it has none its [slim.model]."""
     from edgegen.models.student import architecture, architecture_of, student_architecture
+    from edgegen.models.teacher_size import teacher_architecture
     from edgegen.pipeline.stages.teacher import load_teacher
 
     stage = run_recipe(request.recipe, runs=request.runs, only="data", progress=progress)[-1]
     about = read_json(stage.folder / "data.json")
     channels, height, width = about["image_shape"]
     data = DataSpec(channels, height if height == width else (height, width), about["num_classes"])
-    model: Architecture | None = recipe.teacher.model
-    if recipe.teacher.folder is not None:
+    if recipe.teacher.folder is None:
+        model: Architecture | None = teacher_architecture(recipe.teacher, about)
+    else:
         loaded = load_teacher(user_path(recipe.teacher.folder, base=path.parent), about)
         model = architecture_of(loaded.net)
-    if model is None:
+    if model is None or not has_teacher(recipe):
         student_architecture(recipe.slim, None, about["image_shape"], data.num_classes)  # raises without [slim.model]
         model = recipe.slim.model
     assert model is not None, "checked"

@@ -15,6 +15,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "diffusers": ("diffusers",),
     "optimum": ("optimum",),
     "datasets": ("datasets",),
+    "fid": ("torch_fidelity",),
+    "dinov2": ("transformers",),
 }
 
 

@@ -24,6 +24,9 @@ TORCH_ONNX = Chatter(("torch.onnx._internal.exporter._registration",), (TREESPEC
 # torch.export, its save and load, and run_decompositions.
 EXPORT = Chatter(("torch.fx.experimental.symbolic_shapes",), (TREESPEC,))
 
+# torch's own table of derivatives is compiled by a call that torch deprecates, when the first one is taken.
+FORWARD_DERIVATIVES = Chatter((), (r"`torch.jit.script` is deprecated",))
+
 EXECUTORCH = Chatter(
     # torchao reports the GPU libraries that a CPU machine lacks, and registers an enum by a deprecated call.
     ("torchao", "torch.utils._pytree"),

@@ -16,10 +16,12 @@ def save(path: Path, states: Mapping[str, NetworkState], done: int) -> None:
     tensors: dict[str, Tensor] = {}
     for name, state in states.items():
         tensors |= {f"net.{name}.{key}": value for key, value in state.network.state_dict().items()}
-        tensors |= {f"ema.{name}.{key}": value for key, value in state.average.state_dict().items()}
+        for average in state.averages:
+            prefix = _average_prefix(name, average.name)
+            tensors |= {f"{prefix}{key}": value for key, value in average.network.state_dict().items()}
         for index, moments in state.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{name}.{index}.{key}": torch.as_tensor(value) for key, value in moments.items()}
-    updates = {f"updates.{name}": str(state.updates) for name, state in states.items()}
+    updates = {f"updates.{name}": str(int(state.updates)) for name, state in states.items()}
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     save_tensors(path, plain, metadata={"step": str(done), **updates})
 
@@ -32,7 +34,8 @@ def restore(path: Path, states: Mapping[str, NetworkState], label: str) -> int:
         tensors, metadata = load_tensors(path), load_metadata(path)
         for name, state in states.items():
             state.network.load_state_dict(_below(tensors, f"net.{name}."))
-            state.average.load_state_dict(_below(tensors, f"ema.{name}."))
+            for average in state.averages:
+                average.network.load_state_dict(_below(tensors, _average_prefix(name, average.name)))
             moments: dict[int, dict[str, Tensor]] = {}
             for key, value in _below(tensors, f"adam.{name}.").items():
                 index, _, field = key.partition(".")
@@ -40,7 +43,7 @@ def restore(path: Path, states: Mapping[str, NetworkState], label: str) -> int:
             groups = state.optimizer.state_dict()["param_groups"]
             state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
             # Checkpoints from before a loop could train several networks have one count.
-            state.updates = int(metadata.get(f"updates.{name}") or metadata["updates"])
+            state.updates.fill_(int(metadata.get(f"updates.{name}") or metadata["updates"]))
         return int(metadata["step"])
     except (DataError, KeyError, ValueError, RuntimeError) as e:
         raise TrainingError(f"{path}: not a checkpoint of {label}; delete it and run the same command again") from e
@@ -49,6 +52,10 @@ def restore(path: Path, states: Mapping[str, NetworkState], label: str) -> int:
 def done_steps(path: Path) -> int | None:
     """The steps that the checkpoint holds, None where there is none."""
     return int(load_metadata(path)["step"]) if path.exists() else None
+
+
+def _average_prefix(name: str, average: str) -> str:
+    return f"ema-{average}.{name}." if average else f"ema.{name}."
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

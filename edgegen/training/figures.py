@@ -56,7 +56,7 @@ class CollapseCheck:
     def __init__(self, objective: Objective, seed: int) -> None:
         self.enabled, self.seed = bool(getattr(objective, "one_step", False)), seed
 
-    def figures(self, student: nn.Module, batch: Batch, done: int) -> dict[str, Tensor]:
+    def figures(self, student: nn.Module, batch: Batch, done: int) -> dict[str, float]:
         """Both spreads, where they are due after `done` steps; `student` is the averaged one, a velocity network."""
         if not self.enabled or done % COLLAPSE_EVERY:
             return {}
@@ -65,7 +65,7 @@ class CollapseCheck:
         noise = torch.randn(images.shape, generator=generator(self.seed, COLLAPSE_STREAM)).to(images.device)
         with torch.no_grad():
             made = OneStep(student, time=NOISE_TIME)(noise, labels)
-        return {OUTPUT_SD: spread(made), DATA_SD: spread(images)}
+        return {OUTPUT_SD: float(spread(made)), DATA_SD: float(spread(images))}
 
 
 class FaultWatch:
@@ -77,21 +77,24 @@ class FaultWatch:
         self.lines: deque[Mapping[str, float]] = deque((_numbers(line) for line in lines[-WINDOW:]), maxlen=WINDOW)
         self.say, self.last = say, set(lines[-1].get(WARNINGS, ()) if lines else ())
 
-    def after(self, values: Mapping[str, float]) -> list[str]:
-        """The faults after one more line with these losses and figures; none before there are WINDOW lines."""
+    def after(self, values: Mapping[str, float], others: Sequence[str] = ()) -> list[str]:
+        """All faults after one more line with these losses and figures; `others` are those that someone else has seen.
+
+        The method's begin when there are WINDOW lines.
+        """
         self.lines.append(values)
-        if len(self.lines) < WINDOW:
-            return []
-        names = dict.fromkeys(name for line in self.lines for name in line)
-        means = {name: _mean([line[name] for line in self.lines if name in line]) for name in names}
-        own = [] if self.warnings is None else [str(text) for text in self.warnings(means)]
-        faults = [*_collapse(means), *own]
+        faults = [*others, *(self._judged() if len(self.lines) == WINDOW else ())]
         known = {_kind(text) for text in self.last}
         for text in faults:
             if _kind(text) not in known:
                 self.say(text)
         self.last = set(faults)
         return faults
+
+    def _judged(self) -> list[str]:
+        names = dict.fromkeys(name for line in self.lines for name in line)
+        means = {name: _mean([line[name] for line in self.lines if name in line]) for name in names}
+        return [*_collapse(means), *(() if self.warnings is None else map(str, self.warnings(means)))]
 
 
 def _collapse(means: Mapping[str, float]) -> list[str]:

@@ -5,7 +5,6 @@ residual of that equation, without gradient, and u, with gradient.
 """
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -13,6 +12,7 @@ from pydantic import Field
 
 from edgegen.errors import TrainingError
 from edgegen.flow.path import per_sample, time_dtype
+from edgegen.support.vendor_logs import FORWARD_DERIVATIVES, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,14 @@ def bare_mean_velocity(network: "nn.Module", labels: "Tensor | None") -> MeanVel
             "use DistributedDataParallel (no fsdp in Accelerate's configuration)"
         )
     forward = type(inner).forward  # Accelerate puts mixed precision into the object's own attribute `forward`
-    return lambda x, t, r: forward(inner, x, t, labels, r=r)
+
+    def u(x: "Tensor", t: "Tensor", r: "Tensor") -> "Tensor":
+        # Several points of each sample may be evaluated at once, one after the other.
+        classes = None if labels is None else labels.repeat(len(x) // len(labels))
+        velocity: Tensor = forward(inner, x, t, classes, r=r)
+        return velocity
+
+    return u
 
 
 @contextlib.contextmanager
@@ -90,10 +97,10 @@ def jvp(u: MeanVelocity, point: Point, direction: Point) -> "Tensor":
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    with quiet(FORWARD_DERIVATIVES):
+        import torch._decomp.decompositions_for_jvp
     try:
-        # MATH is the only kernel of attention with a forward derivative; PyTorch's first use of one calls torch.jit.
-        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".torch.jit.script. is", category=DeprecationWarning)
+        with sdpa_kernel(SDPBackend.MATH):  # of the kernels of attention, the only one with a forward derivative
             change: Tensor = torch.func.jvp(u, point, direction)[1]
     except (NotImplementedError, RuntimeError) as e:
         if not any(text in str(e) for text in ("forward AD", "forward-mode", "jvp", "batching rule")):

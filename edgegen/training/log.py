@@ -14,6 +14,7 @@ from edgegen.support.storage import atomic_path, storage_errors
 LOG = "log.jsonl"
 HELDOUT = "heldout"  # in a line: the loss on images kept from training
 WARNINGS = "warnings"  # in a line: the faults that the losses and figures show, in words
+FLUSH_S = 2.0  # most seconds that a line waits for others, where somebody looks at a training
 LARGEST_LOG = 1 << 30  # bytes; a line of a million steps has a hundred
 
 
@@ -21,8 +22,9 @@ class TrainingLog:
     """Written by the first process only; lines of steps after the checkpoint, left by a kill, are removed."""
 
     def __init__(self, folder: Path, first: int, *, enabled: bool) -> None:
-        self.path = folder / LOG
+        self.path, self.enabled = folder / LOG, enabled
         self.lines: list[str] = []
+        self.flushed = time.monotonic()
         self.board: _Board | None = None
         if not enabled:
             return
@@ -47,14 +49,16 @@ class TrainingLog:
             self.board.add(step, rows | {"learning_rate": rate})
         line = {"step": step, **losses, **figures} | ({WARNINGS: list(warnings)} if warnings else {})
         self.lines.append(json.dumps(line))
+        if self.enabled and time.monotonic() - self.flushed >= FLUSH_S:
+            self.flush()
 
     def flush(self) -> None:
-        """Called just before a checkpoint, so that the log is never behind it. Raises StorageError."""
+        """Called just before a checkpoint, too, so that the log is never behind it. Raises StorageError."""
         with storage_errors(self.path), self.path.open("a") as file:
             file.write("".join(line + "\n" for line in self.lines))
         if self.board is not None:
             self.board.flush()
-        self.lines = []
+        self.lines, self.flushed = [], time.monotonic()
 
     def close(self) -> None:
         if self.board is not None:

@@ -5,14 +5,14 @@ whole; so a run that was killed ends with the same weights as one that was not (
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from edgegen.errors import TrainingError
 from edgegen.formats.stage_folder import CHECKPOINT
@@ -20,12 +20,15 @@ from edgegen.recipe import Training
 from edgegen.support.progress import Progress
 from edgegen.training import checkpoint
 from edgegen.training.batch import Examples
+from edgegen.training.distributed import take_from_first, wait_for_all
 from edgegen.training.figures import CollapseCheck, FaultWatch
 from edgegen.training.log import HELDOUT, LOG, TrainingLog, read
 from edgegen.training.networks import Fitted, NetworkState
 from edgegen.training.objective import Objective
 from edgegen.training.trainer import Trainer, learning_rate
 
+RECENT = 100  # steps, of which a tenth may be skipped
+SKIPPED = "skipped"  # in a line of the log: the steps so far whose loss or gradient was not finite
 LOG_EVERY = 10  # steps between looks at the loss: each look waits for the device
 
 
@@ -64,8 +67,9 @@ def fit(
 ) -> dict[str, Fitted]:
     """Trains the student and the method's further networks (in place); `folder` keeps the checkpoint and the logs.
 
-    The losses of a step are all of the weights before it. Raises TrainingError, with the step, when a loss or a weight
-    stops being finite; the last good checkpoint stays.
+    The losses of a step are all of the weights before it. A step whose loss or gradient is not finite changes nothing;
+    of a tenth of the last 100 steps, or where a weight is not finite, it raises TrainingError, with the step: the last
+    good checkpoint stays.
     """
     trainer = Trainer(
         objective,
@@ -81,7 +85,7 @@ def fit(
     first = checkpoint.restore(folder / CHECKPOINT, trainer.states, label)
     before = [line for line in read(folder / LOG) if line["step"] <= first]
     heldout = [float(line[HELDOUT]) for line in before if HELDOUT in line]
-    watch = _Watch(label, settings, folder, trainer.device)
+    watch = _Watch(label, settings, folder, trainer.device, before)
     faults = FaultWatch(objective, before, lambda text: progress.message(f"{label}: warning: {text}"))
     collapse = CollapseCheck(objective, seed)
     log = TrainingLog(folder, first, enabled=accelerator.is_main_process)
@@ -91,59 +95,73 @@ def fit(
                 progress.message(f"{label}: the loss on held-out images is flat: stopped at {step} of {settings.steps}")
                 break
             result, done = trainer.step(step), step + 1
-            watch.look(result.losses, step)
+            watch.look(result.finite, step)
             measured = _measured(stopping, trainer, done)
             heldout += measured.values()
             is_last = done == settings.steps or (stopping is not None and stopping.is_flat(heldout))
             save = is_last or done % settings.checkpoint_every == 0
             if done % LOG_EVERY == 0 or save or measured:
-                watch.check()
-                losses = _finite(result.losses) | measured
-                figures = _finite(
-                    {**result.figures, **collapse.figures(trainer.averages["student"], result.batch, done)}
-                )
-                warnings = faults.after(losses | figures)
-                log.add(done, losses, learning_rate(settings, step), figures=figures, warnings=warnings)
-                task.update(done, "  ".join(f"loss {losses[name]:.4g}" for name in result.losses))
+                losses, figures = result.values()
+                figures |= collapse.figures(trainer.averages["student"], result.batch, done) | watch.check(done)
+                warnings = faults.after(losses | figures, watch.faults())
+                log.add(done, losses | measured, learning_rate(settings, step), figures=figures, warnings=warnings)
+                task.update(done, "  ".join(f"loss {losses[name]:.4g}" for name in losses))
             if save:
                 watch.check_weights(trainer.states, done)
-                if accelerator.is_main_process:
-                    log.flush()
-                    checkpoint.save(folder / CHECKPOINT, trainer.states, done)
-                accelerator.wait_for_everyone()
+                _save(trainer, log, folder / CHECKPOINT, done)
     return {name: state.fitted() for name, state in trainer.states.items()}
+
+
+def _save(trainer: Trainer, log: TrainingLog, path: Path, done: int) -> None:
+    if trainer.accelerator.is_main_process:
+        log.flush()
+        checkpoint.save(path, trainer.states, done)
+    wait_for_all()
 
 
 def _measured(stopping: Stopping | None, trainer: Trainer, done: int) -> dict[str, float]:
     """The loss on held-out images after `done` steps, where it is due."""
     if stopping is None or done % stopping.every:
         return {}
-    return {HELDOUT: stopping.loss(trainer.averages["student"])}
-
-
-def _finite(values: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """As plain numbers; one that is not finite has nothing to say, and JSON has no word for it."""
-    numbers = {name: float(value) for name, value in values.items()}
-    return {name: number for name, number in numbers.items() if math.isfinite(number)}
+    # Of the first process: were it another one elsewhere by a bit, the processes could end at different steps.
+    is_first = trainer.accelerator.is_main_process
+    loss = torch.tensor(stopping.loss(trainer.averages["student"]) if is_first else 0.0, device=trainer.device)
+    take_from_first([loss])
+    return {HELDOUT: float(loss)}
 
 
 class _Watch:
-    """Looks for losses and weights that are not finite; the number of the first bad step stays on the device."""
+    """Counts the steps that were skipped, on the device, and looks for weights that are not finite."""
 
-    def __init__(self, label: str, settings: Training, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self, label: str, settings: Training, folder: Path, device: torch.device, before: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """`before` are the lines of the log so far."""
         self.label, self.settings, self.path = label, settings, folder / CHECKPOINT
-        self.bad_step = torch.full((), -1, device=device)
+        self.limit = max(1, min(settings.steps, RECENT) // 10)
+        self.recent = torch.zeros(RECENT, dtype=torch.bool, device=device)  # of step k at k % RECENT
+        self.total = torch.full((), int(before[-1].get(SKIPPED, 0)) if before else 0, device=device)
+        self.steps: list[int] = []  # that were skipped, of the last RECENT
 
-    def look(self, losses: Mapping[str, torch.Tensor], step: int) -> None:
-        for loss in losses.values():
-            finite = torch.isfinite(loss)
-            self.bad_step = torch.where((self.bad_step < 0) & ~finite, step, self.bad_step)
+    def look(self, finite: Tensor, step: int) -> None:
+        """After a step."""
+        self.recent[step % RECENT] = ~finite
+        self.total += ~finite
 
-    def check(self) -> None:
-        """Raises TrainingError if a loss was not finite."""
-        bad_step = int(self.bad_step)
-        if bad_step >= 0:
-            raise self._error(bad_step)
+    def check(self, done: int) -> dict[str, float]:
+        """How many steps were skipped, for the log, where any was. Raises TrainingError where they are too many."""
+        recent = self.recent.tolist()
+        self.steps = [step for step in range(max(0, done - RECENT), done) if recent[step % RECENT]]
+        if len(self.steps) >= self.limit:
+            raise self._error(self.steps[0])
+        total = float(self.total)
+        return {SKIPPED: total} if total else {}
+
+    def faults(self) -> list[str]:
+        """In words, at the last check."""
+        if not self.steps:
+            return []
+        return [f"steps are skipped: the loss or its gradient was not finite in {len(self.steps)} of the last {RECENT}"]
 
     def check_weights(self, states: Mapping[str, NetworkState], done: int) -> None:
         """A checkpoint of weights that are not finite would be no help: stop before it replaces the last good one."""

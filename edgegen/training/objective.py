@@ -17,6 +17,8 @@ Need = Literal[
     "trajectories",  # pairs with the states between noise and image (edgegen.training.pairs.trajectories)
     "teacher",  # networks["teacher"], frozen
     "slimmed_network",  # networks["slimmed"], frozen: the averaged weights of the stage `slim`
+    "earlier_network",  # networks["earlier"], frozen: the averaged weights of the stage before
+    "feature_network",  # networks["features"], frozen: layers of the stage `extractor` (edgegen.training.distances)
     "float_network",  # networks["float"], frozen: a generator whose quantized self is trained
     "second_time",  # networks["student"] takes a second time r (edgegen.flow.path)
     "classifier",  # networks["student"] is a classifier of images and not a velocity

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,19 +13,43 @@ from edgegen.errors import TrainingError
 from edgegen.recipe import Training
 from edgegen.support.rng import generator
 from edgegen.training.batch import Batch, Examples, epoch_rows
+from edgegen.training.distributed import add_up
 from edgegen.training.networks import TrainedNetwork, start
 from edgegen.training.objective import Objective
+from edgegen.training.parts import Part, draws
 
-NETWORKS_STREAM = 1  # of the seed of the method's own networks; the loop's random numbers have (seed, step, process)
+NETWORKS_STREAM = 1  # of the seed of the method's own networks; the loop's random numbers have (seed, step, part)
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Losses and figures of the weights before the step, on the device, and the batch that they are of."""
+    """Losses and figures of the weights before a step, each with the part of the batch that it is of, on the device.
 
-    losses: Mapping[str, Tensor]
-    figures: Mapping[str, Tensor]
-    batch: Batch
+    They are of this process alone: `values` has those of all.
+    """
+
+    names: frozenset[str]  # of the trained networks: other names are figures
+    parts: Sequence[tuple[Part, Mapping[str, Tensor]]]
+    batch: Batch  # of the first part
+    finite: Tensor  # a flag; the step was skipped where it is false, in all processes
+
+    def values(self) -> tuple[dict[str, float], dict[str, float]]:
+        """The losses and the figures of the whole batch; of figures, parts with NaN are left out of the mean.
+
+        All processes have to call it. What is not finite is left out: JSON has no word for it.
+        """
+        names = list(self.parts[0][1])
+        if not names:  # no network was due
+            return {}, {}
+        table = torch.stack([torch.stack([values[name].float() for name in names]) for _, values in self.parts])
+        shares = torch.tensor([part.share for part, _ in self.parts], device=table.device)[:, None]
+        counted = ~table.isnan() | torch.tensor([name in self.names for name in names], device=table.device)
+        sums, weights = (shares * table.where(counted, 0.0)).sum(dim=0), (shares * counted).sum(dim=0)
+        add_up([sums, weights])
+        means = dict(zip(names, (sums / weights).tolist(), strict=True))
+        finite = {name: value for name, value in means.items() if math.isfinite(value)}
+        losses = {name: value for name, value in finite.items() if name in self.names}
+        return losses, {name: value for name, value in finite.items() if name not in self.names}
 
 
 class Trainer:
@@ -52,35 +76,46 @@ class Trainer:
         self.networks = {**helpers, **{name: state.wrapped for name, state in self.states.items()}}
         self.averages = {name: state.average for name, state in self.states.items()}
         self.data = data.to(self.device)
+        self.parts = _parts(settings, accelerator, label)
 
     def due(self, step: int) -> list[str]:
         """The networks that step `step`, counted from 0, updates."""
         return [name for name, state in self.states.items() if state.is_due(step)]
 
     def step(self, step: int) -> StepResult:
-        """Every network that is due moves against its own loss. Raises TrainingError where one has none."""
-        due = self.due(step)
-        batch = self._batch(step, due)
-        with self.accelerator.autocast():
-            rng = generator(self.seed, step, self.accelerator.process_index, device=self.device)
-            values = self.objective.losses(self.networks, self.averages, batch, rng)
-        missing = sorted(set(due) - values.keys())
-        if missing:
-            raise TrainingError(f"{self.label}: the method gives no loss of {', '.join(missing)} in step {step + 1}")
-        for name in due:
-            self.states[name].backward(values[name])
-        for name in due:
-            self.states[name].update(learning_rate(self.states[name].settings, step))
-        detached = {name: value.detach() for name, value in values.items()}
-        losses = {name: value for name, value in detached.items() if name in self.states}
-        figures = {name: value for name, value in detached.items() if name not in self.states}
-        return StepResult(losses, figures, batch)
+        """Every network that is due moves against its own loss, unless that or its gradient is not finite.
 
-    def _batch(self, step: int, due: Collection[str]) -> Batch:
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        Raises TrainingError where one has none.
+        """
+        due = self.due(step)
         rows = epoch_rows(len(self.data), step, self.settings.batch, self.seed)
-        batch = self.data.batch(rows[rank::ranks], self.device, step=step, steps=self.settings.steps)
-        return replace(_fast_layout(batch), due=frozenset(due))
+        results: list[tuple[Part, Mapping[str, Tensor]]] = []
+        batches: list[Batch] = []
+        for part in self.parts:
+            batch = self.data.batch(part.of(rows), self.device, step=step, steps=self.settings.steps)
+            batch = replace(_fast_layout(batch), due=frozenset(due))
+            with self.accelerator.autocast(), draws(part, self.seed, step, self.device) as rng:
+                values = self.objective.losses(self.networks, self.averages, batch, rng)
+            missing = sorted(set(due) - values.keys())
+            if missing:
+                raise TrainingError(
+                    f"{self.label}: the method gives no loss of {', '.join(missing)} in step {step + 1}"
+                )
+            for name in due:
+                self.states[name].backward(values[name] if part.count == 1 else values[name] * part.share)
+            results.append((part, {name: value.detach() for name, value in values.items()}))
+            batches.append(batch)
+        finite = self._update(results, due, step)
+        return StepResult(frozenset(self.states), results, batches[0], finite)
+
+    def _update(self, results: Sequence[tuple[Part, Mapping[str, Tensor]]], due: Sequence[str], step: int) -> Tensor:
+        """Updates the networks that are due, all or none: none where a loss or a gradient is not finite."""
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
+        for name in due:
+            finite = finite & self.states[name].clip(torch.stack([values[name] for _, values in results]).sum())
+        for name in due:
+            self.states[name].update(learning_rate(self.states[name].settings, step), finite)
+        return finite
 
     def seconds_per_step(self, *, limit_s: float, most: int) -> float:
         """Seconds of one step, the mean of at most `most` and of no more than fit in `limit_s`; the first is left out.
@@ -95,6 +130,18 @@ class Trainer:
             seconds.append(time.monotonic() - before)
         warm = seconds[1:] or seconds
         return sum(warm) / len(warm)
+
+
+def _parts(settings: Training, accelerator: Accelerator, label: str) -> list[Part]:
+    """What this process takes of every batch. Raises TrainingError where that would be nothing."""
+    rank, ranks = accelerator.process_index, accelerator.num_processes
+    count = ranks * settings.accumulate
+    if count > settings.batch:
+        raise TrainingError(
+            f"{label}: batch = {settings.batch} cannot be divided into {count} parts ({ranks} processes, accumulate = "
+            f"{settings.accumulate}): take a larger batch, or fewer of them"
+        )
+    return [Part(number * ranks + rank, count, settings.batch) for number in range(settings.accumulate)]
 
 
 def wait_for(device: torch.device) -> None:

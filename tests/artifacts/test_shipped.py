@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 from small_nets import SIGNATURE, net_files
 
+from edgegen.artifacts.export import ExportSettings, export_source
 from edgegen.artifacts.sample import sample_to_png
 from edgegen.artifacts.sessions import open_source
 from edgegen.artifacts.shipped import resolve
+from edgegen.artifacts.target import Target
 from edgegen.errors import DataError, UsageError
 from edgegen.formats.manifest import MANIFEST
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.generator import save
+from edgegen.support.progress import Silent
 
 CLASSES = ["top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"]
 
@@ -42,7 +45,7 @@ def runs(files: Path, tmp_path: Path) -> Path:
     write(run / "run.json", {"name": "mine"})
     write(run / "data" / "latest" / "data.json", {"classes": CLASSES})
     write(run / "choose" / "latest" / "stage.json", {"digest": "chosen"})
-    write(run / "choose" / "latest" / "choice.json", {"distill": "one"})
+    write(run / "choose" / "latest" / "choice.json", {"student": "one"})
     (run / "distill" / "one" / "generator").mkdir(parents=True)
     (run / "distill" / "latest").symlink_to("one")
     write(run / "verify" / "latest" / "stage.json", {"made_from": {"choose": "chosen"}})
@@ -69,7 +72,9 @@ def test_a_finished_run_is_its_first_file_that_passed(runs: Path, tmp_path: Path
 def test_a_run_whose_student_is_newer_than_its_files_is_its_student(runs: Path) -> None:
     write(runs / "mine" / "choose" / "latest" / "stage.json", {"digest": "chosen again"})
     assert resolved("mine", runs) == "choose/latest/generator"
-    write(runs / "mine" / "choose" / "latest" / "choice.json", {"distill": "an older one"})
+    write(runs / "mine" / "choose" / "latest" / "choice.json", {"student": "an older one"})
+    assert resolved("mine", runs) == "distill/latest/generator"
+    write(runs / "mine" / "choose" / "latest" / "choice.json", {})
     assert resolved("mine", runs) == "distill/latest/generator"
     shutil.rmtree(runs / "mine" / "distill" / "one" / "generator")
     with pytest.raises(DataError, match=r"mine: no student at .* yet; make it by: edgegen distill mine"):
@@ -114,3 +119,23 @@ def test_the_student_of_a_run_knows_its_classes(runs: Path) -> None:
     write(runs / "mine" / "choose" / "latest" / "stage.json", {"digest": "chosen again", "files": {}})
     made = sample_to_png("mine", runs / "bag.png", label="bag", runs=runs)
     assert made["method"] == "PyTorch, 1 step"
+
+
+def test_an_exported_generator_of_a_run_has_the_names_of_its_classes(runs: Path, in_process: None) -> None:
+    """In the manifest and in the card; and `edgegen sample` of the file knows them, wherever it is."""
+    config = EdgeUNetConfig(in_channels=1, sample_size=8, num_classes=SIGNATURE.num_classes, channels=(8,))
+    folder = runs / "mine" / "choose" / "latest" / "generator"
+    save(EdgeUNet(config), folder, about={"role": "student"})
+    targets = (Target.parse("onnx-fp32"),)
+    (result,) = export_source(
+        str(folder), runs.parent / "out", ExportSettings(targets, measure=False), progress=Silent()
+    )
+    assert json.loads((result.folder / MANIFEST).read_text())["class_names"] == CLASSES
+    assert "0 = top, 1 = trouser" in (result.folder / "README.md").read_text()
+    file = str(result.folder / result.built[0].artifact.file)
+    assert sample_to_png(file, runs / "bag.png", label="bag", count=1)["count"] == 1
+    shutil.copytree(folder, runs.parent / "alone")
+    (result,) = export_source(
+        str(runs.parent / "alone"), runs.parent / "out2", ExportSettings(targets, measure=False), progress=Silent()
+    )
+    assert result.to_dict()["class_names"] == []

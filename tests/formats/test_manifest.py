@@ -211,9 +211,16 @@ def test_a_manifest_of_another_shape_is_refused_by_its_key(
             read()
 
 
-def test_a_tensor_that_no_memory_holds_is_refused_before_it_is_made(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (["batch_size", 1, 10**6, 10**6], r"sample has the shape .* at most 268,435,456 elements"),
+        ([], r"sample has the role noise and no axes"),
+    ],
+)
+def test_a_tensor_that_cannot_be_is_refused_before_it_is_made(folder: Path, shape: list[Any], message: str) -> None:
     content = json.loads((folder / "manifest.json").read_text())
-    content["signature"]["inputs"][0]["shape"] = ["batch_size", 1, 10**6, 10**6]
+    content["signature"]["inputs"][0]["shape"] = shape
     (folder / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"sample has the shape .* at most 268,435,456 elements"):
+    with pytest.raises(DataError, match=message):
         check_folder(folder)

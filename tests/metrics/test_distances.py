@@ -1,6 +1,7 @@
 """Distances against independent references: closed forms, scipy's matrix root, and slow double loops in float64."""
 
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ import scipy.linalg
 import torch
 
 from edgegen.errors import DataError
+from edgegen.metrics import density_coverage, frechet, frechet_of, kernel_distance, moments, precision_recall
 from edgegen.metrics import distances as module
-from edgegen.metrics import frechet, kernel_distance, measure, precision_recall
 
 
 @pytest.fixture
@@ -154,7 +155,7 @@ def test_precision_recall_of_known_answers(rng: np.random.Generator) -> None:
     assert precision_recall(real, two_modes) == (0.5, 1.0)
 
 
-@pytest.mark.parametrize("distance", [frechet, kernel_distance, precision_recall])
+@pytest.mark.parametrize("distance", [frechet, kernel_distance, precision_recall, density_coverage])
 def test_what_cannot_be_compared(distance: object) -> None:
     assert callable(distance)
     good = np.random.default_rng(0).normal(size=(9, 3))
@@ -168,23 +169,85 @@ def test_what_cannot_be_compared(distance: object) -> None:
         distance(good, np.full((9, 3), np.nan))
     with pytest.raises(DataError, match="more than k = 3 images; found 9 real, 3 fake"):
         precision_recall(good, good[:3])
+    with pytest.raises(DataError, match="density and coverage need more than k = 5 images; found 5 real, 9 fake"):
+        density_coverage(good[:5], good)
 
 
-def test_measure_is_mean_and_deviation_over_the_seeds(rng: np.random.Generator) -> None:
-    real = rng.normal(size=(60, 4))
-    fakes = [rng.normal(size=(50, 4)) + shift for shift in (0.0, 0.2, 0.4)]
-    quality = measure(real, fakes, steps=2)
-    singles = [frechet(real, fake) for fake in fakes]
-    assert quality.fd_local == pytest.approx(sum(singles) / 3)
-    assert quality.sd**2 == pytest.approx(sum((x - quality.fd_local) ** 2 for x in singles) / 2)
-    assert quality.kd_local == pytest.approx(sum(kernel_distance(real, fake) for fake in fakes) / 3)
-    assert quality.precision == pytest.approx(sum(precision_recall(real, fake)[0] for fake in fakes) / 3)
-    assert quality.recall == pytest.approx(sum(precision_recall(real, fake)[1] for fake in fakes) / 3)
-    assert (quality.n, quality.steps) == (50, 2)
-    assert list(quality.to_dict()) == ["fd_local", "sd", "kd_local", "precision", "recall", "n", "steps"]
-    for bad in (fakes[:1], [fakes[0], fakes[1][:40]], []):
-        with pytest.raises(DataError, match="sets of 2 noise seeds or more, all of one size; found sets of"):
-            measure(real, bad, steps=1)
+def test_moments_do_not_depend_on_how_the_rows_are_divided(rng: np.random.Generator) -> None:
+    """Also far from 0, where sums of squares would lose half of their digits."""
+    rows = rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6)) + 1e6
+    whole = np.cov(rows, rowvar=False)
+    for sizes in ((500,), (1, 499), (7,) * 71 + (3,), (250, 0, 250)):
+        parts = np.split(rows, np.cumsum(sizes)[:-1])
+        streamed = moments(part for part in parts)
+        assert streamed.count == 500
+        np.testing.assert_allclose(streamed.mean, rows.mean(axis=0), rtol=1e-14)
+        np.testing.assert_allclose(streamed.covariance, whole, rtol=1e-8)
+    other = rng.normal(size=(90, 6)) + 1e6
+    assert frechet_of(streamed, moments([other])) == pytest.approx(frechet(rows, other), rel=1e-6)
+
+
+def test_moments_hold_one_part_at_a_time() -> None:
+    alive: list[int] = []
+
+    class Part(np.ndarray):
+        def __del__(self) -> None:
+            if self.base is None:
+                alive.remove(id(self))
+
+    def parts() -> Iterator[np.ndarray]:
+        for _ in range(20):
+            part = np.ones((50, 3)).view(Part).copy()
+            alive.append(id(part))
+            assert len(alive) <= 2
+            yield part
+
+    assert moments(parts()).count == 1000
+
+
+def test_moments_of_what_has_none() -> None:
+    with pytest.raises(DataError, match="features of 1 images cannot be compared; needed: 2 or more"):
+        moments([np.ones((1, 3))])
+    with pytest.raises(DataError, match=r"features of shape \(2, 4\) cannot be added to others; needed: \(n, 3\)"):
+        moments([np.ones((2, 3)), np.ones((2, 4))])
+    with pytest.raises(DataError, match="not finite"):
+        moments([np.ones((2, 3)), np.full((2, 3), np.inf)])
+
+
+def slow_density_coverage(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float, float]:
+    """Eq. 5 and 6 of arXiv:2002.09797, as they are written."""
+    radii = []
+    for i, x in enumerate(real):
+        radii.append(sorted(float(np.linalg.norm(x - other)) for j, other in enumerate(real) if j != i)[k - 1])
+    inside = [[float(np.linalg.norm(y - x)) <= radius for x, radius in zip(real, radii, strict=True)] for y in fake]
+    density = sum(sum(row) for row in inside) / (k * len(fake))
+    coverage = sum(any(row[i] for row in inside) for i in range(len(real))) / len(real)
+    return density, coverage
+
+
+@pytest.mark.parametrize("block", [1, 7, 256])
+@pytest.mark.parametrize("k", [1, 5])
+def test_density_coverage_equals_the_loops(
+    rng: np.random.Generator, block: int, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BLOCK", block)
+    real, fake = rng.normal(size=(60, 4)), rng.normal(size=(45, 4)) * 0.7 + 0.3
+    assert density_coverage(real, fake, k=k) == pytest.approx(slow_density_coverage(real, fake, k))
+
+
+def test_density_coverage_of_sets_that_are_alike_and_of_fewer_modes(rng: np.random.Generator) -> None:
+    """The expectations of arXiv:2002.09797: density 1, coverage 1 - 2^-k; and what either notices."""
+    real, alike = rng.normal(size=(2, 600, 8))
+    density, coverage = density_coverage(real, alike)
+    assert density == pytest.approx(1.0, abs=0.1)
+    assert coverage == pytest.approx(1 - 2**-5, abs=0.02)
+    modes = np.vstack([real[:300], real[300:] + 100])
+    assert density_coverage(modes, np.vstack([alike[:300], alike[300:] + 100]))[1] > 0.9
+    assert density_coverage(modes, alike)[1] == pytest.approx(0.5, abs=0.02)
+    coverages = [density_coverage(real, np.resize(alike[:distinct], (600, 8)))[1] for distinct in (600, 200, 60, 6)]
+    assert coverages == sorted(coverages, reverse=True)
+    noisy = [density_coverage(real, alike + size * rng.normal(size=alike.shape))[0] for size in (0.0, 0.5, 1.0, 2.0)]
+    assert noisy == sorted(noisy, reverse=True)
 
 
 def test_memory_is_bounded_by_blocks(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:

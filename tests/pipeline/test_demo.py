@@ -20,4 +20,6 @@ def test_the_digits_recipe_keeps_its_promises(tmp_path: Path) -> None:
     quality = report["quality"]
     assert quality["student"]["1"]["fd_local"] <= 2 * quality["teacher"]["20"]["fd_local"]
     assert report["extractor"]["accuracy"] > 0.97
-    assert set(quality) == {"teacher", "reflowed", "student", "baseline", "floor"}
+    judged = {name for name, table in quality.items() if table}
+    assert judged >= {"teacher", "reflowed", "student", "baseline", "floor"}
+    assert quality["scheduler"] is None, "a teacher that was trained here has no scheduler of its own"

@@ -158,12 +158,20 @@ def test_an_interrupted_profile_ends_at_once(tmp_path: Path) -> None:
     assert running.end(signal.SIGINT, 6.0) == 130
 
 
+def test_a_killed_export_leaves_nothing(place: Path) -> None:
+    """Of Core ML and ExecuTorch, by kill -9, which the command itself never hears of."""
+    running = Running(place, *EXPORT)
+    running.wait_for(lambda: running.has(CHILD))
+    assert running.end(signal.SIGKILL) == -signal.SIGKILL
+
+
 @needs_browser
 @pytest.mark.devices
-def test_sigterm_leaves_no_browser(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_leaves_no_browser(tmp_path: Path, number: signal.Signals) -> None:
     running = Running(tmp_path, "profile", layers(tmp_path / "net.onnx"), "--device", "browser", "--profile", "full")
-    running.wait_for(lambda: "starting" in (tmp_path / "log").read_text())
-    assert running.end(signal.SIGTERM) in (143, -signal.SIGKILL)
+    running.wait_for(lambda: running.has(BROWSER))
+    assert running.end(number) in (143, -signal.SIGKILL)
 
 
 @pytest.mark.slow

@@ -45,12 +45,31 @@ def test_every_stage_of_the_plan_has_its_time(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_without_a_teacher_has_its_times(tmp_path: Path) -> None:
+    network = {"channels": [8], "blocks": 1}
+    values = {"name": "alone", "slim": {"method": "flow_matching", "model": network, "steps": 9}}
+    recipe = parse({**values, "distill": {"method": "flow_matching", "steps": 9}}, where="test")
+    expected = times(recipe, tmp_path)
+    assert "teacher" not in expected
+    assert all(row.seconds is not None for row in expected.values())
+    impossible = parse({**values, "slim": {**values["slim"], "model": {"channels": [8] * 6}}}, where="test")
+    with pytest.raises(RecipeError, match="halve the image 5 times"):
+        times(impossible.model_copy(update={"distill": recipe.distill}), tmp_path)
+
+
 def test_time_is_in_proportion_to_the_steps(tmp_path: Path) -> None:
     """100 times the steps of the same network: far beyond what another program on the machine can do to it."""
     short, long = (times(tiny(teacher={"steps": steps}), tmp_path)["teacher"].seconds for steps in (40, 4000))
     assert short is not None
     assert long is not None
     assert 10 < long / short < 1000
+
+
+def test_a_size_by_name_is_said_in_numbers(tmp_path: Path) -> None:
+    values: dict[str, Any] = tomllib.loads(TINY)
+    del values["teacher"]["model"]
+    row = times(parse(values, where="test"), tmp_path)["teacher"]
+    assert row.how.endswith("size auto is channels = [24, 48, 96], blocks = 1")
 
 
 @pytest.mark.parametrize(

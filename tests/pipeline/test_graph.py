@@ -16,7 +16,7 @@ from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run_folder import RunFolder
 from edgegen.recipe import parse
 
-ALL = set(NAMES) - {"refine"}  # which the tiny recipe does not ask for
+ALL = set(NAMES) - {"finish", "refine"}  # which the tiny recipe does not ask for
 FILES = {"export", "quantize", "verify", "profile", "report"}
 SHIPPED = {"choose"} | FILES
 
@@ -164,7 +164,9 @@ def test_sizes_and_their_artifact_need_each_other(artifact: str, sizes: list[lis
 
 
 def test_a_missing_extra_is_an_error_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgegen.pipeline.graph.missing", lambda extra: ["coremltools"] if extra == "coreml" else [])
+    monkeypatch.setattr(
+        "edgegen.pipeline.needed_extras.missing", lambda extra: ["coremltools"] if extra == "coreml" else []
+    )
     recipe = parse(tomllib.loads(TINY), where="test")
     with pytest.raises(
         MissingExtraError, match=r"coreml-fp16 needs 'coremltools'.*pip install 'edgegen\[coreml\]'"

@@ -228,7 +228,7 @@ def test_the_keys_of_a_method_are_those_of_its_table(made_up: None) -> None:
     [
         (
             {"teacher": {"method": "annealing_reflow"}},
-            r"teacher.method = 'annealing_reflow' needs pairs, which .*; methods for it are: flow_matching$",
+            r"teacher.method = 'annealing_reflow' needs pairs, which .*; methods for it are: .*flow_matching",
         ),
         (
             {"slim": {"method": "flow_guided_distillation"}},
@@ -290,3 +290,75 @@ def test_to_name_the_method_that_is_the_default_changes_no_key(tmp_path: Path) -
     assert keys(named) == keys(recipe())
     other = keys(recipe(slim={"method": "pair_regression"}))
     assert {name for name, key in keys(recipe()).items() if other[name] != key} >= {"slim", "distill", "report"}
+
+
+ALONE = """
+name = "alone"
+[slim]
+method = "flow_matching"
+model = { channels = [8, 16], blocks = 1, embedding = 16 }
+steps = 6
+batch = 16
+checkpoint_every = 4
+[distill]
+method = "flow_matching"
+steps = 4
+batch = 16
+[evaluate]
+steps = [1, 2]
+seeds = 2
+extractor_steps = 30
+[export]
+artifacts = ["onnx-fp32"]
+[verify]
+samples = 4
+[profile]
+min_runs = 3
+max_seconds = 0.2
+"""
+
+
+def alone(**tables: dict[str, Any]) -> Recipe:
+    values = tomllib.loads(ALONE)
+    return parse({**values, **{name: {**values.get(name, {}), **keys} for name, keys in tables.items()}}, where="test")
+
+
+def test_a_teacher_is_in_the_plan_where_something_needs_it_or_the_recipe_has_one(made_up: None) -> None:
+    def stages(chosen: Recipe) -> set[str]:
+        check(chosen, select(chosen))
+        return {stage.name for stage in select(chosen)}
+
+    assert stages(alone()) == {
+        *("data", "slim", "distill", "extractor", "evaluate", "choose", "export", "quantize", "verify"),
+        *("profile", "report"),
+    }
+    assert "teacher" in stages(alone(teacher={"steps": 5}))
+    assert "teacher" in stages(alone(slim={"init": "teacher", "model": {"channels": [16, 32]}}))
+    assert "teacher" in stages(alone(slim={"model": None, "keep": 0.5}))
+    assert "teacher" in stages(alone(distill={"method": "velocity_matching"}))
+    assert {"teacher", "pairs", "baseline"} <= stages(alone(distill={"method": "pair_regression"}))
+    assert {"teacher", "pairs", "baseline"} <= stages(alone(baseline={"enabled": True}))
+    with pytest.raises(UsageError, match="alone: its plan has no stage teacher, because nothing in the recipe needs"):
+        select(alone(), only="teacher")
+
+
+def test_without_a_teacher_a_generator_is_judged_and_chosen(tmp_path: Path) -> None:
+    (tmp_path / "alone.toml").write_text(ALONE)
+    results = {item.stage: item for item in run_recipe(tmp_path / "alone.toml", runs=tmp_path / "runs", to="choose")}
+    assert list(results) == ["data", "slim", "distill", "extractor", "evaluate", "choose"]
+    quality = json.loads((results["evaluate"].folder / "quality.json").read_text())["quality"]
+    assert quality.keys() == {"floor", "reflowed", "student"}
+    about = json.loads((results["slim"].folder / "generator" / "edgegen.json").read_text())
+    assert about["lineage"] == {"data": results["data"].key}
+
+
+@pytest.mark.slow
+def test_a_run_without_a_teacher_ends_in_a_report(tmp_path: Path) -> None:
+    (tmp_path / "alone.toml").write_text(ALONE)
+    results = {item.stage: item.folder for item in run_recipe(tmp_path / "alone.toml", runs=tmp_path / "runs")}
+    assert not {"teacher", "pairs", "baseline"} & results.keys()
+    report = json.loads((results["report"] / "report.json").read_text())
+    assert report["quality"]["teacher"] is None
+    assert report["parameters"]["teacher"] is None
+    assert report["quality"]["student"].keys() == {"1", "2"}
+    assert [row["network"] for row in report["torch_latency"]] == ["student"]

@@ -14,10 +14,12 @@ from edgegen.report.schema import (
     ArtifactRow,
     DataFacts,
     Extractor,
+    FeatureSpace,
     Fold,
     QualityFigure,
     QualityTable,
     Sizes,
+    SpaceFigure,
     StageRow,
     TorchLatency,
 )
@@ -45,7 +47,21 @@ def latency(p50: float, *, converged: bool = True, load: float = 8.1) -> Latency
 
 def figures(values: tuple[float, ...]) -> dict[str, QualityFigure]:
     return {
-        str(steps): QualityFigure(fd_local=fd, sd=0.04 * fd, kd_local=fd / 900, precision=0.97 - fd / 2900, recall=0.8)
+        str(steps): QualityFigure(
+            fd_local=fd,
+            sd=0.04 * fd,
+            kd_local=fd / 900,
+            precision=0.97 - fd / 2900,
+            recall=0.8,
+            density=0.98 - fd / 2000,
+            coverage=0.9 - fd / 3000,
+            class_distance=0.02 + fd / 5000,
+            spectrum_db=0.1 + fd / 200,
+            nearest_ratio=0.9,
+            copied=0.01,
+            fd_local_first=1.01 * fd,
+            spaces={"random": SpaceFigure(fd=fd / 500, sd=fd / 9000, kd=fd / 40_000)},
+        )
         for steps, fd in zip(STEPS, values, strict=True)
     }
 
@@ -152,7 +168,23 @@ def report(**changes: Any) -> Report:
         reflowed=figures((182.0, 96.0, 74.0, 63.0)),
         student=figures((71.2, 70.4, 69.9, 70.3)),
         baseline=figures((144.0, 141.0, 139.0, 140.0)),
-        floor={"0": QualityFigure(fd_local=18.7, sd=None, kd_local=0.0004, precision=0.96, recall=0.95)},
+        floor={
+            "0": QualityFigure(
+                fd_local=18.7,
+                sd=None,
+                kd_local=0.0004,
+                precision=0.96,
+                recall=0.95,
+                density=1.01,
+                coverage=0.97,
+                class_distance=0.011,
+                spectrum_db=0.052,
+                nearest_ratio=1.0,
+                copied=0.0,
+                fd_local_first=18.7,
+                spaces={"random": SpaceFigure(fd=0.028, sd=None, kd=-0.00002)},
+            )
+        },
     )
     slow = latency(61.2, converged=False)
     parts: dict[str, Any] = {
@@ -177,6 +209,7 @@ def report(**changes: Any) -> Report:
         "macs": Sizes(teacher=9_812_992, student=2_504_192),
         "fold": Fold(parameters_removed=20_736, max_relative_error=1.7e-7),
         "extractor": Extractor(name="small-cnn-digits-3f9a", fd_name="fd_local[small-cnn-digits]", accuracy=0.981),
+        "spaces": (FeatureSpace(key="random", name="random-convolutions-v1"),),
         "n": 449,
         "quality": quality,
         "artifacts": artifacts(),

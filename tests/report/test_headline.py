@@ -8,7 +8,8 @@ import pytest
 
 from edgegen.report.formats import TIMES
 from edgegen.report.headline import chosen, headline
-from edgegen.report.schema import ArtifactRow, Report
+from edgegen.report.schema import ArtifactRow, Report, Sizes
+from edgegen.report.tables import sizes
 from edgegen.types import Latency, Parity
 
 TITLES = ["Time of one image", "Parameters", "File", "fd_local (lower is better)"]
@@ -92,3 +93,17 @@ def test_what_got_worse_is_called_so(made_up: ModuleType) -> None:
 def test_nothing_is_divided_by_zero(made_up: ModuleType) -> None:
     report = made_up.report(parameters=made_up.Sizes(teacher=0, student=0))
     assert titles(report) == [TITLES[0], TITLES[3]]
+
+
+def test_without_a_teacher_quality_is_compared_with_real_images(made_up: ModuleType) -> None:
+    whole = made_up.report()
+    report = made_up.report(
+        quality=whole.quality.model_copy(update={"teacher": None}),
+        parameters=Sizes(student=159_873),
+        macs=Sizes(student=2_504_192),
+        torch_latency=whole.torch_latency[1:],
+    )
+    (quality,) = headline(report)
+    assert (quality.title, quality.value, quality.change) == (TITLES[3], "71.4", "real images: 18.7")
+    assert "teacher" not in quality.note
+    assert [column.title for column in sizes(report).columns] == ["", "Student"]

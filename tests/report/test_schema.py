@@ -50,7 +50,9 @@ def test_the_documented_keys(written: Path) -> None:
         *("percentiles_ms", "runtime"),
     }
     assert (parity["status"], parity["psnr_db"], latency["p50_ms"]) == ("not checked", None, None)
-    assert set(content["quality"]) == {"teacher", "scheduler", "reflowed", "student", "baseline", "floor"}
+    assert set(content["quality"]) == {
+        *("teacher", "scheduler", "reflowed", "student", "finished", "baseline", "floor")
+    }
     assert content["quality"]["floor"]["0"]["sd"] is None
 
 

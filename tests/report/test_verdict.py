@@ -85,3 +85,17 @@ def test_missing_modes_and_one_class_are_warned_of(made: Any) -> None:
     first, second = verdict(report.model_copy(update={"extractor": extractor})).warnings
     assert first == "Recall 0.100, where the teacher has 0.800: parts of the data are missing."
     assert second.startswith("There are no labels, or one class alone")
+
+
+@pytest.mark.parametrize(("fd_local", "level"), [(199.0, "usable"), (200.0, "weak"), (400.0, "not usable")])
+def test_without_a_teacher_images_are_judged_by_real_ones_with_noise(made: Any, fd_local: float, level: str) -> None:
+    report = made(fd_local)
+    alone = report.model_copy(update={"quality": report.quality.model_copy(update={"teacher": None})})
+    judged = verdict(alone)
+    assert judged.level == level
+    if level == "weak":
+        assert judged.reason.endswith("held-out real images have 18.7, and with noise of standard deviation 0.4 400")
+        assert judged.advice == "One step is what costs: more [distill] steps, or another learning_rate."
+    far = {"reflowed": alone.quality.student}
+    further = alone.model_copy(update={"quality": alone.quality.model_copy(update=far)})
+    assert ("at any number of steps" in verdict(further).advice) == (level != "usable")

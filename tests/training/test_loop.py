@@ -30,7 +30,7 @@ def test_a_run_that_was_broken_off_ends_with_the_same_bits(tmp_path: Path) -> No
     assert curve(read(tmp_path / "whole" / "log.jsonl")) == curve(read(tmp_path / "broken" / "log.jsonl"))
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+def test_losses_that_stay_not_finite_stop_and_keep_the_last_good_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         train(tmp_path / "run", progress=StopAt(30))
     kept = (tmp_path / "run" / CHECKPOINT).read_bytes()

@@ -24,7 +24,8 @@ class Source:
     `name` is the stem of the files; `module` takes the signature's inputs in order, by position or by name, and gives
     one tensor, the fixed time inside; `about` is the result of the function `about`, for JSON. `samples` are files of
     real inputs by the input's name, as a signature names them; `unstated` are inputs of which nobody said what they
-    are: those of a guessed signature, and images whose black and white it does not give.
+    are: those of a guessed signature, and images whose black and white it does not give. `class_names` are those of
+    the classes 0, 1, ..., () where nothing knows them.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Source:
     about: Mapping[str, Any]
     samples: Mapping[str, Path] = field(default_factory=dict)
     unstated: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 class NamedInputs(nn.Module):

@@ -7,21 +7,22 @@ training images. So the choice does not flatter the figure that the report shows
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edgegen.formats.stage_folder import CHOICE, GENERATOR
+from edgegen.formats.stage_folder import AVERAGE, CHOICE, GENERATOR
 from edgegen.metrics.distances import frechet
-from edgegen.models.generator import ABOUT
+from edgegen.models.generator import ABOUT, WEIGHTS
 from edgegen.models.load import load as load_generator
 from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import student_stage
 from edgegen.pipeline.stages.evaluate import Judge, sample
 from edgegen.support.pixels import scaled
-from edgegen.support.storage import read_json, write_json
+from edgegen.support.storage import load_tensors, read_json, write_json
 from edgegen.training.distributed import state
 
 CANDIDATES = {"finished": "finish", "student": "distill", "baseline": "baseline", "reflowed": "slim"}  # role: stage
@@ -33,6 +34,11 @@ class Candidate:
 
     role: str
     distances: tuple[float, ...]
+    width: str = ""  # of the average of its weights, where it is not the first of `ema_widths`
+
+    @property
+    def name(self) -> str:
+        return f"{self.role} of width {self.width}" if self.width else self.role
 
     @property
     def mean(self) -> float:
@@ -44,32 +50,35 @@ def choose(context: Context) -> None:
     candidates, unjudged = _judged(context)
     last = student_stage(context.recipe)
     student = next(role for role, stage in CANDIDATES.items() if stage == last)
-    role, reason = best(candidates) if candidates else (student, unjudged)
-    context.progress.message(f"choose: {role}: {reason}")
+    name, reason = best(candidates) if candidates else (student, unjudged)
+    context.progress.message(f"choose: {name}: {reason}")
+    role, width = next(((row.role, row.width) for row in candidates if row.name == name), (student, ""))
     source = context.inputs[CANDIDATES[role]]
     if (target := context.folder / GENERATOR).exists():
         shutil.rmtree(target)
     shutil.copytree(source / GENERATOR, target)
+    if width:
+        shutil.copyfile(source / AVERAGE.format(width), target / WEIGHTS)
     # A folder of this role makes its image in one step wherever it is opened.
     write_json(target / ABOUT, {**read_json(target / ABOUT), "role": "student", "trained_as": role})
-    rows = [{"role": row.role, "mean": row.mean, "distances": list(row.distances)} for row in candidates]
+    rows = [{"role": row.name, "mean": row.mean, "distances": list(row.distances)} for row in candidates]
     choice = {"role": role, "from": source.name, "student": context.inputs[last].name, "reason": reason}
     write_json(context.folder / CHOICE, {**choice, "candidates": rows})
 
 
 def best(candidates: Sequence[Candidate]) -> tuple[str, str]:
-    """The role of the nearest candidate, and why; the first one, where no other is nearer by more than chance.
+    """The name of the nearest candidate, and why; the first one, where no other is nearer by more than chance.
 
     On the same noises the differences are compared, not the distances: less of the noise is left in them.
     """
     first, *others = candidates
     nearest = min(others, key=lambda other: other.mean, default=first)
     differences = np.subtract(first.distances, nearest.distances)
-    figures = ", ".join(f"{row.role} {row.mean:.3g}" for row in candidates)
+    figures = ", ".join(f"{row.name} {row.mean:.3g}" for row in candidates)
     compared = f"one-step fd_local to the held-out images: {figures}"
     if nearest is not first and differences.mean() > differences.std(ddof=1):
-        return nearest.role, f"{compared}; the {first.role} is further from them than the {nearest.role}"
-    return first.role, compared
+        return nearest.name, f"{compared}; the {first.name} is further from them than the {nearest.name}"
+    return first.name, compared
 
 
 def _judged(context: Context) -> tuple[list[Candidate], str]:
@@ -82,15 +91,25 @@ def _judged(context: Context) -> tuple[list[Candidate], str]:
     heldout = scaled(judge.images["heldout_images"].permute(0, 3, 1, 2))
     real, labels, device = judge.features(heldout), judge.labels(), state().device
     stages = {role: stage for role, stage in CANDIDATES.items() if stage in context.inputs}
+    averages = [(role, stage, width) for role, stage in stages.items() for width in _widths(context.inputs[stage])]
+    noises = [_noise(context, judge, index) for index in range(context.recipe.evaluate.seeds)]
     rows: list[Candidate] = []
-    with context.progress.task("choose", len(stages)) as task:
-        for role, stage in stages.items():
-            network = load_generator(context.inputs[stage] / GENERATOR).net.to(device)
-            noises = [_noise(context, judge, index) for index in range(context.recipe.evaluate.seeds)]
+    with context.progress.task("choose", len(averages)) as task:
+        for role, stage, width in averages:
+            network = load_generator(context.inputs[stage] / GENERATOR).net
+            if width:
+                network.load_state_dict(load_tensors(context.inputs[stage] / AVERAGE.format(width)))
+            network.to(device)
             images = [sample(network, noise, labels, 1, device) for noise in noises]
-            rows.append(Candidate(role, tuple(frechet(real, judge.features(part)) for part in images)))
-            task.update(len(rows), f"{role} {rows[-1].mean:.3g}")
+            rows.append(Candidate(role, tuple(frechet(real, judge.features(part)) for part in images), width))
+            task.update(len(rows), f"{rows[-1].name} {rows[-1].mean:.3g}")
     return rows, ""
+
+
+def _widths(folder: Path) -> list[str]:
+    """Of the averages that a stage has kept: "" is its generator."""
+    before, after = AVERAGE.split("{}")
+    return ["", *sorted(path.name[len(before) : -len(after)] for path in folder.glob(AVERAGE.format("*")))]
 
 
 def _noise(context: Context, judge: Judge, index: int) -> Tensor:

@@ -1,6 +1,7 @@
 """The stage `data`: images as uint8 tensors, split into a training and a held-out part."""
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from edgegen.recipe import Recipe
 from edgegen.support.progress import Task
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
+from edgegen.types import Signature
 
 LEAST_SIZE, LEAST_IMAGES = 4, 4  # the extractor halves the size twice; precision and recall take k = 3 neighbours
 
@@ -64,6 +66,12 @@ def divided(images: ImageSet, recipe: Recipe) -> tuple[ImageSet, ImageSet, dict[
             "num_classes": len(classes) if settings.conditional else 0,
         },
     )
+
+
+def signature_of_data(facts: Mapping[str, Any]) -> Signature:
+    """Of a generator of such images; `facts` are those of data.json."""
+    channels, height, width = facts["image_shape"]
+    return Signature.of(channels=channels, size=(height, width), num_classes=facts["num_classes"])
 
 
 def read_training_images(folder: Path) -> TrainingSet:

@@ -6,4 +6,4 @@ from edgegen.pipeline.training_stage import train_further
 
 def distill(context: Context) -> None:
     """A generator folder of the student, which starts from the raw weights of the stage `slim`."""
-    train_further(context, context.recipe.distill, after="slim", role="student")
+    train_further(context, context.recipe.distill, role="student")

@@ -1,7 +1,8 @@
 """The stage `evaluate`: how far the images of every network are from the training images."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,17 @@ from edgegen.errors import DataError
 from edgegen.flow.evaluations import evaluations
 from edgegen.flow.solvers import solve
 from edgegen.formats.stage_folder import GENERATOR
-from edgegen.metrics.distances import frechet, kernel_distance, measure, precision_recall
-from edgegen.metrics.pixel_statistics import pixel_statistics
+from edgegen.metrics.distances import frechet
+from edgegen.metrics.observation import Observation
+from edgegen.metrics.quality import LOCAL, measure
 from edgegen.models.load import load as load_generator
 from edgegen.models.macs import macs
 from edgegen.noise import normal
+from edgegen.pipeline.feature_spaces import RANDOM, feature_spaces
 from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.pipeline.methods import teacher_steps
+from edgegen.pipeline.observed_sets import Block, ObservedSets
+from edgegen.pipeline.real_images import RealImages
 from edgegen.pipeline.stages.extractor import REFERENCE, feature_fault, load_extractor
 from edgegen.recipe import Recipe
 from edgegen.support.pixels import scaled, to_uint8
@@ -39,47 +44,57 @@ NETWORKS = (  # role, stage
     ("finished", "finish"),
     ("baseline", "baseline"),
 )
-FIGURES = ("fd_local", "sd", "kd_local", "precision", "recall")  # of features
 BATCH = 512  # images sampled at once
 SHOWN = 12  # images of each network that the report shows
 
 
 class Judge:
-    """Features of the real images, and the quality of any set of generated ones against them.
+    """Features of the real images, and the distance of any set of generated ones to them.
 
-    Where the features showed a `fault`, all figures are None.
+    Where the features showed a `fault`, there is no distance.
     """
 
     def __init__(self, recipe: Recipe, inputs: Mapping[str, Path]) -> None:
         self.about = read_json(inputs["data"] / "data.json")
         self.images = load_tensors(inputs["data"] / "images.safetensors")
         self.extractor = load_extractor(inputs["extractor"], self.about["image_shape"])
+        self.extractor.network.to(state().device)
         self.fault = feature_fault(inputs["extractor"])
-        most = self.about["heldout"]
-        self.n = min(recipe.evaluate.samples or most, most)
+        self.samples = recipe.evaluate.samples or self.about["heldout"]
+        self.n = min(self.samples, self.about["heldout"])
         self.seed = stage_seed(recipe.seed, "evaluate")
-        train = self._part("train")
-        order = torch.randperm(len(train), generator=generator(self.seed))
-        self.real = self.features(train[order[:REFERENCE]])
+
+    @cached_property
+    def real(self) -> NDArray[np.float64]:
+        """Features of `reference`."""
+        return self.features(self.reference)
+
+    @property
+    def reference(self) -> Tensor:
+        """The training images that others are compared with: all, or a seeded draw of as many as are enough."""
+        order = torch.randperm(len(self.images["train_images"]), generator=generator(self.seed))
+        return self.part("train", order[:REFERENCE])
 
     def features(self, images: Tensor) -> NDArray[np.float64]:
         """Features (n, d) of float images (n, channels, height, width)."""
         return self.extractor.features(images)
 
-    def _part(self, part: str) -> Tensor:
-        return scaled(self.images[f"{part}_images"].permute(0, 3, 1, 2))
+    def part(self, part: str, rows: Tensor | slice) -> Tensor:
+        """Images of "train" or "heldout" as float (n, channels, height, width)."""
+        return scaled(self.images[f"{part}_images"][rows].permute(0, 3, 1, 2))
 
-    def noise(self, index: int) -> Tensor:
+    def noise(self, index: int, start: int = 0, count: int | None = None) -> Tensor:
         """The noise of the given seed number: (n, channels, height, width)."""
-        return torch.from_numpy(normal(self.seed + index, 0, self.n, self.about["image_shape"]))
+        count = self.n if count is None else count
+        return torch.from_numpy(normal(self.seed + index, start, count, self.about["image_shape"]))
 
-    def labels(self) -> Tensor | None:
+    def labels(self, count: int | None = None) -> Tensor | None:
         """Classes as often as the training set has them: (n,), a seeded draw; None where nothing is conditional."""
         if not self.about["num_classes"]:
             return None
         train = self.images["train_labels"]
         order = torch.randperm(len(train), generator=generator(self.seed))
-        return train[order[torch.arange(self.n) % len(train)]]
+        return train[order[torch.arange(self.n if count is None else count) % len(train)]]
 
     def real_pictures(self) -> Tensor:
         """A few held-out images, uint8 NHWC, of the classes 0, 1, 2, ... where there are classes."""
@@ -90,30 +105,6 @@ class Judge:
         rows = [(labels == i % classes).nonzero()[:, 0] for i in range(SHOWN)]
         # A class that the held-out part lacks shows another image.
         return images[[int(row[i // classes % len(row)]) if len(row) else i for i, row in enumerate(rows)]]
-
-    def floor(self) -> dict[str, Any]:
-        """Held-out images against the training images, at the same n: one set, so without an sd."""
-        images = self._part("heldout")[: self.n]
-        pixels = asdict(pixel_statistics(images))
-        if self.fault:
-            return dict.fromkeys(FIGURES) | pixels
-        heldout = self.features(images)
-        precision, recall = precision_recall(self.real, heldout)
-        return pixels | {
-            "fd_local": frechet(self.real, heldout),
-            "sd": None,
-            "kd_local": kernel_distance(self.real, heldout),
-            "precision": precision,
-            "recall": recall,
-        }
-
-    def judge(self, sets: list[Tensor], *, steps: int) -> dict[str, Any]:
-        """Quality of sets of n generated images, one set for each noise seed."""
-        pixels = asdict(pixel_statistics(torch.cat(sets)))
-        if self.fault:
-            return dict.fromkeys(FIGURES) | pixels
-        quality = asdict(measure(self.real, [self.features(images) for images in sets], steps=steps))
-        return {key: quality[key] for key in FIGURES} | pixels
 
     def fd_local(self, images: Tensor) -> float | None:
         """The Frechet distance of one set of n generated images."""
@@ -141,49 +132,106 @@ class Sampler:
 
 @torch.no_grad()
 def evaluate(context: Context) -> None:
-    """Distances of every network's images at every number of steps; what is there of an interrupted run is kept."""
-    recipe = context.recipe
+    """Figures of every network's images at every number of steps; what is there of an interrupted run is kept.
+
+    Every process samples and observes its share of the images, and the first one makes the figures.
+    """
+    recipe, is_main = context.recipe, state().is_main_process
     judge = Judge(recipe, context.inputs)
-    labels = judge.labels()
-    noise_shown, labels_shown = shown_inputs(recipe, judge.about)
-    quality: dict[str, dict[str, Any]] = {"floor": {"0": judge.floor()}}
-    pictures: dict[str, Tensor] = {}
+    real, labels = _real_images(context, judge), judge.labels(judge.samples)
     samplers = _samplers(context)
-    images = recipe.evaluate.seeds * judge.n + SHOWN
+    work = {row: row.cost * row.steps * (recipe.evaluate.seeds * judge.samples + SHOWN) for row in samplers}
     paths = {row: context.folder / "parts" / f"{row.role}-{row.steps}.json" for row in samplers}
-    work = {row: row.cost * row.steps * images for row in samplers}  # in evaluations of the teacher for one image
-    done = sum(work[row] for row, path in paths.items() if path.exists())
+    left = [row for row, path in paths.items() if not path.exists()]
+    done = sum(work.values()) - sum(work[row] for row in left)
     with context.progress.task("evaluate", round(sum(work.values())), start=round(done)) as task:
-        for row, path in paths.items():
-            examples_path = path.with_suffix(".safetensors")
-            if not path.exists():
-                tick = _ticker(task, done, row.cost, f"{row.role}, {row.steps} steps")
-                with evaluations(row.network, tick):
-                    sets = [row.sample(judge.noise(seed), labels, seed) for seed in range(recipe.evaluate.seeds)]
-                    examples = row.sample(noise_shown, labels_shown, 0)
-                save_tensors(examples_path, {"images": torch.from_numpy(to_uint8(examples))})
-                write_json(path, judge.judge(sets, steps=row.steps))
-                done += work[row]
-            figures = read_json(path)
-            quality.setdefault(row.role, {})[str(row.steps)] = figures
-            pictures[f"{row.role}-{row.steps}"] = load_tensors(examples_path)["images"]
-            figure = "no figure" if figures["fd_local"] is None else f"fd_local {figures['fd_local']:.3g}"
-            task.update(round(done), f"{row.role} {row.steps} steps: {figure}")
-    pictures["real"] = judge.real_pictures()
-    write_json(context.folder / "quality.json", {"n": judge.n, "quality": quality})
+        real.complete()
+        for row in left:
+            ticker = _Ticker(task, done, row)
+            sets = ObservedSets(paths[row].with_suffix(""), recipe.evaluate.seeds, judge.samples)
+            with evaluations(row.network, ticker.evaluated):
+                sets.complete(partial(_observed, real, judge, labels, row), passed=ticker.passed)
+                if is_main:
+                    _write(paths[row], row, sets, real, context)
+            done += work[row]
+            task.update(round(done), _note(paths[row], row) if is_main else "")
+    if is_main:
+        _collect(context, judge, real, paths)
+
+
+def _real_images(context: Context, judge: Judge) -> RealImages:
+    settings, device = context.recipe.evaluate, state().device
+    further = feature_spaces(settings, channels=judge.about["image_shape"][0], base=context.base, device=device)
+    return RealImages(
+        context.folder / "parts",
+        judge.images,
+        judge.reference,
+        judge.n,
+        judge.extractor,
+        judge.fault,
+        {LOCAL: judge.extractor, **further},
+        judge.labels(judge.samples),
+        judge.seed,
+    )
+
+
+def _observed(real: RealImages, judge: Judge, labels: Tensor | None, row: Sampler, block: Block) -> Observation:
+    """Samples and observes one block, which depends on the seeds and on its place alone."""
+    noise = judge.noise(block.number, block.start, block.count)
+    classes = None if labels is None else labels[block.start : block.start + block.count]
+    return real.observed(row.sample(noise, classes, block.number + block.start), block)
+
+
+def _write(path: Path, row: Sampler, sets: ObservedSets, real: RealImages, context: Context) -> None:
+    """The figures of a row, and the images of it that the report shows."""
+    about = read_json(context.inputs["data"] / "data.json")
+    examples = row.sample(*shown_inputs(context.recipe, about), 0)
+    save_tensors(path.with_suffix(".safetensors"), {"images": torch.from_numpy(to_uint8(examples))})
+    write_json(path, measure(sets.read(), real.reference, compared=real.heldout).to_dict())
+    sets.remove()
+
+
+def _collect(context: Context, judge: Judge, real: RealImages, paths: Mapping[Sampler, Path]) -> None:
+    """quality.json and pictures.safetensors, from the parts."""
+    quality: dict[str, dict[str, Any]] = {"floor": {"0": real.floor().to_dict()}}
+    pictures = {"real": judge.real_pictures()}
+    for row, path in paths.items():
+        quality.setdefault(row.role, {})[str(row.steps)] = read_json(path)
+        pictures[f"{row.role}-{row.steps}"] = load_tensors(path.with_suffix(".safetensors"))["images"]
+    spaces = [
+        {"key": key, "name": space.name, "fault": real.damage.fault if key == RANDOM else ""}
+        for key, space in real.spaces.items()
+        if key != LOCAL
+    ]
+    counts = {"n": judge.samples, "n_heldout": judge.n}
+    write_json(context.folder / "quality.json", {**counts, "spaces": spaces, "quality": quality})
     save_tensors(context.folder / "pictures.safetensors", pictures)
+    real.remove()
 
 
-def _ticker(task: Task, done: float, cost: float, note: str) -> Callable[[int], None]:
-    """Adds the evaluations of one row to what is done; a row's end is set by its own work."""
-    ticked = 0
+class _Ticker:
+    """Tells of the evaluations of one row; what another process makes passes in one go."""
 
-    def tick(images: int) -> None:
-        nonlocal ticked
-        ticked += images
-        task.update(round(done + ticked * cost), note)
+    def __init__(self, task: Task, done: float, row: Sampler) -> None:
+        self.task, self.done, self.row, self.count, self.passed_count = task, done, row, 0, 0
 
-    return tick
+    def evaluated(self, images: int) -> None:
+        self.count += images
+        self._update()
+
+    def passed(self, block: Block) -> None:
+        self.passed_count += block.count * self.row.steps
+        self.count = self.passed_count
+        self._update()
+
+    def _update(self) -> None:
+        self.task.update(round(self.done + self.count * self.row.cost), f"{self.row.role}, {self.row.steps} steps")
+
+
+def _note(path: Path, row: Sampler) -> str:
+    fd_local = read_json(path)["fd_local"]
+    figure = "no figure" if fd_local is None else f"fd_local {fd_local:.3g}"
+    return f"{row.role} {row.steps} steps: {figure}"
 
 
 def _samplers(context: Context) -> list[Sampler]:

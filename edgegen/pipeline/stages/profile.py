@@ -68,7 +68,8 @@ def _reason_not_measured(artifact: Artifact, status: str) -> str:
 
 def _networks(context: Context) -> list[tuple[str, str, int]]:
     """(network, the stage that made it, steps) of those that are timed in PyTorch."""
-    return [("teacher", "teacher", teacher_steps(context.recipe)), ("student", "choose", 1)]
+    rows = [("teacher", "teacher", teacher_steps(context.recipe)), ("student", "choose", 1)]
+    return [row for row in rows if row[1] in context.inputs]
 
 
 def _torch_jobs(context: Context) -> list[PythonJob]:

@@ -7,7 +7,7 @@ from edgegen.formats.manifest import tool_versions
 from edgegen.formats.stage_folder import CHOICE, GENERATOR
 from edgegen.models.load import load as load_generator
 from edgegen.models.macs import macs
-from edgegen.pipeline.graph import Context
+from edgegen.pipeline.graph import Context, select
 from edgegen.pipeline.planning import measurement_files
 from edgegen.pipeline.stages.evaluate import SHOWN
 from edgegen.profilers.importers import read as read_measurements
@@ -25,13 +25,10 @@ def report(context: Context) -> None:
     """Collects what the other stages wrote; measures nothing but the nets' multiply-accumulates."""
     recipe, inputs = context.recipe, context.inputs
     about = read_json(inputs["data"] / "data.json")
-    nets = {
-        "teacher": load_generator(inputs["teacher"] / GENERATOR),
-        "student": load_generator(inputs["choose"] / GENERATOR),
-    }
+    stages = {"teacher": "teacher", "student": "choose"}
+    nets = {name: load_generator(inputs[stage] / GENERATOR) for name, stage in stages.items() if stage in inputs}
     fold = read_json(inputs["export"] / "fold.json")
     judged = read_json(inputs["evaluate"] / "quality.json")
-    extractor = read_json(inputs["extractor"] / "extractor.json")
     choice = read_json(inputs["choose"] / CHOICE)
     content = {
         "schema": "edgegen.report/1",
@@ -49,15 +46,10 @@ def report(context: Context) -> None:
             "parameters_removed": fold["parameters_before"] - fold["parameters_after"],
             "max_relative_error": fold["max_relative_error"],
         },
-        "extractor": {key: extractor[key] for key in ("name", "fd_name", "accuracy")}
-        | {
-            "fault": extractor["sanity"]["fault"],
-            "damage": [
-                {"noise": noise, "fd_local": distance}
-                for noise, distance in zip(extractor["sanity"]["damage"], extractor["sanity"]["distances"], strict=True)
-            ],
-        },
+        "extractor": _extractor(context),
+        "spaces": judged["spaces"],
         "n": judged["n"],
+        "n_heldout": judged["n_heldout"],
         "ships": choice["role"],
         "choice": choice["reason"],
         "quality": {"baseline": None, **judged["quality"]},
@@ -82,6 +74,22 @@ def report(context: Context) -> None:
     )
 
 
+def _extractor(context: Context) -> dict[str, Any]:
+    facts = read_json(context.inputs["extractor"] / "extractor.json")
+    damage = zip(facts["sanity"]["damage"], facts["sanity"]["distances"], strict=True)
+    return {key: facts[key] for key in ("name", "fd_name", "accuracy")} | {
+        "trained_on": _trained_on_features(context),
+        "fault": facts["sanity"]["fault"],
+        "damage": [{"noise": noise, "fd_local": distance} for noise, distance in damage],
+    }
+
+
+def _trained_on_features(context: Context) -> list[str]:
+    """The stages that trained on the features of fd_local: then it says less than a space that no training used."""
+    stages = {stage.name: stage.needs for stage in select(context.recipe)}
+    return [name for name in TRAINED if name != "extractor" and "extractor" in stages.get(name, ())]
+
+
 def _artifacts(context: Context) -> dict[str, Any]:
     latency = read_json(context.inputs["profile"] / "latency.json")
     keys = ("file", "backend", "scheme", "nbytes", "sha256", "engine", "fd_local", "parity")
@@ -100,7 +108,7 @@ def _notes(context: Context) -> list[str]:
     ]
     distance = getattr(recipe.distill.objective, "distance", None)
     if distance is not None:
-        notes.append(f"Distillation distance: {distance} on pixels; no feature of the metrics is used in training.")
+        notes.append(f"Distillation distance: {distance}.")
     if "baseline" in context.inputs:
         steps = recipe.slim.steps + recipe.distill.steps
         notes.append(

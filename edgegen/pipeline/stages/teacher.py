@@ -10,14 +10,15 @@ from edgegen.errors import DataError
 from edgegen.flow.solvers import solve
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.edge_unet import EdgeUNet
-from edgegen.models.generator import Loaded
+from edgegen.models.generator import Loaded, signature_of
 from edgegen.models.load import load as load_generator
-from edgegen.models.student import architecture, architecture_of, own_parameters, student_architecture
+from edgegen.models.student import architecture
+from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.noise import normal
-from edgegen.pipeline.graph import STUDENT_STAGES, Context
+from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import has_second_time
+from edgegen.pipeline.student import new_student
 from edgegen.pipeline.training_stage import save, train
-from edgegen.recipe import Architecture
 from edgegen.support.bounded_files import user_path
 from edgegen.support.storage import read_json, write_json
 from edgegen.training.distributed import state
@@ -37,10 +38,14 @@ def teacher(context: Context) -> None:
         if state().is_main_process:
             _bring_teacher(context, user_path(settings.folder, base=context.base), about)
         return
-    config = architecture(settings.model, shape, classes, second_time=has_second_time(context.recipe, "teacher"))
-    _check_student(context, settings.model, None, shape, classes)
+    model = teacher_architecture(settings, about)
+    config = architecture(model, shape, classes, second_time=has_second_time(context.recipe, "teacher"))
+    if settings.model is None:
+        context.progress.message(f"teacher: size {settings.size} is {words(model)} for these images")
     torch.manual_seed(context.seed)
-    fitted = train(context, settings.objective, EdgeUNet(config), settings)
+    network = EdgeUNet(config)
+    _check_student(context, Loaded(network, signature_of(config), {}))
+    fitted = train(context, settings.objective, network, settings)
     save(context, fitted, role="teacher", lineage={"data": about["source"]})
 
 
@@ -58,21 +63,16 @@ def load_teacher(source: Path, about: Mapping[str, object]) -> Loaded:
     return loaded
 
 
-def _check_student(
-    context: Context, teacher: Architecture | None, parameters: int | None, shape: list[int], classes: int
-) -> None:
+def _check_student(context: Context, teacher: Loaded) -> None:
     """Raises RecipeError where the recipe's student is impossible: now, and not after the training of the teacher."""
-    second_time = has_second_time(context.recipe, *STUDENT_STAGES)
-    student_architecture(context.recipe.slim, teacher, shape, classes, parameters=parameters, second_time=second_time)
+    new_student(context.recipe, teacher, teacher.signature, base=context.base)
 
 
 def _bring_teacher(context: Context, source: Path, about: Mapping[str, object]) -> None:
     loaded = load_teacher(source, about)
     for note in loaded.notes:
         context.progress.message(f"teacher: {note}")
-    signature = loaded.signature
-    nearest, parameters = architecture_of(loaded.net), own_parameters(loaded.net)
-    _check_student(context, nearest, parameters, list(signature.image_shape), signature.num_classes)
+    _check_student(context, loaded)
     _check_sampling(context, loaded)
     target = context.folder / GENERATOR
     if target.exists():

@@ -7,7 +7,7 @@ from pydantic import Field
 from edgegen.flow.path import per_sample
 from edgegen.flow.time_sampling import uniform
 from edgegen.support.tables import Table
-from edgegen.training.distances import DISTANCES, Distance
+from edgegen.training.distances import DISTANCE_HELP, Distance, distance_of, needs_of
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import flipped, pair
 
@@ -28,14 +28,17 @@ class FlowGuidedDistillation(Table):
     """
 
     paper: ClassVar[str] = "arXiv:2407.12718, Eq. 8, 11-13 (first step by the student, section 4.1)"
-    needs: ClassVar[frozenset[Need]] = frozenset({"pairs", "slimmed_network"})
     one_step: ClassVar[bool] = True
 
-    distance: Distance = Field("pseudo_huber", description="D, between images")
+    distance: Distance = Field("pseudo_huber", description=f"D, {DISTANCE_HELP}")
     two_step_weight: Annotated[float, Field(ge=0.0)] = Field(
         1.0, description="w, of the two-step term; 0 leaves it out"
     )
     flip: bool = Field(False, description="joint horizontal flip of noise and image: for photographs, not for digits")
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return needs_of(self.distance) | {"pairs", "slimmed_network"}
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         return {}
@@ -45,7 +48,7 @@ class FlowGuidedDistillation(Table):
 
         student, slimmed, labels = networks["student"], networks["slimmed"], batch.labels
         e, x = flipped(batch, rng) if self.flip else pair(batch)
-        distance = DISTANCES[self.distance]
+        distance = distance_of(self.distance, networks)
         if not self.two_step_weight:
             ones = e.new_ones(len(e))
             return {"student": distance(e - student(e, ones, labels), x).mean()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from edgegen.flow.path import interpolate, per_sample
-from edgegen.flow.time_sampling import logit_normal, u_shaped, uniform
+from edgegen.flow.time_sampling import log_normal, u_shaped, uniform
 from edgegen.support.tables import Table
 from edgegen.training.flow_maps import (
     Constant,
@@ -197,12 +197,12 @@ class FlowMap(Table):
 
 
 def _first(method: FlowMap, count: int, rng: "torch.Generator") -> "Tensor":
-    return logit_normal(count, rng, mean=method.t_mean, sd=method.t_sd)
+    return log_normal(count, rng, mean=method.t_mean, sd=method.t_sd)
 
 
 def _two(method: FlowMap, count: int, rng: "torch.Generator") -> "tuple[Tensor, Tensor]":
     t = _first(method, count, rng)
-    return t, logit_normal(count, rng, mean=method.r_mean, sd=method.r_sd).minimum(t)
+    return t, log_normal(count, rng, mean=method.r_mean, sd=method.r_sd).minimum(t)
 
 
 def _sorted(method: FlowMap, count: int, rng: "torch.Generator") -> "tuple[Tensor, Tensor]":
@@ -225,7 +225,7 @@ def _u_shaped(method: FlowMap, count: int, rng: "torch.Generator") -> "tuple[Ten
     """Re-MeanFlow's (re2_truncate in its code): from near noise, intervals that end below 0.4 go to 0."""
     import torch
 
-    t = u_shaped(count, rng, a=4.0)
+    t = u_shaped(count, rng)
     r = (t - _first(method, count, rng)).clamp_min(0)
     return t, torch.where((t > 0.8) & (r < 0.4), 0, r)
 

@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import Field
+
+from edgegen.flow.coupling import Coupling, minibatch_ot
 from edgegen.flow.path import interpolate
 from edgegen.flow.time_sampling import uniform
 from edgegen.support.tables import Table
@@ -15,10 +18,19 @@ if TYPE_CHECKING:
 
 
 class FlowMatching(Table):
-    """E || v(x_t, t) - (e - x) ||^2, e ~ N(0, I), t ~ U(0, 1)."""
+    """E || v(x_t, t) - (e - x) ||^2, e ~ N(0, I), t ~ U(0, 1).
 
-    paper: ClassVar[str] = "arXiv:2209.03003, Eq. 1"
+    With minibatch optimal transport, noises of the batch go to the images nearest to them: straighter paths.
+    """
+
+    paper: ClassVar[str] = "arXiv:2209.03003, Eq. 1; coupling: arXiv:2302.00482, section 3.2"
     needs: ClassVar[frozenset[Need]] = frozenset({"real_images"})
+
+    coupling: Coupling = Field(
+        "independent",
+        description="which noise meets which image: any, or minibatch_ot, the nearest of the batch within each class",
+        exclude_if="independent".__eq__,
+    )
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         return {}
@@ -28,6 +40,8 @@ class FlowMatching(Table):
 
         x = batch.images
         e = torch.randn(x.shape, generator=rng, device=x.device)
+        if self.coupling == "minibatch_ot":
+            e = minibatch_ot(x, e, batch.labels)
         t = uniform(len(x), rng)
         v = networks["student"](interpolate(x, e, t), t, batch.labels)
         return {"student": (v - (e - x)).square().mean()}

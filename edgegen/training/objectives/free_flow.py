@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from edgegen.flow.path import interpolate, jump, per_sample
-from edgegen.flow.time_sampling import logit_normal, uniform
+from edgegen.flow.time_sampling import log_normal, uniform
 from edgegen.support.tables import Table
 from edgegen.training.flow_maps import (
     Constant,
@@ -128,7 +128,7 @@ class FreeFlow(Table):
         import torch
 
         e = torch.randn(x_g.shape, generator=rng, device=x_g.device)
-        s = logit_normal(len(x_g), rng, mean=self.noise_mean, sd=self.noise_sd)
+        s = log_normal(len(x_g), rng, mean=self.noise_mean, sd=self.noise_sd)
         x_s = interpolate(x_g, e, s)
         v_f = networks["fake"](x_s, s, labels).float()
         v_t = velocity_of(networks["teacher"], x_s, s, labels)

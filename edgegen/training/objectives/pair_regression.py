@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from edgegen.support.tables import Table
-from edgegen.training.distances import DISTANCES, Distance
+from edgegen.training.distances import DISTANCE_HELP, Distance, distance_of, needs_of
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import flipped, pair
 
@@ -20,11 +20,14 @@ class PairRegression(Table):
     """D(e - v(e, 1), x) over stored pairs (e, x)."""
 
     paper: ClassVar[str] = "arXiv:2101.02388 (knowledge distillation of the sampler in one step)"
-    needs: ClassVar[frozenset[Need]] = frozenset({"pairs"})
     one_step: ClassVar[bool] = True
 
-    distance: Distance = Field("pseudo_huber", description="D, between images")
+    distance: Distance = Field("pseudo_huber", description=f"D, {DISTANCE_HELP}")
     flip: bool = Field(False, description="joint horizontal flip of noise and image: for photographs, not for digits")
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return needs_of(self.distance) | {"pairs"}
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         return {}
@@ -32,4 +35,4 @@ class PairRegression(Table):
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         e, x = flipped(batch, rng) if self.flip else pair(batch)
         v = networks["student"](e, e.new_ones(len(e)), batch.labels)
-        return {"student": DISTANCES[self.distance](e - v, x).mean()}
+        return {"student": distance_of(self.distance, networks)(e - v, x).mean()}

@@ -184,6 +184,7 @@ def test_the_derivative_is_not_rounded_by_mixed_precision() -> None:
     net = network()
     with exact(torch.device("cpu")):
         plain = jvp(bare_mean_velocity(net, labels), here, along)
+    # Objects of their own: one that is entered twice leaves autocast on for the tests that follow.
     net.forward = torch.autocast("cpu", torch.bfloat16)(net.forward)
     with torch.autocast("cpu", torch.bfloat16), exact(torch.device("cpu")):
         assert torch.equal(jvp(bare_mean_velocity(net, labels), here, along), plain)
@@ -237,7 +238,7 @@ def test_attention_has_a_derivative_and_what_has_none_is_said_with_the_switch() 
     ]
     assert values[0].item() == pytest.approx(values[1].item(), rel=1e-3)
     halving = {"student": Attending(Halve.apply)}
-    with pytest.raises(TrainingError, match=r"an operation without a forward derivative .* derivative = 'central'"):
+    with pytest.raises(TrainingError, match=r"has an operation without a forward derivative .* derivative = 'central'"):
         FlowMap().losses(halving, {}, batch, generator(7))
     FlowMap(derivative="central").losses(halving, {}, batch, generator(7))
 
@@ -276,13 +277,13 @@ def test_the_identity_of_the_known_flow_leaves_no_residual() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS[1:])
 def test_every_preset_reaches_the_map_of_a_known_flow(preset: str) -> None:
-    student, figures = trained_scale(preset, 0.4, steps=400)
-    assert coefficient(student, 1.0, 0.0) == pytest.approx(known(0.4, 1.0, 0.0), abs=0.06)
+    student, figures = trained_scale(preset, 0.4, steps=700)
+    assert coefficient(student, 1.0, 0.0) == pytest.approx(known(0.4, 1.0, 0.0), abs=0.04)
     assert load("objective", preset)().warnings(figures) == []
 
 
 def test_at_full_tangent_s_cm_moves_each_sample_as_trig_flow_does() -> None:
-    """TrigFlow's tangent of F, g = -cos^2 (sd F - dx/dt) - cos sin (x + sd dF/dt), computed on its own path.
+    """TrigFlow's tangent g of F (METHODS of sCM: g = -cos^2 (sd F - dx/dt) - cos sin x - sd J), on its own path.
 
     f = x_t - t u is one function of both; F = (cos x_trig - f) / (sd sin).
     """

@@ -1,0 +1,104 @@
+"""Inductive moment matching: images jumped from time t to s match, in distribution, those jumped from r, s < r < t."""
+
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from edgegen.flow.path import interpolate, per_sample
+from edgegen.support.tables import Table
+from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
+from edgegen.training.pairs import real_images
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from edgegen.training.batch import Batch
+
+LEAST_TIME = 0.006  # as in the paper's code: t in [0.006, 0.994] there; ours ends at 1, where an image is generated
+LARGEST_RATIO = 160.0  # eta = t / (1 - t) of which `2^-halvings` is the step, as in the paper's code
+NEAR = 1e-8  # the least distance in the kernel
+
+
+class InductiveMomentMatching(Table):
+    """w(t) MMD^2 of { f(x_t, t, s) } and sg { f(x_r, r, s) } within groups of M samples that share s < r < t.
+
+    f(x_t, t, s) = x_t - (t - s) u(x_t, t, s); x_r is the point of the same image and noise; r is one step back in
+    eta = t / (1 - t). The kernel is exp(-max(|a - b|, 1e-8) / (D (t - s))) in D dimensions. With M = 1 it is a
+    consistency loss, with a distance that saturates. From the data alone, without a teacher.
+    """
+
+    paper: ClassVar[str] = "arXiv:2503.07565, Eq. 12 and Algorithm 1 (flow matching's path, identity time embedding)"
+    needs: ClassVar[frozenset[Need]] = frozenset({"real_images", "second_time"})
+    one_step: ClassVar[bool] = True
+
+    group: Annotated[int, Field(ge=1)] = Field(4, description="M, samples with the same times, matched together")
+    halvings: Annotated[int, Field(ge=1, le=20)] = Field(
+        12, description="k of the step 160 / 2^k from t to r in eta; the paper's are 15 for CIFAR-10, 12 for ImageNet"
+    )
+    weight_shift: float = Field(5.0, description="b of the weight sigmoid(b - log SNR), as the paper has for CIFAR-10")
+
+    def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
+        return {}
+
+    def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
+        import torch
+
+        from edgegen.training.figures import by_time
+
+        real = real_images(batch)
+        x, labels, rows = real.images, real.labels, len(real.images)
+        if labels is not None:  # so that a group is of one class, as far as the batch has so many of it
+            order = labels.argsort(stable=True)
+            x, labels = x[order], labels[order]
+        e = torch.randn(x.shape, generator=rng, device=x.device)
+        groups = torch.arange(rows, device=x.device) // self.group
+        t, r, s = (time[groups * self.group] for time in self._times(rows, rng))
+        x_t, x_r = (interpolate(x, e, time.to(x.dtype)) for time in (t, r))
+        student = networks["student"]
+        y = _jump(student, x_t, t.to(x.dtype), s.to(x.dtype), labels)
+        with torch.no_grad():
+            y_r = _jump(student, x_r, r.to(x.dtype), s.to(x.dtype), labels)
+        same = groups[:, None] == groups[None]
+        scale = ((t - s) * x[0].numel()).float()
+        discrepancy = _discrepancy(y, y_r, same, scale)
+        return {
+            "student": (self.weight(t).float() * discrepancy).mean(),
+            **by_time("discrepancy", discrepancy, t),
+            "kernel_argument": (torch.linalg.vector_norm((y - y_r).flatten(1).detach(), dim=1) / scale).mean(),
+        }
+
+    def weight(self, t: "Tensor") -> "Tensor":
+        """sigmoid(b - l) (-dl/dt) / 2 a / (a^2 + t^2) with a = 1 - t and l = 2 log(a / t); times (batch,), float64."""
+        import torch
+
+        a = 1 - t
+        return torch.sigmoid(self.weight_shift - 2 * (a / t).log()) / (t * (a * a + t * t))
+
+    def _times(self, rows: int, rng: "torch.Generator") -> "tuple[Tensor, Tensor, Tensor]":
+        """t ~ U(0.006, 1), s ~ U(0, t) and r between them, a step of eta before t: float64, for t - r may be tiny."""
+        import torch
+
+        u = torch.rand(rows, 2, generator=rng, device=rng.device).double()
+        t = LEAST_TIME + (1 - LEAST_TIME) * u[:, 0]
+        s = t * u[:, 1]
+        ratio = (t / (1 - t) - LARGEST_RATIO / 2**self.halvings).clamp(min=0.0)
+        return t, torch.maximum(ratio / (1 + ratio), s), s
+
+
+def _jump(network: "nn.Module", x: "Tensor", t: "Tensor", s: "Tensor", labels: "Tensor | None") -> "Tensor":
+    jumped: Tensor = x - per_sample(t - s) * network(x, t, labels, r=s)
+    return jumped
+
+
+def _discrepancy(y: "Tensor", y_r: "Tensor", same: "Tensor", scale: "Tensor") -> "Tensor":
+    """mean over j in i's group of k(y_i, y_j) + k(y_r_i, y_r_j) - 2 k(y_i, y_r_j): (batch,)."""
+    import torch
+
+    def kernel(a: "Tensor", b: "Tensor") -> "Tensor":
+        # Differences, not products: near points are what the loss is about.
+        distance = torch.cdist(a.flatten(1), b.flatten(1), compute_mode="donot_use_mm_for_euclid_dist")
+        return torch.exp(-distance.clamp(min=NEAR) / scale[:, None])
+
+    share = same / same.sum(dim=1, keepdim=True)
+    return (share * (kernel(y, y) + kernel(y_r, y_r) - 2 * kernel(y, y_r))).sum(dim=1)

@@ -1,0 +1,247 @@
+"""Bench of the training methods: which gives the best one-step generator of one size, for one number of images?
+
+    python examples/bench_methods.py [--quick] [--json] [--data digits|fashion] [--method NAME ...] [--seeds N]
+                                     [--into FILE.json] [--runs DIR] [--fashion FILE.npz]
+
+Equal conditions: of a data set and a seed, one teacher, one set of its paths, one student (at most a third of the
+teacher's parameters), and the same number of training images for the student, whatever the method does with them. A row
+is a way from fresh weights to one step: the tables [slim], [distill] and, for some, [finish] of a recipe. Figures are
+those of the run's own stage `evaluate`: one-step fd_local, as mean and standard deviation over the training seeds.
+
+Rows are kept in --into (default: examples/bench_methods.json), and runs in --runs: the same command goes on where it
+was broken off. `--quick`: digits, one seed, three methods, a fifth of the steps.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgegen.models.load import load as load_generator
+from edgegen.pipeline.run import run_recipe
+from edgegen.profilers.devices.host_info import probe
+from edgegen.recipe import parse
+from edgegen.support.progress import progress
+from edgegen.support.storage import read_json, write_json
+
+HERE = Path(__file__).parent
+PLAIN = "pair_regression"
+QUICK = (PLAIN, "slimflow", "cmt")
+Tables = dict[str, dict[str, Any]]
+
+DATA: Mapping[str, Tables] = {
+    "digits": {
+        "data": {"source": "digits", "holdout": 0.25},
+        "teacher": {"steps": 1300, "learning_rate": 2e-3, "model": {"channels": [24, 64, 128], "blocks": 1}},
+        "pairs": {"count": 1536, "steps": 12, "knots": 4},
+        "slim": {"keep": 0.33, "steps": 1100},
+        "distill": {"steps": 800},
+    },
+    "fashion": {
+        "data": {"holdout": 0.1},
+        "teacher": {"steps": 6000, "learning_rate": 1e-3, "model": {"channels": [32, 64, 128], "blocks": 1}},
+        "pairs": {"count": 8192, "steps": 12, "knots": 4},
+        "slim": {"keep": 0.25, "steps": 4000},
+        "distill": {"steps": 3000},
+        "evaluate": {"samples": 2000},
+    },
+}
+LOOP = {"slim": {"learning_rate": 2e-3, "decay": "none"}, "distill": {"learning_rate": 2e-3}, "finish": {}}
+# Of each data set, the target of the best one-step fd_local over the teacher's, and the student's share of parameters.
+GOALS = {"digits": (1.2, 1 / 3), "fashion": (1.3, 1 / 4)}
+
+
+@dataclass(frozen=True)
+class Way:
+    """From fresh weights to one step: the methods of the stages, with their keys; `finish` gets a part of the steps."""
+
+    slim: dict[str, Any]
+    distill: dict[str, Any]
+    finish: dict[str, Any] | None = None
+
+
+REGRESSION = {"method": "pair_regression"}
+REFLOW = {"method": "annealing_reflow"}
+GUIDED = {"method": "flow_guided_distillation"}
+FLOW = {"method": "flow_matching"}
+FINISH_SHARE = 0.25  # of all steps, where there is a finish
+WAYS: Mapping[str, Way] = {
+    PLAIN: Way(REGRESSION, REGRESSION),
+    "slimflow": Way(REFLOW, GUIDED),
+    "cmt": Way({"method": "cmt"}, {"method": "cmt"}),
+    "cmt + consistency_tuning": Way({"method": "cmt"}, {"method": "consistency_tuning"}),
+    "annealing_reflow + consistency_tuning": Way(REFLOW, {"method": "consistency_tuning"}),
+    "annealing_reflow + distribution_matching kl": Way(REFLOW, {"method": "distribution_matching"}),
+    "annealing_reflow + distribution_matching fisher": Way(
+        REFLOW, {"method": "distribution_matching", "divergence": "fisher"}
+    ),
+    "annealing_reflow + distribution_matching score_distance": Way(
+        REFLOW, {"method": "distribution_matching", "divergence": "score_distance"}
+    ),
+    "annealing_reflow + distribution_matching f": Way(REFLOW, {"method": "distribution_matching", "divergence": "f"}),
+    "pair_regression + distribution_matching kl": Way(REGRESSION, {"method": "distribution_matching"}),
+    "pair_regression + adversarial": Way(REGRESSION, REGRESSION, {"method": "adversarial"}),
+    "slimflow + adversarial": Way(REFLOW, GUIDED, {"method": "adversarial"}),
+    "slimflow + distribution_matching": Way(REFLOW, GUIDED, {"method": "distribution_matching"}),
+    "pair_regression + imle": Way(REGRESSION, {"method": "imle"}),
+    "flow_matching + inductive_moment_matching": Way(FLOW, {"method": "inductive_moment_matching"}),
+    "annealing_reflow + progressive": Way(REFLOW, {"method": "progressive"}),
+}
+
+
+def tables(data: str, way: Way, seed: int, source: str, share: float) -> Tables:
+    """The recipe of one row."""
+    base: Tables = {name: dict(keys) for name, keys in DATA[data].items()}
+    for table, keys in LOOP.items():
+        if table != "finish":
+            base[table] |= keys
+    steps = {table: round(base[table]["steps"] * share) for table in ("slim", "distill")}
+    if way.finish is not None:
+        finish = round(sum(steps.values()) * FINISH_SHARE)
+        steps["distill"] -= finish
+        base["finish"] = {**way.finish, "steps": finish}
+    base["slim"] |= {**way.slim, "steps": steps["slim"]}
+    base["distill"] |= {**way.distill, "steps": steps["distill"]}
+    base["teacher"]["steps"] = round(base["teacher"]["steps"] * share)
+    base["data"] |= {"source": source}
+    base.setdefault("evaluate", {})
+    base["evaluate"] |= {"steps": [1, 20], "seeds": 3}
+    return {**base, "baseline": {"enabled": False}, "name": f"{data}-{seed}", "seed": seed}  # type: ignore[dict-item]
+
+
+def row(data: str, name: str, way: Way, seed: int, *, source: str, runs: Path, share: float) -> dict[str, Any]:
+    """Trains what is not there yet, and reads the figures."""
+    recipe = parse(tables(data, way, seed, source, share), where=name)
+    results = {item.stage: item for item in run_recipe(recipe, runs=runs, to="evaluate", progress=progress())}
+    quality = read_json(results["evaluate"].folder / "quality.json")["quality"]
+    last = "distill" if way.finish is None else "finish"
+    student = load_generator(results[last].folder / "generator")
+    teacher = load_generator(results["teacher"].folder / "generator")
+    trained = {stage: results[stage] for stage in ("slim", "distill", "finish") if stage in results}
+    steps = {"slim": recipe.slim, "distill": recipe.distill, "finish": recipe.finish}
+    images = sum(steps[stage].steps * steps[stage].batch for stage in trained)  # type: ignore[union-attr]
+    seconds = sum(result.seconds for result in trained.values())
+    one_step = quality["student" if way.finish is None else "finished"]["1"]
+    return {
+        "data": data,
+        "method": name,
+        "seed": seed,
+        "share": share,
+        "figures": one_step,
+        "teacher": min((part["fd_local"] for part in quality["teacher"].values()), default=None),
+        "floor": quality["floor"]["0"]["fd_local"],
+        "parameters": student.parameters,
+        "teacher_parameters": teacher.parameters,
+        "images": images,
+        "seconds": seconds,
+        "images_per_s": images / seconds,
+    }
+
+
+def summary(rows: Sequence[Mapping[str, Any]], data: str) -> Iterator[dict[str, Any]]:
+    """By method: mean and standard deviation over the seeds, the nearest first."""
+    for name in sorted({item["method"] for item in rows if item["data"] == data}):
+        own = [item for item in rows if (item["data"], item["method"]) == (data, name)]
+        distances = [item["figures"]["fd_local"] for item in own]
+        keys = [key for key, value in own[0]["figures"].items() if isinstance(value, int | float) and key != "sd"]
+        yield {
+            "data": data,
+            "method": name,
+            "seeds": len(own),
+            "fd_local": statistics.mean(distances),
+            "sd": statistics.stdev(distances) if len(own) > 1 else None,
+            "of_teacher": statistics.mean(item["figures"]["fd_local"] / item["teacher"] for item in own),
+            "figures": {key: statistics.mean(item["figures"][key] for item in own) for key in keys},
+            "minutes": statistics.mean(item["seconds"] for item in own) / 60,
+            "images_per_s": statistics.mean(item["images_per_s"] for item in own),
+            "size": own[0]["parameters"] / own[0]["teacher_parameters"],
+        }
+
+
+def goals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the bench asks for, from the rows that are there."""
+    result = []
+    for data, (times, size) in GOALS.items():
+        table = sorted(summary(rows, data), key=lambda item: item["fd_local"])
+        plain = next((item for item in table if item["method"] == PLAIN), None)
+        if plain is None or len(table) < 2:
+            continue
+        best = next(item for item in table if item["method"] != PLAIN)
+        if best["sd"] is not None and plain["sd"] is not None:
+            spread = (best["sd"] ** 2 + plain["sd"] ** 2) ** 0.5
+            lead = (plain["fd_local"] - best["fd_local"]) / max(spread, 1e-12)
+            result.append(
+                goal(f"{data}: lead of {best['method']} over plain regression, in sd", ">= 2", lead, lead >= 2)
+            )
+        value = best["of_teacher"]
+        result.append(goal(f"{data}: best one step over the teacher's fd_local", f"<= {times}", value, value <= times))
+        result.append(goal(f"{data}: size of the student", f"<= {size:.3g}", best["size"], best["size"] <= size))
+    return result
+
+
+def goal(name: str, target: str, value: float, met: bool) -> dict[str, Any]:
+    return {"name": name, "target": target, "value": round(value, 3), "met": met}
+
+
+def show(rows: Sequence[Mapping[str, Any]]) -> None:
+    for data in DATA:
+        table = sorted(summary(rows, data), key=lambda item: item["fd_local"])
+        if not table:
+            continue
+        others = [key for key in table[0]["figures"] if key not in ("fd_local", "precision", "saturated", "spread")]
+        columns = ["method", "seeds", "fd_local", "of the teacher's", *others, "minutes", "images/s"]
+        print(f"\n## {data}\n\n| {' | '.join(columns)} |")
+        print("|---" * len(columns) + "|")
+        for item in table:
+            spread = "" if item["sd"] is None else f" ± {item['sd']:.3f}"
+            figures = " | ".join(f"{item['figures'].get(key, float('nan')):.3g}" for key in others)
+            print(
+                f"| {item['method']} | {item['seeds']} | {item['fd_local']:.3f}{spread} | {item['of_teacher']:.2f} | "
+                f"{figures} | {item['minutes']:.1f} | {item['images_per_s']:.0f} |",
+                flush=True,
+            )
+    print("\n| goal | target | value | met |\n|---|---|---|---|")
+    for item in goals(rows):
+        print(f"| {item['name']} | {item['target']} | {item['value']} | {'yes' if item['met'] else 'no'} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="digits, one seed, three methods, a fifth of the steps")
+    parser.add_argument("--json", action="store_true", help="goals and rows as JSON on stdout")
+    parser.add_argument("--data", choices=list(DATA), action="append", help="default: digits")
+    parser.add_argument("--method", choices=list(WAYS), action="append", help="default: all")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--into", type=Path, default=None, help="rows of earlier runs are kept here")
+    parser.add_argument("--runs", type=Path, default=Path("runs/bench_methods"))
+    parser.add_argument("--fashion", type=Path, help="fashion_mnist.npz, for --data fashion")
+    arguments = parser.parse_args()
+    share, seeds = (0.2, 1) if arguments.quick else (1.0, arguments.seeds)
+    methods = arguments.method or (QUICK if arguments.quick else list(WAYS))
+    into = arguments.into or (None if arguments.quick else HERE / "bench_methods.json")
+    rows: list[dict[str, Any]] = read_json(into)["rows"] if into is not None and into.exists() else []
+    for data in arguments.data or ["digits"]:
+        source = "digits" if data == "digits" else str(arguments.fashion)
+        if data == "fashion" and (arguments.fashion is None or not arguments.fashion.is_file()):
+            parser.error("--data fashion needs --fashion FILE.npz")
+        for seed in range(seeds):
+            for name in methods:
+                made = row(data, name, WAYS[name], seed, source=source, runs=arguments.runs, share=share)
+                same = (data, name, seed, share)
+                rows = [item for item in rows if (item["data"], item["method"], item["seed"], item["share"]) != same]
+                rows.append(made)
+                if into is not None:
+                    write_json(into, {"machine": probe(), "rows": rows})
+                print(f"{data} {name} seed {seed}: fd_local {made['figures']['fd_local']:.3f}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps({"goals": goals(rows), "rows": rows}))
+    else:
+        show(rows)
+
+
+if __name__ == "__main__":
+    main()
