@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from objective_parts import Field, f64, loss_of, make_batch, velocity
+from objective_parts import Field, f64, loss_of, make_batch, mean_velocity, velocity
 from scipy import stats
 from torch import Tensor, nn
 
@@ -36,7 +36,7 @@ def draws(batch: Batch, *, noise_share: float, low: float = 0.0) -> tuple[np.nda
 
 
 def image(weight: float, x: np.ndarray, t: float, label: int) -> np.ndarray:
-    return x - t * velocity(weight, x, t, label)
+    return x - t * mean_velocity(weight, x, label, t)
 
 
 def scheduled(t: float, stage: int, q: float = 2.0) -> float:
