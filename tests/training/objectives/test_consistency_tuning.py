@@ -134,7 +134,7 @@ def test_the_target_has_no_gradient() -> None:
     fixed = (value(0.3 + h, 0.3) - value(0.3 - h, 0.3)) / (2 * h)
     through = (value(0.3 + h, 0.3 + h) - value(0.3 - h, 0.3 - h)) / (2 * h)
     assert float(student.weight.grad) == pytest.approx(fixed, rel=1e-3)
-    assert abs(fixed - through) > 0.1 * abs(fixed)
+    assert abs(fixed - through) > 0.02 * abs(fixed)  # the tolerance above is far below
 
 
 def test_the_target_can_be_that_of_the_averaged_student() -> None:
