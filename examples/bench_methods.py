@@ -69,27 +69,39 @@ REFLOW = {"method": "annealing_reflow"}
 GUIDED = {"method": "flow_guided_distillation"}
 FLOW = {"method": "flow_matching"}
 FINISH_SHARE = 0.25  # of all steps, where there is a finish
+MATCHING = {"method": "distribution_matching"}
+ADVERSARIAL = {"method": "adversarial", "learning_rate": 2e-4}
+PROGRESSIVE = {"method": "progressive"}
 WAYS: Mapping[str, Way] = {
     PLAIN: Way(REGRESSION, REGRESSION),
     "slimflow": Way(REFLOW, GUIDED),
+    "annealing_reflow, distribution_matching kl": Way(REFLOW, MATCHING),
+    "slimflow, then adversarial": Way(REFLOW, GUIDED, ADVERSARIAL),
+    "pair_regression, then adversarial": Way(REGRESSION, REGRESSION, ADVERSARIAL),
+    "slimflow, then distribution_matching kl": Way(REFLOW, GUIDED, {**MATCHING, "learning_rate": 1e-3}),
+    "cmt, progressive": Way({"method": "cmt"}, PROGRESSIVE),
+    "annealing_reflow, progressive": Way(REFLOW, PROGRESSIVE),
     "cmt": Way({"method": "cmt"}, {"method": "cmt"}),
-    "cmt + consistency_tuning": Way({"method": "cmt"}, {"method": "consistency_tuning"}),
-    "annealing_reflow + consistency_tuning": Way(REFLOW, {"method": "consistency_tuning"}),
-    "annealing_reflow + distribution_matching kl": Way(REFLOW, {"method": "distribution_matching"}),
-    "annealing_reflow + distribution_matching fisher": Way(
-        REFLOW, {"method": "distribution_matching", "divergence": "fisher"}
+    "annealing_reflow, distribution_matching fisher": Way(REFLOW, {**MATCHING, "divergence": "fisher"}),
+    "annealing_reflow, distribution_matching score_distance": Way(REFLOW, {**MATCHING, "divergence": "score_distance"}),
+    "annealing_reflow, distribution_matching f": Way(REFLOW, {**MATCHING, "divergence": "f"}),
+    "annealing_reflow, density_ratio": Way(REFLOW, {"method": "density_ratio"}),
+    "cmt, consistency_tuning": Way({"method": "cmt"}, {"method": "consistency_tuning"}),
+    "cmt, consistency_tuning by the teacher": Way(
+        {"method": "cmt"}, {"method": "consistency_tuning", "teacher_step": "heun", "q": 4.0, "stages": 1}
     ),
-    "annealing_reflow + distribution_matching score_distance": Way(
-        REFLOW, {"method": "distribution_matching", "divergence": "score_distance"}
-    ),
-    "annealing_reflow + distribution_matching f": Way(REFLOW, {"method": "distribution_matching", "divergence": "f"}),
-    "pair_regression + distribution_matching kl": Way(REGRESSION, {"method": "distribution_matching"}),
-    "pair_regression + adversarial": Way(REGRESSION, REGRESSION, {"method": "adversarial"}),
-    "slimflow + adversarial": Way(REFLOW, GUIDED, {"method": "adversarial"}),
-    "slimflow + distribution_matching": Way(REFLOW, GUIDED, {"method": "distribution_matching"}),
-    "pair_regression + imle": Way(REGRESSION, {"method": "imle"}),
-    "flow_matching + inductive_moment_matching": Way(FLOW, {"method": "inductive_moment_matching"}),
-    "annealing_reflow + progressive": Way(REFLOW, {"method": "progressive"}),
+    "flow_matching, mean_flow": Way(FLOW, {"method": "mean_flow"}),
+    "flow_matching, improved_mean_flow": Way(FLOW, {"method": "improved_mean_flow"}),
+    "flow_matching, align_your_flow": Way(FLOW, {"method": "align_your_flow"}),
+    "flow_matching, so_flow": Way(FLOW, {"method": "so_flow"}),
+    "annealing_reflow, re_mean_flow": Way(REFLOW, {"method": "re_mean_flow"}),
+    "flow_matching, s_cm": Way(FLOW, {"method": "s_cm"}),
+    "flow_matching, shortcut": Way(FLOW, {"method": "shortcut"}),
+    "flow_matching, split_mean_flow": Way(FLOW, {"method": "split_mean_flow"}),
+    "flow_matching, free_flow": Way(FLOW, {"method": "free_flow"}),
+    "flow_matching, inductive_moment_matching": Way(FLOW, {"method": "inductive_moment_matching"}),
+    "pair_regression, imle": Way(REGRESSION, {"method": "imle"}),
+    "slimflow, then drifting": Way(REFLOW, GUIDED, {"method": "drifting"}),
 }
 
 

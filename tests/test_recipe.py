@@ -58,7 +58,7 @@ def test_defaults_are_filled_in() -> None:
         ),
         ({"distill": {"distance": "l1"}}, r"distill.distance: .*'l2', 'pseudo_huber' or 'perceptual' \(found 'l1'\)"),
         ({"slim": {}}, "say how small: either keep"),
-        ({"slim": {"keep": 0.3, "model": {}}}, "say how small: either keep"),
+        ({"slim": {"keep": 0.3, "network": {}}}, "say how small: either keep"),
         ({"slim": {"keep": 1.0}}, r"slim.keep: .*less than 1 \(found 1.0\)"),
         ({"name": "../x"}, r"name: .*pattern.*\(found '../x'\)"),
         ({"pairs": {"solver": "rk4"}}, r"pairs.solver: .*'euler', 'heun', 'dpm_solver_pp' or 'rk45' \(found 'rk4'\)"),

@@ -37,12 +37,19 @@ def has_second_time(network: object) -> bool:
     return bool(getattr(network, "second_time", False))
 
 
+def image_of(network: "nn.Module", x_t: "Tensor", t: "Tensor", labels: "Tensor | None") -> "Tensor":
+    """Images x_t - t u(x_t, t[, r = 0], class) of x_t (batch, channels, height, width): where a single step ends.
+
+    In float32, whatever the network gives: times and differences of images need its digits.
+    """
+    second_time = {"r": t.new_zeros(len(t))} if has_second_time(network) else {}
+    u: Tensor = network(x_t, t, labels, **second_time)
+    return x_t - per_sample(t) * u.to(x_t.dtype)
+
+
 def one_step(network: "nn.Module", z: "Tensor", labels: "Tensor | None") -> "Tensor":
     """Images z - u(z, 1[, r = 0], class) of noise z (batch, channels, height, width): as a one-step generator."""
-    ones = z.new_ones(len(z))
-    second_time = {"r": z.new_zeros(len(z))} if has_second_time(network) else {}
-    image: Tensor = z - network(z, ones, labels, **second_time)
-    return image
+    return image_of(network, z, z.new_ones(len(z)), labels)
 
 
 def time_dtype(network: object, dtype: "torch.dtype") -> "torch.dtype":

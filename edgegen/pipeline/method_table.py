@@ -62,7 +62,7 @@ def _counted(objective: Objective) -> tuple[tuple[str, ...], float]:
     for network in frozen.values():
         network.eval().requires_grad_(False)
     trained = {"student": TrainedNetwork(student), **objective.networks(student, frozen.get("teacher"))}
-    networks = {name: part.network for name, part in trained.items()}
+    networks = {name: part.network.train().requires_grad_(True) for name, part in trained.items()}  # as the loop
     averages = {name: copy.deepcopy(network).requires_grad_(False) for name, network in networks.items()}
     batch = _batch()
     total = 0.0

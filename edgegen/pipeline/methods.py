@@ -32,8 +32,12 @@ OF_PAIRS: frozenset[Need] = frozenset({"pairs", "trajectories"})
 
 
 def stages_for(stage: str, always: tuple[str, ...], recipe: Recipe) -> tuple[str, ...]:
-    """The stages that `stage` needs: those that it needs with any method, and those that give what its method needs."""
-    needs = _objectives(recipe)[stage].needs if stage in _objectives(recipe) else frozenset()
+    """The stages that `stage` needs: those that it needs with any method, and those that give what its method needs.
+
+    What the stage cannot have is left out here, and an error in `check_methods`.
+    """
+    objective = _objectives(recipe).get(stage)
+    needs = frozenset() if objective is None else objective.needs & AVAILABLE.get(stage, ON_THE_WAY)
     return tuple(dict.fromkeys((*always, *(giver for need, giver in STAGES.items() if need in needs))))
 
 

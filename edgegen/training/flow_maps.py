@@ -118,13 +118,7 @@ def central_difference(u: MeanVelocity, point: Point, direction: Point, step: "T
 
     x, t, r = point
     dx, dt, dr = direction
-    h = torch.cat([step, -step])
-    ends = u(
-        torch.cat([x, x]) + per_sample(h) * torch.cat([dx, dx]),
-        torch.cat([t, t]) + h * torch.cat([dt, dt]),
-        torch.cat([r, r]) + h * torch.cat([dr, dr]),
-    )
-    ahead, behind = ends.chunk(2)
+    ahead, behind = (u(x + per_sample(h) * dx, t + h * dt, r + h * dr) for h in (step, -step))
     return (ahead - behind) / per_sample((2 * step).clamp_min(torch.finfo(step.dtype).tiny))
 
 

@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from objective_parts import Field, f64, loss_of, make_batch, velocity
+from objective_parts import Field, f64, loss_of, make_batch, mean_velocity, velocity
 from torch import Tensor, nn
 
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
@@ -153,10 +153,10 @@ def test_flow_guided_distillation_formula() -> None:
     for i in range(6):
         e, x, n, label = f64(batch.noise)[i], f64(batch.images)[i], f64(z)[i], i % 3
         t = 0.2 + 0.6 * float(u[i])
-        regression.append(np.mean((e - velocity(0.3, e, 1, label) - x) ** 2))
-        x_t = n - (1 - t) * velocity(0.3, n, 1, label)
+        regression.append(np.mean((e - mean_velocity(0.3, e, label) - x) ** 2))
+        x_t = n - (1 - t) * mean_velocity(0.3, n, label)
         target = x_t - t * velocity(0.2, x_t, t, label)
-        two_step.append(np.mean((n - velocity(0.3, n, 1, label) - target) ** 2))
+        two_step.append(np.mean((n - mean_velocity(0.3, n, label) - target) ** 2))
     networks = {"student": Field(0.3), "slimmed": Field(0.2)}
     got = loss_of("flow_guided_distillation", networks, batch, distance="l2", two_step_weight=0.5)
     assert got.item() == pytest.approx(np.mean(regression) + 0.5 * np.mean(two_step), rel=1e-5)
@@ -172,10 +172,10 @@ def test_the_two_step_target_has_no_gradient() -> None:
     def value(moving: float, target_weight: float) -> float:
         errors = []
         for i, label in enumerate(labels):
-            x_t = z[i] - (1 - t[i]) * velocity(target_weight, z[i], 1, label)
+            x_t = z[i] - (1 - t[i]) * mean_velocity(target_weight, z[i], label)
             target = x_t - t[i] * velocity(0.2, x_t, t[i], label)
-            two_step = np.mean((z[i] - velocity(moving, z[i], 1, label) - target) ** 2)
-            errors.append(two_step + np.mean((e[i] - velocity(moving, e[i], 1, label) - x[i]) ** 2))
+            two_step = np.mean((z[i] - mean_velocity(moving, z[i], label) - target) ** 2)
+            errors.append(two_step + np.mean((e[i] - mean_velocity(moving, e[i], label) - x[i]) ** 2))
         return float(np.mean(errors))
 
     networks = {"student": Field(weight), "slimmed": Field(0.2)}
@@ -211,7 +211,7 @@ def test_distillation_reaches_a_known_map(pairs: float, two_step_weight: float) 
         optimizer.zero_grad()
         loss_of("flow_guided_distillation", networks, batch, seed=step, **keys).backward()
         optimizer.step()
-    assert networks["student"].weight.item() * 2 == pytest.approx(0.6, abs=1e-2)  # the field is weight * x * (1 + t)
+    assert networks["student"].weight.item() * 1.5 == pytest.approx(0.6, abs=1e-2)  # u(x, 1, 0) is 1.5 weight x
     assert networks["slimmed"].weight.grad is None
 
 
@@ -219,7 +219,7 @@ def test_regression_is_the_distance_to_the_pair() -> None:
     batch = make_batch()
     got = loss_of("pair_regression", {"student": Field(0.3)}, batch, distance="l2")
     rows = [
-        np.mean((f64(batch.noise)[i] - velocity(0.3, f64(batch.noise)[i], 1, i % 3) - f64(batch.images)[i]) ** 2)
+        np.mean((f64(batch.noise)[i] - mean_velocity(0.3, f64(batch.noise)[i], i % 3) - f64(batch.images)[i]) ** 2)
         for i in range(6)
     ]
     assert got.item() == pytest.approx(np.mean(rows), rel=1e-5)

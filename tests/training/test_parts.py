@@ -25,8 +25,10 @@ WHOLE = 10
 # A student that is a classifier, or takes a generator's inputs, is another network than this file's.
 OTHERS = {"classifier", "float_network"}
 COMPARING = {"drifting", "inductive_moment_matching"}  # samples of a batch with each other: a part has fewer of them
+DIVIDING = {"free_flow", "shortcut", "split_mean_flow"}  # each n-th sample of a part has another loss
+LEFT_OUT = COMPARING | DIVIDING
 METHODS = sorted(
-    name for name in BUILT_IN["objective"] if not load("objective", name)().needs & OTHERS and name not in COMPARING
+    name for name in BUILT_IN["objective"] if not load("objective", name)().needs & OTHERS and name not in LEFT_OUT
 )
 
 

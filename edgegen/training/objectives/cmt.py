@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from edgegen.flow.path import per_sample
+from edgegen.flow.path import image_of
 from edgegen.support.tables import Table
 from edgegen.training.distances import DISTANCE_HELP, Distance, distance_of, needs_of, pseudo_huber
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
@@ -50,6 +50,6 @@ class CMT(Table):
         at_noise = torch.rand(count, generator=rng, device=states.device) < self.noise_share
         index = torch.where(at_noise, 0, index)
         x_t, t, x = states[torch.arange(count, device=states.device), index], times[index], states[:, -1]
-        landing = x_t - per_sample(t) * networks["student"](x_t, t, batch.labels)
+        landing = image_of(networks["student"], x_t, t, batch.labels)
         loss = distance_of(self.distance, networks)(landing, x)
         return {"student": loss.mean(), **by_time("error", pseudo_huber(landing, x), t)}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from edgegen.flow.path import interpolate, per_sample, time_dtype
+from edgegen.flow.path import image_of, interpolate, per_sample, time_dtype
 from edgegen.flow.time_sampling import log_normal
 from edgegen.support.tables import Table
 from edgegen.training.distances import DISTANCE_HELP, Distance, distance_of, needs_of, pseudo_huber
@@ -105,11 +105,11 @@ class ConsistencyTuning(Table):
         # Both passes have the same dropout masks: else the loss does not fall below the masks' variance.
         with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
             x_r = interpolate(x, e, r) if self.teacher_step == "none" else self._next(networks, x_t, t, r, labels)
-            target = image_at(averages["student"] if self.target == "average" else student, x_r, r, labels)
+            target = image_of(averages["student"] if self.target == "average" else student, x_r, r, labels)
             if self.truncate_at is not None:
-                below = image_at(networks["earlier"], x_r, r, labels)
+                below = image_of(networks["earlier"], x_r, r, labels)
                 target = torch.where(per_sample(r < self.truncate_at), below, target)
-        image = image_at(student, x_t, t, labels)
+        image = image_of(student, x_t, t, labels)
         loss = weight * distance_of(self.distance, networks)(image, target) / step
         return {
             "student": loss.mean(),
@@ -154,7 +154,7 @@ class ConsistencyTuning(Table):
         import torch
 
         x, h = real.images, DIFFERENCE * t
-        f, before = (image_at(student, interpolate(x, e, s), s, real.labels) for s in (t, t - h))
+        f, before = (image_of(student, interpolate(x, e, s), s, real.labels) for s in (t, t - h))
         slope = (f - before) / per_sample(h)
         level = torch.logit(t.double()).clamp(max=HIGHEST).float()
         near = torch.exp(-0.5 * ((level[:, None] - level) / BANDWIDTH).square())
@@ -176,9 +176,3 @@ class ConsistencyTuning(Table):
         v_r = teacher(euler, r.to(dtype), labels)
         heun: Tensor = x_t + length * (v + v_r) / 2
         return torch.where(per_sample(r > 0), heun, euler)
-
-
-def image_at(network: "nn.Module", x: "Tensor", t: "Tensor", labels: "Tensor | None") -> "Tensor":
-    """f(x, t) = x - t v(x, t), in float32: t and differences of images need its digits."""
-    image: Tensor = x - per_sample(t) * network(x, t, labels).float()
-    return image

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from edgegen.flow.path import interpolate
+from edgegen.flow.path import interpolate, one_step
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import real_images
 from edgegen.training.student_images import NoisyTimes, image_figures, image_warnings
@@ -79,7 +79,7 @@ class DensityRatio(NoisyTimes):
         t = self.times(len(x), rng)
         is_due = "student" in batch.due
         with torch.set_grad_enabled(is_due):
-            x_g = z - networks["student"](z, torch.ones_like(t), labels)
+            x_g = one_step(networks["student"], z, labels)
         # Both with the same noise: what differs between the logits is then the images.
         seen = [interpolate(images, e, t) for images in (x, x_g.detach())]
         logits_real, logits_fake = (ratio(x_t, t, labels) for x_t in seen)

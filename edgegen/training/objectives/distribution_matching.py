@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from edgegen.flow.path import Velocity, interpolate, per_sample
+from edgegen.flow.path import Velocity, interpolate, one_step, per_sample
 from edgegen.training.distances import DISTANCE_HELP, HUBER_C, Distance, distance_of, needs_of
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import pair, real_images
@@ -99,7 +99,7 @@ class DistributionMatching(NoisyTimes):
         t, t_fake = self.times(len(z), rng), self.times(len(z), rng)
         is_due = "student" in batch.due
         with torch.set_grad_enabled(is_due):
-            x = z - networks["student"](z, torch.ones_like(t), labels)
+            x = one_step(networks["student"], z, labels)
         fixed = x.detach()
         losses = {"fake": _denoising_loss(networks["fake"], fixed, e_fake, t_fake, labels), **image_figures(x, images)}
         if (batch.step + 1) % TEACHER_EVERY == 0:
@@ -160,8 +160,9 @@ class DistributionMatching(NoisyTimes):
         if not self.regression_weight:
             return 0.0
         e, x = pair(batch)
-        v = networks["student"](e, e.new_ones(len(e)), batch.labels)
-        return self.regression_weight * distance_of(self.distance, networks)(e - v, x).mean()
+        image = one_step(networks["student"], e, batch.labels)
+        loss: Tensor = self.regression_weight * distance_of(self.distance, networks)(image, x).mean()
+        return loss
 
     def warnings(self, figures: Mapping[str, float]) -> Sequence[str]:
         faults = image_warnings(figures)

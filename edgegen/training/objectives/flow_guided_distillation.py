@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from edgegen.flow.path import per_sample
+from edgegen.flow.path import interpolate, one_step, per_sample
 from edgegen.flow.time_sampling import uniform
 from edgegen.support.tables import Table
 from edgegen.training.distances import DISTANCE_HELP, Distance, distance_of, needs_of
@@ -50,16 +50,14 @@ class FlowGuidedDistillation(Table):
         e, x = flipped(batch, rng) if self.flip else pair(batch)
         distance = distance_of(self.distance, networks)
         if not self.two_step_weight:
-            ones = e.new_ones(len(e))
-            return {"student": distance(e - student(e, ones, labels), x).mean()}
+            return {"student": distance(one_step(student, e, labels), x).mean()}
         z = torch.randn(e.shape, generator=rng, device=e.device)
         t = uniform(len(z), rng, low=LOW, high=HIGH)
         # One forward pass for both terms: the network runs at t = 1 on (e, z).
         both = torch.cat([e, z])
-        v = student(both, both.new_ones(len(both)), None if labels is None else labels.repeat(2))
-        v_e, v_z = v.chunk(2)
+        image_e, image_z = one_step(student, both, None if labels is None else labels.repeat(2)).chunk(2)
         with torch.no_grad():
-            x_t = z - per_sample(1 - t) * v_z
+            x_t = interpolate(image_z, z, t)  # z - (1 - t) v(z, 1)
             target = x_t - per_sample(t) * slimmed(x_t, t, labels)
-        loss = distance(e - v_e, x).mean() + self.two_step_weight * distance(z - v_z, target).mean()
+        loss = distance(image_e, x).mean() + self.two_step_weight * distance(image_z, target).mean()
         return {"student": loss}

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from edgegen.flow.path import one_step
 from edgegen.support.tables import Table
 from edgegen.training.distances import DISTANCE_HELP, Distance, distance_of, needs_of
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class PairRegression(Table):
-    """D(e - v(e, 1), x) over stored pairs (e, x)."""
+    """D(e - u(e, 1), x) over stored pairs (e, x)."""
 
     paper: ClassVar[str] = "arXiv:2101.02388 (knowledge distillation of the sampler in one step)"
     one_step: ClassVar[bool] = True
@@ -34,5 +35,5 @@ class PairRegression(Table):
 
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         e, x = flipped(batch, rng) if self.flip else pair(batch)
-        v = networks["student"](e, e.new_ones(len(e)), batch.labels)
-        return {"student": distance_of(self.distance, networks)(e - v, x).mean()}
+        image = one_step(networks["student"], e, batch.labels)
+        return {"student": distance_of(self.distance, networks)(image, x).mean()}

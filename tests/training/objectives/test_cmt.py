@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from objective_parts import Field, f64, loss_of, make_batch, velocity
+from objective_parts import Field, f64, loss_of, make_batch, mean_velocity
 from torch import nn
 
 from edgegen.registry import load
@@ -22,7 +22,7 @@ def test_the_formula(noise_share: float) -> None:
         knot = 0 if float(share[i]) < noise_share else int(index[i])
         used.add(knot)
         x_t, t = f64(batch.knots)[i, knot], float(batch.knot_times[knot])
-        rows.append(np.mean((x_t - t * velocity(0.3, x_t, t, i % 3) - f64(batch.images)[i]) ** 2))
+        rows.append(np.mean((x_t - t * mean_velocity(0.3, x_t, i % 3, t) - f64(batch.images)[i]) ** 2))
     assert (used == {0}) == (noise_share == 1.0)
     got = loss_of("cmt", {"student": Field(0.3)}, batch, distance="l2", noise_share=noise_share)
     assert got.item() == pytest.approx(np.mean(rows), rel=1e-5)

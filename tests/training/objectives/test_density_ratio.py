@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from objective_parts import Field, f64, make_batch, velocity
+from objective_parts import Field, f64, make_batch, mean_velocity
 from torch import Tensor, nn
 
 from edgegen.errors import UsageError
@@ -48,7 +48,7 @@ def test_both_losses_are_those_of_the_formula(divergence: str) -> None:
     method = objective(divergence=divergence, low=0.1, high=0.9, weight_power=1.0, smoothness=3.0)
     networks = {"student": Field(0.3), "ratio": LogRatio()}
     got = method.losses(networks, {}, batch, generator(7))
-    x = [z[i] - velocity(0.3, z[i], 1.0, labels[i]) for i in range(6)]
+    x = [z[i] - mean_velocity(0.3, z[i], labels[i]) for i in range(6)]
 
     def logit(image: np.ndarray, i: int) -> float:
         return float(0.5 * t[i] * np.sum((1 - t[i]) * image + t[i] * e[i]))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from gaussian_flow import GaussianVelocity, coefficient, known, trained_scale
 from objective_parts import Field, f64, make_batch
 from torch import Tensor, nn
@@ -154,8 +153,6 @@ def test_the_finite_step_comes_to_the_derivative() -> None:
 def wrapped(kind: str, net: nn.Module) -> nn.Module:
     if kind == "compiled":
         return torch.compile(net, backend="eager")
-    if kind == "mixed precision":
-        return Accelerator(mixed_precision="no").prepare_model(net)
     return torch.nn.parallel.DistributedDataParallel(net)
 
 
@@ -187,11 +184,11 @@ def test_the_derivative_is_not_rounded_by_mixed_precision() -> None:
     net = network()
     with exact(torch.device("cpu")):
         plain = jvp(bare_mean_velocity(net, labels), here, along)
-    autocast = torch.autocast("cpu", torch.bfloat16)
-    net.forward = autocast(net.forward)
-    with autocast, exact(torch.device("cpu")):
+    # Objects of their own: one that is entered twice leaves autocast on for the tests that follow.
+    net.forward = torch.autocast("cpu", torch.bfloat16)(net.forward)
+    with torch.autocast("cpu", torch.bfloat16), exact(torch.device("cpu")):
         assert torch.equal(jvp(bare_mean_velocity(net, labels), here, along), plain)
-    with autocast:
+    with torch.autocast("cpu", torch.bfloat16):
         rounded = net(*here[:2], labels, r=here[2])
         value = FlowMap().losses({"student": net}, {}, make_batch_8(), generator(7))["student"]
     assert rounded.dtype == torch.bfloat16
