@@ -7,7 +7,15 @@ from typing import Any
 from torch import nn
 
 from edgegen.errors import DataError
-from edgegen.models.diffusers.schedule import EDM, FLOW, VARIANCE_PRESERVING, Schedule, read_schedule, require_signal
+from edgegen.models.diffusers.schedule import (
+    EDM,
+    FLOW,
+    VARIANCE_PRESERVING,
+    Schedule,
+    read_schedule,
+    require_signal,
+    terminal_notes,
+)
 from edgegen.models.diffusers.velocity import FAINTEST, FlowVelocity, velocity_of
 from edgegen.models.diffusers.weights import CONFIG, load_diffusers, new_net, read_config
 from edgegen.models.generator import ABOUT, Loaded
@@ -35,7 +43,7 @@ def load_unet2d(folder: Path) -> Loaded:
     about = {"role": "teacher", "from": "diffusers UNet2DModel"}
     if not in_pipeline and (folder / ABOUT).exists():
         about |= read_json(folder / ABOUT)
-    return Loaded(net.eval().requires_grad_(False), signature, about, notes)
+    return Loaded(net.eval().requires_grad_(False), signature, about, [*notes, *terminal_notes(schedule)])
 
 
 def new_unet2d(path: Path, signature: Signature, *, seed: int) -> FlowVelocity:

@@ -127,3 +127,14 @@ def test_what_does_not_fit_is_named(pipeline_folder: Path) -> None:
     schedule.unlink()
     with pytest.raises(DataError, match=r"no scheduler_config\.json; it defines"):
         load(pipeline_folder)
+
+
+@pytest.mark.parametrize(("betas", "named"), [((1e-4, 0.02), False), ((0.00085, 0.012), True)])
+def test_a_teacher_that_never_saw_pure_noise_is_named(betas: tuple[float, float], named: bool, tmp_path: Path) -> None:
+    """DDPM's schedule ends at 0.6 % of the image, Stable Diffusion's at 6.8 %."""
+    schedule = {"beta_start": betas[0], "beta_end": betas[1]}
+    schedule["beta_schedule"] = "scaled_linear" if named else "linear"  # type: ignore[assignment]
+    small_unet2d().save_pretrained(tmp_path)
+    diffusers.DDPMScheduler(**schedule).save_pretrained(tmp_path)
+    notes = [note for note in load(tmp_path).notes if "of the image" in note]
+    assert [note.partition(" % ")[0][-3:] for note in notes] == (["6.8"] if named else [])
