@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --maxprocesses 4 --dist loadscope
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-devices test-slow lint docs install install-test clean
+.PHONY: demo test test-devices test-slow lint docs install install-test cuda-wheels clean
 
 demo: install  ## images -> six phone files -> report, in minutes
 	$(BIN)/edgegen run examples/digits.toml
@@ -44,5 +44,11 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) install --editable '.[all,test,docs]'
 	touch $@
 
+# A CUDA machine without a network brings torch 2.11 to 2.13 and the rest of the dependencies; these it may lack.
+cuda-wheels:  ## wheels for training on such a machine: pip install --no-index --find-links cuda-wheels pydantic segno pyyaml psutil
+	$(PYTHON) -m pip --disable-pip-version-check --quiet download --only-binary :all: --dest cuda-wheels \
+	  --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
+	  pydantic segno pyyaml psutil
+
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist site cuda-wheels .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -10,7 +10,8 @@
 5. A short run of a recipe on images of 3x32x32: fd_local of the student after 1 and after all of its steps.
 
 It needs torch 2.11 or newer, accelerate, safetensors, scipy, scikit-learn, rich, typer and pydantic, and none of the
-extras. --images: a .npz, a folder or a .zip of images; default: images made here, as of photographs' statistics.
+extras; `make cuda-wheels` collects what such a machine may lack. --images: a .npz, a folder or a .zip of images;
+default: images made here, as of photographs' statistics.
 """
 
 import argparse
