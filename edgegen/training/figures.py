@@ -16,13 +16,14 @@ from edgegen.program.one_step import NOISE_TIME, OneStep
 from edgegen.support.rng import generator
 from edgegen.training.batch import Batch
 from edgegen.training.log import WARNINGS
-from edgegen.training.objective import Objective
+from edgegen.training.objective import Need, Objective
 
 WINDOW = 10  # lines of the log whose mean is judged: one batch says little
 COLLAPSE_EVERY = 100  # steps between looks at the student's images
 COLLAPSE_IMAGES = 64
 COLLAPSE_STREAM = 2  # of the seed: the noise of those images
 OUTPUT_SD, DATA_SD = "output_sd", "data_sd"
+WITH_IMAGES: frozenset[Need] = frozenset({"real_images", "pairs", "trajectories"})
 LEAST_SPREAD = 0.25  # of the data's; the verdict of a run calls images with less "not usable" (docs/run.md)
 
 
@@ -50,11 +51,13 @@ def spread(images: Tensor) -> Tensor:
 class CollapseCheck:
     """Compares the images that a one-step student makes of always the same noise with those of the batch, by `spread`.
 
-    Only for methods that say `one_step = True`: one step of any other student is blurred, and rightly so.
+    Only for methods that say `one_step = True`: one step of any other student is blurred, and rightly so. And only for
+    those that train on images: the batch of one that trains on noise alone is noise.
     """
 
     def __init__(self, objective: Objective, seed: int) -> None:
-        self.enabled, self.seed = bool(getattr(objective, "one_step", False)), seed
+        is_one_step, has_images = bool(getattr(objective, "one_step", False)), bool(objective.needs & WITH_IMAGES)
+        self.enabled, self.seed = is_one_step and has_images, seed
 
     def figures(self, student: nn.Module, batch: Batch, done: int) -> dict[str, float]:
         """Both spreads, where they are due after `done` steps; `student` is the averaged one, a velocity network."""

@@ -17,7 +17,7 @@ from edgegen.support.rng import generator
 from edgegen.support.tables import Table
 from edgegen.training.batch import Batch, TrainingSet
 from edgegen.training.distributed import accelerator
-from edgegen.training.figures import by_time, spread
+from edgegen.training.figures import CollapseCheck, by_time, spread
 from edgegen.training.log import WARNINGS, read
 from edgegen.training.loop import fit
 
@@ -134,3 +134,9 @@ def test_one_step_of_other_methods_is_not_looked_at(tmp_path: Path) -> None:
     train(tmp_path, load("objective", "flow_matching")(), scale=0.01, steps=100, progress=(progress := Says()))
     assert not any("output_sd" in line for line in read(tmp_path / "log.jsonl"))
     assert progress.messages == []
+
+
+def test_the_collapse_check_needs_images_to_compare_with() -> None:
+    assert CollapseCheck(load("objective", "mean_flow")(), 0).enabled
+    assert not CollapseCheck(load("objective", "free_flow")(), 0).enabled, "its batches are noise"
+    assert not CollapseCheck(load("objective", "flow_matching")(), 0).enabled, "one step of it is blurred"
