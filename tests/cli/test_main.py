@@ -30,6 +30,8 @@ def test_the_commands_are_these() -> None:
                 "devices",
                 "plan",
                 "serve-bench",
+                "methods",
+                "status",
                 *stages,
             ]
         )
