@@ -61,7 +61,6 @@ CONTINUOUS_V = ("IPNDMScheduler",)
 SCM = ("SCMScheduler",)
 SCM_START = 1.5708  # its max_timesteps
 MOST_STEPS = 1_000_000
-MOST_TERMINAL_SIGNAL = 0.02  # of the data at the last time; DDPM's linear schedule has 0.006, Stable Diffusion's 0.068
 LEAST_SIGNAL = 1e-4  # the largest schedules in use end at 4e-3
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 FLOW_PREDICTION = "flow_prediction"  # of networks of flow matching, by samplers of other names
@@ -211,23 +210,6 @@ def require_signal(schedule: Schedule, path: Path, *, least: float) -> None:
             f"{path}: its last time is pure noise (signal {signal:.1e}), where an epsilon network says nothing about "
             "the data; needed: prediction_type v_prediction or sample, or a schedule without rescale_betas_zero_snr"
         )
-
-
-def terminal_notes(schedule: Schedule) -> list[str]:
-    """What to know of a network whose training has never seen pure noise, from which it is sampled here.
-
-    "Common diffusion noise schedules and sample steps are flawed" (arXiv:2305.08891), section 3.1; One More Step
-    (arXiv:2311.15744) is a remedy.
-    """
-    if schedule.alphas_cumprod is None:
-        return []
-    signal = math.sqrt(float(schedule.alphas_cumprod.double()[-1]))
-    if signal < MOST_TERMINAL_SIGNAL:
-        return []
-    return [
-        f"the noisiest image of its training still holds {100 * signal:.1f} % of the image (terminal noise that is not "
-        "zero SNR): from pure noise its images tend to a middling brightness, and so do those of its students"
-    ]
 
 
 def one_step(schedule: Schedule, path: Path, *, along_path: bool) -> Step:

@@ -1,5 +1,6 @@
 """A folder with a diffusers UNet2DModel and its scheduler as a teacher."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from edgegen.models.diffusers.schedule import (
     Schedule,
     read_schedule,
     require_signal,
-    terminal_notes,
 )
 from edgegen.models.diffusers.velocity import FAINTEST, FlowVelocity, velocity_of
 from edgegen.models.diffusers.weights import CONFIG, load_diffusers, new_net, read_config
@@ -23,6 +23,8 @@ from edgegen.support.extras import require
 from edgegen.support.storage import read_json, storage_errors, write_json
 from edgegen.support.vendor_logs import DIFFUSERS, quiet
 from edgegen.types import Signature
+
+MOST_TERMINAL_SIGNAL = 0.02  # of the data at the last time; DDPM's linear schedule has 0.006, Stable Diffusion's 0.068
 
 
 def load_unet2d(folder: Path) -> Loaded:
@@ -43,7 +45,7 @@ def load_unet2d(folder: Path) -> Loaded:
     about = {"role": "teacher", "from": "diffusers UNet2DModel"}
     if not in_pipeline and (folder / ABOUT).exists():
         about |= read_json(folder / ABOUT)
-    return Loaded(net.eval().requires_grad_(False), signature, about, [*notes, *terminal_notes(schedule)])
+    return Loaded(net.eval().requires_grad_(False), signature, about, [*notes, *_terminal_notes(schedule)])
 
 
 def new_unet2d(path: Path, signature: Signature, *, seed: int) -> FlowVelocity:
@@ -101,3 +103,20 @@ def _signature(folder: Path, config: Any) -> Signature:
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise DataError(f"{folder}: sample_size is {size!r}; give the height and width, as one number or two")
     return Signature.of(channels=channels, size=sides, num_classes=config.num_class_embeds or 0)
+
+
+def _terminal_notes(schedule: Schedule) -> list[str]:
+    """What to know of a network whose training has never seen pure noise, from which it is sampled here.
+
+    "Common diffusion noise schedules and sample steps are flawed" (arXiv:2305.08891), section 3.1; One More Step
+    (arXiv:2311.15744) is a remedy.
+    """
+    if schedule.alphas_cumprod is None:
+        return []
+    signal = math.sqrt(float(schedule.alphas_cumprod.double()[-1]))
+    if signal < MOST_TERMINAL_SIGNAL:
+        return []
+    return [
+        f"the noisiest image of its training still holds {100 * signal:.1f} % of the image (terminal noise that is not "
+        "zero SNR): from pure noise its images tend to a middling brightness, and so do those of its students"
+    ]
