@@ -53,6 +53,6 @@ def velocity(weight: float, x: np.ndarray, t: float, label: int) -> np.ndarray:
     return weight * x * (1 + t) + 0.1 * label
 
 
-def mean_velocity(weight: float, x: np.ndarray, label: int, t: float = 1.0) -> np.ndarray:
-    """u(x, t, r = 0): what a single step takes away from noise, or t times from x_t."""
-    return weight * x * (1 + 0.5 * t) + 0.1 * label
+def mean_velocity(weight: float, x: np.ndarray, label: int, t: float = 1.0, r: float = 0.0) -> np.ndarray:
+    """u(x, t, r): (t - r) times it is what a step takes away from x_t; by default, what one takes from noise."""
+    return weight * x * (1 + t - 0.5 * (t - r)) + 0.1 * label

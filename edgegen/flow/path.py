@@ -3,6 +3,8 @@
 A network with a second time r <= t gives u(x_t, t, r), the mean velocity from r to t (MeanFlow, arXiv:2505.13447,
 Eq. 3): x_r = x_t - (t - r) u(x_t, t, r). At r = t it is the velocity v(x_t, t). Such a network has an attribute
 `second_time` that is true, and takes r (batch,) as a keyword; without r it gives the velocity.
+
+Of every velocity network the attributes `image_channels` and `num_classes` say what it takes (`image_facts`).
 """
 
 from collections.abc import Callable
@@ -37,19 +39,29 @@ def has_second_time(network: object) -> bool:
     return bool(getattr(network, "second_time", False))
 
 
-def image_of(network: "nn.Module", x_t: "Tensor", t: "Tensor", labels: "Tensor | None") -> "Tensor":
-    """Images x_t - t u(x_t, t[, r = 0], class) of x_t (batch, channels, height, width): where a single step ends.
+def mean_velocity(network: "nn.Module", x_t: "Tensor", t: "Tensor", r: "Tensor", labels: "Tensor | None") -> "Tensor":
+    """u(x_t, t, r, class) of a network with a second time, v(x_t, t, class) of one without: like x_t, and in its type.
 
-    In float32, whatever the network gives: times and differences of images need its digits.
+    Whatever precision the network computes in: times and differences of images need float32's digits.
     """
-    second_time = {"r": t.new_zeros(len(t))} if has_second_time(network) else {}
+    second_time = {"r": r} if has_second_time(network) else {}
     u: Tensor = network(x_t, t, labels, **second_time)
-    return x_t - per_sample(t) * u.to(x_t.dtype)
+    return u.to(x_t.dtype)
+
+
+def image_of(network: "nn.Module", x_t: "Tensor", t: "Tensor", labels: "Tensor | None") -> "Tensor":
+    """Images x_t - t u(x_t, t[, r = 0], class) of x_t (batch, channels, height, width): where a single step ends."""
+    return x_t - per_sample(t) * mean_velocity(network, x_t, t, t.new_zeros(len(t)), labels)
 
 
 def one_step(network: "nn.Module", z: "Tensor", labels: "Tensor | None") -> "Tensor":
     """Images z - u(z, 1[, r = 0], class) of noise z (batch, channels, height, width): as a one-step generator."""
     return image_of(network, z, z.new_ones(len(z)), labels)
+
+
+def image_facts(network: object) -> tuple[int, int]:
+    """Channels of the images of a velocity network, and its classes (0: none), as its attributes say."""
+    return int(network.image_channels), int(network.num_classes)  # type: ignore[attr-defined]
 
 
 def time_dtype(network: object, dtype: "torch.dtype") -> "torch.dtype":

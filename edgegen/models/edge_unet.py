@@ -227,6 +227,7 @@ class EdgeUNet(nn.Module):
         self.widths = tuple(block.width for block in self.blocks())
         self.conditioning = Conditioning(config, sum(self.widths))
         self.second_time = config.second_time
+        self.image_channels, self.num_classes = config.in_channels, config.num_classes
 
     def blocks(self) -> list[ResidualBlock]:
         """The residual blocks in the order in which `forward` runs them (the order of the shifts)."""

@@ -47,6 +47,7 @@ class OwnVelocity(nn.Module):
     def __init__(self, net: nn.Module, config: VelocityConfig) -> None:
         super().__init__()
         self.net, self.config, self.second_time = net, config, config.second_time
+        self.image_channels, self.num_classes = config.image_shape[0], config.num_classes
 
     def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:
         times = {"r": t if r is None else r} if self.second_time else {}

@@ -128,7 +128,7 @@ class _Estimate:
         if "teacher" in self.finished:
             return load_generator(self.finished["teacher"] / GENERATOR)
         if settings.folder is not None:
-            return load_teacher(self.base / Path(settings.folder).expanduser(), self.facts)
+            return load_teacher(self.base / Path(settings.folder).expanduser(), self.facts, self.recipe)
         second_time = has_second_time(self.recipe, "teacher")
         model = teacher_architecture(settings, self.facts)
         network = EdgeUNet(architecture(model, shape, classes, second_time=second_time))

@@ -7,19 +7,20 @@ from edgegen import registry
 from edgegen.errors import RecipeError
 from edgegen.recipe import Recipe
 from edgegen.support.tables import MethodTable
-from edgegen.training.objective import Need
+from edgegen.training.objective import WITHOUT_FEATURES, Need
 
 STAGES: Mapping[Need, str] = {
     "real_images": "data",
     "pairs": "pairs",
     "trajectories": "pairs",
     "teacher": "teacher",
+    "teacher_features": "teacher",
     "slimmed_network": "slim",
     "feature_network": "extractor",
 }
 BEFORE: Mapping[str, str] = {"distill": "slim", "finish": "distill"}  # whose network a stage trains on
 ON_THE_WAY: frozenset[Need] = frozenset(
-    {"real_images", "pairs", "trajectories", "teacher", "second_time", "feature_network"}
+    {"real_images", "pairs", "trajectories", "teacher", "teacher_features", "second_time", "feature_network"}
 )
 AVAILABLE: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
     "teacher": frozenset({"real_images", "second_time"}),
@@ -104,6 +105,16 @@ def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
             )
         if "trajectories" in table.objective.needs and recipe.pairs.knots == 1:
             raise RecipeError(f"{key} needs states between noise and image: give pairs.knots, such as knots = 4")
+
+
+def check_teacher(recipe: Recipe, teacher: object) -> None:
+    """Raises RecipeError for a method that needs the layers of a teacher that does not show them."""
+    for stage, table in _tables(recipe).items():
+        if "teacher_features" in table.objective.needs and not hasattr(teacher, "encode"):
+            raise RecipeError(
+                f"{stage}.method = '{table.method}' needs features of the teacher, which are known of an EdgeUNet, and "
+                f"teacher.folder holds a {type(teacher).__name__}: {WITHOUT_FEATURES}"
+            )
 
 
 def baseline_objective(recipe: Recipe) -> Any:

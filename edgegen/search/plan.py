@@ -137,7 +137,7 @@ def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) ->
     if recipe.teacher.folder is None:
         model: Architecture | None = teacher_architecture(recipe.teacher, about)
     else:
-        loaded = load_teacher(user_path(recipe.teacher.folder, base=path.parent), about)
+        loaded = load_teacher(user_path(recipe.teacher.folder, base=path.parent), about, recipe)
         model = architecture_of(loaded.net)
     if model is None or not has_teacher(recipe):
         student_architecture(recipe.slim, None, about["image_shape"], data.num_classes)  # raises without [slim.network]

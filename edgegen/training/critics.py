@@ -1,28 +1,31 @@
-"""Critics: small trained networks that tell real images from generated ones, both with noise mixed in (x_t).
+"""What critics see with: the frozen teacher's way down, and the heads that tell real images from generated ones there.
 
-`FeatureHeads` see what the frozen teacher's way down makes of x_t, `ImageCritic` sees x_t itself and needs no teacher.
+Both kinds of images have noise mixed in (x_t). A critic without a teacher is edgegen.training.ratio_network's.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegen.errors import TrainingError
+from edgegen.training.objective import WITHOUT_FEATURES
 
 SLOPE = 0.2  # of leaky ReLU below zero, as in StyleGAN's critics (arXiv:1812.04948)
 NEAREST = 3  # k of the recall, as in arXiv:1904.06991
 
 
 def feature_teacher(teacher: nn.Module | None) -> Any:
-    """The teacher whose layers are features. Raises TrainingError for a network whose layers are not known."""
+    """The teacher whose layers are features. Raises TrainingError for a network whose layers are not known.
+
+    A recipe is refused for it before any training: edgegen.pipeline.methods.check_teacher.
+    """
     if hasattr(teacher, "encode"):
         return teacher
     raise TrainingError(
         f"features of a teacher are known of an EdgeUNet, and this one is a {type(teacher).__name__}: "
-        "give the method what needs no teacher (critic = 'small', features = 'pixels')"
+        f"{WITHOUT_FEATURES}"
     )
 
 
@@ -52,33 +55,6 @@ class FeatureHeads(nn.Module):
 
     def forward(self, *maps: Tensor) -> Tensor:
         return torch.cat([head(h) for head, h in zip(self.heads, maps, strict=True)], dim=1)
-
-
-class ImageCritic(nn.Module):
-    """Convolutions of strides 1, 2, 2, mean over the pixels, a logit that depends on the class: (batch, 1).
-
-    The time is one more channel; the class enters by a product with the features (arXiv:1802.05637, projection).
-    """
-
-    def __init__(self, channels: int, classes: int, *, width: int) -> None:
-        super().__init__()
-        widths = (channels + 1, width, 2 * width, 2 * width)
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, stride=stride, padding=1)
-            for before, after, stride in zip(widths, widths[1:], (1, 2, 2), strict=False)
-        )
-        self.last = nn.Linear(2 * width, 1)
-        self.classes = nn.Embedding(classes, 2 * width) if classes else None
-
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = torch.cat([x, t[:, None, None, None].expand_as(x[:, :1])], dim=1)
-        for convolution in self.convolutions:
-            h = F.leaky_relu(convolution(h), SLOPE)
-        h = h.mean(dim=(2, 3))
-        logit: Tensor = self.last(h)
-        if self.classes is not None:
-            logit = logit + (self.classes(labels) * h).sum(dim=1, keepdim=True) / h.shape[1] ** 0.5
-        return logit
 
 
 def recall(real: Tensor, fake: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ Need = Literal[
     "pairs",  # batches of the teacher's (noise, image) pairs; beside them `real` where real images are needed, too
     "trajectories",  # pairs with the states between noise and image (edgegen.training.pairs.trajectories)
     "teacher",  # networks["teacher"], frozen
+    "teacher_features",  # beside it, its layers: networks["teacher"].encode, of an EdgeUNet alone
     "slimmed_network",  # networks["slimmed"], frozen: the averaged weights of the stage `slim`
     "earlier_network",  # networks["earlier"], frozen: the averaged weights of the stage before
     "feature_network",  # networks["features"], frozen: layers of the stage `extractor` (edgegen.training.distances)
@@ -23,6 +24,9 @@ Need = Literal[
     "second_time",  # networks["student"] takes a second time r (edgegen.flow.path)
     "classifier",  # networks["student"] is a classifier of images and not a velocity
 ]
+
+# What to do where a teacher has no "teacher_features".
+WITHOUT_FEATURES = "give the method what needs none (critic = 'small', encoder = 'small', features = 'pixels')"
 
 Networks: TypeAlias = "Mapping[str, nn.Module]"
 TrainedNetworks: TypeAlias = "Mapping[str, TrainedNetwork]"

@@ -5,13 +5,14 @@ Of x_t from real images with probability 1/2, else from generated ones, the best
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgegen.errors import UsageError
+from edgegen.flow.path import image_facts
+from edgegen.training.critics import feature_teacher
 
 Encoder = Literal["teacher", "small"]
 HEAD_WIDTH = 64
@@ -54,21 +55,13 @@ class _Head(nn.Module):
 def ratio_network(encoder: Encoder, student: nn.Module, teacher: nn.Module | None, *, width: int) -> RatioNetwork:
     """On the teacher's way down, from its weights, or on a small encoder of its own for the student's images.
 
-    Raises UsageError for a teacher that cannot give its way down.
+    Raises TrainingError for a teacher that cannot give its way down.
     """
     if encoder == "small":
-        config: Any = student.config
-        own = ImageEncoder(config.in_channels, config.num_classes, width=width)
+        own = ImageEncoder(*image_facts(student), width=width)
         return RatioNetwork(own, own.widths)
-    if not hasattr(teacher, "encoder"):
-        raise UsageError(
-            f"encoder = 'teacher': of a {type(teacher).__name__} the way down cannot be trained alone, only of an "
-            "EdgeUNet; give encoder = 'small', a network of its own"
-        )
-    assert teacher is not None
-    way_down: nn.Module = teacher.encoder()  # type: ignore[operator]
-    widths: Sequence[int] = teacher.config.channels  # type: ignore[union-attr,assignment]
-    return RatioNetwork(way_down, widths)
+    known = feature_teacher(teacher)
+    return RatioNetwork(known.encoder(), known.config.channels)
 
 
 class ImageEncoder(nn.Module):

@@ -187,3 +187,55 @@ def test_the_file_of_a_network_is_in_the_key_of_the_student(base: Path) -> None:
     ):
         with pytest.raises(DataError, match=f"slim.network.*: {message}"):
             keys(network)
+
+
+FOREIGN = """
+[teacher]
+folder = "teacher"
+[slim]
+method = "flow_matching"
+network = "diffusers:config.json"
+steps = 4
+batch = 8
+[distill]
+method = "distribution_matching"
+steps = 4
+batch = 8
+head_start = 0
+[finish]
+steps = 4
+batch = 8
+critic_warmup = 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("finish", "refused"),
+    [
+        ('method = "adversarial"', "finish.method = 'adversarial' needs features of the teacher.*VariancePreserving"),
+        ('method = "adversarial"\ncritic = "small"\nregression_weight = 0', ""),
+        (
+            'method = "density_ratio"\nhead_start = 1',
+            "'density_ratio' needs features.*encoder = 'small'",
+        ),
+        ('method = "density_ratio"\nhead_start = 1\nencoder = "small"', ""),
+    ],
+    ids=["adversarial", "adversarial, small", "density_ratio", "density_ratio, small"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # diffusers' own imports
+def test_critics_of_a_teacher_and_a_student_of_diffusers(finish: str, refused: str, base: Path) -> None:
+    """A method that needs the teacher's layers is refused before any training; a critic of its own sees any student."""
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    diffusers.UNet2DModel.from_config(UNET).save_pretrained(base / "teacher")
+    diffusers.DDPMScheduler().save_pretrained(base / "teacher")
+    text = 'name = "foreign"\n' + FOREIGN.replace("[finish]\n", f"[finish]\n{finish}\n")
+    (base / "foreign.toml").write_text(text if "adversarial" in finish else text.replace("critic_warmup = 0\n", ""))
+    if refused:
+        with pytest.raises(RecipeError, match=refused):
+            run_recipe(base / "foreign.toml", runs=base / "runs", to="finish")
+        assert {path.parts[-3] for path in base.glob("runs/foreign/*/*/stage.json")} == {"data"}
+        return
+    (*_, result) = run_recipe(base / "foreign.toml", runs=base / "runs", to="finish")
+    image = OneStep(load(result.folder / "generator").net, time=NOISE_TIME)(INPUTS[0], INPUTS[2])
+    assert image.isfinite().all()

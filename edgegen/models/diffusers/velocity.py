@@ -29,6 +29,16 @@ class ScheduledVelocity(nn.Module):
         super().__init__()
         self.unet, self.schedule = unet, schedule
 
+    @property
+    def image_channels(self) -> int:
+        config: Any = self.unet.config
+        return int(config.in_channels)
+
+    @property
+    def num_classes(self) -> int:
+        config: Any = self.unet.config
+        return int(config.num_class_embeds or 0)
+
     def time_grid(self, steps: int) -> TimeGrid:
         """The times at which its scheduler samples in so many steps. Raises DataError where it cannot."""
         return time_grid(self.schedule, steps)

@@ -16,9 +16,10 @@ from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
-from edgegen.pipeline.methods import has_second_time
+from edgegen.pipeline.methods import check_teacher, has_second_time
 from edgegen.pipeline.student import new_student
 from edgegen.pipeline.training_stage import save, train
+from edgegen.recipe import Recipe
 from edgegen.support.bounded_files import user_path
 from edgegen.support.storage import read_json, write_json
 from edgegen.training.distributed import state
@@ -49,8 +50,11 @@ def teacher(context: Context) -> None:
     save(context, fitted, role="teacher", lineage={"data": about["source"]})
 
 
-def load_teacher(source: Path, about: Mapping[str, object]) -> Loaded:
-    """A teacher that the user brings, for the data of `about` (data.json). Raises DataError where they do not fit."""
+def load_teacher(source: Path, about: Mapping[str, object], recipe: Recipe) -> Loaded:
+    """A teacher that the user brings, for the data of `about` (data.json) and the methods of the recipe.
+
+    Raises DataError where it does not fit the data, RecipeError where it does not fit a method.
+    """
     loaded = load_generator(source)
     want, got = about["image_shape"], list(loaded.signature.image_shape)
     if want != got:
@@ -60,6 +64,7 @@ def load_teacher(source: Path, about: Mapping[str, object]) -> Loaded:
             f"teacher.folder: knows {loaded.signature.num_classes} classes, the data have {about['num_classes']}; "
             "0 is unconditional: data.conditional = false leaves the labels out"
         )
+    check_teacher(recipe, loaded.net)
     return loaded
 
 
@@ -69,7 +74,7 @@ def _check_student(context: Context, teacher: Loaded) -> None:
 
 
 def _bring_teacher(context: Context, source: Path, about: Mapping[str, object]) -> None:
-    loaded = load_teacher(source, about)
+    loaded = load_teacher(source, about, context.recipe)
     for note in loaded.notes:
         context.progress.message(f"teacher: {note}")
     _check_student(context, loaded)

@@ -1,7 +1,7 @@
 """Adversarial training: a critic tells real images from the student's, and the student learns to be taken for real."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -67,21 +67,21 @@ class Adversarial(Table):
     def needs(self) -> frozenset[Need]:
         needs: set[Need] = {"real_images"}
         if self.critic == "teacher":
-            needs.add("teacher")
+            needs |= {"teacher", "teacher_features"}
         if self.regression_weight:
             needs |= {"pairs", *needs_of(self.distance)}
         return frozenset(needs)
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
-        from edgegen.training.critics import FeatureHeads, ImageCritic, feature_teacher
+        from edgegen.training.critics import FeatureHeads, feature_teacher
         from edgegen.training.networks import TrainedNetwork
+        from edgegen.training.ratio_network import ratio_network
 
         critic: nn.Module
         if self.critic == "teacher":
             critic = FeatureHeads(feature_teacher(teacher).config.channels, width=self.critic_width)
         else:
-            config: Any = student.config
-            critic = ImageCritic(config.in_channels, config.num_classes, width=self.critic_width)
+            critic = ratio_network("small", student, None, width=self.critic_width)
         return {
             "student": TrainedNetwork(student, betas=BETAS),
             "critic": TrainedNetwork(critic, betas=BETAS, learning_rate=self.critic_learning_rate),

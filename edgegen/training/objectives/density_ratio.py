@@ -54,7 +54,9 @@ class DensityRatio(NoisyTimes):
 
     @property
     def needs(self) -> frozenset[Need]:
-        return frozenset({"real_images", "teacher"} if self.encoder == "teacher" else {"real_images"})
+        own: frozenset[Need] = frozenset({"teacher", "teacher_features"})
+        images: frozenset[Need] = frozenset({"real_images"})
+        return own | images if self.encoder == "teacher" else images
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         from edgegen.training.networks import TrainedNetwork

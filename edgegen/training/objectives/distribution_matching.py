@@ -69,6 +69,8 @@ class DistributionMatching(NoisyTimes):
     def needs(self) -> frozenset[Need]:
         own: frozenset[Need] = frozenset({"real_images", "teacher"})
         of_pairs: frozenset[Need] = frozenset({"pairs"})
+        if self.divergence == "f" and self.encoder == "teacher":
+            own |= {"teacher_features"}
         return own | of_pairs | needs_of(self.distance) if self.regression_weight else own
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:

@@ -39,7 +39,9 @@ class Drifting(Table):
 
     @property
     def needs(self) -> frozenset[Need]:
-        return frozenset({"real_images", "teacher"} if self.features == "teacher" else {"real_images"})
+        own: frozenset[Need] = frozenset({"teacher", "teacher_features"})
+        images: frozenset[Need] = frozenset({"real_images"})
+        return own | images if self.features == "teacher" else images
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         return {}

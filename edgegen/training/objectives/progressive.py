@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from edgegen.flow.path import interpolate, time_dtype
+from edgegen.flow.path import interpolate, mean_velocity, time_dtype
 from edgegen.support.tables import Table
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import real_images
@@ -22,7 +22,7 @@ LAST_ROUNDS = 2  # those of 2 steps and of 1 are twice as long as the others, as
 
 
 class Progressive(Table):
-    """E max((1 - t)^2, t^2) || v(x_t, t) - (x_t - x'') / (2 d) ||^2, t on the student's grid of steps 2 d.
+    """E max((1 - t)^2, t^2) || u(x_t, t, t - 2 d) - (x_t - x'') / (2 d) ||^2, t on the student's grid of steps 2 d.
 
     x'' is x_t after two Euler steps d of the round's teacher, which on the straight path are DDIM's. The first teacher
     is the pipeline's, each further one the averaged student of the round before. The weight is the paper's truncated
@@ -65,10 +65,11 @@ class Progressive(Table):
         x_t, d = interpolate(x, e, t), 0.5 / steps
         with torch.no_grad():
             dtype = time_dtype(teacher, x.dtype)
-            middle = x_t - d * teacher(x_t, t.to(dtype), labels)
-            end = middle - d * teacher(middle, (t - d).to(dtype), labels)
+            middle = x_t - d * mean_velocity(teacher, x_t, t.to(dtype), t - d, labels)
+            end = middle - d * mean_velocity(teacher, middle, (t - d).to(dtype), t - 2 * d, labels)
             target = (x_t - end) / (2 * d)
-        error = (networks["student"](x_t, t, labels) - target).square().flatten(1).mean(dim=1)
+        step = mean_velocity(networks["student"], x_t, t, t - 2 * d, labels)
+        error = (step - target).square().flatten(1).mean(dim=1)
         weight = torch.maximum((1 - t).square(), t.square())
         figures = {"student_steps": torch.full_like(t[0], steps), f"error of {steps} steps": error.mean()}
         return {"student": (weight * error).mean(), **figures}

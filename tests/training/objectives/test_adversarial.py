@@ -13,8 +13,9 @@ from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.registry import load
 from edgegen.support.rng import generator
 from edgegen.training.batch import Batch
-from edgegen.training.critics import FeatureHeads, ImageCritic, recall
+from edgegen.training.critics import FeatureHeads, recall
 from edgegen.training.objective import Objective
+from edgegen.training.ratio_network import RatioNetwork
 
 
 class Judge(nn.Module):
@@ -159,7 +160,7 @@ def test_heads_on_the_teachers_features_are_trained_and_the_teacher_is_not() -> 
     teacher, student = unet().requires_grad_(False), unet((8, 8))
     nn.init.normal_(student.head.weight, std=0.1)
     objective = method(critic="teacher")
-    assert objective.needs == {"real_images", "pairs", "teacher"}
+    assert objective.needs == {"real_images", "pairs", "teacher", "teacher_features"}
     trained = objective.networks(student, teacher)
     assert isinstance(trained["critic"].network, FeatureHeads)
     networks = {"student": student, "critic": trained["critic"].network, "teacher": teacher}
@@ -172,7 +173,7 @@ def test_heads_on_the_teachers_features_are_trained_and_the_teacher_is_not() -> 
 
 
 def test_a_teacher_without_known_layers_is_refused_with_what_to_do() -> None:
-    with pytest.raises(TrainingError, match="a Field: give the method what needs no teacher"):
+    with pytest.raises(TrainingError, match="a Field: give the method what needs none"):
         method(critic="teacher").networks(unet(), Field(0.2))
 
 
@@ -180,10 +181,12 @@ def test_a_small_critic_needs_no_teacher_and_sees_noise_level_and_class() -> Non
     objective = method(regression_weight=0.0)
     assert objective.needs == {"real_images"}
     critic = objective.networks(unet(), None)["critic"].network
-    assert isinstance(critic, ImageCritic)
+    assert isinstance(critic, RatioNetwork)
+    for head in critic.heads:
+        nn.init.normal_(head.last.weight)  # zero at first: it says nothing yet
     x, t, labels = torch.randn(5, 1, 4, 4, generator=generator(1)), torch.full((5,), 0.3), torch.zeros(5).long()
     logits = critic(x, t, labels)
-    assert logits.shape == (5, 1)
+    assert logits.shape == (5,)
     assert not torch.allclose(logits, critic(x, t + 0.2, labels))
     assert not torch.allclose(logits, critic(x, t, labels + 1))
 

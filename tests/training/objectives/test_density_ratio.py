@@ -1,6 +1,5 @@
 """Density ratio: its losses against their formulas, its logit against known scores, and its warnings."""
 
-import copy
 import math
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from objective_parts import Field, f64, make_batch, mean_velocity
 from torch import Tensor, nn
 
-from edgegen.errors import UsageError
+from edgegen.errors import TrainingError
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.recipe import Training
 from edgegen.registry import load
@@ -134,10 +133,10 @@ def test_every_weight_of_the_ratio_network_is_trained() -> None:
 
 
 def test_a_teacher_without_a_way_down_of_its_own_is_refused_with_the_way_out() -> None:
-    with pytest.raises(UsageError, match=r"encoder = 'teacher': of a Conv2d .* give encoder = 'small'"):
+    with pytest.raises(TrainingError, match=r"known of an EdgeUNet, and this one is a Conv2d.*encoder = 'small'"):
         ratio_network("teacher", EdgeUNet(TINY), nn.Conv2d(1, 1, 1), width=8)
     assert objective(encoder="small").needs == {"real_images"}
-    assert objective().needs == {"real_images", "teacher"}
+    assert objective().needs == {"real_images", "teacher", "teacher_features"}
 
 
 class Affine(nn.Module):
@@ -146,7 +145,7 @@ class Affine(nn.Module):
     def __init__(self, mean: float, sd: float) -> None:
         super().__init__()
         self.mean, self.sd = nn.Parameter(torch.tensor(mean)), nn.Parameter(torch.tensor(sd))
-        self.config = copy.copy(EdgeUNetConfig(sample_size=2, in_channels=1))
+        self.image_channels, self.num_classes = 1, 0
 
     def forward(self, z: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         return z - (self.mean + self.sd * z)

@@ -92,4 +92,4 @@ def test_a_teachers_features_move_the_student_alone() -> None:
     loss_of("drifting", networks, make_batch(), features="teacher").backward()
     assert networks["student"].weight.grad is not None
     assert float(networks["student"].weight.grad.abs()) > 0
-    assert load("objective", "drifting")(features="teacher").needs == {"real_images", "teacher"}
+    assert load("objective", "drifting")(features="teacher").needs == {"real_images", "teacher", "teacher_features"}

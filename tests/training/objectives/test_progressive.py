@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from objective_parts import Field, f64, loss_of, make_batch, velocity
+from objective_parts import Field, f64, loss_of, make_batch, mean_velocity
 from torch import Tensor, nn
 from training_runs import CONFIG, Stop, StopAt
 
@@ -38,10 +38,10 @@ def test_the_formula(step: int, teacher: float, steps: int) -> None:
     for i, number in enumerate(times.tolist()):
         t, x, label = number / steps, f64(real.images)[i], int(real.labels[i])
         x_t = (1 - t) * x + t * e[i]
-        middle = x_t - d * velocity(teacher, x_t, t, label)
-        end = middle - d * velocity(teacher, middle, t - d, label)
+        middle = x_t - d * mean_velocity(teacher, x_t, label, t, t - d)
+        end = middle - d * mean_velocity(teacher, middle, label, t - d, t - 2 * d)
         # On the data estimate x_t - t v, weighted by max(SNR, 1).
-        error = t * (velocity(0.3, x_t, t, label) - (x_t - end) / (2 * d))
+        error = t * (mean_velocity(0.3, x_t, label, t, t - 2 * d) - (x_t - end) / (2 * d))
         rows.append(max((1 - t) ** 2 / t**2, 1.0) * np.mean(error**2))
     networks = {"student": Field(0.3), "teacher": Field(0.25), "halved": Field(0.2)}
     got = loss_of("progressive", networks, batch)
