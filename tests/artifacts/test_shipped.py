@@ -81,6 +81,16 @@ def test_a_run_whose_student_is_newer_than_its_files_is_its_student(runs: Path) 
         resolved("mine", runs)
 
 
+def test_the_student_of_a_run_with_a_last_training_is_that_trainings(runs: Path) -> None:
+    run = runs / "mine"
+    write(run / "run.json", {"name": "mine", "recipe": {"finish": {"method": "adversarial"}}})
+    (run / "finish" / "one" / "generator").mkdir(parents=True)
+    (run / "finish" / "latest").symlink_to("one")
+    assert resolved("mine", runs) == "verify/latest/artifacts/net_onnx_fp32.onnx"
+    write(run / "choose" / "latest" / "choice.json", {"student": "an older one"})
+    assert resolved("mine", runs) == "finish/latest/generator"
+
+
 def test_a_name_that_stands_for_nothing_lists_the_runs(runs: Path) -> None:
     with pytest.raises(
         UsageError, match=r"min: no file, no folder, no run and no recipe; runs in .*: mine\. no recipe"

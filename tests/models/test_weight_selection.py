@@ -108,27 +108,42 @@ class _Scale(nn.Module):
 
 @torch.no_grad()
 def _silence(teacher: EdgeUNet, small: EdgeUNetConfig) -> None:
-    """No layer of the teacher reads a channel that the student does not have; its attention adds nothing."""
-    kept = {16: small.channels[0], 24: small.channels[1], 40: small.channels[2]}
-    for part in teacher.modules():
-        if isinstance(part, nn.Conv2d) and part.out_channels in kept:
-            part.weight[kept[part.out_channels] :] *= 1e-3  # of small norm: not taken
-        if isinstance(part, nn.Conv2d) and part is not teacher.stem:
-            width = part.in_channels
-            if width in kept:
-                part.weight[:, kept[width] :] = 0
-            else:  # the first block on the way up reads the grown channels and those of the skip
-                half = width // 2
-                part.weight[:, kept[half] : half] = 0
-                part.weight[:, half + kept[half] :] = 0
+    """No layer of the teacher reads a channel that the student does not have; its attention adds nothing.
+
+    The channels that are kept are spread over all, and others inside of a block than on the way through it.
+    """
+    kept = dict(zip(teacher.config.channels, small.channels, strict=True))
+    trunk = {width: _some(width, count, 1) for width, count in kept.items()}
+    hidden = {width: _some(width, count, 2) for width, count in kept.items()}
+    for name, part in teacher.named_modules():
+        if not isinstance(part, nn.Conv2d):
+            continue
+        writes = hidden if name.endswith("conv1") else trunk
+        if part.out_channels in kept:
+            part.weight[~writes[part.out_channels]] *= 1e-3  # of small norm: not taken
+        if part is teacher.stem:
+            continue
+        reads = hidden if name.endswith("conv2") else trunk
+        width = part.in_channels
+        # The first block on the way up reads the grown channels and those of the skip.
+        read = reads[width] if width in kept else torch.cat([trunk[width // 2]] * 2)
+        part.weight[:, ~read] = 0
     for attention in (*teacher.attend_down, *teacher.attend_up):
         if not isinstance(attention, nn.Identity):
             attention.out.weight.zero_()
             attention.out.bias.zero_()
-    conditioning, width = teacher.conditioning, small.embedding
-    for layer in (conditioning.time[0], conditioning.time[2], conditioning.project):
-        if layer is not conditioning.project:
-            layer.weight[width:] = layer.bias[width:] = 0
-        if layer is not conditioning.time[0]:
-            layer.weight[:, width:] = 0
-    conditioning.classes.weight[:, width:] = 0
+    conditioning, width = teacher.conditioning, teacher.config.embedding
+    inner, outer = _some(width, small.embedding, 3), _some(width, small.embedding, 4)
+    for layer, of in ((conditioning.time[0], inner), (conditioning.time[2], outer)):
+        layer.weight[~of] = 0
+        layer.bias[~of] = 0
+    conditioning.time[2].weight[:, ~inner] = 0
+    conditioning.project.weight[:, ~outer] = 0
+    conditioning.classes.weight[:, ~outer] = 0
+
+
+def _some(width: int, count: int, seed: int) -> torch.Tensor:
+    """`count` of `width` channels: flags."""
+    flags = torch.zeros(width, dtype=torch.bool)
+    flags[torch.randperm(width, generator=torch.Generator().manual_seed(seed))[:count]] = True
+    return flags
