@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgegen.errors import DataError
 from edgegen.metrics.observation import Observation
-from edgegen.support.storage import load_metadata, load_tensors, save_tensors
+from edgegen.support.storage import is_whole, load_tensors, save_tensors
 from edgegen.training.distributed import state
 
 BLOCK = 512  # images sampled and observed at once
@@ -57,7 +56,7 @@ class ObservedSets:
         """
         machine = state()
         for index, block in enumerate(self.blocks()):
-            if index % machine.num_processes == machine.process_index and not _is_whole(path := self._path(block)):
+            if index % machine.num_processes == machine.process_index and not is_whole(path := self._path(block)):
                 save_tensors(path, make(block).tensors())
             passed(block)
         machine.wait_for_everyone()
@@ -75,12 +74,3 @@ class ObservedSets:
 
     def _path(self, block: Block) -> Path:
         return self.folder / f"{block.number}-{block.start // BLOCK:05}.safetensors"
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether an earlier, interrupted run left this block undamaged."""
-    try:
-        load_metadata(path)
-    except DataError:
-        return False
-    return True

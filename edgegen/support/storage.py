@@ -104,6 +104,15 @@ def load_metadata(path: Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a safetensors file is there and undamaged, as far as its size and header say; reads no tensor."""
+    try:
+        load_metadata(path)
+    except DataError:
+        return False
+    return True
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file; of a folder: of the sorted relative names, sizes and contents of its files."""
     digest = hashlib.sha256()

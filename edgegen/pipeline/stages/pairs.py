@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edgegen.errors import DataError, TrainingError
+from edgegen.errors import TrainingError
 from edgegen.flow.evaluations import evaluations
 from edgegen.flow.solvers import knot_times, solve
 from edgegen.formats.stage_folder import GENERATOR
@@ -15,7 +15,7 @@ from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
 from edgegen.recipe import Pairs
 from edgegen.support.progress import Task
-from edgegen.support.storage import load_metadata, load_tensors, read_json, save_tensors, write_json
+from edgegen.support.storage import is_whole, load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
 from edgegen.training.distributed import state
 
@@ -28,7 +28,7 @@ def pairs(context: Context) -> None:
     loaded = load_generator(context.inputs["teacher"] / GENERATOR)
     network = loaded.net.to(machine.device)
     shards = range(-(-settings.count // settings.shard))
-    whole = [index for index in shards if _is_whole(context.folder / shard_name(index))]
+    whole = [index for index in shards if is_whole(context.folder / shard_name(index))]
     there = sum(_size(settings, index) for index in whole)
     with context.progress.task("pairs", settings.count, start=there) as task:
         done = _Done(task, there, settings.count, evaluations_per_image(settings))
@@ -89,15 +89,6 @@ def read_pairs(folder: Path) -> TrainingSet:
     times = torch.tensor([1.0, *read_json(folder / "pairs.json").get("knot_times", [])])
     knots = noise[:, None] if between is None else torch.cat([noise[:, None], between], dim=1)
     return TrainingSet(parts["images"], parts.get("labels"), noise, knots, times)
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether an earlier, interrupted run left this shard undamaged."""
-    try:
-        load_metadata(path)
-    except DataError:
-        return False
-    return True
 
 
 def _make_shard(
