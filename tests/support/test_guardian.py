@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -32,6 +32,16 @@ with exit_codes():
         sum(itertools.repeat(1))
     time.sleep(600)
 """
+
+
+@pytest.fixture(autouse=True)
+def in_foreground() -> Iterator[None]:
+    """Programs inherit which signals are ignored: those of a shell's background job, or of nohup, would stay alive."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def until(condition: Callable[[], object], timeout_s: float) -> bool:
