@@ -6,11 +6,13 @@ import torch
 from torch import nn
 
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
+from edgegen.models.generator import signature_of
+from edgegen.program.inputs import InputSource
 from edgegen.recipe import Training
 from edgegen.registry import load
 from edgegen.support.progress import Silent
 from edgegen.support.rng import generator
-from edgegen.training.batch import Examples, PairsAndImages, TrainingSet
+from edgegen.training.batch import Examples, FreshInputs, PairsAndImages, TrainingSet
 from edgegen.training.distributed import accelerator
 from edgegen.training.loop import Stopping, fit
 from edgegen.training.networks import Fitted
@@ -62,12 +64,15 @@ def pairs_and_helpers(method: str) -> tuple[Examples, dict[str, nn.Module]]:
     )
     knots = torch.stack([noise, 0.5 * noise + 0.5 * images], dim=1)
     needs = load("objective", method)().needs
+    helpers = {name: random_network(seed) for seed, name in enumerate(("teacher", "slimmed"))}
+    if not needs & {"pairs", "trajectories", "real_images"}:
+        return FreshInputs(InputSource(signature_of(CONFIG), 0), 20), helpers
     of_images = TrainingSet(images, torch.arange(20) % 3)
     of_pairs = TrainingSet(images, torch.arange(20) % 3, noise, knots, torch.tensor([1.0, 0.5]))
     data: Examples = of_pairs if needs & {"pairs", "trajectories"} else of_images
     if data is of_pairs and "real_images" in needs:
         data = PairsAndImages(of_pairs, of_images)
-    return data, {name: random_network(seed) for seed, name in enumerate(("teacher", "slimmed"))}
+    return data, helpers
 
 
 def random_network(seed: int) -> EdgeUNet:

@@ -39,7 +39,9 @@ def has_second_time(network: object) -> bool:
     return bool(getattr(network, "second_time", False))
 
 
-def mean_velocity(network: "nn.Module", x_t: "Tensor", t: "Tensor", r: "Tensor", labels: "Tensor | None") -> "Tensor":
+def velocity_between(
+    network: "nn.Module", x_t: "Tensor", t: "Tensor", r: "Tensor", labels: "Tensor | None"
+) -> "Tensor":
     """u(x_t, t, r, class) of a network with a second time, v(x_t, t, class) of one without: like x_t, and in its type.
 
     Whatever precision the network computes in: times and differences of images need float32's digits.
@@ -51,7 +53,7 @@ def mean_velocity(network: "nn.Module", x_t: "Tensor", t: "Tensor", r: "Tensor",
 
 def image_of(network: "nn.Module", x_t: "Tensor", t: "Tensor", labels: "Tensor | None") -> "Tensor":
     """Images x_t - t u(x_t, t[, r = 0], class) of x_t (batch, channels, height, width): where a single step ends."""
-    return x_t - per_sample(t) * mean_velocity(network, x_t, t, t.new_zeros(len(t)), labels)
+    return x_t - per_sample(t) * velocity_between(network, x_t, t, t.new_zeros(len(t)), labels)
 
 
 def one_step(network: "nn.Module", z: "Tensor", labels: "Tensor | None") -> "Tensor":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from edgegen.flow.path import interpolate, mean_velocity, time_dtype
+from edgegen.flow.path import interpolate, time_dtype, velocity_between
 from edgegen.support.tables import Table
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import real_images
@@ -65,10 +65,10 @@ class Progressive(Table):
         x_t, d = interpolate(x, e, t), 0.5 / steps
         with torch.no_grad():
             dtype = time_dtype(teacher, x.dtype)
-            middle = x_t - d * mean_velocity(teacher, x_t, t.to(dtype), t - d, labels)
-            end = middle - d * mean_velocity(teacher, middle, (t - d).to(dtype), t - 2 * d, labels)
+            middle = x_t - d * velocity_between(teacher, x_t, t.to(dtype), t - d, labels)
+            end = middle - d * velocity_between(teacher, middle, (t - d).to(dtype), t - 2 * d, labels)
             target = (x_t - end) / (2 * d)
-        step = mean_velocity(networks["student"], x_t, t, t - 2 * d, labels)
+        step = velocity_between(networks["student"], x_t, t, t - 2 * d, labels)
         error = (step - target).square().flatten(1).mean(dim=1)
         weight = torch.maximum((1 - t).square(), t.square())
         figures = {"student_steps": torch.full_like(t[0], steps), f"error of {steps} steps": error.mean()}
