@@ -47,11 +47,11 @@ DATA: Mapping[str, Tables] = {
     },
     "fashion": {
         "data": {"holdout": 0.1},
-        "teacher": {"steps": 6000, "learning_rate": 1e-3, "model": {"channels": [32, 64, 128], "blocks": 1}},
-        "pairs": {"count": 8192, "steps": 12, "knots": 4},
-        "slim": {"keep": 0.25, "steps": 4000},
-        "distill": {"steps": 3000},
-        "evaluate": {"samples": 2000},
+        "teacher": {"steps": 4000, "learning_rate": 1e-3, "model": {"channels": [16, 48, 96], "blocks": 1}},
+        "pairs": {"count": 4096, "steps": 12, "knots": 4},
+        "slim": {"keep": 0.25, "steps": 1200},
+        "distill": {"steps": 800},
+        "evaluate": {"samples": 1000, "steps": [1, 12]},
     },
 }
 LOOP = {"slim": {"learning_rate": 2e-3, "decay": "none"}, "distill": {"learning_rate": 2e-3}, "finish": {}}
@@ -127,8 +127,7 @@ def tables(data: str, way: Way, seed: int, source: str, share: float) -> Tables:
     base["distill"] |= {**way.distill, "steps": steps["distill"]}
     base["teacher"]["steps"] = round(base["teacher"]["steps"] * share)
     base["data"] |= {"source": source}
-    base.setdefault("evaluate", {})
-    base["evaluate"] |= {"steps": [1, 20], "seeds": 3}
+    base["evaluate"] = {"steps": [1, 20], "seeds": 3, **base.get("evaluate", {})}
     return {**base, "baseline": {"enabled": False}, "name": f"{data}-{seed}", "seed": seed}  # type: ignore[dict-item]
 
 
