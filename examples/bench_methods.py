@@ -51,7 +51,7 @@ DATA: Mapping[str, Tables] = {
         "pairs": {"count": 4096, "steps": 12, "knots": 4},
         "slim": {"keep": 0.25, "steps": 1200},
         "distill": {"steps": 800},
-        "evaluate": {"samples": 1000, "steps": [1, 12]},
+        "evaluate": {"samples": 2000, "steps": [1], "seeds": 1},
     },
 }
 LOOP = {"slim": {"learning_rate": 2e-3, "decay": "none"}, "distill": {"learning_rate": 2e-3}, "finish": {}}

@@ -33,6 +33,7 @@ from edgegen.pipeline.methods import (
     has_baseline,
     has_second_time,
     has_teacher,
+    student_steps,
     teacher_steps,
 )
 from edgegen.pipeline.stages.data import divided, signature_of_data
@@ -179,7 +180,7 @@ class _Estimate:
         return self._training(settings.objective, self.student_network.net, settings)
 
     def baseline(self) -> StageTime:
-        settings = self.recipe.slim.model_copy(update={"steps": self.recipe.slim.steps + self.recipe.distill.steps})
+        settings = self.recipe.slim.model_copy(update={"steps": sum(student_steps(self.recipe).values())})
         return self._training(baseline_objective(self.recipe), self.student_network.net, settings)
 
     def extractor(self) -> StageTime:

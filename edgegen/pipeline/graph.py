@@ -28,6 +28,7 @@ from edgegen.pipeline.methods import (
     ordered,
     stages_for,
     student_stage,
+    student_steps,
     teacher_steps,
 )
 from edgegen.pipeline.run_folder import StageResult
@@ -93,10 +94,13 @@ def _part(table: BaseModel, *, only: set[str] | None = None) -> dict[str, Any]:
 
 
 def _baseline(recipe: Recipe) -> dict[str, Any]:
-    steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
     regression = baseline_objective(recipe)
     loop = _slim(recipe, "method", "objective")
-    settings = {"slim": {**loop, "flip": regression.flip}, "distance": regression.distance, "steps": steps}
+    settings = {
+        "slim": {**loop, "flip": regression.flip},
+        "distance": regression.distance,
+        "steps": student_steps(recipe),
+    }
     return settings | _second_time(recipe) | _compute(recipe)
 
 

@@ -124,6 +124,12 @@ def baseline_objective(recipe: Recipe) -> Any:
     return registry.load("objective", "pair_regression")(**values)
 
 
+def student_steps(recipe: Recipe) -> dict[str, int]:
+    """By stage, the steps that the student is trained for; plain regression gets as many, to be a fair comparison."""
+    steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
+    return steps if recipe.finish is None else {**steps, "finish": recipe.finish.steps}
+
+
 def teacher_steps(recipe: Recipe) -> int:
     """The teacher's full number of steps, which everything is compared with: no fewer than the pairs were made in."""
     made_in = recipe.pairs.steps if needs_pairs(recipe) and recipe.pairs.solver != "rk45" else 1

@@ -222,7 +222,7 @@ class Finish(MethodTable, Training):
 
 
 class Baseline(Table):
-    """Plain regression of the same small network on the same pairs, for as many steps as slim and distill together."""
+    """Plain regression of the same small network on the same pairs, for as many steps as the student has in all."""
 
     enabled: bool | None = Field(None, description="default: where a method needs pairs; false saves its time")
 
