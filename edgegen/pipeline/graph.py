@@ -21,6 +21,7 @@ from edgegen.errors import UsageError, unknown_name
 from edgegen.pipeline.methods import (
     baseline_objective,
     check_methods,
+    data_settings,
     has_baseline,
     has_second_time,
     has_teacher,
@@ -135,7 +136,7 @@ def refined_schemes(recipe: Recipe) -> list[str]:
 
 
 STAGES = (
-    Stage("data", (), lambda r: {"data": _part(r.data), "seed": r.seed}, "edgegen.pipeline.stages.data:data"),
+    Stage("data", (), data_settings, "edgegen.pipeline.stages.data:data"),
     Stage(
         "teacher",
         ("data",),
@@ -306,9 +307,9 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
 
 
 def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
-    """What `stage` needs with any method."""
+    """What it needs with any method."""
     if stage.name == "choose" and recipe.evaluate.ship == "student":
-        return (student_stage(recipe),)  # nothing is compared
+        return (*(["data"] if recipe.data.autoencoder else []), student_stage(recipe))  # nothing is compared
     if stage.name == "slim" and not has_teacher(recipe):
         return ("data",)  # where the student's images and classes are then known from
     return stage.needs
