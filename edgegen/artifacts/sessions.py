@@ -57,14 +57,17 @@ def open_source(source: str, *, steps: int | None, runs: Path) -> ImageSource:
     return open_generator(path, steps=steps)
 
 
-def open_generator(path: Path, *, steps: int | None = None) -> ImageSource:
-    """A generator folder in PyTorch, by Euler steps: as many as a student or a teacher usually takes."""
+def open_generator(path: Path, *, steps: int | None = None, guidance: Mapping[str, Any] | None = None) -> ImageSource:
+    """A generator folder in PyTorch, by Euler steps: as many as a student or a teacher usually takes.
+
+    `guidance` are the fields of an edgegen.flow.guidance.Guidance.
+    """
     import torch
 
     from edgegen.flow.solvers import solve
-    from edgegen.models.load import load
+    from edgegen.models.guided import load_guided
 
-    loaded = load(path)
+    loaded = load_guided(path, guidance)
     count = steps or (1 if loaded.about.get("role") in ("student", "baseline") else TEACHER_STEPS)
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -129,7 +132,9 @@ def preload() -> None:
     importlib.import_module("torch")
 
 
-def network(*, threads: int, folder: str, steps: int) -> Callable[[], object]:
+def network(
+    *, threads: int, folder: str, steps: int, guidance: Mapping[str, Any] | None = None
+) -> Callable[[], object]:
     """One image of a generator folder in PyTorch, for a worker.
 
     With one thread where the caller has no reason for more: at batch 1 of a small network a second thread mostly waits
@@ -140,7 +145,7 @@ def network(*, threads: int, folder: str, steps: int) -> Callable[[], object]:
     from edgegen.program.inputs import example_inputs
 
     torch.set_num_threads(threads)
-    source = open_generator(Path(folder), steps=steps)
+    source = open_generator(Path(folder), steps=steps, guidance=guidance)
     inputs = example_inputs(source.signature, 1, 0)
     return lambda: source.run(inputs)
 

@@ -23,15 +23,17 @@ from edgegen.formats.stage_folder import GENERATOR
 from edgegen.metrics.extractor import SmallCNN
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded, signature_of
+from edgegen.models.guided import guided
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.pipeline.forecast import StageTime, by_file, in_ms, sampling
+from edgegen.pipeline.guided_teacher import guidance_of
 from edgegen.pipeline.methods import (
     OF_PAIRS,
     baseline_objective,
+    further_inputs,
     has_baseline,
-    has_second_time,
     has_teacher,
     teacher_steps,
 )
@@ -129,9 +131,8 @@ class _Estimate:
             return load_generator(self.finished["teacher"] / GENERATOR)
         if settings.folder is not None:
             return load_teacher(self.base / Path(settings.folder).expanduser(), self.facts, self.recipe)
-        second_time = has_second_time(self.recipe, "teacher")
         model = teacher_architecture(settings, self.facts)
-        network = EdgeUNet(architecture(model, shape, classes, second_time=second_time))
+        network = EdgeUNet(architecture(model, shape, classes, **further_inputs(self.recipe, "teacher")))
         return Loaded(network.eval(), signature_of(network.config), {})
 
     @cached_property
@@ -157,6 +158,9 @@ class _Estimate:
     def _known_teacher(self) -> Loaded:
         assert self.teacher_network is not None, "the plan has one where something needs it"
         return self.teacher_network
+
+    def _guided_teacher(self) -> Loaded:
+        return guided(self._known_teacher(), guidance_of(self.recipe, base=self.base))
 
     def pairs(self) -> StageTime:
         settings = self.recipe.pairs
@@ -277,7 +281,7 @@ class _Estimate:
 
     def _frozen(self, objective: Objective) -> dict[str, nn.Module]:
         networks: dict[str, tuple[str, Callable[[], nn.Module]]] = {
-            "teacher": ("teacher", lambda: self._known_teacher().net),
+            "teacher": ("teacher", lambda: self._guided_teacher().net),
             "slimmed_network": ("slimmed", lambda: self.student_network.net),
             "earlier_network": ("earlier", lambda: self.student_network.net),
             "feature_network": ("features", self._classifier),
@@ -288,7 +292,7 @@ class _Estimate:
 
     @cached_property
     def teacher_image_s(self) -> float:
-        return self._image_s(self._known_teacher())
+        return self._image_s(self._guided_teacher())
 
     @cached_property
     def student_image_s(self) -> float:

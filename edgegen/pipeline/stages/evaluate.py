@@ -13,16 +13,16 @@ from torch import Tensor
 
 from edgegen.errors import DataError
 from edgegen.flow.evaluations import evaluations
+from edgegen.flow.guidance import unguided
 from edgegen.flow.solvers import solve
-from edgegen.formats.stage_folder import GENERATOR
 from edgegen.metrics.distances import frechet
 from edgegen.metrics.observation import Observation
 from edgegen.metrics.quality import LOCAL, measure
-from edgegen.models.load import load as load_generator
 from edgegen.models.macs import macs
 from edgegen.noise import normal
 from edgegen.pipeline.feature_spaces import RANDOM, feature_spaces
 from edgegen.pipeline.graph import Context, stage_seed
+from edgegen.pipeline.guided_teacher import network_of
 from edgegen.pipeline.methods import teacher_steps
 from edgegen.pipeline.observed_sets import Block, ObservedSets
 from edgegen.pipeline.real_images import RealImages
@@ -248,12 +248,14 @@ def _samplers(context: Context) -> list[Sampler]:
     for role, stage in NETWORKS:
         if stage not in context.inputs:
             continue
-        loaded = load_generator(context.inputs[stage] / GENERATOR)
+        loaded = network_of(context, stage)
         network_macs = macs(loaded)
         teachers_macs = teachers_macs or network_macs
         network, cost = loaded.net.to(device), network_macs / max(teachers_macs, 1)
         counts = sorted({*context.recipe.evaluate.steps, full if role == "teacher" else 1})
         rows += [Sampler(role, count, network, cost, _by_euler(network, count, device)) for count in counts]
+        if isinstance(unguided(network), ScheduledVelocity) and network is not unguided(network):
+            context.progress.message("evaluate: no row of the teacher by its own scheduler, which does not guide it")
         if role == "teacher" and isinstance(network, ScheduledVelocity):
             try:
                 scheduler_for(network.schedule, full)
