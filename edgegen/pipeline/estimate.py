@@ -23,12 +23,11 @@ from edgegen.formats.stage_folder import GENERATOR
 from edgegen.metrics.extractor import SmallCNN
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded, signature_of
-from edgegen.models.guided import guided
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.pipeline.forecast import StageTime, by_file, in_ms, sampling
-from edgegen.pipeline.guided_teacher import guidance_of
+from edgegen.pipeline.guided_teacher import with_guidance
 from edgegen.pipeline.methods import (
     OF_PAIRS,
     baseline_objective,
@@ -159,9 +158,6 @@ class _Estimate:
         assert self.teacher_network is not None, "the plan has one where something needs it"
         return self.teacher_network
 
-    def _guided_teacher(self) -> Loaded:
-        return guided(self._known_teacher(), guidance_of(self.recipe, base=self.base))
-
     def pairs(self) -> StageTime:
         settings = self.recipe.pairs
         evaluations = evaluations_per_image(settings)
@@ -281,7 +277,7 @@ class _Estimate:
 
     def _frozen(self, objective: Objective) -> dict[str, nn.Module]:
         networks: dict[str, tuple[str, Callable[[], nn.Module]]] = {
-            "teacher": ("teacher", lambda: self._guided_teacher().net),
+            "teacher": ("teacher", lambda: with_guidance(self._known_teacher(), self.recipe, base=self.base).net),
             "slimmed_network": ("slimmed", lambda: self.student_network.net),
             "earlier_network": ("earlier", lambda: self.student_network.net),
             "feature_network": ("features", self._classifier),
@@ -292,7 +288,7 @@ class _Estimate:
 
     @cached_property
     def teacher_image_s(self) -> float:
-        return self._image_s(self._guided_teacher())
+        return self._image_s(with_guidance(self._known_teacher(), self.recipe, base=self.base))
 
     @cached_property
     def student_image_s(self) -> float:

@@ -19,7 +19,12 @@ def guidance_of(recipe: Recipe, *, base: Path) -> Guidance:
     return Guidance(settings.guidance, settings.guidance_interval, network)
 
 
+def with_guidance(teacher: Loaded, recipe: Recipe, *, base: Path) -> Loaded:
+    """The teacher with its velocity guided as the recipe says. Raises DataError where it cannot be."""
+    return guided(teacher, guidance_of(recipe, base=base))
+
+
 def network_of(context: Context, stage: str) -> Loaded:
     """The network that a stage has made; that of the stage `teacher` is guided. Raises DataError."""
     loaded = load_generator(context.inputs[stage] / GENERATOR)
-    return guided(loaded, guidance_of(context.recipe, base=context.base)) if stage == "teacher" else loaded
+    return with_guidance(loaded, context.recipe, base=context.base) if stage == "teacher" else loaded

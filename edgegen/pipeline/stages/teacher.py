@@ -13,13 +13,12 @@ from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.diffusers.unet2d import UNCONDITIONAL, with_unconditional_class
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import ABOUT, Loaded, signature_of
-from edgegen.models.guided import guided
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
-from edgegen.pipeline.guided_teacher import guidance_of
+from edgegen.pipeline.guided_teacher import with_guidance
 from edgegen.pipeline.methods import check_teacher, further_inputs
 from edgegen.pipeline.student import new_student
 from edgegen.pipeline.training_stage import save, train
@@ -89,7 +88,7 @@ def _check_use(context: Context, teacher: Loaded) -> None:
 
     Now, and not after the training of the teacher.
     """
-    guided(teacher, guidance_of(context.recipe, base=context.base))
+    with_guidance(teacher, context.recipe, base=context.base)
     new_student(context.recipe, teacher, teacher.signature, base=context.base)
 
 
