@@ -87,7 +87,7 @@ def test_what_cannot_be_guided_is_refused() -> None:
 
 
 def test_an_edge_unet_knows_one_label_more_and_its_config_says_so() -> None:
-    config = EdgeUNetConfig(sample_size=4, channels=(8, 8), blocks=1, num_classes=3, embedding=8, unconditional=True)
+    config = EdgeUNetConfig(sample_size=4, channels=(16, 16), blocks=1, num_classes=3, embedding=8, unconditional=True)
     assert EdgeUNetConfig.from_dict(config.to_dict()) == config
     network = EdgeUNet(config).eval()
     randomize_zero_layers(network, 0)
