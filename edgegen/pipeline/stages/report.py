@@ -8,6 +8,7 @@ from edgegen.formats.stage_folder import CHOICE, GENERATOR
 from edgegen.models.load import load as load_generator
 from edgegen.models.macs import macs
 from edgegen.pipeline.graph import Context, select
+from edgegen.pipeline.guided_teacher import network_of
 from edgegen.pipeline.methods import student_steps
 from edgegen.pipeline.planning import measurement_files
 from edgegen.pipeline.stages.evaluate import SHOWN
@@ -42,7 +43,7 @@ def report(context: Context) -> None:
         "data": {key: about[key] for key in ("source", "train", "heldout", "image_shape")}
         | {"classes": about["classes"] if about["num_classes"] else []},
         "parameters": {name: loaded.parameters for name, loaded in nets.items()},
-        "macs": {name: macs(loaded) for name, loaded in nets.items()},
+        "macs": {name: macs(network_of(context, stages[name])) for name in nets},
         "fold": {
             "parameters_removed": fold["parameters_before"] - fold["parameters_after"],
             "max_relative_error": fold["max_relative_error"],
