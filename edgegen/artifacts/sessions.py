@@ -68,8 +68,9 @@ def open_generator(path: Path, *, steps: int | None = None) -> ImageSource:
     count = steps or (1 if loaded.about.get("role") in ("student", "baseline") else TEACHER_STEPS)
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        labels = torch.from_numpy(inputs["class_labels"]) if "class_labels" in inputs else None
-        return solve(loaded.net, torch.from_numpy(inputs["sample"]), labels, solver="euler", steps=count).x.numpy()
+        spec = loaded.signature.condition
+        condition = None if spec is None else torch.from_numpy(inputs[spec.name])
+        return solve(loaded.net, torch.from_numpy(inputs["sample"]), condition, solver="euler", steps=count).x.numpy()
 
     method = f"PyTorch, {count} step{'s' * (count > 1)}"
     return ImageSource(run, loaded.signature, method, path, class_names=shipped.class_names(path, loaded.signature))

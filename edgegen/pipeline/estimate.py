@@ -19,6 +19,7 @@ from edgegen.artifacts.target import Target, runs_here
 from edgegen.data import hf
 from edgegen.data import load as load_images
 from edgegen.errors import MissingExtraError
+from edgegen.flow.condition import made_up
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.metrics.extractor import SmallCNN
 from edgegen.models.edge_unet import EdgeUNet
@@ -261,15 +262,14 @@ class _Estimate:
         return StageTime(step_s * settings.steps, how)
 
     def _examples(self, objective: Objective, settings: Training, classes: int | None) -> Examples:
-        shape, labels = (settings.batch, *self.facts["image_shape"]), None
-        count = self.facts["num_classes"] if classes is None else classes
-        if count:
-            labels = torch.arange(settings.batch) % count
-        real = TrainingSet(torch.randint(256, shape, dtype=torch.uint8), labels)
+        shape = (settings.batch, *self.facts["image_shape"])
+        signature = signature_of_data(self.facts)
+        condition = made_up(signature, settings.batch) if classes is None else torch.arange(settings.batch) % classes
+        real = TrainingSet(torch.randint(256, shape, dtype=torch.uint8), condition)
         if OF_PAIRS & objective.needs:
             knots = torch.randn(settings.batch, self.recipe.pairs.knots, *shape[1:]).half()
             times = torch.linspace(1, 0, self.recipe.pairs.knots + 1)[:-1]
-            pairs = TrainingSet(torch.randn(shape).half(), labels, knots[:, 0], knots, times)
+            pairs = TrainingSet(torch.randn(shape).half(), condition, knots[:, 0], knots, times)
             return PairsAndImages(pairs, real) if "real_images" in objective.needs else pairs
         if "real_images" in objective.needs:
             return real
@@ -300,11 +300,11 @@ class _Estimate:
         network = loaded.net.to(device).eval()
         batch, seconds = SMALL, 0.0
         while True:
-            noise, labels = _inputs(loaded, batch, device)
+            noise, condition = _inputs(loaded, batch, device)
             for _ in range(2 if batch == SMALL else 1):  # the first evaluation of all sets things up
                 before = time.monotonic()
                 with torch.no_grad():
-                    network(noise, torch.ones(batch, device=device), labels)
+                    network(noise, torch.ones(batch, device=device), condition)
                 wait_for(device)
                 seconds = time.monotonic() - before
             larger = min(LARGEST_BATCH, batch * 8)
@@ -314,6 +314,6 @@ class _Estimate:
 
 
 def _inputs(loaded: Loaded, batch: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    classes = loaded.signature.num_classes
-    labels = torch.arange(batch, device=device) % classes if classes else None
-    return torch.randn(batch, *loaded.signature.image_shape, device=device), labels
+    condition = made_up(loaded.signature, batch)
+    noise = torch.randn(batch, *loaded.signature.image_shape, device=device)
+    return noise, None if condition is None else condition.to(device)

@@ -88,7 +88,7 @@ class Judge:
         count = self.n if count is None else count
         return torch.from_numpy(normal(self.seed + index, start, count, self.about["image_shape"]))
 
-    def labels(self, count: int | None = None) -> Tensor | None:
+    def condition(self, count: int | None = None) -> Tensor | None:
         """Classes as often as the training set has them: (n,), a seeded draw; None where nothing is conditional."""
         if not self.about["num_classes"]:
             return None
@@ -118,7 +118,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Sampler:
-    """One row of the table: images (n, channels, height, width) from noise, labels and a seed, in `steps` steps.
+    """One row of the table: images (n, channels, height, width) from noise, conditions and a seed, in `steps` steps.
 
     `cost` is that of one evaluation of the network, the teacher's being 1.
     """
@@ -138,7 +138,7 @@ def evaluate(context: Context) -> None:
     """
     recipe, is_main = context.recipe, state().is_main_process
     judge = Judge(recipe, context.inputs)
-    real, labels = _real_images(context, judge), judge.labels(judge.samples)
+    real, condition = _real_images(context, judge), judge.condition(judge.samples)
     samplers = _samplers(context)
     work = {row: row.cost * row.steps * (recipe.evaluate.seeds * judge.samples + SHOWN) for row in samplers}
     paths = {row: context.folder / "parts" / f"{row.role}-{row.steps}.json" for row in samplers}
@@ -150,7 +150,7 @@ def evaluate(context: Context) -> None:
             ticker = _Ticker(task, done, row)
             sets = ObservedSets(paths[row].with_suffix(""), recipe.evaluate.seeds, judge.samples)
             with evaluations(row.network, ticker.evaluated):
-                sets.complete(partial(_observed, real, judge, labels, row), passed=ticker.passed)
+                sets.complete(partial(_observed, real, judge, condition, row), passed=ticker.passed)
                 if is_main:
                     _write(paths[row], row, sets, real, context)
             done += work[row]
@@ -170,16 +170,16 @@ def _real_images(context: Context, judge: Judge) -> RealImages:
         judge.extractor,
         judge.fault,
         {LOCAL: judge.extractor, **further},
-        judge.labels(judge.samples),
+        judge.condition(judge.samples),
         judge.seed,
     )
 
 
-def _observed(real: RealImages, judge: Judge, labels: Tensor | None, row: Sampler, block: Block) -> Observation:
+def _observed(real: RealImages, judge: Judge, condition: Tensor | None, row: Sampler, block: Block) -> Observation:
     """Samples and observes one block, which depends on the seeds and on its place alone."""
     noise = judge.noise(block.number, block.start, block.count)
-    classes = None if labels is None else labels[block.start : block.start + block.count]
-    return real.observed(row.sample(noise, classes, block.number + block.start), block)
+    own = None if condition is None else condition[block.start : block.start + block.count]
+    return real.observed(row.sample(noise, own, block.number + block.start), block)
 
 
 def _write(path: Path, row: Sampler, sets: ObservedSets, real: RealImages, context: Context) -> None:
@@ -267,7 +267,7 @@ def _samplers(context: Context) -> list[Sampler]:
 def _by_euler(
     network: torch.nn.Module, steps: int, device: torch.device
 ) -> Callable[[Tensor, Tensor | None, int], Tensor]:
-    return lambda noise, labels, seed: sample(network, noise, labels, steps, device)
+    return lambda noise, condition, seed: sample(network, noise, condition, steps, device)
 
 
 def _by_scheduler(
@@ -275,13 +275,13 @@ def _by_scheduler(
 ) -> Callable[[Tensor, Tensor | None, int], Tensor]:
     from edgegen.models.diffusers import own_sampler
 
-    def run(noise: Tensor, labels: Tensor | None, seed: int) -> Tensor:
+    def run(noise: Tensor, condition: Tensor | None, seed: int) -> Tensor:
         parts = [
             own_sampler.sample(
                 network.unet,
                 network.schedule,
                 noise[start : start + BATCH].to(device),
-                None if labels is None else labels[start : start + BATCH].to(device),
+                None if condition is None else condition[start : start + BATCH].to(device),
                 steps=steps,
                 seed=seed + start,
             ).cpu()
@@ -299,13 +299,15 @@ def shown_inputs(recipe: Recipe, about: Mapping[str, Any]) -> tuple[Tensor, Tens
 
 
 @torch.no_grad()
-def sample(network: torch.nn.Module, noise: Tensor, labels: Tensor | None, steps: int, device: torch.device) -> Tensor:
+def sample(
+    network: torch.nn.Module, noise: Tensor, condition: Tensor | None, steps: int, device: torch.device
+) -> Tensor:
     """Images (n, channels, height, width) on the CPU from noise of that shape, by Euler steps."""
     parts = [
         solve(
             network,
             noise[start : start + BATCH].to(device),
-            None if labels is None else labels[start : start + BATCH].to(device),
+            None if condition is None else condition[start : start + BATCH].to(device),
             solver="euler",
             steps=steps,
         ).x.cpu()

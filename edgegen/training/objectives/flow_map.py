@@ -119,11 +119,11 @@ class FlowMap(Table):
 
         from edgegen.training.figures import by_time
 
-        e, x, labels = self._ends(batch, rng)
+        e, x, condition = self._ends(batch, rng)
         t, r = self.two_times(len(x), rng)
-        x_t, own = interpolate(x, e, t), bare_mean_velocity(networks["student"], labels)
-        u = mean_velocity(networks["student"], labels)(x_t, t, r)
-        v = velocity_of(networks["teacher"], x_t, t, labels) if self.velocity == "teacher" else e - x
+        x_t, own = interpolate(x, e, t), bare_mean_velocity(networks["student"], condition)
+        u = mean_velocity(networks["student"], condition)(x_t, t, r)
+        v = velocity_of(networks["teacher"], x_t, t, condition) if self.velocity == "teacher" else e - x
         with exact(x.device):
             direction = own(x_t, t, t) if self.velocity == "own" else v
             known = u.detach() if is_exact(x.device) else None
@@ -160,13 +160,13 @@ class FlowMap(Table):
         return self.tangent_share * (min(1.0, step / rise) if rise else 1.0)
 
     def _ends(self, batch: "Batch", rng: "torch.Generator") -> "tuple[Tensor, Tensor, Tensor | None]":
-        """(noise, images, labels)."""
+        """(noise, images, condition)."""
         import torch
 
         if self.examples == "pairs":
-            return (*pair(batch), batch.labels)
+            return (*pair(batch), batch.condition)
         real = real_images(batch)
-        return torch.randn(real.images.shape, generator=rng, device=real.images.device), real.images, real.labels
+        return torch.randn(real.images.shape, generator=rng, device=real.images.device), real.images, real.condition
 
     def _change(
         self,

@@ -41,7 +41,7 @@ class FlowMatching(Table):
         x = batch.images
         e = torch.randn(x.shape, generator=rng, device=x.device)
         if self.coupling == "minibatch_ot":
-            e = minibatch_ot(x, e, batch.labels)
+            e = minibatch_ot(x, e, batch.condition)
         t = uniform(len(x), rng)
-        v = networks["student"](interpolate(x, e, t), t, batch.labels)
+        v = networks["student"](interpolate(x, e, t), t, batch.condition)
         return {"student": (v - (e - x)).square().mean()}
