@@ -81,8 +81,9 @@ def open_generator(
     count = steps or (1 if loaded.about.get("role") in ("student", "baseline") else TEACHER_STEPS)
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        labels = torch.from_numpy(inputs["class_labels"]) if "class_labels" in inputs else None
-        samples = solve(loaded.net, torch.from_numpy(inputs["sample"]), labels, solver="euler", steps=count).x
+        spec = loaded.signature.condition
+        condition = None if spec is None else torch.from_numpy(inputs[spec.name])
+        samples = solve(loaded.net, torch.from_numpy(inputs["sample"]), condition, solver="euler", steps=count).x
         with torch.no_grad():
             return (samples if decoder is None else decoder(samples)).numpy()
 

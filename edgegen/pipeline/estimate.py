@@ -19,6 +19,7 @@ from edgegen.artifacts.target import Target, runs_here
 from edgegen.data import hf
 from edgegen.data import load as load_images
 from edgegen.errors import MissingExtraError
+from edgegen.flow.condition import made_up
 from edgegen.formats.stage_folder import GENERATOR, sample_shape
 from edgegen.metrics.extractor import SmallCNN
 from edgegen.models.edge_unet import EdgeUNet
@@ -263,14 +264,14 @@ class _Estimate:
 
     def _examples(self, objective: Objective, settings: Training, classes: int | None) -> Examples:
         own = sample_shape(self.facts) if classes is None else self.facts["image_shape"]
-        shape, count = (settings.batch, *own), self.facts["num_classes"] if classes is None else classes
-        labels = torch.arange(settings.batch) % count if count else None
-        is_latent = own != self.facts["image_shape"]
-        real = TrainingSet(torch.randn(shape).half() if is_latent else torch.randint(256, shape).byte(), labels)
+        shape, signature = (settings.batch, *own), self.student_network.signature
+        condition = made_up(signature, settings.batch) if classes is None else torch.arange(settings.batch) % classes
+        pixels = torch.randint(256, shape).byte()
+        real = TrainingSet(pixels if own == self.facts["image_shape"] else torch.randn(shape).half(), condition)
         if OF_PAIRS & objective.needs:
             knots = torch.randn(settings.batch, self.recipe.pairs.knots, *shape[1:]).half()
             times = torch.linspace(1, 0, self.recipe.pairs.knots + 1)[:-1]
-            pairs = TrainingSet(torch.randn(shape).half(), labels, knots[:, 0], knots, times)
+            pairs = TrainingSet(torch.randn(shape).half(), condition, knots[:, 0], knots, times)
             return PairsAndImages(pairs, real) if "real_images" in objective.needs else pairs
         if "real_images" in objective.needs:
             return real
@@ -301,11 +302,11 @@ class _Estimate:
         network = loaded.net.to(device).eval()
         batch, seconds = SMALL, 0.0
         while True:
-            noise, labels = _inputs(loaded, batch, device)
+            noise, condition = _inputs(loaded, batch, device)
             for _ in range(2 if batch == SMALL else 1):  # the first evaluation of all sets things up
                 before = time.monotonic()
                 with torch.no_grad():
-                    network(noise, torch.ones(batch, device=device), labels)
+                    network(noise, torch.ones(batch, device=device), condition)
                 wait_for(device)
                 seconds = time.monotonic() - before
             larger = min(LARGEST_BATCH, batch * 8)
@@ -315,6 +316,5 @@ class _Estimate:
 
 
 def _inputs(loaded: Loaded, batch: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    classes = loaded.signature.num_classes
-    labels = torch.arange(batch, device=device) % classes if classes else None
-    return torch.randn(batch, *loaded.signature.sample_shape, device=device), labels
+    noise, condition = torch.randn(batch, *loaded.signature.sample_shape), made_up(loaded.signature, batch)
+    return noise.to(device), None if condition is None else condition.to(device)

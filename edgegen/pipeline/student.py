@@ -80,7 +80,7 @@ def _named(source: str, signature: Signature, *, second_time: bool, base: Path, 
         if second_time:
             raise RecipeError(
                 f"slim.network = '{source}': a method of the recipe needs a second time, which a UNet2DModel does not "
-                "take; give an EdgeUNet, or a factory of forward(x, t, labels, r)"
+                "take; give an EdgeUNet, or a factory of forward(x, t, condition, r)"
             )
         try:
             network = new_unet2d(user_path(path, base=base), signature, seed=seed)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # What a method trains on and with; the plan says which stage gives it (edgegen.pipeline.methods).
 Need = Literal[
-    "real_images",  # batches of the data set: images and labels (edgegen.training.pairs.real_images)
+    "real_images",  # batches of the data set: images and conditions (edgegen.training.pairs.real_images)
     "pairs",  # batches of the teacher's (noise, image) pairs; beside them `real` where real images are needed, too
     "trajectories",  # pairs with the states between noise and image (edgegen.training.pairs.trajectories)
     "teacher",  # networks["teacher"], frozen

@@ -38,5 +38,5 @@ def trajectories(batch: "Batch") -> "tuple[Tensor, Tensor]":
 
 
 def real_images(batch: "Batch") -> "Batch":
-    """The real images and their labels: of a batch of pairs with real images beside them, or the batch itself."""
+    """The real images and their conditions: of a batch of pairs with real images beside them, or the batch itself."""
     return batch if batch.real is None else batch.real

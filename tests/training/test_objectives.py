@@ -167,7 +167,7 @@ def test_the_two_step_target_has_no_gradient() -> None:
     batch, weight, h = make_batch(), 0.3, 1e-5
     rng = generator(7)
     z, u = f64(torch.randn(batch.images.shape, generator=rng)), f64(torch.rand(6, generator=rng))
-    e, x, t, labels = f64(batch.noise), f64(batch.images), 0.2 + 0.6 * u, batch.labels.tolist()
+    e, x, t, labels = f64(batch.noise), f64(batch.images), 0.2 + 0.6 * u, batch.condition.tolist()
 
     def value(moving: float, target_weight: float) -> float:
         errors = []

@@ -89,7 +89,7 @@ def _judged(context: Context) -> tuple[list[Candidate], str]:
     if judge.fault:
         return [], f"nothing was compared: {judge.fault}"
     heldout = scaled(judge.images["heldout_images"].permute(0, 3, 1, 2))
-    real, labels, device = judge.features(heldout), judge.labels(), state().device
+    real, condition, device = judge.features(heldout), judge.condition(), state().device
     stages = {role: stage for role, stage in CANDIDATES.items() if stage in context.inputs}
     averages = [(role, stage, width) for role, stage in stages.items() for width in _widths(context.inputs[stage])]
     noises = [_noise(context, judge, index) for index in range(context.recipe.evaluate.seeds)]
@@ -100,7 +100,7 @@ def _judged(context: Context) -> tuple[list[Candidate], str]:
             if width:
                 network.load_state_dict(load_tensors(context.inputs[stage] / AVERAGE.format(width)))
             network.to(device)
-            images = [judge.space.images(sample(network, noise, labels, 1, device)) for noise in noises]
+            images = [judge.space.images(sample(network, noise, condition, 1, device)) for noise in noises]
             rows.append(Candidate(role, tuple(frechet(real, judge.features(part)) for part in images), width))
             task.update(len(rows), f"{rows[-1].name} {rows[-1].mean:.3g}")
     return rows, ""

@@ -91,7 +91,7 @@ class Judge:
         """The noise of the given seed number: (n, ...) of the samples' shape."""
         return self.space.noise(self.seed + index, start, self.n if count is None else count)
 
-    def labels(self, count: int | None = None) -> Tensor | None:
+    def condition(self, count: int | None = None) -> Tensor | None:
         """Classes as often as the training set has them: (n,), a seeded draw; None where nothing is conditional."""
         if not self.about["num_classes"]:
             return None
@@ -120,7 +120,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Sampler:
-    """One row of the table: samples (n, ...) from noise, labels and a seed, in `steps` steps.
+    """One row of the table: samples (n, ...) from noise, conditions and a seed, in `steps` steps.
 
     `cost` is that of one evaluation of the network, the teacher's being 1.
     """
@@ -140,7 +140,7 @@ def evaluate(context: Context) -> None:
     """
     recipe, is_main = context.recipe, state().is_main_process
     judge = Judge(recipe, context.inputs)
-    real, labels = _real_images(context, judge), judge.labels(judge.samples)
+    real, condition = _real_images(context, judge), judge.condition(judge.samples)
     samplers = _samplers(context)
     work = {row: row.cost * row.steps * (recipe.evaluate.seeds * judge.samples + SHOWN) for row in samplers}
     paths = {row: context.folder / "parts" / f"{row.role}-{row.steps}.json" for row in samplers}
@@ -152,7 +152,7 @@ def evaluate(context: Context) -> None:
             ticker = _Ticker(task, done, row)
             sets = ObservedSets(paths[row].with_suffix(""), recipe.evaluate.seeds, judge.samples)
             with evaluations(row.network, ticker.evaluated):
-                sets.complete(partial(_observed, real, judge, labels, row), passed=ticker.passed)
+                sets.complete(partial(_observed, real, judge, condition, row), passed=ticker.passed)
                 if is_main:
                     _write(paths[row], row, sets, real, judge, context.recipe)
             done += work[row]
@@ -172,18 +172,18 @@ def _real_images(context: Context, judge: Judge) -> RealImages:
         judge.extractor,
         judge.fault,
         {LOCAL: judge.extractor, **further},
-        judge.labels(judge.samples),
+        judge.condition(judge.samples),
         judge.seed,
         judge.space,
         read_latents(context.inputs["data"]),
     )
 
 
-def _observed(real: RealImages, judge: Judge, labels: Tensor | None, row: Sampler, block: Block) -> Observation:
+def _observed(real: RealImages, judge: Judge, condition: Tensor | None, row: Sampler, block: Block) -> Observation:
     """Samples and observes one block, which depends on the seeds and on its place alone."""
     noise = judge.noise(block.number, block.start, block.count)
-    classes = None if labels is None else labels[block.start : block.start + block.count]
-    return real.observed(judge.space.images(row.sample(noise, classes, block.number + block.start)), block)
+    own = None if condition is None else condition[block.start : block.start + block.count]
+    return real.observed(judge.space.images(row.sample(noise, own, block.number + block.start)), block)
 
 
 def _write(path: Path, row: Sampler, sets: ObservedSets, real: RealImages, judge: Judge, recipe: Recipe) -> None:
@@ -276,7 +276,7 @@ def _samplers(context: Context) -> list[Sampler]:
 def _by_euler(
     network: torch.nn.Module, steps: int, device: torch.device
 ) -> Callable[[Tensor, Tensor | None, int], Tensor]:
-    return lambda noise, labels, seed: sample(network, noise, labels, steps, device)
+    return lambda noise, condition, seed: sample(network, noise, condition, steps, device)
 
 
 def _by_scheduler(
@@ -284,10 +284,10 @@ def _by_scheduler(
 ) -> Callable[[Tensor, Tensor | None, int], Tensor]:
     from edgegen.models.diffusers import own_sampler
 
-    def run(noise: Tensor, labels: Tensor | None, start: int, *, seed: int) -> Tensor:
-        return own_sampler.sample(network.unet, network.schedule, noise, labels, steps=steps, seed=seed + start)
+    def run(noise: Tensor, condition: Tensor | None, start: int, *, seed: int) -> Tensor:
+        return own_sampler.sample(network.unet, network.schedule, noise, condition, steps=steps, seed=seed + start)
 
-    return lambda noise, labels, seed: _in_batches(partial(run, seed=seed), noise, labels, device)
+    return lambda noise, condition, seed: _in_batches(partial(run, seed=seed), noise, condition, device)
 
 
 def shown_inputs(recipe: Recipe, about: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
@@ -297,21 +297,24 @@ def shown_inputs(recipe: Recipe, about: Mapping[str, Any]) -> tuple[Tensor, Tens
 
 
 @torch.no_grad()
-def sample(network: torch.nn.Module, noise: Tensor, labels: Tensor | None, steps: int, device: torch.device) -> Tensor:
+def sample(
+    network: torch.nn.Module, noise: Tensor, condition: Tensor | None, steps: int, device: torch.device
+) -> Tensor:
     """Samples (n, ...) on the CPU from noise of that shape, by Euler steps."""
 
-    def run(noise: Tensor, labels: Tensor | None, start: int) -> Tensor:
-        return solve(network, noise, labels, solver="euler", steps=steps).x
+    def run(noise: Tensor, condition: Tensor | None, start: int) -> Tensor:
+        return solve(network, noise, condition, solver="euler", steps=steps).x
 
-    return _in_batches(run, noise, labels, device)
+    return _in_batches(run, noise, condition, device)
 
 
 def _in_batches(
-    run: Callable[[Tensor, Tensor | None, int], Tensor], noise: Tensor, labels: Tensor | None, device: torch.device
+    run: Callable[[Tensor, Tensor | None, int], Tensor], noise: Tensor, condition: Tensor | None, device: torch.device
 ) -> Tensor:
-    """What `run` makes of parts of the noise and labels, and of the place where each part starts; on the CPU."""
+    """What `run` makes of parts of the noise and conditions, and of the place where each starts; on the CPU."""
     parts = []
     for start in range(0, len(noise), BATCH):
         rows = slice(start, start + BATCH)
-        parts.append(run(noise[rows].to(device), None if labels is None else labels[rows].to(device), start).cpu())
+        own = None if condition is None else condition[rows].to(device)
+        parts.append(run(noise[rows].to(device), own, start).cpu())
     return torch.cat(parts)

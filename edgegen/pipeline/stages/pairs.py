@@ -18,11 +18,12 @@ from edgegen.support.storage import is_whole, load_tensors, read_json, save_tens
 from edgegen.training.batch import TrainingSet
 from edgegen.training.distributed import state
 
+CONDITION = "labels"  # its name in the shards of older results
 SOLVE_BATCH = 512  # images that the teacher's solver handles at once
 
 
 def pairs(context: Context) -> None:
-    """fp16 shards of (noise, image, label). A complete shard is not made again; any process can make any shard."""
+    """fp16 shards of (noise, image, condition). A complete shard is not made again; any process can make any shard."""
     settings, machine = context.recipe.pairs, state()
     loaded = network_of(context, "teacher")
     network = loaded.net.to(machine.device)
@@ -52,7 +53,7 @@ def evaluations_per_image(settings: Pairs) -> int | None:
     if settings.solver == "rk45":
         return None
     still = torch.zeros(1, 1, 1, 1)
-    return solve(lambda x, t, labels: x, still, None, solver=settings.solver, steps=settings.steps).evaluations
+    return solve(lambda x, t, condition: x, still, None, solver=settings.solver, steps=settings.steps).evaluations
 
 
 class _Done:
@@ -87,7 +88,7 @@ def read_pairs(folder: Path) -> TrainingSet:
     noise, between = parts["noise"], parts.get("knots")
     times = torch.tensor([1.0, *read_json(folder / "pairs.json").get("knot_times", [])])
     knots = noise[:, None] if between is None else torch.cat([noise[:, None], between], dim=1)
-    return TrainingSet(parts["images"], parts.get("labels"), noise, knots, times)
+    return TrainingSet(parts["images"], parts.get(CONDITION), noise, knots, times)
 
 
 def _make_shard(
@@ -102,17 +103,17 @@ def _make_shard(
     settings, signature = context.recipe.pairs, loaded.signature
     # The noise is rounded to fp16 before the ODE, so that a stored pair is exact.
     noise = torch.from_numpy(normal(context.seed, first, count, signature.sample_shape)).half()
-    labels = torch.arange(first, first + count) % signature.num_classes if signature.num_classes else None
+    condition = torch.arange(first, first + count) % signature.num_classes if signature.num_classes else None
     images: list[Tensor] = []
     between: list[Tensor] = []  # of each sample the knots after the noise
     for start in range(0, count, SOLVE_BATCH):
         rows = slice(start, start + SOLVE_BATCH)
-        classes = None if labels is None else labels[rows].to(device)
+        of_rows = None if condition is None else condition[rows].to(device)
         try:
             solution = solve(
                 network,
                 noise[rows].float().to(device),
-                classes,
+                of_rows,
                 solver=settings.solver,
                 steps=settings.steps,
                 tolerance=settings.tolerance,
@@ -123,7 +124,7 @@ def _make_shard(
         images.append(solution.x.half().cpu())
         if settings.knots > 1:
             between.append(torch.stack(solution.knots[1:], dim=1).half().cpu())
-    tensors = {"noise": noise, "images": torch.cat(images)} | ({} if labels is None else {"labels": labels})
+    tensors = {"noise": noise, "images": torch.cat(images)} | ({} if condition is None else {CONDITION: condition})
     if between:
         tensors["knots"] = torch.cat(between)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):

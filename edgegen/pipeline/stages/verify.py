@@ -31,7 +31,7 @@ from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.support.pixels import to_uint8
 from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import read_json, save_tensors, storage_errors, write_json
-from edgegen.types import Artifact, Parity
+from edgegen.types import Artifact, Parity, Signature
 from edgegen.verification.parity import OUTPUT
 from edgegen.verification.verify import Verifier
 
@@ -126,20 +126,22 @@ def _check(
     images = to_uint8(np.asarray(session(shown)[OUTPUT], np.float32))
     # Our evaluator takes minutes for what a runtime does in seconds.
     is_judged = runs_here(artifact.backend) or (always_fd and artifact.scheme not in FLOAT_SCHEMES)
-    return FileCheck(artifact, parity, judge.fd_local(_images(session, judge)) if is_judged else None, images)
+    fd_local = judge.fd_local(_images(session, verifier.signature, judge)) if is_judged else None
+    return FileCheck(artifact, parity, fd_local, images)
 
 
-def _images(session: Session, judge: Judge) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(session(_inputs(judge))[OUTPUT], np.float32))
+def _images(session: Session, signature: Signature, judge: Judge) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(session(_inputs(signature, judge))[OUTPUT], np.float32))
 
 
 def _float_images(generator: Generator, judge: Judge) -> torch.Tensor:
-    return torch.from_numpy(reference(generator.folded().module, _inputs(judge)))
+    return torch.from_numpy(reference(generator.folded().module, _inputs(generator.signature, judge)))
 
 
-def _inputs(judge: Judge) -> dict[str, NDArray[Any]]:
-    labels = judge.labels()
-    return {"sample": judge.noise(0).numpy()} | ({} if labels is None else {"class_labels": labels.numpy()})
+def _inputs(signature: Signature, judge: Judge) -> dict[str, NDArray[Any]]:
+    condition, spec = judge.condition(), signature.condition
+    given = {} if condition is None or spec is None else {spec.name: condition.numpy()}
+    return {"sample": judge.noise(0).numpy()} | given
 
 
 def _budgeted(context: Context, generator: Generator, budget: Budget, temporary: Path) -> BudgetCheck:

@@ -67,7 +67,7 @@ class AnnealingReflow(Table):
         e_b = math.sqrt(1 - b * b) * e + b * fresh
         t = uniform(len(x), rng, low=EPS) if self.times == "uniform" else u_shaped(len(x), rng)
         x_t = interpolate(x, e_b, t)
-        v = networks["student"](x_t, t, batch.labels)
+        v = networks["student"](x_t, t, batch.condition)
         if self.distance == "l2":
             return {"student": l2(v, e_b - x).mean()}
         loss = pseudo_huber(v, e_b - x)

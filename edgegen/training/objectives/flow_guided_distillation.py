@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from edgegen.flow.condition import repeated
 from edgegen.flow.path import interpolate, one_step, per_sample
 from edgegen.flow.time_sampling import uniform
 from edgegen.support.tables import Table
@@ -46,18 +47,18 @@ class FlowGuidedDistillation(Table):
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         import torch
 
-        student, slimmed, labels = networks["student"], networks["slimmed"], batch.labels
+        student, slimmed, condition = networks["student"], networks["slimmed"], batch.condition
         e, x = flipped(batch, rng) if self.flip else pair(batch)
         distance = distance_of(self.distance, networks)
         if not self.two_step_weight:
-            return {"student": distance(one_step(student, e, labels), x).mean()}
+            return {"student": distance(one_step(student, e, condition), x).mean()}
         z = torch.randn(e.shape, generator=rng, device=e.device)
         t = uniform(len(z), rng, low=LOW, high=HIGH)
         # One forward pass for both terms: the network runs at t = 1 on (e, z).
         both = torch.cat([e, z])
-        image_e, image_z = one_step(student, both, None if labels is None else labels.repeat(2)).chunk(2)
+        image_e, image_z = one_step(student, both, repeated(condition, 2)).chunk(2)
         with torch.no_grad():
             x_t = interpolate(image_z, z, t)  # z - (1 - t) v(z, 1)
-            target = x_t - per_sample(t) * slimmed(x_t, t, labels)
+            target = x_t - per_sample(t) * slimmed(x_t, t, condition)
         loss = distance(image_e, x).mean() + self.two_step_weight * distance(image_z, target).mean()
         return {"student": loss}

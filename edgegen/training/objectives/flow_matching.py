@@ -49,10 +49,10 @@ class FlowMatching(Table):
         x = batch.images
         e = torch.randn(x.shape, generator=rng, device=x.device)
         if self.coupling == "minibatch_ot":
-            e = minibatch_ot(x, e, batch.labels)
+            e = minibatch_ot(x, e, batch.condition)
         t = uniform(len(x), rng)
-        labels = batch.labels
+        condition = batch.condition
         if self.label_dropout:
-            labels, _ = dropped(networks["student"], labels, self.label_dropout, rng)
-        v = networks["student"](interpolate(x, e, t), t, labels)
+            condition, _ = dropped(networks["student"], condition, self.label_dropout, rng)
+        v = networks["student"](interpolate(x, e, t), t, condition)
         return {"student": (v - (e - x)).square().mean()}

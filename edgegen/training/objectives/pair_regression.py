@@ -35,5 +35,5 @@ class PairRegression(Table):
 
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         e, x = flipped(batch, rng) if self.flip else pair(batch)
-        image = one_step(networks["student"], e, batch.labels)
+        image = one_step(networks["student"], e, batch.condition)
         return {"student": distance_of(self.distance, networks)(image, x).mean()}

@@ -1,0 +1,55 @@
+"""The condition of each sample: what its image is to be of, beside the noise that it is made from.
+
+It is class numbers (batch,) int64, or images (batch, channels, height, width) in [-1, 1] that are a whole number of
+times smaller than the generated ones; None where nothing is asked for. Training and sampling pass it on and take rows
+of it; what has to know which of both it is finds that here.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgegen.types import Signature
+
+
+def repeated(condition: "Tensor | None", times: int) -> "Tensor | None":
+    """All rows, and all rows again: (times * batch, ...)."""
+    import torch
+
+    return None if condition is None else torch.cat([condition] * times)
+
+
+def kinds(condition: "Tensor | None", x: "Tensor") -> "Tensor":
+    """A number for each sample of x (batch, ...), equal for those of one condition: (batch,) int64.
+
+    Images are all different: no two samples share one.
+    """
+    import torch
+
+    if condition is None:
+        return torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    return condition if condition.ndim == 1 else torch.arange(len(x), device=x.device)
+
+
+def beside(x: "Tensor", condition: "Tensor", upscale: int) -> "Tensor":
+    """Images x (batch, channels, height, width) and the smaller ones of the condition, as further channels.
+
+    Each pixel of those becomes `upscale` x `upscale` equal ones: of all ways to resize, every runtime has this one.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    return torch.cat([x, F.interpolate(condition, scale_factor=float(upscale), mode="nearest")], dim=1)
+
+
+def made_up(signature: "Signature", count: int) -> "Tensor | None":
+    """A condition of `count` samples for a generator of this signature, where only its shape and type matter."""
+    import torch
+
+    spec = signature.condition
+    if spec is None:
+        return None
+    if spec.role == "class":
+        return torch.arange(count) % signature.num_classes
+    return torch.zeros(count, *(int(size) for size in spec.shape[1:]))
