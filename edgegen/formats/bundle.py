@@ -5,17 +5,22 @@ Its JSON Schema is committed beside this file; after a change here:
 Hashes and names of the folder are checked in `bundle_folder`.
 """
 
+import json
 import math
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from edgegen.errors import DataError
+from edgegen.formats.signature_values import check_signature
 from edgegen.support.schema import Count, Document, FileName, Record, Sha256
 from edgegen.types import Parity, Role, Signature
 
 SCHEMA: Literal["edgegen.bundle/1"] = "edgegen.bundle/1"
+FAMILY = SCHEMA.partition("/")[0] + "/"
+REMEDY = "copy the bundle again, or make it again by `edgegen bundle`"
 LARGEST_SEED = (1 << 53) - 1  # of the golden images: JavaScript reads no larger whole number from JSON
 LETTER = r"[^/\\\x00-\x1f:*?\"<>|]"  # of a name, as the file systems of all platforms take it
 PART = rf"{LETTER}*[^/\\\x00-\x1f:*?\"<>|.]{LETTER}*"  # a name that is not of dots alone
@@ -233,6 +238,29 @@ class Bundle(Document):
             raise ValueError(f"golden.inputs: needed are those of {', '.join(sorted(given)) or 'no input'}")
         if any(item.shape[:1] != (len(samples),) for item in self.golden.inputs):
             raise ValueError(f"golden.inputs: one has not {len(samples)} samples")
+
+
+def is_of_bundle(content: Any) -> bool:
+    """Whether the JSON values are meant to be those of a bundle, of this version or another."""
+    return isinstance(content, dict) and str(content.get("schema", "")).startswith(FAMILY)
+
+
+def bundle_of(values: Any, *, where: str) -> Bundle:
+    """The record of a bundle's manifest.json in plain JSON values. Raises DataError that names the wrong key."""
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if schema != SCHEMA:
+        raise DataError(f"{where}: its schema is {schema!r}, and this edgegen reads '{SCHEMA}'")
+    try:
+        check_signature(values.get("signature"))
+        # By way of JSON, whose strict mode takes a list for a tuple, and no text for a number.
+        return Bundle.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as e:
+        first = e.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        reason = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]
+        raise DataError(f"{where}: {key}{': ' if key else ''}{reason}; {REMEDY}") from e
+    except ValueError as e:
+        raise DataError(f"{where}: signature: {e}; {REMEDY}") from e
 
 
 def _unique(names: Iterable[str], what: str) -> None:

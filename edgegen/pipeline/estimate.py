@@ -232,6 +232,8 @@ class _Estimate:
     def report(self) -> StageTime:
         return StageTime(REPORT_S, "as in the demo")
 
+    bundle = verify  # it runs the files, too
+
     def _training(
         self, objective: Objective, network: nn.Module, settings: Training, *, classes: int | None = None
     ) -> StageTime:
@@ -256,8 +258,7 @@ class _Estimate:
         most = min(MOST_STEPS, max(2, settings.steps // SHARE))
         step_s = timed(batch, most, self.share_s) * settings.batch / batch
         how = f"measured: {in_ms(step_s)} a step" + ("" if batch == settings.batch else f", from a batch of {batch}")
-        if self.recipe.compute.compile:
-            how += ", without torch.compile"
+        how += ", without torch.compile" if self.recipe.compute.compile else ""
         return StageTime(step_s * settings.steps, how)
 
     def _examples(self, objective: Objective, settings: Training, classes: int | None) -> Examples:
