@@ -13,6 +13,7 @@ from edgegen.artifacts.bundle_artifact import beside, bundled_artifact, target_o
 from edgegen.artifacts.bundle_card import write_bundle_card
 from edgegen.artifacts.golden import FLOOR_DB, golden_inputs, golden_samples, images_of, write_given
 from edgegen.artifacts.shipped import files_of
+from edgegen.artifacts.target import Target
 from edgegen.errors import (
     DataError,
     ExportError,
@@ -158,7 +159,7 @@ def _chosen(entries: Sequence[ManifestEntry], names: Sequence[str], files: Path)
     by_target = {str(target_of(entry)): entry.row["file"] for entry in entries}
     wanted = set()
     for text in names:
-        name = by_target.get(text, text)
+        name = text if text in by_name else by_target.get(_target_named(text), text)
         if name not in by_name:
             raise UsageError(f"--artifact: {unknown_name('artifact', text, [*by_name, *by_target])}")
         if _status(by_name[name]) == "failed":
@@ -166,6 +167,14 @@ def _chosen(entries: Sequence[ManifestEntry], names: Sequence[str], files: Path)
             raise UsageError(f"--artifact {text}: it does not compute what PyTorch computes ({reason}); leave it out")
         wanted.add(name)
     return [entry for name, entry in by_name.items() if name in wanted]
+
+
+def _target_named(text: str) -> str:
+    """ "onnx" in full: "onnx-fp32"; what is no target stays as it is."""
+    try:
+        return str(Target.parse(text))
+    except UsageError:
+        return text
 
 
 def _status(entry: ManifestEntry) -> str:
