@@ -20,6 +20,7 @@ from edgegen.support.storage import sha256_of
 
 FOLDERS = ("exports/*", "exports/*/*", "bundles/*")  # where commands write files that nobody gave another place
 GENERATORS = ("choose", "finish", "distill", "baseline", "slim", "teacher")  # stages of a run that give one
+OTHER_PLACE = "another machine, another version of the runtime, or a changed picture"
 
 
 def sample_like(
@@ -74,18 +75,19 @@ def sample_like(
         progress=progress,
     )
     equal = np.array_equal(read_image(output), read_image(picture))
-    notes = [] if equal else [_difference(picture, output)]
+    reason = "another artifact" if actual != recipe.artifact else OTHER_PLACE
+    notes = [] if equal else [_difference(picture, output, reason)]
     return {**result, "like": str(picture), "equal": equal, "notes": [*result["notes"], *notes]}
 
 
-def _difference(picture: Path, output: Path) -> str:
+def _difference(picture: Path, output: Path, reason: str) -> str:
     before, after = read_image(picture).astype(np.int16), read_image(output).astype(np.int16)
     if before.shape != after.shape:
         return f"{picture} has another size: it was cut or scaled since"
     distance = np.abs(before - after)
     return (
         f"not the same pixels as in {picture}: {np.count_nonzero(distance)} of {distance.size} values differ, by at "
-        f"most {distance.max()} of 255: another machine, another version of the runtime, or a changed picture"
+        f"most {distance.max()} of 255: {reason}"
     )
 
 
