@@ -161,7 +161,7 @@ class NoiseSpec(Record):
     distribution: Literal["standard normal"] = "standard normal"
     generator: Literal["Philox4x32-10, Box-Muller"] = "Philox4x32-10, Box-Muller"
     stream: Literal[0] = 0
-    specification: str = Field("edgegen.noise; page 'Noise' of edgegen's manual", description="where it is specified")
+    specification: str = Field("edgegen.noise; the manual's page on noise", description="where it is specified")
 
 
 class BundledFile(Record):
