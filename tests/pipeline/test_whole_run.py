@@ -81,7 +81,9 @@ def test_the_run_ends_with_a_bundle(place: Path) -> None:
     assert [artifact.file for artifact in bundle.artifacts] == ["tiny_onnx_fp32.onnx", "tiny_executorch_w8a8.pte"]
     assert [row.device for artifact in bundle.artifacts for row in artifact.latency] == ["host", "host"]
     assert bundle.class_names == tuple("0123456789")
-    made = edgegen(place, "bundle", "tiny.toml", "--artifact", "onnx-fp32", "--artifact", "executorch-w8a8", "-o", "app")
+    made = edgegen(
+        place, "bundle", "tiny.toml", "--artifact", "onnx-fp32", "--artifact", "executorch-w8a8", "-o", "app"
+    )
     assert made.returncode == 0, made.stderr
     assert sha256_of(place / "app") == sha256_of(folder)
     sampled = edgegen(place, "sample", "tiny.toml", "-o", "a.png")

@@ -75,7 +75,8 @@ def _networks(context: Context) -> list[tuple[str, str, int]]:
 def _torch_jobs(context: Context) -> list[PythonJob]:
     jobs = []
     for network, stage, steps in _networks(context):
-        arguments = {"folder": str(context.inputs[stage] / GENERATOR), "steps": steps}
+        folders = {"folder": context.inputs[stage] / GENERATOR, "decoder_of": context.inputs["choose"] / GENERATOR}
+        arguments = {**{key: str(folder) for key, folder in folders.items()}, "steps": steps}
         label = f"{network} in PyTorch, {steps} step{'s' * (steps > 1)}, 1 thread"
         jobs.append(PythonJob(label, "edgegen.artifacts.sessions:network", arguments, threads=1))
     return jobs
