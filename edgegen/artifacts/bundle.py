@@ -73,6 +73,8 @@ def write_bundle(
         ExportError: a runtime refuses a file.
     """
     check_output(output)
+    if is_bundle(files):
+        raise UsageError(f"{files}: is a bundle already; give the run or the export that it was made from")
     entries = check_folder(files)
     chosen = _chosen(entries, artifacts, files)
     signature = check_signature(chosen[0].signature)

@@ -47,7 +47,7 @@ def verify_bundle(path: Path, *, progress: Progress) -> list[GoldenCheck]:
 
     Raises DataError that names every file that is not as written.
     """
-    with unpacked(path) if path.suffix.lower() == SUFFIX and path.is_file() else nullcontext(path) as folder:
+    with unpacked(path) if path.suffix.lower() == SUFFIX and not path.is_dir() else nullcontext(path) as folder:
         bundle = check_bundle(folder)
         return _checks(folder, bundle, progress)
 

@@ -227,10 +227,11 @@ class Bundle(Document):
             )
         if self.colors != {1: "gray", 3: "RGB"}[channels]:
             raise ValueError(f"colors: is {self.colors}, and an image has {channels} channels")
-        if any(
-            (sample.label is not None) != bool(classes) or (sample.label or 0) >= max(1, classes) for sample in samples
-        ):
-            raise ValueError(f"golden.samples: has a label that none of the {classes} classes has")
+        labels = {sample.label for sample in samples}
+        if not labels <= ({*range(classes)} if classes else {None}):
+            raise ValueError(
+                f"golden.samples: {labels} are not all of the {classes} classes; null where there are none"
+            )
         if self.class_names and len(self.class_names) != classes:
             raise ValueError(f"class_names: are {len(self.class_names)}, and there are {classes} classes")
         given = {spec.name for spec in self.signature.inputs if spec.role not in ("noise", "class")}

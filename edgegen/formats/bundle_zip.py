@@ -37,7 +37,8 @@ def write_zip(folder: Path, path: Path) -> None:
 def unpacked(path: Path) -> Iterator[Path]:
     """A bundle's zip as a folder, for the length of a block; what is in the folder has not been checked.
 
-    Raises DataError for a file that is no zip, or cut short, and for an entry that does not belong into a bundle.
+    A DataError of the block names the zip in place of the folder. Raises DataError for a file that is no zip, or cut
+    short, and for an entry that does not belong into a bundle.
     """
     check_regular(path)
     with temporary_folder() as temporary:
@@ -53,7 +54,10 @@ def unpacked(path: Path) -> Iterator[Path]:
                             shutil.copyfileobj(source, file)
         except ZIP_ERRORS as e:
             raise DataError(f"{path}: not a zip, or damaged ({e}); {REMEDY}") from e
-        yield folder
+        try:
+            yield folder
+        except DataError as e:  # what is unpacked has no name that a user knows
+            raise DataError(str(e).replace(str(folder), str(path))) from e
 
 
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:

@@ -128,6 +128,8 @@ def test_an_older_bundle_is_replaced_and_nothing_else(files: Path, tmp_path: Pat
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="is a folder with other files, which stay as they are"):
         bundled(files, tmp_path / "mine")
+    with pytest.raises(UsageError, match="is a bundle already; give the run or the export"):
+        bundled(place, tmp_path / "again")
     with pytest.raises(UsageError, match="is no folder; give a new one"):
         bundled(files, tmp_path / "mine" / "thesis.txt")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"

@@ -169,7 +169,9 @@ DAMAGES = [
     Damage("a wrong hash of a folder", _edit(lambda c: c["artifacts"][2].update(sha256="0" * 64)), "its SHA-256 as a"),
     Damage("an artifact twice", _edit(lambda c: c["artifacts"].append(c["artifacts"][0])), "is there twice"),
     Damage("fewer samples", _edit(lambda c: c["golden"]["samples"].pop()), "golden.shape: is [16, 8, 8, 1]"),
-    Damage("a class too many", _edit(lambda c: c["golden"]["samples"][0].update(label=10)), "one of 10 classes"),
+    Damage(
+        "a class too many", _edit(lambda c: c["golden"]["samples"][0].update(label=10)), "are not all of the 10 classes"
+    ),
     Damage("other colours", _edit(lambda c: c.update(colors="RGB")), "colors: is RGB, and an image has 1 channels"),
     Damage("class names", _edit(lambda c: c.update(class_names=["a"])), "class_names: are 1, and there are 10"),
     Damage("no image", _edit(lambda c: c["signature"]["outputs"][0].update(role="latent")), "no image as its one"),
@@ -251,6 +253,7 @@ def entry(name: str, *, mode: int = stat.S_IFREG | 0o644, packing: int = zipfile
     return info
 
 
+LAST = "samples.png"  # of the entries, which are sorted
 ADDED = {
     "is there twice": [(entry(ONNX), b"second")],
     "'net_ONNX_fp32.onnx' is there twice": [(entry("net_ONNX_fp32.onnx"), b"second")],
@@ -266,9 +269,10 @@ ADDED = {
 @pytest.mark.filterwarnings("ignore:Duplicate name")  # Python's own, of the zip that the test makes
 @pytest.mark.parametrize("message", ADDED)
 def test_a_zip_with_an_entry_too_many_is_refused(packed: Path, message: str) -> None:
-    rewritten(packed, lambda info, content: [(info, content)] + (ADDED[message] if info.filename == PTE else []))
+    rewritten(packed, lambda info, content: [(info, content)] + (ADDED[message] if info.filename == LAST else []))
     error = refused(packed)
     assert (type(error), message in str(error)) == (DataError, True), error
+    assert str(packed) in str(error)
 
 
 @pytest.mark.parametrize("damage", [cut, lambda path: path.write_bytes(b"PK"), lambda path: flip(path, 2000)])
