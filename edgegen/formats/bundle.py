@@ -227,11 +227,9 @@ class Bundle(Document):
             )
         if self.colors != {1: "gray", 3: "RGB"}[channels]:
             raise ValueError(f"colors: is {self.colors}, and an image has {channels} channels")
-        labels = {sample.label for sample in samples}
-        if not labels <= ({*range(classes)} if classes else {None}):
-            raise ValueError(
-                f"golden.samples: {labels} are not all of the {classes} classes; null where there are none"
-            )
+        labels = [sample.label for sample in samples]
+        if any((label is None) == bool(classes) or (label or 0) > max(0, classes - 1) for label in labels):
+            raise ValueError(f"golden.samples: labels of other than the {classes} classes (null where there are none)")
         if self.class_names and len(self.class_names) != classes:
             raise ValueError(f"class_names: are {len(self.class_names)}, and there are {classes} classes")
         given = {spec.name for spec in self.signature.inputs if spec.role not in ("noise", "class")}

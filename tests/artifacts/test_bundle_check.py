@@ -170,7 +170,9 @@ DAMAGES = [
     Damage("an artifact twice", _edit(lambda c: c["artifacts"].append(c["artifacts"][0])), "is there twice"),
     Damage("fewer samples", _edit(lambda c: c["golden"]["samples"].pop()), "golden.shape: is [16, 8, 8, 1]"),
     Damage(
-        "a class too many", _edit(lambda c: c["golden"]["samples"][0].update(label=10)), "are not all of the 10 classes"
+        "a class too many",
+        _edit(lambda c: c["golden"]["samples"][0].update(label=10)),
+        "labels of other than the 10 classes",
     ),
     Damage("other colours", _edit(lambda c: c.update(colors="RGB")), "colors: is RGB, and an image has 1 channels"),
     Damage("class names", _edit(lambda c: c.update(class_names=["a"])), "class_names: are 1, and there are 10"),
