@@ -19,6 +19,7 @@ from edgegen.support.schema import Count, Document, FileName, Record, Sha256
 from edgegen.types import Parity, Role, Signature
 
 SCHEMA: Literal["edgegen.bundle/1"] = "edgegen.bundle/1"
+MOST_NUMBERS = 1 << 28  # of the inputs of all golden images: a GiB
 FAMILY = SCHEMA.partition("/")[0] + "/"
 REMEDY = "copy the bundle again, or make it again by `edgegen bundle`"
 LARGEST_SEED = (1 << 53) - 1  # of the golden images: JavaScript reads no larger whole number from JSON
@@ -227,6 +228,9 @@ class Bundle(Document):
             )
         if self.colors != {1: "gray", 3: "RGB"}[channels]:
             raise ValueError(f"colors: is {self.colors}, and an image has {channels} channels")
+        numbers = sum(math.prod(int(size) for size in spec.shape[1:]) for spec in self.signature.inputs) * len(samples)
+        if numbers > MOST_NUMBERS:
+            raise ValueError(f"golden.samples: their inputs are {numbers:,} numbers; at most {MOST_NUMBERS:,} are read")
         labels = [sample.label for sample in samples]
         if any((label is None) == bool(classes) or (label or 0) > max(0, classes - 1) for label in labels):
             raise ValueError(f"golden.samples: labels of other than the {classes} classes (null where there are none)")

@@ -126,6 +126,10 @@ def _case(content: dict[str, Any]) -> None:
     content["files"].append({**content["files"][0], "path": content["files"][0]["path"].swapcase()})
 
 
+def _huge(content: dict[str, Any]) -> None:
+    content["signature"]["inputs"][0]["shape"] = ["batch_size", 1, 1 << 14, 1 << 14]
+
+
 def _escape(path: str) -> Change:
     return lambda content: content["files"][0].update(path=path)
 
@@ -174,6 +178,7 @@ DAMAGES = [
         _edit(lambda c: c["golden"]["samples"][0].update(label=10)),
         "labels of other than the 10 classes",
     ),
+    Damage("a huge input", _edit(_huge), "their inputs are 4,294,967,312 numbers; at most 268,435,456 are read"),
     Damage("other colours", _edit(lambda c: c.update(colors="RGB")), "colors: is RGB, and an image has 1 channels"),
     Damage("class names", _edit(lambda c: c.update(class_names=["a"])), "class_names: are 1, and there are 10"),
     Damage("no image", _edit(lambda c: c["signature"]["outputs"][0].update(role="latent")), "no image as its one"),
