@@ -23,7 +23,7 @@ def guided(loaded: Loaded, guidance: Guidance) -> Loaded:
     signature = loaded.signature
     if guidance.network:
         worse = load(Path(guidance.network))
-        other, own = (f"{list(s.image_shape)} of {s.num_classes} classes" for s in (worse.signature, signature))
+        other, own = (f"{list(s.sample_shape)} of {s.num_classes} classes" for s in (worse.signature, signature))
         if other != own:
             raise DataError(f"teacher.guidance_network: makes images {other}, the teacher {own}")
         return replace(loaded, net=GuidedVelocity(loaded.net, guidance, worse=worse.net).eval())

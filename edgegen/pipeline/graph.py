@@ -21,6 +21,7 @@ from edgegen.errors import UsageError, unknown_name
 from edgegen.pipeline.methods import (
     baseline_objective,
     check_methods,
+    data_settings,
     further_inputs,
     has_baseline,
     has_teacher,
@@ -28,6 +29,7 @@ from edgegen.pipeline.methods import (
     ordered,
     stages_for,
     student_stage,
+    student_steps,
     teacher_steps,
 )
 from edgegen.pipeline.run_folder import StageResult
@@ -94,10 +96,13 @@ def _part(table: BaseModel, *, only: set[str] | None = None) -> dict[str, Any]:
 
 
 def _baseline(recipe: Recipe) -> dict[str, Any]:
-    steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
     regression = baseline_objective(recipe)
     loop = _slim(recipe, "method", "objective")
-    settings = {"slim": {**loop, "flip": regression.flip}, "distance": regression.distance, "steps": steps}
+    settings = {
+        "slim": {**loop, "flip": regression.flip},
+        "distance": regression.distance,
+        "steps": student_steps(recipe),
+    }
     return settings | further_inputs(recipe, *STUDENT_STAGES) | _compute(recipe)
 
 
@@ -127,7 +132,7 @@ def refined_schemes(recipe: Recipe) -> list[str]:
 
 
 STAGES = (
-    Stage("data", (), lambda r: {"data": _part(r.data), "seed": r.seed}, "edgegen.pipeline.stages.data:data"),
+    Stage("data", (), data_settings, "edgegen.pipeline.stages.data:data"),
     Stage(
         "teacher",
         ("data",),
@@ -298,9 +303,9 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
 
 
 def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
-    """What `stage` needs with any method."""
+    """What it needs with any method."""
     if stage.name == "choose" and recipe.evaluate.ship == "student":
-        return (student_stage(recipe),)  # nothing is compared
+        return (*(["data"] if recipe.data.autoencoder else []), student_stage(recipe))  # nothing is compared
     if stage.name == "slim" and not has_teacher(recipe):
         return ("data",)  # where the student's images and classes are then known from
     return stage.needs

@@ -38,6 +38,7 @@ AVAILABLE: Mapping[str, frozenset[Need]] = {  # what a method can have in a stag
     "finish": ON_THE_WAY | {"slimmed_network", "earlier_network"},
     "refine": frozenset({"float_network"}),
 }
+OF_IMAGES: frozenset[Need] = frozenset({"feature_network"})  # what sees images only, and no latents
 SWITCHES: Mapping[Need, str] = {"second_time": "second_time", "unconditional_class": "unconditional"}
 OF_PAIRS: frozenset[Need] = frozenset({"pairs", "trajectories"})
 
@@ -89,6 +90,17 @@ def student_stage(recipe: Recipe) -> str:
     return "distill" if recipe.finish is None else "finish"
 
 
+def data_settings(recipe: Recipe) -> dict[str, Any]:
+    """What the stage data depends on: latents for a teacher that is brought along are scaled as it was trained."""
+    scaled = {"latents": "by the autoencoder's config"} if keeps_scale(recipe) else {}
+    return {"data": recipe.data.model_dump(mode="json"), "seed": recipe.seed, **scaled}
+
+
+def keeps_scale(recipe: Recipe) -> bool:
+    """Whether latents stay as the config of their autoencoder scales them."""
+    return recipe.data.autoencoder is not None and recipe.teacher.folder is not None
+
+
 def _method_needs_pairs(recipe: Recipe) -> bool:
     return any(OF_PAIRS & table.objective.needs for table in _tables(recipe).values())
 
@@ -125,6 +137,11 @@ def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
                 f"{key} needs {', '.join(missing)}, which the stage {stage} does not have; methods for it are: "
                 f"{', '.join(sorted(names))}"
             )
+        if recipe.data.autoencoder is not None and table.objective.needs & OF_IMAGES:
+            raise RecipeError(
+                f"{key} compares images by layers of a classifier, and this run trains on latents (data.autoencoder), "
+                "which would have to be decoded in every step: take a distance of values, such as 'pseudo_huber'"
+            )
         if "unconditional_class" in table.objective.needs and not recipe.data.conditional:
             raise RecipeError(f"{key} trains without a class as well (label_dropout), and data.conditional is false")
         if "trajectories" in table.objective.needs and recipe.pairs.knots == 1:
@@ -146,6 +163,12 @@ def baseline_objective(recipe: Recipe) -> Any:
     shared = {"distance": recipe.distill.objective, "flip": recipe.slim.objective}
     values = {key: getattr(method, key) for key, method in shared.items() if hasattr(method, key)}
     return registry.load("objective", "pair_regression")(**values)
+
+
+def student_steps(recipe: Recipe) -> dict[str, int]:
+    """By stage, the steps that the student is trained for; plain regression gets as many, to be a fair comparison."""
+    steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
+    return steps if recipe.finish is None else {**steps, "finish": recipe.finish.steps}
 
 
 def teacher_steps(recipe: Recipe) -> int:

@@ -39,11 +39,11 @@ def plan(
 def _sources(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
     """The fingerprint of the user's files or folder that a stage reads."""
     if stage.name == "data":
-        source = local_path(recipe.data.source, base=base)
+        source, autoencoder = local_path(recipe.data.source, base=base), _autoencoder(recipe, base)
         if source is None or not source.exists():
-            return {}
+            return autoencoder
         check_archive(source)
-        return {"source": fingerprint(source)}
+        return {"source": fingerprint(source), **autoencoder}
     if stage.name == "teacher" and recipe.teacher.folder is not None:
         folder = user_path(recipe.teacher.folder, base=base)
         if not folder.is_dir():
@@ -57,6 +57,17 @@ def _sources(stage: Stage, recipe: Recipe, base: Path) -> dict[str, str]:
         files = measurement_files(recipe, base)
         return {"measurements": key_of({"files": [fingerprint(path) for path in files]})} if files else {}
     return {}
+
+
+def _autoencoder(recipe: Recipe, base: Path) -> dict[str, str]:
+    """The fingerprint of the folder of `data.autoencoder`, after a check."""
+    if recipe.data.autoencoder is None:
+        return {}
+    from edgegen.models.diffusers.autoencoder import check_autoencoder  # imported here: it needs torch
+
+    folder = user_path(recipe.data.autoencoder, base=base)
+    check_autoencoder(folder)
+    return {"autoencoder": fingerprint(folder)}
 
 
 def _guidance(stage: Stage, recipe: Recipe, base: Path) -> dict[str, Any]:

@@ -20,6 +20,12 @@ class Data(Table):
     source: str = Field("digits", description="paths are relative to the recipe")
     holdout: Fraction = Field(0.25, description="share of the images kept from training, for the metrics")
     conditional: bool = Field(True, description="use the labels: the generator takes a class")
+    # Left out where it is not asked for, so that the keys of older results stay.
+    autoencoder: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="a folder with a diffusers AutoencoderTiny or AutoencoderKL, in whose latents everything trains",
+        exclude_if=operator.not_,
+    )
 
 
 class Compute(Table):
@@ -258,7 +264,7 @@ class Finish(MethodTable, Training):
 
 
 class Baseline(Table):
-    """Plain regression of the same small network on the same pairs, for as many steps as slim and distill together."""
+    """Plain regression of the same small network on the same pairs, for as many steps as the student has in all."""
 
     enabled: bool | None = Field(None, description="default: where a method needs pairs; false saves its time")
 

@@ -113,7 +113,8 @@ class QualityTable(Record):
     """Figures by network and number of steps; `floor` has the one key "0": real held-out images, not generated ones.
 
     `teacher` is null where the run has none; `finished` is the student after [finish]; `scheduler` is a brought teacher
-    as its own scheduler samples it.
+    as its own scheduler samples it. `autoencoder` has the images of the floor after the run's autoencoder, which the
+    generators cannot be better than; null where they make no latents.
     """
 
     teacher: BySteps | None = None
@@ -123,6 +124,7 @@ class QualityTable(Record):
     finished: BySteps | None = None
     baseline: BySteps | None
     floor: BySteps
+    autoencoder: BySteps | None = None
 
 
 class Verdict(Record):

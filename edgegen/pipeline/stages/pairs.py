@@ -130,7 +130,7 @@ def _make_shard(
 ) -> None:
     settings, signature = context.recipe.pairs, loaded.signature
     # The noise is rounded to fp16 before the ODE, so that a stored pair is exact.
-    noise = torch.from_numpy(normal(context.seed, first, count, signature.image_shape)).half()
+    noise = torch.from_numpy(normal(context.seed, first, count, signature.sample_shape)).half()
     labels = torch.arange(first, first + count) % signature.num_classes if signature.num_classes else None
     images: list[Tensor] = []
     between: list[Tensor] = []  # of each sample the knots after the noise

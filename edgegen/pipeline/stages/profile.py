@@ -77,7 +77,8 @@ def _networks(context: Context) -> list[tuple[str, str, int]]:
 def _torch_jobs(context: Context) -> list[PythonJob]:
     jobs = []
     for network, stage, steps in _networks(context):
-        arguments: dict[str, Any] = {"folder": str(context.inputs[stage] / GENERATOR), "steps": steps}
+        folders = {"folder": context.inputs[stage] / GENERATOR, "decoder_of": context.inputs["choose"] / GENERATOR}
+        arguments: dict[str, Any] = {**{key: str(folder) for key, folder in folders.items()}, "steps": steps}
         guidance = guidance_of(context.recipe, base=context.base)
         if stage == "teacher" and guidance.is_on:
             arguments["guidance"] = asdict(guidance)

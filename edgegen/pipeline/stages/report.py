@@ -9,6 +9,7 @@ from edgegen.models.load import load as load_generator
 from edgegen.models.macs import macs
 from edgegen.pipeline.graph import Context, select
 from edgegen.pipeline.guided_teacher import network_of
+from edgegen.pipeline.methods import student_steps
 from edgegen.pipeline.planning import measurement_files
 from edgegen.pipeline.stages.evaluate import SHOWN
 from edgegen.profilers.importers import read as read_measurements
@@ -111,9 +112,10 @@ def _notes(context: Context) -> list[str]:
     if distance is not None:
         notes.append(f"Distillation distance: {distance}.")
     if "baseline" in context.inputs:
-        steps = recipe.slim.steps + recipe.distill.steps
+        steps = student_steps(recipe)
         notes.append(
-            f"baseline: the student's net by plain regression on the same pairs for {steps} steps (slim + distill)."
+            f"baseline: the student's net by plain regression on the same pairs for {sum(steps.values())} steps "
+            f"({' + '.join(steps)})."
         )
     rows = read_json(context.inputs["verify"] / "parity.json")["artifacts"]
     notes += [f"{row['file']}: {row['details']['caution']}." for row in rows if "caution" in row["details"]]

@@ -4,12 +4,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from edgegen.errors import DataError
 from edgegen.flow.solvers import solve
-from edgegen.formats.stage_folder import GENERATOR
+from edgegen.formats.stage_folder import GENERATOR, sample_shape
 from edgegen.models.diffusers.unet2d import UNCONDITIONAL, with_unconditional_class
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import ABOUT, Loaded, signature_of
@@ -37,7 +38,7 @@ LIKE_DB = 40.0
 def teacher(context: Context) -> None:
     """A generator folder: trained here, or a copy of the one that the user brings."""
     about, settings = read_json(context.inputs["data"] / "data.json"), context.recipe.teacher
-    shape, classes = about["image_shape"], about["num_classes"]
+    shape, classes = sample_shape(about), about["num_classes"]
     if settings.folder is not None:
         if state().is_main_process:
             _bring_teacher(context, user_path(settings.folder, base=context.base), about)
@@ -53,15 +54,16 @@ def teacher(context: Context) -> None:
     save(context, fitted, role="teacher", lineage={"data": about["source"]})
 
 
-def load_teacher(source: Path, about: Mapping[str, object], recipe: Recipe) -> Loaded:
+def load_teacher(source: Path, about: Mapping[str, Any], recipe: Recipe) -> Loaded:
     """A teacher that the user brings, for the data of `about` (data.json) and the methods of the recipe.
 
     Raises DataError where it does not fit the data, RecipeError where it does not fit a method.
     """
     loaded = load_generator(source)
-    want, got = about["image_shape"], list(loaded.signature.image_shape)
+    want, got = sample_shape(about), list(loaded.signature.sample_shape)
     if want != got:
-        raise DataError(f"teacher.folder: makes images of {got} (channels, height, width), the data are {want}")
+        kind = "latents" if "autoencoder" in about else "images"
+        raise DataError(f"teacher.folder: makes {kind} of {got} (channels, height, width), the data are {want}")
     loaded = _with_classes_of(loaded, int(str(about["num_classes"])))
     if loaded.signature.num_classes != about["num_classes"]:
         raise DataError(
@@ -92,7 +94,7 @@ def _check_use(context: Context, teacher: Loaded) -> None:
     new_student(context.recipe, teacher, teacher.signature, base=context.base)
 
 
-def _bring_teacher(context: Context, source: Path, about: Mapping[str, object]) -> None:
+def _bring_teacher(context: Context, source: Path, about: Mapping[str, Any]) -> None:
     loaded = load_teacher(source, about, context.recipe)
     for note in loaded.notes:
         context.progress.message(f"teacher: {note}")
@@ -126,7 +128,7 @@ def _check_sampling(context: Context, loaded: Loaded) -> None:
     schedule, arguments = reference
     signature, device, steps = loaded.signature, state().device, even_steps(schedule, CHECKED_STEPS)
     network = velocity_of(loaded.net.unet, schedule, "scheduler_config.json").to(device)
-    noise = torch.from_numpy(normal(context.seed, 0, CHECKED, signature.image_shape)).to(device)
+    noise = torch.from_numpy(normal(context.seed, 0, CHECKED, signature.sample_shape)).to(device)
     labels = torch.arange(CHECKED, device=device) % signature.num_classes if signature.num_classes else None
     theirs = sample(network.unet, schedule, noise, labels, steps=steps, arguments=arguments)
     ours = solve(network, noise, labels, solver="euler", steps=steps).x
