@@ -27,12 +27,14 @@ from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.pipeline.forecast import StageTime, by_file, in_ms, sampling
+from edgegen.pipeline.guided_teacher import with_guidance
 from edgegen.pipeline.methods import (
     OF_PAIRS,
     baseline_objective,
+    further_inputs,
     has_baseline,
-    has_second_time,
     has_teacher,
+    student_steps,
     teacher_steps,
 )
 from edgegen.pipeline.stages.data import divided, signature_of_data
@@ -129,9 +131,8 @@ class _Estimate:
             return load_generator(self.finished["teacher"] / GENERATOR)
         if settings.folder is not None:
             return load_teacher(self.base / Path(settings.folder).expanduser(), self.facts, self.recipe)
-        second_time = has_second_time(self.recipe, "teacher")
         model = teacher_architecture(settings, self.facts)
-        network = EdgeUNet(architecture(model, shape, classes, second_time=second_time))
+        network = EdgeUNet(architecture(model, shape, classes, **further_inputs(self.recipe, "teacher")))
         return Loaded(network.eval(), signature_of(network.config), {})
 
     @cached_property
@@ -179,7 +180,7 @@ class _Estimate:
         return self._training(settings.objective, self.student_network.net, settings)
 
     def baseline(self) -> StageTime:
-        settings = self.recipe.slim.model_copy(update={"steps": self.recipe.slim.steps + self.recipe.distill.steps})
+        settings = self.recipe.slim.model_copy(update={"steps": sum(student_steps(self.recipe).values())})
         return self._training(baseline_objective(self.recipe), self.student_network.net, settings)
 
     def extractor(self) -> StageTime:
@@ -277,7 +278,7 @@ class _Estimate:
 
     def _frozen(self, objective: Objective) -> dict[str, nn.Module]:
         networks: dict[str, tuple[str, Callable[[], nn.Module]]] = {
-            "teacher": ("teacher", lambda: self._known_teacher().net),
+            "teacher": ("teacher", lambda: with_guidance(self._known_teacher(), self.recipe, base=self.base).net),
             "slimmed_network": ("slimmed", lambda: self.student_network.net),
             "earlier_network": ("earlier", lambda: self.student_network.net),
             "feature_network": ("features", self._classifier),
@@ -288,7 +289,7 @@ class _Estimate:
 
     @cached_property
     def teacher_image_s(self) -> float:
-        return self._image_s(self._known_teacher())
+        return self._image_s(with_guidance(self._known_teacher(), self.recipe, base=self.base))
 
     @cached_property
     def student_image_s(self) -> float:

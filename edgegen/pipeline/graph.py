@@ -22,22 +22,24 @@ from edgegen.pipeline.methods import (
     baseline_objective,
     check_methods,
     data_settings,
+    further_inputs,
     has_baseline,
-    has_second_time,
     has_teacher,
     needs_pairs,
     ordered,
     stages_for,
     student_stage,
+    student_steps,
     teacher_steps,
 )
 from edgegen.pipeline.run_folder import StageResult
 from edgegen.quantize.schemes import GRIDS
-from edgegen.recipe import Recipe
+from edgegen.recipe import GUIDANCE, Recipe
 from edgegen.support.progress import Progress
 
 STUDENT_STAGES = ("slim", "distill", "finish")  # they train one network, each from the weights of the one before
-WITHOUT_EFFECT = {"checkpoint_every"}  # keys of the recipe that do not change a result
+# Keys of the recipe that do not change a result; the guidance of a teacher is part of what uses it (pipeline.planning).
+WITHOUT_EFFECT = {"checkpoint_every", *GUIDANCE}
 
 
 @dataclass(frozen=True)
@@ -94,22 +96,20 @@ def _part(table: BaseModel, *, only: set[str] | None = None) -> dict[str, Any]:
 
 
 def _baseline(recipe: Recipe) -> dict[str, Any]:
-    steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
     regression = baseline_objective(recipe)
     loop = _slim(recipe, "method", "objective")
-    settings = {"slim": {**loop, "flip": regression.flip}, "distance": regression.distance, "steps": steps}
-    return settings | _second_time(recipe) | _compute(recipe)
+    settings = {
+        "slim": {**loop, "flip": regression.flip},
+        "distance": regression.distance,
+        "steps": student_steps(recipe),
+    }
+    return settings | further_inputs(recipe, *STUDENT_STAGES) | _compute(recipe)
 
 
 def _slim(recipe: Recipe, *left_out: str) -> dict[str, Any]:
     table = recipe.slim.model_dump(mode="json", exclude={*WITHOUT_EFFECT, *left_out})
     table["model"] = table.pop("network")  # its name in the keys of older results
     return table
-
-
-def _second_time(recipe: Recipe) -> dict[str, Any]:
-    """Whether the network that `slim` makes takes a second time, which a method of `distill` can need."""
-    return {"second_time": True} if has_second_time(recipe, *STUDENT_STAGES) else {}
 
 
 def _compute(recipe: Recipe) -> dict[str, Any]:
@@ -152,7 +152,7 @@ STAGES = (
     Stage(
         "slim",
         ("teacher",),
-        lambda r: {"slim": _slim(r), **_second_time(r), **_compute(r)},
+        lambda r: {"slim": _slim(r), **further_inputs(r, *STUDENT_STAGES), **_compute(r)},
         "edgegen.pipeline.stages.slim:slim",
         everywhere=True,
     ),

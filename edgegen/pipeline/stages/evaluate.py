@@ -13,16 +13,17 @@ from torch import Tensor
 
 from edgegen.errors import DataError
 from edgegen.flow.evaluations import evaluations
+from edgegen.flow.guidance import unguided
 from edgegen.flow.solvers import solve
-from edgegen.formats.stage_folder import GENERATOR, sample_shape
+from edgegen.formats.stage_folder import sample_shape
 from edgegen.metrics.distances import frechet
 from edgegen.metrics.observation import Observation
 from edgegen.metrics.quality import LOCAL, measure
-from edgegen.models.load import load as load_generator
 from edgegen.models.macs import macs
 from edgegen.noise import normal
 from edgegen.pipeline.feature_spaces import RANDOM, feature_spaces
 from edgegen.pipeline.graph import Context, stage_seed
+from edgegen.pipeline.guided_teacher import network_of
 from edgegen.pipeline.latents import read_latents
 from edgegen.pipeline.methods import teacher_steps
 from edgegen.pipeline.observed_sets import Block, ObservedSets
@@ -254,12 +255,14 @@ def _samplers(context: Context) -> list[Sampler]:
     for role, stage in NETWORKS:
         if stage not in context.inputs:
             continue
-        loaded = load_generator(context.inputs[stage] / GENERATOR)
+        loaded = network_of(context, stage)
         network_macs = macs(loaded)
         teachers_macs = teachers_macs or network_macs
         network, cost = loaded.net.to(device), network_macs / max(teachers_macs, 1)
         counts = sorted({*context.recipe.evaluate.steps, full if role == "teacher" else 1})
         rows += [Sampler(role, count, network, cost, _by_euler(network, count, device)) for count in counts]
+        if isinstance(unguided(network), ScheduledVelocity) and network is not unguided(network):
+            context.progress.message("evaluate: no row of the teacher by its own scheduler, which does not guide it")
         if role == "teacher" and isinstance(network, ScheduledVelocity):
             try:
                 scheduler_for(network.schedule, full)
@@ -281,21 +284,10 @@ def _by_scheduler(
 ) -> Callable[[Tensor, Tensor | None, int], Tensor]:
     from edgegen.models.diffusers import own_sampler
 
-    def run(noise: Tensor, labels: Tensor | None, seed: int) -> Tensor:
-        parts = [
-            own_sampler.sample(
-                network.unet,
-                network.schedule,
-                noise[start : start + BATCH].to(device),
-                None if labels is None else labels[start : start + BATCH].to(device),
-                steps=steps,
-                seed=seed + start,
-            ).cpu()
-            for start in range(0, len(noise), BATCH)
-        ]
-        return torch.cat(parts)
+    def run(noise: Tensor, labels: Tensor | None, start: int, *, seed: int) -> Tensor:
+        return own_sampler.sample(network.unet, network.schedule, noise, labels, steps=steps, seed=seed + start)
 
-    return run
+    return lambda noise, labels, seed: _in_batches(partial(run, seed=seed), noise, labels, device)
 
 
 def shown_inputs(recipe: Recipe, about: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
@@ -307,14 +299,19 @@ def shown_inputs(recipe: Recipe, about: Mapping[str, Any]) -> tuple[Tensor, Tens
 @torch.no_grad()
 def sample(network: torch.nn.Module, noise: Tensor, labels: Tensor | None, steps: int, device: torch.device) -> Tensor:
     """Samples (n, ...) on the CPU from noise of that shape, by Euler steps."""
-    parts = [
-        solve(
-            network,
-            noise[start : start + BATCH].to(device),
-            None if labels is None else labels[start : start + BATCH].to(device),
-            solver="euler",
-            steps=steps,
-        ).x.cpu()
-        for start in range(0, len(noise), BATCH)
-    ]
+
+    def run(noise: Tensor, labels: Tensor | None, start: int) -> Tensor:
+        return solve(network, noise, labels, solver="euler", steps=steps).x
+
+    return _in_batches(run, noise, labels, device)
+
+
+def _in_batches(
+    run: Callable[[Tensor, Tensor | None, int], Tensor], noise: Tensor, labels: Tensor | None, device: torch.device
+) -> Tensor:
+    """What `run` makes of parts of the noise and labels, and of the place where each part starts; on the CPU."""
+    parts = []
+    for start in range(0, len(noise), BATCH):
+        rows = slice(start, start + BATCH)
+        parts.append(run(noise[rows].to(device), None if labels is None else labels[rows].to(device), start).cpu())
     return torch.cat(parts)
