@@ -10,12 +10,14 @@ import torch
 from helpers import TINY
 from small_autoencoders import new_autoencoder, trained_autoencoder
 from torch import Tensor
+from typer.testing import CliRunner
 
+from edgegen.cli.main import app
 from edgegen.errors import DataError, RecipeError
 from edgegen.formats.stage_folder import AUTOENCODER
 from edgegen.models.diffusers.autoencoder import check_autoencoder, latent_shape, load_autoencoder
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
-from edgegen.models.generator import save
+from edgegen.models.generator import LATENTS, SPACE, save
 from edgegen.models.load import load
 from edgegen.models.observed import decoder_in, one_step_generator
 from edgegen.models.sources.load import load_sources
@@ -175,10 +177,12 @@ def new_latent_network(*, channels: int, classes: int) -> EdgeUNet:
 
 def test_a_generator_folder_with_its_autoencoder_is_a_generator_of_images(tmp_path: Path) -> None:
     folder = tmp_path / "generator"
-    save(new_latent_network(channels=3, classes=4), folder, about={"role": "student"})
+    save(new_latent_network(channels=3, classes=4), folder, about={"role": "student", SPACE: LATENTS})
+    assert "Latents are float32 NCHW of an autoencoder" in (folder / "README.md").read_text()
     autoencoder = new_autoencoder("AutoencoderKL")
     autoencoder.save_pretrained(folder / AUTOENCODER)
     loaded = load(folder)
+    assert not loaded.signature.makes_images
     generator = one_step_generator(loaded, decoder_in(folder))
     noise, labels = torch.randn(2, 3, 4, 4), torch.tensor([0, 3])
     with torch.no_grad():
@@ -211,8 +215,8 @@ def test_an_autoencoder_that_does_not_fit_is_one_error_before_any_work(tmp_path:
     new_autoencoder("AutoencoderTiny", channels=3).save_pretrained(tmp_path / "vae")
     refused(tmp_path, r"data\.autoencoder: it is for images of 3 channels, the data have 1", images_are_read=True)
     new_autoencoder("AutoencoderTiny").save_pretrained(tmp_path / "vae")
-    pictures = np.zeros((12, 9, 8), np.uint8)
-    pictures[:, ::2] = np.arange(12)[:, None, None] * 20
+    pictures = np.zeros((24, 9, 8), np.uint8)
+    pictures[:, ::2] = np.arange(24)[:, None, None] * 10
     np.savez(tmp_path / "odd.npz", images=pictures)
     refused(tmp_path, r"2 times smaller, and 9x8 pixels cannot be divided by 2", images_are_read=True, source="odd.npz")
     config = json.loads((tmp_path / "vae" / "config.json").read_text())
@@ -241,6 +245,13 @@ def test_a_method_that_sees_images_only_is_refused_in_one_message() -> None:
     )
     with pytest.raises(RecipeError, match=r"distill.* compares images by layers .* trains on latents"):
         check(recipe, select(recipe))
+
+
+def test_students_are_not_planned_without_the_decoder_of_their_files(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(recipe_text(autoencoder="vae"))
+    result = CliRunner().invoke(app, ["plan", str(tmp_path / "tiny.toml"), "--budget", "8ms"])
+    assert result.exit_code == 2
+    assert "data.autoencoder: edgegen plan times students alone" in result.output
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from edgegen.models.diffusers.weights import (
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.generator import signature_of
 from edgegen.models.load import load as load_generator
+from edgegen.models.load import of_latents
 from edgegen.models.sources.own_network import load_factory, load_pt2
 from edgegen.models.sources.source import Source, about, finish, license_of
 from edgegen.program.one_step import NOISE_TIME, OneStep
@@ -120,8 +121,7 @@ def _with_decoder(folder: Path, random_weights: int | None, *, fuse_decoder: boo
     """A generator folder of a run on latents, which has its autoencoder inside."""
     denoiser, name = _folder(folder, random_weights), folder.resolve().name
     shape = denoiser.signature.sample_shape
-    latent = replace(denoiser.signature.outputs[0], role="latent", low=None, high=None)
-    denoiser = replace(denoiser, signature=replace(denoiser.signature, outputs=(latent,)))
+    denoiser = replace(denoiser, signature=of_latents(denoiser.signature))
     location = NetworkFolder(folder / AUTOENCODER, f"{name}_decoder", "generator folder", (folder,), random_weights)
     decoder = load_decoder(location, latent=(shape[0], shape[1], shape[2]))
     return [fuse(name, denoiser, decoder)] if fuse_decoder else [denoiser, decoder]
