@@ -131,6 +131,11 @@ def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) ->
         raise RecipeError(
             f"slim.network = '{recipe.slim.network}': edgegen plan makes EdgeUNets smaller; give slim.keep or a table"
         )
+    if recipe.data.autoencoder is not None:
+        raise RecipeError(
+            "data.autoencoder: edgegen plan times students alone, and the files of this recipe hold a decoder, too; "
+            "give [slim.network], and see `edgegen profile` of a run's files"
+        )
     stage = run_recipe(request.recipe, runs=request.runs, only="data", progress=progress)[-1]
     about = read_json(stage.folder / "data.json")
     shape = channels, height, width = sample_shape(about)
