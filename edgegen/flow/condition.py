@@ -7,10 +7,17 @@ of it; what has to know which of both it is finds that here.
 
 from typing import TYPE_CHECKING
 
+from edgegen.support.pixels import scaled
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from edgegen.types import Signature
+
+
+def unpacked(condition: "Tensor | None") -> "Tensor | None":
+    """As networks take it, of what is stored: uint8 images become float32 in [-1, 1], classes stay."""
+    return condition if condition is None or condition.ndim == 1 else scaled(condition)
 
 
 def repeated(condition: "Tensor | None", times: int) -> "Tensor | None":
@@ -41,6 +48,12 @@ def beside(x: "Tensor", condition: "Tensor", upscale: int) -> "Tensor":
     import torch.nn.functional as F
 
     return torch.cat([x, F.interpolate(condition, scale_factor=float(upscale), mode="nearest")], dim=1)
+
+
+def upscale_of(signature: "Signature") -> int | None:
+    """How many times smaller the image is that is the condition; None where that is none."""
+    spec = signature.condition
+    return None if spec is None or spec.role != "image" else signature.image_shape[1] // int(spec.shape[2])
 
 
 def made_up(signature: "Signature", count: int) -> "Tensor | None":

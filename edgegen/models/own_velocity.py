@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from edgegen.errors import DataError, ExportError, RecipeError
-from edgegen.flow.condition import made_up
+from edgegen.flow.condition import made_up, upscale_of
 from edgegen.models.generator import ABOUT, CONFIG, Loaded
 from edgegen.models.sources.own_network import FlatProgram, make_network
 from edgegen.models.sources.program_archive import load_program
@@ -117,7 +117,7 @@ def new_own_velocity(source: str, signature: Signature, *, second_time: bool, ba
             f"slim.network = '{source}': a method of the recipe needs a second time, and {type(net).__name__}.forward "
             "takes none; needed is forward(x, t, condition, r)"
         )
-    config = VelocityConfig(signature.image_shape, signature.num_classes, second_time, signature.upscale)
+    config = VelocityConfig(signature.image_shape, signature.num_classes, second_time, upscale_of(signature))
     return OwnVelocity(net.float(), config)
 
 

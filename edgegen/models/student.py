@@ -6,9 +6,11 @@ from typing import Any
 import torch
 
 from edgegen.errors import RecipeError
+from edgegen.flow.condition import upscale_of
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig, count_parameters
 from edgegen.program.parameters import parameter_count
 from edgegen.recipe import Architecture, Slim
+from edgegen.types import Signature
 
 WIDTH_STEP = 8  # widths stay multiples of 8: SIMD lanes of phones, and the groups of GroupNorm
 
@@ -46,11 +48,9 @@ def to_step(width: float) -> int:
     return round(width / WIDTH_STEP) * WIDTH_STEP
 
 
-def architecture(
-    model: Architecture, image_shape: list[int], num_classes: int, *, second_time: bool = False
-) -> EdgeUNetConfig:
+def architecture(model: Architecture, signature: Signature, *, second_time: bool = False) -> EdgeUNetConfig:
     """The network's config for these images. Raises RecipeError when the resolutions do not halve evenly."""
-    channels, height, width = image_shape
+    channels, height, width = signature.image_shape
     halvings = len(model.channels) - 1
     for pixels in (height, width):
         if pixels % 2**halvings:
@@ -64,17 +64,17 @@ def architecture(
         channels=model.channels,
         blocks=model.blocks,
         attention=model.attention,
-        num_classes=num_classes,
+        num_classes=signature.num_classes,
         embedding=model.embedding,
         second_time=second_time,
+        upscale=upscale_of(signature),
     )
 
 
 def student_architecture(
     slim: Slim,
     teacher: Architecture | None,
-    shape: list[int],
-    classes: int,
+    signature: Signature,
     *,
     parameters: int | None = None,
     second_time: bool = False,
@@ -86,7 +86,7 @@ def student_architecture(
     """
 
     def config(model: Architecture) -> EdgeUNetConfig:
-        return architecture(model, shape, classes, second_time=second_time)
+        return architecture(model, signature, second_time=second_time)
 
     assert not isinstance(slim.network, str), "an EdgeUNet"
     model = slim.network

@@ -125,14 +125,14 @@ class _Estimate:
         """None where the plan has no teacher."""
         if not has_teacher(self.recipe):
             return None
-        settings, shape, classes = self.recipe.teacher, self.facts["image_shape"], self.facts["num_classes"]
+        settings = self.recipe.teacher
         if "teacher" in self.finished:
             return load_generator(self.finished["teacher"] / GENERATOR)
         if settings.folder is not None:
             return load_teacher(self.base / Path(settings.folder).expanduser(), self.facts, self.recipe)
         second_time = has_second_time(self.recipe, "teacher")
         model = teacher_architecture(settings, self.facts)
-        network = EdgeUNet(architecture(model, shape, classes, second_time=second_time))
+        network = EdgeUNet(architecture(model, signature_of_data(self.facts), second_time=second_time))
         return Loaded(network.eval(), signature_of(network.config), {})
 
     @cached_property

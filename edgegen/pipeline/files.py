@@ -10,6 +10,7 @@ from edgegen.formats.manifest import MANIFEST, write_manifest
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.load import load as load_generator
 from edgegen.models.sources.program_archive import load_program
+from edgegen.pipeline.conditions import real_inputs
 from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.program.generator import Generator, save_program
 from edgegen.program.one_step import NOISE_TIME, OneStep
@@ -20,9 +21,10 @@ from edgegen.types import Artifact
 
 
 def student_of(inputs: Mapping[str, Path]) -> Generator:
-    """The generator that a run ships; `inputs` has the stage choose."""
+    """The generator that a run ships; `inputs` has the stage choose, and data where its condition is an image."""
     loaded = load_generator(inputs["choose"] / GENERATOR)
-    return Generator(OneStep(loaded.net, time=NOISE_TIME), loaded.signature)
+    real = real_inputs(inputs, loaded.signature)
+    return Generator(OneStep(loaded.net, time=NOISE_TIME), loaded.signature, real=real)
 
 
 def maker_of(

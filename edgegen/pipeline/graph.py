@@ -35,6 +35,8 @@ from edgegen.quantize.schemes import GRIDS
 from edgegen.recipe import Recipe
 from edgegen.support.progress import Progress
 
+# What needs small copies of the images where those are the condition: to train without images, calibrate and compare.
+OF_CONDITIONS = ("pairs", "slim", "distill", "finish", "refine", "export", "quantize")
 STUDENT_STAGES = ("slim", "distill", "finish")  # they train one network, each from the weights of the one before
 WITHOUT_EFFECT = {"checkpoint_every"}  # keys of the recipe that do not change a result
 
@@ -307,6 +309,8 @@ def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
         return (student_stage(recipe),)  # nothing is compared
     if stage.name == "slim" and not has_teacher(recipe):
         return ("data",)  # where the student's images and classes are then known from
+    if recipe.data.upscale and stage.name in OF_CONDITIONS:
+        return ("data", *stage.needs)
     return stage.needs
 
 

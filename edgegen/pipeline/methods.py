@@ -103,6 +103,12 @@ def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
                 f"{key} needs {', '.join(missing)}, which the stage {stage} does not have; methods for it are: "
                 f"{', '.join(sorted(names))}"
             )
+        instead = getattr(table.objective, "within_condition", "")
+        if recipe.data.upscale and instead:
+            raise RecipeError(
+                f"{key} compares or exchanges samples of one condition, and with data.upscale each has an image of its "
+                f"own: give {instead}"
+            )
         if "trajectories" in table.objective.needs and recipe.pairs.knots == 1:
             raise RecipeError(f"{key} needs states between noise and image: give pairs.knots, such as knots = 4")
 

@@ -33,7 +33,7 @@ class RealImages:
     `images` are the tensors of the stage data, `compared` the training images of the local and the random features
     (float, (m, channels, height, width)), `heldout` how many held-out images are compared with them. `spaces` has
     "local", the features of `extractor`, which `fault` says are worth nothing. `asked` are the classes that the
-    generators get (None: no classes).
+    generators get (None: no classes), `truths` the held-out images that their samples are to be like (None: any).
     """
 
     folder: Path
@@ -44,25 +44,33 @@ class RealImages:
     fault: str
     spaces: Mapping[str, FeatureSpace]
     asked: Tensor | None
+    truths: Tensor | None
     seed: int
 
     def complete(self) -> None:
         """Observes the real images; each process its share."""
-        self._heldout.complete(lambda block: self.observed(self._part("heldout", block), block), passed=_ignore)
+        self._heldout.complete(
+            lambda block: self.observed(self._part("heldout", block), block, is_generated=False), passed=_ignore
+        )
         pretrained = {name: space for name, space in self.spaces.items() if name in PRETRAINED}
         if pretrained:
             self._training.complete(
                 lambda block: observe(self._part("train", block).to(state().device), pretrained), passed=_ignore
             )
 
-    def observed(self, images: Tensor, block: Block) -> Observation:
+    def observed(self, images: Tensor, block: Block, *, is_generated: bool = True) -> Observation:
         """Of images (n, channels, height, width) that stand at `block` of their set."""
         is_looked_up = block.number == 0 and block.start < COPIES
+        truths = None
+        if is_generated and self.truths is not None:
+            rows = self.truths[block.start : block.start + block.count]
+            truths = scaled(self.images["heldout_images"][rows].permute(0, 3, 1, 2))
         return observe(
             images.to(state().device),
             self.spaces,
             classifier=self.extractor if self.extractor.knows_classes else None,
             training=self._training_pixels if is_looked_up else None,
+            truths=truths,
         )
 
     @cached_property

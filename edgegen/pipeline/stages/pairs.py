@@ -6,18 +6,22 @@ import torch
 from torch import Tensor
 
 from edgegen.errors import TrainingError
+from edgegen.flow.condition import unpacked
 from edgegen.flow.evaluations import evaluations
 from edgegen.flow.solvers import knot_times, solve
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.generator import Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.noise import normal
+from edgegen.pipeline.conditions import training_rows
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.stages.data import read_training_images
 from edgegen.recipe import Pairs
 from edgegen.support.progress import Task
 from edgegen.support.storage import is_whole, load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
 from edgegen.training.distributed import state
+from edgegen.types import Signature
 
 CONDITION = "labels"  # its name in the shards of older results
 SOLVE_BATCH = 512  # images that the teacher's solver handles at once
@@ -92,6 +96,17 @@ def read_pairs(folder: Path) -> TrainingSet:
     return TrainingSet(parts["images"], parts.get(CONDITION), noise, knots, times)
 
 
+def _condition(context: Context, signature: Signature, first: int, count: int) -> Tensor | None:
+    """Classes in turn, or small copies of the training images: of the samples of a shard."""
+    if signature.num_classes:
+        return torch.arange(first, first + count) % signature.num_classes
+    if signature.condition is None:
+        return None
+    training = read_training_images(context.inputs["data"]).condition
+    assert training is not None, "the teacher's signature is that of the data"
+    return training_rows(training, first, count, seed=context.seed)
+
+
 def _make_shard(
     path: Path,
     network: torch.nn.Module,
@@ -104,12 +119,12 @@ def _make_shard(
     settings, signature = context.recipe.pairs, loaded.signature
     # The noise is rounded to fp16 before the ODE, so that a stored pair is exact.
     noise = torch.from_numpy(normal(context.seed, first, count, signature.image_shape)).half()
-    condition = torch.arange(first, first + count) % signature.num_classes if signature.num_classes else None
+    condition = _condition(context, signature, first, count)
     images: list[Tensor] = []
     between: list[Tensor] = []  # of each sample the knots after the noise
     for start in range(0, count, SOLVE_BATCH):
         rows = slice(start, start + SOLVE_BATCH)
-        of_rows = None if condition is None else condition[rows].to(device)
+        of_rows = None if condition is None else unpacked(condition[rows].to(device))
         try:
             solution = solve(
                 network,

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from edgegen.errors import DataError
+from edgegen.flow.condition import upscale_of
 from edgegen.flow.solvers import solve
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.edge_unet import EdgeUNet
@@ -17,6 +18,7 @@ from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import check_teacher, has_second_time
+from edgegen.pipeline.stages.data import signature_of_data
 from edgegen.pipeline.student import new_student
 from edgegen.pipeline.training_stage import save, train
 from edgegen.recipe import Recipe
@@ -34,13 +36,12 @@ LIKE_DB = 40.0
 def teacher(context: Context) -> None:
     """A generator folder: trained here, or a copy of the one that the user brings."""
     about, settings = read_json(context.inputs["data"] / "data.json"), context.recipe.teacher
-    shape, classes = about["image_shape"], about["num_classes"]
     if settings.folder is not None:
         if state().is_main_process:
             _bring_teacher(context, user_path(settings.folder, base=context.base), about)
         return
     model = teacher_architecture(settings, about)
-    config = architecture(model, shape, classes, second_time=has_second_time(context.recipe, "teacher"))
+    config = architecture(model, signature_of_data(about), second_time=has_second_time(context.recipe, "teacher"))
     if settings.model is None:
         context.progress.message(f"teacher: size {settings.size} is {words(model)} for these images")
     torch.manual_seed(context.seed)
@@ -63,6 +64,13 @@ def load_teacher(source: Path, about: Mapping[str, object], recipe: Recipe) -> L
         raise DataError(
             f"teacher.folder: knows {loaded.signature.num_classes} classes, the data have {about['num_classes']}; "
             "0 is unconditional: data.conditional = false leaves the labels out"
+        )
+    upscale = upscale_of(loaded.signature)
+    if upscale != about.get("upscale"):
+        wanted = "takes no image beside the noise" if upscale is None else "takes a smaller image"
+        raise DataError(
+            f"teacher.folder: {wanted}, and data.upscale is {about.get('upscale', 'not given')}: bring a folder that "
+            "edgegen wrote for the same upscale, or leave teacher.folder out, and one is trained"
         )
     check_teacher(recipe, loaded.net)
     return loaded

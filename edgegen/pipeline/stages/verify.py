@@ -24,7 +24,6 @@ from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.pipeline.stages.evaluate import SHOWN, Judge
 from edgegen.program.capture import reference
 from edgegen.program.generator import Generator
-from edgegen.program.inputs import example_inputs
 from edgegen.program.one_step import NOISE_TIME
 from edgegen.quantize.budget import Budget
 from edgegen.recipe import FLOAT_SCHEMES
@@ -120,7 +119,7 @@ def _check(
     parity, session = verifier(artifact, path)
     if session is None or parity.psnr_db is None:  # its output is no image
         return FileCheck(artifact, parity, None, None)
-    shown = example_inputs(verifier.signature, min(SHOWN, context.recipe.verify.samples), context.seed)
+    shown = verifier.source.examples(min(SHOWN, context.recipe.verify.samples))
     images = to_uint8(np.asarray(session(shown)[OUTPUT], np.float32))
     # Our evaluator takes minutes for what a runtime does in seconds.
     is_judged = runs_here(artifact.backend) or (always_fd and artifact.scheme not in FLOAT_SCHEMES)

@@ -32,6 +32,10 @@ class FlowMatching(Table):
         exclude_if="independent".__eq__,
     )
 
+    @property
+    def within_condition(self) -> str:
+        return "coupling = 'independent'" if self.coupling == "minibatch_ot" else ""
+
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         return {}
 

@@ -39,6 +39,10 @@ class InductiveMomentMatching(Table):
     )
     weight_shift: float = Field(5.0, description="b of the weight sigmoid(b - log SNR), as the paper has for CIFAR-10")
 
+    @property
+    def within_condition(self) -> str:
+        return "group = 1, a consistency loss" if self.group > 1 else ""
+
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         return {}
 
