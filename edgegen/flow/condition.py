@@ -39,15 +39,14 @@ def kinds(condition: "Tensor | None", x: "Tensor") -> "Tensor":
     return condition if condition.ndim == 1 else torch.arange(len(x), device=x.device)
 
 
-def beside(x: "Tensor", condition: "Tensor", upscale: int) -> "Tensor":
-    """Images x (batch, channels, height, width) and the smaller ones of the condition, as further channels.
+def enlarged(condition: "Tensor", upscale: int) -> "Tensor":
+    """Images (batch, channels, height, width) as large as the generated ones: each pixel becomes equal ones.
 
-    Each pixel of those becomes `upscale` x `upscale` equal ones: of all ways to resize, every runtime has this one.
+    Of all ways to resize, every runtime has this one.
     """
-    import torch
     import torch.nn.functional as F
 
-    return torch.cat([x, F.interpolate(condition, scale_factor=float(upscale), mode="nearest")], dim=1)
+    return F.interpolate(condition, scale_factor=float(upscale), mode="nearest")
 
 
 def upscale_of(signature: "Signature") -> int | None:

@@ -15,8 +15,3 @@ class Bicubic(nn.Module):
         """Noise x (batch, channels, height, width), times, small images -> x - image."""
         image = F.interpolate(condition, scale_factor=float(self.upscale), mode="bicubic", align_corners=False)
         return x - image.clamp(-1, 1)
-
-
-def enlarged(images: Tensor, factor: int) -> Tensor:
-    """Each pixel as `factor` x `factor` equal ones, to be looked at."""
-    return F.interpolate(images, scale_factor=float(factor), mode="nearest")

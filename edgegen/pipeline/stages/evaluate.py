@@ -10,12 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgegen.flow.condition import unpacked
+from edgegen.flow.condition import enlarged, unpacked
 from edgegen.flow.evaluations import evaluations
 from edgegen.metrics.distances import frechet
 from edgegen.metrics.observation import Observation
 from edgegen.metrics.quality import LOCAL, measure
-from edgegen.models.bicubic import enlarged
 from edgegen.noise import normal
 from edgegen.pipeline.conditions import conditions_of, heldout_rows
 from edgegen.pipeline.feature_spaces import RANDOM, feature_spaces
