@@ -89,16 +89,15 @@ class Signature:
         return int(channels), int(height), int(width)
 
     @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Of one sample of the first input: of the noise, and so of what a velocity network moves it to."""
+        return tuple(int(size) for size in self.inputs[0].shape[1:])
+
+    @property
     def pixels(self) -> TensorSpec:
         """What `generate` gives: the image in uint8, (batch, height, width, channels); if it `makes_images`."""
         channels, height, width = self.image_shape
         return TensorSpec(PIXELS, ("batch_size", height, width, channels), "uint8", "image", 0, 255)
-
-    @property
-    def condition(self) -> TensorSpec | None:
-        """Of a generator that starts from noise: the class or the image that its image is to be of; None of others."""
-        specs = (spec for spec in self.inputs[1:] if spec.role in ("class", "image"))
-        return next(specs, None) if self.inputs[0].role == "noise" else None
 
     @property
     def makes_images(self) -> bool:

@@ -12,7 +12,7 @@ from edgegen.support.pixels import scaled
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgegen.types import Signature
+    from edgegen.types import Signature, TensorSpec
 
 
 def unpacked(condition: "Tensor | None") -> "Tensor | None":
@@ -49,17 +49,23 @@ def enlarged(condition: "Tensor", upscale: int) -> "Tensor":
     return F.interpolate(condition, scale_factor=float(upscale), mode="nearest")
 
 
+def condition_spec(signature: "Signature") -> "TensorSpec | None":
+    """Of a generator that starts from noise, the input that is the condition; None of another one."""
+    specs = (spec for spec in signature.inputs[1:] if spec.role in ("class", "image"))
+    return next(specs, None) if signature.inputs[0].role == "noise" else None
+
+
 def upscale_of(signature: "Signature") -> int | None:
     """How many times smaller the image is that is the condition; None where that is none."""
-    spec = signature.condition
-    return None if spec is None or spec.role != "image" else signature.image_shape[1] // int(spec.shape[2])
+    spec = condition_spec(signature)
+    return None if spec is None or spec.role != "image" else signature.sample_shape[1] // int(spec.shape[2])
 
 
 def made_up(signature: "Signature", count: int) -> "Tensor | None":
     """A condition of `count` samples for a generator of this signature, where only its shape and type matter."""
     import torch
 
-    spec = signature.condition
+    spec = condition_spec(signature)
     if spec is None:
         return None
     if spec.role == "class":

@@ -48,9 +48,16 @@ def to_step(width: float) -> int:
     return round(width / WIDTH_STEP) * WIDTH_STEP
 
 
-def architecture(model: Architecture, signature: Signature, *, second_time: bool = False) -> EdgeUNetConfig:
-    """The network's config for these images. Raises RecipeError when the resolutions do not halve evenly."""
-    channels, height, width = signature.image_shape
+def architecture(
+    model: Architecture, signature: Signature, *, second_time: bool = False, unconditional: bool = False
+) -> EdgeUNetConfig:
+    """The network's config for samples of this signature.
+
+    Raises RecipeError when the resolutions do not halve evenly, and for a label of no class where there are no classes.
+    """
+    if unconditional and not signature.num_classes:
+        raise RecipeError("label_dropout: the data have no classes of which the network could not be told")
+    channels, height, width = signature.sample_shape
     halvings = len(model.channels) - 1
     for pixels in (height, width):
         if pixels % 2**halvings:
@@ -67,6 +74,7 @@ def architecture(model: Architecture, signature: Signature, *, second_time: bool
         num_classes=signature.num_classes,
         embedding=model.embedding,
         second_time=second_time,
+        unconditional=unconditional,
         upscale=upscale_of(signature),
     )
 
@@ -77,16 +85,16 @@ def student_architecture(
     signature: Signature,
     *,
     parameters: int | None = None,
-    second_time: bool = False,
+    **switches: bool,
 ) -> EdgeUNetConfig:
     """The student of the recipe's words. Raises RecipeError.
 
     `teacher` is the teacher's architecture, or what comes nearest to it, None where nothing does; `parameters` are
-    those of a teacher that is no EdgeUNet.
+    those of a teacher that is no EdgeUNet; `switches` are further ones of its config.
     """
 
     def config(model: Architecture) -> EdgeUNetConfig:
-        return architecture(model, signature, second_time=second_time)
+        return architecture(model, signature, **switches)
 
     assert not isinstance(slim.network, str), "an EdgeUNet"
     model = slim.network

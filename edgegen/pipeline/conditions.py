@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgegen.flow.condition import condition_spec
 from edgegen.program.inputs import RealInputs
 from edgegen.support.pixels import scaled
 from edgegen.support.rng import generator
@@ -50,7 +51,7 @@ def real_inputs(inputs: Mapping[str, Path], signature: Signature) -> RealInputs 
     """For a generator whose condition is an image: those of training images to train and calibrate with, of held-out
     ones to compare with; `inputs` has the stage data. None for another generator, whose inputs are all drawn.
     """
-    spec = signature.condition
+    spec = condition_spec(signature)
     if spec is None or spec.role != "image":
         return None
     tensors, facts = load_tensors(inputs["data"] / "images.safetensors"), read_json(inputs["data"] / "data.json")

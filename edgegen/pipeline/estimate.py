@@ -20,7 +20,7 @@ from edgegen.data import hf
 from edgegen.data import load as load_images
 from edgegen.errors import MissingExtraError
 from edgegen.flow.condition import made_up
-from edgegen.formats.stage_folder import GENERATOR
+from edgegen.formats.stage_folder import GENERATOR, sample_shape
 from edgegen.metrics.extractor import SmallCNN
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded, signature_of
@@ -28,12 +28,14 @@ from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.pipeline.forecast import StageTime, by_file, in_ms, sampling
+from edgegen.pipeline.guided_teacher import with_guidance
 from edgegen.pipeline.methods import (
     OF_PAIRS,
     baseline_objective,
+    further_inputs,
     has_baseline,
-    has_second_time,
     has_teacher,
+    student_steps,
     teacher_steps,
 )
 from edgegen.pipeline.stages.data import divided, signature_of_data
@@ -118,7 +120,7 @@ class _Estimate:
 
         images = load_images(source, base=self.base, progress=update)
         self.reading_s = time.monotonic() - began
-        return divided(images, self.recipe)[2]
+        return divided(images, self.recipe, base=self.base)[2]
 
     @cached_property
     def teacher_network(self) -> Loaded | None:
@@ -130,9 +132,8 @@ class _Estimate:
             return load_generator(self.finished["teacher"] / GENERATOR)
         if settings.folder is not None:
             return load_teacher(self.base / Path(settings.folder).expanduser(), self.facts, self.recipe)
-        second_time = has_second_time(self.recipe, "teacher")
         model = teacher_architecture(settings, self.facts)
-        network = EdgeUNet(architecture(model, signature_of_data(self.facts), second_time=second_time))
+        network = EdgeUNet(architecture(model, signature_of_data(self.facts), **further_inputs(self.recipe, "teacher")))
         return Loaded(network.eval(), signature_of(network.config), {})
 
     @cached_property
@@ -180,7 +181,7 @@ class _Estimate:
         return self._training(settings.objective, self.student_network.net, settings)
 
     def baseline(self) -> StageTime:
-        settings = self.recipe.slim.model_copy(update={"steps": self.recipe.slim.steps + self.recipe.distill.steps})
+        settings = self.recipe.slim.model_copy(update={"steps": sum(student_steps(self.recipe).values())})
         return self._training(baseline_objective(self.recipe), self.student_network.net, settings)
 
     def extractor(self) -> StageTime:
@@ -262,10 +263,11 @@ class _Estimate:
         return StageTime(step_s * settings.steps, how)
 
     def _examples(self, objective: Objective, settings: Training, classes: int | None) -> Examples:
-        shape = (settings.batch, *self.facts["image_shape"])
+        own = sample_shape(self.facts) if classes is None else self.facts["image_shape"]
+        shape, is_latent = (settings.batch, *own), own != self.facts["image_shape"]
         signature = signature_of_data(self.facts)
         condition = made_up(signature, settings.batch) if classes is None else torch.arange(settings.batch) % classes
-        real = TrainingSet(torch.randint(256, shape, dtype=torch.uint8), condition)
+        real = TrainingSet(torch.randn(shape).half() if is_latent else torch.randint(256, shape).byte(), condition)
         if OF_PAIRS & objective.needs:
             knots = torch.randn(settings.batch, self.recipe.pairs.knots, *shape[1:]).half()
             times = torch.linspace(1, 0, self.recipe.pairs.knots + 1)[:-1]
@@ -277,7 +279,7 @@ class _Estimate:
 
     def _frozen(self, objective: Objective) -> dict[str, nn.Module]:
         networks: dict[str, tuple[str, Callable[[], nn.Module]]] = {
-            "teacher": ("teacher", lambda: self._known_teacher().net),
+            "teacher": ("teacher", lambda: with_guidance(self._known_teacher(), self.recipe, base=self.base).net),
             "slimmed_network": ("slimmed", lambda: self.student_network.net),
             "earlier_network": ("earlier", lambda: self.student_network.net),
             "feature_network": ("features", self._classifier),
@@ -288,7 +290,7 @@ class _Estimate:
 
     @cached_property
     def teacher_image_s(self) -> float:
-        return self._image_s(self._known_teacher())
+        return self._image_s(with_guidance(self._known_teacher(), self.recipe, base=self.base))
 
     @cached_property
     def student_image_s(self) -> float:
@@ -315,5 +317,5 @@ class _Estimate:
 
 def _inputs(loaded: Loaded, batch: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
     condition = made_up(loaded.signature, batch)
-    noise = torch.randn(batch, *loaded.signature.image_shape, device=device)
+    noise = torch.randn(batch, *loaded.signature.sample_shape, device=device)
     return noise, None if condition is None else condition.to(device)

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from edgegen.errors import DataError
+from edgegen.flow.guidance import unguided
 from edgegen.flow.solvers import solve
-from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.bicubic import Bicubic
-from edgegen.models.load import load as load_generator
 from edgegen.models.macs import macs
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.guided_teacher import network_of
 from edgegen.pipeline.methods import teacher_steps
 from edgegen.support.storage import read_json
 from edgegen.training.distributed import state
@@ -33,7 +34,7 @@ BATCH = 512  # images sampled at once
 
 @dataclass(frozen=True)
 class Sampler:
-    """One row of the table: images (n, channels, height, width) from noise, conditions and a seed, in `steps` steps.
+    """One row of the table: samples (n, ...) from noise, conditions and a seed, in `steps` steps.
 
     `cost` is that of one evaluation of the network, the teacher's being 1.
     """
@@ -62,12 +63,14 @@ def samplers(context: Context) -> list[Sampler]:
     for role, stage in NETWORKS:
         if stage not in context.inputs:
             continue
-        loaded = load_generator(context.inputs[stage] / GENERATOR)
+        loaded = network_of(context, stage)
         network_macs = macs(loaded)
         teachers_macs = teachers_macs or network_macs
         network, cost = loaded.net.to(device), network_macs / max(teachers_macs, 1)
         counts = sorted({*context.recipe.evaluate.steps, full if role == "teacher" else 1})
         rows += [Sampler(role, count, network, cost, _by_euler(network, count, device)) for count in counts]
+        if isinstance(unguided(network), ScheduledVelocity) and network is not unguided(network):
+            context.progress.message("evaluate: no row of the teacher by its own scheduler, which does not guide it")
         if role == "teacher" and isinstance(network, ScheduledVelocity):
             try:
                 scheduler_for(network.schedule, full)
@@ -89,36 +92,32 @@ def _by_scheduler(
 ) -> Callable[[Tensor, Tensor | None, int], Tensor]:
     from edgegen.models.diffusers import own_sampler
 
-    def run(noise: Tensor, condition: Tensor | None, seed: int) -> Tensor:
-        parts = [
-            own_sampler.sample(
-                network.unet,
-                network.schedule,
-                noise[start : start + BATCH].to(device),
-                None if condition is None else condition[start : start + BATCH].to(device),
-                steps=steps,
-                seed=seed + start,
-            ).cpu()
-            for start in range(0, len(noise), BATCH)
-        ]
-        return torch.cat(parts)
+    def run(noise: Tensor, condition: Tensor | None, start: int, *, seed: int) -> Tensor:
+        return own_sampler.sample(network.unet, network.schedule, noise, condition, steps=steps, seed=seed + start)
 
-    return run
+    return lambda noise, condition, seed: _in_batches(partial(run, seed=seed), noise, condition, device)
 
 
 @torch.no_grad()
 def sample(
     network: torch.nn.Module, noise: Tensor, condition: Tensor | None, steps: int, device: torch.device
 ) -> Tensor:
-    """Images (n, channels, height, width) on the CPU from noise of that shape, by Euler steps."""
-    parts = [
-        solve(
-            network,
-            noise[start : start + BATCH].to(device),
-            None if condition is None else condition[start : start + BATCH].to(device),
-            solver="euler",
-            steps=steps,
-        ).x.cpu()
-        for start in range(0, len(noise), BATCH)
-    ]
+    """Samples (n, ...) on the CPU from noise of that shape, by Euler steps."""
+
+    def run(noise: Tensor, condition: Tensor | None, start: int) -> Tensor:
+        return solve(network, noise, condition, solver="euler", steps=steps).x
+
+    return _in_batches(run, noise, condition, device)
+
+
+def _in_batches(
+    run: Callable[[Tensor, Tensor | None, int], Tensor], noise: Tensor, condition: Tensor | None, device: torch.device
+) -> Tensor:
+    """What `run` makes of parts of the noise and condition, and of the place where each part starts; on the CPU."""
+    parts = []
+    for start in range(0, len(noise), BATCH):
+        rows = slice(start, start + BATCH)
+        parts.append(
+            run(noise[rows].to(device), None if condition is None else condition[rows].to(device), start).cpu()
+        )
     return torch.cat(parts)

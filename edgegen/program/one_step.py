@@ -18,16 +18,18 @@ class OneStep(nn.Module):
     """One step along the straight path: x = z - u(z), u at t = 1 (flow matching's Euler step over [0, 1]).
 
     `net` is folded, u(z[, condition]); given `time` it is not, and is called as u(z, t[, condition]), or with
-    r = 0 beside that where it takes a second time.
+    r = 0 beside that where it takes a second time. `decoder` turns what the step ends at into what is seen.
     """
 
-    def __init__(self, net: nn.Module, *, time: float | None = None) -> None:
+    def __init__(self, net: nn.Module, *, time: float | None = None, decoder: nn.Module | None = None) -> None:
         super().__init__()
         self.net = net
         self.time = time
+        self.decoder = decoder
 
     def forward(self, sample: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Noise (batch, ...) and the condition of each sample -> image of the noise's shape."""
+        """Noise (batch, ...) and the condition of each sample -> image of the noise's shape, or what the decoder makes
+        of it."""
         given = () if condition is None else (condition,)
         if self.time is None:
             velocity: Tensor = self.net(sample, *given)
@@ -36,7 +38,7 @@ class OneStep(nn.Module):
         else:
             velocity = self.net(sample, _times(sample, self.time), *given)
         out_sample: Tensor = sample - velocity
-        return out_sample
+        return out_sample if self.decoder is None else self.decoder(out_sample)
 
 
 def _times(sample: Tensor, time: float) -> Tensor:

@@ -15,7 +15,7 @@ from edgegen.report.formats import PARITY_TEXT, plural
 from edgegen.report.schema import Report
 from edgegen.types import Status
 
-ORDER = ("low", "bicubic", "real", "teacher", "scheduler", "reflowed", "student", "finished", "baseline")
+ORDER = ("low", "bicubic", "real", "autoencoder", "teacher", "scheduler", "reflowed", "student", "finished", "baseline")
 Kind = Literal["net", "real", "proven", "failed", "unchecked"]
 KIND: Mapping[Status, Kind] = {"ok": "proven", "failed": "failed", "not checked": "unchecked"}
 UNLIKE = "other images, not from this noise"
@@ -123,6 +123,8 @@ def _net_row(key: str, uris: tuple[str, ...], *, is_true: bool) -> Row:
     if net == "real":
         label, detail = ("true images", "of those small ones") if is_true else ("real images", UNLIKE)
         return Row(label, detail, uris, "real")
+    if net == "autoencoder":
+        return Row("real images", "after the autoencoder alone", uris, "real")
     if net == "scheduler":
         return Row("teacher", f"by its own scheduler, {plural(steps or 0, 'step')}", uris)
     return Row(net if net in ORDER else key, "PyTorch" if steps is None else f"PyTorch, {plural(steps, 'step')}", uris)

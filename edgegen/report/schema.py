@@ -117,6 +117,8 @@ class QualityTable(Record):
 
     `teacher` is null where the run has none; `finished` is the student after [finish]; `scheduler` is a brought teacher
     as its own scheduler samples it. `bicubic` is the enlarged small image, where the generators make theirs from one.
+    `autoencoder` has the images of the floor after the run's autoencoder, which the
+    generators cannot be better than; null where they make no latents.
     """
 
     teacher: BySteps | None = None
@@ -127,6 +129,7 @@ class QualityTable(Record):
     finished: BySteps | None = None
     baseline: BySteps | None
     floor: BySteps
+    autoencoder: BySteps | None = None
 
 
 class Verdict(Record):

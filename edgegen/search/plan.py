@@ -17,6 +17,7 @@ from edgegen.artifacts.target import Target
 from edgegen.data import local_path
 from edgegen.errors import DeviceError, ParityError, RecipeError, UsageError
 from edgegen.formats.recipe_file import find
+from edgegen.formats.stage_folder import sample_shape
 from edgegen.pipeline.graph import check, select
 from edgegen.pipeline.methods import has_teacher
 from edgegen.pipeline.needed_extras import require_extras
@@ -135,8 +136,7 @@ def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) ->
         raise RecipeError("data.upscale: edgegen plan knows students of noise and a class, none that take an image")
     stage = run_recipe(request.recipe, runs=request.runs, only="data", progress=progress)[-1]
     about = read_json(stage.folder / "data.json")
-    channels, height, width = about["image_shape"]
-    signature = signature_of_data(about)
+    signature, (channels, height, width) = signature_of_data(about), sample_shape(about)
     data = DataSpec(channels, height if height == width else (height, width), about["num_classes"])
     if recipe.teacher.folder is None:
         model: Architecture | None = teacher_architecture(recipe.teacher, about)

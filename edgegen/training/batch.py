@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from edgegen.flow.condition import unpacked
+from edgegen.flow.condition import condition_spec, unpacked
 from edgegen.program.inputs import InputSource
 from edgegen.support.pixels import scaled
 from edgegen.support.rng import generator
@@ -141,7 +141,7 @@ class FreshInputs:
         samples = [self.source.samples(range(index, index + 1)) for index in indices]
         specs = self.source.signature.inputs
         inputs = tuple(torch.cat([torch.from_numpy(row[spec.name]) for row in samples]).to(device) for spec in specs)
-        of_condition = self.source.signature.condition
+        of_condition = condition_spec(self.source.signature)
         condition = next((values for spec, values in zip(specs, inputs, strict=True) if spec == of_condition), None)
         return Batch(step, steps, inputs[0], condition, noise=inputs[0], inputs=inputs)
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from edgegen.flow.condition import enlarged, kinds, made_up, repeated, unpacked, upscale_of
+from edgegen.flow.condition import condition_spec, enlarged, kinds, made_up, repeated, unpacked, upscale_of
 from edgegen.types import Signature
 
 CLASSES, IMAGES = torch.tensor([2, 0, 2]), torch.randint(256, (3, 3, 4, 6), dtype=torch.uint8)
@@ -40,7 +40,7 @@ def test_what_a_signature_says_of_it() -> None:
         (2, 3, 4, 6),
         [0, 1],
     ]
-    assert of_images.condition.role == "image"
-    assert (of_images.condition.low, of_images.condition.high) == (-1.0, 1.0)
+    assert condition_spec(of_images).role == "image"
+    assert (condition_spec(of_images).low, condition_spec(of_images).high) == (-1.0, 1.0)
     wider = of_images.resized(16, 12)
-    assert wider.condition.shape[1:] == (3, 8, 6)
+    assert condition_spec(wider).shape[1:] == (3, 8, 6)

@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 
 from edgegen.errors import TrainingError
-from edgegen.flow.condition import unpacked
+from edgegen.flow.condition import condition_spec, unpacked
 from edgegen.flow.evaluations import evaluations
 from edgegen.flow.solvers import knot_times, solve
-from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.generator import Loaded
-from edgegen.models.load import load as load_generator
 from edgegen.noise import normal
 from edgegen.pipeline.conditions import training_rows
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.guided_teacher import network_of
 from edgegen.pipeline.stages.data import read_training_images
 from edgegen.recipe import Pairs
 from edgegen.support.progress import Task
@@ -30,7 +29,7 @@ SOLVE_BATCH = 512  # images that the teacher's solver handles at once
 def pairs(context: Context) -> None:
     """fp16 shards of (noise, image, condition). A complete shard is not made again; any process can make any shard."""
     settings, machine = context.recipe.pairs, state()
-    loaded = load_generator(context.inputs["teacher"] / GENERATOR)
+    loaded = network_of(context, "teacher")
     network = loaded.net.to(machine.device)
     shards = range(-(-settings.count // settings.shard))
     whole = [index for index in shards if is_whole(context.folder / shard_name(index))]
@@ -100,7 +99,7 @@ def _condition(context: Context, signature: Signature, first: int, count: int) -
     """Classes in turn, or small copies of the training images: of the samples of a shard."""
     if signature.num_classes:
         return torch.arange(first, first + count) % signature.num_classes
-    if signature.condition is None:
+    if condition_spec(signature) is None:
         return None
     training = read_training_images(context.inputs["data"]).condition
     assert training is not None, "the teacher's signature is that of the data"
@@ -118,7 +117,7 @@ def _make_shard(
 ) -> None:
     settings, signature = context.recipe.pairs, loaded.signature
     # The noise is rounded to fp16 before the ODE, so that a stored pair is exact.
-    noise = torch.from_numpy(normal(context.seed, first, count, signature.image_shape)).half()
+    noise = torch.from_numpy(normal(context.seed, first, count, signature.sample_shape)).half()
     condition = _condition(context, signature, first, count)
     images: list[Tensor] = []
     between: list[Tensor] = []  # of each sample the knots after the noise

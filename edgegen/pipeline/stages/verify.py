@@ -17,6 +17,7 @@ from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.target import runs_here
 from edgegen.errors import DataError
 from edgegen.exporters.base import Session
+from edgegen.flow.condition import condition_spec
 from edgegen.formats.manifest import MANIFEST, write_manifest
 from edgegen.formats.stage_folder import ARTIFACTS
 from edgegen.pipeline.files import artifacts_of, maker_of, student_of
@@ -96,7 +97,9 @@ def _class_names(context: Context, generator: Generator) -> list[str]:
 def _card_facts(
     context: Context, generator: Generator, checks: Sequence[FileCheck], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    about = {"family": "EdgeUNet", "from": f"a run of the recipe {context.recipe.name}", "time": NOISE_TIME}
+    decoder = read_json(context.inputs["data"] / "data.json").get("autoencoder")
+    family = "EdgeUNet" + (f" with the decoder of an {decoder['kind']}" if decoder else "")
+    about = {"family": family, "from": f"a run of the recipe {context.recipe.name}", "time": NOISE_TIME}
     return {
         "name": context.recipe.name,
         "about": {**about, "license": context.recipe.export.license},
@@ -136,7 +139,7 @@ def _float_images(generator: Generator, judge: Judge) -> torch.Tensor:
 
 
 def _inputs(signature: Signature, judge: Judge) -> dict[str, NDArray[Any]]:
-    condition, spec = judge.condition(), signature.condition
+    condition, spec = judge.condition(), condition_spec(signature)
     given = {} if condition is None or spec is None else {spec.name: condition.numpy()}
     return {"sample": judge.noise(0).numpy()} | given
 
