@@ -316,6 +316,5 @@ class _Estimate:
 
 
 def _inputs(loaded: Loaded, batch: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    condition = made_up(loaded.signature, batch)
-    noise = torch.randn(batch, *loaded.signature.sample_shape, device=device)
-    return noise, None if condition is None else condition.to(device)
+    noise, condition = torch.randn(batch, *loaded.signature.sample_shape), made_up(loaded.signature, batch)
+    return noise.to(device), None if condition is None else condition.to(device)
