@@ -100,21 +100,6 @@ class Signature:
         return TensorSpec(PIXELS, ("batch_size", height, width, channels), "uint8", "image", 0, 255)
 
     @property
-    def condition(self) -> TensorSpec | None:
-        """Of a generator that starts from noise: the class or the image that its image is to be of; None of others."""
-        if self.inputs[0].role != "noise":
-            return None
-        return next((spec for spec in self.inputs[1:] if spec.role in ("class", "image")), None)
-
-    @property
-    def upscale(self) -> int | None:
-        """How many times smaller the image is that is the condition; None where that is none."""
-        condition = self.condition
-        if condition is None or condition.role != "image":
-            return None
-        return self.image_shape[1] // int(condition.shape[2])
-
-    @property
     def makes_images(self) -> bool:
         """Whether the output is an image that an app can show: 1 or 3 channels."""
         output = self.outputs[0]
@@ -122,16 +107,15 @@ class Signature:
 
     @staticmethod
     def of(*, channels: int, size: int | tuple[int, int], num_classes: int, upscale: int | None = None) -> "Signature":
-        """The signature of a pixel-space generator: noise (and a condition) in, image in [-1, 1] out.
+        """Of a generator of pixels: noise in, and a class or an image `upscale` times smaller; image in [-1, 1] out.
 
-        `size` is the image's height and width, one number of a square one. The condition is one of `num_classes`, or an
-        image that is `upscale` times smaller; there is none where both are 0 or None.
+        `size` is the image's height and width, one number of a square one.
         """
-        height, width = (size, size) if isinstance(size, int) else size
-        shape: tuple[Dim, ...] = ("batch_size", channels, height, width)
+        sides = (size, size) if isinstance(size, int) else size
+        shape: tuple[Dim, ...] = ("batch_size", channels, *sides)
         inputs = [TensorSpec("sample", shape, "float32", "noise")]
         if upscale:
-            small: tuple[Dim, ...] = ("batch_size", channels, height // upscale, width // upscale)
+            small = (*shape[:2], *(side // upscale for side in sides))
             inputs.append(TensorSpec("image", small, "float32", "image", -1.0, 1.0))
         if num_classes:
             inputs.append(TensorSpec("class_labels", ("batch_size",), "int64", "class", 0, num_classes - 1))

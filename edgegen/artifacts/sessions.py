@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgegen import registry
 from edgegen.artifacts import shipped
 from edgegen.errors import DataError, UsageError
+from edgegen.flow.condition import condition_spec
 from edgegen.types import PIXELS, Signature
 
 TEACHER_STEPS = 20
@@ -82,7 +83,7 @@ def open_generator(
     count = steps or (1 if loaded.about.get("role") in ("student", "baseline") else TEACHER_STEPS)
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        spec = loaded.signature.condition
+        spec = condition_spec(loaded.signature)
         condition = None if spec is None else torch.from_numpy(inputs[spec.name])
         samples = solve(loaded.net, torch.from_numpy(inputs["sample"]), condition, solver="euler", steps=count).x
         with torch.no_grad():

@@ -7,10 +7,17 @@ of it; what has to know which of both it is finds that here.
 
 from typing import TYPE_CHECKING
 
+from edgegen.support.pixels import scaled
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgegen.types import Signature
+    from edgegen.types import Signature, TensorSpec
+
+
+def unpacked(condition: "Tensor | None") -> "Tensor | None":
+    """As networks take it, of what is stored: uint8 images become float32 in [-1, 1], classes stay."""
+    return condition if condition is None or condition.ndim == 1 else scaled(condition)
 
 
 def repeated(condition: "Tensor | None", times: int) -> "Tensor | None":
@@ -32,22 +39,33 @@ def kinds(condition: "Tensor | None", x: "Tensor") -> "Tensor":
     return condition if condition.ndim == 1 else torch.arange(len(x), device=x.device)
 
 
-def beside(x: "Tensor", condition: "Tensor", upscale: int) -> "Tensor":
-    """Images x (batch, channels, height, width) and the smaller ones of the condition, as further channels.
+def enlarged(condition: "Tensor", upscale: int) -> "Tensor":
+    """Images (batch, channels, height, width) as large as the generated ones: each pixel becomes equal ones.
 
-    Each pixel of those becomes `upscale` x `upscale` equal ones: of all ways to resize, every runtime has this one.
+    Of all ways to resize, every runtime has this one.
     """
-    import torch
     import torch.nn.functional as F
 
-    return torch.cat([x, F.interpolate(condition, scale_factor=float(upscale), mode="nearest")], dim=1)
+    return F.interpolate(condition, scale_factor=float(upscale), mode="nearest")
+
+
+def condition_spec(signature: "Signature") -> "TensorSpec | None":
+    """Of a generator that starts from noise, the input that is the condition; None of another one."""
+    specs = (spec for spec in signature.inputs[1:] if spec.role in ("class", "image"))
+    return next(specs, None) if signature.inputs[0].role == "noise" else None
+
+
+def upscale_of(signature: "Signature") -> int | None:
+    """How many times smaller the image is that is the condition; None where that is none."""
+    spec = condition_spec(signature)
+    return None if spec is None or spec.role != "image" else signature.sample_shape[1] // int(spec.shape[2])
 
 
 def made_up(signature: "Signature", count: int) -> "Tensor | None":
     """A condition of `count` samples for a generator of this signature, where only its shape and type matter."""
     import torch
 
-    spec = signature.condition
+    spec = condition_spec(signature)
     if spec is None:
         return None
     if spec.role == "class":

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from edgegen.flow.condition import beside
+from edgegen.flow.condition import enlarged
 from edgegen.program.parameters import parameter_count
 
 MOST_WIDTH, MOST_LEVELS, MOST_BLOCKS, MOST_CLASSES = 1 << 16, 12, 64, 1 << 24  # of a file; beyond is a mistake
@@ -62,7 +62,7 @@ class EdgeUNetConfig:
     upscale: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What `config.json` holds; the last three only where they are on, so that files of others stay."""
+        """What `config.json` holds; a switch only where it is on, so that files of networks without it stay."""
         fields = {key: value for key, value in asdict(self).items() if value is not False and value is not None}
         return {"_class_name": "EdgeUNet", **fields}
 
@@ -193,7 +193,7 @@ class SelfAttention(nn.Module):
 class EdgeUNet(nn.Module):
     """u(x, t, c): velocity of the straight path x_t = (1-t) x + t e at (batch, channels, height, width).
 
-    The condition c is classes, an image that stands beside x at its size, or None (see edgegen.flow.condition). With a
+    The condition c is classes, a smaller image, which stands beside x at its size, or None (flow.condition). With a
     second time r in its config, u(x, t, r, c): the mean velocity from r to t, which is the velocity at t where r is t
     or None.
 
@@ -260,11 +260,8 @@ class EdgeUNet(nn.Module):
     ) -> tuple[list[Tensor], Iterator[Tensor]]:
         """The features of each resolution, and the shifts of the blocks on the way up."""
         shifts = iter(torch.split(self.conditioning(t, condition, r), list(self.widths), dim=1))
-        if self.upscale:
-            if condition is None:
-                raise ValueError("this EdgeUNet makes its image from a smaller one: pass that as its condition")
-            x = beside(x, condition, self.upscale)
-        h: Tensor = self.stem(x)
+        base = self._base(condition)
+        h: Tensor = self.stem(x if base is None else torch.cat([x, base], dim=1))
         features: list[Tensor] = []
         for level, blocks in enumerate(self.down):
             if level:
@@ -286,7 +283,16 @@ class EdgeUNet(nn.Module):
                 h = block(h, next(pending))
             h = self.attend_up[level](h)
         out: Tensor = self.head(F.silu(self.head_norm(h)))
-        return out
+        base = self._base(condition)
+        return out if base is None else out - base
+
+    def _base(self, condition: Tensor | None) -> Tensor | None:
+        """The small image at full size: with v = e - x, what is left to learn is e - (x - base), its details."""
+        if not self.upscale:
+            return None
+        if condition is None:
+            raise ValueError("this EdgeUNet makes its image from a smaller one: pass that as its condition")
+        return enlarged(condition, self.upscale)
 
 
 def _blocks_of(level: nn.Module) -> list[ResidualBlock]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from edgegen.errors import DataError, ExportError, RecipeError
-from edgegen.flow.condition import made_up
+from edgegen.flow.condition import condition_spec, made_up, upscale_of
 from edgegen.models.generator import ABOUT, CONFIG, Loaded
 from edgegen.models.sources.own_network import FlatProgram, make_network
 from edgegen.models.sources.program_archive import load_program
@@ -101,7 +101,7 @@ class _FlatVelocity(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         config = self.network.config
-        condition = None if config.signature.condition is None else inputs[2]
+        condition = None if condition_spec(config.signature) is None else inputs[2]
         out: Tensor = self.network(inputs[0], inputs[1], condition, inputs[-1] if config.second_time else None)
         return out
 
@@ -117,7 +117,7 @@ def new_own_velocity(source: str, signature: Signature, *, second_time: bool, ba
             f"slim.network = '{source}': a method of the recipe needs a second time, and {type(net).__name__}.forward "
             "takes none; needed is forward(x, t, condition, r)"
         )
-    config = VelocityConfig(signature.image_shape, signature.num_classes, second_time, signature.upscale)
+    config = VelocityConfig(signature.image_shape, signature.num_classes, second_time, upscale_of(signature))
     return OwnVelocity(net.float(), config)
 
 
@@ -161,7 +161,7 @@ def load(folder: Path, config: Mapping[str, Any]) -> Loaded:
     except ValueError as e:
         raise DataError(f"{folder / CONFIG}: not what a network of this kind takes: {_line(e)}") from e
     network = CapturedVelocity(FlatProgram(load_program(folder / PROGRAM)), settings)
-    expected = 2 + (settings.signature.condition is not None) + settings.second_time
+    expected = 2 + (condition_spec(settings.signature) is not None) + settings.second_time
     if len(network.net.names) != expected:
         raise DataError(f"{folder}: {PROGRAM} takes {len(network.net.names)} inputs, {CONFIG} says {expected}")
     about = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}

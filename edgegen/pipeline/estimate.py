@@ -126,13 +126,13 @@ class _Estimate:
         """None where the plan has no teacher."""
         if not has_teacher(self.recipe):
             return None
-        settings, shape, classes = self.recipe.teacher, sample_shape(self.facts), self.facts["num_classes"]
+        settings = self.recipe.teacher
         if "teacher" in self.finished:
             return load_generator(self.finished["teacher"] / GENERATOR)
         if settings.folder is not None:
             return load_teacher(self.base / Path(settings.folder).expanduser(), self.facts, self.recipe)
         model = teacher_architecture(settings, self.facts)
-        network = EdgeUNet(architecture(model, shape, classes, **further_inputs(self.recipe, "teacher")))
+        network = EdgeUNet(architecture(model, signature_of_data(self.facts), **further_inputs(self.recipe, "teacher")))
         return Loaded(network.eval(), signature_of(network.config), {})
 
     @cached_property
@@ -264,10 +264,10 @@ class _Estimate:
 
     def _examples(self, objective: Objective, settings: Training, classes: int | None) -> Examples:
         own = sample_shape(self.facts) if classes is None else self.facts["image_shape"]
-        shape, signature = (settings.batch, *own), self.student_network.signature
+        shape, is_latent = (settings.batch, *own), own != self.facts["image_shape"]
+        signature = signature_of_data(self.facts)
         condition = made_up(signature, settings.batch) if classes is None else torch.arange(settings.batch) % classes
-        pixels = torch.randint(256, shape).byte()
-        real = TrainingSet(pixels if own == self.facts["image_shape"] else torch.randn(shape).half(), condition)
+        real = TrainingSet(torch.randn(shape).half() if is_latent else torch.randint(256, shape).byte(), condition)
         if OF_PAIRS & objective.needs:
             knots = torch.randn(settings.batch, self.recipe.pairs.knots, *shape[1:]).half()
             times = torch.linspace(1, 0, self.recipe.pairs.knots + 1)[:-1]

@@ -37,6 +37,7 @@ from edgegen.quantize.schemes import GRIDS
 from edgegen.recipe import GUIDANCE, Recipe
 from edgegen.support.progress import Progress
 
+OF_CONDITIONS = ("pairs", "slim", "distill", "finish", "refine", "export", "quantize")  # what reads those of the data
 STUDENT_STAGES = ("slim", "distill", "finish")  # they train one network, each from the weights of the one before
 # Keys of the recipe that do not change a result; the guidance of a teacher is part of what uses it (pipeline.planning).
 WITHOUT_EFFECT = {"checkpoint_every", *GUIDANCE}
@@ -303,6 +304,8 @@ def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
         return (*(["data"] if recipe.data.autoencoder else []), student_stage(recipe))  # nothing is compared
     if stage.name == "slim" and not has_teacher(recipe):
         return ("data",)  # where the student's images and classes are then known from
+    if recipe.data.upscale and stage.name in OF_CONDITIONS:
+        return ("data", *stage.needs)
     return stage.needs
 
 

@@ -43,8 +43,7 @@ def new_student(recipe: Recipe, teacher: Loaded | None, signature: Signature, *,
         config = student_architecture(
             recipe.slim,
             None if teacher is None else architecture_of(teacher.net),
-            list(signature.image_shape),
-            signature.num_classes,
+            signature,
             parameters=None if teacher is None else own_parameters(teacher.net),
             **switches,
         )

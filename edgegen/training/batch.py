@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from edgegen.flow.condition import condition_spec, unpacked
 from edgegen.program.inputs import InputSource
 from edgegen.support.pixels import scaled
 from edgegen.support.rng import generator
@@ -52,6 +53,8 @@ class Examples(Protocol):
 class TrainingSet:
     """Images in memory, with conditions and, for pairs, the noise that each came from; `to` puts it on a device.
 
+    Images, also of conditions, may be uint8.
+
     `knots` (count, knots, channels, height, width) of pairs, at `knot_times`, as in Batch.
     """
 
@@ -84,13 +87,13 @@ class TrainingSet:
         def floats(part: Tensor | None) -> Tensor | None:
             return None if part is None else scaled(part) if part.dtype == torch.uint8 else part.float()
 
-        images, condition = floats(take(self.images)), take(self.condition)
+        images = floats(take(self.images))
         assert images is not None
         return Batch(
             step,
             steps,
             images,
-            floats(condition) if condition is not None and condition.ndim > 1 else condition,
+            unpacked(take(self.condition)),
             floats(take(self.noise)),
             floats(take(self.knots)),
             None if self.knot_times is None else self.knot_times.to(device),
@@ -138,7 +141,7 @@ class FreshInputs:
         samples = [self.source.samples(range(index, index + 1)) for index in indices]
         specs = self.source.signature.inputs
         inputs = tuple(torch.cat([torch.from_numpy(row[spec.name]) for row in samples]).to(device) for spec in specs)
-        of_condition = self.source.signature.condition
+        of_condition = condition_spec(self.source.signature)
         condition = next((values for spec, values in zip(specs, inputs, strict=True) if spec == of_condition), None)
         return Batch(step, steps, inputs[0], condition, noise=inputs[0], inputs=inputs)
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgegen.flow.condition import beside
+from edgegen.flow.condition import enlarged
 from edgegen.flow.path import ImageFacts, image_facts
 from edgegen.training.critics import feature_teacher
 
@@ -87,7 +87,7 @@ class ImageEncoder(nn.Module):
     def encode(self, x: Tensor, t: Tensor, condition: Tensor | None) -> list[Tensor]:
         if self.upscale is not None:
             assert condition is not None, "images of so many channels"
-            x = beside(x, condition, self.upscale)
+            x = torch.cat([x, enlarged(condition, self.upscale)], dim=1)
         angle = t[:, None].float() * torch.pi * torch.arange(1, TIME_FREQUENCIES + 1, device=t.device)
         hidden = self.time(torch.cat([angle.cos(), angle.sin()], dim=1))
         if self.classes is not None:

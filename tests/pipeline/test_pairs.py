@@ -13,7 +13,7 @@ from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.stages.pairs import read_pairs, shard_name
 from edgegen.support.storage import load_tensors, save_tensors, write_json
 
-MANIFEST = {"shards": 2, "count": 5, "shard": 3, "image_shape": [1, 4, 4], "num_classes": 3}
+MANIFEST = {"shards": 2, "count": 5, "shard": 3, "sample_shape": [1, 4, 4], "num_classes": 3, "condition_shape": []}
 
 
 def write(folder: Path, **changes: Any) -> None:

@@ -18,7 +18,8 @@ from edgegen.models.generator import ABOUT, WEIGHTS
 from edgegen.models.load import load as load_generator
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import student_stage
-from edgegen.pipeline.stages.evaluate import Judge, sample
+from edgegen.pipeline.samplers import sample
+from edgegen.pipeline.stages.evaluate import Judge
 from edgegen.support.pixels import scaled
 from edgegen.support.storage import load_tensors, read_json, write_json
 from edgegen.training.distributed import state

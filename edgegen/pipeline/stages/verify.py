@@ -17,6 +17,7 @@ from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.target import runs_here
 from edgegen.errors import DataError
 from edgegen.exporters.base import Session
+from edgegen.flow.condition import condition_spec
 from edgegen.formats.manifest import MANIFEST, write_manifest
 from edgegen.formats.stage_folder import ARTIFACTS
 from edgegen.pipeline.files import artifacts_of, maker_of, student_of
@@ -24,7 +25,6 @@ from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.pipeline.stages.evaluate import SHOWN, Judge
 from edgegen.program.capture import reference
 from edgegen.program.generator import Generator
-from edgegen.program.inputs import example_inputs
 from edgegen.program.one_step import NOISE_TIME
 from edgegen.quantize.budget import Budget
 from edgegen.recipe import FLOAT_SCHEMES
@@ -122,7 +122,7 @@ def _check(
     parity, session = verifier(artifact, path)
     if session is None or parity.psnr_db is None:  # its output is no image
         return FileCheck(artifact, parity, None, None)
-    shown = example_inputs(verifier.signature, min(SHOWN, context.recipe.verify.samples), context.seed)
+    shown = verifier.source.examples(min(SHOWN, context.recipe.verify.samples))
     images = to_uint8(np.asarray(session(shown)[OUTPUT], np.float32))
     # Our evaluator takes minutes for what a runtime does in seconds.
     is_judged = runs_here(artifact.backend) or (always_fd and artifact.scheme not in FLOAT_SCHEMES)
@@ -139,7 +139,7 @@ def _float_images(generator: Generator, judge: Judge) -> torch.Tensor:
 
 
 def _inputs(signature: Signature, judge: Judge) -> dict[str, NDArray[Any]]:
-    condition, spec = judge.condition(), signature.condition
+    condition, spec = judge.condition(), condition_spec(signature)
     given = {} if condition is None or spec is None else {spec.name: condition.numpy()}
     return {"sample": judge.noise(0).numpy()} | given
 

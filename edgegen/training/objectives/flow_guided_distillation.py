@@ -35,7 +35,7 @@ class FlowGuidedDistillation(Table):
     two_step_weight: Annotated[float, Field(ge=0.0)] = Field(
         1.0, description="w, of the two-step term; 0 leaves it out"
     )
-    flip: bool = Field(False, description="joint horizontal flip of noise and image: for photographs, not for digits")
+    flip: bool = Field(False, description="joint horizontal flip of noise and images: for photographs, not for digits")
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -47,8 +47,10 @@ class FlowGuidedDistillation(Table):
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         import torch
 
-        student, slimmed, condition = networks["student"], networks["slimmed"], batch.condition
-        e, x = flipped(batch, rng) if self.flip else pair(batch)
+        student, slimmed = networks["student"], networks["slimmed"]
+        if self.flip:
+            batch = flipped(batch, rng)
+        (e, x), condition = pair(batch), batch.condition
         distance = distance_of(self.distance, networks)
         if not self.two_step_weight:
             return {"student": distance(one_step(student, e, condition), x).mean()}

@@ -40,6 +40,10 @@ class FlowMatching(Table):
         always: frozenset[Need] = frozenset({"real_images"})
         return always | {"unconditional_class"} if self.label_dropout else always
 
+    @property
+    def within_condition(self) -> str:
+        return "coupling = 'independent'" if self.coupling == "minibatch_ot" else ""
+
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         return {}
 

@@ -59,7 +59,7 @@ class Imle(Table):
         student = networks["student"]
         z = torch.randn(len(x), self.candidates, *x.shape[1:], generator=rng, device=x.device)
         with torch.no_grad():
-            of_candidates = None if condition is None else condition.repeat_interleave(self.candidates)
+            of_candidates = None if condition is None else condition.repeat_interleave(self.candidates, dim=0)
             y = one_step(student, z.flatten(0, 1), of_candidates).view_as(z)
             distances = (y - x[:, None]).float().square().flatten(2).mean(dim=2)
             taken = self._too_near(y, x)

@@ -52,6 +52,10 @@ class InductiveMomentMatching(Table):
         1, description="a of the weight's factor (1 - t)^a: 2 is better in several steps and worse in one (Table 7)"
     )
 
+    @property
+    def within_condition(self) -> str:
+        return "group = 1, a consistency loss" if self.group > 1 else ""
+
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         return {}
 
