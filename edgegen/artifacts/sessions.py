@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgegen import registry
 from edgegen.artifacts import shipped
 from edgegen.errors import DataError, UsageError
+from edgegen.flow.condition import condition_spec
 from edgegen.types import PIXELS, Signature
 
 TEACHER_STEPS = 20
@@ -58,25 +59,33 @@ def open_source(source: str, *, steps: int | None, runs: Path) -> ImageSource:
     return open_generator(path, steps=steps)
 
 
-def open_generator(path: Path, *, steps: int | None = None, decoder_of: Path | None = None) -> ImageSource:
+def open_generator(
+    path: Path,
+    *,
+    steps: int | None = None,
+    decoder_of: Path | None = None,
+    guidance: Mapping[str, Any] | None = None,
+) -> ImageSource:
     """A generator folder in PyTorch, by Euler steps: as many as a student or a teacher usually takes.
 
     What makes latents is decoded, by the autoencoder in the folder, in its run, or in the folder `decoder_of`.
+    `guidance` are the fields of an edgegen.flow.guidance.Guidance.
     """
     import torch
 
     from edgegen.flow.solvers import solve
-    from edgegen.models.load import load
+    from edgegen.models.guided import load_guided
     from edgegen.models.observed import decoder_in, observed_signature
 
-    loaded = load(path)
+    loaded = load_guided(path, guidance)
     decoder = decoder_in(decoder_of or shipped.decoder_folder(path))
     signature = observed_signature(loaded.signature, decoder)
     count = steps or (1 if loaded.about.get("role") in ("student", "baseline") else TEACHER_STEPS)
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        labels = torch.from_numpy(inputs["class_labels"]) if "class_labels" in inputs else None
-        samples = solve(loaded.net, torch.from_numpy(inputs["sample"]), labels, solver="euler", steps=count).x
+        spec = condition_spec(loaded.signature)
+        condition = None if spec is None else torch.from_numpy(inputs[spec.name])
+        samples = solve(loaded.net, torch.from_numpy(inputs["sample"]), condition, solver="euler", steps=count).x
         with torch.no_grad():
             return (samples if decoder is None else decoder(samples)).numpy()
 
@@ -139,8 +148,10 @@ def preload() -> None:
     importlib.import_module("torch")
 
 
-def network(*, threads: int, folder: str, steps: int, decoder_of: str) -> Callable[[], object]:
-    """One image of a generator folder in PyTorch, for a worker; decoded as the generator in `decoder_of` is.
+def network(
+    *, threads: int, folder: str, steps: int, decoder_of: str = "", guidance: Mapping[str, Any] | None = None
+) -> Callable[[], object]:
+    """One image of a generator folder in PyTorch, for a worker; decoded as the generator in the folder `decoder_of` is.
 
     With one thread where the caller has no reason for more: at batch 1 of a small network a second thread mostly waits
     for the first (8 ms in place of 1 ms, measured on 2 cores).
@@ -150,7 +161,8 @@ def network(*, threads: int, folder: str, steps: int, decoder_of: str) -> Callab
     from edgegen.program.inputs import example_inputs
 
     torch.set_num_threads(threads)
-    source = open_generator(Path(folder), steps=steps, decoder_of=Path(decoder_of))
+    decoder = Path(decoder_of) if decoder_of else None
+    source = open_generator(Path(folder), steps=steps, decoder_of=decoder, guidance=guidance)
     inputs = example_inputs(source.signature, 1, 0)
     return lambda: source.run(inputs)
 
