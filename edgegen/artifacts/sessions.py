@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgegen import registry
 from edgegen.artifacts import shipped
 from edgegen.errors import DataError, UsageError
+from edgegen.flow.condition import condition_spec
 from edgegen.types import PIXELS, Signature
 
 TEACHER_STEPS = 20
@@ -27,7 +28,7 @@ class ImageSource:
 
     Images of a file that gives uint8 are (n, height, width, channels). `place` is the file or folder. `sizes` are the
     heights and widths that the first input may have: None for any, else the signature's own first. `class_names` are
-    those of the classes 0, 1, ..., () where nobody knows them.
+    those of the classes 0, 1, ..., () where nobody knows them. `steps` are those of a solver in PyTorch.
     """
 
     run: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
@@ -36,6 +37,7 @@ class ImageSource:
     place: Path
     sizes: tuple[tuple[int, int], ...] | None = ()
     class_names: tuple[str, ...] = ()
+    steps: int | None = None
 
 
 def open_source(source: str, *, steps: int | None, runs: Path) -> ImageSource:
@@ -57,22 +59,39 @@ def open_source(source: str, *, steps: int | None, runs: Path) -> ImageSource:
     return open_generator(path, steps=steps)
 
 
-def open_generator(path: Path, *, steps: int | None = None) -> ImageSource:
-    """A generator folder in PyTorch, by Euler steps: as many as a student or a teacher usually takes."""
+def open_generator(
+    path: Path,
+    *,
+    steps: int | None = None,
+    decoder_of: Path | None = None,
+    guidance: Mapping[str, Any] | None = None,
+) -> ImageSource:
+    """A generator folder in PyTorch, by Euler steps: as many as a student or a teacher usually takes.
+
+    What makes latents is decoded, by the autoencoder in the folder, in its run, or in the folder `decoder_of`.
+    `guidance` are the fields of an edgegen.flow.guidance.Guidance.
+    """
     import torch
 
     from edgegen.flow.solvers import solve
-    from edgegen.models.load import load
+    from edgegen.models.guided import load_guided
+    from edgegen.models.observed import decoder_in, observed_signature
 
-    loaded = load(path)
+    loaded = load_guided(path, guidance)
+    decoder = decoder_in(decoder_of or shipped.decoder_folder(path))
+    signature = observed_signature(loaded.signature, decoder)
     count = steps or (1 if loaded.about.get("role") in ("student", "baseline") else TEACHER_STEPS)
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        labels = torch.from_numpy(inputs["class_labels"]) if "class_labels" in inputs else None
-        return solve(loaded.net, torch.from_numpy(inputs["sample"]), labels, solver="euler", steps=count).x.numpy()
+        spec = condition_spec(loaded.signature)
+        condition = None if spec is None else torch.from_numpy(inputs[spec.name])
+        samples = solve(loaded.net, torch.from_numpy(inputs["sample"]), condition, solver="euler", steps=count).x
+        with torch.no_grad():
+            return (samples if decoder is None else decoder(samples)).numpy()
 
     method = f"PyTorch, {count} step{'s' * (count > 1)}"
-    return ImageSource(run, loaded.signature, method, path, class_names=shipped.class_names(path, loaded.signature))
+    names = shipped.class_names(path, signature)
+    return ImageSource(run, signature, method, path, class_names=names, steps=count)
 
 
 def open_artifact(path: Path, backend: str) -> ImageSource:
@@ -129,8 +148,10 @@ def preload() -> None:
     importlib.import_module("torch")
 
 
-def network(*, threads: int, folder: str, steps: int) -> Callable[[], object]:
-    """One image of a generator folder in PyTorch, for a worker.
+def network(
+    *, threads: int, folder: str, steps: int, decoder_of: str = "", guidance: Mapping[str, Any] | None = None
+) -> Callable[[], object]:
+    """One image of a generator folder in PyTorch, for a worker; decoded as the generator in the folder `decoder_of` is.
 
     With one thread where the caller has no reason for more: at batch 1 of a small network a second thread mostly waits
     for the first (8 ms in place of 1 ms, measured on 2 cores).
@@ -140,7 +161,8 @@ def network(*, threads: int, folder: str, steps: int) -> Callable[[], object]:
     from edgegen.program.inputs import example_inputs
 
     torch.set_num_threads(threads)
-    source = open_generator(Path(folder), steps=steps)
+    decoder = Path(decoder_of) if decoder_of else None
+    source = open_generator(Path(folder), steps=steps, decoder_of=decoder, guidance=guidance)
     inputs = example_inputs(source.signature, 1, 0)
     return lambda: source.run(inputs)
 

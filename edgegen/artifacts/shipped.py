@@ -14,7 +14,7 @@ from edgegen.errors import DataError, RecipeError, UsageError
 from edgegen.exporters.base import Backend
 from edgegen.formats.manifest import MANIFEST, rows_of
 from edgegen.formats.recipe_file import find
-from edgegen.formats.stage_folder import ARTIFACTS, CHOICE, GENERATOR, RUN, STAGE
+from edgegen.formats.stage_folder import ARTIFACTS, AUTOENCODER, CHOICE, GENERATOR, RUN, STAGE
 from edgegen.recipe import read
 from edgegen.support.storage import read_json
 from edgegen.types import Signature
@@ -35,6 +35,25 @@ def resolve(source: str, *, runs: Path, generator: bool) -> Path:
     return _student_of(run, source)
 
 
+def files_of(source: str, *, runs: Path) -> tuple[Path, Path | None]:
+    """The folder of exported files that `source` stands for, and the run that it belongs to, if it does to one.
+
+    Raises DataError where a run has no files of the generator that it ships now, UsageError as `resolve` does.
+    """
+    path = Path(source)
+    if path.is_dir() and not (path / RUN).is_file():
+        if not (path / MANIFEST).is_file():
+            raise UsageError(f"{source}: has no {MANIFEST}; give a run, or a folder that `edgegen export` wrote")
+        return path, None
+    run = path if path.is_dir() else _run_of(source, runs)
+    files = run / "verify" / "latest" / ARTIFACTS
+    if not (files / MANIFEST).is_file() or not _is_finished(run):
+        raise DataError(
+            f"{source}: no checked files of its generator at {files} yet; make them by: edgegen run {source}"
+        )
+    return files, run
+
+
 def artifact_in(folder: Path) -> Path:
     """The first file in its manifest that passed parity and that a runtime here executes; else the first that passed.
 
@@ -44,6 +63,15 @@ def artifact_in(folder: Path) -> Path:
     if not passed:
         raise DataError(f"{folder}: none of its files passed the comparison with PyTorch; name the one to run")
     return folder / str(min(passed, key=lambda row: not _runs_here(row))["file"])
+
+
+def decoder_folder(generator: Path) -> Path:
+    """The folder that has the autoencoder of a generator, if it has one: its own, or the stage data of its run."""
+    if not (generator / AUTOENCODER).is_dir():
+        run = next((parent for parent in generator.absolute().parents if (parent / RUN).is_file()), None)
+        if run is not None and (run / "data" / "latest" / AUTOENCODER).is_dir():
+            return run / "data" / "latest"
+    return generator
 
 
 def class_names(place: Path, signature: Signature) -> tuple[str, ...]:

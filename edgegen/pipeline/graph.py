@@ -2,7 +2,7 @@
 
     data ─ teacher ─ pairs ─ slim ─ distill ─ [finish] ─┬─ choose ─ [refine] ─ export ─ quantize ─ verify ─ profile
                        └─ baseline ─────────────────────┤                                                      │
-             extractor ─────────────────────────────────┴─ evaluate                                          report
+             extractor ─────────────────────────────────┴─ evaluate                                 report ─ [bundle]
 
 A stage is a function of its settings and of the folders of the stages it needs. Its key is the hash of those, so a
 change of the recipe re-runs what depends on it and nothing else. This module imports no torch: planning is fast.
@@ -21,22 +21,26 @@ from edgegen.errors import UsageError, unknown_name
 from edgegen.pipeline.methods import (
     baseline_objective,
     check_methods,
+    data_settings,
+    further_inputs,
     has_baseline,
-    has_second_time,
     has_teacher,
     needs_pairs,
     ordered,
     stages_for,
     student_stage,
+    student_steps,
     teacher_steps,
 )
 from edgegen.pipeline.run_folder import StageResult
 from edgegen.quantize.schemes import GRIDS
-from edgegen.recipe import Recipe
+from edgegen.recipe import GUIDANCE, Recipe
 from edgegen.support.progress import Progress
 
+OF_CONDITIONS = ("pairs", "slim", "distill", "finish", "refine", "export", "quantize")  # what reads those of the data
 STUDENT_STAGES = ("slim", "distill", "finish")  # they train one network, each from the weights of the one before
-WITHOUT_EFFECT = {"checkpoint_every"}  # keys of the recipe that do not change a result
+# Keys of the recipe that do not change a result; the guidance of a teacher is part of what uses it (pipeline.planning).
+WITHOUT_EFFECT = {"checkpoint_every", *GUIDANCE}
 
 
 @dataclass(frozen=True)
@@ -93,22 +97,20 @@ def _part(table: BaseModel, *, only: set[str] | None = None) -> dict[str, Any]:
 
 
 def _baseline(recipe: Recipe) -> dict[str, Any]:
-    steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
     regression = baseline_objective(recipe)
     loop = _slim(recipe, "method", "objective")
-    settings = {"slim": {**loop, "flip": regression.flip}, "distance": regression.distance, "steps": steps}
-    return settings | _second_time(recipe) | _compute(recipe)
+    settings = {
+        "slim": {**loop, "flip": regression.flip},
+        "distance": regression.distance,
+        "steps": student_steps(recipe),
+    }
+    return settings | further_inputs(recipe, *STUDENT_STAGES) | _compute(recipe)
 
 
 def _slim(recipe: Recipe, *left_out: str) -> dict[str, Any]:
     table = recipe.slim.model_dump(mode="json", exclude={*WITHOUT_EFFECT, *left_out})
     table["model"] = table.pop("network")  # its name in the keys of older results
     return table
-
-
-def _second_time(recipe: Recipe) -> dict[str, Any]:
-    """Whether the network that `slim` makes takes a second time, which a method of `distill` can need."""
-    return {"second_time": True} if has_second_time(recipe, *STUDENT_STAGES) else {}
 
 
 def _compute(recipe: Recipe) -> dict[str, Any]:
@@ -131,7 +133,7 @@ def refined_schemes(recipe: Recipe) -> list[str]:
 
 
 STAGES = (
-    Stage("data", (), lambda r: {"data": _part(r.data), "seed": r.seed}, "edgegen.pipeline.stages.data:data"),
+    Stage("data", (), data_settings, "edgegen.pipeline.stages.data:data"),
     Stage(
         "teacher",
         ("data",),
@@ -151,7 +153,7 @@ STAGES = (
     Stage(
         "slim",
         ("teacher",),
-        lambda r: {"slim": _slim(r), **_second_time(r), **_compute(r)},
+        lambda r: {"slim": _slim(r), **further_inputs(r, *STUDENT_STAGES), **_compute(r)},
         "edgegen.pipeline.stages.slim:slim",
         everywhere=True,
     ),
@@ -250,24 +252,19 @@ STAGES = (
     Stage(
         "report",
         (
-            "data",
-            "teacher",
-            "slim",
-            "distill",
-            "finish",
-            "baseline",
-            "extractor",
-            "evaluate",
-            "choose",
-            "refine",
-            "export",
-            "quantize",
-            "verify",
-            "profile",
+            *("data", "teacher", "slim", "distill", "finish", "baseline", "extractor"),
+            *("evaluate", "choose", "refine", "export", "quantize", "verify", "profile"),
         ),
         lambda r: {"name": r.name, "recipe": r.sha256()},
         "edgegen.pipeline.stages.report:report",
         version=4,
+    ),
+    Stage(
+        "bundle",
+        ("verify", "profile"),
+        lambda r: {"bundle": _part(r.bundle) if r.bundle else None, "name": r.name},
+        "edgegen.pipeline.stages.bundle:bundle",
+        enabled=lambda r: r.bundle is not None,
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
@@ -302,11 +299,13 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
 
 
 def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
-    """What `stage` needs with any method."""
+    """What it needs with any method."""
     if stage.name == "choose" and recipe.evaluate.ship == "student":
-        return (student_stage(recipe),)  # nothing is compared
+        return (*(["data"] if recipe.data.autoencoder else []), student_stage(recipe))  # nothing is compared
     if stage.name == "slim" and not has_teacher(recipe):
         return ("data",)  # where the student's images and classes are then known from
+    if recipe.data.upscale and stage.name in OF_CONDITIONS:
+        return ("data", *stage.needs)
     return stage.needs
 
 

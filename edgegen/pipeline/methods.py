@@ -20,15 +20,26 @@ STAGES: Mapping[Need, str] = {
 }
 BEFORE: Mapping[str, str] = {"distill": "slim", "finish": "distill"}  # whose network a stage trains on
 ON_THE_WAY: frozenset[Need] = frozenset(
-    {"real_images", "pairs", "trajectories", "teacher", "teacher_features", "second_time", "feature_network"}
+    {
+        "real_images",
+        "pairs",
+        "trajectories",
+        "teacher",
+        "teacher_features",
+        "second_time",
+        "unconditional_class",
+        "feature_network",
+    }
 )
 AVAILABLE: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
-    "teacher": frozenset({"real_images", "second_time"}),
+    "teacher": frozenset({"real_images", "second_time", "unconditional_class"}),
     "slim": ON_THE_WAY,
     "distill": ON_THE_WAY | {"slimmed_network", "earlier_network"},
     "finish": ON_THE_WAY | {"slimmed_network", "earlier_network"},
     "refine": frozenset({"float_network"}),
 }
+OF_IMAGES: frozenset[Need] = frozenset({"feature_network"})  # what sees images only, and no latents
+SWITCHES: Mapping[Need, str] = {"second_time": "second_time", "unconditional_class": "unconditional"}
 OF_PAIRS: frozenset[Need] = frozenset({"pairs", "trajectories"})
 
 
@@ -79,14 +90,37 @@ def student_stage(recipe: Recipe) -> str:
     return "distill" if recipe.finish is None else "finish"
 
 
+def data_settings(recipe: Recipe) -> dict[str, Any]:
+    """What the stage data depends on: latents for a teacher that is brought along are scaled as it was trained."""
+    scaled = {"latents": "by the autoencoder's config"} if keeps_scale(recipe) else {}
+    return {"data": recipe.data.model_dump(mode="json"), "seed": recipe.seed, **scaled}
+
+
+def keeps_scale(recipe: Recipe) -> bool:
+    """Whether latents stay as the config of their autoencoder scales them."""
+    return recipe.data.autoencoder is not None and recipe.teacher.folder is not None
+
+
 def _method_needs_pairs(recipe: Recipe) -> bool:
     return any(OF_PAIRS & table.objective.needs for table in _tables(recipe).values())
 
 
-def has_second_time(recipe: Recipe, *stages: str) -> bool:
-    """Whether the network that these stages train takes a second time: where the method of one of them needs it."""
+def further_inputs(recipe: Recipe, *stages: str) -> dict[str, bool]:
+    """What the network that these stages train takes, because the method of one of them needs it.
+
+    Switches of an EdgeUNet: "second_time", and "unconditional", a label that stands for no class.
+    """
     tables = _tables(recipe)
-    return any("second_time" in tables[stage].objective.needs for stage in stages if stage in tables)
+    needs = frozenset[Need]().union(*(tables[stage].objective.needs for stage in stages if stage in tables))
+    return {switch: True for need, switch in SWITCHES.items() if need in needs}
+
+
+def uses_velocity_of_teacher(recipe: Recipe, stage: str) -> bool:
+    """Whether a stage's result depends on how the teacher's velocity is guided."""
+    if stage in ("pairs", "evaluate", "profile"):
+        return has_teacher(recipe)
+    tables = _tables(recipe)
+    return stage in tables and "teacher" in tables[stage].objective.needs
 
 
 def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
@@ -103,6 +137,19 @@ def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
                 f"{key} needs {', '.join(missing)}, which the stage {stage} does not have; methods for it are: "
                 f"{', '.join(sorted(names))}"
             )
+        instead = getattr(table.objective, "within_condition", "")
+        if recipe.data.upscale and instead:
+            raise RecipeError(
+                f"{key} compares or exchanges samples of one condition, and with data.upscale each has an image of its "
+                f"own: give {instead}"
+            )
+        if recipe.data.autoencoder is not None and table.objective.needs & OF_IMAGES:
+            raise RecipeError(
+                f"{key} compares images by layers of a classifier, and this run trains on latents (data.autoencoder), "
+                "which would have to be decoded in every step: take a distance of values, such as 'pseudo_huber'"
+            )
+        if "unconditional_class" in table.objective.needs and not recipe.data.conditional:
+            raise RecipeError(f"{key} trains without a class as well (label_dropout), and data.conditional is false")
         if "trajectories" in table.objective.needs and recipe.pairs.knots == 1:
             raise RecipeError(f"{key} needs states between noise and image: give pairs.knots, such as knots = 4")
 
@@ -122,6 +169,12 @@ def baseline_objective(recipe: Recipe) -> Any:
     shared = {"distance": recipe.distill.objective, "flip": recipe.slim.objective}
     values = {key: getattr(method, key) for key, method in shared.items() if hasattr(method, key)}
     return registry.load("objective", "pair_regression")(**values)
+
+
+def student_steps(recipe: Recipe) -> dict[str, int]:
+    """By stage, the steps that the student is trained for; plain regression gets as many, to be a fair comparison."""
+    steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
+    return steps if recipe.finish is None else {**steps, "finish": recipe.finish.steps}
 
 
 def teacher_steps(recipe: Recipe) -> int:

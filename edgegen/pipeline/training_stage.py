@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from torch import nn
 
 from edgegen.formats.stage_folder import AVERAGE, GENERATOR
-from edgegen.models.generator import Loaded
+from edgegen.models.generator import LATENTS, SPACE, Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.models.load import save as save_generator
+from edgegen.pipeline.conditions import real_inputs
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.guided_teacher import network_of
 from edgegen.pipeline.methods import BEFORE, OF_PAIRS
 from edgegen.pipeline.stages.data import read_training_images, signature_of_data
 from edgegen.pipeline.stages.extractor import load_extractor
@@ -70,7 +72,8 @@ def save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, s
     """
     if not state().is_main_process:
         return
-    description = {"name": context.recipe.name, "role": role, "lineage": dict(lineage)}
+    space = {} if context.recipe.data.autoencoder is None else {SPACE: LATENTS}
+    description = {"name": context.recipe.name, "role": role, "lineage": dict(lineage), **space}
     save_generator(fitted.ema, context.folder / GENERATOR, about=description)
     save_tensors(context.folder / RAW, dict(fitted.raw.state_dict()))
     for width, average in fitted.others.items():
@@ -84,17 +87,16 @@ def _examples(context: Context, objective: Objective, student: Loaded, settings:
         return pairs if images is None else PairsAndImages(pairs, images)
     if images is not None:
         return images
-    return FreshInputs(InputSource(student.signature, context.seed), settings.steps * settings.batch)
+    real = real_inputs(context.inputs, student.signature)
+    return FreshInputs(InputSource(student.signature, context.seed, real), settings.steps * settings.batch)
 
 
 def _frozen(context: Context, objective: Objective, student: Loaded) -> dict[str, nn.Module]:
     networks = {
-        name: load_generator(context.inputs[stage] / GENERATOR).net
-        for need, (name, stage) in FROZEN.items()
-        if need in objective.needs
+        name: network_of(context, stage).net for need, (name, stage) in FROZEN.items() if need in objective.needs
     }
     if "earlier_network" in objective.needs:
-        networks["earlier"] = load_generator(context.inputs[BEFORE[context.stage]] / GENERATOR).net
+        networks["earlier"] = network_of(context, BEFORE[context.stage]).net
     if "feature_network" in objective.needs:
         shape = list(student.signature.image_shape)
         networks["features"] = load_extractor(context.inputs["extractor"], shape).network

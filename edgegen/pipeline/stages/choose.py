@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from edgegen.formats.stage_folder import AVERAGE, CHOICE, GENERATOR
+from edgegen.formats.stage_folder import AUTOENCODER, AVERAGE, CHOICE, GENERATOR
 from edgegen.metrics.distances import frechet
 from edgegen.models.generator import ABOUT, WEIGHTS
 from edgegen.models.load import load as load_generator
-from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import student_stage
-from edgegen.pipeline.stages.evaluate import Judge, sample
+from edgegen.pipeline.samplers import sample
+from edgegen.pipeline.stages.evaluate import Judge
 from edgegen.support.pixels import scaled
 from edgegen.support.storage import load_tensors, read_json, write_json
 from edgegen.training.distributed import state
@@ -57,6 +56,8 @@ def choose(context: Context) -> None:
     if (target := context.folder / GENERATOR).exists():
         shutil.rmtree(target)
     shutil.copytree(source / GENERATOR, target)
+    if (decoder := context.inputs["data"] / AUTOENCODER).is_dir():
+        shutil.copytree(decoder, target / AUTOENCODER)
     if width:
         shutil.copyfile(source / AVERAGE.format(width), target / WEIGHTS)
     # A folder of this role makes its image in one step wherever it is opened.
@@ -89,7 +90,7 @@ def _judged(context: Context) -> tuple[list[Candidate], str]:
     if judge.fault:
         return [], f"nothing was compared: {judge.fault}"
     heldout = scaled(judge.images["heldout_images"].permute(0, 3, 1, 2))
-    real, labels, device = judge.features(heldout), judge.labels(), state().device
+    real, condition, device = judge.features(heldout), judge.condition(), state().device
     stages = {role: stage for role, stage in CANDIDATES.items() if stage in context.inputs}
     averages = [(role, stage, width) for role, stage in stages.items() for width in _widths(context.inputs[stage])]
     noises = [_noise(context, judge, index) for index in range(context.recipe.evaluate.seeds)]
@@ -100,7 +101,7 @@ def _judged(context: Context) -> tuple[list[Candidate], str]:
             if width:
                 network.load_state_dict(load_tensors(context.inputs[stage] / AVERAGE.format(width)))
             network.to(device)
-            images = [sample(network, noise, labels, 1, device) for noise in noises]
+            images = [judge.space.images(sample(network, noise, condition, 1, device)) for noise in noises]
             rows.append(Candidate(role, tuple(frechet(real, judge.features(part)) for part in images), width))
             task.update(len(rows), f"{rows[-1].name} {rows[-1].mean:.3g}")
     return rows, ""
@@ -113,4 +114,4 @@ def _widths(folder: Path) -> list[str]:
 
 
 def _noise(context: Context, judge: Judge, index: int) -> Tensor:
-    return torch.from_numpy(normal(context.seed + index, 0, judge.n, judge.about["image_shape"]))
+    return judge.space.noise(context.seed + index, 0, judge.n)
