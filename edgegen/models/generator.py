@@ -20,7 +20,7 @@ CONFIG, WEIGHTS, ABOUT, CARD = "config.json", "diffusion_pytorch_model.safetenso
 
 @dataclass(frozen=True)
 class Loaded:
-    """A velocity network from disk: forward(x, t, class_labels) -> velocity of the straight path, t = 0 data.
+    """A velocity network from disk: forward(x, t, condition) -> velocity of the straight path, t = 0 data.
 
     `notes` say what had to be done to read its weights.
     """
@@ -48,7 +48,9 @@ def save(network: EdgeUNet, folder: Path, *, about: Mapping[str, Any]) -> None:
 
 
 def signature_of(config: EdgeUNetConfig) -> Signature:
-    return Signature.of(channels=config.in_channels, size=config.sample_size, num_classes=config.num_classes)
+    return Signature.of(
+        channels=config.in_channels, size=config.sample_size, num_classes=config.num_classes, upscale=config.upscale
+    )
 
 
 def load_ours(folder: Path, config: Mapping[str, Any]) -> Loaded:

@@ -8,6 +8,7 @@ from edgegen.formats.stage_folder import AVERAGE, GENERATOR
 from edgegen.models.generator import LATENTS, SPACE, Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.models.load import save as save_generator
+from edgegen.pipeline.conditions import real_inputs
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.guided_teacher import network_of
 from edgegen.pipeline.methods import BEFORE, OF_PAIRS
@@ -86,7 +87,8 @@ def _examples(context: Context, objective: Objective, student: Loaded, settings:
         return pairs if images is None else PairsAndImages(pairs, images)
     if images is not None:
         return images
-    return FreshInputs(InputSource(student.signature, context.seed), settings.steps * settings.batch)
+    real = real_inputs(context.inputs, student.signature)
+    return FreshInputs(InputSource(student.signature, context.seed, real), settings.steps * settings.batch)
 
 
 def _frozen(context: Context, objective: Objective, student: Loaded) -> dict[str, nn.Module]:
