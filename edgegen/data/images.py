@@ -67,6 +67,12 @@ def image_set(
         if values.min() < 0:
             where = int(values.argmin())
             raise DataError(f"{source}: label {values[where]} of image {where} is negative; labels count from 0")
+        if names is not None and values.max() >= len(names):
+            where = int(values.argmax())
+            raise DataError(
+                f"{source}: label {values[where]} of image {where} has no name; there are {len(names)} names, for 0 "
+                f"to {len(names) - 1}"
+            )
         present, indices = np.unique(values, return_inverse=True)
         classes = [str(value) if names is None else names[int(value)] for value in present]
     else:

@@ -14,6 +14,7 @@ from edgegen.program.parameters import parameter_count
 from edgegen.support.storage import atomic_path, nbytes_of, read_json, save_tensors, write_json
 from edgegen.types import Signature
 
+SPACE, LATENTS = "space", "latents"  # key and value in edgegen.json of a network whose samples are no images
 CONFIG, WEIGHTS, ABOUT, CARD = "config.json", "diffusion_pytorch_model.safetensors", "edgegen.json", "README.md"
 
 
@@ -74,6 +75,8 @@ def _card(network: EdgeUNet, about: Mapping[str, Any]) -> str:
     kind = f"{config.num_classes} classes" if config.num_classes else "unconditional"
     count, shape = parameter_count(network), signature_of(config).image_shape
     times = "1, 0" if config.second_time else "1"
+    samples = str(about.get(SPACE, "images"))
+    values = "of an autoencoder, scaled to deviation 1" if samples == LATENTS else "in [-1, 1]"
     return f"""---
 library_name: edgegen
 pipeline_tag: unconditional-image-generation
@@ -82,7 +85,8 @@ tags: [edgegen, flow-matching]
 # {about.get("name", "generator")}: {about.get("role", "generator")}
 
 An EdgeUNet velocity network of {count:,} parameters for {"x".join(map(str, shape))}
-images ({kind}), written by edgegen. `config.json` holds its shape, `edgegen.json` its signature and lineage.
+{samples} ({kind}), written by edgegen. `config.json` holds its shape, `edgegen.json` its signature and lineage.
 
-Time runs from t = 0 (data) to t = 1 (noise); one step is x = z - u(z, {times}). Images are float32 NCHW in [-1, 1].
+Time runs from t = 0 (data) to t = 1 (noise); one step is x = z - u(z, {times}).
+{samples.capitalize()} are float32 NCHW {values}.
 """

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from edgegen.formats.stage_folder import AVERAGE, GENERATOR
-from edgegen.models.generator import Loaded
+from edgegen.models.generator import LATENTS, SPACE, Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.models.load import save as save_generator
 from edgegen.pipeline.conditions import real_inputs
@@ -72,7 +72,8 @@ def save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, s
     """
     if not state().is_main_process:
         return
-    description = {"name": context.recipe.name, "role": role, "lineage": dict(lineage)}
+    space = {} if context.recipe.data.autoencoder is None else {SPACE: LATENTS}
+    description = {"name": context.recipe.name, "role": role, "lineage": dict(lineage), **space}
     save_generator(fitted.ema, context.folder / GENERATOR, about=description)
     save_tensors(context.folder / RAW, dict(fitted.raw.state_dict()))
     for width, average in fitted.others.items():

@@ -58,6 +58,11 @@ def test_labels_become_0_to_k_and_keep_their_names() -> None:
     assert in_order.classes == ("1", "9", "10", "x")
 
 
+def test_a_label_beyond_the_names_is_named() -> None:
+    with pytest.raises(DataError, match="s: label 4 of image 1 has no name; there are 2 names, for 0 to 1"):
+        image_set(pictures(3), np.array([1, 4, 0]), source="s", names=["a", "b"])
+
+
 def test_the_record_is_frozen() -> None:
     with pytest.raises(AttributeError):
         image_set(pictures(2), None, source="s").source = "t"  # type: ignore[misc]

@@ -1,11 +1,13 @@
 """The stage `pairs`: (noise, image) pairs by the teacher's ODE, with states between them if asked for, in shards."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from edgegen.errors import TrainingError
+from edgegen.errors import DataError, TrainingError
 from edgegen.flow.condition import condition_spec, unpacked
 from edgegen.flow.evaluations import evaluations
 from edgegen.flow.solvers import knot_times, solve
@@ -33,6 +35,16 @@ def pairs(context: Context) -> None:
     network = loaded.net.to(machine.device)
     shards = range(-(-settings.count // settings.shard))
     whole = [index for index in shards if is_whole(context.folder / shard_name(index))]
+    facts: dict[str, Any] = {
+        "image_shape": list(loaded.signature.image_shape),
+        "num_classes": loaded.signature.num_classes,
+    }
+    spec = condition_spec(loaded.signature)
+    if spec is not None and spec.role == "image":
+        facts["condition_shape"] = list(spec.shape[1:])
+    manifest = {"seed": context.seed, "shards": len(shards), **settings.model_dump(mode="json"), **facts}
+    for index in whole:
+        _read_shard(context.folder, index, manifest)
     there = sum(_size(settings, index) for index in whole)
     with context.progress.task("pairs", settings.count, start=there) as task:
         done = _Done(task, there, settings.count, evaluations_per_image(settings))
@@ -45,7 +57,6 @@ def pairs(context: Context) -> None:
                 with evaluations(network, done.evaluated):
                     _make_shard(path, network, loaded, index * settings.shard, count, context, machine.device)
             done.add(count)
-    manifest = {"seed": context.seed, "shards": len(shards), **settings.model_dump(mode="json")}
     if settings.knots > 1:
         manifest["knot_times"] = knot_times(network, settings.steps, settings.knots)[1:]
     if machine.is_main_process:
@@ -85,12 +96,12 @@ def shard_name(index: int) -> str:
 
 
 def read_pairs(folder: Path) -> TrainingSet:
-    """All shards of a finished stage, in fp16."""
-    count = read_json(folder / "pairs.json")["shards"]
-    shards = [load_tensors(folder / shard_name(index)) for index in range(count)]
+    """All shards of a finished stage, in fp16. Raises DataError where they are not those of pairs.json."""
+    manifest = read_json(folder / "pairs.json")
+    shards = [_read_shard(folder, index, manifest) for index in range(manifest["shards"])]
     parts = {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]}
     noise, between = parts["noise"], parts.get("knots")
-    times = torch.tensor([1.0, *read_json(folder / "pairs.json").get("knot_times", [])])
+    times = torch.tensor([1.0, *manifest.get("knot_times", [])])
     knots = noise[:, None] if between is None else torch.cat([noise[:, None], between], dim=1)
     return TrainingSet(parts["images"], parts.get(CONDITION), noise, knots, times)
 
@@ -104,6 +115,31 @@ def _condition(context: Context, signature: Signature, first: int, count: int) -
     training = read_training_images(context.inputs["data"]).condition
     assert training is not None, "the teacher's signature is that of the data"
     return training_rows(training, first, count, seed=context.seed)
+
+
+def _read_shard(folder: Path, index: int, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A shard, which holds what the manifest says: so many pairs, of such images and conditions. Raises DataError."""
+    path = folder / shard_name(index)
+    tensors = load_tensors(path)
+    if "image_shape" not in manifest:  # of a run before it was written down
+        return tensors
+    count = min(manifest["shard"], manifest["count"] - index * manifest["shard"])
+    shape, classes, knots = tuple(manifest["image_shape"]), manifest["num_classes"], manifest.get("knots", 1)
+    expected = {"noise": (count, *shape), "images": (count, *shape)}
+    if classes or "condition_shape" in manifest:
+        expected[CONDITION] = (count, *manifest.get("condition_shape", ()))
+    expected |= {"knots": (count, knots - 1, *shape)} if knots > 1 else {}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    fault = ""
+    if wrong := [name for name in sorted(shapes | expected) if shapes.get(name) != expected.get(name)]:
+        name = wrong[0]
+        fault = f"{name} is {shapes.get(name, 'absent')}, {expected.get(name, 'absent')} in the run's manifest"
+    elif classes and not bool(((tensors[CONDITION] >= 0) & (tensors[CONDITION] < classes)).all()):
+        low, high = (int(end) for end in tensors[CONDITION].aminmax())
+        fault = f"its labels are {low} to {high}, and the teacher has the classes 0 to {classes - 1}"
+    if fault:
+        raise DataError(f"{path} does not match its manifest: {fault}; delete {folder} and run the same command again")
+    return tensors
 
 
 def _make_shard(

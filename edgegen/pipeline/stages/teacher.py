@@ -106,6 +106,11 @@ def _bring_teacher(context: Context, source: Path, about: Mapping[str, Any]) -> 
     loaded = load_teacher(source, about, context.recipe)
     for note in loaded.notes:
         context.progress.message(f"teacher: {note}")
+    if "autoencoder" in about and getattr(getattr(loaded.net, "schedule", None), "limit", None) is not None:
+        context.progress.message(
+            "teacher: its scheduler limits the estimate of the data (clip_sample or thresholding), as is done for "
+            "images; latents go further: was it trained with this scheduler_config.json?"
+        )
     _check_use(context, loaded)
     _check_sampling(context, loaded)
     target = context.folder / GENERATOR
