@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgegen import registry
 from edgegen.artifacts import shipped
 from edgegen.errors import DataError, UsageError
+from edgegen.flow.condition import condition_spec
 from edgegen.types import PIXELS, Signature
 
 TEACHER_STEPS = 20
@@ -27,7 +28,7 @@ class ImageSource:
 
     Images of a file that gives uint8 are (n, height, width, channels). `place` is the file or folder. `sizes` are the
     heights and widths that the first input may have: None for any, else the signature's own first. `class_names` are
-    those of the classes 0, 1, ..., () where nobody knows them.
+    those of the classes 0, 1, ..., () where nobody knows them. `steps` are those of a solver in PyTorch.
     """
 
     run: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
@@ -36,6 +37,7 @@ class ImageSource:
     place: Path
     sizes: tuple[tuple[int, int], ...] | None = ()
     class_names: tuple[str, ...] = ()
+    steps: int | None = None
 
 
 def open_source(source: str, *, steps: int | None, runs: Path) -> ImageSource:
@@ -81,13 +83,15 @@ def open_generator(
     count = steps or (1 if loaded.about.get("role") in ("student", "baseline") else TEACHER_STEPS)
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        labels = torch.from_numpy(inputs["class_labels"]) if "class_labels" in inputs else None
-        samples = solve(loaded.net, torch.from_numpy(inputs["sample"]), labels, solver="euler", steps=count).x
+        spec = condition_spec(loaded.signature)
+        condition = None if spec is None else torch.from_numpy(inputs[spec.name])
+        samples = solve(loaded.net, torch.from_numpy(inputs["sample"]), condition, solver="euler", steps=count).x
         with torch.no_grad():
             return (samples if decoder is None else decoder(samples)).numpy()
 
     method = f"PyTorch, {count} step{'s' * (count > 1)}"
-    return ImageSource(run, signature, method, path, class_names=shipped.class_names(path, signature))
+    names = shipped.class_names(path, signature)
+    return ImageSource(run, signature, method, path, class_names=names, steps=count)
 
 
 def open_artifact(path: Path, backend: str) -> ImageSource:

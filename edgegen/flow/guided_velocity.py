@@ -14,7 +14,7 @@ from edgegen.flow.time_grid import TimeGrid, grid_of
 
 
 class GuidedVelocity(nn.Module):
-    """velocity(x, t, labels) of a network, guided: two evaluations for one. It takes no second time.
+    """velocity(x, t, condition) of a network, guided: two evaluations for one. It takes no second time.
 
     Args:
         network: a velocity network; without `worse` it has an unconditional class.
@@ -25,28 +25,29 @@ class GuidedVelocity(nn.Module):
     def __init__(self, network: nn.Module, guidance: Guidance, *, worse: nn.Module | None = None) -> None:
         super().__init__()
         self.unguided, self.guidance, self.worse = network, guidance, worse
-        self.image_channels, self.num_classes = image_facts(network)
+        facts = image_facts(network)
+        self.image_channels, self.num_classes, self.upscale = facts.channels, facts.classes, facts.upscale
         self.none = unconditional_class(network)
         if worse is None and self.none is None:
             raise ValueError("guidance by a network that has no unconditional class")
         if hasattr(network, "time_dtype"):
             self.time_dtype = network.time_dtype
 
-    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Images (batch, channels, height, width), times (batch,), classes (batch,) -> velocities like x."""
-        v, v_worse = self._both(x, t, class_labels)
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Images (batch, channels, height, width), times (batch,), conditions (batch, ...) -> velocities like x."""
+        v, v_worse = self._both(x, t, condition)
         low, high = self.guidance.interval
         excess = torch.where((t > low) & (t <= high), self.guidance.scale - 1, 0.0)
         return v + per_sample(excess).to(v) * (v - v_worse)
 
-    def _both(self, x: Tensor, t: Tensor, class_labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _both(self, x: Tensor, t: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.worse is not None:
             own_t = t.to(time_dtype(self.worse, x.dtype))
-            return self.unguided(x, t, class_labels), self.worse(x, own_t, class_labels)
-        if class_labels is None or self.none is None:
-            raise ValueError("a velocity that is guided by its classes needs class_labels (batch,)")
-        labels = torch.cat([class_labels, torch.full_like(class_labels, self.none)])
-        both = self.unguided(torch.cat([x, x]), torch.cat([t, t]), labels)
+            return self.unguided(x, t, condition), self.worse(x, own_t, condition)
+        if condition is None or self.none is None:
+            raise ValueError("a velocity that is guided by its classes needs them (batch,)")
+        classes = torch.cat([condition, torch.full_like(condition, self.none)])
+        both = self.unguided(torch.cat([x, x]), torch.cat([t, t]), classes)
         return both[: len(x)], both[len(x) :]
 
     def time_grid(self, steps: int) -> TimeGrid:

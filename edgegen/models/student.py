@@ -6,9 +6,11 @@ from typing import Any
 import torch
 
 from edgegen.errors import RecipeError
+from edgegen.flow.condition import upscale_of
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig, count_parameters
 from edgegen.program.parameters import parameter_count
 from edgegen.recipe import Architecture, Slim
+from edgegen.types import Signature
 
 WIDTH_STEP = 8  # widths stay multiples of 8: SIMD lanes of phones, and the groups of GroupNorm
 
@@ -47,20 +49,15 @@ def to_step(width: float) -> int:
 
 
 def architecture(
-    model: Architecture,
-    image_shape: list[int],
-    num_classes: int,
-    *,
-    second_time: bool = False,
-    unconditional: bool = False,
+    model: Architecture, signature: Signature, *, second_time: bool = False, unconditional: bool = False
 ) -> EdgeUNetConfig:
-    """The network's config for these images.
+    """The network's config for samples of this signature.
 
     Raises RecipeError when the resolutions do not halve evenly, and for a label of no class where there are no classes.
     """
-    if unconditional and not num_classes:
+    if unconditional and not signature.num_classes:
         raise RecipeError("label_dropout: the data have no classes of which the network could not be told")
-    channels, height, width = image_shape
+    channels, height, width = signature.sample_shape
     halvings = len(model.channels) - 1
     for pixels in (height, width):
         if pixels % 2**halvings:
@@ -74,18 +71,18 @@ def architecture(
         channels=model.channels,
         blocks=model.blocks,
         attention=model.attention,
-        num_classes=num_classes,
+        num_classes=signature.num_classes,
         embedding=model.embedding,
         second_time=second_time,
         unconditional=unconditional,
+        upscale=upscale_of(signature),
     )
 
 
 def student_architecture(
     slim: Slim,
     teacher: Architecture | None,
-    shape: list[int],
-    classes: int,
+    signature: Signature,
     *,
     parameters: int | None = None,
     **switches: bool,
@@ -97,7 +94,7 @@ def student_architecture(
     """
 
     def config(model: Architecture) -> EdgeUNetConfig:
-        return architecture(model, shape, classes, **switches)
+        return architecture(model, signature, **switches)
 
     assert not isinstance(slim.network, str), "an EdgeUNet"
     model = slim.network

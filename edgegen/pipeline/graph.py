@@ -2,7 +2,7 @@
 
     data ─ teacher ─ pairs ─ slim ─ distill ─ [finish] ─┬─ choose ─ [refine] ─ export ─ quantize ─ verify ─ profile
                        └─ baseline ─────────────────────┤                                                      │
-             extractor ─────────────────────────────────┴─ evaluate                                          report
+             extractor ─────────────────────────────────┴─ evaluate                                 report ─ [bundle]
 
 A stage is a function of its settings and of the folders of the stages it needs. Its key is the hash of those, so a
 change of the recipe re-runs what depends on it and nothing else. This module imports no torch: planning is fast.
@@ -37,6 +37,7 @@ from edgegen.quantize.schemes import GRIDS
 from edgegen.recipe import GUIDANCE, Recipe
 from edgegen.support.progress import Progress
 
+OF_CONDITIONS = ("pairs", "slim", "distill", "finish", "refine", "export", "quantize")  # what reads those of the data
 STUDENT_STAGES = ("slim", "distill", "finish")  # they train one network, each from the weights of the one before
 # Keys of the recipe that do not change a result; the guidance of a teacher is part of what uses it (pipeline.planning).
 WITHOUT_EFFECT = {"checkpoint_every", *GUIDANCE}
@@ -251,24 +252,19 @@ STAGES = (
     Stage(
         "report",
         (
-            "data",
-            "teacher",
-            "slim",
-            "distill",
-            "finish",
-            "baseline",
-            "extractor",
-            "evaluate",
-            "choose",
-            "refine",
-            "export",
-            "quantize",
-            "verify",
-            "profile",
+            *("data", "teacher", "slim", "distill", "finish", "baseline", "extractor"),
+            *("evaluate", "choose", "refine", "export", "quantize", "verify", "profile"),
         ),
         lambda r: {"name": r.name, "recipe": r.sha256()},
         "edgegen.pipeline.stages.report:report",
         version=4,
+    ),
+    Stage(
+        "bundle",
+        ("verify", "profile"),
+        lambda r: {"bundle": _part(r.bundle) if r.bundle else None, "name": r.name},
+        "edgegen.pipeline.stages.bundle:bundle",
+        enabled=lambda r: r.bundle is not None,
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
@@ -308,6 +304,8 @@ def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
         return (*(["data"] if recipe.data.autoencoder else []), student_stage(recipe))  # nothing is compared
     if stage.name == "slim" and not has_teacher(recipe):
         return ("data",)  # where the student's images and classes are then known from
+    if recipe.data.upscale and stage.name in OF_CONDITIONS:
+        return ("data", *stage.needs)
     return stage.needs
 
 

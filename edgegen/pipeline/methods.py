@@ -137,6 +137,12 @@ def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
                 f"{key} needs {', '.join(missing)}, which the stage {stage} does not have; methods for it are: "
                 f"{', '.join(sorted(names))}"
             )
+        instead = getattr(table.objective, "within_condition", "")
+        if recipe.data.upscale and instead:
+            raise RecipeError(
+                f"{key} compares or exchanges samples of one condition, and with data.upscale each has an image of its "
+                f"own: give {instead}"
+            )
         if recipe.data.autoencoder is not None and table.objective.needs & OF_IMAGES:
             raise RecipeError(
                 f"{key} compares images by layers of a classifier, and this run trains on latents (data.autoencoder), "

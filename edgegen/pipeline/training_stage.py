@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from torch import nn
 
 from edgegen.formats.stage_folder import AVERAGE, GENERATOR
-from edgegen.models.generator import Loaded
+from edgegen.models.generator import LATENTS, SPACE, Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.models.load import save as save_generator
+from edgegen.pipeline.conditions import real_inputs
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.guided_teacher import network_of
 from edgegen.pipeline.methods import BEFORE, OF_PAIRS
@@ -71,7 +72,8 @@ def save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, s
     """
     if not state().is_main_process:
         return
-    description = {"name": context.recipe.name, "role": role, "lineage": dict(lineage)}
+    space = {} if context.recipe.data.autoencoder is None else {SPACE: LATENTS}
+    description = {"name": context.recipe.name, "role": role, "lineage": dict(lineage), **space}
     save_generator(fitted.ema, context.folder / GENERATOR, about=description)
     save_tensors(context.folder / RAW, dict(fitted.raw.state_dict()))
     for width, average in fitted.others.items():
@@ -85,7 +87,8 @@ def _examples(context: Context, objective: Objective, student: Loaded, settings:
         return pairs if images is None else PairsAndImages(pairs, images)
     if images is not None:
         return images
-    return FreshInputs(InputSource(student.signature, context.seed), settings.steps * settings.batch)
+    real = real_inputs(context.inputs, student.signature)
+    return FreshInputs(InputSource(student.signature, context.seed, real), settings.steps * settings.batch)
 
 
 def _frozen(context: Context, objective: Objective, student: Loaded) -> dict[str, nn.Module]:

@@ -1,7 +1,7 @@
 """The recipe's tables of data and training; a method's own keys are in its record (edgegen.training.objectives)."""
 
 import operator
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
@@ -19,13 +19,33 @@ class Data(Table):
 
     source: str = Field("digits", description="paths are relative to the recipe")
     holdout: Fraction = Field(0.25, description="share of the images kept from training, for the metrics")
-    conditional: bool = Field(True, description="use the labels: the generator takes a class")
-    # Left out where it is not asked for, so that the keys of older results stay.
+    conditional: bool = Field(
+        True, description="use the labels: the generator takes a class; false where upscale is given"
+    )
+    upscale: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        None,
+        description="the generator takes an image that is so many times smaller (the mean of each block of pixels) and "
+        "makes the large one of it",
+        exclude_if=operator.not_,
+    )
     autoencoder: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         description="a folder with a diffusers AutoencoderTiny or AutoencoderKL, in whose latents everything trains",
         exclude_if=operator.not_,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def one_condition(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("upscale") is None:
+            return values
+        if values.get("conditional"):
+            raise ValueError(
+                "upscale and conditional = true: the generator takes a small image or a class, not both; leave one out"
+            )
+        if values.get("autoencoder"):
+            raise ValueError("upscale and autoencoder: a small image is no condition of latents yet; leave one out")
+        return {**values, "conditional": False}
 
 
 class Compute(Table):

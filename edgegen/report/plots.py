@@ -74,7 +74,7 @@ def quality_plot(report: Report) -> Plot | None:
     """fd_local against the number of steps; None where nothing is known."""
     series: dict[str, list[tuple[int, float, float]]] = {}
     for network in NETWORKS:
-        table = getattr(report.quality, network) or {}
+        table = (network in MARKER and getattr(report.quality, network)) or {}  # bicubic has no steps
         known = sorted((int(s), f.fd_local, f.sd or 0.0) for s, f in table.items() if f.fd_local is not None)
         if known:
             series[network] = known

@@ -30,9 +30,9 @@ def feature_teacher(teacher: nn.Module | None) -> Any:
     )
 
 
-def features(teacher: nn.Module, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+def features(teacher: nn.Module, x: Tensor, t: Tensor, condition: Tensor | None) -> list[Tensor]:
     """Feature maps (batch, width, rows, columns) of each resolution on the way down, of images x_t at times t."""
-    maps: list[Tensor] = feature_teacher(teacher).encode(x, t, labels)
+    maps: list[Tensor] = feature_teacher(teacher).encode(x, t, condition)
     return maps
 
 

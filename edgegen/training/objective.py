@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # What a method trains on and with; the plan says which stage gives it (edgegen.pipeline.methods).
 Need = Literal[
-    "real_images",  # batches of the data set: images and labels (edgegen.training.pairs.real_images)
+    "real_images",  # batches of the data set: images and conditions (edgegen.training.pairs.real_images)
     "pairs",  # batches of the teacher's (noise, image) pairs; beside them `real` where real images are needed, too
     "trajectories",  # pairs with the states between noise and image (edgegen.training.pairs.trajectories)
     "teacher",  # networks["teacher"], frozen
@@ -40,7 +40,7 @@ class Objective(Protocol):
     Its fields are the hyperparameters of the method: the only place of their defaults and their documentation, and the
     keys that the recipe's table takes beside those of the loop. `paper` is the source, with the equation.
 
-    Two attributes more are not needed (edgegen.training.figures reads them):
+    Three attributes more are not needed; edgegen.training.figures reads the first two:
 
     `one_step = True` where the student is to make an image of noise in one step: then the spread of its images is
     watched.
@@ -48,6 +48,9 @@ class Objective(Protocol):
     `warnings(figures: Mapping[str, float]) -> Sequence[str]` tells of faults, from the losses and figures by their
     names, each the mean of the last lines of the log: "the fake network lags: its loss is 1.8 times the teacher's".
     What stands before the colon names the fault, and is the same while it lasts.
+
+    `within_condition` says how to do without, where samples of one condition are compared or exchanged with each other:
+    a method is refused so for images as conditions, of which no two samples share one. "": it does none of that.
     """
 
     @property

@@ -132,7 +132,7 @@ def test_more_samples_than_held_out_images(
     judge = stage.Judge(larger, context.inputs)
     assert judge.n == 451
     network = stage._samplers(context)[0]
-    images = network.sample(judge.noise(0), judge.labels(), 0)
+    images = network.sample(judge.noise(0), judge.condition(), 0)
     known = content["quality"][network.role]["1"]
     assert known["fd_local_first"] == pytest.approx(judge.distance(images), rel=1e-6)
     assert content["quality"]["floor"]["0"]["nearest_ratio"] == 1.0

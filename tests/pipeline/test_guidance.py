@@ -78,9 +78,9 @@ def test_pairs_and_methods_get_the_guided_velocity_and_another_scale_keeps_the_t
     assert loaded.signature.num_classes == 10
     made = read_pairs(results["pairs"].folder)
     with torch.no_grad():
-        expected = solve(by_hand(loaded.net, 10), made.noise.float(), made.labels, solver="heun", steps=2).x
+        expected = solve(by_hand(loaded.net, 10), made.noise.float(), made.condition, solver="heun", steps=2).x
     torch.testing.assert_close(made.images.float(), expected, atol=5e-3, rtol=5e-3)
-    plain = solve(loaded.net, made.noise.float(), made.labels, solver="heun", steps=2).x
+    plain = solve(loaded.net, made.noise.float(), made.condition, solver="heun", steps=2).x
     assert not torch.allclose(made.images.float(), plain, atol=5e-3, rtol=5e-3)
     teacher = given["distill"]["teacher"]
     assert isinstance(teacher, GuidedVelocity)
@@ -126,7 +126,7 @@ def test_a_second_network_guides_and_is_part_of_the_key(tmp_path: Path) -> None:
         expected = solve(
             lambda x, t, labels: 3 * good(x, t, labels) - 2 * bad(x, t, labels),
             made.noise.float(),
-            made.labels,
+            made.condition,
             solver="heun",
             steps=2,
         ).x
@@ -157,7 +157,7 @@ def test_a_brought_unet_with_one_class_more_than_the_data_knows_none(tmp_path: P
     with torch.no_grad():
         velocity = by_hand(loaded.net, 10)
         velocity.time_grid, velocity.time_dtype = loaded.net.time_grid, torch.float64  # type: ignore[attr-defined]
-        expected = solve(velocity, made.noise.float(), made.labels, solver="euler", steps=2).x
+        expected = solve(velocity, made.noise.float(), made.condition, solver="euler", steps=2).x
     torch.testing.assert_close(made.images.float(), expected, atol=1e-2, rtol=1e-2)
     assert load(results["slim"].folder / "generator").signature.num_classes == 10
 

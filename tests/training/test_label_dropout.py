@@ -47,7 +47,7 @@ def test_flow_matching_learns_without_the_class_where_it_is_dropped() -> None:
     assert 0 < mask.sum() < 6
     total = 0.0
     for i, x in enumerate(f64(batch.images)):
-        label = NONE if mask[i] else int(batch.labels[i])
+        label = NONE if mask[i] else int(batch.condition[i])
         v = W * ((1 - t[i]) * x + t[i] * e[i]) * (1 + t[i]) + 0.1 * label
         total += np.square(v - (e[i] - x)).mean()
     assert loss.item() == pytest.approx(total / 6, rel=1e-5)
@@ -71,7 +71,7 @@ def test_the_target_of_a_flow_map_is_guided_for_the_samples_that_are_told_their_
     total = 0.0
     for i, x in enumerate(f64(real.images)):
         x_t = (1 - t[i]) * x + t[i] * e[i]
-        own, none = (W * x_t * (1 + t[i]) + 0.1 * label for label in (int(real.labels[i]), NONE))
+        own, none = (W * x_t * (1 + t[i]) + 0.1 * label for label in (int(real.condition[i]), NONE))
         v = e[i] - x
         guided = share * own + (1 - share) * (1.5 * v - 0.5 * none)
         total += np.square(none - v if mask[i] else own - guided).mean()

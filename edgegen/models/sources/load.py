@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.errors import DataError, UsageError
+from edgegen.formats.stage_folder import AUTOENCODER
 from edgegen.models import own_velocity
 from edgegen.models.diffusers.families import (
     FAMILIES,
@@ -16,7 +17,7 @@ from edgegen.models.diffusers.families import (
     load_decoder,
     load_denoiser,
 )
-from edgegen.models.diffusers.pipelines import INDEX, load_pipeline
+from edgegen.models.diffusers.pipelines import INDEX, fuse, load_pipeline
 from edgegen.models.diffusers.weights import (
     CONFIG,
     DIFFUSERS_STEM,
@@ -28,6 +29,7 @@ from edgegen.models.diffusers.weights import (
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.generator import signature_of
 from edgegen.models.load import load as load_generator
+from edgegen.models.load import of_latents
 from edgegen.models.sources.own_network import load_factory, load_pt2
 from edgegen.models.sources.source import Source, about, finish, license_of
 from edgegen.program.one_step import NOISE_TIME, OneStep
@@ -77,13 +79,18 @@ def _load(
             f"captured, quantized and compared with. Bring the network that it was made from: {KINDS}. Of the file "
             "itself, `edgegen inspect` says what is in it, and `edgegen profile` how fast it is"
         )
-    is_pipeline = (path / INDEX).is_file()
-    if fuse_decoder and not is_pipeline:
-        raise UsageError(f"{source}: only a pipeline folder ({INDEX}) has a decoder to fuse; leave the option out")
+    is_pipeline, has_decoder = (path / INDEX).is_file(), (path / AUTOENCODER).is_dir()
+    if fuse_decoder and not (is_pipeline or has_decoder):
+        raise UsageError(
+            f"{source}: only a pipeline folder ({INDEX}) and a generator on latents have a decoder to fuse; leave the "
+            "option out"
+        )
     if path.is_dir() and signature is not None:
         raise UsageError(f"{source}: a folder's {CONFIG} is its signature; leave out --signature")
     if is_pipeline:
         return load_pipeline(path, random_weights=random_weights, fuse_decoder=fuse_decoder)
+    if has_decoder and (path / CONFIG).is_file():
+        return _with_decoder(path, random_weights, fuse_decoder=fuse_decoder)
     if path.is_dir():
         return [_folder(path, random_weights)]
     if path.suffix == ".pt2":
@@ -108,6 +115,16 @@ def _load(
 def _names_a_factory(source: str) -> bool:
     place, colon, name = source.rpartition(":")
     return bool(colon) and name.isidentifier() and (place.endswith(".py") or place.replace(".", "_").isidentifier())
+
+
+def _with_decoder(folder: Path, random_weights: int | None, *, fuse_decoder: bool) -> list[Source]:
+    """A generator folder of a run on latents, which has its autoencoder inside."""
+    denoiser, name = _folder(folder, random_weights), folder.resolve().name
+    shape = denoiser.signature.sample_shape
+    denoiser = replace(denoiser, signature=of_latents(denoiser.signature))
+    location = NetworkFolder(folder / AUTOENCODER, f"{name}_decoder", "generator folder", (folder,), random_weights)
+    decoder = load_decoder(location, latent=(shape[0], shape[1], shape[2]))
+    return [fuse(name, denoiser, decoder)] if fuse_decoder else [denoiser, decoder]
 
 
 def _folder(folder: Path, random_weights: int | None) -> Source:

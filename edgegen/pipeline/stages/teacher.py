@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from edgegen.errors import DataError
+from edgegen.flow.condition import upscale_of
 from edgegen.flow.solvers import solve
 from edgegen.formats.stage_folder import GENERATOR, sample_shape
 from edgegen.models.diffusers.unet2d import UNCONDITIONAL, with_unconditional_class
@@ -21,6 +22,7 @@ from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.guided_teacher import with_guidance
 from edgegen.pipeline.methods import check_teacher, further_inputs
+from edgegen.pipeline.stages.data import signature_of_data
 from edgegen.pipeline.student import new_student
 from edgegen.pipeline.training_stage import save, train
 from edgegen.recipe import Recipe
@@ -38,13 +40,12 @@ LIKE_DB = 40.0
 def teacher(context: Context) -> None:
     """A generator folder: trained here, or a copy of the one that the user brings."""
     about, settings = read_json(context.inputs["data"] / "data.json"), context.recipe.teacher
-    shape, classes = sample_shape(about), about["num_classes"]
     if settings.folder is not None:
         if state().is_main_process:
             _bring_teacher(context, user_path(settings.folder, base=context.base), about)
         return
     model = teacher_architecture(settings, about)
-    config = architecture(model, shape, classes, **further_inputs(context.recipe, "teacher"))
+    config = architecture(model, signature_of_data(about), **further_inputs(context.recipe, "teacher"))
     if settings.model is None:
         context.progress.message(f"teacher: size {settings.size} is {words(model)} for these images")
     torch.manual_seed(context.seed)
@@ -69,6 +70,13 @@ def load_teacher(source: Path, about: Mapping[str, Any], recipe: Recipe) -> Load
         raise DataError(
             f"teacher.folder: knows {loaded.signature.num_classes} classes, the data have {about['num_classes']}; "
             "0 is unconditional: data.conditional = false leaves the labels out"
+        )
+    upscale = upscale_of(loaded.signature)
+    if upscale != about.get("upscale"):
+        wanted = "takes no image beside the noise" if upscale is None else "takes a smaller image"
+        raise DataError(
+            f"teacher.folder: {wanted}, and data.upscale is {about.get('upscale', 'not given')}: bring a folder that "
+            "edgegen wrote for the same upscale, or leave teacher.folder out, and one is trained"
         )
     check_teacher(recipe, loaded.net)
     return loaded
@@ -98,6 +106,11 @@ def _bring_teacher(context: Context, source: Path, about: Mapping[str, Any]) -> 
     loaded = load_teacher(source, about, context.recipe)
     for note in loaded.notes:
         context.progress.message(f"teacher: {note}")
+    if "autoencoder" in about and getattr(getattr(loaded.net, "schedule", None), "limit", None) is not None:
+        context.progress.message(
+            "teacher: its scheduler limits the estimate of the data (clip_sample or thresholding), as is done for "
+            "images; latents go further: was it trained with this scheduler_config.json?"
+        )
     _check_use(context, loaded)
     _check_sampling(context, loaded)
     target = context.folder / GENERATOR

@@ -110,7 +110,7 @@ class ConsistencyTuning(Table):
         from edgegen.training.figures import by_time
 
         real, student = real_images(batch), networks["student"]
-        x, labels = real.images, real.labels
+        x, condition = real.images, real.condition
         e = torch.randn(x.shape, generator=rng, device=x.device)
         t, weight = self._times(len(x), rng)
         x_t = interpolate(x, e, t)
@@ -119,12 +119,12 @@ class ConsistencyTuning(Table):
         r = t - step
         # Both passes have the same dropout masks: else the loss does not fall below the masks' variance.
         with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
-            x_r = interpolate(x, e, r) if self.teacher_step == "none" else self._next(networks, x_t, t, r, labels)
-            target = image_of(averages["student"] if self.target == "average" else student, x_r, r, labels)
+            x_r = interpolate(x, e, r) if self.teacher_step == "none" else self._next(networks, x_t, t, r, condition)
+            target = image_of(averages["student"] if self.target == "average" else student, x_r, r, condition)
             if self.truncate_at is not None:
-                below = image_of(networks["earlier"], x_r, r, labels)
+                below = image_of(networks["earlier"], x_r, r, condition)
                 target = torch.where(per_sample(r < self.truncate_at), below, target)
-        image = image_of(student, x_t, t, labels)
+        image = image_of(student, x_t, t, condition)
         distance = distance_of(self.distance, networks)
         divisor = step
         if self.divides_by_error:
@@ -179,23 +179,25 @@ class ConsistencyTuning(Table):
         import torch
 
         x, h = real.images, DIFFERENCE * t
-        f, before = (image_of(student, interpolate(x, e, s), s, real.labels) for s in (t, t - h))
+        f, before = (image_of(student, interpolate(x, e, s), s, real.condition) for s in (t, t - h))
         slope = (f - before) / per_sample(h)
         gain, size = (_mean_at_near_times((slope * other).flatten(1).mean(dim=1), t) for other in (f - x, slope))
         length = self.adcm_weight / (1 + self.adcm_weight) * gain / size.clamp(min=1e-12)
         return torch.minimum(torch.maximum(length, (1 - LARGEST_RATIO) * t), t)
 
-    def _next(self, networks: Networks, x_t: "Tensor", t: "Tensor", r: "Tensor", labels: "Tensor | None") -> "Tensor":
+    def _next(
+        self, networks: Networks, x_t: "Tensor", t: "Tensor", r: "Tensor", condition: "Tensor | None"
+    ) -> "Tensor":
         """x_r by one step of the teacher's ODE from x_t; Heun's second slope is left out where r = 0 (EDM, Alg. 1)."""
         import torch
 
         teacher, length = networks["teacher"], per_sample(r - t)
         dtype = time_dtype(teacher, x_t.dtype)
-        v = teacher(x_t, t.to(dtype), labels)
+        v = teacher(x_t, t.to(dtype), condition)
         euler: Tensor = x_t + length * v
         if self.teacher_step == "euler":
             return euler
-        v_r = teacher(euler, r.to(dtype), labels)
+        v_r = teacher(euler, r.to(dtype), condition)
         heun: Tensor = x_t + length * (v + v_r) / 2
         return torch.where(per_sample(r > 0), heun, euler)
 

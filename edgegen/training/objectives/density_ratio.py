@@ -76,19 +76,19 @@ class DensityRatio(NoisyTimes):
         from edgegen.training.ratio_network import accuracy, ratio_loss
 
         real = real_images(batch)
-        x, labels, ratio = real.images, real.labels, networks["ratio"]
+        x, condition, ratio = real.images, real.condition, networks["ratio"]
         z, e = (torch.randn(x.shape, generator=rng, device=x.device) for _ in range(2))
         t = self.times(len(x), rng)
         is_due = "student" in batch.due
         with torch.set_grad_enabled(is_due):
-            x_g = one_step(networks["student"], z, labels)
+            x_g = one_step(networks["student"], z, condition)
         # Both with the same noise: what differs between the logits is then the images.
         seen = [interpolate(images, e, t) for images in (x, x_g.detach())]
-        logits_real, logits_fake = (ratio(x_t, t, labels) for x_t in seen)
+        logits_real, logits_fake = (ratio(x_t, t, condition) for x_t in seen)
         loss = ratio_loss(logits_real, logits_fake)
         if self.smoothness:
             noise = SMOOTHNESS_NOISE * torch.randn(x.shape, generator=rng, device=x.device)
-            near = [ratio(x_t + noise, t, labels) for x_t in seen]
+            near = [ratio(x_t + noise, t, condition) for x_t in seen]
             jumps = [(a - b).square().mean() for a, b in zip(near, (logits_real, logits_fake), strict=True)]
             loss = loss + self.smoothness * sum(jumps) / 2
         losses = {
@@ -98,7 +98,7 @@ class DensityRatio(NoisyTimes):
             **image_figures(x_g, x),
         }
         if is_due:
-            losses["student"] = self._student_loss(ratio(interpolate(x_g, e, t), t, labels), t)
+            losses["student"] = self._student_loss(ratio(interpolate(x_g, e, t), t, condition), t)
         return losses
 
     def _student_loss(self, logits: "Tensor", t: "Tensor") -> "Tensor":

@@ -157,15 +157,15 @@ class FlowMap(Table):
 
         from edgegen.training.figures import by_time
 
-        e, x, labels = self._ends(batch, rng)
+        e, x, condition = self._ends(batch, rng)
         t, r = self.two_times(len(x), rng)
         x_t, student = interpolate(x, e, t), networks["student"]
-        v = velocity_of(networks["teacher"], x_t, t, labels) if self.velocity == "teacher" else e - x
+        v = velocity_of(networks["teacher"], x_t, t, condition) if self.velocity == "teacher" else e - x
         if self.label_dropout:
-            told, (labels, is_dropped) = labels, dropped(student, labels, self.label_dropout, rng)
-            if self.guidance != 1.0 and told is not None:
-                v = torch.where(per_sample(is_dropped), v, self._guided(student, x_t, t, told, v))
-        own, u = bare_mean_velocity(student, labels), mean_velocity(student, labels)(x_t, t, r)
+            classes, (condition, is_dropped) = condition, dropped(student, condition, self.label_dropout, rng)
+            if self.guidance != 1.0 and classes is not None:
+                v = torch.where(per_sample(is_dropped), v, self._guided(student, x_t, t, classes, v))
+        own, u = bare_mean_velocity(student, condition), mean_velocity(student, condition)(x_t, t, r)
         with exact(x.device):
             direction = own(x_t, t, t) if self.velocity == "own" else v
             known = u.detach() if is_exact(x.device) else None
@@ -202,13 +202,13 @@ class FlowMap(Table):
         return self.tangent_share * (min(1.0, step / rise) if rise else 1.0)
 
     def _ends(self, batch: "Batch", rng: "torch.Generator") -> "tuple[Tensor, Tensor, Tensor | None]":
-        """(noise, images, labels)."""
+        """(noise, images, condition)."""
         import torch
 
         if self.examples == "pairs":
-            return (*pair(batch), batch.labels)
+            return (*pair(batch), batch.condition)
         real = real_images(batch)
-        return torch.randn(real.images.shape, generator=rng, device=real.images.device), real.images, real.labels
+        return torch.randn(real.images.shape, generator=rng, device=real.images.device), real.images, real.condition
 
     def _guided(self, student: "nn.Module", x_t: "Tensor", t: "Tensor", labels: "Tensor", v: "Tensor") -> "Tensor":
         """v of samples that are told their class, guided; like v."""

@@ -40,6 +40,10 @@ class FlowMatching(Table):
         always: frozenset[Need] = frozenset({"real_images"})
         return always | {"unconditional_class"} if self.label_dropout else always
 
+    @property
+    def within_condition(self) -> str:
+        return "coupling = 'independent'" if self.coupling == "minibatch_ot" else ""
+
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         return {}
 
@@ -49,10 +53,10 @@ class FlowMatching(Table):
         x = batch.images
         e = torch.randn(x.shape, generator=rng, device=x.device)
         if self.coupling == "minibatch_ot":
-            e = minibatch_ot(x, e, batch.labels)
+            e = minibatch_ot(x, e, batch.condition)
         t = uniform(len(x), rng)
-        labels = batch.labels
+        condition = batch.condition
         if self.label_dropout:
-            labels, _ = dropped(networks["student"], labels, self.label_dropout, rng)
-        v = networks["student"](interpolate(x, e, t), t, labels)
+            condition, _ = dropped(networks["student"], condition, self.label_dropout, rng)
+        v = networks["student"](interpolate(x, e, t), t, condition)
         return {"student": (v - (e - x)).square().mean()}

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from edgegen.flow.condition import kinds
 from edgegen.flow.path import interpolate, per_sample
 from edgegen.support.tables import Table
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
@@ -51,6 +52,10 @@ class InductiveMomentMatching(Table):
         1, description="a of the weight's factor (1 - t)^a: 2 is better in several steps and worse in one (Table 7)"
     )
 
+    @property
+    def within_condition(self) -> str:
+        return "group = 1, a consistency loss" if self.group > 1 else ""
+
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         return {}
 
@@ -60,18 +65,18 @@ class InductiveMomentMatching(Table):
         from edgegen.training.figures import by_time
 
         real = real_images(batch)
-        x, labels, rows = real.images, real.labels, len(real.images)
-        if labels is not None:  # so that a group is of one class, as far as the batch has so many of it
-            order = labels.argsort(stable=True)
-            x, labels = x[order], labels[order]
+        x, condition, rows = real.images, real.condition, len(real.images)
+        if condition is not None:  # so that a group is of one class, as far as the batch has so many of it
+            order = kinds(condition, x).argsort(stable=True)
+            x, condition = x[order], condition[order]
         e = torch.randn(x.shape, generator=rng, device=x.device)
         groups = torch.arange(rows, device=x.device) // self.group
         t, r, s = (time[groups * self.group] for time in self._times(rows, rng))
         x_t, x_r = (interpolate(x, e, time.to(x.dtype)) for time in (t, r))
         student = networks["student"]
-        y = _jump(student, x_t, t.to(x.dtype), s.to(x.dtype), labels)
+        y = _jump(student, x_t, t.to(x.dtype), s.to(x.dtype), condition)
         with torch.no_grad():
-            y_r = _jump(student, x_r, r.to(x.dtype), s.to(x.dtype), labels)
+            y_r = _jump(student, x_r, r.to(x.dtype), s.to(x.dtype), condition)
         same = groups[:, None] == groups[None]
         scale = ((t - s) * x[0].numel()).float()
         discrepancy = _discrepancy(y, y_r, same, scale)
@@ -103,8 +108,8 @@ class InductiveMomentMatching(Table):
         return t, torch.maximum(ratio / (1 + ratio), s), s
 
 
-def _jump(network: "nn.Module", x: "Tensor", t: "Tensor", s: "Tensor", labels: "Tensor | None") -> "Tensor":
-    jumped: Tensor = x - per_sample(t - s) * network(x, t, labels, r=s)
+def _jump(network: "nn.Module", x: "Tensor", t: "Tensor", s: "Tensor", condition: "Tensor | None") -> "Tensor":
+    jumped: Tensor = x - per_sample(t - s) * network(x, t, condition, r=s)
     return jumped
 
 

@@ -10,6 +10,7 @@ from objective_parts import Field, f64, make_batch, mean_velocity
 from torch import Tensor, nn
 
 from edgegen.errors import TrainingError
+from edgegen.flow.path import ImageFacts
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.recipe import Training
 from edgegen.registry import load
@@ -43,7 +44,7 @@ def test_both_losses_are_those_of_the_formula(divergence: str) -> None:
     batch, rng = make_batch(), generator(7)
     z, e = (f64(torch.randn(batch.images.shape, generator=rng)) for _ in range(2))
     t = 0.1 + 0.8 * f64(torch.rand(6, generator=rng))
-    images, labels = f64(batch.real.images), batch.real.labels.tolist()
+    images, labels = f64(batch.real.images), batch.real.condition.tolist()
     method = objective(divergence=divergence, low=0.1, high=0.9, weight_power=1.0, smoothness=3.0)
     networks = {"student": Field(0.3), "ratio": LogRatio()}
     got = method.losses(networks, {}, batch, generator(7))
@@ -73,7 +74,7 @@ def test_both_losses_are_those_of_the_formula(divergence: str) -> None:
 def test_the_logits_gradient_is_the_difference_of_the_scores_of_two_gaussians() -> None:
     """What replaces teacher score minus fake score: of N(0.4, 0.5^2) and N(-0.4, 0.8^2), after some training."""
     torch.manual_seed(0)
-    network = RatioNetwork(ImageEncoder(1, 0, width=16), (16, 32, 32))
+    network = RatioNetwork(ImageEncoder(ImageFacts(1, 0, None), width=16), (16, 32, 32))
     optimizer, rng = torch.optim.Adam(network.parameters(), lr=1e-2), generator(0)
     for step in range(200):
         z, e = (torch.randn(256, 1, 1, 2, generator=rng) for _ in range(2))

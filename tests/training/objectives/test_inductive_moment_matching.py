@@ -24,10 +24,10 @@ def jumped(x: np.ndarray, t: float, s: float, label: int, weight: float) -> np.n
 def expected(batch: Batch, group: int, weight: float, moving: float, halvings: int = 6, power: int = 1) -> float:
     """The loss in float64, sample by sample; `moving` is the weight of what has a gradient."""
     real, rng = batch.real, generator(7)
-    order = np.argsort(real.labels.numpy(), kind="stable")
+    order = np.argsort(real.condition.numpy(), kind="stable")
     e = f64(torch.randn(real.images.shape, generator=rng))
     u = f64(torch.rand(len(order), 2, generator=rng))
-    x, labels = f64(real.images)[order], real.labels.numpy()[order]
+    x, labels = f64(real.images)[order], real.condition.numpy()[order]
     total = 0.0
     for first in range(0, len(x), group):
         members = range(first, min(first + group, len(x)))
