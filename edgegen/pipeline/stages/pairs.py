@@ -36,7 +36,7 @@ def pairs(context: Context) -> None:
     shards = range(-(-settings.count // settings.shard))
     whole = [index for index in shards if is_whole(context.folder / shard_name(index))]
     facts: dict[str, Any] = {
-        "image_shape": list(loaded.signature.image_shape),
+        "sample_shape": list(loaded.signature.sample_shape),
         "num_classes": loaded.signature.num_classes,
     }
     spec = condition_spec(loaded.signature)
@@ -121,10 +121,10 @@ def _read_shard(folder: Path, index: int, manifest: Mapping[str, Any]) -> dict[s
     """A shard, which holds what the manifest says: so many pairs, of such images and conditions. Raises DataError."""
     path = folder / shard_name(index)
     tensors = load_tensors(path)
-    if "image_shape" not in manifest:  # of a run before it was written down
+    if "sample_shape" not in manifest:  # of a run before it was written down
         return tensors
     count = min(manifest["shard"], manifest["count"] - index * manifest["shard"])
-    shape, classes, knots = tuple(manifest["image_shape"]), manifest["num_classes"], manifest.get("knots", 1)
+    shape, classes, knots = tuple(manifest["sample_shape"]), manifest["num_classes"], manifest.get("knots", 1)
     expected = {"noise": (count, *shape), "images": (count, *shape)}
     if classes or "condition_shape" in manifest:
         expected[CONDITION] = (count, *manifest.get("condition_shape", ()))
