@@ -34,7 +34,7 @@ class GuidedVelocity(nn.Module):
             self.time_dtype = network.time_dtype
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Images (batch, channels, height, width), times (batch,), conditions -> velocities like x."""
+        """Images (batch, channels, height, width), times (batch,), conditions (batch, ...) -> velocities like x."""
         v, v_worse = self._both(x, t, condition)
         low, high = self.guidance.interval
         excess = torch.where((t > low) & (t <= high), self.guidance.scale - 1, 0.0)
@@ -45,7 +45,7 @@ class GuidedVelocity(nn.Module):
             own_t = t.to(time_dtype(self.worse, x.dtype))
             return self.unguided(x, t, condition), self.worse(x, own_t, condition)
         if condition is None or self.none is None:
-            raise ValueError("a velocity that is guided by its classes needs classes (batch,)")
+            raise ValueError("a velocity that is guided by its classes needs them (batch,)")
         classes = torch.cat([condition, torch.full_like(condition, self.none)])
         both = self.unguided(torch.cat([x, x]), torch.cat([t, t]), classes)
         return both[: len(x)], both[len(x) :]

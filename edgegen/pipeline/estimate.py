@@ -265,10 +265,10 @@ class _Estimate:
 
     def _examples(self, objective: Objective, settings: Training, classes: int | None) -> Examples:
         own = sample_shape(self.facts) if classes is None else self.facts["image_shape"]
-        shape, is_latent = (settings.batch, *own), own != self.facts["image_shape"]
-        signature = signature_of_data(self.facts)
+        shape, signature = (settings.batch, *own), signature_of_data(self.facts)
         condition = made_up(signature, settings.batch) if classes is None else torch.arange(settings.batch) % classes
-        real = TrainingSet(torch.randn(shape).half() if is_latent else torch.randint(256, shape).byte(), condition)
+        pixels = torch.randint(256, shape).byte()
+        real = TrainingSet(pixels if own == self.facts["image_shape"] else torch.randn(shape).half(), condition)
         if OF_PAIRS & objective.needs:
             knots = torch.randn(settings.batch, self.recipe.pairs.knots, *shape[1:]).half()
             times = torch.linspace(1, 0, self.recipe.pairs.knots + 1)[:-1]

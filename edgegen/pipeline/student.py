@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from edgegen.errors import DataError, ExportError, RecipeError
+from edgegen.flow.condition import upscale_of
 from edgegen.flow.guidance import unconditional_class
 from edgegen.models.diffusers.unet2d import new_unet2d
 from edgegen.models.edge_unet import EdgeUNet
@@ -80,6 +81,11 @@ def _named(source: str, signature: Signature, *, second_time: bool, base: Path, 
             raise RecipeError(
                 f"slim.network = '{source}': a method of the recipe needs a second time, which a UNet2DModel does not "
                 "take; give an EdgeUNet, or a factory of forward(x, t, condition, r)"
+            )
+        if upscale_of(signature):
+            raise RecipeError(
+                f"slim.network = '{source}': with data.upscale the student takes an image beside the noise, which a "
+                "UNet2DModel does not; give an EdgeUNet, or a factory of forward(x, t, condition)"
             )
         try:
             network = new_unet2d(user_path(path, base=base), signature, seed=seed)
