@@ -66,25 +66,14 @@ def sample_to_png(
     _check_output(output)
     image_source = open_source(source, steps=steps, runs=runs)
     signature = image_source.signature
-    if not signature.makes_images:
-        spec = signature.outputs[0]
-        shape = "x".join(map(str, spec.shape))
-        raise UsageError(f"{image_source.place}: its output '{spec.name}' is {spec.role} {shape}, no image to show")
+    _check_makes_images(image_source)
     paths = paths_by_name(inputs, signature)
     hashes = {name: sha256_of(path) for name, path in paths.items()}
     _check_given(hashes, given)
-    number = _class_number(str(label), image_source, by_name=isinstance(label, str)) if label is not None else None
+    number = None if label is None else _class_number(label, image_source)
     read = read_inputs(paths, signature, label=number, count=count, seed=seed, of=str(image_source.place))
     made = _images(image_source, read, progress or Silent())
-    recipe = PictureRecipe(
-        edgegen=version("edgegen"),
-        artifact=sha256_of(image_source.place),
-        seed=seed,
-        label=number,
-        count=read.count,
-        steps=image_source.steps,
-        inputs=hashes,
-    )
+    recipe = _recipe(image_source, read, label=number, inputs=hashes)
     save(grid(made.images), output, recipe=recipe)
     return {
         "file": str(output),
@@ -96,6 +85,18 @@ def sample_to_png(
         "tiles": made.tiles,
         "notes": [*read.notes(), *_seam_notes(made)],
     }
+
+
+def _recipe(source: ImageSource, read: GivenInputs, *, label: int | None, inputs: Mapping[str, str]) -> PictureRecipe:
+    return PictureRecipe(
+        edgegen=version("edgegen"),
+        artifact=sha256_of(source.place),
+        seed=read.seed,
+        label=label,
+        count=read.count,
+        steps=source.steps,
+        inputs=dict(inputs),
+    )
 
 
 def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -117,6 +118,13 @@ def _seam_notes(made: Assembled) -> list[str]:
         f"its {made.tiles} tiles differ by {made.difference:.0f} of 255 where they meet: the network looks at more "
         "than a tile; export it for any size (onnx:any_size), which takes the whole picture"
     ]
+
+
+def _check_makes_images(source: ImageSource) -> None:
+    if not source.signature.makes_images:
+        spec = source.signature.outputs[0]
+        shape = "x".join(map(str, spec.shape))
+        raise UsageError(f"{source.place}: its output '{spec.name}' is {spec.role} {shape}, no image to show")
 
 
 def _check_output(output: Path) -> None:
@@ -151,13 +159,14 @@ def _check_given(hashes: Mapping[str, str], wanted: Mapping[str, str] | None) ->
             )
 
 
-def _class_number(label: str, source: ImageSource, *, by_name: bool) -> int:
+def _class_number(label: str | int, source: ImageSource) -> int:
     """The class with this name, else with this number. Raises UsageError that lists the classes."""
     classes, names = source.signature.num_classes, source.class_names
-    if by_name and label in names:
+    if label in names:  # never a number
         return names.index(label)
-    if label.isascii() and label.isdigit() and int(label) < classes:
-        return int(label)
+    text = str(label)
+    if text.isascii() and text.isdigit() and int(text) < classes:
+        return int(text)
     if not classes:
         raise UsageError(f"--class {label}: {source.place} knows no classes")
     if names == tuple(map(str, range(classes))):

@@ -45,7 +45,7 @@ class GuidedVelocity(nn.Module):
             own_t = t.to(time_dtype(self.worse, x.dtype))
             return self.unguided(x, t, condition), self.worse(x, own_t, condition)
         if condition is None or self.none is None:
-            raise ValueError("a velocity that is guided by its classes needs them (batch,)")
+            raise ValueError("a velocity that is guided by its classes needs classes (batch,)")
         classes = torch.cat([condition, torch.full_like(condition, self.none)])
         both = self.unguided(torch.cat([x, x]), torch.cat([t, t]), classes)
         return both[: len(x)], both[len(x) :]

@@ -142,7 +142,8 @@ class _Estimate:
         return new_student(self.recipe, self.teacher_network, signature_of_data(self.facts), base=self.base)
 
     def data(self) -> StageTime:
-        return StageTime(self.reading_s, "measured: the images were read")
+        not_encoded = ", not encoded" * ("autoencoder" in self.facts)
+        return StageTime(self.reading_s, f"measured: the images were read{not_encoded}")
 
     def teacher(self) -> StageTime:
         settings = self.recipe.teacher
@@ -285,8 +286,7 @@ class _Estimate:
             "feature_network": ("features", self._classifier),
         }
         needed = [networks[need] for need in networks if need in objective.needs]
-        # Copies: the student must not be one of them.
-        return {name: copy.deepcopy(network()) for name, network in needed}
+        return {name: copy.deepcopy(network()) for name, network in needed}  # the student must not be one of them
 
     @cached_property
     def teacher_image_s(self) -> float:

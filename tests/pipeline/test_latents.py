@@ -266,7 +266,7 @@ def test_a_whole_run_on_latents_ends_in_files_of_images_for_three_runtimes(tmp_p
     }
     rows = read_json(folders["verify"] / "parity.json")["artifacts"]
     assert {row["backend"] for row in rows} == {"onnx", "executorch", "coreml"}
-    assert all(row["parity"]["status"] == "ok" and row["parity"]["ssim"] is not None for row in rows)
+    assert {row["parity"]["status"] for row in rows} == {"ok"}
     manifest = read_json(folders["verify"] / "artifacts" / "manifest.json")["signature"]
     assert [spec["shape"] for spec in (manifest["inputs"][0], manifest["outputs"][0])] == [
         ["batch_size", 4, 4, 4],

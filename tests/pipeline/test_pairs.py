@@ -13,7 +13,7 @@ from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.stages.pairs import read_pairs, shard_name
 from edgegen.support.storage import load_tensors, save_tensors, write_json
 
-MANIFEST = {"shards": 2, "count": 5, "shard": 3, "image_shape": [1, 4, 4], "num_classes": 3}
+MANIFEST = {"shards": 2, "count": 5, "shard": 3, "sample_shape": [1, 4, 4], "num_classes": 3, "condition_shape": []}
 
 
 def write(folder: Path, **changes: Any) -> None:
@@ -34,8 +34,8 @@ def test_shards_that_match_are_read_in_order(tmp_path: Path) -> None:
     write(tmp_path)
     pairs = read_pairs(tmp_path)
     assert pairs.images[:, 0, 0, 0].tolist() == [0, 0, 0, -1, -1]
-    assert pairs.labels is not None
-    assert pairs.labels.tolist() == [0, 1, 2, 0, 1]
+    assert pairs.condition is not None
+    assert pairs.condition.tolist() == [0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The stage `pairs`: (noise, image) pairs by the teacher's ODE, with states between them if asked for, in shards."""
+"""The stage `pairs`: (noise, image) pairs by the teacher's ODE, with states between them if wanted for, in shards."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,13 +35,12 @@ def pairs(context: Context) -> None:
     network = loaded.net.to(machine.device)
     shards = range(-(-settings.count // settings.shard))
     whole = [index for index in shards if is_whole(context.folder / shard_name(index))]
-    facts: dict[str, Any] = {
-        "image_shape": list(loaded.signature.image_shape),
+    wanted = condition_spec(loaded.signature)
+    facts = {
+        "sample_shape": list(loaded.signature.sample_shape),
         "num_classes": loaded.signature.num_classes,
+        "condition_shape": None if wanted is None else list(wanted.shape[1:]),
     }
-    spec = condition_spec(loaded.signature)
-    if spec is not None and spec.role == "image":
-        facts["condition_shape"] = list(spec.shape[1:])
     manifest = {"seed": context.seed, "shards": len(shards), **settings.model_dump(mode="json"), **facts}
     for index in whole:
         _read_shard(context.folder, index, manifest)
@@ -106,28 +105,17 @@ def read_pairs(folder: Path) -> TrainingSet:
     return TrainingSet(parts["images"], parts.get(CONDITION), noise, knots, times)
 
 
-def _condition(context: Context, signature: Signature, first: int, count: int) -> Tensor | None:
-    """Classes in turn, or small copies of the training images: of the samples of a shard."""
-    if signature.num_classes:
-        return torch.arange(first, first + count) % signature.num_classes
-    if condition_spec(signature) is None:
-        return None
-    training = read_training_images(context.inputs["data"]).condition
-    assert training is not None, "the teacher's signature is that of the data"
-    return training_rows(training, first, count, seed=context.seed)
-
-
 def _read_shard(folder: Path, index: int, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A shard, which holds what the manifest says: so many pairs, of such images and conditions. Raises DataError."""
+    """A shard, which holds what the manifest says: so many pairs, of such samples and conditions. Raises DataError."""
     path = folder / shard_name(index)
     tensors = load_tensors(path)
-    if "image_shape" not in manifest:  # of a run before it was written down
+    if "sample_shape" not in manifest:  # of a run before it was written down
         return tensors
     count = min(manifest["shard"], manifest["count"] - index * manifest["shard"])
-    shape, classes, knots = tuple(manifest["image_shape"]), manifest["num_classes"], manifest.get("knots", 1)
+    shape, classes, knots = tuple(manifest["sample_shape"]), manifest["num_classes"], manifest.get("knots", 1)
     expected = {"noise": (count, *shape), "images": (count, *shape)}
-    if classes or "condition_shape" in manifest:
-        expected[CONDITION] = (count, *manifest.get("condition_shape", ()))
+    condition = manifest["condition_shape"]
+    expected |= {} if condition is None else {CONDITION: (count, *condition)}
     expected |= {"knots": (count, knots - 1, *shape)} if knots > 1 else {}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     fault = ""
@@ -140,6 +128,17 @@ def _read_shard(folder: Path, index: int, manifest: Mapping[str, Any]) -> dict[s
     if fault:
         raise DataError(f"{path} does not match its manifest: {fault}; delete {folder} and run the same command again")
     return tensors
+
+
+def _condition(context: Context, signature: Signature, first: int, count: int) -> Tensor | None:
+    """Classes in turn, or small copies of the training images: of the samples of a shard."""
+    if signature.num_classes:
+        return torch.arange(first, first + count) % signature.num_classes
+    if condition_spec(signature) is None:
+        return None
+    training = read_training_images(context.inputs["data"]).condition
+    assert training is not None, "the teacher's signature is that of the data"
+    return training_rows(training, first, count, seed=context.seed)
 
 
 def _make_shard(
