@@ -32,6 +32,7 @@ def sample_to_png(
     seed: int = 0,
     label: str | None = None,
     steps: int | None = None,
+    best_of: int = 1,
     runs: Path = Path("runs"),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def sample_to_png(
         seed: of the noise and of everything that is not given.
         label: number or name of a class for all images; None: all classes in turn.
         steps: of the solver, for a generator folder.
+        best_of: images that a student makes for each one, of which its verifier chooses the best.
         runs: where run folders are.
         progress: of the tiles of a picture that is larger than the file's.
 
@@ -58,7 +60,7 @@ def sample_to_png(
     """
     source, output = str(source), Path(output)
     _check_output(output)
-    image_source = open_source(source, steps=steps, runs=runs)
+    image_source = open_source(source, steps=steps, runs=runs, best_of=best_of)
     signature = image_source.signature
     if not signature.makes_images:
         spec = signature.outputs[0]

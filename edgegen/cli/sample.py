@@ -11,6 +11,7 @@ from edgegen.support.numbers import LARGEST_WHOLE
 from edgegen.support.printable import printable
 
 MOST_STEPS = 10_000
+MOST_CANDIDATES = 1_000
 TEXT = """Make images by a run's shipped file, a recipe's student, a generator folder, or an exported file.
 
 Networks that take an image get it by --input: a file for any size takes the whole picture, one of a fixed size takes
@@ -53,6 +54,10 @@ def sample(
         int | None,
         typer.Option("--steps", min=1, max=MOST_STEPS, help="Solver steps in PyTorch; default 1, for a teacher 20."),
     ] = None,
+    best_of: Annotated[
+        int,
+        typer.Option("--best-of", min=1, max=MOST_CANDIDATES, help="The student's verifier chooses one of N images."),
+    ] = 1,
     runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
@@ -68,6 +73,7 @@ def sample(
         seed=seed,
         label=label,
         steps=steps,
+        best_of=best_of,
         runs=runs,
         progress=progress(),
     )

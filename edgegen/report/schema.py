@@ -113,7 +113,7 @@ class QualityTable(Record):
     """Figures by network and number of steps; `floor` has the one key "0": real held-out images, not generated ones.
 
     `teacher` is null where the run has none; `finished` is the student after [finish]; `scheduler` is a brought teacher
-    as its own scheduler samples it.
+    as its own scheduler samples it; `best_of_4` is the last student where its verifier chooses one of four images.
     """
 
     teacher: BySteps | None = None
@@ -121,6 +121,7 @@ class QualityTable(Record):
     reflowed: BySteps
     student: BySteps
     finished: BySteps | None = None
+    best_of_4: BySteps | None = None
     baseline: BySteps | None
     floor: BySteps
 

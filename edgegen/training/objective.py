@@ -1,6 +1,7 @@
 """The shape of a training method. No torch at import: a recipe is checked against the methods before any work."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -33,13 +34,25 @@ TrainedNetworks: TypeAlias = "Mapping[str, TrainedNetwork]"
 Losses: TypeAlias = "Mapping[str, Tensor]"
 
 
+@dataclass(frozen=True)
+class VerifierNetwork:
+    """The trained network, a RatioNetwork, that tells real images from the student's, with noise of times low to high.
+
+    It is kept beside the student and chooses the best of several images (edgegen.models.verifier).
+    """
+
+    name: str
+    low: float
+    high: float
+
+
 class Objective(Protocol):
     """A training method: a frozen pydantic record that forbids other keys, such as edgegen.support.tables.Table.
 
     Its fields are the hyperparameters of the method: the only place of their defaults and their documentation, and the
     keys that the recipe's table takes beside those of the loop. `paper` is the source, with the equation.
 
-    Two attributes more are not needed (edgegen.training.figures reads them):
+    Three attributes more are not needed (edgegen.training.figures reads the first two):
 
     `one_step = True` where the student is to make an image of noise in one step: then the spread of its images is
     watched.
@@ -47,6 +60,8 @@ class Objective(Protocol):
     `warnings(figures: Mapping[str, float]) -> Sequence[str]` tells of faults, from the losses and figures by their
     names, each the mean of the last lines of the log: "the fake network lags: its loss is 1.8 times the teacher's".
     What stands before the colon names the fault, and is the same while it lasts.
+
+    `verifier`, a VerifierNetwork or None.
     """
 
     @property

@@ -73,6 +73,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, channels: int, classes: int, *, width: int) -> None:
         super().__init__()
         self.widths = widths = (width, 2 * width, 2 * width)
+        self.config = {"channels": channels, "classes": classes, "width": width}
         self.convolutions = nn.ModuleList(
             nn.Conv2d(before, after, 3, stride=stride, padding=1)
             for before, after, stride in zip((channels, *widths), widths, (1, 2, 2), strict=False)

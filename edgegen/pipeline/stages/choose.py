@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgegen.formats.stage_folder import AVERAGE, CHOICE, GENERATOR
+from edgegen.formats.stage_folder import AVERAGE, CHOICE, GENERATOR, VERIFIER
 from edgegen.metrics.distances import frechet
 from edgegen.models.generator import ABOUT, WEIGHTS
 from edgegen.models.load import load as load_generator
 from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import student_stage
-from edgegen.pipeline.stages.evaluate import Judge, sample
+from edgegen.pipeline.samplers import sample
+from edgegen.pipeline.stages.evaluate import Judge
 from edgegen.support.pixels import scaled
 from edgegen.support.storage import load_tensors, read_json, write_json
 from edgegen.training.distributed import state
@@ -54,9 +55,12 @@ def choose(context: Context) -> None:
     context.progress.message(f"choose: {name}: {reason}")
     role, width = next(((row.role, row.width) for row in candidates if row.name == name), (student, ""))
     source = context.inputs[CANDIDATES[role]]
-    if (target := context.folder / GENERATOR).exists():
-        shutil.rmtree(target)
-    shutil.copytree(source / GENERATOR, target)
+    for part in (GENERATOR, VERIFIER):
+        if (context.folder / part).exists():
+            shutil.rmtree(context.folder / part)
+        if (source / part).exists():
+            shutil.copytree(source / part, context.folder / part)
+    target = context.folder / GENERATOR
     if width:
         shutil.copyfile(source / AVERAGE.format(width), target / WEIGHTS)
     # A folder of this role makes its image in one step wherever it is opened.

@@ -1,31 +1,25 @@
 """The stage `evaluate`: how far the images of every network are from the training images."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgegen.errors import DataError
 from edgegen.flow.evaluations import evaluations
-from edgegen.flow.solvers import solve
-from edgegen.formats.stage_folder import GENERATOR
 from edgegen.metrics.distances import frechet
 from edgegen.metrics.observation import Observation
 from edgegen.metrics.quality import LOCAL, measure
-from edgegen.models.load import load as load_generator
-from edgegen.models.macs import macs
 from edgegen.noise import normal
 from edgegen.pipeline.feature_spaces import RANDOM, feature_spaces
 from edgegen.pipeline.graph import Context, stage_seed
-from edgegen.pipeline.methods import teacher_steps
 from edgegen.pipeline.observed_sets import Block, ObservedSets
 from edgegen.pipeline.real_images import RealImages
+from edgegen.pipeline.samplers import Sampler, samplers_of
 from edgegen.pipeline.stages.extractor import REFERENCE, feature_fault, load_extractor
 from edgegen.recipe import Recipe
 from edgegen.support.pixels import scaled, to_uint8
@@ -34,17 +28,6 @@ from edgegen.support.rng import generator
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.distributed import state
 
-if TYPE_CHECKING:
-    from edgegen.models.diffusers.velocity import ScheduledVelocity
-
-NETWORKS = (  # role, stage
-    ("teacher", "teacher"),
-    ("reflowed", "slim"),
-    ("student", "distill"),
-    ("finished", "finish"),
-    ("baseline", "baseline"),
-)
-BATCH = 512  # images sampled at once
 SHOWN = 12  # images of each network that the report shows
 
 
@@ -116,20 +99,6 @@ class Judge:
         return frechet(self.real, self.features(images))
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """One row of the table: images (n, channels, height, width) from noise, labels and a seed, in `steps` steps.
-
-    `cost` is that of one evaluation of the network, the teacher's being 1.
-    """
-
-    role: str
-    steps: int
-    network: torch.nn.Module
-    cost: float
-    sample: Callable[[Tensor, Tensor | None, int], Tensor]
-
-
 @torch.no_grad()
 def evaluate(context: Context) -> None:
     """Figures of every network's images at every number of steps; what is there of an interrupted run is kept.
@@ -139,8 +108,8 @@ def evaluate(context: Context) -> None:
     recipe, is_main = context.recipe, state().is_main_process
     judge = Judge(recipe, context.inputs)
     real, labels = _real_images(context, judge), judge.labels(judge.samples)
-    samplers = _samplers(context)
-    work = {row: row.cost * row.steps * (recipe.evaluate.seeds * judge.samples + SHOWN) for row in samplers}
+    samplers = samplers_of(context)
+    work = {row: row.cost * row.evaluations * (recipe.evaluate.seeds * judge.samples + SHOWN) for row in samplers}
     paths = {row: context.folder / "parts" / f"{row.role}-{row.steps}.json" for row in samplers}
     left = [row for row, path in paths.items() if not path.exists()]
     done = sum(work.values()) - sum(work[row] for row in left)
@@ -234,81 +203,7 @@ def _note(path: Path, row: Sampler) -> str:
     return f"{row.role} {row.steps} steps: {figure}"
 
 
-def _samplers(context: Context) -> list[Sampler]:
-    """Every network at every number of steps, and a brought teacher by its own scheduler at the most steps.
-
-    The teacher also at its full steps, the others also in one: those are compared.
-    """
-    from edgegen.models.diffusers.schedule import scheduler_for
-    from edgegen.models.diffusers.velocity import ScheduledVelocity
-
-    device, full = state().device, teacher_steps(context.recipe)
-    rows: list[Sampler] = []
-    teachers_macs = 0
-    for role, stage in NETWORKS:
-        if stage not in context.inputs:
-            continue
-        loaded = load_generator(context.inputs[stage] / GENERATOR)
-        network_macs = macs(loaded)
-        teachers_macs = teachers_macs or network_macs
-        network, cost = loaded.net.to(device), network_macs / max(teachers_macs, 1)
-        counts = sorted({*context.recipe.evaluate.steps, full if role == "teacher" else 1})
-        rows += [Sampler(role, count, network, cost, _by_euler(network, count, device)) for count in counts]
-        if role == "teacher" and isinstance(network, ScheduledVelocity):
-            try:
-                scheduler_for(network.schedule, full)
-            except DataError as e:  # PNDM's corrections need four steps; ours do without
-                context.progress.message(f"evaluate: no row of the teacher by its own scheduler: {e}")
-                continue
-            rows.append(Sampler("scheduler", full, network, cost, _by_scheduler(network, full, device)))
-    return rows
-
-
-def _by_euler(
-    network: torch.nn.Module, steps: int, device: torch.device
-) -> Callable[[Tensor, Tensor | None, int], Tensor]:
-    return lambda noise, labels, seed: sample(network, noise, labels, steps, device)
-
-
-def _by_scheduler(
-    network: "ScheduledVelocity", steps: int, device: torch.device
-) -> Callable[[Tensor, Tensor | None, int], Tensor]:
-    from edgegen.models.diffusers import own_sampler
-
-    def run(noise: Tensor, labels: Tensor | None, seed: int) -> Tensor:
-        parts = [
-            own_sampler.sample(
-                network.unet,
-                network.schedule,
-                noise[start : start + BATCH].to(device),
-                None if labels is None else labels[start : start + BATCH].to(device),
-                steps=steps,
-                seed=seed + start,
-            ).cpu()
-            for start in range(0, len(noise), BATCH)
-        ]
-        return torch.cat(parts)
-
-    return run
-
-
 def shown_inputs(recipe: Recipe, about: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
     """Noise and classes of the images in the report: the first of those that `verify` runs every file on."""
     noise = torch.from_numpy(normal(stage_seed(recipe.seed, "verify"), 0, SHOWN, about["image_shape"]))
     return noise, torch.arange(SHOWN) % about["num_classes"] if about["num_classes"] else None
-
-
-@torch.no_grad()
-def sample(network: torch.nn.Module, noise: Tensor, labels: Tensor | None, steps: int, device: torch.device) -> Tensor:
-    """Images (n, channels, height, width) on the CPU from noise of that shape, by Euler steps."""
-    parts = [
-        solve(
-            network,
-            noise[start : start + BATCH].to(device),
-            None if labels is None else labels[start : start + BATCH].to(device),
-            solver="euler",
-            steps=steps,
-        ).x.cpu()
-        for start in range(0, len(noise), BATCH)
-    ]
-    return torch.cat(parts)

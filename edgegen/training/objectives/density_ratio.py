@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from edgegen.flow.path import interpolate, one_step
-from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
+from edgegen.training.distances import DISTANCE_HELP, Distance, needs_of
+from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks, VerifierNetwork
 from edgegen.training.pairs import real_images
-from edgegen.training.student_images import NoisyTimes, image_figures, image_warnings
+from edgegen.training.student_images import NoisyTimes, image_figures, image_warnings, regression_on_pairs
 
 if TYPE_CHECKING:
     import torch
@@ -51,12 +52,23 @@ class DensityRatio(NoisyTimes):
     )
     weight_power: Annotated[float, Field(ge=0.0, le=2.0)] = Field(0.0, description="0 weighs all times alike")
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="Adam's first decay, of the student")
+    regression_weight: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="of the distance to the teacher's pairs; 0: no pairs are needed"
+    )
+    distance: Distance = Field("pseudo_huber", description=f"of the regression, {DISTANCE_HELP}")
 
     @property
     def needs(self) -> frozenset[Need]:
-        own: frozenset[Need] = frozenset({"teacher", "teacher_features"})
-        images: frozenset[Need] = frozenset({"real_images"})
-        return own | images if self.encoder == "teacher" else images
+        needs: set[Need] = {"real_images"}
+        if self.encoder == "teacher":
+            needs |= {"teacher", "teacher_features"}
+        if self.regression_weight:
+            needs |= {"pairs", *needs_of(self.distance)}
+        return frozenset(needs)
+
+    @property
+    def verifier(self) -> VerifierNetwork:
+        return VerifierNetwork("ratio", self.low, self.high)
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         from edgegen.training.networks import TrainedNetwork
@@ -99,6 +111,9 @@ class DensityRatio(NoisyTimes):
         }
         if is_due:
             losses["student"] = self._student_loss(ratio(interpolate(x_g, e, t), t, labels), t)
+            if self.regression_weight:
+                losses["regression"] = regression = regression_on_pairs(self.distance, networks, batch)
+                losses["student"] = losses["student"] + self.regression_weight * regression
         return losses
 
     def _student_loss(self, logits: "Tensor", t: "Tensor") -> "Tensor":
