@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegen.artifacts.router import ROUTER, read_router, routed
 from edgegen.artifacts.sample_inputs import GivenInputs, paths_by_name, read_inputs, whole_steps
 from edgegen.artifacts.sessions import ImageSource, open_source
 from edgegen.artifacts.tiles import Assembled, assemble
@@ -60,7 +61,7 @@ def sample_to_png(
     """
     source, output = str(source), Path(output)
     _check_output(output)
-    image_source = open_source(source, steps=steps, runs=runs, best_of=best_of)
+    image_source = _open(source, steps=steps, runs=runs, best_of=best_of)
     signature = image_source.signature
     if not signature.makes_images:
         spec = signature.outputs[0]
@@ -81,6 +82,16 @@ def sample_to_png(
         "tiles": made.tiles,
         "notes": [*given.notes(), *_seam_notes(made)],
     }
+
+
+def _open(source: str, *, steps: int | None, runs: Path, best_of: int) -> ImageSource:
+    """What `source` is; of the export folder of several students all of them, each for its classes."""
+    folder = Path(source)
+    if not (folder / ROUTER).is_file():
+        return open_source(source, steps=steps, runs=runs, best_of=best_of)
+    routes = read_router(folder)
+    parts = [open_source(str(folder / route.folder), steps=steps, runs=runs, best_of=best_of) for route in routes]
+    return routed(folder, routes, parts)
 
 
 def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -25,12 +25,17 @@ class DensityRatio(NoisyTimes):
     """E w(t) l(D(x_t, t)) of x_t = (1 - t) x + t e for x = z - u(z, 1), z ~ N(0, I); no scores.
 
     D = log p_t / q_t of the real images p and the student's q, by a classifier of both. l is -D of `kl` (DiKL),
-    log(1 - sigmoid(D)) of `js` (DiJS), -log sigmoid(D) of `non_saturating`. w = (t / (1 - t))^weight_power.
+    log(1 - sigmoid(D)) of `js` (DiJS), -log sigmoid(D) of `non_saturating`. w = (t / (1 - t))^weight_power. To it is
+    added regression_weight D'(e - u(e, 1), x') of the teacher's pairs (e, x'): the ratio network lags behind the
+    student, and Adam makes steps of one size of whatever it says, so without pairs the student runs off the data.
     """
 
     paper: ClassVar[str] = "arXiv:2502.08005, DiKL and DiJS (the non-saturating loss: arXiv:1406.2661, section 3)"
     one_step: ClassVar[bool] = True
 
+    high: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.6, description="largest such time: near 1 noisy images are all alike, and the logit is noise"
+    )
     divergence: Literal["kl", "js", "non_saturating"] = Field(
         "non_saturating", description="what the student makes small"
     )
@@ -42,20 +47,20 @@ class DensityRatio(NoisyTimes):
         1, description="steps, each an update of the ratio network, to one update of the student"
     )
     head_start: Annotated[int, Field(ge=0)] = Field(
-        100, description="steps before the student's first update: until then the ratio network says nothing"
+        50, description="steps before the student's first update: until then the ratio network says nothing"
     )
-    ratio_learning_rate: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="of the ratio network; default: the table's"
+    ratio_learning_rate: Annotated[float, Field(gt=0.0)] = Field(
+        2e-3, description="of the ratio network; it has to keep up: ten times the student's is usual"
     )
     smoothness: Annotated[float, Field(ge=0.0)] = Field(
-        100.0, description="weight of |D(x_t) - D(x_t + 0.1 n)|^2 in the ratio network's loss, n ~ N(0, I); 0: none"
+        10.0, description="weight of |D(x_t) - D(x_t + 0.1 n)|^2 in the ratio network's loss, n ~ N(0, I); 0: none"
     )
     weight_power: Annotated[float, Field(ge=0.0, le=2.0)] = Field(0.0, description="0 weighs all times alike")
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="Adam's first decay, of the student")
     regression_weight: Annotated[float, Field(ge=0.0)] = Field(
-        0.0, description="of the distance to the teacher's pairs; 0: no pairs are needed"
+        0.3, description="of the distance to the teacher's pairs; 0: no pairs are needed"
     )
-    distance: Distance = Field("pseudo_huber", description=f"of the regression, {DISTANCE_HELP}")
+    distance: Distance = Field("pseudo_huber", description=f"D' of the regression, {DISTANCE_HELP}")
 
     @property
     def needs(self) -> frozenset[Need]:
