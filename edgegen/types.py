@@ -89,6 +89,11 @@ class Signature:
         return int(channels), int(height), int(width)
 
     @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Of one sample of the first input: of the noise, and so of what a velocity network moves it to."""
+        return tuple(int(size) for size in self.inputs[0].shape[1:])
+
+    @property
     def pixels(self) -> TensorSpec:
         """What `generate` gives: the image in uint8, (batch, height, width, channels); if it `makes_images`."""
         channels, height, width = self.image_shape

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -30,7 +30,8 @@ class Variant:
     `any_size`: its program is captured with dynamic height and width. `lists_sizes`: of these it takes the signature's
     own and those in `Export.heights_widths`, no others. `pixels`: how the uint8 image lies that it gives in place of
     numbers, such as "NHWC". `methods`: what can be called in it, where that is more than one thing; `generate` is there
-    where `Export.generate` asks for it and the output is an image.
+    where `Export.generate` asks for it and the output is an image. `input_dtypes`: what its inputs have in place of the
+    signature's types.
     """
 
     about: str
@@ -40,6 +41,7 @@ class Variant:
     lists_sizes: bool = False
     pixels: str = ""
     methods: tuple[str, ...] = ()
+    input_dtypes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Session(Protocol):

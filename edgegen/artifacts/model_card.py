@@ -1,5 +1,7 @@
 """The README.md of an export folder: a model card for the Hugging Face hub, with what was checked and measured."""
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from edgegen.types import Artifact, Parity, Signature, TensorSpec
 
 UNKNOWN = "-"
 LATENCIES = ("p50 at batch 1", "load")
+PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9.+-]*")
 MOST_CLASSES = 100  # whose names are in the card
 
 
@@ -29,8 +32,8 @@ def card_row(artifact: Artifact, parity: Parity) -> dict[str, Any]:
     return {**artifact.to_dict(), "parity": parity.to_dict(), "verdict": str(parity), "about": about}
 
 
-def card(exported: Mapping[str, Any]) -> str:
-    """The model card as Markdown with a YAML head."""
+def card(exported: Mapping[str, Any], *, before: Sequence[str] = (), after: Sequence[str] = ()) -> str:
+    """The model card as Markdown with a YAML head; paragraphs `before` and `after` what it says of the files."""
     source, rows = exported["about"], exported["artifacts"]
     is_timed = any(row.get("latency") for row in rows)
     family = source["family"] + (" with random weights, for latency only" if _is_random(source) else "")
@@ -39,14 +42,15 @@ def card(exported: Mapping[str, Any]) -> str:
         _head(exported),
         f"# {exported['name']}",
         f"{family}, exported by edgegen from {source['from']}: one step{folded_in}.",
-        exported["fold"]["sentence"],
+        exported.get("fold", {}).get("sentence", ""),
+        *before,
         "## Inputs and output",
-        _table(("name", "role", "type", "shape", "range"), [_tensor(spec) for spec in _tensors(exported["signature"])]),
+        table(("name", "role", "type", "shape", "range"), [_tensor(spec) for spec in _tensors(exported["signature"])]),
         "\n".join(f"- {sentence}" for sentence in _meaning(exported)),
         "## Files",
-        _table(("file", "size", "batch", "against PyTorch", *(LATENCIES if is_timed else ())), list(map(_file, rows))),
+        table(("file", "size", "batch", "against PyTorch", *(LATENCIES if is_timed else ())), list(map(_file, rows))),
         "\n".join(_description(row) for row in rows),
-        _table(
+        table(
             ("file", "method", "output", "type", "shape", "layout"), [line for row in rows for line in _outputs(row)]
         ),
         _inputs(exported),
@@ -54,6 +58,7 @@ def card(exported: Mapping[str, Any]) -> str:
         + ("; latencies of the machine that exported, not of a phone" if is_timed else "")
         + ". `manifest.json` has sha256, signature and tool versions.",
         *(_python_snippet(row, exported["signature"]) for row in _one_of_each_backend(rows)),
+        *after,
         *(["## Notes", *(f"- {note}" for note in source.get("notes", []))] if source.get("notes") else []),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -70,9 +75,14 @@ def _head(exported: Mapping[str, Any]) -> str:
     licence = exported["about"]["license"]
     lines = ["---", "library_name: edgegen"]
     lines += [f"pipeline_tag: {task}"] if images and "noise" in roles else []
-    lines += [f"license: {licence}"] if licence != "not stated" else []
+    lines += [f"license: {_yaml(licence)}"] if licence != "not stated" else []
     backends = sorted({row["backend"] for row in exported["artifacts"]})
     return "\n".join([*lines, f"tags: [edgegen, on-device{''.join(f', {name}' for name in backends)}]", "---"])
+
+
+def _yaml(text: str) -> str:
+    """A text as YAML takes it: one that is no plain word in the quotes of JSON, which YAML reads as well."""
+    return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 def _tensors(signature: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -191,7 +201,8 @@ def _ms(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.2f} ms"
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
     lines = [columns, tuple("---" for _ in columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

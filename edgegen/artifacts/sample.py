@@ -71,7 +71,7 @@ def sample_to_png(
     number = None if label is None else _class_number(label, image_source)
     given = read_inputs(paths, signature, label=number, count=count, seed=seed, of=str(image_source.place))
     made = _images(image_source, given, progress or Silent())
-    _save(grid(made.images), output)
+    save(grid(made.images), output)
     return {
         "file": str(output),
         "count": given.count,
@@ -122,7 +122,8 @@ def _check_output(output: Path) -> None:
         raise UsageError(f"--output {output}: is a folder; give the name of a file")
 
 
-def _save(pixels: NDArray[np.uint8], output: Path) -> None:
+def save(pixels: NDArray[np.uint8], output: Path) -> None:
+    """Writes (height, width, channels) as a PNG. Raises StorageError."""
     from PIL import Image
 
     from edgegen.support.storage import atomic_path

@@ -68,27 +68,44 @@ def open_source(source: str, *, steps: int | None, runs: Path, best_of: int = 1)
     return open_generator(path, steps=steps, best_of=best_of)
 
 
-def open_generator(path: Path, *, steps: int | None = None, best_of: int = 1) -> ImageSource:
-    """A generator folder in PyTorch, by Euler steps: as many as a student or a teacher usually takes."""
+def open_generator(
+    path: Path,
+    *,
+    steps: int | None = None,
+    decoder_of: Path | None = None,
+    guidance: Mapping[str, Any] | None = None,
+    best_of: int = 1,
+) -> ImageSource:
+    """A generator folder in PyTorch, by Euler steps: as many as a student or a teacher usually takes.
+
+    What makes latents is decoded, by the autoencoder in the folder, in its run, or in the folder `decoder_of`.
+    `guidance` are the fields of an edgegen.flow.guidance.Guidance. Of `best_of` samples the verifier beside the folder
+    chooses one.
+    """
     import torch
 
     from edgegen.flow.solvers import solve
-    from edgegen.models.load import load
+    from edgegen.models.guided import load_guided
+    from edgegen.models.observed import decoder_in, observed_signature
 
-    loaded = load(path)
+    loaded = load_guided(path, guidance)
+    decoder = decoder_in(decoder_of or shipped.decoder_folder(path))
+    signature = observed_signature(loaded.signature, decoder)
     count = steps or (1 if loaded.about.get("role") in ("student", "baseline") else TEACHER_STEPS)
 
-    def images_of(noise: "Tensor", labels: "Tensor | None") -> "Tensor":
+    def samples_of(noise: "Tensor", labels: "Tensor | None") -> "Tensor":
         return solve(loaded.net, noise, labels, solver="euler", steps=count).x
 
-    choose = None if best_of == 1 else partial(_verifier_of(path, best_of).best_of, best_of, images_of)
+    choose = None if best_of == 1 else partial(_verifier_of(path, best_of).best_of, best_of, samples_of)
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         labels = torch.from_numpy(inputs["class_labels"]) if "class_labels" in inputs else None
-        return (choose or images_of)(torch.from_numpy(inputs["sample"]), labels).numpy()
+        samples = (choose or samples_of)(torch.from_numpy(inputs["sample"]), labels)
+        with torch.no_grad():
+            return (samples if decoder is None else decoder(samples)).numpy()
 
     method = f"PyTorch, {count} step{'s' * (count > 1)}" + (f", best of {best_of}" if best_of > 1 else "")
-    return ImageSource(run, loaded.signature, method, path, class_names=shipped.class_names(path, loaded.signature))
+    return ImageSource(run, signature, method, path, class_names=shipped.class_names(path, signature))
 
 
 def _verifier_of(generator: Path, best_of: int) -> "Verifier":
@@ -159,8 +176,10 @@ def preload() -> None:
     importlib.import_module("torch")
 
 
-def network(*, threads: int, folder: str, steps: int) -> Callable[[], object]:
-    """One image of a generator folder in PyTorch, for a worker.
+def network(
+    *, threads: int, folder: str, steps: int, decoder_of: str = "", guidance: Mapping[str, Any] | None = None
+) -> Callable[[], object]:
+    """One image of a generator folder in PyTorch, for a worker; decoded as the generator in the folder `decoder_of` is.
 
     With one thread where the caller has no reason for more: at batch 1 of a small network a second thread mostly waits
     for the first (8 ms in place of 1 ms, measured on 2 cores).
@@ -170,7 +189,8 @@ def network(*, threads: int, folder: str, steps: int) -> Callable[[], object]:
     from edgegen.program.inputs import example_inputs
 
     torch.set_num_threads(threads)
-    source = open_generator(Path(folder), steps=steps)
+    decoder = Path(decoder_of) if decoder_of else None
+    source = open_generator(Path(folder), steps=steps, decoder_of=decoder, guidance=guidance)
     inputs = example_inputs(source.signature, 1, 0)
     return lambda: source.run(inputs)
 

@@ -14,7 +14,7 @@ from edgegen.errors import DataError, RecipeError, UsageError
 from edgegen.exporters.base import Backend
 from edgegen.formats.manifest import MANIFEST, rows_of
 from edgegen.formats.recipe_file import find
-from edgegen.formats.stage_folder import ARTIFACTS, CHOICE, GENERATOR, RUN, STAGE
+from edgegen.formats.stage_folder import ARTIFACTS, AUTOENCODER, CHOICE, GENERATOR, RUN, STAGE
 from edgegen.recipe import read
 from edgegen.support.storage import read_json
 from edgegen.types import Signature
@@ -44,6 +44,15 @@ def artifact_in(folder: Path) -> Path:
     if not passed:
         raise DataError(f"{folder}: none of its files passed the comparison with PyTorch; name the one to run")
     return folder / str(min(passed, key=lambda row: not _runs_here(row))["file"])
+
+
+def decoder_folder(generator: Path) -> Path:
+    """The folder that has the autoencoder of a generator, if it has one: its own, or the stage data of its run."""
+    if not (generator / AUTOENCODER).is_dir():
+        run = next((parent for parent in generator.absolute().parents if (parent / RUN).is_file()), None)
+        if run is not None and (run / "data" / "latest" / AUTOENCODER).is_dir():
+            return run / "data" / "latest"
+    return generator
 
 
 def class_names(place: Path, signature: Signature) -> tuple[str, ...]:

@@ -66,8 +66,8 @@ class Target:
 def interface(target: Target, signature: Signature, options: Export) -> dict[str, Any]:
     """What the file of `target` takes and gives, where it says more than the `signature` of all files.
 
-    inputs: name and shape of each, with the file's own batch. outputs: of each, the method that gives it ("" where the
-    file has no methods), name, dtype, shape, layout, range; of an image its colours.
+    inputs: name, dtype and shape of each, with the file's own batch. outputs: of each, the method that gives it (""
+    where the file has no methods), name, dtype, shape, layout, range; of an image its colours.
     """
     variant = target.kind()
     pixels = [(signature.pixels, variant.pixels or "NHWC")] if signature.makes_images else []
@@ -78,7 +78,14 @@ def interface(target: Target, signature: Signature, options: Export) -> dict[str
     elif "generate" in specs:
         specs["generate"] = pixels if options.generate else []
     return {
-        "inputs": [{"name": spec.name, "shape": _shape(spec, variant)} for spec in signature.inputs],
+        "inputs": [
+            {
+                "name": spec.name,
+                "dtype": variant.input_dtypes.get(spec.dtype, spec.dtype),
+                "shape": _shape(spec, variant),
+            }
+            for spec in signature.inputs
+        ],
         "outputs": [
             _output(method, spec, layout, variant) for method, outputs in specs.items() for spec, layout in outputs
         ],

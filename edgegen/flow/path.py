@@ -4,7 +4,8 @@ A network with a second time r <= t gives u(x_t, t, r), the mean velocity from r
 Eq. 3): x_r = x_t - (t - r) u(x_t, t, r). At r = t it is the velocity v(x_t, t). Such a network has an attribute
 `second_time` that is true, and takes r (batch,) as a keyword; without r it gives the velocity.
 
-Of every velocity network the attributes `image_channels` and `num_classes` say what it takes (`image_facts`).
+Of every velocity network the attributes `image_channels` and `num_classes` say what it takes (`image_facts`); where it
+has `unconditional_class`, that is the label that stands for no class (edgegen.flow.guidance).
 """
 
 from collections.abc import Callable

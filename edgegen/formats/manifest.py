@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,18 +68,23 @@ class _Manifest(BaseModel):
     artifacts: tuple[_Row, ...]
     signature: dict[str, Any]
     class_names: tuple[str, ...] = ()
+    lineage: dict[str, Any] = {}
+    tools: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class ManifestEntry:
     """What manifest.json says of one file: `row` of that file, with its parity; `signature` of all of them.
 
-    `class_names` are those of the classes 0, 1, ..., () where nothing knows them.
+    `class_names` are those of the classes 0, 1, ..., () where nothing knows them. `lineage` and `tools` as in
+    `write_manifest`.
     """
 
     row: Mapping[str, Any]
     signature: Mapping[str, Any]
     class_names: Sequence[str] = ()
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_manifest(
@@ -172,8 +177,8 @@ def _entries(content: Any, manifest: Path) -> list[ManifestEntry]:
         raise _malformed(manifest, f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from e
     except ValueError as e:
         raise _malformed(manifest, f"signature: {e}") from e
-    names = tuple(content.get("class_names", ()))
-    return [ManifestEntry(row, content["signature"], names) for row in content["artifacts"]]
+    names, lineage, tools = (content.get(key, {}) for key in ("class_names", "lineage", "tools"))
+    return [ManifestEntry(row, content["signature"], tuple(names), lineage, tools) for row in content["artifacts"]]
 
 
 def _hashes(row: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -14,7 +14,14 @@ CHOICE = "choice.json"  # of the stage choose: which generator a run ships, and 
 GENERATOR = "generator"  # the sub-folder that is a generator folder
 VERIFIER = "verifier"  # beside it, of methods that train one: what chooses the best of several images
 AVERAGE = "average-{}.safetensors"  # beside it: the weights of a further average, by its width
+AUTOENCODER = "autoencoder"  # of the stage data, and in a generator folder: of a network that makes latents
 ARTIFACTS = "artifacts"  # of the stage verify: all files of the run, and the manifest with their parity
+
+
+def sample_shape(about: Mapping[str, Any]) -> list[int]:
+    """(channels, height, width) of what the networks of a run make, by data.json: images, or their latents."""
+    shape: list[int] = about.get("sample_shape", about["image_shape"])
+    return shape
 
 
 def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], *, hashes: FileHashes) -> None:

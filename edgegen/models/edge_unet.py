@@ -44,6 +44,8 @@ class EdgeUNetConfig:
         groups: most groups of a GroupNorm.
         second_time: whether it takes the time r of u(x, t, r, class), the mean velocity from r to t
             (see edgegen.flow.path).
+        unconditional: whether there is one class more, of number `num_classes`, that stands for none of them
+            (see edgegen.flow.guidance).
     """
 
     sample_size: int | tuple[int, int]
@@ -55,12 +57,11 @@ class EdgeUNetConfig:
     embedding: int = 128
     groups: int = 8
     second_time: bool = False
+    unconditional: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """What `config.json` holds; `second_time` only where it is on, so that files of networks without it stay."""
-        fields = asdict(self)
-        if not self.second_time:
-            del fields["second_time"]
+        """What `config.json` holds; a switch only where it is on, so that files of networks without it stay."""
+        fields = {key: value for key, value in asdict(self).items() if value is not False}
         return {"_class_name": "EdgeUNet", **fields}
 
     @staticmethod
@@ -87,6 +88,8 @@ class EdgeUNetConfig:
         for name, (numbers, least, most) in ranges.items():
             if not all(least <= number <= most for number in numbers):
                 raise ValueError(f"{name} is {list(numbers)}; {least} to {most} would do")
+        if config.unconditional and not config.num_classes:
+            raise ValueError("unconditional is true, and there are no classes")
         return config
 
 
@@ -109,7 +112,7 @@ class Conditioning(nn.Module):
         super().__init__()
         width = config.embedding
         self.time = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        self.classes = nn.Embedding(config.num_classes, width) if config.num_classes else None
+        self.classes = nn.Embedding(config.num_classes + config.unconditional, width) if config.num_classes else None
         self.project = nn.Linear(width, total)
         steps = torch.arange(TIME_FREQUENCIES, dtype=torch.float32) / TIME_FREQUENCIES
         self.register_buffer("frequencies", torch.exp(-math.log(MAX_PERIOD) * steps), persistent=False)
@@ -228,6 +231,7 @@ class EdgeUNet(nn.Module):
         self.conditioning = Conditioning(config, sum(self.widths))
         self.second_time = config.second_time
         self.image_channels, self.num_classes = config.in_channels, config.num_classes
+        self.unconditional_class = config.num_classes if config.unconditional else None
 
     def blocks(self) -> list[ResidualBlock]:
         """The residual blocks in the order in which `forward` runs them (the order of the shifts)."""

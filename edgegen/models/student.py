@@ -47,9 +47,19 @@ def to_step(width: float) -> int:
 
 
 def architecture(
-    model: Architecture, image_shape: list[int], num_classes: int, *, second_time: bool = False
+    model: Architecture,
+    image_shape: list[int],
+    num_classes: int,
+    *,
+    second_time: bool = False,
+    unconditional: bool = False,
 ) -> EdgeUNetConfig:
-    """The network's config for these images. Raises RecipeError when the resolutions do not halve evenly."""
+    """The network's config for these images.
+
+    Raises RecipeError when the resolutions do not halve evenly, and for a label of no class where there are no classes.
+    """
+    if unconditional and not num_classes:
+        raise RecipeError("label_dropout: the data have no classes of which the network could not be told")
     channels, height, width = image_shape
     halvings = len(model.channels) - 1
     for pixels in (height, width):
@@ -67,6 +77,7 @@ def architecture(
         num_classes=num_classes,
         embedding=model.embedding,
         second_time=second_time,
+        unconditional=unconditional,
     )
 
 
@@ -77,16 +88,16 @@ def student_architecture(
     classes: int,
     *,
     parameters: int | None = None,
-    second_time: bool = False,
+    **switches: bool,
 ) -> EdgeUNetConfig:
     """The student of the recipe's words. Raises RecipeError.
 
     `teacher` is the teacher's architecture, or what comes nearest to it, None where nothing does; `parameters` are
-    those of a teacher that is no EdgeUNet.
+    those of a teacher that is no EdgeUNet; `switches` are further ones of its config.
     """
 
     def config(model: Architecture) -> EdgeUNetConfig:
-        return architecture(model, shape, classes, second_time=second_time)
+        return architecture(model, shape, classes, **switches)
 
     assert not isinstance(slim.network, str), "an EdgeUNet"
     model = slim.network

@@ -7,6 +7,7 @@ with, made regular; `large` is for a GPU.
 from collections.abc import Mapping
 from typing import Any
 
+from edgegen.formats.stage_folder import sample_shape
 from edgegen.recipe import Architecture, Teacher
 
 WIDTHS_BLOCKS = {"small": (24, 1), "medium": (32, 1), "large": (64, 2)}  # width at full resolution, blocks
@@ -24,7 +25,7 @@ def teacher_architecture(settings: Teacher, data: Mapping[str, Any]) -> Architec
     if size == "auto":
         size = "small" if data["train"] < FEW_IMAGES else "medium"
     width, blocks = WIDTHS_BLOCKS[size]
-    channels = tuple(width * min(2**level, WIDEST) for level in range(_levels(*data["image_shape"][1:])))
+    channels = tuple(width * min(2**level, WIDEST) for level in range(_levels(*sample_shape(data)[1:])))
     return Architecture(channels=channels, blocks=blocks)
 
 

@@ -19,7 +19,7 @@ from edgegen.artifacts.target import Target, runs_here
 from edgegen.data import hf
 from edgegen.data import load as load_images
 from edgegen.errors import MissingExtraError
-from edgegen.formats.stage_folder import GENERATOR
+from edgegen.formats.stage_folder import GENERATOR, sample_shape
 from edgegen.metrics.extractor import SmallCNN
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded, signature_of
@@ -27,12 +27,14 @@ from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.pipeline.forecast import StageTime, by_file, in_ms, sampling
+from edgegen.pipeline.guided_teacher import with_guidance
 from edgegen.pipeline.methods import (
     OF_PAIRS,
     baseline_objective,
+    further_inputs,
     has_baseline,
-    has_second_time,
     has_teacher,
+    student_steps,
     teacher_steps,
 )
 from edgegen.pipeline.stages.data import divided, signature_of_data
@@ -117,21 +119,20 @@ class _Estimate:
 
         images = load_images(source, base=self.base, progress=update)
         self.reading_s = time.monotonic() - began
-        return divided(images, self.recipe)[2]
+        return divided(images, self.recipe, base=self.base)[2]
 
     @cached_property
     def teacher_network(self) -> Loaded | None:
         """None where the plan has no teacher."""
         if not has_teacher(self.recipe):
             return None
-        settings, shape, classes = self.recipe.teacher, self.facts["image_shape"], self.facts["num_classes"]
+        settings, shape, classes = self.recipe.teacher, sample_shape(self.facts), self.facts["num_classes"]
         if "teacher" in self.finished:
             return load_generator(self.finished["teacher"] / GENERATOR)
         if settings.folder is not None:
             return load_teacher(self.base / Path(settings.folder).expanduser(), self.facts, self.recipe)
-        second_time = has_second_time(self.recipe, "teacher")
         model = teacher_architecture(settings, self.facts)
-        network = EdgeUNet(architecture(model, shape, classes, second_time=second_time))
+        network = EdgeUNet(architecture(model, shape, classes, **further_inputs(self.recipe, "teacher")))
         return Loaded(network.eval(), signature_of(network.config), {})
 
     @cached_property
@@ -179,7 +180,7 @@ class _Estimate:
         return self._training(settings.objective, self.student_network.net, settings)
 
     def baseline(self) -> StageTime:
-        settings = self.recipe.slim.model_copy(update={"steps": self.recipe.slim.steps + self.recipe.distill.steps})
+        settings = self.recipe.slim.model_copy(update={"steps": sum(student_steps(self.recipe).values())})
         return self._training(baseline_objective(self.recipe), self.student_network.net, settings)
 
     def extractor(self) -> StageTime:
@@ -261,11 +262,11 @@ class _Estimate:
         return StageTime(step_s * settings.steps, how)
 
     def _examples(self, objective: Objective, settings: Training, classes: int | None) -> Examples:
-        shape, labels = (settings.batch, *self.facts["image_shape"]), None
-        count = self.facts["num_classes"] if classes is None else classes
-        if count:
-            labels = torch.arange(settings.batch) % count
-        real = TrainingSet(torch.randint(256, shape, dtype=torch.uint8), labels)
+        own = sample_shape(self.facts) if classes is None else self.facts["image_shape"]
+        shape, count = (settings.batch, *own), self.facts["num_classes"] if classes is None else classes
+        labels = torch.arange(settings.batch) % count if count else None
+        is_latent = own != self.facts["image_shape"]
+        real = TrainingSet(torch.randn(shape).half() if is_latent else torch.randint(256, shape).byte(), labels)
         if OF_PAIRS & objective.needs:
             knots = torch.randn(settings.batch, self.recipe.pairs.knots, *shape[1:]).half()
             times = torch.linspace(1, 0, self.recipe.pairs.knots + 1)[:-1]
@@ -277,7 +278,7 @@ class _Estimate:
 
     def _frozen(self, objective: Objective) -> dict[str, nn.Module]:
         networks: dict[str, tuple[str, Callable[[], nn.Module]]] = {
-            "teacher": ("teacher", lambda: self._known_teacher().net),
+            "teacher": ("teacher", lambda: with_guidance(self._known_teacher(), self.recipe, base=self.base).net),
             "slimmed_network": ("slimmed", lambda: self.student_network.net),
             "earlier_network": ("earlier", lambda: self.student_network.net),
             "feature_network": ("features", self._classifier),
@@ -288,7 +289,7 @@ class _Estimate:
 
     @cached_property
     def teacher_image_s(self) -> float:
-        return self._image_s(self._known_teacher())
+        return self._image_s(with_guidance(self._known_teacher(), self.recipe, base=self.base))
 
     @cached_property
     def student_image_s(self) -> float:
@@ -316,4 +317,4 @@ class _Estimate:
 def _inputs(loaded: Loaded, batch: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
     classes = loaded.signature.num_classes
     labels = torch.arange(batch, device=device) % classes if classes else None
-    return torch.randn(batch, *loaded.signature.image_shape, device=device), labels
+    return torch.randn(batch, *loaded.signature.sample_shape, device=device), labels

@@ -9,10 +9,10 @@ from edgegen.artifacts.target import Target
 from edgegen.formats.manifest import MANIFEST, write_manifest
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.load import load as load_generator
+from edgegen.models.observed import decoder_in, one_step_generator
 from edgegen.models.sources.program_archive import load_program
 from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.program.generator import Generator, save_program
-from edgegen.program.one_step import NOISE_TIME, OneStep
 from edgegen.recipe import Recipe
 from edgegen.support.progress import Progress
 from edgegen.support.storage import read_json
@@ -20,9 +20,9 @@ from edgegen.types import Artifact
 
 
 def student_of(inputs: Mapping[str, Path]) -> Generator:
-    """The generator that a run ships; `inputs` has the stage choose."""
-    loaded = load_generator(inputs["choose"] / GENERATOR)
-    return Generator(OneStep(loaded.net, time=NOISE_TIME), loaded.signature)
+    """The generator that a run ships, with its decoder where it makes latents; `inputs` has the stage choose."""
+    folder = inputs["choose"] / GENERATOR
+    return one_step_generator(load_generator(folder), decoder_in(folder))
 
 
 def maker_of(

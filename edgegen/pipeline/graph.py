@@ -21,22 +21,25 @@ from edgegen.errors import UsageError, unknown_name
 from edgegen.pipeline.methods import (
     baseline_objective,
     check_methods,
+    data_settings,
+    further_inputs,
     has_baseline,
-    has_second_time,
     has_teacher,
     needs_pairs,
     ordered,
     stages_for,
     student_stage,
+    student_steps,
     teacher_steps,
 )
 from edgegen.pipeline.run_folder import StageResult
 from edgegen.quantize.schemes import GRIDS
-from edgegen.recipe import Recipe
+from edgegen.recipe import GUIDANCE, Recipe
 from edgegen.support.progress import Progress
 
 STUDENT_STAGES = ("slim", "distill", "finish")  # they train one network, each from the weights of the one before
-WITHOUT_EFFECT = {"checkpoint_every"}  # keys of the recipe that do not change a result
+# Keys of the recipe that do not change a result; the guidance of a teacher is part of what uses it (pipeline.planning).
+WITHOUT_EFFECT = {"checkpoint_every", *GUIDANCE}
 
 
 @dataclass(frozen=True)
@@ -93,22 +96,20 @@ def _part(table: BaseModel, *, only: set[str] | None = None) -> dict[str, Any]:
 
 
 def _baseline(recipe: Recipe) -> dict[str, Any]:
-    steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
     regression = baseline_objective(recipe)
     loop = _slim(recipe, "method", "objective")
-    settings = {"slim": {**loop, "flip": regression.flip}, "distance": regression.distance, "steps": steps}
-    return settings | _second_time(recipe) | _compute(recipe)
+    settings = {
+        "slim": {**loop, "flip": regression.flip},
+        "distance": regression.distance,
+        "steps": student_steps(recipe),
+    }
+    return settings | further_inputs(recipe, *STUDENT_STAGES) | _compute(recipe)
 
 
 def _slim(recipe: Recipe, *left_out: str) -> dict[str, Any]:
     table = recipe.slim.model_dump(mode="json", exclude={*WITHOUT_EFFECT, *left_out})
     table["model"] = table.pop("network")  # its name in the keys of older results
     return table
-
-
-def _second_time(recipe: Recipe) -> dict[str, Any]:
-    """Whether the network that `slim` makes takes a second time, which a method of `distill` can need."""
-    return {"second_time": True} if has_second_time(recipe, *STUDENT_STAGES) else {}
 
 
 def _compute(recipe: Recipe) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def refined_schemes(recipe: Recipe) -> list[str]:
 
 
 STAGES = (
-    Stage("data", (), lambda r: {"data": _part(r.data), "seed": r.seed}, "edgegen.pipeline.stages.data:data"),
+    Stage("data", (), data_settings, "edgegen.pipeline.stages.data:data"),
     Stage(
         "teacher",
         ("data",),
@@ -151,7 +152,7 @@ STAGES = (
     Stage(
         "slim",
         ("teacher",),
-        lambda r: {"slim": _slim(r), **_second_time(r), **_compute(r)},
+        lambda r: {"slim": _slim(r), **further_inputs(r, *STUDENT_STAGES), **_compute(r)},
         "edgegen.pipeline.stages.slim:slim",
         everywhere=True,
     ),
@@ -302,9 +303,9 @@ def select(recipe: Recipe, *, to: str | None = None, only: str | None = None) ->
 
 
 def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
-    """What `stage` needs with any method."""
+    """What it needs with any method."""
     if stage.name == "choose" and recipe.evaluate.ship == "student":
-        return (student_stage(recipe),)  # nothing is compared
+        return (*(["data"] if recipe.data.autoencoder else []), student_stage(recipe))  # nothing is compared
     if stage.name == "slim" and not has_teacher(recipe):
         return ("data",)  # where the student's images and classes are then known from
     return stage.needs

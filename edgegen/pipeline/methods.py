@@ -20,16 +20,27 @@ STAGES: Mapping[Need, str] = {
 }
 BEFORE: Mapping[str, str] = {"distill": "slim", "finish": "distill"}  # whose network a stage trains on
 ON_THE_WAY: frozenset[Need] = frozenset(
-    {"real_images", "pairs", "trajectories", "teacher", "teacher_features", "second_time", "feature_network"}
+    {
+        "real_images",
+        "pairs",
+        "trajectories",
+        "teacher",
+        "teacher_features",
+        "second_time",
+        "unconditional_class",
+        "feature_network",
+    }
 )
 AVAILABLE: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
-    "teacher": frozenset({"real_images", "second_time"}),
+    "teacher": frozenset({"real_images", "second_time", "unconditional_class"}),
     "slim": ON_THE_WAY,
     "distill": ON_THE_WAY | {"slimmed_network", "earlier_network"},
     "finish": ON_THE_WAY | {"slimmed_network", "earlier_network"},
     "refine": frozenset({"float_network"}),
 }
 OF_ONE_NETWORK = frozenset({"refine", "export", "quantize", "verify", "profile", "report"})
+OF_IMAGES: frozenset[Need] = frozenset({"feature_network"})  # what sees images only, and no latents
+SWITCHES: Mapping[Need, str] = {"second_time": "second_time", "unconditional_class": "unconditional"}
 OF_PAIRS: frozenset[Need] = frozenset({"pairs", "trajectories"})
 
 
@@ -80,14 +91,37 @@ def student_stage(recipe: Recipe) -> str:
     return "distill" if recipe.finish is None else "finish"
 
 
+def data_settings(recipe: Recipe) -> dict[str, Any]:
+    """What the stage data depends on: latents for a teacher that is brought along are scaled as it was trained."""
+    scaled = {"latents": "by the autoencoder's config"} if keeps_scale(recipe) else {}
+    return {"data": recipe.data.model_dump(mode="json"), "seed": recipe.seed, **scaled}
+
+
+def keeps_scale(recipe: Recipe) -> bool:
+    """Whether latents stay as the config of their autoencoder scales them."""
+    return recipe.data.autoencoder is not None and recipe.teacher.folder is not None
+
+
 def _method_needs_pairs(recipe: Recipe) -> bool:
     return any(OF_PAIRS & table.objective.needs for table in _tables(recipe).values())
 
 
-def has_second_time(recipe: Recipe, *stages: str) -> bool:
-    """Whether the network that these stages train takes a second time: where the method of one of them needs it."""
+def further_inputs(recipe: Recipe, *stages: str) -> dict[str, bool]:
+    """What the network that these stages train takes, because the method of one of them needs it.
+
+    Switches of an EdgeUNet: "second_time", and "unconditional", a label that stands for no class.
+    """
     tables = _tables(recipe)
-    return any("second_time" in tables[stage].objective.needs for stage in stages if stage in tables)
+    needs = frozenset[Need]().union(*(tables[stage].objective.needs for stage in stages if stage in tables))
+    return {switch: True for need, switch in SWITCHES.items() if need in needs}
+
+
+def uses_velocity_of_teacher(recipe: Recipe, stage: str) -> bool:
+    """Whether a stage's result depends on how the teacher's velocity is guided."""
+    if stage in ("pairs", "evaluate", "profile"):
+        return has_teacher(recipe)
+    tables = _tables(recipe)
+    return stage in tables and "teacher" in tables[stage].objective.needs
 
 
 def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
@@ -109,6 +143,13 @@ def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
                 f"{key} needs {', '.join(missing)}, which the stage {stage} does not have; methods for it are: "
                 f"{', '.join(sorted(names))}"
             )
+        if recipe.data.autoencoder is not None and table.objective.needs & OF_IMAGES:
+            raise RecipeError(
+                f"{key} compares images by layers of a classifier, and this run trains on latents (data.autoencoder), "
+                "which would have to be decoded in every step: take a distance of values, such as 'pseudo_huber'"
+            )
+        if "unconditional_class" in table.objective.needs and not recipe.data.conditional:
+            raise RecipeError(f"{key} trains without a class as well (label_dropout), and data.conditional is false")
         if "trajectories" in table.objective.needs and recipe.pairs.knots == 1:
             raise RecipeError(f"{key} needs states between noise and image: give pairs.knots, such as knots = 4")
 
@@ -124,8 +165,13 @@ def check_teacher(recipe: Recipe, teacher: object) -> None:
 
 
 def check_students(recipe: Recipe, num_classes: int) -> None:
-    """Raises RecipeError where there are fewer classes than students to divide them among."""
+    """Raises RecipeError where there are fewer classes than students to divide them among, or a label for none."""
     students = recipe.slim.students
+    if students > 1 and "unconditional" in further_inputs(recipe, "slim", "distill", "finish"):
+        raise RecipeError(
+            f"slim.students = {students}: a method of the recipe trains without a class as well (label_dropout), which "
+            "no student would serve; give students = 1, or another method"
+        )
     if students > max(1, num_classes):
         kind = f"{num_classes} classes" if num_classes else "no classes (they are unconditional)"
         raise RecipeError(
@@ -139,6 +185,12 @@ def baseline_objective(recipe: Recipe) -> Any:
     shared = {"distance": recipe.distill.objective, "flip": recipe.slim.objective}
     values = {key: getattr(method, key) for key, method in shared.items() if hasattr(method, key)}
     return registry.load("objective", "pair_regression")(**values)
+
+
+def student_steps(recipe: Recipe) -> dict[str, int]:
+    """By stage, the steps that the student is trained for; plain regression gets as many, to be a fair comparison."""
+    steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}
+    return steps if recipe.finish is None else {**steps, "finish": recipe.finish.steps}
 
 
 def teacher_steps(recipe: Recipe) -> int:

@@ -16,6 +16,8 @@ def missing_extras(recipe: Recipe, stages: list[Stage], *, base: Path) -> list[M
     purposes: dict[str, str] = {}
     if "data" in names and recipe.data.source.startswith("hf:"):
         purposes["datasets"] = f"the source {recipe.data.source}"
+    if "data" in names and recipe.data.autoencoder is not None:
+        purposes["diffusers"] = f"the autoencoder {recipe.data.autoencoder}"
     if "teacher" in names and recipe.teacher.folder is not None:
         folder = base / Path(recipe.teacher.folder).expanduser()
         if (folder / "model_index.json").exists() or (folder / "scheduler_config.json").exists():

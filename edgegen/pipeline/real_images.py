@@ -19,6 +19,7 @@ from edgegen.metrics.sanity import Sanity, check_damage
 from edgegen.metrics.spectrum import ring_power
 from edgegen.pipeline.feature_spaces import PRETRAINED, RANDOM
 from edgegen.pipeline.observed_sets import Block, ObservedSets
+from edgegen.pipeline.sample_space import SampleSpace
 from edgegen.support.pixels import scaled
 from edgegen.training.distributed import state
 
@@ -33,7 +34,7 @@ class RealImages:
     `images` are the tensors of the stage data, `compared` the training images of the local and the random features
     (float, (m, channels, height, width)), `heldout` how many held-out images are compared with them. `spaces` has
     "local", the features of `extractor`, which `fault` says are worth nothing. `asked` are the classes that the
-    generators get (None: no classes).
+    generators get (None: no classes). `latents` are those of the same images, where the networks make latents.
     """
 
     folder: Path
@@ -45,10 +46,16 @@ class RealImages:
     spaces: Mapping[str, FeatureSpace]
     asked: Tensor | None
     seed: int
+    space: SampleSpace
+    latents: Mapping[str, Tensor]
 
     def complete(self) -> None:
         """Observes the real images; each process its share."""
         self._heldout.complete(lambda block: self.observed(self._part("heldout", block), block), passed=_ignore)
+        if self.latents:
+            self._reconstructed.complete(
+                lambda block: self.observed(self.reconstructions(_rows(block)), block), passed=_ignore
+            )
         pretrained = {name: space for name, space in self.spaces.items() if name in PRETRAINED}
         if pretrained:
             self._training.complete(
@@ -93,19 +100,35 @@ class RealImages:
 
     def floor(self) -> Quality:
         """Held-out images in the place of generated ones: one set, so without an sd."""
+        return self._of_heldout(self._heldout)
+
+    def reconstructed(self) -> Quality | None:
+        """The same images after the autoencoder: what it alone loses. None where there is none."""
+        return self._of_heldout(self._reconstructed) if self.latents else None
+
+    def reconstructions(self, rows: Tensor | slice) -> Tensor:
+        """What the decoder makes of the latents of held-out images (n, channels, height, width)."""
+        return self.space.images(self.latents["heldout"][rows].float())
+
+    def _of_heldout(self, sets: ObservedSets) -> Quality:
         labels = self.images["heldout_labels"][: self.heldout] if self.asked is not None else None
         shares = self._shares(labels) if self._has_classes else None
-        return measure(self._heldout.read(), replace(self.reference, class_shares=shares), compared=self.heldout)
+        return measure(sets.read(), replace(self.reference, class_shares=shares), compared=self.heldout)
 
     def remove(self) -> None:
         """Deletes what was observed."""
         self._heldout.remove()
-        if self._training.folder.exists():
-            self._training.remove()
+        for sets in (self._reconstructed, self._training):
+            if sets.folder.exists():
+                sets.remove()
 
     @property
     def _heldout(self) -> ObservedSets:
         return ObservedSets(self.folder / "heldout", 1, self.heldout)
+
+    @property
+    def _reconstructed(self) -> ObservedSets:
+        return ObservedSets(self.folder / "reconstructed", 1, self.heldout)
 
     @property
     def _training(self) -> ObservedSets:
@@ -124,8 +147,7 @@ class RealImages:
         return "train_labels" in self.images and self.extractor.knows_classes
 
     def _part(self, part: str, block: Block) -> Tensor:
-        rows = slice(block.start, block.start + block.count)
-        return scaled(self.images[f"{part}_images"][rows].permute(0, 3, 1, 2))
+        return scaled(self.images[f"{part}_images"][_rows(block)].permute(0, 3, 1, 2))
 
     def _shares(self, labels: Tensor | None) -> NDArray[np.float64]:
         """Of the classes that are asked for; of the training images where none are."""
@@ -142,6 +164,10 @@ class _Features:
 
     def __iter__(self) -> Any:
         return (block.features[self.name] for block in self.blocks)
+
+
+def _rows(block: Block) -> slice:
+    return slice(block.start, block.start + block.count)
 
 
 def _ignore(block: Block) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor
 
 from edgegen.errors import DataError
+from edgegen.flow.guidance import unguided
 from edgegen.flow.solvers import solve
-from edgegen.formats.stage_folder import GENERATOR, VERIFIER
-from edgegen.models.load import load as load_generator
+from edgegen.formats.stage_folder import VERIFIER
 from edgegen.models.macs import macs
 from edgegen.models.verifier import load as load_verifier
 from edgegen.pipeline.graph import STUDENT_STAGES, Context
+from edgegen.pipeline.guided_teacher import network_of
 from edgegen.pipeline.methods import teacher_steps
 from edgegen.training.distributed import state
 
@@ -34,7 +36,7 @@ BATCH = 512  # images sampled at once
 
 @dataclass(frozen=True)
 class Sampler:
-    """One row of the table: images (n, channels, height, width) from noise, labels and a seed, in `steps` steps.
+    """One row of the table: samples (n, ...) from noise, labels and a seed, in `steps` steps.
 
     `cost` is that of one evaluation of the network, the teacher's being 1; of each image it makes `candidates`.
     """
@@ -68,7 +70,7 @@ def samplers_of(context: Context) -> list[Sampler]:
     for role, stage in NETWORKS:
         if stage not in context.inputs:
             continue
-        loaded = load_generator(context.inputs[stage] / GENERATOR)
+        loaded = network_of(context, stage)
         network_macs = macs(loaded)
         teachers_macs = teachers_macs or network_macs
         network, cost = loaded.net.to(device), network_macs / max(teachers_macs, 1)
@@ -78,6 +80,8 @@ def samplers_of(context: Context) -> list[Sampler]:
         if stage == last and verifier.is_dir():
             best = _by_verifier(network, verifier, device)
             rows.append(Sampler(BEST_OF, 1, network, cost, best, candidates=CANDIDATES))
+        if isinstance(unguided(network), ScheduledVelocity) and network is not unguided(network):
+            context.progress.message("evaluate: no row of the teacher by its own scheduler, which does not guide it")
         if role == "teacher" and isinstance(network, ScheduledVelocity):
             try:
                 scheduler_for(network.schedule, full)
@@ -99,21 +103,10 @@ def _by_scheduler(
 ) -> Callable[[Tensor, Tensor | None, int], Tensor]:
     from edgegen.models.diffusers import own_sampler
 
-    def run(noise: Tensor, labels: Tensor | None, seed: int) -> Tensor:
-        parts = [
-            own_sampler.sample(
-                network.unet,
-                network.schedule,
-                noise[start : start + BATCH].to(device),
-                None if labels is None else labels[start : start + BATCH].to(device),
-                steps=steps,
-                seed=seed + start,
-            ).cpu()
-            for start in range(0, len(noise), BATCH)
-        ]
-        return torch.cat(parts)
+    def run(noise: Tensor, labels: Tensor | None, start: int, *, seed: int) -> Tensor:
+        return own_sampler.sample(network.unet, network.schedule, noise, labels, steps=steps, seed=seed + start)
 
-    return run
+    return lambda noise, labels, seed: _in_batches(partial(run, seed=seed), noise, labels, device)
 
 
 def _by_verifier(
@@ -134,15 +127,20 @@ def _by_verifier(
 
 @torch.no_grad()
 def sample(network: torch.nn.Module, noise: Tensor, labels: Tensor | None, steps: int, device: torch.device) -> Tensor:
-    """Images (n, channels, height, width) on the CPU from noise of that shape, by Euler steps."""
-    parts = [
-        solve(
-            network,
-            noise[start : start + BATCH].to(device),
-            None if labels is None else labels[start : start + BATCH].to(device),
-            solver="euler",
-            steps=steps,
-        ).x.cpu()
-        for start in range(0, len(noise), BATCH)
-    ]
+    """Samples (n, ...) on the CPU from noise of that shape, by Euler steps."""
+
+    def run(noise: Tensor, labels: Tensor | None, start: int) -> Tensor:
+        return solve(network, noise, labels, solver="euler", steps=steps).x
+
+    return _in_batches(run, noise, labels, device)
+
+
+def _in_batches(
+    run: Callable[[Tensor, Tensor | None, int], Tensor], noise: Tensor, labels: Tensor | None, device: torch.device
+) -> Tensor:
+    """What `run` makes of parts of the noise and labels, and of the place where each part starts; on the CPU."""
+    parts = []
+    for start in range(0, len(noise), BATCH):
+        rows = slice(start, start + BATCH)
+        parts.append(run(noise[rows].to(device), None if labels is None else labels[rows].to(device), start).cpu())
     return torch.cat(parts)

@@ -10,6 +10,7 @@ from edgegen.models.load import load as load_generator
 from edgegen.models.load import save as save_generator
 from edgegen.models.verifier import save as save_verifier
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.guided_teacher import network_of
 from edgegen.pipeline.methods import BEFORE, OF_PAIRS
 from edgegen.pipeline.stages.data import read_training_images, signature_of_data
 from edgegen.pipeline.stages.extractor import load_extractor
@@ -94,12 +95,10 @@ def _examples(context: Context, objective: Objective, student: Loaded, settings:
 
 def _frozen(context: Context, objective: Objective, student: Loaded) -> dict[str, nn.Module]:
     networks = {
-        name: load_generator(context.inputs[stage] / GENERATOR).net
-        for need, (name, stage) in FROZEN.items()
-        if need in objective.needs
+        name: network_of(context, stage).net for need, (name, stage) in FROZEN.items() if need in objective.needs
     }
     if "earlier_network" in objective.needs:
-        networks["earlier"] = load_generator(context.inputs[BEFORE[context.stage]] / GENERATOR).net
+        networks["earlier"] = network_of(context, BEFORE[context.stage]).net
     if "feature_network" in objective.needs:
         shape = list(student.signature.image_shape)
         networks["features"] = load_extractor(context.inputs["extractor"], shape).network

@@ -18,16 +18,17 @@ class OneStep(nn.Module):
     """One step along the straight path: x = z - u(z), u at t = 1 (flow matching's Euler step over [0, 1]).
 
     `net` is folded, u(z[, class_labels]); given `time` it is not, and is called as u(z, t[, class_labels]), or with
-    r = 0 beside that where it takes a second time.
+    r = 0 beside that where it takes a second time. `decoder` turns what the step ends at into what is seen.
     """
 
-    def __init__(self, net: nn.Module, *, time: float | None = None) -> None:
+    def __init__(self, net: nn.Module, *, time: float | None = None, decoder: nn.Module | None = None) -> None:
         super().__init__()
         self.net = net
         self.time = time
+        self.decoder = decoder
 
     def forward(self, sample: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Noise (batch, ...) and classes (batch,) -> image of the noise's shape."""
+        """Noise (batch, ...) and classes (batch,) -> image of the noise's shape, or what the decoder makes of it."""
         labels = () if class_labels is None else (class_labels,)
         if self.time is None:
             velocity: Tensor = self.net(sample, *labels)
@@ -36,7 +37,7 @@ class OneStep(nn.Module):
         else:
             velocity = self.net(sample, _times(sample, self.time), *labels)
         out_sample: Tensor = sample - velocity
-        return out_sample
+        return out_sample if self.decoder is None else self.decoder(out_sample)
 
 
 def _times(sample: Tensor, time: float) -> Tensor:

@@ -15,7 +15,7 @@ from edgegen.report.formats import PARITY_TEXT, plural
 from edgegen.report.schema import Report
 from edgegen.types import Status
 
-ORDER = ("real", "teacher", "scheduler", "reflowed", "student", "finished", "best_of_4", "baseline")
+ORDER = ("real", "autoencoder", "teacher", "scheduler", "reflowed", "student", "finished", "best_of_4", "baseline")
 Kind = Literal["net", "real", "proven", "failed", "unchecked"]
 KIND: Mapping[Status, Kind] = {"ok": "proven", "failed": "failed", "not checked": "unchecked"}
 SMALL = 64  # pixels: images up to this width are enlarged with hard edges
@@ -116,6 +116,8 @@ def _net_row(key: str, uris: tuple[str, ...]) -> Row:
     net, steps = _parts(key)
     if net == "real":
         return Row("real images", "other images, not from this noise", uris, "real")
+    if net == "autoencoder":
+        return Row("real images", "after the autoencoder alone", uris, "real")
     if net == "scheduler":
         return Row("teacher", f"by its own scheduler, {plural(steps or 0, 'step')}", uris)
     if net == "best_of_4":

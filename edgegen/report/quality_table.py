@@ -38,7 +38,8 @@ ALWAYS = 3  # columns that are there also without any figure
 def quality_table(report: Report) -> ReportTable:
     """All figures, the floor first; columns without any figure are left out."""
     spaces = [space.key for space in report.spaces]
-    rows = [_row(TableCell("real, held out"), "", figure, spaces) for figure in report.quality.floor.values()]
+    real = {"real, held out": report.quality.floor, "the same, by the autoencoder": report.quality.autoencoder or {}}
+    rows = [_row(TableCell(name), "", figure, spaces) for name, table in real.items() for figure in table.values()]
     for network in NETWORKS:
         table = getattr(report.quality, network) or {}
         name = NETWORK_NAMES.get(network, network)

@@ -17,6 +17,7 @@ from edgegen.artifacts.target import Target
 from edgegen.data import local_path
 from edgegen.errors import DeviceError, ParityError, RecipeError, UsageError
 from edgegen.formats.recipe_file import find
+from edgegen.formats.stage_folder import sample_shape
 from edgegen.pipeline.graph import check, select
 from edgegen.pipeline.methods import has_teacher
 from edgegen.pipeline.needed_extras import require_extras
@@ -132,7 +133,7 @@ def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) ->
         )
     stage = run_recipe(request.recipe, runs=request.runs, only="data", progress=progress)[-1]
     about = read_json(stage.folder / "data.json")
-    channels, height, width = about["image_shape"]
+    shape = channels, height, width = sample_shape(about)
     data = DataSpec(channels, height if height == width else (height, width), about["num_classes"])
     if recipe.teacher.folder is None:
         model: Architecture | None = teacher_architecture(recipe.teacher, about)
@@ -140,11 +141,11 @@ def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) ->
         loaded = load_teacher(user_path(recipe.teacher.folder, base=path.parent), about, recipe)
         model = architecture_of(loaded.net)
     if model is None or not has_teacher(recipe):
-        student_architecture(recipe.slim, None, about["image_shape"], data.num_classes)  # raises without [slim.network]
+        student_architecture(recipe.slim, None, shape, data.num_classes)  # raises without [slim.network]
         assert not isinstance(recipe.slim.network, str), "refused above"
         model = recipe.slim.network
     assert model is not None, "checked"
-    architecture(model, about["image_shape"], data.num_classes)  # raises for resolutions that do not halve
+    architecture(model, shape, data.num_classes)  # raises for resolutions that do not halve
     return data, model
 
 

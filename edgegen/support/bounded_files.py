@@ -102,10 +102,11 @@ def mapped(path: Path) -> Content:
         return b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def parse_json(content: bytes | str, *, where: str, infinities: bool = False) -> Any:
+def parse_json(content: bytes | str, *, where: str, infinities: bool = False, unique_keys: bool = False) -> Any:
     """JSON whose numbers are finite and below 2^64 and that is no deeper than DEEPEST. Raises DataError.
 
-    `infinities` admits the words Infinity and -Infinity, which diffusers writes into settings of schedulers.
+    `infinities` admits the words Infinity and -Infinity, which diffusers writes into settings of schedulers;
+    `unique_keys` refuses an object that has a key twice, of which readers take different ones.
     """
     words = {"Infinity": float("inf"), "-Infinity": float("-inf")} if infinities else {}
 
@@ -115,7 +116,13 @@ def parse_json(content: bytes | str, *, where: str, infinities: bool = False) ->
         return words[word]
 
     try:
-        values = json.loads(content, parse_constant=constant, parse_float=_finite, parse_int=_whole)
+        values = json.loads(
+            content,
+            parse_constant=constant,
+            parse_float=_finite,
+            parse_int=_whole,
+            object_pairs_hook=_unique if unique_keys else None,
+        )
     except RecursionError as e:
         raise _too_deep(where) from e
     except ValueError as e:  # base class of JSONDecodeError and UnicodeDecodeError
@@ -230,6 +237,15 @@ def _check_surrogates(content: bytes | str, values: Any, where: str) -> None:
         json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError as e:
         raise DataError(f"{where}: has text that is not Unicode (half of a surrogate pair); {AGAIN}") from e
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key '{_short(key)}' is there twice")
+        values[key] = value
+    return values
 
 
 def _finite(text: str) -> float:

@@ -23,6 +23,7 @@ Need = Literal[
     "feature_network",  # networks["features"], frozen: layers of the stage `extractor` (edgegen.training.distances)
     "float_network",  # networks["float"], frozen: a generator whose quantized self is trained
     "second_time",  # networks["student"] takes a second time r (edgegen.flow.path)
+    "unconditional_class",  # networks["student"] has a label that stands for no class (edgegen.flow.guidance)
     "classifier",  # networks["student"] is a classifier of images and not a velocity
 ]
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 GENERATE = "generate"
 SIZES = "sizes"
+INPUT_DTYPES = {"float16": "float32", "int64": "int32", "uint8": "int32"}  # Core ML has no others for an app's arrays
 # Feature -> the first deployment target that has it; others are in iOS 17. After coremltools 9.0's op sets and checks.
 FEATURES = {
     "sizes for more than one input": "iOS18",
@@ -79,12 +80,21 @@ class CoreMLBackend:
 
     variants: Mapping[str, Variant] = field(
         default_factory=lambda: {
-            "": Variant("one sample, float32 image", mlpackage.SUFFIX, 1),
+            "": Variant("one sample, float32 image", mlpackage.SUFFIX, 1, input_dtypes=INPUT_DTYPES),
             GENERATE: Variant(
-                "one sample, noise to an image (CVPixelBuffer)", mlpackage.SUFFIX, 1, pixels="CVPixelBuffer"
+                "one sample, noise to an image (CVPixelBuffer)",
+                mlpackage.SUFFIX,
+                1,
+                pixels="CVPixelBuffer",
+                input_dtypes=INPUT_DTYPES,
             ),
             SIZES: Variant(
-                "one sample, the sizes in heights_widths", mlpackage.SUFFIX, 1, any_size=True, lists_sizes=True
+                "one sample, the sizes in heights_widths",
+                mlpackage.SUFFIX,
+                1,
+                any_size=True,
+                lists_sizes=True,
+                input_dtypes=INPUT_DTYPES,
             ),
         },
         init=False,
@@ -239,8 +249,8 @@ def _inputs(
                 f"sizes {_listed(sizes)}: the program was captured for {spec.name} {have} alone, not for any size"
             )
         shape = choice[0] if len(choice) == 1 else vendor.EnumeratedShapes(shapes=choice, default=choice[0])
-        kind = np.float32 if spec.dtype.startswith("float") else np.int32
-        described.append(vendor.TensorType(name=spec.name, shape=shape, dtype=kind))
+        dtype = np.dtype(INPUT_DTYPES.get(spec.dtype, spec.dtype)).type
+        described.append(vendor.TensorType(name=spec.name, shape=shape, dtype=dtype))
     return described
 
 

@@ -61,7 +61,7 @@ def signature_of(config: Any, *, latent: tuple[int, int, int] | None) -> tuple[S
     Raises DataError where the decoder takes another number of channels, or the config holds no size.
     """
     notes: tuple[str, ...] = ()
-    channels, factor = config.latent_channels, _enlargement(config)
+    channels, factor = config.latent_channels, enlargement(config)
     if latent is None:
         height, width = _own_size(config, factor)
         if "sample_size" not in config:
@@ -77,7 +77,7 @@ def signature_of(config: Any, *, latent: tuple[int, int, int] | None) -> tuple[S
     ), notes
 
 
-def _enlargement(config: Any) -> int:
+def enlargement(config: Any) -> int:
     """Pixels of the image for one of the latent: every level but the last doubles it."""
     if "upsampling_scaling_factor" in config:
         return int(config.upsampling_scaling_factor ** (len(config.num_decoder_blocks) - 1))

@@ -82,7 +82,7 @@ def load_denoiser(location: NetworkFolder, *, schedule: Path, latent: bool) -> S
     kind = family_of(location.folder)
     family = FAMILIES[kind]
     assert isinstance(family, DenoiserFamily)
-    net, notes = _load(location, kind)
+    net, notes = load_network(location, kind)
     with _errors_naming(location.folder):
         interface = family.interface(net.config, latent=latent)
     notes += interface.notes
@@ -106,7 +106,7 @@ def load_decoder(location: NetworkFolder, *, latent: tuple[int, int, int] | None
     kind = family_of(location.folder)
     family = FAMILIES[kind]
     assert isinstance(family, DecoderFamily)
-    vae, notes = _load(location, kind)
+    vae, notes = load_network(location, kind)
     with _errors_naming(location.folder):
         signature, decoder_notes = decoders.signature_of(vae.config, latent=latent)
     return _source(location, finish(family.decoder(vae)), signature, kind, notes=[*notes, *decoder_notes])
@@ -124,7 +124,8 @@ def _source(location: NetworkFolder, module: nn.Module, signature: Signature, ki
     return Source(location.name, module, signature, description)
 
 
-def _load(location: NetworkFolder, kind: str) -> tuple[Any, list[str]]:
+def load_network(location: NetworkFolder, kind: str) -> tuple[Any, list[str]]:
+    """The network of class `kind` in a folder, in float32, and notes. Raises DataError and MissingExtraError."""
     require("diffusers", purpose=f"reading the {kind} in {location.folder}")
     with quiet(LOADING):
         import diffusers

@@ -28,6 +28,7 @@ class ScheduledVelocity(nn.Module):
     def __init__(self, unet: nn.Module, schedule: Schedule) -> None:
         super().__init__()
         self.unet, self.schedule = unet, schedule
+        self.unconditional_class: int | None = None  # its last class, where that stands for none
 
     @property
     def image_channels(self) -> int:
@@ -37,7 +38,7 @@ class ScheduledVelocity(nn.Module):
     @property
     def num_classes(self) -> int:
         config: Any = self.unet.config
-        return int(config.num_class_embeds or 0)
+        return int(config.num_class_embeds or 0) - (self.unconditional_class is not None)
 
     def time_grid(self, steps: int) -> TimeGrid:
         """The times at which its scheduler samples in so many steps. Raises DataError where it cannot."""

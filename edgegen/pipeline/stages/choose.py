@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from edgegen.formats.stage_folder import AVERAGE, CHOICE, GENERATOR, VERIFIER
+from edgegen.formats.stage_folder import AUTOENCODER, AVERAGE, CHOICE, GENERATOR, VERIFIER
 from edgegen.metrics.distances import frechet
 from edgegen.models.generator import ABOUT, WEIGHTS
 from edgegen.models.load import load as load_generator
-from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import student_stage
 from edgegen.pipeline.samplers import sample
@@ -61,6 +59,8 @@ def choose(context: Context) -> None:
         if (source / part).exists():
             shutil.copytree(source / part, context.folder / part)
     target = context.folder / GENERATOR
+    if (decoder := context.inputs["data"] / AUTOENCODER).is_dir():
+        shutil.copytree(decoder, target / AUTOENCODER)
     if width:
         shutil.copyfile(source / AVERAGE.format(width), target / WEIGHTS)
     # A folder of this role makes its image in one step wherever it is opened.
@@ -104,7 +104,7 @@ def _judged(context: Context) -> tuple[list[Candidate], str]:
             if width:
                 network.load_state_dict(load_tensors(context.inputs[stage] / AVERAGE.format(width)))
             network.to(device)
-            images = [sample(network, noise, labels, 1, device) for noise in noises]
+            images = [judge.space.images(sample(network, noise, labels, 1, device)) for noise in noises]
             rows.append(Candidate(role, tuple(frechet(real, judge.features(part)) for part in images), width))
             task.update(len(rows), f"{rows[-1].name} {rows[-1].mean:.3g}")
     return rows, ""
@@ -117,4 +117,4 @@ def _widths(folder: Path) -> list[str]:
 
 
 def _noise(context: Context, judge: Judge, index: int) -> Tensor:
-    return torch.from_numpy(normal(context.seed + index, 0, judge.n, judge.about["image_shape"]))
+    return judge.space.noise(context.seed + index, 0, judge.n)

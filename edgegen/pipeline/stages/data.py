@@ -1,4 +1,4 @@
-"""The stage `data`: images as uint8 tensors, split into a training and a held-out part."""
+"""The stage `data`: images as uint8 tensors, split into a training and a held-out part; and their latents."""
 
 import contextlib
 from collections.abc import Mapping
@@ -10,7 +10,9 @@ import torch
 from edgegen.data import ImageSet, split
 from edgegen.data import load as load_images
 from edgegen.errors import DataError
+from edgegen.formats.stage_folder import sample_shape
 from edgegen.pipeline.graph import Context, stage_seed
+from edgegen.pipeline.latents import autoencoder_facts, read_latents, write_latents
 from edgegen.recipe import Recipe
 from edgegen.support.progress import Task
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
@@ -21,7 +23,10 @@ LEAST_SIZE, LEAST_IMAGES = 4, 4  # the extractor halves the size twice; precisio
 
 
 def data(context: Context) -> None:
-    """images.safetensors: uint8 NHWC images, split in two; data.json: their source, counts, shape and classes."""
+    """images.safetensors: uint8 NHWC images, split in two; data.json: their source, counts, shape and classes.
+
+    Of a run on latents also latents.safetensors, and the folder autoencoder, whose config has their scale.
+    """
     settings = context.recipe.data
     with contextlib.ExitStack() as stack:
         tasks: list[Task] = []  # one, started when the loader knows how many images there are
@@ -32,15 +37,17 @@ def data(context: Context) -> None:
             tasks[0].update(done)
 
         images = load_images(settings.source, base=context.base, progress=update)
-    train, heldout, facts = divided(images, context.recipe)
+    train, heldout, facts = divided(images, context.recipe, base=context.base)
     tensors = {"train_images": torch.from_numpy(train.images), "heldout_images": torch.from_numpy(heldout.images)}
     if facts["classes"] and train.labels is not None and heldout.labels is not None:
         tensors |= {"train_labels": torch.from_numpy(train.labels), "heldout_labels": torch.from_numpy(heldout.labels)}
     save_tensors(context.folder / "images.safetensors", tensors)
+    if settings.autoencoder is not None:
+        facts |= write_latents(context, tensors)
     write_json(context.folder / "data.json", facts)
 
 
-def divided(images: ImageSet, recipe: Recipe) -> tuple[ImageSet, ImageSet, dict[str, Any]]:
+def divided(images: ImageSet, recipe: Recipe, *, base: Path) -> tuple[ImageSet, ImageSet, dict[str, Any]]:
     """The training part, the held-out part, and what data.json says of them. Raises DataError."""
     settings = recipe.data
     train, heldout = split(images, holdout=settings.holdout, seed=stage_seed(recipe.seed, "data"))
@@ -54,28 +61,27 @@ def divided(images: ImageSet, recipe: Recipe) -> tuple[ImageSet, ImageSet, dict[
             f"{settings.source}: {len(train)} images to train on and {len(heldout)} held out; the metrics need "
             f"at least {LEAST_IMAGES} of each: give more images, or change data.holdout (now {settings.holdout})"
         )
-    return (
-        train,
-        heldout,
-        {
-            "source": images.source,
-            "train": len(train.images),
-            "heldout": len(heldout.images),
-            "image_shape": [channels, height, width],
-            "classes": classes,
-            "num_classes": len(classes) if settings.conditional else 0,
-        },
-    )
+    facts: dict[str, Any] = {
+        "source": images.source,
+        "train": len(train.images),
+        "heldout": len(heldout.images),
+        "image_shape": [channels, height, width],
+        "classes": classes,
+        "num_classes": len(classes) if settings.conditional else 0,
+    }
+    return train, heldout, {**facts, **autoencoder_facts(recipe, facts["image_shape"], base=base)}
 
 
 def signature_of_data(facts: Mapping[str, Any]) -> Signature:
-    """Of a generator of such images; `facts` are those of data.json."""
-    channels, height, width = facts["image_shape"]
+    """Of a network that makes such images, or their latents; `facts` are those of data.json."""
+    channels, height, width = sample_shape(facts)
     return Signature.of(channels=channels, size=(height, width), num_classes=facts["num_classes"])
 
 
 def read_training_images(folder: Path) -> TrainingSet:
-    """The training part of a finished stage, with labels where the generator takes a class."""
+    """The training part of a finished stage, with labels where the generator takes a class: images, or latents."""
     tensors = load_tensors(folder / "images.safetensors")
     labels = tensors["train_labels"] if read_json(folder / "data.json")["num_classes"] else None
+    if latents := read_latents(folder):
+        return TrainingSet(latents["train"], labels)
     return TrainingSet(tensors["train_images"].permute(0, 3, 1, 2).contiguous(), labels)

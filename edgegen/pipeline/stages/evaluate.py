@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgegen.flow.evaluations import evaluations
+from edgegen.formats.stage_folder import sample_shape
 from edgegen.metrics.distances import frechet
 from edgegen.metrics.observation import Observation
 from edgegen.metrics.quality import LOCAL, measure
 from edgegen.noise import normal
 from edgegen.pipeline.feature_spaces import RANDOM, feature_spaces
 from edgegen.pipeline.graph import Context, stage_seed
+from edgegen.pipeline.latents import read_latents
 from edgegen.pipeline.observed_sets import Block, ObservedSets
 from edgegen.pipeline.real_images import RealImages
+from edgegen.pipeline.sample_space import SampleSpace
 from edgegen.pipeline.samplers import Sampler, samplers_of
 from edgegen.pipeline.stages.extractor import REFERENCE, feature_fault, load_extractor
 from edgegen.recipe import Recipe
@@ -39,6 +42,7 @@ class Judge:
 
     def __init__(self, recipe: Recipe, inputs: Mapping[str, Path]) -> None:
         self.about = read_json(inputs["data"] / "data.json")
+        self.space = SampleSpace.of(inputs["data"])
         self.images = load_tensors(inputs["data"] / "images.safetensors")
         self.extractor = load_extractor(inputs["extractor"], self.about["image_shape"])
         self.extractor.network.to(state().device)
@@ -67,9 +71,8 @@ class Judge:
         return scaled(self.images[f"{part}_images"][rows].permute(0, 3, 1, 2))
 
     def noise(self, index: int, start: int = 0, count: int | None = None) -> Tensor:
-        """The noise of the given seed number: (n, channels, height, width)."""
-        count = self.n if count is None else count
-        return torch.from_numpy(normal(self.seed + index, start, count, self.about["image_shape"]))
+        """The noise of the given seed number: (n, ...) of the samples' shape."""
+        return self.space.noise(self.seed + index, start, self.n if count is None else count)
 
     def labels(self, count: int | None = None) -> Tensor | None:
         """Classes as often as the training set has them: (n,), a seeded draw; None where nothing is conditional."""
@@ -79,15 +82,15 @@ class Judge:
         order = torch.randperm(len(train), generator=generator(self.seed))
         return train[order[torch.arange(self.n if count is None else count) % len(train)]]
 
-    def real_pictures(self) -> Tensor:
-        """A few held-out images, uint8 NHWC, of the classes 0, 1, 2, ... where there are classes."""
-        images, labels = self.images["heldout_images"], self.images.get("heldout_labels")
+    def shown_rows(self) -> Tensor:
+        """Of a few held-out images: of the classes 0, 1, 2, ... where there are classes."""
+        labels = self.images.get("heldout_labels")
         if labels is None:
-            return images[:SHOWN]
+            return torch.arange(min(SHOWN, self.about["heldout"]))
         classes = len(self.about["classes"])
         rows = [(labels == i % classes).nonzero()[:, 0] for i in range(SHOWN)]
         # A class that the held-out part lacks shows another image.
-        return images[[int(row[i // classes % len(row)]) if len(row) else i for i, row in enumerate(rows)]]
+        return torch.tensor([int(row[i // classes % len(row)]) if len(row) else i for i, row in enumerate(rows)])
 
     def fd_local(self, images: Tensor) -> float | None:
         """The Frechet distance of one set of n generated images."""
@@ -95,7 +98,6 @@ class Judge:
 
     def distance(self, images: Tensor) -> float:
         """`fd_local`, for a judge without a fault."""
-        assert not self.fault, self.fault
         return frechet(self.real, self.features(images))
 
 
@@ -121,7 +123,7 @@ def evaluate(context: Context) -> None:
             with evaluations(row.network, ticker.evaluated):
                 sets.complete(partial(_observed, real, judge, labels, row), passed=ticker.passed)
                 if is_main:
-                    _write(paths[row], row, sets, real, context)
+                    _write(paths[row], row, sets, real, judge, context.recipe)
             done += work[row]
             task.update(round(done), _note(paths[row], row) if is_main else "")
     if is_main:
@@ -141,6 +143,8 @@ def _real_images(context: Context, judge: Judge) -> RealImages:
         {LOCAL: judge.extractor, **further},
         judge.labels(judge.samples),
         judge.seed,
+        judge.space,
+        read_latents(context.inputs["data"]),
     )
 
 
@@ -148,14 +152,13 @@ def _observed(real: RealImages, judge: Judge, labels: Tensor | None, row: Sample
     """Samples and observes one block, which depends on the seeds and on its place alone."""
     noise = judge.noise(block.number, block.start, block.count)
     classes = None if labels is None else labels[block.start : block.start + block.count]
-    return real.observed(row.sample(noise, classes, block.number + block.start), block)
+    return real.observed(judge.space.images(row.sample(noise, classes, block.number + block.start)), block)
 
 
-def _write(path: Path, row: Sampler, sets: ObservedSets, real: RealImages, context: Context) -> None:
+def _write(path: Path, row: Sampler, sets: ObservedSets, real: RealImages, judge: Judge, recipe: Recipe) -> None:
     """The figures of a row, and the images of it that the report shows."""
-    about = read_json(context.inputs["data"] / "data.json")
-    examples = row.sample(*shown_inputs(context.recipe, about), 0)
-    save_tensors(path.with_suffix(".safetensors"), {"images": torch.from_numpy(to_uint8(examples))})
+    examples = to_uint8(judge.space.images(row.sample(*shown_inputs(recipe, judge.about), 0)))
+    save_tensors(path.with_suffix(".safetensors"), {"images": torch.from_numpy(examples)})
     write_json(path, measure(sets.read(), real.reference, compared=real.heldout).to_dict())
     sets.remove()
 
@@ -163,7 +166,11 @@ def _write(path: Path, row: Sampler, sets: ObservedSets, real: RealImages, conte
 def _collect(context: Context, judge: Judge, real: RealImages, paths: Mapping[Sampler, Path]) -> None:
     """quality.json and pictures.safetensors, from the parts."""
     quality: dict[str, dict[str, Any]] = {"floor": {"0": real.floor().to_dict()}}
-    pictures = {"real": judge.real_pictures()}
+    shown = judge.shown_rows()
+    pictures = {"real": judge.images["heldout_images"][shown]}
+    if (reconstructed := real.reconstructed()) is not None:
+        quality["autoencoder"] = {"0": reconstructed.to_dict()}
+        pictures["autoencoder"] = torch.from_numpy(to_uint8(real.reconstructions(shown)))
     for row, path in paths.items():
         quality.setdefault(row.role, {})[str(row.steps)] = read_json(path)
         pictures[f"{row.role}-{row.steps}"] = load_tensors(path.with_suffix(".safetensors"))["images"]
@@ -205,5 +212,5 @@ def _note(path: Path, row: Sampler) -> str:
 
 def shown_inputs(recipe: Recipe, about: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
     """Noise and classes of the images in the report: the first of those that `verify` runs every file on."""
-    noise = torch.from_numpy(normal(stage_seed(recipe.seed, "verify"), 0, SHOWN, about["image_shape"]))
+    noise = torch.from_numpy(normal(stage_seed(recipe.seed, "verify"), 0, SHOWN, sample_shape(about)))
     return noise, torch.arange(SHOWN) % about["num_classes"] if about["num_classes"] else None

@@ -8,11 +8,10 @@ from torch import Tensor
 from edgegen.errors import TrainingError
 from edgegen.flow.evaluations import evaluations
 from edgegen.flow.solvers import knot_times, solve
-from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.generator import Loaded
-from edgegen.models.load import load as load_generator
 from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.guided_teacher import network_of
 from edgegen.recipe import Pairs
 from edgegen.support.progress import Task
 from edgegen.support.storage import is_whole, load_tensors, read_json, save_tensors, write_json
@@ -25,7 +24,7 @@ SOLVE_BATCH = 512  # images that the teacher's solver handles at once
 def pairs(context: Context) -> None:
     """fp16 shards of (noise, image, label). A complete shard is not made again; any process can make any shard."""
     settings, machine = context.recipe.pairs, state()
-    loaded = load_generator(context.inputs["teacher"] / GENERATOR)
+    loaded = network_of(context, "teacher")
     network = loaded.net.to(machine.device)
     shards = range(-(-settings.count // settings.shard))
     whole = [index for index in shards if is_whole(context.folder / shard_name(index))]
@@ -102,7 +101,7 @@ def _make_shard(
 ) -> None:
     settings, signature = context.recipe.pairs, loaded.signature
     # The noise is rounded to fp16 before the ODE, so that a stored pair is exact.
-    noise = torch.from_numpy(normal(context.seed, first, count, signature.image_shape)).half()
+    noise = torch.from_numpy(normal(context.seed, first, count, signature.sample_shape)).half()
     labels = torch.arange(first, first + count) % signature.num_classes if signature.num_classes else None
     images: list[Tensor] = []
     between: list[Tensor] = []  # of each sample the knots after the noise

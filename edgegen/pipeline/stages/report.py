@@ -8,6 +8,8 @@ from edgegen.formats.stage_folder import CHOICE, GENERATOR
 from edgegen.models.load import load as load_generator
 from edgegen.models.macs import macs
 from edgegen.pipeline.graph import Context, select
+from edgegen.pipeline.guided_teacher import network_of
+from edgegen.pipeline.methods import student_steps
 from edgegen.pipeline.planning import measurement_files
 from edgegen.pipeline.stages.evaluate import SHOWN
 from edgegen.profilers.importers import read as read_measurements
@@ -41,7 +43,7 @@ def report(context: Context) -> None:
         "data": {key: about[key] for key in ("source", "train", "heldout", "image_shape")}
         | {"classes": about["classes"] if about["num_classes"] else []},
         "parameters": {name: loaded.parameters for name, loaded in nets.items()},
-        "macs": {name: macs(loaded) for name, loaded in nets.items()},
+        "macs": {name: macs(network_of(context, stages[name])) for name in nets},
         "fold": {
             "parameters_removed": fold["parameters_before"] - fold["parameters_after"],
             "max_relative_error": fold["max_relative_error"],
@@ -110,9 +112,10 @@ def _notes(context: Context) -> list[str]:
     if distance is not None:
         notes.append(f"Distillation distance: {distance}.")
     if "baseline" in context.inputs:
-        steps = recipe.slim.steps + recipe.distill.steps
+        steps = student_steps(recipe)
         notes.append(
-            f"baseline: the student's net by plain regression on the same pairs for {steps} steps (slim + distill)."
+            f"baseline: the student's net by plain regression on the same pairs for {sum(steps.values())} steps "
+            f"({' + '.join(steps)})."
         )
     rows = read_json(context.inputs["verify"] / "parity.json")["artifacts"]
     notes += [f"{row['file']}: {row['details']['caution']}." for row in rows if "caution" in row["details"]]

@@ -97,7 +97,9 @@ def _class_names(context: Context, generator: Generator) -> list[str]:
 def _card_facts(
     context: Context, generator: Generator, checks: Sequence[FileCheck], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    about = {"family": "EdgeUNet", "from": f"a run of the recipe {context.recipe.name}", "time": NOISE_TIME}
+    decoder = read_json(context.inputs["data"] / "data.json").get("autoencoder")
+    family = "EdgeUNet" + (f" with the decoder of an {decoder['kind']}" if decoder else "")
+    about = {"family": family, "from": f"a run of the recipe {context.recipe.name}", "time": NOISE_TIME}
     return {
         "name": context.recipe.name,
         "about": {**about, "license": context.recipe.export.license},

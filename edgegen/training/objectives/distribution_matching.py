@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from edgegen.flow.guidance import unguided
 from edgegen.flow.path import Velocity, interpolate, one_step, per_sample
 from edgegen.training.distances import DISTANCE_HELP, HUBER_C, Distance, needs_of
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
@@ -83,7 +84,7 @@ class DistributionMatching(NoisyTimes):
         betas, rate = (self.beta1, 0.999), self.fake_learning_rate
         trained = {
             "student": TrainedNetwork(student, every=self.fake_updates, first=self.head_start, betas=betas),
-            "fake": TrainedNetwork(copy.deepcopy(teacher), learning_rate=rate, betas=betas),
+            "fake": TrainedNetwork(copy.deepcopy(unguided(teacher)), learning_rate=rate, betas=betas),
         }
         if self.divergence == "f":
             ratio = ratio_network(self.encoder, student, teacher, width=self.width)
@@ -106,7 +107,7 @@ class DistributionMatching(NoisyTimes):
         losses = {"fake": _denoising_loss(networks["fake"], fixed, e_fake, t_fake, labels), **image_figures(x, images)}
         if (batch.step + 1) % TEACHER_EVERY == 0:
             with torch.no_grad():
-                losses["teacher"] = _denoising_loss(networks["teacher"], images, e_fake, t_fake, labels)
+                losses["teacher"] = _denoising_loss(unguided(networks["teacher"]), images, e_fake, t_fake, labels)
         if self.divergence == "f":
             losses |= _ratio_losses(networks["ratio"], images, fixed, e_fake, t_fake, labels)
         if is_due:

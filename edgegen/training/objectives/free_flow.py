@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from edgegen.flow.guidance import unguided
 from edgegen.flow.path import interpolate, jump, per_sample
 from edgegen.flow.time_sampling import log_normal, uniform
 from edgegen.support.tables import Table
@@ -68,7 +69,7 @@ class FreeFlow(Table):
         from edgegen.training.networks import TrainedNetwork
 
         assert teacher is not None
-        return {"fake": TrainedNetwork(copy.deepcopy(teacher), learning_rate=self.fake_learning_rate)}
+        return {"fake": TrainedNetwork(copy.deepcopy(unguided(teacher)), learning_rate=self.fake_learning_rate)}
 
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         from edgegen.training.figures import by_time

@@ -91,7 +91,8 @@ def test_the_formula_above_a_truncation_time() -> None:
     assert got.item() == pytest.approx(np.mean(rows), rel=1e-4)
 
 
-def test_the_formula_of_adcms_rule() -> None:
+@pytest.mark.parametrize("divisor", ["rule", "step", "target_error"])
+def test_the_formula_of_adcms_rule(divisor: str) -> None:
     """The slope of the image along the path is taken from its formula: w x (1 + t) is a polynomial."""
     batch = make_batch()
     real = real_images(batch)
@@ -104,14 +105,20 @@ def test_the_formula_of_adcms_rule() -> None:
         gains.append(np.mean(slope * (f - x)))
         sizes.append(np.mean(slope**2))
         levels.append(min(math.log(t / (1 - t)) if t < 1 else math.inf, math.log(80)))
-    rows = []
+    rows, errors, steps = [], [], []
     for i, t in enumerate(times):
         near = np.exp(-0.5 * ((np.array(levels) - levels[i]) / 0.5) ** 2)
         length = min(max(0.2 / 1.2 * near @ gains / (near @ sizes), 0.001 * t), t)
         x, label = f64(real.images)[i], int(real.labels[i])
         f, target = (image(0.3, (1 - s) * x + s * e[i], s, label) for s in (t, t - length))
-        rows.append(np.mean((f - target) ** 2) / length)
-    got = loss_of("consistency_tuning", {"student": Field(0.3)}, batch, step_rule="adcm", adcm_weight=0.2, **KEYS)
+        errors.append(max(np.mean((target - x) ** 2), np.mean((0.002 * (e[i] - x)) ** 2)))
+        steps.append(length)
+        rows.append(np.mean((f - target) ** 2))
+    for i in range(len(times)):
+        near = np.exp(-0.5 * ((np.array(levels) - levels[i]) / 0.5) ** 2)
+        rows[i] /= steps[i] if divisor == "step" else near @ errors / near.sum()
+    keys = {"step_rule": "adcm", "adcm_weight": 0.2, "divisor": divisor, **KEYS}
+    got = loss_of("consistency_tuning", {"student": Field(0.3)}, batch, **keys)
     assert got.item() == pytest.approx(np.mean(rows), rel=2e-3)
 
 

@@ -1,0 +1,257 @@
+"""manifest.json of an app bundle: the documented schema "edgegen.bundle/1", all that an app needs to run its files.
+
+Its JSON Schema is committed beside this file; after a change here:
+`python -c "from edgegen.formats.bundle import Bundle; Bundle.update_schema_file()"`.
+Hashes and names of the folder are checked in `bundle_folder`.
+"""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from edgegen.support.schema import Count, Document, FileName, Record, Sha256
+from edgegen.types import Parity, Role, Signature
+
+SCHEMA: Literal["edgegen.bundle/1"] = "edgegen.bundle/1"
+LARGEST_SEED = (1 << 53) - 1  # of the golden images: JavaScript reads no larger whole number from JSON
+LETTER = r"[^/\\\x00-\x1f:*?\"<>|]"  # of a name, as the file systems of all platforms take it
+PART = rf"{LETTER}*[^/\\\x00-\x1f:*?\"<>|.]{LETTER}*"  # a name that is not of dots alone
+BundlePath = Annotated[
+    str, Field(pattern=rf"^{PART}(/{PART})*$", description="of a file in the bundle, relative, with / between folders")
+]
+Size = Annotated[int, Field(ge=1)]
+Dtype = Literal["float32", "float16", "int64", "int32", "uint8"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Ms = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Input(Record):
+    """One input of an artifact, in the order in which a runtime without names takes them.
+
+    By its `role` an app fills it: noise with normal numbers (see `noise`), class with a number from `low` to `high`,
+    image with x = low + pixel (high - low) / 255; text, latent and features with what another network gives.
+    """
+
+    name: str
+    role: Role
+    dtype: Dtype
+    shape: tuple[Size | Literal["batch_size"], ...]
+    low: Finite | None = Field(None, description="least value; null: unbounded")
+    high: Finite | None = None
+    seed_offset: Count = Field(0, description="of noise: it is drawn from seed + seed_offset")
+
+
+class Output(Record):
+    """The image that a method gives. uint8 pixels are shown as they are; of floats, `low` is black and `high` white:
+
+    pixel = round(255 (x - low) / (high - low)), cut to 0 .. 255.
+    """
+
+    name: str
+    dtype: Dtype
+    shape: tuple[Size | Literal["batch_size"], ...]
+    layout: Literal["NCHW", "NHWC", "CVPixelBuffer"]
+    low: Finite
+    high: Finite
+
+
+class MethodSpec(Record):
+    """What can be called in an artifact; all of its methods take its `inputs`."""
+
+    name: str | None = Field(description="forward or generate in a .pte; null where a file does one thing")
+    output: Output
+
+
+class ExpectedImages(Record):
+    """The golden images of one artifact: each must come within `floor_db` (PSNR of uint8, relative to 255)."""
+
+    file: BundlePath = Field(description="raw uint8, (samples, height, width, channels), no header")
+    floor_db: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    made_by: str = Field(description="the file and the runtime that made them")
+
+
+class LatencyRow(Record):
+    """One measurement of an artifact at batch 1; what is not known is null."""
+
+    device: str = Field(description="host, ssh, adb, browser, ...")
+    machine: str | None
+    os: str | None
+    runtime: str | None
+    threads: Count
+    p50_ms: Ms
+    p90_ms: Ms
+    load_ms: Ms | None
+    first_ms: Ms | None
+    peak_rss_bytes: Count | None
+    status: Literal["ok", "noisy"] = Field(description="a noisy one should not be believed")
+    created: str = Field(description="when it was measured, UTC")
+
+
+class BundledArtifact(Record):
+    """One exported file, or .mlpackage folder, with all that an app has to know of it.
+
+    `sha256` identifies it in pictures: of a folder it is that of the sorted relative names, sizes and contents of its
+    files, each as name, NUL, size in digits, NUL, content. `nbytes` counts what lies beside it as well.
+    """
+
+    file: FileName
+    runtime: str = Field(description="onnx, executorch or coreml")
+    scheme: str = Field(description="how its numbers are stored: fp32, fp16, w8a8, ...")
+    variant: str = Field("", description="the kind of file; empty for the plain one")
+    about: str = Field(description="what the file is for, in words")
+    nbytes: Count
+    sha256: Sha256
+    beside: tuple[FileName, ...] = Field((), description="files that it needs beside it")
+    batch: Size | None = Field(description="null: any number of samples at once")
+    heights_widths: tuple[tuple[Size, Size], ...] | None = Field(
+        description="sizes that the first spatial input may have; null: any"
+    )
+    inputs: Annotated[tuple[Input, ...], Field(min_length=1)]
+    methods: Annotated[tuple[MethodSpec, ...], Field(min_length=1)]
+    parity: Parity = Field(description="against PyTorch, when it was exported")
+    golden: ExpectedImages
+    latency: tuple[LatencyRow, ...] = ()
+    caution: str = Field("", description="what to know before the file is shipped")
+
+    def holds(self, path: str) -> bool:
+        """Whether `path` is this artifact, lies in it, or belongs beside it."""
+        return PurePosixPath(path).parts[0] in (self.file, *self.beside)
+
+
+class Sample(Record):
+    """The inputs of one golden image: noise is that of `index` of `seed`."""
+
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+    index: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
+    label: Count | None = Field(description="class number; null where no input is a class")
+
+
+class GivenInput(Record):
+    """An input of the golden images that is neither noise nor a class: its values for all samples, in one file.
+
+    An image is stored as an app has it, uint8 (samples, height, width, channels); everything else as the network takes
+    it, little-endian.
+    """
+
+    name: str
+    file: BundlePath = Field(description="raw numbers, no header")
+    dtype: Dtype
+    shape: tuple[Size, ...]
+
+
+class Golden(Record):
+    """What the golden images of all artifacts are made from."""
+
+    samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
+    inputs: tuple[GivenInput, ...] = ()
+    shape: tuple[Size, Size, Size, Size] = Field(description="of each file of images: samples, height, width, channels")
+
+
+class NoiseSpec(Record):
+    """How the inputs with the role noise are drawn; sample i of a seed depends on nothing else."""
+
+    distribution: Literal["standard normal"] = "standard normal"
+    generator: Literal["Philox4x32-10, Box-Muller"] = "Philox4x32-10, Box-Muller"
+    stream: Literal[0] = 0
+    specification: str = Field("edgegen.noise; page 'Noise' of edgegen's manual", description="where it is specified")
+
+
+class BundledFile(Record):
+    path: BundlePath
+    nbytes: Count
+    sha256: Sha256
+
+
+class Bundle(Document):
+    """All of a bundle. `files` lists everything in it but manifest.json and manifest.json.sha256."""
+
+    schema_file: ClassVar[Path] = Path(__file__).with_name("bundle.schema.json")
+
+    schema_: Literal["edgegen.bundle/1"] = Field(SCHEMA, alias="schema")
+    name: Annotated[str, Field(min_length=1)]
+    license: str = Field(description="of the generator; 'not stated' where nobody said it")
+    signature: Signature = Field(description="of the generator; an artifact's own is in its `inputs` and `methods`")
+    class_names: tuple[str, ...] = Field((), description="of the classes 0, 1, ...; empty where not known")
+    colors: Literal["gray", "RGB"] = Field(description="order of the channels")
+    noise: NoiseSpec = NoiseSpec()
+    artifacts: Annotated[tuple[BundledArtifact, ...], Field(min_length=1)]
+    golden: Golden
+    lineage: dict[str, Any] = Field(description="what the generator comes from")
+    tools: dict[str, str] = Field(description="versions of what exported the files")
+    files: tuple[BundledFile, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Bundle":
+        """Every name leads to a listed file of the right size, and nothing is said twice in two ways."""
+        if not self.signature.inputs or len(self.signature.outputs) != 1 or not self.signature.makes_images:
+            raise ValueError("signature: has no inputs, or no image as its one output")
+        paths = [file.path for file in self.files]
+        _unique(paths, "files: paths")
+        _unique((artifact.file for artifact in self.artifacts), "artifacts: files")
+        sizes = {file.path: file.nbytes for file in self.files}
+        for artifact in self.artifacts:
+            self._check_artifact(artifact)
+        for item in self.golden.inputs:
+            _check_size(sizes, item.file, math.prod(item.shape) * _width(item.dtype), f"golden input {item.name}")
+        self._check_golden()
+        return self
+
+    def _check_artifact(self, artifact: BundledArtifact) -> None:
+        own = [file for file in self.files if artifact.holds(file.path)]
+        if sum(file.nbytes for file in own) != artifact.nbytes:
+            raise ValueError(f"{artifact.file}: has {artifact.nbytes} bytes, and its files {_sum(own)}")
+        whole = [file for file in own if file.path == artifact.file]
+        if whole and whole[0].sha256 != artifact.sha256:
+            raise ValueError(f"{artifact.file}: its sha256 and that in `files` differ")
+        names = [spec.name for spec in self.signature.inputs]
+        if [spec.name for spec in artifact.inputs] != names:
+            raise ValueError(f"{artifact.file}: its inputs are other than those of the signature, {', '.join(names)}")
+        sizes = {file.path: file.nbytes for file in self.files}
+        _check_size(sizes, artifact.golden.file, math.prod(self.golden.shape), f"golden images of {artifact.file}")
+
+    def _check_golden(self) -> None:
+        channels, height, width = self.signature.image_shape
+        samples, classes = self.golden.samples, self.signature.num_classes
+        if self.golden.shape != (len(samples), height, width, channels):
+            raise ValueError(
+                f"golden.shape: is {list(self.golden.shape)}; {len(samples)} samples of the signature's image are "
+                f"{[len(samples), height, width, channels]}"
+            )
+        if self.colors != {1: "gray", 3: "RGB"}[channels]:
+            raise ValueError(f"colors: is {self.colors}, and an image has {channels} channels")
+        if any(
+            (sample.label is not None) != bool(classes) or (sample.label or 0) >= max(1, classes) for sample in samples
+        ):
+            raise ValueError(f"golden.samples: has a label that none of the {classes} classes has")
+        if self.class_names and len(self.class_names) != classes:
+            raise ValueError(f"class_names: are {len(self.class_names)}, and there are {classes} classes")
+        given = {spec.name for spec in self.signature.inputs if spec.role not in ("noise", "class")}
+        if {item.name for item in self.golden.inputs} != given:
+            raise ValueError(f"golden.inputs: needed are those of {', '.join(sorted(given)) or 'no input'}")
+        if any(item.shape[:1] != (len(samples),) for item in self.golden.inputs):
+            raise ValueError(f"golden.inputs: one has not {len(samples)} samples")
+
+
+def _unique(names: Iterable[str], what: str) -> None:
+    """File systems of phones and desktops differ in whether A and a are one name."""
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            raise ValueError(f"{what}: '{name}' is there twice")
+        seen.add(name.casefold())
+
+
+def _check_size(sizes: dict[str, int], path: str, nbytes: int, what: str) -> None:
+    if sizes.get(path) != nbytes:
+        raise ValueError(f"{what}: {nbytes} bytes in {path}; `files` says {sizes.get(path, 'nothing of it')}")
+
+
+def _width(dtype: str) -> int:
+    return {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "uint8": 1}[dtype]
+
+
+def _sum(files: Iterable[BundledFile]) -> int:
+    return sum(file.nbytes for file in files)
