@@ -58,7 +58,8 @@ class Verifier:
             images = images_of(_further_noise(noise, candidate), labels)
             scores = self.scores(images, labels)
             better = scores > top
-            best, top = torch.where(better[:, None, None, None], images, best), torch.where(better, scores, top)
+            best = torch.where(better.reshape(-1, *[1] * (best.ndim - 1)), images, best)
+            top = torch.where(better, scores, top)
         return best
 
 
