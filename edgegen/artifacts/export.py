@@ -173,16 +173,8 @@ def _export(
     artifacts = [build_result.artifact for build_result in built]
     if built:
         lineage = {"source": source.name, **source_facts}
-        names = source.class_names
-        write_manifest(
-            folder,
-            artifacts,
-            source.signature,
-            lineage=lineage,
-            parity=parity,
-            class_names=names,
-            serves=source.serves,
-        )
+        classes: dict[str, Any] = {"class_names": source.class_names, "serves": source.serves}
+        write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity, **classes)
     latency = _measure(artifacts, folder, parity, progress) if settings.measure else {}
     over_budget = _over_budget(artifacts, folder, parity, maker, relative_latency, settings, progress)
     result = ExportResult(
