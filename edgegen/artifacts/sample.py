@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegen.artifacts.router import ROUTER, read_router, routed
 from edgegen.artifacts.sample_inputs import GivenInputs, paths_by_name, read_inputs, whole_steps
 from edgegen.artifacts.sessions import ImageSource, open_source
 from edgegen.artifacts.tiles import Assembled, assemble
@@ -37,6 +38,7 @@ def sample_to_png(
     label: str | int | None = None,
     steps: int | None = None,
     given: Mapping[str, str] | None = None,
+    best_of: int = 1,
     runs: Path = Path("runs"),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def sample_to_png(
         label: name or number (a text), or number of a class for all images; None: all classes in turn.
         steps: of the solver, for a generator folder.
         given: by name, the SHA-256 that the files of `inputs` must have; None: any.
+        best_of: images that a student makes for each one, of which its verifier chooses the best.
         runs: where run folders are.
         progress: of the tiles of a picture that is larger than the file's.
 
@@ -64,7 +67,7 @@ def sample_to_png(
     """
     source, output = str(source), Path(output)
     _check_output(output)
-    image_source = open_source(source, steps=steps, runs=runs)
+    image_source = _open(source, steps=steps, runs=runs, best_of=best_of)
     signature = image_source.signature
     _check_makes_images(image_source)
     paths = paths_by_name(inputs, signature)
@@ -73,7 +76,7 @@ def sample_to_png(
     number = None if label is None else _class_number(label, image_source)
     read = read_inputs(paths, signature, label=number, count=count, seed=seed, of=str(image_source.place))
     made = _images(image_source, read, progress or Silent())
-    recipe = _recipe(image_source, read, label=number, inputs=hashes)
+    recipe = _recipe(image_source, read, label=number, best_of=best_of, inputs=hashes)
     save(grid(made.images), output, recipe=recipe)
     return {
         "file": str(output),
@@ -87,7 +90,9 @@ def sample_to_png(
     }
 
 
-def _recipe(source: ImageSource, read: GivenInputs, *, label: int | None, inputs: Mapping[str, str]) -> PictureRecipe:
+def _recipe(
+    source: ImageSource, read: GivenInputs, *, label: int | None, best_of: int, inputs: Mapping[str, str]
+) -> PictureRecipe:
     return PictureRecipe(
         edgegen=version("edgegen"),
         artifact=sha256_of(source.place),
@@ -95,8 +100,19 @@ def _recipe(source: ImageSource, read: GivenInputs, *, label: int | None, inputs
         label=label,
         count=read.count,
         steps=source.steps,
+        best_of=best_of,
         inputs=dict(inputs),
     )
+
+
+def _open(source: str, *, steps: int | None, runs: Path, best_of: int) -> ImageSource:
+    """What `source` is; of the export folder of several students all of them, each for its classes."""
+    folder = Path(source)
+    if not (folder / ROUTER).is_file():
+        return open_source(source, steps=steps, runs=runs, best_of=best_of)
+    routes = read_router(folder)
+    parts = [open_source(str(folder / route.folder), steps=steps, runs=runs, best_of=best_of) for route in routes]
+    return routed(folder, routes, parts)
 
 
 def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

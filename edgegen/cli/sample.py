@@ -13,7 +13,7 @@ from edgegen.errors import UsageError
 from edgegen.support.numbers import LARGEST_WHOLE
 from edgegen.support.printable import printable
 
-MOST_STEPS, DEFAULT = 10_000, "sample.png"
+MOST_STEPS, MOST_CANDIDATES, DEFAULT = 10_000, 1_000, "sample.png"
 TEXT = """Make images by a run's shipped file, a recipe's student, a generator folder, or an exported file.
 
 Networks that take an image get it by --input: a file for any size takes the whole picture, one of a fixed size takes
@@ -67,6 +67,10 @@ StepsOption = Annotated[
     int | None,
     typer.Option("--steps", min=1, max=MOST_STEPS, help="Solver steps in PyTorch; default 1, for a teacher 20."),
 ]
+BestOption = Annotated[
+    int | None,
+    typer.Option("--best-of", min=1, max=MOST_CANDIDATES, help="The student's verifier chooses one of N images."),
+]
 RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")]
 
 
@@ -80,6 +84,7 @@ def sample(
     seed: SeedOption = None,
     label: ClassOption = None,
     steps: StepsOption = None,
+    best_of: BestOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -89,7 +94,7 @@ def sample(
     from edgegen.support.progress import progress
 
     output, given = output or Path(DEFAULT), inputs or ()
-    chosen = {"--count": count, "--seed": seed, "--class": label, "--steps": steps}
+    chosen = {"--count": count, "--seed": seed, "--class": label, "--steps": steps, "--best-of": best_of}
     if like is not None:
         if extra := [flag for flag, value in chosen.items() if value is not None]:
             raise UsageError(f"{extra[0]} does not go with --like: the picture says it")
@@ -109,6 +114,7 @@ def sample(
             seed=seed or 0,
             label=label,
             steps=steps,
+            best_of=best_of or 1,
             runs=runs,
             progress=progress(),
         )

@@ -8,6 +8,7 @@ from torch import nn
 from edgegen.errors import DataError, ExportError, RecipeError
 from edgegen.flow.condition import upscale_of
 from edgegen.flow.guidance import unconditional_class
+from edgegen.models.class_partition import ClassPartition
 from edgegen.models.diffusers.unet2d import new_unet2d
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded, signature_of
@@ -16,7 +17,7 @@ from edgegen.models.own_velocity import CapturedVelocity, OwnVelocity, captured,
 from edgegen.models.student import architecture_of, own_parameters, student_architecture
 from edgegen.models.weight_selection import select_weights
 from edgegen.pipeline.graph import STUDENT_STAGES
-from edgegen.pipeline.methods import further_inputs
+from edgegen.pipeline.methods import check_students, further_inputs
 from edgegen.program.fold import fold
 from edgegen.program.one_step import NOISE_TIME, OneStep
 from edgegen.recipe import DIFFUSERS, INITS, Recipe
@@ -48,13 +49,16 @@ def new_student(recipe: Recipe, teacher: Loaded | None, signature: Signature, *,
             parameters=None if teacher is None else own_parameters(teacher.net),
             **switches,
         )
+        check_students(recipe, config.num_classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            student = Loaded(EdgeUNet(config), signature_of(config), {})
+            networks = [EdgeUNet(config) for _ in range(recipe.slim.students)]
+        whole = ClassPartition(networks) if len(networks) > 1 else networks[0]
+        student = Loaded(whole, signature_of(config), {})
     if recipe.slim.init == "teacher":
         assert teacher is not None, "the plan has one then"
-        assert isinstance(student.net, EdgeUNet), "the recipe was checked"
-        select_weights(teacher.net, student.net)
+        for network in networks:  # EdgeUNets: the recipe was checked
+            select_weights(teacher.net, network)
     elif recipe.slim.init not in INITS:
         _load_weights(student.net, user_path(recipe.slim.init, base=base))
     return student
