@@ -34,7 +34,7 @@ class GuidedVelocity(nn.Module):
             self.time_dtype = network.time_dtype
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Images (batch, channels, height, width), times (batch,), conditions -> velocities like x."""
+        """Images (batch, channels, height, width), times (batch,), conditions (batch, ...) -> velocities like x."""
         v, v_worse = self._both(x, t, condition)
         low, high = self.guidance.interval
         excess = torch.where((t > low) & (t <= high), self.guidance.scale - 1, 0.0)

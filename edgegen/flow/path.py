@@ -5,7 +5,7 @@ Eq. 3): x_r = x_t - (t - r) u(x_t, t, r). At r = t it is the velocity v(x_t, t).
 `second_time` that is true, and takes r (batch,) as a keyword; without r it gives the velocity.
 
 Of every velocity network the attributes `image_channels`, `num_classes` and `upscale` say what it takes
-(`image_facts`); where it has `unconditional_class`, that is the class that stands for none (edgegen.flow.guidance).
+(`image_facts`); where it has `unconditional_class`, that is the label that stands for no class (edgegen.flow.guidance).
 """
 
 from collections.abc import Callable

@@ -284,10 +284,10 @@ class EdgeUNet(nn.Module):
             h = self.attend_up[level](h)
         out: Tensor = self.head(F.silu(self.head_norm(h)))
         base = self._base(condition)
-        return out if base is None else out - base
+        return out if base is None else out + x - base
 
     def _base(self, condition: Tensor | None) -> Tensor | None:
-        """The small image at full size: with v = e - x, what is left to learn is e - (x - base), its details."""
+        """The small image at full size: the velocity is x_t - base at t = 1 but for the details, which are learned."""
         if not self.upscale:
             return None
         if condition is None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from edgegen.errors import DataError
-from edgegen.models import own_velocity
+from edgegen.models import class_partition, own_velocity
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import CONFIG, LATENTS, SPACE, WEIGHTS, Loaded, load_ours
 from edgegen.models.generator import save as save_ours
@@ -50,7 +50,10 @@ def _load(folder: Path) -> Loaded:
         return load_unet2d(folder)
     if kind == own_velocity.KIND:
         return own_velocity.load(folder, config)
-    raise DataError(f"{config_path}: _class_name is {kind!r}; there are: EdgeUNet, UNet2DModel, {own_velocity.KIND}")
+    if kind == class_partition.KIND:
+        return class_partition.load(folder, config)
+    known = f"EdgeUNet, UNet2DModel, {own_velocity.KIND}, {class_partition.KIND}"
+    raise DataError(f"{config_path}: _class_name is {kind!r}; there are: {known}")
 
 
 def of_latents(signature: Signature) -> Signature:
@@ -63,6 +66,8 @@ def save(network: nn.Module, folder: Path, *, about: Mapping[str, Any]) -> None:
     if isinstance(network, EdgeUNet):
         settings = {key: value for key, value in network.config.to_dict().items() if key != "_class_name"}
         save_ours(network, folder, about={**about, "config": settings})
+    elif isinstance(network, class_partition.ClassPartition):
+        class_partition.save(network, folder, about=about)
     elif isinstance(network, own_velocity.OwnVelocity):
         own_velocity.save(network, folder, about=about)
     else:

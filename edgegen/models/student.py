@@ -12,6 +12,7 @@ from edgegen.program.parameters import parameter_count
 from edgegen.recipe import Architecture, Slim
 from edgegen.types import Signature
 
+MOST_GROUPS = 8  # of a GroupNorm
 WIDTH_STEP = 8  # widths stay multiples of 8: SIMD lanes of phones, and the groups of GroupNorm
 
 
@@ -73,6 +74,8 @@ def architecture(
         attention=model.attention,
         num_classes=signature.num_classes,
         embedding=model.embedding,
+        # A group of one channel would take away what time and class add to it.
+        groups=max(1, min(MOST_GROUPS, min(model.channels) // 2)),
         second_time=second_time,
         unconditional=unconditional,
         upscale=upscale_of(signature),

@@ -142,7 +142,8 @@ class _Estimate:
         return new_student(self.recipe, self.teacher_network, signature_of_data(self.facts), base=self.base)
 
     def data(self) -> StageTime:
-        return StageTime(self.reading_s, "measured: the images were read")
+        not_encoded = ", not encoded" * ("autoencoder" in self.facts)
+        return StageTime(self.reading_s, f"measured: the images were read{not_encoded}")
 
     def teacher(self) -> StageTime:
         settings = self.recipe.teacher
@@ -264,10 +265,10 @@ class _Estimate:
 
     def _examples(self, objective: Objective, settings: Training, classes: int | None) -> Examples:
         own = sample_shape(self.facts) if classes is None else self.facts["image_shape"]
-        shape, is_latent = (settings.batch, *own), own != self.facts["image_shape"]
-        signature = signature_of_data(self.facts)
+        shape, signature = (settings.batch, *own), signature_of_data(self.facts)
         condition = made_up(signature, settings.batch) if classes is None else torch.arange(settings.batch) % classes
-        real = TrainingSet(torch.randn(shape).half() if is_latent else torch.randint(256, shape).byte(), condition)
+        pixels = torch.randint(256, shape).byte()
+        real = TrainingSet(pixels if own == self.facts["image_shape"] else torch.randn(shape).half(), condition)
         if OF_PAIRS & objective.needs:
             knots = torch.randn(settings.batch, self.recipe.pairs.knots, *shape[1:]).half()
             times = torch.linspace(1, 0, self.recipe.pairs.knots + 1)[:-1]
@@ -285,8 +286,7 @@ class _Estimate:
             "feature_network": ("features", self._classifier),
         }
         needed = [networks[need] for need in networks if need in objective.needs]
-        # Copies: the student must not be one of them.
-        return {name: copy.deepcopy(network()) for name, network in needed}
+        return {name: copy.deepcopy(network()) for name, network in needed}  # the student must not be one of them
 
     @cached_property
     def teacher_image_s(self) -> float:

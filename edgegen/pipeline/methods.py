@@ -38,6 +38,7 @@ AVAILABLE: Mapping[str, frozenset[Need]] = {  # what a method can have in a stag
     "finish": ON_THE_WAY | {"slimmed_network", "earlier_network"},
     "refine": frozenset({"float_network"}),
 }
+OF_ONE_NETWORK = frozenset({"refine", "export", "quantize", "verify", "profile", "report"})
 OF_IMAGES: frozenset[Need] = frozenset({"feature_network"})  # what sees images only, and no latents
 SWITCHES: Mapping[Need, str] = {"second_time": "second_time", "unconditional_class": "unconditional"}
 OF_PAIRS: frozenset[Need] = frozenset({"pairs", "trajectories"})
@@ -125,6 +126,11 @@ def uses_velocity_of_teacher(recipe: Recipe, stage: str) -> bool:
 
 def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
     """Raises RecipeError for a method of one of `stages` that needs what the stage does not have."""
+    if recipe.slim.students > 1 and (files := sorted(OF_ONE_NETWORK & set(stages))):
+        raise RecipeError(
+            f"slim.students = {recipe.slim.students}: the stage {files[0]} makes the files of one network; end the run "
+            "with --to choose, then: edgegen export RUN/choose/latest/generator -o FOLDER"
+        )
     for stage, table in _tables(recipe).items():
         key = f"{'recover' if stage == 'refine' else stage}.method = '{table.method}'"
         if stage not in stages:
@@ -162,6 +168,22 @@ def check_teacher(recipe: Recipe, teacher: object) -> None:
                 f"{stage}.method = '{table.method}' needs features of the teacher, which are known of an EdgeUNet, and "
                 f"teacher.folder holds a {type(teacher).__name__}: {WITHOUT_FEATURES}"
             )
+
+
+def check_students(recipe: Recipe, num_classes: int) -> None:
+    """Raises RecipeError where there are fewer classes than students to divide them among, or a label for none."""
+    students = recipe.slim.students
+    if students > 1 and "unconditional" in further_inputs(recipe, "slim", "distill", "finish"):
+        raise RecipeError(
+            f"slim.students = {students}: a method of the recipe trains without a class as well (label_dropout), which "
+            "no student would serve; give students = 1, or another method"
+        )
+    if students > max(1, num_classes):
+        kind = f"{num_classes} classes" if num_classes else "no classes (they are unconditional)"
+        raise RecipeError(
+            f"slim.students = {students}: each serves a part of the classes, and these images have {kind}; give "
+            f"students = 1{f', or at most {num_classes}' if num_classes > 1 else ''}"
+        )
 
 
 def baseline_objective(recipe: Recipe) -> Any:

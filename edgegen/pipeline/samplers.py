@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor
 from edgegen.errors import DataError
 from edgegen.flow.guidance import unguided
 from edgegen.flow.solvers import solve
+from edgegen.formats.stage_folder import VERIFIER
 from edgegen.models.bicubic import Bicubic
 from edgegen.models.macs import macs
-from edgegen.pipeline.graph import Context
+from edgegen.models.verifier import load as load_verifier
+from edgegen.pipeline.graph import STUDENT_STAGES, Context
 from edgegen.pipeline.guided_teacher import network_of
 from edgegen.pipeline.methods import teacher_steps
 from edgegen.support.storage import read_json
@@ -29,6 +32,7 @@ NETWORKS = (  # role, stage
     ("finished", "finish"),
     ("baseline", "baseline"),
 )
+BEST_OF, CANDIDATES = "best_of_4", 4  # the row of a student whose verifier chooses, and of how many images
 BATCH = 512  # images sampled at once
 
 
@@ -36,7 +40,7 @@ BATCH = 512  # images sampled at once
 class Sampler:
     """One row of the table: samples (n, ...) from noise, conditions and a seed, in `steps` steps.
 
-    `cost` is that of one evaluation of the network, the teacher's being 1.
+    `cost` is that of one evaluation of the network, the teacher's being 1; of each image it makes `candidates`.
     """
 
     role: str
@@ -44,16 +48,24 @@ class Sampler:
     network: torch.nn.Module
     cost: float
     sample: Callable[[Tensor, Tensor | None, int], Tensor]
+    candidates: int = 1
+
+    @property
+    def evaluations(self) -> int:
+        """Of the network, for one image."""
+        return self.steps * self.candidates
 
 
 def samplers(context: Context) -> list[Sampler]:
     """Every network at every number of steps, and a brought teacher by its own scheduler at the most steps.
 
-    The teacher also at its full steps, the others also in one: those are compared.
+    The teacher also at its full steps, the others also in one: those are compared. The last student also with the
+    choice of its verifier, where it has one.
     """
     from edgegen.models.diffusers.schedule import scheduler_for
     from edgegen.models.diffusers.velocity import ScheduledVelocity
 
+    last = next((stage for stage in reversed(STUDENT_STAGES) if stage in context.inputs), "")
     device, full = state().device, teacher_steps(context.recipe)
     rows: list[Sampler] = []
     if upscale := read_json(context.inputs["data"] / "data.json").get("upscale"):
@@ -67,8 +79,12 @@ def samplers(context: Context) -> list[Sampler]:
         network_macs = macs(loaded)
         teachers_macs = teachers_macs or network_macs
         network, cost = loaded.net.to(device), network_macs / max(teachers_macs, 1)
+        verifier = context.inputs[stage] / VERIFIER
         counts = sorted({*context.recipe.evaluate.steps, full if role == "teacher" else 1})
         rows += [Sampler(role, count, network, cost, _by_euler(network, count, device)) for count in counts]
+        if stage == last and verifier.is_dir():
+            best = _by_verifier(network, verifier, device)
+            rows.append(Sampler(BEST_OF, 1, network, cost, best, candidates=CANDIDATES))
         if isinstance(unguided(network), ScheduledVelocity) and network is not unguided(network):
             context.progress.message("evaluate: no row of the teacher by its own scheduler, which does not guide it")
         if role == "teacher" and isinstance(network, ScheduledVelocity):
@@ -96,6 +112,22 @@ def _by_scheduler(
         return own_sampler.sample(network.unet, network.schedule, noise, condition, steps=steps, seed=seed + start)
 
     return lambda noise, condition, seed: _in_batches(partial(run, seed=seed), noise, condition, device)
+
+
+def _by_verifier(
+    network: torch.nn.Module, folder: Path, device: torch.device
+) -> Callable[[Tensor, Tensor | None, int], Tensor]:
+    verifier = load_verifier(folder)
+    verifier.network.to(device)
+
+    def images_of(noise: Tensor, condition: Tensor | None) -> Tensor:
+        return sample(network, noise, condition, 1, device).to(device)
+
+    def run(noise: Tensor, condition: Tensor | None, seed: int) -> Tensor:
+        own = None if condition is None else condition.to(device)
+        return verifier.best_of(CANDIDATES, images_of, noise.to(device), own).cpu()
+
+    return run
 
 
 @torch.no_grad()

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from edgegen.errors import DataError, ExportError, RecipeError
+from edgegen.flow.condition import upscale_of
 from edgegen.flow.guidance import unconditional_class
+from edgegen.models.class_partition import ClassPartition
 from edgegen.models.diffusers.unet2d import new_unet2d
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded, signature_of
@@ -15,7 +17,7 @@ from edgegen.models.own_velocity import CapturedVelocity, OwnVelocity, captured,
 from edgegen.models.student import architecture_of, own_parameters, student_architecture
 from edgegen.models.weight_selection import select_weights
 from edgegen.pipeline.graph import STUDENT_STAGES
-from edgegen.pipeline.methods import further_inputs
+from edgegen.pipeline.methods import check_students, further_inputs
 from edgegen.program.fold import fold
 from edgegen.program.one_step import NOISE_TIME, OneStep
 from edgegen.recipe import DIFFUSERS, INITS, Recipe
@@ -47,13 +49,16 @@ def new_student(recipe: Recipe, teacher: Loaded | None, signature: Signature, *,
             parameters=None if teacher is None else own_parameters(teacher.net),
             **switches,
         )
+        check_students(recipe, config.num_classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            student = Loaded(EdgeUNet(config), signature_of(config), {})
+            networks = [EdgeUNet(config) for _ in range(recipe.slim.students)]
+        whole = ClassPartition(networks) if len(networks) > 1 else networks[0]
+        student = Loaded(whole, signature_of(config), {})
     if recipe.slim.init == "teacher":
         assert teacher is not None, "the plan has one then"
-        assert isinstance(student.net, EdgeUNet), "the recipe was checked"
-        select_weights(teacher.net, student.net)
+        for network in networks:  # EdgeUNets: the recipe was checked
+            select_weights(teacher.net, network)
     elif recipe.slim.init not in INITS:
         _load_weights(student.net, user_path(recipe.slim.init, base=base))
     return student
@@ -80,6 +85,11 @@ def _named(source: str, signature: Signature, *, second_time: bool, base: Path, 
             raise RecipeError(
                 f"slim.network = '{source}': a method of the recipe needs a second time, which a UNet2DModel does not "
                 "take; give an EdgeUNet, or a factory of forward(x, t, condition, r)"
+            )
+        if upscale_of(signature):
+            raise RecipeError(
+                f"slim.network = '{source}': with data.upscale the student takes an image beside the noise, which a "
+                "UNet2DModel does not; give an EdgeUNet, or a factory of forward(x, t, condition)"
             )
         try:
             network = new_unet2d(user_path(path, base=base), signature, seed=seed)

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from edgegen.formats.stage_folder import AVERAGE, GENERATOR
+from edgegen.formats.stage_folder import AVERAGE, GENERATOR, VERIFIER
 from edgegen.models.generator import LATENTS, SPACE, Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.models.load import save as save_generator
+from edgegen.models.verifier import save as save_verifier
 from edgegen.pipeline.conditions import real_inputs
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.guided_teacher import network_of
@@ -23,7 +24,7 @@ from edgegen.training.batch import Examples, FreshInputs, PairsAndImages
 from edgegen.training.distributed import accelerator, state
 from edgegen.training.loop import fit
 from edgegen.training.networks import Fitted
-from edgegen.training.objective import Objective
+from edgegen.training.objective import Objective, VerifierNetwork
 
 RAW = "raw.safetensors"  # the weights of the last step, for further training
 FROZEN = {"teacher": ("teacher", "teacher"), "slimmed_network": ("slimmed", "slim")}  # need: name in networks, stage
@@ -40,9 +41,9 @@ def first_student(context: Context, seed: int) -> Loaded:
 
 
 def train(context: Context, objective: Objective, student: Loaded, settings: Training) -> Fitted:
-    """Trains the student in place, by a method on the examples that it needs."""
+    """Trains the student in place, by a method on the examples that it needs; keeps the verifier of one that has it."""
     compute = context.recipe.compute
-    return fit(
+    networks = fit(
         objective,
         _examples(context, objective, student, settings),
         student=student.net,
@@ -54,7 +55,11 @@ def train(context: Context, objective: Objective, student: Loaded, settings: Tra
         progress=context.progress,
         label=context.stage,
         compile=compute.compile,
-    )["student"]
+    )
+    verifier: VerifierNetwork | None = getattr(objective, "verifier", None)
+    if verifier is not None and state().is_main_process:
+        save_verifier(networks[verifier.name].ema, context.folder / VERIFIER, low=verifier.low, high=verifier.high)
+    return networks["student"]
 
 
 def train_further(context: Context, settings: Distill | Finish, *, role: str) -> None:

@@ -28,8 +28,7 @@ class OneStep(nn.Module):
         self.decoder = decoder
 
     def forward(self, sample: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Noise (batch, ...) and the condition of each sample -> image of the noise's shape, or what the decoder makes
-        of it."""
+        """Noise (batch, ...), the condition of each -> image of the noise's shape, or what the decoder makes of it."""
         given = () if condition is None else (condition,)
         if self.time is None:
             velocity: Tensor = self.net(sample, *given)

@@ -256,6 +256,9 @@ class Slim(MethodTable, Training):
         description="the student, in place of keep: a table, or diffusers:config.json, file.py:factory, "
         "package.module:factory",
     )
+    students: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="networks of this size, each for an equal part of the classes", exclude_if=(1).__eq__
+    )
     init: Annotated[str, Field(min_length=1)] = Field(
         "random",
         description="weights to start from: random, teacher (slices of its channels and blocks), or a generator folder",
@@ -266,6 +269,8 @@ class Slim(MethodTable, Training):
     def one_size(self) -> "Slim":
         if (self.keep is None) == (self.network is None):
             raise ValueError("say how small: either keep = 0.3, or network, such as a table [slim.network]")
+        if self.students > 1 and isinstance(self.network, str):
+            raise ValueError(f"students = {self.students} are EdgeUNets: network = '{self.network}' names another")
         if self.init == "teacher" and isinstance(self.network, str):
             raise ValueError(cannot_slice(f"slim.network = '{self.network}' is no EdgeUNet"))
         return self

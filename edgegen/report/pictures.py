@@ -15,7 +15,19 @@ from edgegen.report.formats import PARITY_TEXT, plural
 from edgegen.report.schema import Report
 from edgegen.types import Status
 
-ORDER = ("low", "bicubic", "real", "autoencoder", "teacher", "scheduler", "reflowed", "student", "finished", "baseline")
+ORDER = (
+    "low",
+    "bicubic",
+    "real",
+    "autoencoder",
+    "teacher",
+    "scheduler",
+    "reflowed",
+    "student",
+    "finished",
+    "best_of_4",
+    "baseline",
+)
 Kind = Literal["net", "real", "proven", "failed", "unchecked"]
 KIND: Mapping[Status, Kind] = {"ok": "proven", "failed": "failed", "not checked": "unchecked"}
 UNLIKE = "other images, not from this noise"
@@ -127,4 +139,6 @@ def _net_row(key: str, uris: tuple[str, ...], *, is_true: bool) -> Row:
         return Row("real images", "after the autoencoder alone", uris, "real")
     if net == "scheduler":
         return Row("teacher", f"by its own scheduler, {plural(steps or 0, 'step')}", uris)
+    if net == "best_of_4":
+        return Row("best of 4", "the student, its verifier chooses", uris)
     return Row(net if net in ORDER else key, "PyTorch" if steps is None else f"PyTorch, {plural(steps, 'step')}", uris)

@@ -19,6 +19,7 @@ COLOUR = {
     "reflowed": "#00a006",
     "student": "#00a007",
     "finished": "#00a009",
+    "best_of_4": "#00a009",
     "baseline": "#00a008",
     "onnx": "#00a007",
     "executorch": "#00a006",
@@ -26,7 +27,15 @@ COLOUR = {
     "torch": "#00a005",
 }
 OTHER = "#00a009"
-MARKER = {"teacher": "o", "scheduler": "x", "reflowed": "s", "student": "D", "finished": "*", "baseline": "^"}
+MARKER = {
+    "teacher": "o",
+    "scheduler": "x",
+    "reflowed": "s",
+    "student": "D",
+    "finished": "*",
+    "best_of_4": "P",
+    "baseline": "^",
+}
 CURVE_POINTS = 150
 LARGEST, SMALLEST, DIAMOND = 240.0, 12.0, 34.0  # square points
 WIDE, PANEL = (4.4, 3.2), (2.6, 1.8)  # inches; the page scales them, 72 units an inch

@@ -6,7 +6,11 @@ from edgegen.report.formats import UNKNOWN, number, percent, plural
 from edgegen.report.schema import FeatureSpace, QualityFigure, Report
 from edgegen.report.tables import NETWORKS, ReportTable, TableCell, cells, columns
 
-NETWORK_NAMES = {"bicubic": "bicubic enlargement, no network", "scheduler": "teacher, by its own scheduler"}
+NETWORK_NAMES = {
+    "bicubic": "bicubic enlargement, no network",
+    "scheduler": "teacher, by its own scheduler",
+    "best_of_4": "best of 4 by the verifier",
+}
 SPACE_TITLES = {"random": "fd_random", "inception": "FID", "dinov2": "fd_dinov2"}  # by the key of a space
 SPACE_MEANINGS = {
     "random": "in features of {name}, the same in every run and used by no training. ",

@@ -117,8 +117,8 @@ class QualityTable(Record):
 
     `teacher` is null where the run has none; `finished` is the student after [finish]; `scheduler` is a brought teacher
     as its own scheduler samples it. `bicubic` is the enlarged small image, where the generators make theirs from one.
-    `autoencoder` has the images of the floor after the run's autoencoder, which the
-    generators cannot be better than; null where they make no latents.
+    `best_of_4` is the last student where its verifier chooses one of four images. `autoencoder` has the images of the
+    floor after the run's autoencoder, which the generators cannot be better than; null where they make no latents.
     """
 
     teacher: BySteps | None = None
@@ -127,6 +127,7 @@ class QualityTable(Record):
     reflowed: BySteps
     student: BySteps
     finished: BySteps | None = None
+    best_of_4: BySteps | None = None
     baseline: BySteps | None
     floor: BySteps
     autoencoder: BySteps | None = None

@@ -132,13 +132,13 @@ def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) ->
         raise RecipeError(
             f"slim.network = '{recipe.slim.network}': edgegen plan makes EdgeUNets smaller; give slim.keep or a table"
         )
+    if recipe.data.upscale:
+        raise RecipeError("data.upscale: edgegen plan knows students of noise and a class, none that take an image")
     if recipe.data.autoencoder is not None:
         raise RecipeError(
             "data.autoencoder: edgegen plan times students alone, and the files of this recipe hold a decoder, too; "
             "give [slim.network], and see `edgegen profile` of a run's files"
         )
-    if recipe.data.upscale:
-        raise RecipeError("data.upscale: edgegen plan knows students of noise and a class, none that take an image")
     stage = run_recipe(request.recipe, runs=request.runs, only="data", progress=progress)[-1]
     about = read_json(stage.folder / "data.json")
     signature, (channels, height, width) = signature_of_data(about), sample_shape(about)

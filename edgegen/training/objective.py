@@ -1,6 +1,7 @@
 """The shape of a training method. No torch at import: a recipe is checked against the methods before any work."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -34,13 +35,25 @@ TrainedNetworks: TypeAlias = "Mapping[str, TrainedNetwork]"
 Losses: TypeAlias = "Mapping[str, Tensor]"
 
 
+@dataclass(frozen=True)
+class VerifierNetwork:
+    """The trained network, a RatioNetwork, that tells real images from the student's, with noise of times low to high.
+
+    It is kept beside the student and chooses the best of several images (edgegen.models.verifier).
+    """
+
+    name: str
+    low: float
+    high: float
+
+
 class Objective(Protocol):
     """A training method: a frozen pydantic record that forbids other keys, such as edgegen.support.tables.Table.
 
     Its fields are the hyperparameters of the method: the only place of their defaults and their documentation, and the
     keys that the recipe's table takes beside those of the loop. `paper` is the source, with the equation.
 
-    Three attributes more are not needed; edgegen.training.figures reads the first two:
+    Four attributes more are not needed; edgegen.training.figures reads the first two:
 
     `one_step = True` where the student is to make an image of noise in one step: then the spread of its images is
     watched.
@@ -51,6 +64,8 @@ class Objective(Protocol):
 
     `within_condition` says how to do without, where samples of one condition are compared or exchanged with each other:
     a method is refused so for images as conditions, of which no two samples share one. "": it does none of that.
+
+    `verifier`, a VerifierNetwork or None.
     """
 
     @property

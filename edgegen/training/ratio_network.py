@@ -5,6 +5,7 @@ Of x_t from real images with probability 1/2, else from generated ones, the best
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Literal
 
 import torch
@@ -76,6 +77,7 @@ class ImageEncoder(nn.Module):
         self.upscale = facts.upscale
         channels = facts.channels * (1 if facts.upscale is None else 2)
         self.widths = widths = (width, 2 * width, 2 * width)
+        self.config = {**asdict(facts), "width": width}
         self.convolutions = nn.ModuleList(
             nn.Conv2d(before, after, 3, stride=stride, padding=1)
             for before, after, stride in zip((channels, *widths), widths, (1, 2, 2), strict=False)

@@ -82,7 +82,7 @@ def test_what_cannot_be_guided_is_refused() -> None:
     plain.image_channels, plain.num_classes = 1, 3  # type: ignore[assignment]
     with pytest.raises(ValueError, match="no unconditional class"):
         GuidedVelocity(plain, Guidance(2.0))
-    with pytest.raises(ValueError, match="by its classes needs them"):
+    with pytest.raises(ValueError, match="by its classes needs classes"):
         GuidedVelocity(Classes(0.3), Guidance(2.0))(x, t)
 
 

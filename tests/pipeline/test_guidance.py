@@ -26,7 +26,7 @@ from edgegen.pipeline.graph import Context, check, select
 from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run import dry_run, run_recipe
 from edgegen.pipeline.run_folder import RunFolder
-from edgegen.pipeline.stages.evaluate import _samplers
+from edgegen.pipeline.samplers import samplers
 from edgegen.pipeline.stages.pairs import read_pairs
 from edgegen.recipe import Recipe, parse, read
 from edgegen.support.progress import Silent
@@ -87,7 +87,7 @@ def test_pairs_and_methods_get_the_guided_velocity_and_another_scale_keeps_the_t
     assert teacher.guidance == Guidance(1.5, (0.1, 0.9))
     assert isinstance(unguided(teacher), EdgeUNet)
     recipe, inputs = read(tmp_path / "tiny.toml"), {"teacher": results["teacher"].folder}
-    rows = _samplers(Context(recipe, "evaluate", tmp_path, inputs, tmp_path, Silent(), {}))
+    rows = samplers(Context(recipe, "evaluate", tmp_path, inputs, tmp_path, Silent(), {}))
     assert {type(row.network) for row in rows} == {GuidedVelocity}
     student = load(results["distill"].folder / "generator").net
     assert student.config.to_dict().keys().isdisjoint({"unconditional", "second_time"}), "it stays u(x, t, class)"

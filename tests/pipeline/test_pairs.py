@@ -34,8 +34,8 @@ def test_shards_that_match_are_read_in_order(tmp_path: Path) -> None:
     write(tmp_path)
     pairs = read_pairs(tmp_path)
     assert pairs.images[:, 0, 0, 0].tolist() == [0, 0, 0, -1, -1]
-    assert pairs.labels is not None
-    assert pairs.labels.tolist() == [0, 1, 2, 0, 1]
+    assert pairs.condition is not None
+    assert pairs.condition.tolist() == [0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize(

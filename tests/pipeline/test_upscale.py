@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,19 @@ from edgegen.models.bicubic import Bicubic
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.generator import load_ours, save
 from edgegen.models.load import load
+from edgegen.models.load import save as save_any
 from edgegen.pipeline.graph import check, select
 from edgegen.pipeline.planning import plan
-from edgegen.pipeline.run import run_recipe
+from edgegen.pipeline.run import dry_run, run_recipe
 from edgegen.pipeline.run_folder import RunFolder
 from edgegen.pipeline.stages.data import read_training_images
 from edgegen.pipeline.stages.pairs import read_pairs
+from edgegen.pipeline.student import new_student
 from edgegen.program.image_noise import natural_images
 from edgegen.recipe import Recipe, parse
 from edgegen.support.pixels import to_float, to_uint8
+from edgegen.support.storage import load_tensors
+from edgegen.types import Signature
 
 UPSCALE = TINY.replace("[teacher]", '[data]\nsource = "photos"\nupscale = 2\n[teacher]', 1)
 
@@ -40,8 +45,6 @@ def photos(folder: Path, *, count: int = 48, side: int = 16) -> None:
 
 
 def recipe(text: str = "", **data: Any) -> Recipe:
-    import tomllib
-
     values = tomllib.loads(UPSCALE + textwrap.dedent(text))
     values["data"] |= data
     return parse(values, where="test")
@@ -75,8 +78,6 @@ def test_the_recipe_takes_an_image_or_a_class() -> None:
 )
 def test_a_method_within_a_condition_is_refused_by_name(text: str, message: str) -> None:
     made = UPSCALE.replace("[teacher]", f"[teacher]\n{text}") if text.startswith("coupling") else f"{UPSCALE}{text}\n"
-    import tomllib
-
     values = parse(tomllib.loads(made), where="test")
     with pytest.raises(RecipeError, match=message):
         check(values, select(values))
@@ -111,9 +112,9 @@ def test_a_network_that_takes_an_image_is_read_again_and_starts_from_it(tmp_path
     assert again.net.config == config
     assert [list(spec.shape[1:]) for spec in again.signature.inputs] == [[3, 8, 12], [3, 2, 3]]
     x, small = torch.randn(2, 3, 8, 12), torch.rand(2, 3, 2, 3)
-    # The last layer of a new network is zero: x - v is the noise and the small image, each pixel a block.
+    # The last layer of a new network is zero: its one step ends at the small image, each pixel a block.
     blocks = small.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
-    torch.testing.assert_close(x - network(x, torch.ones(2), small), x + blocks)
+    torch.testing.assert_close(x - network(x, torch.ones(2), small), blocks)
     with pytest.raises(ValueError, match="makes its image from a smaller one"):
         network(x, torch.ones(2))
     with pytest.raises(DataError, match="not the settings of an EdgeUNet: upscale is 5"):
@@ -123,10 +124,46 @@ def test_a_network_that_takes_an_image_is_read_again_and_starts_from_it(tmp_path
 def test_bicubic_is_pillows_up_to_its_kernel() -> None:
     small = natural_images(3, 0, 1, (3, 8, 8), (-1.0, 1.0))
     (ours,) = to_uint8(-Bicubic(2)(torch.zeros(1, 3, 16, 16), torch.ones(1), torch.from_numpy(small)))
-    theirs = Image.fromarray(to_uint8(small)[0]).resize(
-        (16, 16), Image.Resampling.BICUBIC
-    )  # a = -0.5 in place of -0.75
+    theirs = Image.fromarray(to_uint8(small)[0]).resize((16, 16), Image.Resampling.BICUBIC)  # a = -0.5
     assert np.abs(ours.astype(int) - np.asarray(theirs, dtype=int)).mean() < 4
+
+
+FACTORY = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, x, t, condition):
+        small = nn.functional.interpolate(condition, scale_factor=2.0)
+        return self.last((self.first(x) + t[:, None, None, None]).relu()) - small
+"""
+
+
+def test_students_of_other_kinds(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(FACTORY)
+    signature = Signature.of(channels=3, size=8, num_classes=0, upscale=2)
+    table = {"name": "a", "data": {"upscale": 2}, "distill": {"method": "flow_matching"}}
+    own = parse({**table, "slim": {"method": "flow_matching", "network": "nets.py:Net"}}, where="test")
+    student = new_student(own, None, signature, base=tmp_path)
+    save_any(student.net, tmp_path / "saved", about={})
+    again = load(tmp_path / "saved")
+    assert again.signature == signature
+    given = torch.randn(3, 3, 8, 8), torch.ones(3), torch.rand(3, 3, 4, 4)
+    torch.testing.assert_close(again.net(*given), student.net(*given))
+    of_diffusers = parse({**table, "slim": {"method": "flow_matching", "network": "diffusers:a.json"}}, where="test")
+    with pytest.raises(RecipeError, match="takes an image beside the noise, which a UNet2DModel does not"):
+        new_student(of_diffusers, None, signature, base=tmp_path)
+
+
+def test_the_shipped_recipe_can_be_planned() -> None:
+    path = Path(__file__).parents[2] / "examples" / "upscale_flow.toml"
+    shipped, planned = dry_run(path)
+    assert shipped.data.upscale == 2
+    assert [item.stage.name for item in planned][:5] == ["data", "teacher", "pairs", "slim", "distill"]
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +193,6 @@ def test_the_figures_compare_with_the_true_image(trained: tuple[Path, dict[str, 
     judged = json.loads((folders["evaluate"] / "quality.json").read_text())["quality"]
     assert judged.keys() >= {"bicubic", "teacher", "student"}
     assert judged["floor"]["0"]["psnr_db"] is None
-    from edgegen.support.storage import load_tensors
-
     tensors = load_tensors(folders["data"] / "images.safetensors")
     truths = to_float(tensors["heldout_images"].numpy())
     small = to_float(tensors["heldout_small"].numpy())
@@ -199,5 +234,5 @@ def test_all_stages_end_in_files_of_three_runtimes_that_enlarge_a_photo(tmp_path
         assert made["tiles"] > 1
     with Image.open(tmp_path / "large.png") as image:
         blocks = np.asarray(image, dtype=float)[:40, :56].reshape(20, 2, 28, 2, 3).mean(axis=(1, 3))
-    # Hardly trained, yet the network starts from the small image: what it adds is noise around it.
+    # Hardly trained, yet the network starts from the small image.
     assert np.corrcoef(blocks.ravel(), photo.ravel())[0, 1] > 0.5

@@ -111,7 +111,7 @@ def _signature(folder: Path, config: Any) -> Signature:
     if config.out_channels not in (channels, 2 * channels):  # twice as many: a learned variance
         raise DataError(
             f"{folder}: {channels} channels in and {config.out_channels} out; needed: as many, or twice as many with a "
-            "learned variance"
+            "learned variance. None is read that takes an image beside the noise; data.upscale trains its own teacher"
         )
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):

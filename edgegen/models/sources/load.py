@@ -1,13 +1,16 @@
 """Loads the SOURCE of `edgegen export`: a folder, pipeline, factory or program, as modules to export."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from edgegen.errors import DataError, UsageError
 from edgegen.formats.stage_folder import AUTOENCODER
-from edgegen.models import own_velocity
+from edgegen.models import class_partition, own_velocity
 from edgegen.models.diffusers.families import (
     FAMILIES,
     SCHEDULER,
@@ -92,6 +95,8 @@ def _load(
     if has_decoder and (path / CONFIG).is_file():
         return _with_decoder(path, random_weights, fuse_decoder=fuse_decoder)
     if path.is_dir():
+        if (path / CONFIG).is_file() and read_config(path).get("_class_name") == class_partition.KIND:
+            return _students(path, random_weights)
         return [_folder(path, random_weights)]
     if path.suffix == ".pt2":
         if random_weights is not None:
@@ -140,6 +145,37 @@ def _folder(folder: Path, random_weights: int | None) -> Source:
     return load_denoiser(location, schedule=folder / SCHEDULER, latent=False)
 
 
+def _students(folder: Path, random_weights: int | None) -> list[Source]:
+    """Each network of a partition of the classes."""
+    if random_weights is not None:
+        raise UsageError(f"{folder}: holds several students; leave out --random-weights")
+    loaded = load_generator(folder)
+    net = loaded.net
+    assert isinstance(net, class_partition.ClassPartition)
+    sources = []
+    for number, (network, classes) in enumerate(zip(net.networks, net.parts, strict=True)):
+        module = finish(OneStep(network, time=NOISE_TIME))
+        description = _description_of(module, EdgeUNet.__name__, license_of(folder), None, loaded.notes)
+        name = f"{folder.resolve().name}-{number}"
+        sources.append(Source(name, module, loaded.signature, description, serves=tuple(classes)))
+    return sources
+
+
+def _description_of(
+    module: nn.Module, kind: str, license_name: str | None, random_weights: int | None, notes: Sequence[str]
+) -> dict[str, Any]:
+    return about(
+        module,
+        family=kind,
+        origin="generator folder",
+        time=NOISE_TIME,
+        prediction="velocity of the straight path",
+        license_name=license_name,
+        random_weights=random_weights,
+        notes=notes,
+    )
+
+
 def _generator_folder(folder: Path, name: str, random_weights: int | None) -> Source:
     kind = str(read_config(folder)["_class_name"])
     if kind == own_velocity.KIND and random_weights is not None:
@@ -154,14 +190,5 @@ def _generator_folder(folder: Path, name: str, random_weights: int | None) -> So
         edge_unet: Any = random_net(folder, lambda: EdgeUNet(EdgeUNetConfig.from_dict(config)), random_weights)
         net, signature, notes = edge_unet, signature_of(edge_unet.config), ()
     module = finish(OneStep(net, time=NOISE_TIME))
-    description = about(
-        module,
-        family=kind,
-        origin="generator folder",
-        time=NOISE_TIME,
-        prediction="velocity of the straight path",
-        license_name=license_of(folder),
-        random_weights=random_weights,
-        notes=notes,
-    )
+    description = _description_of(module, kind, license_of(folder), random_weights, notes)
     return Source(name, module, signature, description)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from edgegen.formats.stage_folder import AUTOENCODER, AVERAGE, CHOICE, GENERATOR
+from edgegen.formats.stage_folder import AUTOENCODER, AVERAGE, CHOICE, GENERATOR, VERIFIER
 from edgegen.metrics.distances import frechet
 from edgegen.models.generator import ABOUT, WEIGHTS
 from edgegen.models.load import load as load_generator
@@ -53,9 +53,12 @@ def choose(context: Context) -> None:
     context.progress.message(f"choose: {name}: {reason}")
     role, width = next(((row.role, row.width) for row in candidates if row.name == name), (student, ""))
     source = context.inputs[CANDIDATES[role]]
-    if (target := context.folder / GENERATOR).exists():
-        shutil.rmtree(target)
-    shutil.copytree(source / GENERATOR, target)
+    for part in (GENERATOR, VERIFIER):
+        if (context.folder / part).exists():
+            shutil.rmtree(context.folder / part)
+        if (source / part).exists():
+            shutil.copytree(source / part, context.folder / part)
+    target = context.folder / GENERATOR
     if (decoder := context.inputs["data"] / AUTOENCODER).is_dir():
         shutil.copytree(decoder, target / AUTOENCODER)
     if width:

@@ -120,7 +120,7 @@ def evaluate(context: Context) -> None:
     judge = Judge(recipe, context.inputs)
     real, condition = _real_images(context, judge), judge.condition(judge.samples)
     rows = samplers(context)
-    work = {row: row.cost * row.steps * (recipe.evaluate.seeds * judge.samples + SHOWN) for row in rows}
+    work = {row: row.cost * row.evaluations * (recipe.evaluate.seeds * judge.samples + SHOWN) for row in rows}
     paths = {row: context.folder / "parts" / f"{row.role}-{row.steps}.json" for row in rows}
     left = [row for row, path in paths.items() if not path.exists()]
     done = sum(work.values()) - sum(work[row] for row in left)

@@ -9,7 +9,7 @@ from edgegen.flow.path import interpolate, one_step
 from edgegen.flow.time_sampling import uniform
 from edgegen.support.tables import Table
 from edgegen.training.distances import DISTANCE_HELP, Distance, distance_of, needs_of
-from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
+from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks, VerifierNetwork
 from edgegen.training.pairs import pair, real_images
 
 if TYPE_CHECKING:
@@ -71,6 +71,11 @@ class Adversarial(Table):
         if self.regression_weight:
             needs |= {"pairs", *needs_of(self.distance)}
         return frozenset(needs)
+
+    @property
+    def verifier(self) -> VerifierNetwork | None:
+        """Heads on the teacher's features are not kept: they say nothing without the teacher."""
+        return VerifierNetwork("critic", 0.0, self.latest) if self.critic == "small" else None
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         from edgegen.training.critics import FeatureHeads, feature_teacher

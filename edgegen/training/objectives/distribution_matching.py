@@ -8,10 +8,10 @@ from pydantic import Field
 
 from edgegen.flow.guidance import unguided
 from edgegen.flow.path import Velocity, interpolate, one_step, per_sample
-from edgegen.training.distances import DISTANCE_HELP, HUBER_C, Distance, distance_of, needs_of
+from edgegen.training.distances import DISTANCE_HELP, HUBER_C, Distance, needs_of
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
-from edgegen.training.pairs import pair, real_images
-from edgegen.training.student_images import NoisyTimes, image_figures, image_warnings
+from edgegen.training.pairs import real_images
+from edgegen.training.student_images import NoisyTimes, image_figures, image_warnings, regression_on_pairs
 
 if TYPE_CHECKING:
     import torch
@@ -165,10 +165,7 @@ class DistributionMatching(NoisyTimes):
     def _regression(self, networks: Networks, batch: "Batch") -> "Tensor | float":
         if not self.regression_weight:
             return 0.0
-        e, x = pair(batch)
-        image = one_step(networks["student"], e, batch.condition)
-        loss: Tensor = self.regression_weight * distance_of(self.distance, networks)(image, x).mean()
-        return loss
+        return self.regression_weight * regression_on_pairs(self.distance, networks, batch)
 
     def warnings(self, figures: Mapping[str, float]) -> Sequence[str]:
         faults = image_warnings(figures)

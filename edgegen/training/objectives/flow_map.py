@@ -162,9 +162,9 @@ class FlowMap(Table):
         x_t, student = interpolate(x, e, t), networks["student"]
         v = velocity_of(networks["teacher"], x_t, t, condition) if self.velocity == "teacher" else e - x
         if self.label_dropout:
-            told, (condition, is_dropped) = condition, dropped(student, condition, self.label_dropout, rng)
-            if self.guidance != 1.0 and told is not None:
-                v = torch.where(per_sample(is_dropped), v, self._guided(student, x_t, t, told, v))
+            classes, (condition, is_dropped) = condition, dropped(student, condition, self.label_dropout, rng)
+            if self.guidance != 1.0 and classes is not None:
+                v = torch.where(per_sample(is_dropped), v, self._guided(student, x_t, t, classes, v))
         own, u = bare_mean_velocity(student, condition), mean_velocity(student, condition)(x_t, t, r)
         with exact(x.device):
             direction = own(x_t, t, t) if self.velocity == "own" else v
