@@ -6,17 +6,25 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --maxprocesses 4 --dist loadscope
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-devices test-slow lint docs install install-test cuda-wheels clean
+.PHONY: demo test test-devices test-apps test-swift test-slow lint docs install install-test cuda-wheels clean
 
 demo: install  ## images -> six phone files -> report, in minutes
 	$(BIN)/edgegen run examples/digits.toml
 
 test: install-test lint docs  ## lint, types, import contracts, the manual, quick tests
-	$(BIN)/python -m pytest -m "not slow and not devices" $(PARALLEL)
+	$(BIN)/python -m pytest -m "not slow and not devices and not apps" $(PARALLEL)
 
 test-devices: install-test  ## a phone's daemon, an emulated ARM64, a browser: what apt, pip and npm give, and why the rest is not run
 	$(BIN)/python tests/device_parts.py
 	$(BIN)/python -m pytest -m devices
+
+test-apps: install-test  ## the sources of apps: TypeScript in node and a browser, Kotlin on the JVM; Swift where test-swift fetched it
+	$(BIN)/python tests/app_parts.py
+	$(BIN)/python -m pytest -m apps
+
+test-swift: install-test  ## the same with Swift, which Debian has: 600 MB to download, 2.5 GB in edgegen's cache
+	$(BIN)/python tests/app_parts.py swift
+	$(BIN)/python -m pytest -m apps -k swift
 
 test-slow: install-test  ## the whole demo; a run killed in every stage; several processes; sizes of every family; optimum-onnx
 	$(BIN)/python -m pytest -m slow

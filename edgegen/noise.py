@@ -1,4 +1,4 @@
-"""Portable seeded noise: the same (seed, index) gives the same numbers in Python, Swift, Kotlin and JavaScript.
+"""Portable seeded noise: the same (seed, index) gives the same numbers in Python, TypeScript, Kotlin and Swift.
 
 Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, doi:10.1145/2063384.2063405) turns
 a counter and a key into four 32-bit words; Box-Muller in float64 turns two words into two normals, rounded to float32.
@@ -6,6 +6,8 @@ a counter and a key into four 32-bit words; Box-Muller in float64 turns two word
     key     = (seed low 32 bits, seed high 32 bits)
     counter = (block, 0, index low 32 bits, index high 32 bits);  block b gives values 4b .. 4b+3 of sample `index`
     u = (word + 0.5) / 2^32;  r = sqrt(-2 ln u0), a = 2 pi u1;  values r cos a, r sin a; then the same from u2, u3
+
+docs/noise.md specifies it in full, with vectors to check another implementation by; edgegen/apps/templates has three.
 """
 
 import math
@@ -19,6 +21,8 @@ MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))  # Philox4x32, tabl
 WEYL = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))  # golden ratio and sqrt(3) - 1, same source
 LOW = np.uint64(0xFFFFFFFF)
 SHIFT = np.uint64(32)
+LARGEST = (1 << 64) - 1  # seed, and number of samples of a seed
+LARGEST_SIZE = 1 << 34  # of one sample: 2^32 blocks of four
 CHUNK = 1 << 20  # Philox blocks at once: limits the memory to about 100 MB
 
 
@@ -39,15 +43,19 @@ def normal(seed: int, first: int, count: int, shape: Sequence[int]) -> NDArray[n
     Sample i depends on (seed, i, shape) only, so any range can be made anywhere, in any order.
 
     Args:
-        seed: 64 bits; the same seed gives the same noise in every language.
+        seed: 0 to 2^64 - 1; the same seed gives the same noise in every language.
         first: index of the first sample.
-        count: number of samples.
+        count: number of samples; first + count is at most 2^64 - 1.
         shape: of one sample, such as (channels, height, width).
 
     Returns:
         Samples first .. first + count - 1, shape (count, *shape).
+
+    Raises:
+        ValueError: a number beyond these limits.
     """
     size = math.prod(shape)
+    _check(seed, first, count, size)
     out = np.empty((count, size), dtype=np.float32)
     for rows, words in _words_of(seed, first, count, size):
         out[rows] = _normal_rows(words)[:, :size]
@@ -60,10 +68,21 @@ def whole_numbers(seed: int, first: int, count: int, shape: Sequence[int], *, lo
     By the words that `normal` takes: low + floor(word (high - low + 1) / 2^32), of ranges below 2^32.
     """
     size = math.prod(shape)
+    _check(seed, first, count, size)
     out = np.empty((count, size), dtype=np.int64)
     for rows, words in _words_of(seed, first, count, size):
         out[rows] = low + (words[:, :size] * np.uint64(high - low + 1) >> SHIFT).astype(np.int64)
     return out.reshape(count, *shape)
+
+
+def _check(seed: int, first: int, count: int, size: int) -> None:
+    """Raises ValueError for what would give the numbers of another seed or sample."""
+    if not 0 <= seed <= LARGEST:
+        raise ValueError(f"seed is {seed}; it must be 0 to 2^64 - 1")
+    if min(first, count) < 0 or first + count > LARGEST:
+        raise ValueError(f"samples {first} to {first + count}; they are numbered from 0 to 2^64 - 2")
+    if size > LARGEST_SIZE:
+        raise ValueError(f"{size} values of one sample; at most 2^34 can be drawn")
 
 
 def _words_of(seed: int, first: int, count: int, size: int) -> Iterator[tuple[slice, NDArray[np.uint64]]]:

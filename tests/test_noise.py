@@ -4,25 +4,23 @@ import math
 
 import numpy as np
 import pytest
+from noise_vectors import LENGTH, known_normals, known_words
 from scipy import stats
 
 from edgegen.noise import normal, philox4x32, whole_numbers
 
-# kat_vectors of Random123 1.14.0 (D. E. Shaw Research), philox4x32-10: counter, key, result
-KNOWN = [
-    ([0, 0, 0, 0], (0, 0), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
-    ([0xFFFFFFFF] * 4, (0xFFFFFFFF,) * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
-    (
-        [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
-        (0xA4093822, 0x299F31D0),
-        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
-    ),
-]
+
+@pytest.mark.parametrize(("counter", "key", "expected"), known_words())
+def test_philox_known_answers(counter: list[int], key: list[int], expected: list[int]) -> None:
+    assert philox4x32(np.array([counter], dtype=np.uint64), (key[0], key[1]))[0].tolist() == expected
 
 
-@pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
-def test_philox_known_answers(counter: list[int], key: tuple[int, int], expected: list[int]) -> None:
-    assert philox4x32(np.array([counter], dtype=np.uint64), key)[0].tolist() == expected
+def test_the_vectors_of_the_manual_are_drawn_and_follow_the_definition() -> None:
+    for seed, index, values in known_normals():
+        assert normal(seed, index, 1, (LENGTH,))[0].tolist() == values.tolist()
+        np.testing.assert_array_max_ulp(np.float32(slow_normal(seed, index, LENGTH)), values, maxulp=1)
+    assert len(known_words()) == 3
+    assert len(known_normals()) == 7
 
 
 def slow_normal(seed: int, index: int, size: int) -> list[float]:
@@ -46,6 +44,18 @@ def test_normal_follows_its_definition(seed: int, index: int, size: int) -> None
     drawn = normal(seed, index, 1, (size,))[0]
     assert drawn.dtype == np.float32
     np.testing.assert_allclose(drawn, slow_normal(seed, index, size), rtol=1e-6, atol=1e-7)
+
+
+def test_what_is_beyond_the_specification_is_refused() -> None:
+    """Each would give the numbers of another seed or sample."""
+    for seed in (-1, 2**64):
+        with pytest.raises(ValueError, match=rf"seed is {seed}; it must be 0 to 2\^64 - 1"):
+            normal(seed, 0, 1, (4,))
+    for first, count in ((-1, 4), (0, -1), (2**64 - 2, 2)):
+        with pytest.raises(ValueError, match=rf"samples {first} to {first + count}; they are numbered"):
+            whole_numbers(0, first, count, (4,), low=0, high=1)
+    with pytest.raises(ValueError, match="17179869185 values of one sample; at most"):
+        normal(0, 0, 0, (2**34 + 1,))
 
 
 def test_any_range_gives_the_same_samples() -> None:

@@ -40,6 +40,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def templates() -> list[str]:
+    """The files of the apps' templates, without what a build beside them leaves."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT / "edgegen/apps/templates", capture_output=True, text=True)
+    return listed.stdout.splitlines()
+
+
 def test_the_wheel_holds_one_package_with_its_data_and_a_file_for_optimum(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"edgegen", "optimum"}
@@ -51,6 +57,7 @@ def test_the_wheel_holds_one_package_with_its_data_and_a_file_for_optimum(wheel:
         "py.typed",
     ]
     expected += [f"profilers/runners/{name}" for name in ("page.html", "page.css", "page.js", "page_worker.js")]
+    expected += [f"apps/templates/{path}" for path in templates()]
     assert {f"edgegen/{name}" for name in expected} <= set(names)
     sources = {
         str(Path(package, path.relative_to(ROOT / folder)))

@@ -4,7 +4,6 @@ The userland lies in a folder of the cache: qemu, Debian's Python for ARM64, onn
 """
 
 import shutil
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from edgegen.errors import DeviceError, UsageError
 from edgegen.profilers.devices.device import NONCE, Command
 from edgegen.profilers.devices.host import NO_CORE_ML, PYTHON_RUNNER, HostDevice
-from edgegen.profilers.runners import toolchain
+from edgegen.profilers.runners import debian, toolchain
 from edgegen.profilers.runners.toolchain import called
 from edgegen.support.extras import require
 
@@ -40,16 +39,14 @@ class Userland:
 
     def fetch(self) -> None:
         """Downloads some 170 MB, installs nothing and needs no root. Raises DeviceError: not Debian, no connection."""
-        missing = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
-        if missing:
-            raise DeviceError(f"no {missing[0]} on this machine: the emulated ARM64 Linux is made on Debian or Ubuntu")
+        debian.require_tools("the emulated ARM64 Linux")
         toolchain.fetch_executorch()
         if self.marker.exists():
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.root / "usr/lib").mkdir(parents=True)
         (self.root / "lib").symlink_to("usr/lib")
-        for archive in self._debian(PACKAGES):
+        for archive in debian.download(PACKAGES, self.folder / "apt", suite=SUITE, architectures=("arm64", "amd64")):
             called("dpkg-deb", "-x", archive, self.root)
         for requirement in (f"onnxruntime=={version('onnxruntime')}", "numpy"):
             wheel = self.folder / requirement
@@ -60,32 +57,6 @@ class Userland:
             other.unlink()
         shutil.rmtree(self.folder / "apt")
         self.marker.touch()
-
-    def _debian(self, packages: Sequence[str]) -> list[Path]:
-        """Packages of SUITE with all they need, by apt with a configuration of its own."""
-        state = self.folder / "apt"
-        for name in ("lists/partial", "archives/partial", "etc/preferences.d", "etc/apt.conf.d"):
-            (state / name).mkdir(parents=True, exist_ok=True)
-        (state / "status").touch()
-        keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
-        source = f"deb [arch=arm64,amd64 signed-by={keys}] http://deb.debian.org/debian {SUITE} main\n"
-        (state / "sources.list").write_text(source, encoding="utf-8")
-        options = {
-            "APT::Architecture": "arm64",
-            "APT::Architectures": "arm64,amd64",
-            "APT::Sandbox::User": "",
-            "Dir::Etc": state / "etc",
-            "Dir::Etc::sourcelist": state / "sources.list",
-            "Dir::State": state,
-            "Dir::State::lists": state / "lists",
-            "Dir::State::status": state / "status",
-            "Dir::Cache": state,
-            "Dir::Cache::archives": state / "archives",
-        }
-        given = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
-        called("apt-get", *given, "update")
-        called("apt-get", *given, "install", "-y", "--download-only", "--no-install-recommends", *packages)
-        return sorted((state / "archives").glob("*.deb"))
 
 
 class EmulatedDevice(HostDevice):

@@ -1,4 +1,4 @@
-// Portable seeded noise: the numbers of edgegen's `edgegen.noise.normal`, as its manual's page "Noise" specifies them.
+// Portable seeded noise: the numbers of edgegen's `edgegen.noise.normal`, as the manual's page "Noise" specifies them.
 
 const ROUNDS = 10;
 const MULTIPLIERS = [0xd2511f53, 0xcd9e8d57] as const;
@@ -39,7 +39,7 @@ export function normal(seed: number | bigint, first: number, count: number, size
 
 /** Ten rounds of Philox4x32: the four words of a counter become four random words, in place. */
 export function philox4x32(words: Uint32Array, key0: number, key1: number): void {
-  let [c0, c1, c2, c3] = words as unknown as [number, number, number, number];
+  let c0 = words[0] | 0, c1 = words[1] | 0, c2 = words[2] | 0, c3 = words[3] | 0;
   for (let round = 0; round < ROUNDS; round++) {
     const high0 = highProduct(MULTIPLIERS[0], c0);
     const low0 = Math.imul(MULTIPLIERS[0], c0);

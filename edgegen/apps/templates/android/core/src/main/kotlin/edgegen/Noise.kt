@@ -30,15 +30,15 @@ object Noise {
         require(first <= Long.MAX_VALUE - count) { "first + count, $first + $count, is beyond ${Long.MAX_VALUE}" }
         require(count.toLong() * size <= LARGEST_ARRAY) { "$count * $size values do not fit an array" }
         val values = FloatArray(count * size)
-        val words = UIntArray(4)
+        val words = IntArray(4)
         for (sample in 0 until count) {
-            val index = (first + sample).toULong()
+            val index = first + sample
             val start = sample * size
             for (at in 0 until size step 4) {
-                words[0] = (at / 4).toUInt()
-                words[1] = 0u
-                words[2] = index.toUInt()
-                words[3] = (index shr 32).toUInt()
+                words[0] = at / 4
+                words[1] = 0
+                words[2] = index.toInt()
+                words[3] = (index shr 32).toInt()
                 philox4x32(words, seed.toUInt(), (seed shr 32).toUInt())
                 pair(words[0], words[1], values, start + at, start + size)
                 pair(words[2], words[3], values, start + at + 2, start + size)
@@ -47,9 +47,12 @@ object Noise {
         return values
     }
 
-    /** Ten rounds of Philox4x32: the four [words] of a counter become four random words, in place. */
-    fun philox4x32(words: UIntArray, key0: UInt, key1: UInt) {
-        var (c0, c1, c2, c3) = words
+    /** Ten rounds of Philox4x32: the four [words] of a counter, 32 bits each, become four random words, in place. */
+    fun philox4x32(words: IntArray, key0: UInt, key1: UInt) {
+        var c0 = words[0].toUInt()
+        var c1 = words[1].toUInt()
+        var c2 = words[2].toUInt()
+        var c3 = words[3].toUInt()
         var k0 = key0
         var k1 = key1
         repeat(ROUNDS) {
@@ -62,16 +65,16 @@ object Noise {
             k0 += WEYL_0
             k1 += WEYL_1
         }
-        words[0] = c0
-        words[1] = c1
-        words[2] = c2
-        words[3] = c3
+        words[0] = c0.toInt()
+        words[1] = c1.toInt()
+        words[2] = c2.toInt()
+        words[3] = c3.toInt()
     }
 
     /** Box-Muller in float64; what would lie at [end] or beyond is dropped. */
-    private fun pair(word0: UInt, word1: UInt, values: FloatArray, at: Int, end: Int) {
-        val radius = sqrt(-2.0 * ln((word0.toDouble() + 0.5) / TWO_32))
-        val angle = 2.0 * PI * ((word1.toDouble() + 0.5) / TWO_32)
+    private fun pair(word0: Int, word1: Int, values: FloatArray, at: Int, end: Int) {
+        val radius = sqrt(-2.0 * ln((word0.toUInt().toDouble() + 0.5) / TWO_32))
+        val angle = 2.0 * PI * ((word1.toUInt().toDouble() + 0.5) / TWO_32)
         if (at < end) values[at] = (radius * cos(angle)).toFloat()
         if (at + 1 < end) values[at + 1] = (radius * sin(angle)).toFloat()
     }

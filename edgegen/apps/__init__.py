@@ -1,0 +1,1 @@
+"""What app developers get; `templates/` holds the files that go into their projects."""

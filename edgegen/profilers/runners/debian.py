@@ -1,0 +1,46 @@
+"""Debian packages of any release and processor, by apt with a configuration of its own; none is installed."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgegen.errors import DeviceError
+from edgegen.profilers.runners.toolchain import called
+
+KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
+def require_tools(purpose: str) -> None:
+    """Raises DeviceError on a machine without apt."""
+    missing = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
+    if missing:
+        raise DeviceError(f"no {missing[0]} on this machine: {purpose} is made on Debian or Ubuntu")
+
+
+def download(packages: Sequence[str], state: Path, *, suite: str, architectures: Sequence[str]) -> list[Path]:
+    """The packages of a release with all they need, into the folder `state`; the first architecture is the default.
+
+    Raises DeviceError where apt fails: no connection, an unknown package.
+    """
+    for name in ("lists/partial", "archives/partial", "etc/preferences.d", "etc/apt.conf.d"):
+        (state / name).mkdir(parents=True, exist_ok=True)
+    (state / "status").touch()
+    known = ",".join(architectures)
+    source = f"deb [arch={known} signed-by={KEYS}] http://deb.debian.org/debian {suite} main\n"
+    (state / "sources.list").write_text(source, encoding="utf-8")
+    options = {
+        "APT::Architecture": architectures[0],
+        "APT::Architectures": known,
+        "APT::Sandbox::User": "",
+        "Dir::Etc": state / "etc",
+        "Dir::Etc::sourcelist": state / "sources.list",
+        "Dir::State": state,
+        "Dir::State::lists": state / "lists",
+        "Dir::State::status": state / "status",
+        "Dir::Cache": state,
+        "Dir::Cache::archives": state / "archives",
+    }
+    given = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
+    called("apt-get", *given, "update")
+    called("apt-get", *given, "install", "-y", "--download-only", "--no-install-recommends", *packages)
+    return sorted((state / "archives").glob("*.deb"))

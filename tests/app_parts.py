@@ -1,0 +1,134 @@
+"""The compilers that tests of the apps need, fetched into edgegen's cache: `python tests/app_parts.py [PART...]`.
+
+Kotlin and TypeScript come from npm (125 MB). Swift comes from Debian as a root folder of its own (600 MB to download,
+2.5 GB), and only where it is named. Where one cannot be had, its tests are skipped with the reason.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from edgegen.errors import DeviceError, EdgegenError
+from edgegen.profilers.devices.chromium import find_browser
+from edgegen.profilers.runners import debian
+from edgegen.profilers.runners.toolchain import cache, called
+
+NPM = {"kotlin-compiler": "2.4.20", "typescript": "7.0.2"}
+SWIFT_SUITE = "trixie"
+# base-files has the links from /lib to /usr/lib; a C compiler links Swift's programs.
+SWIFT_PACKAGES = ("swiftlang", "base-files", "gcc", "libc6-dev", "libstdc++-14-dev")
+SWIFT_PLACE = "/work"  # in the root folder, where the folder of a call is seen
+# Everything is mounted for one command alone: nothing is left to unmount.
+SWIFT_CALL = """
+mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && mount --bind "$2" "$1/work" || exit 1
+root=$1; shift 2
+exec env -i HOME=/tmp LC_ALL=C.UTF-8 PATH=/usr/libexec/swift/bin:/usr/sbin:/usr/bin:/bin \\
+  LD_LIBRARY_PATH=/usr/libexec/swift/lib/swift/linux chroot "$root" "$@"
+"""
+
+
+def home() -> Path:
+    return cache() / "apps"
+
+
+def npm_package(name: str) -> Path:
+    return home() / "node_modules" / name
+
+
+def swift_root() -> Path:
+    return home() / "swift"
+
+
+def fetch_npm(name: str) -> None:
+    home().mkdir(parents=True, exist_ok=True)
+    options = ("--ignore-scripts", "--no-audit", "--no-fund", "--save-exact", "--prefix", home())
+    called("npm", "install", *options, f"{name}@{NPM[name]}")
+
+
+def fetch_swift() -> None:
+    """Debian's packages unpacked in a folder; nothing is installed. Raises DeviceError: not Debian, no connection."""
+    if swift_root().is_dir():
+        return
+    debian.require_tools("the folder of Swift")
+    partial, packages = home() / "swift.partial", home() / "swift.packages"
+    for folder in (partial, packages):
+        shutil.rmtree(folder, ignore_errors=True)
+    partial.mkdir(parents=True)
+    architecture = called("dpkg", "--print-architecture").strip()
+    archives = debian.download(SWIFT_PACKAGES, packages, suite=SWIFT_SUITE, architectures=(architecture,))
+    for archive in sorted(archives, key=lambda path: not path.name.startswith("base-files_")):
+        called("dpkg-deb", "-x", archive, partial)
+    (partial / SWIFT_PLACE.strip("/")).mkdir()
+    shutil.rmtree(packages)
+    partial.replace(swift_root())
+
+
+def no_node() -> str | None:
+    return None if shutil.which("node") else "no node: apt install nodejs"
+
+
+def no_npm_package(name: str) -> str | None:
+    """Why a program of npm is not here in its version."""
+    manifest = npm_package(name) / "package.json"
+    if manifest.is_file() and f'"version": "{NPM[name]}"' in manifest.read_text():
+        return None
+    return f"no {name} {NPM[name]}: python tests/app_parts.py {name}"
+
+
+def no_typescript() -> str | None:
+    return no_node() or no_npm_package("typescript")
+
+
+def no_chromium() -> str | None:
+    """Why TypeScript does not run in a browser here."""
+    try:
+        find_browser()
+    except DeviceError as e:
+        return str(e)
+    if importlib.util.find_spec("playwright") is None:
+        return "no playwright: pip install playwright"
+    return no_npm_package("typescript")
+
+
+def no_kotlin() -> str | None:
+    return no_npm_package("kotlin-compiler") if shutil.which("java") else "no java: apt install default-jdk-headless"
+
+
+def no_swift() -> str | None:
+    if not swift_root().is_dir():
+        return "no Swift: `make test-swift` downloads 600 MB"
+    alone = subprocess.run([*_alone(), "true"], capture_output=True, text=True, check=False)
+    return f"no mounts of its own for Swift: {alone.stderr.strip()}" if alone.returncode else None
+
+
+def swift(folder: Path, *command: str) -> list[str]:
+    """The command line that runs a program of Swift's root folder, which sees `folder` as SWIFT_PLACE."""
+    return [*_alone(), "sh", "-c", SWIFT_CALL, "sh", str(swift_root()), str(folder), *command]
+
+
+def _alone() -> list[str]:
+    return ["unshare", "--mount", "--pid", "--fork", *(["--map-root-user"] if os.getuid() else [])]
+
+
+def main(names: list[str]) -> None:
+    parts: Mapping[str, Callable[[], None]] = {
+        **{name: lambda name=name: fetch_npm(name) for name in NPM},
+        "swift": fetch_swift,
+    }
+    unknown = set(names) - set(parts)
+    if unknown:
+        raise SystemExit(f"no part {sorted(unknown)[0]}: there are {', '.join(parts)}")
+    for name in names or NPM:
+        try:
+            parts[name]()
+            print(f"{name}: here")
+        except EdgegenError as e:
+            print(f"{name}: NOT here, its tests are skipped: {e}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
