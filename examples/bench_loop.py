@@ -5,7 +5,8 @@
     python examples/bench_loop.py --json     # rows and goals on stdout
 
 One network by flow matching, and a method with two networks, whose losses go through both. The loops take turns by ten
-steps, so that other programs slow both alike; the figure is the median over the turns of the ratio of their speeds.
+steps, so that other programs slow both alike; the figure is the median over the turns of the ratio of their processor
+times, which do not count the time of others.
 The bare loop has the same Adam, clipping and moving average, and no log, checkpoint, check or reproducible order.
 """
 
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -100,26 +102,41 @@ def bare(networks: Mapping[str, nn.Module], losses: Callable[[Tensor], Losses], 
     return step
 
 
+@dataclass(frozen=True)
+class Spent:
+    """Seconds on the clock, and of the processor in this process."""
+
+    wall_s: float
+    processor_s: float
+
+    @staticmethod
+    def now() -> "Spent":
+        return Spent(time.perf_counter(), time.process_time())
+
+    def since(self, earlier: "Spent") -> "Spent":
+        return Spent(self.wall_s - earlier.wall_s, self.processor_s - earlier.processor_s)
+
+
 class Turns(Silent):
     """Runs as many steps of the bare loop whenever edgegen's has done LOG_EVERY, and times both."""
 
     def __init__(self, step: Callable[[], None]) -> None:
         self.bare_step = step
-        self.ours_s: list[float] = []
-        self.bare_s: list[float] = []
+        self.ours: list[Spent] = []
+        self.bare: list[Spent] = []
 
     @contextmanager
     def task(self, label: str, total: int, *, start: int = 0) -> Iterator[Silent]:
-        self.began = time.perf_counter()
+        self.began = Spent.now()
         yield self
 
     def update(self, done: int, note: str = "") -> None:
-        middle = time.perf_counter()
-        self.ours_s.append(middle - self.began)
+        middle = Spent.now()
+        self.ours.append(middle.since(self.began))
         for _ in range(LOG_EVERY):
             self.bare_step()
-        self.began = time.perf_counter()
-        self.bare_s.append(self.began - middle)
+        self.began = Spent.now()
+        self.bare.append(self.began.since(middle))
 
 
 def race(name: str, turns: int, folder: Path) -> dict[str, Any]:
@@ -153,14 +170,14 @@ def race(name: str, turns: int, folder: Path) -> dict[str, Any]:
         progress=progress,
         label=name,
     )
-    ours, others = progress.ours_s[WARM:], progress.bare_s[WARM:]
-    ratios = [other / own for own, other in zip(ours, others, strict=True)]
+    ours, others = progress.ours[WARM:], progress.bare[WARM:]
+    ratios = [other.processor_s / own.processor_s for own, other in zip(ours, others, strict=True)]
     return {
         "loop": name,
         "parameters": sum(parameter_count(network) for network in copies.values()),
         "turns": len(ratios),
-        "edgegen_images_per_s": BATCH * LOG_EVERY / statistics.median(ours),
-        "bare_images_per_s": BATCH * LOG_EVERY / statistics.median(others),
+        "edgegen_images_per_s": BATCH * LOG_EVERY / statistics.median(turn.wall_s for turn in ours),
+        "bare_images_per_s": BATCH * LOG_EVERY / statistics.median(turn.wall_s for turn in others),
         "ratio": statistics.median(ratios),
         "ratio_quarter": statistics.quantiles(ratios, n=4)[0],
         "ratio_three_quarters": statistics.quantiles(ratios, n=4)[2],

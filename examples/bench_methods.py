@@ -1,7 +1,7 @@
 """Bench of the training methods: which gives the best one-step generator of one size, for one number of images?
 
-    python examples/bench_methods.py [--quick] [--json] [--data digits|fashion] [--method NAME ...] [--seeds N]
-                                     [--into FILE.json] [--runs DIR] [--fashion FILE.npz]
+    python examples/bench_methods.py [--quick] [--json] [--data digits|fashion] [--table NAME ...] [--method NAME ...]
+                                     [--seeds N] [--into FILE.json] [--runs DIR] [--fashion FILE.npz]
 
 Equal conditions: of a data set and a seed, one teacher, one set of its paths, one student (at most a third of the
 teacher's parameters), and the same number of training images for the student, whatever the method does with them. A row
@@ -9,6 +9,9 @@ is a way from fresh weights to one step: the tables [slim], [distill] and, for s
 those of the run's own stage `evaluate`, means and standard deviations over the training seeds: one-step fd_local, its
 mean ratio to the teacher's best of the same seed, fd_random in features that no method trains on, and others. Minutes
 are those of the student's stages; they are wrong where another program ran beside them.
+
+Tables: `methods`; `slimflow`, what its parts are worth; `initialisation`, whether a student of the teacher's own size
+that learns from images alone needs the teacher's score, or its weights (the claim of arXiv:2502.08005).
 
 Rows are kept in --into (default: examples/bench_methods.json), and runs in --runs: the same command goes on where it
 was broken off. `--quick`: digits, one seed, three methods, a fifth of the steps.
@@ -51,7 +54,7 @@ DATA: Mapping[str, Tables] = {
         "pairs": {"count": 4096, "steps": 12, "knots": 4},
         "slim": {"keep": 0.25, "steps": 1200},
         "distill": {"steps": 800},
-        "evaluate": {"samples": 2000, "steps": [1], "seeds": 1},
+        "evaluate": {"samples": 2000, "steps": [1], "seeds": 2},
     },
 }
 LOOP = {"slim": {"learning_rate": 2e-3, "decay": "none"}, "distill": {"learning_rate": 2e-3}, "finish": {}}
@@ -61,11 +64,15 @@ GOALS = {"digits": (1.2, 1 / 3), "fashion": (1.3, 1 / 4)}
 
 @dataclass(frozen=True)
 class Way:
-    """From fresh weights to one step: the methods of the stages, with their keys; `finish` gets a part of the steps."""
+    """From fresh weights to one step: the methods of the stages, with their keys; `finish` gets a part of the steps.
+
+    `whole`: the student has the teacher's own size, and `distill` all steps.
+    """
 
     slim: dict[str, Any]
     distill: dict[str, Any]
     finish: dict[str, Any] | None = None
+    whole: bool = False
 
 
 REGRESSION = {"method": "pair_regression"}
@@ -81,7 +88,6 @@ WAYS: Mapping[str, Way] = {
     "slimflow": Way(REFLOW, GUIDED),
     "annealing_reflow, distribution_matching kl": Way(REFLOW, MATCHING),
     "annealing_reflow, distribution_matching kl, init = teacher": Way({**REFLOW, "init": "teacher"}, MATCHING),
-    "slimflow, init = teacher": Way({**REFLOW, "init": "teacher"}, GUIDED),
     "pair_regression, init = teacher": Way({**REGRESSION, "init": "teacher"}, REGRESSION),
     "slimflow, then adversarial": Way(REFLOW, GUIDED, ADVERSARIAL),
     "pair_regression, then adversarial": Way(REGRESSION, REGRESSION, ADVERSARIAL),
@@ -110,6 +116,28 @@ WAYS: Mapping[str, Way] = {
     "pair_regression, imle": Way(REGRESSION, {"method": "imle"}),
     "slimflow, then drifting": Way(REFLOW, GUIDED, {"method": "drifting"}),
 }
+FLIP = {"flip": True}
+SLIMFLOW: Mapping[str, Way] = {
+    "slimflow": WAYS["slimflow"],
+    "slimflow without annealing": Way({**REFLOW, "anneal_steps": 0}, GUIDED),
+    "slimflow without the two-step term": Way(REFLOW, {**GUIDED, "two_step_weight": 0.0}),
+    "slimflow, mirrored": Way({**REFLOW, **FLIP}, {**GUIDED, **FLIP}),
+    "slimflow, mirrored, without annealing": Way({**REFLOW, **FLIP, "anneal_steps": 0}, {**GUIDED, **FLIP}),
+    "slimflow, init = teacher": Way({**REFLOW, "init": "teacher"}, GUIDED),
+}
+SCORES: Mapping[str, dict[str, Any]] = {
+    "distribution_matching kl (the teacher's score)": MATCHING,
+    "density_ratio (no score)": {"method": "density_ratio", "encoder": "small"},
+    "adversarial (no score)": {**ADVERSARIAL, "critic": "small", "regression_weight": 0.0},
+}
+INITIALISATION: Mapping[str, Way] = {
+    # One step of slim at a rate of nothing: the student starts as it is initialised, and no pairs take part.
+    f"{name}, init = {init}": Way({**FLOW, "init": init, "learning_rate": 1e-9}, distill, whole=True)
+    for name, distill in SCORES.items()
+    for init in ("teacher", "random")
+}
+TABLES: Mapping[str, Mapping[str, Way]] = {"methods": WAYS, "slimflow": SLIMFLOW, "initialisation": INITIALISATION}
+ALL_WAYS: Mapping[str, Way] = {name: way for table in TABLES.values() for name, way in table.items()}
 
 
 def tables(data: str, way: Way, seed: int, source: str, share: float) -> Tables:
@@ -119,6 +147,10 @@ def tables(data: str, way: Way, seed: int, source: str, share: float) -> Tables:
         if table != "finish":
             base[table] |= keys
     steps = {table: round(base[table]["steps"] * share) for table in ("slim", "distill")}
+    if way.whole:
+        steps = {"slim": 1, "distill": steps["slim"] + steps["distill"] - 1}
+        base["slim"]["network"] = base["teacher"]["model"]
+        del base["slim"]["keep"]
     if way.finish is not None:
         finish = round(sum(steps.values()) * FINISH_SHARE)
         steps["distill"] -= finish
@@ -161,9 +193,9 @@ def row(data: str, name: str, way: Way, seed: int, *, source: str, runs: Path, s
     }
 
 
-def summary(rows: Sequence[Mapping[str, Any]], data: str) -> Iterator[dict[str, Any]]:
-    """By method: mean and standard deviation over the seeds, the nearest first."""
-    for name in sorted({item["method"] for item in rows if item["data"] == data}):
+def summary(rows: Sequence[Mapping[str, Any]], data: str, table: str) -> Iterator[dict[str, Any]]:
+    """By method of a table: mean and standard deviation over the seeds."""
+    for name in sorted({item["method"] for item in rows if item["data"] == data and item["method"] in TABLES[table]}):
         own = [item for item in rows if (item["data"], item["method"]) == (data, name)]
         distances = [item["figures"]["fd_local"] for item in own]
         keys = [key for key, value in own[0]["figures"].items() if isinstance(value, int | float) and key != "sd"]
@@ -185,7 +217,7 @@ def goals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What the bench asks for, from the rows that are there."""
     result = []
     for data, (times, size) in GOALS.items():
-        table = sorted(summary(rows, data), key=lambda item: item["fd_local"])
+        table = sorted(summary(rows, data, "methods"), key=lambda item: item["fd_local"])
         plain = next((item for item in table if item["method"] == PLAIN), None)
         if plain is None or len(table) < 2:
             continue
@@ -212,13 +244,13 @@ def goal(name: str, target: str, value: float, met: bool) -> dict[str, Any]:
 
 
 def show(rows: Sequence[Mapping[str, Any]]) -> None:
-    for data in DATA:
-        table = sorted(summary(rows, data), key=lambda item: item["fd_local"])
+    for data, name in itertools.product(DATA, TABLES):
+        table = sorted(summary(rows, data, name), key=lambda item: item["fd_local"])
         if not table:
             continue
         others = [key for key in SHOWN if key in table[0]["figures"]]
         columns = ["method", "seeds", "fd_local", "of the teacher's", *others, "minutes", "images/s"]
-        print(f"\n## {data}\n\n| {' | '.join(columns)} |")
+        print(f"\n## {data}, {name}\n\n| {' | '.join(columns)} |")
         print("|---" * len(columns) + "|")
         for item in table:
             spread = "" if item["sd"] is None else f" ± {item['sd']:.3f}"
@@ -238,14 +270,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="digits, one seed, three methods, a fifth of the steps")
     parser.add_argument("--json", action="store_true", help="goals and rows as JSON on stdout")
     parser.add_argument("--data", choices=list(DATA), action="append", help="default: digits")
-    parser.add_argument("--method", choices=list(WAYS), action="append", help="default: all")
+    parser.add_argument("--table", choices=list(TABLES), action="append", help="default: methods")
+    parser.add_argument("--method", choices=list(ALL_WAYS), action="append", help="default: all of the tables")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--into", type=Path, default=None, help="rows of earlier runs are kept here")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench_methods"))
     parser.add_argument("--fashion", type=Path, help="fashion_mnist.npz, for --data fashion")
     arguments = parser.parse_args()
     share, seeds = (0.2, 1) if arguments.quick else (1.0, arguments.seeds)
-    methods = arguments.method or (QUICK if arguments.quick else list(WAYS))
+    tables_shown = arguments.table or ["methods"]
+    methods = arguments.method or (QUICK if arguments.quick else [way for name in tables_shown for way in TABLES[name]])
     into = arguments.into or (None if arguments.quick else HERE / "bench_methods.json")
     rows: list[dict[str, Any]] = read_json(into)["rows"] if into is not None and into.exists() else []
     for data in arguments.data or ["digits"]:
@@ -254,7 +288,7 @@ def main() -> None:
             parser.error("--data fashion needs --fashion FILE.npz")
         for seed in range(seeds):
             for name in methods:
-                made = row(data, name, WAYS[name], seed, source=source, runs=arguments.runs, share=share)
+                made = row(data, name, ALL_WAYS[name], seed, source=source, runs=arguments.runs, share=share)
                 same = (data, name, seed, share)
                 rows = [item for item in rows if (item["data"], item["method"], item["seed"], item["share"]) != same]
                 rows.append(made)

@@ -64,6 +64,10 @@ def test_defaults_are_filled_in() -> None:
         ({"pairs": {"solver": "rk4"}}, r"pairs.solver: .*'euler', 'heun', 'dpm_solver_pp' or 'rk45' \(found 'rk4'\)"),
         ({"export": {"artifacts": ["onnx"]}}, "artifact 'onnx' is not BACKEND-SCHEME"),
         ({"export": {"artifacts": ["onnx-fp32", "onnx-fp32"]}}, "lists one twice"),
+        (
+            {"bundle": {"artifacts": ["onnx-w8"]}},
+            r"bundle.artifacts: no artifact 'onnx-w8'; .* Did you mean 'onnx-w8a8'",
+        ),
         ({"data": []}, r"data: .*\(found \[\]\)"),
     ],
 )

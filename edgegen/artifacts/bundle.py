@@ -9,39 +9,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegen.artifacts.bundle_artifact import beside, bundled_artifact, target_of
 from edgegen.artifacts.bundle_card import write_bundle_card
-from edgegen.artifacts.golden import (
-    FLOOR_DB,
-    golden_inputs,
-    golden_samples,
-    images_of,
-    write_given,
+from edgegen.artifacts.golden import FLOOR_DB, golden_inputs, golden_samples, images_of, write_given
+from edgegen.artifacts.shipped import files_of
+from edgegen.artifacts.target import Target
+from edgegen.errors import (
+    DataError,
+    ExportError,
+    MissingExtraError,
+    NoRuntimeError,
+    ParityError,
+    UsageError,
+    unknown_name,
 )
-from edgegen.artifacts.target import Target, interface
-from edgegen.errors import DataError, ExportError, MissingExtraError, NoRuntimeError, UsageError, unknown_name
-from edgegen.exporters.base import Variant
-from edgegen.formats.bundle import (
-    Bundle,
-    BundledArtifact,
-    ExpectedImages,
-    Golden,
-    Input,
-    LatencyRow,
-    MethodSpec,
-    Output,
-)
-from edgegen.formats.bundle_folder import GOLDEN, files_of, is_bundle, write_bundle_manifest
+from edgegen.formats.bundle import Bundle, ExpectedImages, Golden
+from edgegen.formats.bundle_folder import GOLDEN, facts_of, is_bundle, write_bundle_manifest
+from edgegen.formats.bundle_zip import SUFFIX, write_zip
 from edgegen.formats.manifest import ManifestEntry, check_folder
 from edgegen.formats.signature_values import check_signature
-from edgegen.profilers.schema import MeasuredFile, Profile
 from edgegen.profilers.schema import read as read_profile
-from edgegen.recipe import Export
 from edgegen.support.progress import Progress
-from edgegen.support.storage import atomic_path, nbytes_of, write_bytes
-from edgegen.types import Parity, Signature
+from edgegen.support.storage import atomic_path, write_bytes
+from edgegen.types import Signature
 from edgegen.verification.session_process import SessionProcess
 
-NOT_FOR_APPS = (".etrecord",)  # what lies beside an artifact for its makers
 UNKNOWN_LICENSE = "not stated"
 
 Images = NDArray[np.uint8]
@@ -77,9 +69,12 @@ def write_bundle(
     Raises:
         UsageError: unknown artifacts, a generator without images, an output that is something else.
         DataError: the folder is not as exported, or none of its files can be run here.
+        ParityError: none of its files passed the comparison with PyTorch.
         ExportError: a runtime refuses a file.
     """
     check_output(output)
+    if is_bundle(files):
+        raise UsageError(f"{files}: is a bundle already; give the run or the export that it was made from")
     entries = check_folder(files)
     chosen = _chosen(entries, artifacts, files)
     signature = check_signature(chosen[0].signature)
@@ -98,7 +93,7 @@ def write_bundle(
         rows = []
         for entry in chosen:
             expected = _write_golden(folder, entry, golden[entry.row["file"]])
-            rows.append(_artifact(folder, entry, signature, expected, profiles))
+            rows.append(bundled_artifact(folder, entry, signature, expected, profiles))
         bundle = Bundle(
             name=name or str(lineage.get("recipe") or lineage.get("source") or output.name),
             license=str(lineage.get("license") or UNKNOWN_LICENSE),
@@ -109,12 +104,42 @@ def write_bundle(
             golden=Golden(samples=samples, inputs=given, shape=golden[rows[0].file].images.shape),
             lineage=dict(lineage),
             tools=dict(chosen[0].tools),
-            files=files_of(folder),
+            files=facts_of(folder),
         )
         write_bundle_card(folder, bundle, [entry.row for entry in chosen], golden[rows[0].file].images)
-        bundle = bundle.model_copy(update={"files": files_of(folder)})
+        bundle = bundle.model_copy(update={"files": facts_of(folder)})
         write_bundle_manifest(folder, bundle)
     return bundle
+
+
+def bundle_source(
+    source: str,
+    output: Path | None,
+    *,
+    artifacts: Sequence[str] = (),
+    name: str | None = None,
+    zipped: bool = False,
+    measurements: Sequence[Path] = (),
+    runs: Path = Path("runs"),
+    progress: Progress,
+) -> tuple[Bundle, Path, Path | None]:
+    """What `edgegen bundle` does: the bundle of a run or an export, its folder and, if `zipped`, its .zip beside it.
+
+    The latencies of a run come along. `output` None: bundles/NAME. Raises as `write_bundle` does.
+    """
+    files, run = files_of(source, runs=runs)
+    profile = None if run is None else run / "profile" / "latest" / "profile.json"
+    own = [profile] if profile is not None and profile.is_file() else []
+    folder = output or Path("bundles") / (run or files).resolve().name
+    archive = folder.with_name(folder.name + SUFFIX) if zipped else None
+    if archive is not None and archive.is_dir():
+        raise UsageError(f"--zip: {archive} is a folder, and a file should go there; choose another -o")
+    bundle = write_bundle(
+        files, folder, artifacts=artifacts, name=name, measurements=[*own, *measurements], progress=progress
+    )
+    if archive is not None:
+        write_zip(folder, archive)
+    return bundle, folder, archive
 
 
 def check_output(output: Path) -> None:
@@ -130,15 +155,13 @@ def _chosen(entries: Sequence[ManifestEntry], names: Sequence[str], files: Path)
     if not names:
         passed = [entry for entry in entries if _status(entry) == "ok"]
         if not passed:
-            raise DataError(
-                f"{files}: none of its files passed the comparison with PyTorch; name those that you want by --artifact"
-            )
+            raise ParityError(f"{files}: none of its files passed the comparison with PyTorch")
         return passed
     by_name = {entry.row["file"]: entry for entry in entries}
-    by_target = {str(_target(entry)): entry.row["file"] for entry in entries}
+    by_target = {str(target_of(entry)): entry.row["file"] for entry in entries}
     wanted = set()
     for text in names:
-        name = by_target.get(text, text)
+        name = text if text in by_name else by_target.get(_target_named(text), text)
         if name not in by_name:
             raise UsageError(f"--artifact: {unknown_name('artifact', text, [*by_name, *by_target])}")
         if _status(by_name[name]) == "failed":
@@ -148,21 +171,20 @@ def _chosen(entries: Sequence[ManifestEntry], names: Sequence[str], files: Path)
     return [entry for name, entry in by_name.items() if name in wanted]
 
 
+def _target_named(text: str) -> str:
+    """ "onnx" in full: "onnx-fp32"; what is no target stays as it is."""
+    try:
+        return str(Target.parse(text))
+    except UsageError:
+        return text
+
+
 def _status(entry: ManifestEntry) -> str:
     return str(entry.row.get("parity", {}).get("status", "not checked"))
 
 
-def _target(entry: ManifestEntry) -> Target:
-    return Target(entry.row["backend"], entry.row["scheme"], entry.row.get("variant", ""))
-
-
-def _beside(entry: ManifestEntry) -> tuple[str, ...]:
-    extra = entry.row["details"].get("extra_files", {})
-    return tuple(name for name in extra if not name.endswith(NOT_FOR_APPS))
-
-
 def _copy(files: Path, entry: ManifestEntry, folder: Path) -> None:
-    for name in (entry.row["file"], *_beside(entry)):
+    for name in (entry.row["file"], *beside(entry)):
         if (files / name).is_dir():
             shutil.copytree(files / name, folder / name)
         else:
@@ -207,92 +229,4 @@ def _golden_images(
 def _write_golden(folder: Path, entry: ManifestEntry, golden: GoldenImages) -> ExpectedImages:
     path = f"{GOLDEN}/{entry.row['file']}.u8"
     write_bytes(folder / path, golden.images.tobytes())
-    return ExpectedImages(file=path, floor_db=min(_target(entry).cell().floor_db, FLOOR_DB), made_by=golden.made_by)
-
-
-def _artifact(
-    folder: Path, entry: ManifestEntry, signature: Signature, golden: ExpectedImages, profiles: Sequence[Profile]
-) -> BundledArtifact:
-    row, target = entry.row, _target(entry)
-    kind = target.kind()
-    details = row["details"]
-    generates = any(output.get("method") == "generate" for output in details.get("outputs", ()))
-    faces = interface(target, signature, Export(generate=generates))
-    of_names = {spec.name: spec for spec in signature.inputs}
-    inputs = []
-    for position, face in enumerate(faces["inputs"]):
-        spec = of_names[face["name"]]
-        inputs.append(
-            Input(
-                **{**face, "shape": tuple(face["shape"])},
-                role=spec.role,
-                low=spec.low,
-                high=spec.high,
-                seed_offset=position if spec.role == "noise" else 0,
-            )
-        )
-    return BundledArtifact(
-        file=row["file"],
-        runtime=row["backend"],
-        scheme=row["scheme"],
-        variant=row.get("variant", ""),
-        about=kind.about,
-        nbytes=sum(nbytes_of(folder / name) for name in (row["file"], *_beside(entry))),
-        sha256=row["sha256"],
-        beside=_beside(entry),
-        batch=kind.batch,
-        heights_widths=_sizes(signature, kind, details),
-        inputs=tuple(inputs),
-        methods=tuple(_method(output, signature) for output in faces["outputs"]),
-        parity=Parity(**row["parity"]),
-        golden=golden,
-        latency=tuple(latency for profile in profiles for latency in _latencies(profile, row["sha256"])),
-        caution=details.get("caution", ""),
-    )
-
-
-def _method(output: Mapping[str, Any], signature: Signature) -> MethodSpec:
-    low, high = (0.0, 255.0) if output["dtype"] == "uint8" else signature.outputs[0].image_range
-    spec = Output(
-        name=output["name"],
-        dtype=output["dtype"],
-        shape=tuple(output["shape"]),
-        layout=output["layout"],
-        low=low,
-        high=high,
-    )
-    return MethodSpec(name=output["method"] or None, output=spec)
-
-
-def _sizes(signature: Signature, kind: Variant, details: Mapping[str, Any]) -> tuple[tuple[int, int], ...] | None:
-    if kind.any_size and not kind.lists_sizes:
-        return None
-    first = next((spec for spec in signature.inputs if spec.is_spatial), None)
-    own = () if first is None else ((int(first.shape[2]), int(first.shape[3])),)
-    return (*own, *((height, width) for height, width in details.get("heights_widths", ())))
-
-
-def _latencies(profile: Profile, sha256: str) -> list[LatencyRow]:
-    return [
-        _latency(profile, row) for row in profile.results if row.artifact.sha256 == sha256 and row.latency is not None
-    ]
-
-
-def _latency(profile: Profile, row: MeasuredFile) -> LatencyRow:
-    assert row.latency is not None, "it was timed"
-    assert row.verdict.status != "failed", "one that failed has no latency"
-    cold, target = row.cold[-1] if row.cold else None, profile.target
-    return LatencyRow(
-        device=profile.device,
-        machine=target.get("model") or target.get("cpu"),
-        os=target.get("os"),
-        runtime=row.config.runtime,
-        threads=row.config.threads_requested,
-        p50_ms=row.latency.p50_ms,
-        p90_ms=row.latency.p90_ms,
-        load_ms=None if cold is None else cold.load_ms,
-        first_ms=None if cold is None else cold.first_ms,
-        peak_rss_bytes=row.peak_rss_bytes,
-        status=row.verdict.status,
-        created=profile.created,
-    )
+    return ExpectedImages(file=path, floor_db=min(target_of(entry).cell().floor_db, FLOOR_DB), made_by=golden.made_by)

@@ -1,5 +1,6 @@
 """Golden images: what an artifact gives for known seeds, classes and inputs, as an app repeats it on its device."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgegen.errors import DataError, ExportError
 from edgegen.exporters.base import Session, in_parts
-from edgegen.formats.bundle import GivenInput, Sample
+from edgegen.formats.bundle import MOST_NUMBERS, GivenInput, Sample
 from edgegen.formats.bundle_folder import GOLDEN
 from edgegen.noise import normal
 from edgegen.program.inputs import samples_of
@@ -33,7 +34,8 @@ def golden_samples(signature: Signature) -> tuple[Sample, ...]:
     channels, height, width = signature.image_shape
     classes = signature.num_classes
     wanted = max(COUNT, classes if classes <= MOST_CLASSES else 0)
-    count = max(1, min(wanted, LARGEST // (channels * height * width)))
+    numbers = sum(math.prod(int(size) for size in spec.shape[1:]) for spec in signature.inputs)
+    count = max(1, min(wanted, LARGEST // (channels * height * width), MOST_NUMBERS // max(1, numbers)))
     step = max(1, classes // count)  # of a thousand classes, some from all over the range
     return tuple(Sample(seed=seed, label=seed * step % classes if classes else None) for seed in range(count))
 

@@ -8,6 +8,7 @@ from edgegen.artifacts.export import ExportSettings, export_source
 from edgegen.artifacts.export_result import ExportResult, raise_failures
 from edgegen.artifacts.real_inputs import InputFiles
 from edgegen.artifacts.target import checked_targets
+from edgegen.formats.bundle_folder import check_bundle, is_bundle
 from edgegen.formats.manifest import check_folder
 from edgegen.formats.recipe_file import find
 from edgegen.recipe import Files, Recipe, read
@@ -93,8 +94,10 @@ def export(
 def verify(folder: str | Path) -> dict[str, Parity]:
     """Compares the files of a folder with its manifest.json by SHA-256, as `edgegen verify FOLDER` does.
 
+    Of a bundle all files are compared; `edgegen verify` also runs the artifacts.
+
     Args:
-        folder: what `export` wrote, the files of a run (runs/NAME/verify/latest/artifacts), or a copy of them.
+        folder: what `export` wrote, the files of a run (runs/NAME/verify/latest/artifacts), a copy of them, a bundle.
 
     Returns:
         By file, how true it was when it was made.
@@ -104,6 +107,8 @@ def verify(folder: str | Path) -> dict[str, Parity]:
     """
     known = {field.name for field in fields(Parity)}
     unknown = {"status": "not checked", "method": "none", "floor_db": 0.0}
+    if is_bundle(Path(folder)):
+        check_bundle(Path(folder))
     rows = [entry.row for entry in check_folder(Path(folder))]
     return {
         row["file"]: Parity(**{**unknown, **{key: row["parity"][key] for key in known & row.get("parity", {}).keys()}})

@@ -1,9 +1,10 @@
 """Images for `edgegen sample`, in a PNG: made by a recipe's student, a generator folder or an exported file."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from numpy.typing import NDArray
 from edgegen.artifacts.sample_inputs import GivenInputs, paths_by_name, read_inputs, whole_steps
 from edgegen.artifacts.sessions import ImageSource, open_source
 from edgegen.artifacts.tiles import Assembled, assemble
-from edgegen.errors import ExportError, UsageError
+from edgegen.errors import DataError, ExportError, UsageError
+from edgegen.formats.file_hashes import SHOWN
+from edgegen.formats.picture import KEYWORD, PictureRecipe
 from edgegen.support.pixels import to_uint8
 from edgegen.support.progress import Progress, Silent
+from edgegen.support.storage import atomic_path, sha256_of
 from edgegen.types import Signature
 
 MARGIN = 1  # pixels between images
@@ -30,12 +34,13 @@ def sample_to_png(
     inputs: Sequence[str] = (),
     count: int | None = None,
     seed: int = 0,
-    label: str | None = None,
+    label: str | int | None = None,
     steps: int | None = None,
+    given: Mapping[str, str] | None = None,
     runs: Path = Path("runs"),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Writes one image, or a grid of several, and says what made it.
+    """Writes one image, or a grid of several, with its recipe in a text chunk, and says what made it.
 
     Args:
         source: an exported file, a folder of such files, a generator folder, the name of a run, a recipe.
@@ -43,8 +48,9 @@ def sample_to_png(
         inputs: images and arrays, each `FILE` or `NAME=FILE`.
         count: images; None: as many as the inputs have rows, 16 where all is drawn.
         seed: of the noise and of everything that is not given.
-        label: number or name of a class for all images; None: all classes in turn.
+        label: name or number (a text), or number of a class for all images; None: all classes in turn.
         steps: of the solver, for a generator folder.
+        given: by name, the SHA-256 that the files of `inputs` must have; None: any.
         runs: where run folders are.
         progress: of the tiles of a picture that is larger than the file's.
 
@@ -65,19 +71,30 @@ def sample_to_png(
         shape = "x".join(map(str, spec.shape))
         raise UsageError(f"{image_source.place}: its output '{spec.name}' is {spec.role} {shape}, no image to show")
     paths = paths_by_name(inputs, signature)
-    number = None if label is None else _class_number(label, image_source)
-    given = read_inputs(paths, signature, label=number, count=count, seed=seed, of=str(image_source.place))
-    made = _images(image_source, given, progress or Silent())
-    save(grid(made.images), output)
+    hashes = {name: sha256_of(path) for name, path in paths.items()}
+    _check_given(hashes, given)
+    number = _class_number(str(label), image_source, by_name=isinstance(label, str)) if label is not None else None
+    read = read_inputs(paths, signature, label=number, count=count, seed=seed, of=str(image_source.place))
+    made = _images(image_source, read, progress or Silent())
+    recipe = PictureRecipe(
+        edgegen=version("edgegen"),
+        artifact=sha256_of(image_source.place),
+        seed=seed,
+        label=number,
+        count=read.count,
+        steps=image_source.steps,
+        inputs=hashes,
+    )
+    save(grid(made.images), output, recipe=recipe)
     return {
         "file": str(output),
-        "count": given.count,
+        "count": read.count,
         "seed": seed,
         "method": image_source.method,
         "source": str(image_source.place),
         "size": list(made.images.shape[1:3]),
         "tiles": made.tiles,
-        "notes": [*given.notes(), *_seam_notes(made)],
+        "notes": [*read.notes(), *_seam_notes(made)],
     }
 
 
@@ -109,20 +126,35 @@ def _check_output(output: Path) -> None:
         raise UsageError(f"--output {output}: is a folder; give the name of a file")
 
 
-def save(pixels: NDArray[np.uint8], output: Path) -> None:
-    """Writes (height, width, channels) as a PNG. Raises StorageError."""
+def save(pixels: NDArray[np.uint8], output: Path, *, recipe: PictureRecipe | None = None) -> None:
+    """Writes (height, width, channels) as a PNG that carries its recipe. Raises StorageError."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
-    from edgegen.support.storage import atomic_path
-
+    chunks = PngInfo()
+    if recipe is not None:
+        chunks.add_text(KEYWORD, recipe.text())
     with atomic_path(output) as temporary:
-        Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(temporary, format="PNG")
+        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        image.save(temporary, format="PNG", pnginfo=chunks)
 
 
-def _class_number(label: str, source: ImageSource) -> int:
+def _check_given(hashes: Mapping[str, str], wanted: Mapping[str, str] | None) -> None:
+    """Raises DataError where the files of --input are not those that a picture was made from."""
+    for name in sorted(hashes.keys() | wanted.keys()) if wanted is not None else ():
+        if name not in hashes:
+            raise DataError(f"the picture was made from a file for '{name}'; give it by --input {name}=FILE")
+        if hashes[name] != (expected := wanted.get(name, "none") if wanted else "none"):
+            raise DataError(
+                f"--input {name}: the picture was made from another file: its SHA-256 is {expected[:SHOWN]}..., this "
+                f"one has {hashes[name][:SHOWN]}..."
+            )
+
+
+def _class_number(label: str, source: ImageSource, *, by_name: bool) -> int:
     """The class with this name, else with this number. Raises UsageError that lists the classes."""
     classes, names = source.signature.num_classes, source.class_names
-    if label in names:
+    if by_name and label in names:
         return names.index(label)
     if label.isascii() and label.isdigit() and int(label) < classes:
         return int(label)

@@ -27,7 +27,7 @@ class ImageSource:
 
     Images of a file that gives uint8 are (n, height, width, channels). `place` is the file or folder. `sizes` are the
     heights and widths that the first input may have: None for any, else the signature's own first. `class_names` are
-    those of the classes 0, 1, ..., () where nobody knows them.
+    those of the classes 0, 1, ..., () where nobody knows them. `steps` are those of a solver in PyTorch.
     """
 
     run: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
@@ -36,6 +36,7 @@ class ImageSource:
     place: Path
     sizes: tuple[tuple[int, int], ...] | None = ()
     class_names: tuple[str, ...] = ()
+    steps: int | None = None
 
 
 def open_source(source: str, *, steps: int | None, runs: Path) -> ImageSource:
@@ -80,7 +81,8 @@ def open_generator(path: Path, *, steps: int | None = None, decoder_of: Path | N
             return (samples if decoder is None else decoder(samples)).numpy()
 
     method = f"PyTorch, {count} step{'s' * (count > 1)}"
-    return ImageSource(run, signature, method, path, class_names=shipped.class_names(path, signature))
+    names = shipped.class_names(path, signature)
+    return ImageSource(run, signature, method, path, class_names=names, steps=count)
 
 
 def open_artifact(path: Path, backend: str) -> ImageSource:

@@ -35,6 +35,25 @@ def resolve(source: str, *, runs: Path, generator: bool) -> Path:
     return _student_of(run, source)
 
 
+def files_of(source: str, *, runs: Path) -> tuple[Path, Path | None]:
+    """The folder of exported files that `source` stands for, and the run that it belongs to, if it does to one.
+
+    Raises DataError where a run has no files of the generator that it ships now, UsageError as `resolve` does.
+    """
+    path = Path(source)
+    if path.is_dir() and not (path / RUN).is_file():
+        if not (path / MANIFEST).is_file():
+            raise UsageError(f"{source}: has no {MANIFEST}; give a run, or a folder that `edgegen export` wrote")
+        return path, None
+    run = path if path.is_dir() else _run_of(source, runs)
+    files = run / "verify" / "latest" / ARTIFACTS
+    if not (files / MANIFEST).is_file() or not _is_finished(run):
+        raise DataError(
+            f"{source}: no checked files of its generator at {files} yet; make them by: edgegen run {source}"
+        )
+    return files, run
+
+
 def artifact_in(folder: Path) -> Path:
     """The first file in its manifest that passed parity and that a runtime here executes; else the first that passed.
 

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 TEXT = """Show what an exported file holds: weights, operations, multiply-accumulates, what runs where and why.
 
-For a source of `edgegen export`: its inputs and output.
+For a source of `edgegen export`: its inputs and output. For a PNG of edgegen's: what made the picture.
 
 Example: edgegen inspect digits_executorch_fp32.pte
 
-  edgegen inspect ./my-unet"""
+  edgegen inspect ./my-unet
+
+  edgegen inspect sample.png"""
 MAX_LENGTH = 100  # characters of a metadata value on the screen; --json has all of it
 
 
@@ -58,6 +60,9 @@ def inspect(
         return
     if signature is not None or random_weights is not None:
         raise UsageError(f"{file}: --signature and --random-weights are for sources, and this is an exported file")
+    if Path(file).suffix.lower() == ".png":
+        _print_picture(Path(file), as_json=as_json)
+        return
     from edgegen.formats.manifest import checked_entry
     from edgegen.inspection.record import inspect as inspect_file
 
@@ -70,6 +75,25 @@ def inspect(
         print(json.dumps(inspection.to_dict(), indent=2))
         return
     _print(inspection, every_weight=every_weight)
+
+
+def _print_picture(path: Path, *, as_json: bool) -> None:
+    from edgegen.formats.picture import read_recipe
+
+    recipe = read_recipe(path)
+    content = recipe.model_dump(mode="json", by_alias=True)
+    if as_json:
+        print(json.dumps({"file": str(path), "recipe": content}, indent=2))
+        return
+    show(f"{path}: {recipe.count} image{'s' * (recipe.count > 1)} of edgegen {recipe.edgegen}")
+    show(f"  artifact  SHA-256 {recipe.artifact}")
+    show(f"  seed      {recipe.seed}")
+    show(f"  class     {'none, or all in turn' if recipe.label is None else recipe.label}")
+    if recipe.steps is not None:
+        show(f"  steps     {recipe.steps}, in PyTorch")
+    for name, sha256 in recipe.inputs.items():
+        show(f"  input     {name}: SHA-256 {sha256}")
+    show(f"  again: edgegen sample --like {path} -o again.png")
 
 
 def _is_source(text: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from edgegen.cli import (
+    bundle,
     compare,
     devices,
     doctor,
@@ -48,6 +49,7 @@ run.register(app)
 status.register(app)
 verify.register(app)
 export.register(app)
+bundle.register(app)
 profile.register(app)
 report.register(app)
 serve_bench.register(app)

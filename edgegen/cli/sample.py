@@ -7,16 +7,22 @@ from typing import Annotated
 
 import typer
 
+from edgegen.errors import UsageError
 from edgegen.support.numbers import LARGEST_WHOLE
 from edgegen.support.printable import printable
 
-MOST_STEPS = 10_000
+MOST_STEPS, DEFAULT = 10_000, "sample.png"
 TEXT = """Make images by a run's shipped file, a recipe's student, a generator folder, or an exported file.
 
 Networks that take an image get it by --input: a file for any size takes the whole picture, one of a fixed size takes
 it in overlapping tiles.
 
+The PNG carries its recipe: the artifact's SHA-256, seed, class. `edgegen inspect FILE.png` shows it, and --like makes
+the picture again.
+
 Example: edgegen sample digits --count 16 --class 7 -o sevens.png
+
+  edgegen sample --like sevens.png -o again.png
 
   edgegen sample phone/superres_onnx_w8a8.onnx --input photo.png -o large.png
 
@@ -29,12 +35,21 @@ def register(app: typer.Typer) -> None:
 
 def sample(
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(metavar="SOURCE", help="A run's name, a recipe, a folder, or .onnx, .pte, .mlpackage."),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The PNG to write.")] = Path(
-        "sample.png"
-    ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The PNG to write; default: sample.png.")
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            "--like", metavar="PNG", help="Make this picture again; SOURCE may be left out where it is known."
+        ),
+    ] = None,
+    other_artifact: Annotated[
+        bool, typer.Option("--other-artifact", help="With --like: also by an artifact that did not make the picture.")
+    ] = False,
     inputs: Annotated[
         list[str] | None,
         typer.Option("--input", metavar="[NAME=]FILE", help="An image, or .npz or .safetensors, for an input."),
@@ -43,8 +58,11 @@ def sample(
         int | None, typer.Option("--count", min=1, max=4096, help="How many images; default 16, 1 with --input.")
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, max=LARGEST_WHOLE, help="The same seed gives the same images, everywhere.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            "--seed", min=0, max=LARGEST_WHOLE, help="The same seed gives the same images, everywhere; default: 0."
+        ),
+    ] = None,
     label: Annotated[
         str | None,
         typer.Option("--class", metavar="CLASS", help="Name or number of one class for all; default: all in turn."),
@@ -58,19 +76,33 @@ def sample(
 ) -> None:
     """The noise is that of edgegen.noise, numbered by image."""
     from edgegen.artifacts.sample import sample_to_png
+    from edgegen.artifacts.sample_like import sample_like
     from edgegen.support.progress import progress
 
-    result = sample_to_png(
-        source,
-        output,
-        inputs=inputs or (),
-        count=count,
-        seed=seed,
-        label=label,
-        steps=steps,
-        runs=runs,
-        progress=progress(),
-    )
+    output, given = output or Path(DEFAULT), inputs or ()
+    chosen = {"--count": count, "--seed": seed, "--class": label, "--steps": steps}
+    if like is not None:
+        if extra := [flag for flag, value in chosen.items() if value is not None]:
+            raise UsageError(f"{extra[0]} does not go with --like: the picture says it")
+        result = sample_like(
+            like, source, output, inputs=given, other_artifact=other_artifact, runs=runs, progress=progress()
+        )
+    elif source is None or other_artifact:
+        raise UsageError(
+            "--other-artifact goes with --like" if source else "give a SOURCE, such as digits; or --like PNG"
+        )
+    else:
+        result = sample_to_png(
+            source,
+            output,
+            inputs=given,
+            count=count,
+            seed=seed or 0,
+            label=label,
+            steps=steps,
+            runs=runs,
+            progress=progress(),
+        )
     if as_json:
         print(json.dumps(result, indent=2))
         return
@@ -79,4 +111,9 @@ def sample(
     height, width = result["size"]
     images = "1 image" if result["count"] == 1 else f"{result['count']} images"
     tiles = f" in {result['tiles']} tiles" if result["tiles"] > 1 else ""
-    print(printable(f"{result['file']}: {images}, {width}x{height}{tiles}, by {result['source']} ({result['method']})"))
+    again = ", the same pixels" if result.get("equal") else ""
+    print(
+        printable(
+            f"{result['file']}: {images}, {width}x{height}{tiles}, by {result['source']} ({result['method']}){again}"
+        )
+    )

@@ -1,6 +1,7 @@
 """`edgegen verify`: the files of a recipe against PyTorch, or those of a folder against its manifest.json."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +19,14 @@ result is missing.
 
 Of a folder with a manifest.json: compare the SHA-256 of every file with it, and say how true each was when it was made.
 
+Of a bundle, a folder or a .zip: compare every file with its manifest, and run the artifacts against their golden
+images. Exit code 2: something is not as written; 4: an artifact gives other images.
+
 Example: edgegen verify digits
 
-  edgegen verify phone"""
+  edgegen verify phone
+
+  edgegen verify bundles/digits.zip"""
 
 
 def register(app: typer.Typer) -> None:
@@ -30,22 +36,27 @@ def register(app: typer.Typer) -> None:
 def verify(
     source: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe: digits; or a folder."),
+        typer.Argument(metavar="RECIPE", help="A .toml file, the name of a shipped recipe: digits; a folder; a .zip."),
     ],
     runs: RunsOption = Path("runs"),
     force: ForceOption = False,
     dry_run: DryOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """A folder with a manifest.json is one of files; everything else is a recipe."""
+    """A folder with a manifest.json is one of files or a bundle, a .zip a bundle; everything else is a recipe."""
+    from edgegen.formats.bundle_folder import is_bundle
     from edgegen.formats.manifest import MANIFEST, check_folder
 
     folder = Path(source)
+    is_zip = folder.suffix.lower() == ".zip"
+    if is_zip or is_bundle(folder):
+        _refuse_flags(source, "a bundle", force=force, dry_run=dry_run)
+        _verify_bundle(folder, as_json=as_json)
+        return
     if not (folder / MANIFEST).is_file():
         run_stages(source, runs, to=None, only="verify", force=force, dry_run=dry_run, as_json=as_json)
         return
-    if force or dry_run:
-        raise UsageError(f"{'--force' if force else '--dry-run'} is for recipes, and {source} is a folder of files")
+    _refuse_flags(source, "a folder of files", force=force, dry_run=dry_run)
     entries = check_folder(folder)
     if as_json:
         rows = [{"file": entry.row["file"], "sha256": entry.row["sha256"], **_parity(entry)} for entry in entries]
@@ -55,6 +66,23 @@ def verify(
         parity = _parity(entry)
         psnr = "" if parity["psnr_db"] is None else f" {parity['psnr_db']:.1f} dB"
         show(f"{entry.row['file']}: as written; against PyTorch then: {parity['parity']}{psnr}")
+
+
+def _refuse_flags(source: str, kind: str, *, force: bool, dry_run: bool) -> None:
+    if force or dry_run:
+        raise UsageError(f"{'--force' if force else '--dry-run'} is for recipes, and {source} is {kind}")
+
+
+def _verify_bundle(path: Path, *, as_json: bool) -> None:
+    from edgegen.artifacts.bundle_check import raise_failed, verify_bundle
+    from edgegen.support.progress import progress
+
+    checks = verify_bundle(path, progress=progress())
+    if as_json:
+        print(json.dumps({"bundle": str(path), "artifacts": [asdict(check) for check in checks]}, indent=2))
+    else:
+        show(*(f"{check.file}: as written; golden images: {check}" for check in checks))
+    raise_failed(path, checks)
 
 
 def _parity(entry: "ManifestEntry") -> dict[str, str | float | None]:

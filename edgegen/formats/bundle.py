@@ -5,17 +5,23 @@ Its JSON Schema is committed beside this file; after a change here:
 Hashes and names of the folder are checked in `bundle_folder`.
 """
 
+import json
 import math
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from edgegen.errors import DataError
+from edgegen.formats.signature_values import check_signature
 from edgegen.support.schema import Count, Document, FileName, Record, Sha256
 from edgegen.types import Parity, Role, Signature
 
 SCHEMA: Literal["edgegen.bundle/1"] = "edgegen.bundle/1"
+MOST_NUMBERS = 1 << 28  # of the inputs of all golden images: a GiB
+FAMILY = SCHEMA.partition("/")[0] + "/"
+REMEDY = "copy the bundle again, or make it again by `edgegen bundle`"
 LARGEST_SEED = (1 << 53) - 1  # of the golden images: JavaScript reads no larger whole number from JSON
 LETTER = r"[^/\\\x00-\x1f:*?\"<>|]"  # of a name, as the file systems of all platforms take it
 PART = rf"{LETTER}*[^/\\\x00-\x1f:*?\"<>|.]{LETTER}*"  # a name that is not of dots alone
@@ -156,7 +162,7 @@ class NoiseSpec(Record):
     distribution: Literal["standard normal"] = "standard normal"
     generator: Literal["Philox4x32-10, Box-Muller"] = "Philox4x32-10, Box-Muller"
     stream: Literal[0] = 0
-    specification: str = Field("edgegen.noise; page 'Noise' of edgegen's manual", description="where it is specified")
+    specification: str = Field("edgegen.noise; the manual's page on noise", description="where it is specified")
 
 
 class BundledFile(Record):
@@ -222,10 +228,12 @@ class Bundle(Document):
             )
         if self.colors != {1: "gray", 3: "RGB"}[channels]:
             raise ValueError(f"colors: is {self.colors}, and an image has {channels} channels")
-        if any(
-            (sample.label is not None) != bool(classes) or (sample.label or 0) >= max(1, classes) for sample in samples
-        ):
-            raise ValueError(f"golden.samples: has a label that none of the {classes} classes has")
+        numbers = sum(math.prod(int(size) for size in spec.shape[1:]) for spec in self.signature.inputs) * len(samples)
+        if numbers > MOST_NUMBERS:
+            raise ValueError(f"golden.samples: their inputs are {numbers:,} numbers; at most {MOST_NUMBERS:,} are read")
+        labels = [sample.label for sample in samples]
+        if any((label is None) == bool(classes) or (label or 0) > max(0, classes - 1) for label in labels):
+            raise ValueError(f"golden.samples: labels of other than the {classes} classes (null where there are none)")
         if self.class_names and len(self.class_names) != classes:
             raise ValueError(f"class_names: are {len(self.class_names)}, and there are {classes} classes")
         given = {spec.name for spec in self.signature.inputs if spec.role not in ("noise", "class")}
@@ -233,6 +241,29 @@ class Bundle(Document):
             raise ValueError(f"golden.inputs: needed are those of {', '.join(sorted(given)) or 'no input'}")
         if any(item.shape[:1] != (len(samples),) for item in self.golden.inputs):
             raise ValueError(f"golden.inputs: one has not {len(samples)} samples")
+
+
+def is_of_bundle(content: Any) -> bool:
+    """Whether the JSON values are meant to be those of a bundle, of this version or another."""
+    return isinstance(content, dict) and str(content.get("schema", "")).startswith(FAMILY)
+
+
+def bundle_of(values: Any, *, where: str) -> Bundle:
+    """The record of a bundle's manifest.json in plain JSON values. Raises DataError that names the wrong key."""
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if schema != SCHEMA:
+        raise DataError(f"{where}: its schema is {schema!r}, and this edgegen reads '{SCHEMA}'")
+    try:
+        check_signature(values.get("signature"))
+        # By way of JSON, whose strict mode takes a list for a tuple, and no text for a number.
+        return Bundle.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as e:
+        first = e.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        reason = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]
+        raise DataError(f"{where}: {key}{': ' if key else ''}{reason}; {REMEDY}") from e
+    except ValueError as e:
+        raise DataError(f"{where}: signature: {e}; {REMEDY}") from e
 
 
 def _unique(names: Iterable[str], what: str) -> None:

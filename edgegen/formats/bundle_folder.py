@@ -13,25 +13,19 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from edgegen.errors import DataError
-from edgegen.formats.bundle import SCHEMA, Bundle, BundledFile
+from edgegen.formats.bundle import REMEDY, Bundle, BundledFile, bundle_of, is_of_bundle
 from edgegen.formats.file_hashes import SHOWN
 from edgegen.formats.manifest import MANIFEST
-from edgegen.formats.signature_values import check_signature
 from edgegen.support.bounded_files import check_regular, parse_json, read_bytes, read_errors
 from edgegen.support.storage import sha256_of, write_bytes
 
 CARD, GOLDEN = "README.md", "golden"
 HASH = f"{MANIFEST}.sha256"
-FAMILY = SCHEMA.partition("/")[0] + "/"
 HASH_LINE = re.compile(rb"([0-9a-f]{64})  manifest\.json\n")
 LARGEST_HASH = 1 << 10  # bytes read of its file
 OF_TOOLS = (".git", ".gitattributes", ".cache")  # what git and the Hugging Face hub add at the top of a folder
-REMEDY = "copy the bundle again, or make it again by `edgegen bundle`"
 
 
 def is_bundle(folder: Path) -> bool:
@@ -42,13 +36,13 @@ def is_bundle(folder: Path) -> bool:
         content = parse_json(read_bytes(folder / MANIFEST), where=MANIFEST)
     except DataError:
         return False
-    return isinstance(content, dict) and str(content.get("schema", "")).startswith(FAMILY)
+    return is_of_bundle(content)
 
 
-def files_of(folder: Path) -> tuple[BundledFile, ...]:
+def facts_of(folder: Path) -> tuple[BundledFile, ...]:
     """Size and hash of every file below `folder` but the manifest's two, sorted by path. Raises DataError."""
     rows = []
-    for path in _walk(folder):
+    for path in files_in(folder):
         if path not in (MANIFEST, HASH):
             place = folder / path
             rows.append(BundledFile(path=path, nbytes=place.stat().st_size, sha256=sha256_of(place)))
@@ -77,24 +71,8 @@ def read_bundle(folder: Path) -> Bundle:
             f"{folder / MANIFEST}: was changed: its SHA-256 is {actual[:SHOWN]}..., {HASH} says "
             f"{line[1].decode()[:SHOWN]}...; {REMEDY}"
         )
-    return parse_bundle(content, where=str(folder / MANIFEST))
-
-
-def parse_bundle(content: bytes, *, where: str) -> Bundle:
-    """A bundle's manifest.json. Raises DataError that names the key that is wrong."""
-    values = parse_json(content, where=where, unique_keys=True)
-    schema = values.get("schema") if isinstance(values, dict) else None
-    if schema != SCHEMA:
-        raise DataError(f"{where}: its schema is {schema!r}, and this edgegen reads '{SCHEMA}'")
-    try:
-        check_signature(values.get("signature"))
-        return Bundle.model_validate_json(json.dumps(values), strict=True)
-    except ValidationError as e:
-        first = e.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise DataError(f"{where}: {key}{': ' if key else ''}{_reason(first)}; {REMEDY}") from e
-    except ValueError as e:
-        raise DataError(f"{where}: signature: {e}; {REMEDY}") from e
+    where = str(folder / MANIFEST)
+    return bundle_of(parse_json(content, where=where, unique_keys=True), where=where)
 
 
 def check_bundle(folder: Path) -> Bundle:
@@ -113,7 +91,7 @@ def check_bundle(folder: Path) -> Bundle:
 
 def _faults(folder: Path, bundle: Bundle) -> Iterator[str]:
     listed = {file.path: file for file in bundle.files}
-    there = set(_walk(folder)) - {MANIFEST, HASH}
+    there = set(files_in(folder)) - {MANIFEST, HASH}
     for path in sorted(there | listed.keys()):
         place = folder / path
         if path not in listed:
@@ -133,7 +111,7 @@ def _faults(folder: Path, bundle: Bundle) -> Iterator[str]:
             yield f"{place}: its SHA-256 as a folder is another than its artifact's in {MANIFEST}"
 
 
-def _walk(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
     """The files below a folder, sorted, by "/"-separated path. Raises DataError for what is neither file nor folder."""
     paths: list[str] = []
     with read_errors(folder):
@@ -160,7 +138,3 @@ def _read(folder: Path, name: str, **limits: int) -> bytes:
     if path.is_symlink():
         raise DataError(f"{path}: is a symbolic link, and a bundle has none; {REMEDY}")
     return read_bytes(path, **limits)
-
-
-def _reason(error: Any) -> str:
-    return str(error["ctx"]["error"]) if error["type"] == "value_error" else str(error["msg"])

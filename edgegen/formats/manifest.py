@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from edgegen.errors import DataError
+from edgegen.formats.bundle import Bundle, bundle_of, is_of_bundle
 from edgegen.formats.file_hashes import FileHashes
 from edgegen.formats.signature_values import check_signature
 from edgegen.support.extras import version_of
@@ -166,6 +167,8 @@ def check_folder(folder: Path) -> list[ManifestEntry]:
 
 def _entries(content: Any, manifest: Path) -> list[ManifestEntry]:
     """The rows of a manifest. Raises DataError that names the first key that is not as `write_manifest` writes it."""
+    if is_of_bundle(content):
+        return _entries_of_bundle(bundle_of(content, where=str(manifest)))
     try:
         _Manifest.model_validate_json(json.dumps(content), strict=True)
         check_signature(content["signature"])
@@ -176,6 +179,32 @@ def _entries(content: Any, manifest: Path) -> list[ManifestEntry]:
         raise _malformed(manifest, f"signature: {e}") from e
     names, lineage, tools = (content.get(key, {}) for key in ("class_names", "lineage", "tools"))
     return [ManifestEntry(row, content["signature"], tuple(names), lineage, tools) for row in content["artifacts"]]
+
+
+def _entries_of_bundle(bundle: Bundle) -> list[ManifestEntry]:
+    """What the manifest of an app bundle says of its files, as that of an export says it."""
+    hashes = {file.path: file.sha256 for file in bundle.files}
+    entries = []
+    for artifact in bundle.artifacts:
+        details = {
+            "batch": artifact.batch,
+            "heights_widths": [list(size) for size in (artifact.heights_widths or ())[1:]],  # the first is its own
+            "inputs": [{"name": spec.name, "shape": list(spec.shape)} for spec in artifact.inputs],
+            "extra_files": {name: {"sha256": hashes[name]} for name in artifact.beside},
+        }
+        row = {
+            "file": artifact.file,
+            "backend": artifact.runtime,
+            "scheme": artifact.scheme,
+            "variant": artifact.variant,
+            "nbytes": artifact.nbytes,
+            "sha256": artifact.sha256,
+            "details": details,
+            "parity": artifact.parity.to_dict(),
+        }
+        signature = bundle.signature.to_dict()
+        entries.append(ManifestEntry(row, signature, bundle.class_names, bundle.lineage, bundle.tools))
+    return entries
 
 
 def _hashes(row: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ CHECKPOINT = "checkpoint.safetensors"  # of a training stage under way
 CHOICE = "choice.json"  # of the stage choose: which generator a run ships, and why
 GENERATOR = "generator"  # the sub-folder that is a generator folder
 AVERAGE = "average-{}.safetensors"  # beside it: the weights of a further average, by its width
+BUNDLE = "bundle"  # of the stage bundle: the folder for an app
 AUTOENCODER = "autoencoder"  # of the stage data, and in a generator folder: of a network that makes latents
 ARTIFACTS = "artifacts"  # of the stage verify: all files of the run, and the manifest with their parity
 

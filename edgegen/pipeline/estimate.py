@@ -53,8 +53,7 @@ LIMIT_S = 10.0  # of all that is timed
 READ_S = 5.0  # of reading the images
 PIECES = 7  # five trainings and the sampling of two networks share the time
 SMALL = 4  # images in the first, careful try of a network whose speed is not known
-SHARE = 50  # a fiftieth of a training's steps at most is timed: a short run is not made longer by it
-MOST_STEPS = 20
+SHARE, MOST_STEPS = 50, 20  # a fiftieth of a training's steps is timed, so that a short run does not become longer
 LARGEST_BATCH = 512  # images that are sampled at once
 # Of the demo, whose seconds are in docs/run.md: of a file's making, of its comparison, of a measurement, of the report.
 FILE_S, VERIFY_S, MEASURE_S, REPORT_S = 9.0, 1.2, 3.5, 4.5
@@ -233,6 +232,8 @@ class _Estimate:
     def report(self) -> StageTime:
         return StageTime(REPORT_S, "as in the demo")
 
+    bundle = verify  # it runs the files, too
+
     def _training(
         self, objective: Objective, network: nn.Module, settings: Training, *, classes: int | None = None
     ) -> StageTime:
@@ -257,8 +258,7 @@ class _Estimate:
         most = min(MOST_STEPS, max(2, settings.steps // SHARE))
         step_s = timed(batch, most, self.share_s) * settings.batch / batch
         how = f"measured: {in_ms(step_s)} a step" + ("" if batch == settings.batch else f", from a batch of {batch}")
-        if self.recipe.compute.compile:
-            how += ", without torch.compile"
+        how += ", without torch.compile" if self.recipe.compute.compile else ""
         return StageTime(step_s * settings.steps, how)
 
     def _examples(self, objective: Objective, settings: Training, classes: int | None) -> Examples:

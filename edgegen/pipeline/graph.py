@@ -2,7 +2,7 @@
 
     data ─ teacher ─ pairs ─ slim ─ distill ─ [finish] ─┬─ choose ─ [refine] ─ export ─ quantize ─ verify ─ profile
                        └─ baseline ─────────────────────┤                                                      │
-             extractor ─────────────────────────────────┴─ evaluate                                          report
+             extractor ─────────────────────────────────┴─ evaluate                                 report ─ [bundle]
 
 A stage is a function of its settings and of the folders of the stages it needs. Its key is the hash of those, so a
 change of the recipe re-runs what depends on it and nothing else. This module imports no torch: planning is fast.
@@ -255,24 +255,19 @@ STAGES = (
     Stage(
         "report",
         (
-            "data",
-            "teacher",
-            "slim",
-            "distill",
-            "finish",
-            "baseline",
-            "extractor",
-            "evaluate",
-            "choose",
-            "refine",
-            "export",
-            "quantize",
-            "verify",
-            "profile",
+            *("data", "teacher", "slim", "distill", "finish", "baseline", "extractor"),
+            *("evaluate", "choose", "refine", "export", "quantize", "verify", "profile"),
         ),
         lambda r: {"name": r.name, "recipe": r.sha256()},
         "edgegen.pipeline.stages.report:report",
         version=4,
+    ),
+    Stage(
+        "bundle",
+        ("verify", "profile"),
+        lambda r: {"bundle": _part(r.bundle) if r.bundle else None, "name": r.name},
+        "edgegen.pipeline.stages.bundle:bundle",
+        enabled=lambda r: r.bundle is not None,
     ),
 )
 NAMES = tuple(stage.name for stage in STAGES)

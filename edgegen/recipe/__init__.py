@@ -12,10 +12,11 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from edgegen.errors import RecipeError
+from edgegen.errors import RecipeError, unknown_name
 from edgegen.recipe.fields import Count, Fraction, Name, Width
 from edgegen.recipe.files import (
     FLOAT_SCHEMES,
+    Bundle,
     CoreMLTarget,
     Evaluate,
     Export,
@@ -51,6 +52,7 @@ __all__ = [
     "INITS",
     "Architecture",
     "Baseline",
+    "Bundle",
     "Compute",
     "CoreMLTarget",
     "Count",
@@ -105,6 +107,7 @@ class Recipe(Table):
         verify: comparison of every file with PyTorch.
         profile: latency of every file that runs here.
         report: what the report shows besides.
+        bundle: a folder for an app; None leaves it out.
     """
 
     name: Name = Field(description="of the run folder and of the exported files")
@@ -124,6 +127,7 @@ class Recipe(Table):
     verify: Verify = Verify()
     profile: Profile = Profile()
     report: Reporting = Reporting()
+    bundle: Bundle | None = Field(None, exclude_if=operator.not_)
 
     @model_validator(mode="after")
     def slices_are_there(self) -> "Recipe":
@@ -133,6 +137,14 @@ class Recipe(Table):
         model = teacher.model if is_known and slim.init == "teacher" else None
         if model is not None and (fault := slices_fault(slim.network, model)):  # type: ignore[arg-type]
             raise ValueError(cannot_slice(fault))
+        return self
+
+    @model_validator(mode="after")
+    def bundled_are_exported(self) -> "Recipe":
+        exported = self.export.artifacts
+        for text in self.bundle.artifacts if self.bundle else ():
+            if text not in exported:
+                raise ValueError(f"bundle.artifacts: {unknown_name('artifact', text, exported)}")
         return self
 
     def sha256(self) -> str:

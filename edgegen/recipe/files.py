@@ -98,6 +98,12 @@ class Profile(Table):
     cold_starts: Count = Field(1, description="fresh processes in which load and first inference are timed")
 
 
+class Bundle(Table):
+    """A folder for an app, with golden images; a recipe without this table makes none."""
+
+    artifacts: tuple[str, ...] = Field((), description="of export.artifacts; default: all that agree with PyTorch")
+
+
 class Reporting(Table):
     """What the report shows besides the run's own results."""
 

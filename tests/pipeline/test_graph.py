@@ -16,7 +16,7 @@ from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run_folder import RunFolder
 from edgegen.recipe import parse
 
-ALL = set(NAMES) - {"finish", "refine"}  # which the tiny recipe does not ask for
+ALL = set(NAMES) - {"finish", "refine", "bundle"}  # which the tiny recipe does not ask for
 FILES = {"export", "quantize", "verify", "profile", "report"}
 SHIPPED = {"choose"} | FILES
 

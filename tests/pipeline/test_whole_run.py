@@ -17,8 +17,10 @@ from typer.testing import CliRunner
 
 from edgegen.cli.main import app
 from edgegen.errors import DataError, EdgegenError
+from edgegen.formats.bundle_folder import check_bundle
 from edgegen.pipeline.run import dry_run
 from edgegen.profilers.schema import read
+from edgegen.support.storage import sha256_of
 
 ARTIFACTS = {
     "tiny_onnx_fp32.onnx": "onnxruntime",
@@ -40,7 +42,7 @@ def edgegen(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[st
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the finished run: `runs/tiny`."""
     folder = tmp_path_factory.mktemp("whole")
-    (folder / "tiny.toml").write_text(TINY)
+    (folder / "tiny.toml").write_text(TINY + '[bundle]\nartifacts = ["executorch-w8a8", "onnx-fp32"]\n')
     done = edgegen(folder, "run", "tiny.toml")
     assert done.returncode == 0, done.stderr
     assert "report: " in done.stdout
@@ -71,6 +73,22 @@ def test_six_files_each_executed_and_compared(place: Path, report: dict[str, Any
         assert (rows[file]["fd_local"] is None) == file.endswith(".mlpackage")
     manifest = json.loads((place / "runs/tiny/verify/latest/artifacts/manifest.json").read_text())
     assert [row["parity"]["status"] for row in manifest["artifacts"]] == ["ok"] * 6
+
+
+def test_the_run_ends_with_a_bundle(place: Path) -> None:
+    folder = place / "runs/tiny/bundle/latest/bundle"
+    bundle = check_bundle(folder)
+    assert [artifact.file for artifact in bundle.artifacts] == ["tiny_onnx_fp32.onnx", "tiny_executorch_w8a8.pte"]
+    assert [row.device for artifact in bundle.artifacts for row in artifact.latency] == ["host", "host"]
+    assert bundle.class_names == tuple("0123456789")
+    made = edgegen(
+        place, "bundle", "tiny.toml", "--artifact", "onnx-fp32", "--artifact", "executorch-w8a8", "-o", "app"
+    )
+    assert made.returncode == 0, made.stderr
+    assert sha256_of(place / "app") == sha256_of(folder)
+    sampled = edgegen(place, "sample", "tiny.toml", "-o", "a.png")
+    again = edgegen(place, "sample", "--like", "a.png", "-o", "b.png")
+    assert "the same pixels" in again.stdout, sampled.stderr + again.stderr
 
 
 def test_each_file_is_timed_by_the_runner_of_edgegen_profile(place: Path, report: dict[str, Any]) -> None:
@@ -115,7 +133,7 @@ def test_an_unchanged_recipe_runs_nothing(place: Path) -> None:
     done = edgegen(place, "run", "tiny.toml", "--json")
     rows = json.loads(done.stdout)["stages"]
     assert all(row["reused"] for row in rows)
-    assert "nothing to do: all 14 stages are up to date" in done.stderr
+    assert "nothing to do: all 15 stages are up to date" in done.stderr
 
 
 def test_a_damaged_result_is_made_again(place: Path) -> None:

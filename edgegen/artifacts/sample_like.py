@@ -1,0 +1,138 @@
+"""`edgegen sample --like PICTURE`: the picture once more, by the artifact, seed and class that its PNG carries."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgegen.artifacts import shipped
+from edgegen.artifacts.sample import sample_to_png
+from edgegen.data.pixels import read_image
+from edgegen.errors import DataError, UsageError
+from edgegen.exporters.base import backends_by_suffix
+from edgegen.formats.file_hashes import SHOWN
+from edgegen.formats.manifest import MANIFEST, rows_of
+from edgegen.formats.picture import PictureRecipe, read_recipe
+from edgegen.formats.stage_folder import ARTIFACTS, GENERATOR
+from edgegen.support.progress import Progress
+from edgegen.support.storage import sha256_of
+
+FOLDERS = ("exports/*", "exports/*/*", "bundles/*")  # where commands write files that nobody gave another place
+GENERATORS = ("choose", "finish", "distill", "baseline", "slim", "teacher")  # stages of a run that give one
+OTHER_PLACE = "another machine, another version of the runtime, or a changed picture"
+
+
+def sample_like(
+    picture: Path,
+    source: str | None,
+    output: Path,
+    *,
+    inputs: Sequence[str] = (),
+    other_artifact: bool = False,
+    runs: Path = Path("runs"),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Makes the images of `picture` again; with the same artifact on the same machine the pixels are equal.
+
+    Args:
+        picture: a PNG that edgegen or an app of its templates wrote.
+        source: as for `sample_to_png`; of several files the one that made the picture. None: it is looked for in
+            `runs`, exports/ and bundles/.
+        output: the PNG.
+        inputs: the images and arrays that went into the picture.
+        other_artifact: whether another artifact may take the same seed and class.
+        runs: where run folders are.
+        progress: as for `sample_to_png`.
+
+    Returns:
+        What `sample_to_png` gives, with `equal`: whether the pixels are those of `picture`.
+
+    Raises:
+        DataError: a picture without a recipe, another artifact, other inputs.
+        UsageError: as `sample_to_png`, and an output that is `picture`.
+    """
+    recipe = read_recipe(picture)
+    if output.exists() and output.samefile(picture):
+        raise UsageError(f"--output {output}: is the picture that is to be made again; give another name")
+    place = _found(recipe, picture, runs) if source is None else _named(source, recipe, runs)
+    actual = sha256_of(place)
+    if actual != recipe.artifact and not other_artifact:
+        raise DataError(
+            f"{picture}: was made by the artifact with SHA-256 {recipe.artifact[:SHOWN]}..., and {place} has "
+            f"{actual[:SHOWN]}...; give the one that made it, or --other-artifact for what this one makes of its seed"
+        )
+    result = sample_to_png(
+        place,
+        output,
+        inputs=inputs,
+        count=recipe.count,
+        seed=recipe.seed,
+        label=recipe.label,
+        steps=recipe.steps,
+        given=recipe.inputs,
+        runs=runs,
+        progress=progress,
+    )
+    equal = np.array_equal(read_image(output), read_image(picture))
+    reason = "another artifact" if actual != recipe.artifact else OTHER_PLACE
+    notes = [] if equal else [_difference(picture, output, reason)]
+    return {**result, "like": str(picture), "equal": equal, "notes": [*result["notes"], *notes]}
+
+
+def _difference(picture: Path, output: Path, reason: str) -> str:
+    before, after = read_image(picture).astype(np.int16), read_image(output).astype(np.int16)
+    if before.shape != after.shape:
+        return f"{picture} has another size: it was cut or scaled since"
+    distance = np.abs(before - after)
+    return (
+        f"not the same pixels as in {picture}: {np.count_nonzero(distance)} of {distance.size} values differ, by at "
+        f"most {distance.max()} of 255: {reason}"
+    )
+
+
+def _named(source: str, recipe: PictureRecipe, runs: Path) -> Path:
+    """The file or folder of `source`: of several that one that made the picture, else the one that it stands for."""
+    path = Path(source)
+    if path.suffix in backends_by_suffix():
+        return path
+    if recipe.steps is None:
+        run = runs / source if (runs / source).is_dir() and not path.is_dir() else path
+        for folder in (path, run / "verify" / "latest" / ARTIFACTS):
+            artifact = _with_hash(folder, recipe.artifact)
+            if artifact is not None:
+                return artifact
+    return shipped.resolve(source, runs=runs, generator=recipe.steps is not None)
+
+
+def _found(recipe: PictureRecipe, picture: Path, runs: Path) -> Path:
+    """Raises DataError where nothing in the usual places has the hash."""
+    for place in _places(recipe, runs):
+        return place
+    raise DataError(
+        f"{picture}: was made by the artifact with SHA-256 {recipe.artifact[:SHOWN]}..., which is neither in {runs}, "
+        "exports nor bundles; name its file: edgegen sample --like PICTURE FILE"
+    )
+
+
+def _places(recipe: PictureRecipe, runs: Path) -> Iterator[Path]:
+    if recipe.steps is not None:
+        for stage in GENERATORS:
+            for folder in sorted(runs.glob(f"*/{stage}/latest/{GENERATOR}")):
+                if sha256_of(folder) == recipe.artifact:
+                    yield folder
+        return
+    folders = [runs.glob(f"*/verify/latest/{ARTIFACTS}"), *map(Path().glob, FOLDERS)]
+    for folder in (folder for paths in folders for folder in sorted(paths)):
+        artifact = _with_hash(folder, recipe.artifact)
+        if artifact is not None:
+            yield artifact
+
+
+def _with_hash(folder: Path, sha256: str) -> Path | None:
+    """The artifact in `folder` that has this hash, by the folder's manifest."""
+    try:
+        rows = rows_of(folder / MANIFEST) if (folder / MANIFEST).is_file() else []
+    except DataError:  # of something else; where it is meant, opening it says what is wrong
+        return None
+    return next((folder / str(row["file"]) for row in rows if row["sha256"] == sha256), None)
