@@ -1,0 +1,24 @@
+// Noise, tensors, pixels, manifest, golden images: no Android, so its tests run on any machine.
+plugins {
+    alias(libs.plugins.kotlin.jvm)
+}
+
+kotlin {
+    jvmToolchain(libs.versions.jvm.get().toInt())
+}
+
+dependencies {
+    compileOnly(libs.json) // Android has these classes
+    testImplementation(libs.json)
+    testImplementation(kotlin("test"))
+    testImplementation(platform(libs.junit.bom))
+    testImplementation(libs.junit.jupiter)
+    testRuntimeOnly(libs.junit.launcher)
+}
+
+tasks.test {
+    useJUnitPlatform()
+    val bundle = rootProject.layout.projectDirectory.dir("app/src/main/assets/bundle")
+    inputs.dir(bundle)
+    systemProperty("edgegen.bundle", bundle.asFile.path)
+}
