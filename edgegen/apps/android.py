@@ -10,7 +10,7 @@ from edgegen.formats.manifest import MANIFEST
 ASSETS = "app/src/main/assets/bundle"
 GLUE = "app/src/main/kotlin/ModelRuntime.kt"
 RENAMED = {"gitignore": ".gitignore"}  # packages of Python leave out what git ignores
-# By the runtime of an artifact: its library in gradle/libs.versions.toml. The first that a bundle has a file for counts.
+# Library in gradle/libs.versions.toml of each runtime; the first that a bundle has a file for is taken.
 LIBRARIES = {"executorch": "executorch", "onnx": "onnxruntime"}
 
 

@@ -7,11 +7,12 @@ from edgegen.errors import UsageError
 
 LONGEST_TITLE = 50  # characters under an icon; stores allow 30
 # Of Kotlin (hard keywords) and Java, in which Android's tools write sources of the same package.
-RESERVED = frozenset(
-    "abstract as assert boolean break byte case catch char class const continue default do double else enum extends "
-    "false final finally float for fun goto if implements import in instanceof int interface is long native new null "
-    "object package private protected public return short static strictfp super switch synchronized this throw throws "
-    "transient true try typealias typeof val var void volatile when while".split()
+RESERVED = re.compile(
+    "abstract|as|assert|boolean|break|byte|case|catch|char|class|const|continue|default|do|"
+    "double|else|enum|extends|false|final|finally|float|for|fun|goto|if|implements|import|"
+    "in|instanceof|int|interface|is|long|native|new|null|object|package|private|protected|"
+    "public|return|short|static|strictfp|super|switch|synchronized|this|throw|throws|"
+    "transient|true|try|typealias|typeof|val|var|void|volatile|when|while"
 )
 
 
@@ -36,10 +37,10 @@ def identifier(title: str) -> str:
     letters = re.sub(r"[^a-z0-9]", "", plain.lower())
     if not letters:
         raise UsageError(
-            f"--name {title!r}: has no letter a-z and no digit, of which the names of packages are made; add some, e.g. "
+            f"--name {title!r}: has no letter a-z and no digit, of which names of packages are made; add some, e.g. "
             "--name Flowers, and change the title later"
         )
-    if letters[0].isdigit() or letters in RESERVED:
+    if letters[0].isdigit() or RESERVED.fullmatch(letters):
         return f"app{letters}"
     return letters
 

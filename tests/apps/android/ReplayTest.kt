@@ -62,9 +62,11 @@ class ReplayTest {
         val given = artifact.input(Role.IMAGE)?.let { bundle.goldenInputs(it) }
         bundle.manifest.golden.samples.forEachIndexed { at, sample ->
             val began = System.nanoTime()
-            val image = generator.generate(sample.seed, sample.label, given?.get(at), sample.index)
+            val input = given?.get(at)
+            val image = generator.generate(sample.seed, sample.label, input, sample.index)
             log.add((System.nanoTime() - began) / 1e6)
-            val recipe = Recipe(artifact.sha256, sample.seed, sample.label, bundle.manifest.edgegen)
+            val inputs = input?.let { mapOf("photo" to Bundle.sha256(it.pixels)) }.orEmpty()
+            val recipe = Recipe(artifact.sha256, sample.seed, sample.label, bundle.manifest.edgegen, inputs)
             File(session, "$at.png").writeBytes(Png.encode(image, recipe))
         }
         val json = checkNotNull(log.toJson(mapOf("cpu" to "a processor", "os" to "JVM"), result))

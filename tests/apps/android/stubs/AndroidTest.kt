@@ -1,3 +1,5 @@
 package androidx.test.ext.junit.runners
 
-class AndroidJUnit4
+import org.junit.runner.Runner
+
+abstract class AndroidJUnit4 : Runner()

@@ -108,7 +108,7 @@ class GeneratorViewModel(application: Application) : AndroidViewModel(applicatio
     private fun generateNow(opened: Model, seed: Long) {
         val (label, input) = state.value.let { it.label to it.input }
         val (image, milliseconds) = opened.generate(seed, label, input)
-        state.update { it.copy(picture = Picture(image, opened.recipe(seed, label), milliseconds)) }
+        state.update { it.copy(picture = Picture(image, opened.recipe(seed, label, input), milliseconds)) }
     }
 
     /** Runs `work` on the worker; what goes wrong is shown, and the app goes on. */

@@ -32,7 +32,12 @@ class Model private constructor(
         picture to milliseconds
     }
 
-    fun recipe(seed: Long, label: Int?) = Recipe(artifact.sha256, seed, label, bundle.manifest.edgegen)
+    /** What [generate] made a picture by. */
+    fun recipe(seed: Long, label: Int?, image: Image?): Recipe {
+        val name = generator.imageInput?.name
+        val inputs = if (name != null && image != null) mapOf(name to Bundle.sha256(image.pixels)) else emptyMap()
+        return Recipe(artifact.sha256, seed, label, bundle.manifest.edgegen, inputs)
+    }
 
     /** Makes every golden image again. */
     fun selfTest(): SelfTest = traced("edgegen: self-test") {

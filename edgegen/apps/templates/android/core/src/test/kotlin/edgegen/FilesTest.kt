@@ -31,6 +31,7 @@ class FilesTest {
             assertEquals(1234567890123L, json.get("seed"))
             assertTrue(json.isNull("label"))
             assertEquals(1, json.get("count"))
+            assertEquals(0, json.getJSONObject("inputs").length())
         }
         assertEquals(3, JSONObject(recipe.copy(label = 3).toJson()).get("label"))
     }

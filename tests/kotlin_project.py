@@ -12,7 +12,7 @@ import app_parts
 import numpy as np
 from numpy.typing import NDArray
 
-HERE = Path(__file__).parent / "android"
+HERE = Path(__file__).parent / "apps/android"
 # Of Kotlin in the project's version catalogue: this compiler reads the language as that one does.
 LANGUAGE = ("-language-version", "2.3", "-api-version", "2.3", "-jvm-target", "17")
 
@@ -49,10 +49,15 @@ def glue(project: Path, folder: Path) -> Path:
     assert package
     generated = folder / "Generated.kt"
     generated.write_text(_generated(project, package[1]))
-    sources = [*kotlin(project / "core/src/main"), *kotlin(project / "app/src"), *kotlin(project / "macrobenchmark/src")]
+    sources = [
+        *kotlin(project / "core/src/main"),
+        *kotlin(project / "app/src"),
+        *kotlin(project / "macrobenchmark/src"),
+    ]
     coroutines = app_parts.npm_package("kotlin-compiler") / "lib/kotlinx-coroutines-core-jvm.jar"
-    stubs = compiled(sorted((HERE / "stubs").glob("*.kt")), [coroutines], folder / "stubs")
-    return compiled([*sources, generated], [stubs, coroutines, *app_parts.jvm_jars()], folder / "app")
+    libraries = [coroutines, *app_parts.jvm_jars()]
+    stubs = compiled(kotlin(HERE / "stubs"), libraries, folder / "stubs")
+    return compiled([*sources, generated], [stubs, *libraries], folder / "app")
 
 
 def kotlin(folder: Path) -> list[Path]:
