@@ -52,9 +52,6 @@ fun Modifier.padding(all: Dp): Modifier = TODO()
 
 fun Modifier.safeDrawingPadding(): Modifier = TODO()
 
-fun Modifier.sizeIn(
-    minWidth: Dp = TODO(),
-    minHeight: Dp = TODO(),
-    maxWidth: Dp = TODO(),
-    maxHeight: Dp = TODO(),
-): Modifier = TODO()
+fun Modifier.aspectRatio(ratio: Float, matchHeightConstraintsFirst: Boolean = false): Modifier = TODO()
+
+fun Modifier.widthIn(min: Dp = TODO(), max: Dp = TODO()): Modifier = TODO()

@@ -4,7 +4,10 @@ import android.graphics.Bitmap
 
 class Color
 
-interface ImageBitmap
+interface ImageBitmap {
+    val width: Int
+    val height: Int
+}
 
 fun Bitmap.asImageBitmap(): ImageBitmap = TODO()
 

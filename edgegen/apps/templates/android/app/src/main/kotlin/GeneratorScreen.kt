@@ -10,11 +10,14 @@ import androidx.compose.foundation.layout.Arrangement
 import androidx.compose.foundation.layout.Column
 import androidx.compose.foundation.layout.ExperimentalLayoutApi
 import androidx.compose.foundation.layout.FlowRow
+import androidx.compose.foundation.layout.aspectRatio
 import androidx.compose.foundation.layout.fillMaxSize
 import androidx.compose.foundation.layout.fillMaxWidth
 import androidx.compose.foundation.layout.padding
 import androidx.compose.foundation.layout.safeDrawingPadding
-import androidx.compose.foundation.layout.sizeIn
+import androidx.compose.foundation.layout.widthIn
+import androidx.compose.foundation.lazy.LazyRow
+import androidx.compose.foundation.lazy.itemsIndexed
 import androidx.compose.foundation.rememberScrollState
 import androidx.compose.foundation.verticalScroll
 import androidx.compose.material3.Button
@@ -37,6 +40,9 @@ import androidx.compose.ui.layout.ContentScale
 import androidx.compose.ui.res.stringResource
 import androidx.compose.ui.unit.dp
 import androidx.lifecycle.compose.collectAsStateWithLifecycle
+
+/** Pixels are shown as squares in pictures that are narrower. */
+private const val SMALL = 128
 
 @Composable
 fun GeneratorScreen(generator: GeneratorViewModel) {
@@ -65,9 +71,9 @@ private fun Shown(picture: Picture) {
     Image(
         bitmap = bitmap,
         contentDescription = stringResource(R.string.generated_picture),
-        modifier = Modifier.fillMaxWidth().sizeIn(maxWidth = 480.dp, maxHeight = 480.dp),
+        modifier = Modifier.widthIn(max = 480.dp).fillMaxWidth().aspectRatio(bitmap.width.toFloat() / bitmap.height),
         contentScale = ContentScale.Fit,
-        filterQuality = FilterQuality.None, // small pictures keep their pixels
+        filterQuality = if (bitmap.width < SMALL) FilterQuality.None else FilterQuality.Low,
     )
     Text(stringResource(R.string.latency, picture.milliseconds), style = MaterialTheme.typography.bodySmall)
 }
@@ -75,8 +81,8 @@ private fun Shown(picture: Picture) {
 @OptIn(ExperimentalLayoutApi::class)
 @Composable
 private fun Controls(state: UiState, generator: GeneratorViewModel) {
-    FlowRow(horizontalArrangement = Arrangement.spacedBy(8.dp)) {
-        state.classNames.forEachIndexed { label, name ->
+    LazyRow(horizontalArrangement = Arrangement.spacedBy(8.dp)) {
+        itemsIndexed(state.classNames) { label, name ->
             FilterChip(
                 selected = label == state.label,
                 onClick = { generator.setLabel(label) },
