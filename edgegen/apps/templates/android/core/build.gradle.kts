@@ -1,10 +1,19 @@
+import org.jetbrains.kotlin.gradle.dsl.JvmTarget
+
 // Noise, tensors, pixels, manifest, golden images: no Android, so its tests run on any machine.
 plugins {
     alias(libs.plugins.kotlin.jvm)
 }
 
+java {
+    sourceCompatibility = JavaVersion.toVersion(libs.versions.jvm.get())
+    targetCompatibility = JavaVersion.toVersion(libs.versions.jvm.get())
+}
+
 kotlin {
-    jvmToolchain(libs.versions.jvm.get().toInt())
+    compilerOptions {
+        jvmTarget = JvmTarget.fromTarget(libs.versions.jvm.get())
+    }
 }
 
 dependencies {

@@ -27,6 +27,7 @@ class ModelFiles(private val context: Context) {
                 for (name in listOf(artifact.file) + artifact.beside) {
                     File(partial, name).outputStream().use { stream ->
                         bundle.copy(name) { part, count -> stream.write(part, 0, count) }
+                        stream.fd.sync() // before the rename, so that a lost battery leaves no empty file
                     }
                 }
                 folder.parentFile?.listFiles()?.filter { it != partial }?.forEach { it.deleteRecursively() } // of older versions
