@@ -106,13 +106,17 @@ class Signature:
         return output.role == "image" and len(output.shape) == 4 and output.shape[1] in (1, 3)
 
     @staticmethod
-    def of(*, channels: int, size: int | tuple[int, int], num_classes: int) -> "Signature":
-        """The signature of a pixel-space generator: noise (and class) in, image in [-1, 1] out.
+    def of(*, channels: int, size: int | tuple[int, int], num_classes: int, upscale: int | None = None) -> "Signature":
+        """Of a generator of pixels: noise in, and a class or an image `upscale` times smaller; image in [-1, 1] out.
 
         `size` is the image's height and width, one number of a square one.
         """
-        shape: tuple[Dim, ...] = ("batch_size", channels, *((size, size) if isinstance(size, int) else size))
+        sides = (size, size) if isinstance(size, int) else size
+        shape: tuple[Dim, ...] = ("batch_size", channels, *sides)
         inputs = [TensorSpec("sample", shape, "float32", "noise")]
+        if upscale:
+            small = (*shape[:2], *(side // upscale for side in sides))
+            inputs.append(TensorSpec("image", small, "float32", "image", -1.0, 1.0))
         if num_classes:
             inputs.append(TensorSpec("class_labels", ("batch_size",), "int64", "class", 0, num_classes - 1))
         outputs = (TensorSpec("out_sample", shape, "float32", "image", -1.0, 1.0),)

@@ -90,6 +90,7 @@ WAYS: Mapping[str, Way] = {
     "annealing_reflow, distribution_matching kl, init = teacher": Way({**REFLOW, "init": "teacher"}, MATCHING),
     "pair_regression, init = teacher": Way({**REGRESSION, "init": "teacher"}, REGRESSION),
     "slimflow, then adversarial": Way(REFLOW, GUIDED, ADVERSARIAL),
+    "slimflow, then density_ratio": Way(REFLOW, GUIDED, {"method": "density_ratio", "learning_rate": 2e-4}),
     "pair_regression, then adversarial": Way(REGRESSION, REGRESSION, ADVERSARIAL),
     "slimflow, then distribution_matching kl": Way(REFLOW, GUIDED, {**MATCHING, "learning_rate": 1e-3}),
     "cmt, progressive": Way({"method": "cmt"}, PROGRESSIVE),

@@ -21,6 +21,12 @@ def known_words() -> list[tuple[list[int], list[int], list[int]]]:
     return [tuple([int(word, 16) for word in cell.split()] for cell in row) for row in rows]
 
 
+def steps() -> dict[str, list[str]]:
+    """The numbers of each step of the example, by its name: words, u, r, a, values."""
+    block = PAGE.read_text().partition("step by step")[2].split("```")[1]
+    return {name: numbers for name, *numbers in map(str.split, block.strip().splitlines())}
+
+
 def known_normals() -> list[tuple[int, int, NDArray[np.float32]]]:
     """Seed, index and the first values of the sample."""
     rows = _rows("| seed | index | values |")

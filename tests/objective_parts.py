@@ -1,10 +1,12 @@
 """A velocity in one number, a batch that has all that a method can need, and the loss of a method on them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edgegen.registry import load
 from edgegen.support.rng import generator
@@ -22,16 +24,31 @@ class Field(nn.Module):
         self.weight = nn.Parameter(torch.tensor(weight))
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None, r: Tensor | None = None) -> Tensor:
-        shift = 0.0 if labels is None else 0.1 * labels[:, None, None, None]
+        shift = 0.0 if labels is None else 0.1 * _shift(labels)
         # Of u(x, t, r), which depends on r and is the velocity at r = t.
         length = 0.0 if r is None else (t - r)[:, None, None, None]
         return self.weight * x * (1 + t[:, None, None, None] - 0.5 * length) + shift
+
+
+def _shift(condition: Tensor) -> Tensor:
+    """Of classes, or of images half as large."""
+    if condition.ndim == 1:
+        return condition[:, None, None, None]
+    return condition.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
 
 def loss_of(method: str, networks: dict[str, nn.Module], batch: Batch, seed: int = 7, **keys: Any) -> Tensor:
     """The student's loss by a method of the registry with these hyperparameters."""
     objective: Objective = load("objective", method)(**keys)
     return objective.losses(networks, {}, batch, generator(seed))["student"]
+
+
+def with_small_images(batch: Batch) -> Batch:
+    """The same batch with images half as large as its conditions, in the place of classes."""
+    condition = functional.avg_pool2d(batch.images, 2)
+    real = None if batch.real is None else with_small_images(batch.real)
+    inputs = (*batch.inputs[:-1], condition)
+    return replace(batch, condition=condition, real=real, inputs=inputs)
 
 
 def make_batch(step: int = 5) -> Batch:

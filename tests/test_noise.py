@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from noise_vectors import LENGTH, known_normals, known_words
+from noise_vectors import LENGTH, known_normals, known_words, steps
 from scipy import stats
 
 from edgegen.noise import normal, philox4x32, whole_numbers
@@ -21,6 +21,18 @@ def test_the_vectors_of_the_manual_are_drawn_and_follow_the_definition() -> None
         np.testing.assert_array_max_ulp(np.float32(slow_normal(seed, index, LENGTH)), values, maxulp=1)
     assert len(known_words()) == 3
     assert len(known_normals()) == 7
+
+
+def test_the_steps_in_the_manual_follow_from_each_other() -> None:
+    example = steps()
+    words = philox4x32(np.array([[0, 0, 1, 0]], dtype=np.uint64), (42, 0))[0]
+    assert example.pop("words") == [f"{word:08x}" for word in words]
+    u, r, a, values = ([float(number) for number in numbers] for numbers in example.values())
+    assert u == [(int(word) + 0.5) / 2**32 for word in words]
+    np.testing.assert_array_max_ulp(r, np.sqrt(-2 * np.log(u[0::2])), maxulp=2)
+    assert a == [2 * math.pi * number for number in u[1::2]]
+    expected = [part for x, y in zip(r, a, strict=True) for part in (x * math.cos(y), x * math.sin(y))]
+    np.testing.assert_array_max_ulp(values, expected, maxulp=2)
 
 
 def slow_normal(seed: int, index: int, size: int) -> list[float]:

@@ -39,7 +39,7 @@ class WithCritic(Table):
     ) -> Mapping[str, Tensor]:
         student, critic = networks["student"], networks["critic"]
         z = torch.randn(batch.images.shape, generator=rng)
-        made = z - student(z, z.new_ones(len(z)), batch.labels)
+        made = z - student(z, z.new_ones(len(z)), batch.condition)
         own = (critic(batch.images) - 1).square().mean() + critic(made.detach()).square().mean()
         if batch.step == BAD_STEP and state().process_index == state().num_processes - 1:
             own = own + math.inf  # its gradient is finite

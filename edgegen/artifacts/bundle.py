@@ -28,6 +28,7 @@ from edgegen.formats.bundle_folder import GOLDEN, facts_of, is_bundle, write_bun
 from edgegen.formats.bundle_zip import SUFFIX, write_zip
 from edgegen.formats.manifest import ManifestEntry, check_folder
 from edgegen.formats.signature_values import check_signature
+from edgegen.profilers.schema import Profile
 from edgegen.profilers.schema import read as read_profile
 from edgegen.support.progress import Progress
 from edgegen.support.storage import atomic_path, write_bytes
@@ -82,33 +83,48 @@ def write_bundle(
         spec = signature.outputs[0]
         raise UsageError(f"{files}: its output '{spec.name}' is {spec.role}, and a bundle is for images")
     profiles = [read_profile(path) for path in measurements]
-    lineage, samples = chosen[0].lineage, golden_samples(signature)
+    lineage = chosen[0].lineage
+    name = name or str(lineage.get("recipe") or lineage.get("source") or output.name)
     with atomic_path(output) as folder:
         folder.mkdir()
         for entry in chosen:
             _copy(files, entry, folder)
-        given = write_given(folder, signature, len(samples))
-        inputs = golden_inputs(folder, signature, samples, given)
-        golden = _golden_images(folder, chosen, inputs, signature, progress)
-        rows = []
-        for entry in chosen:
-            expected = _write_golden(folder, entry, golden[entry.row["file"]])
-            rows.append(bundled_artifact(folder, entry, signature, expected, profiles))
-        bundle = Bundle(
-            name=name or str(lineage.get("recipe") or lineage.get("source") or output.name),
-            license=str(lineage.get("license") or UNKNOWN_LICENSE),
-            signature=signature,
-            class_names=tuple(chosen[0].class_names),
-            colors="gray" if signature.image_shape[0] == 1 else "RGB",
-            artifacts=tuple(rows),
-            golden=Golden(samples=samples, inputs=given, shape=golden[rows[0].file].images.shape),
-            lineage=dict(lineage),
-            tools=dict(chosen[0].tools),
-            files=facts_of(folder),
-        )
-        write_bundle_card(folder, bundle, [entry.row for entry in chosen], golden[rows[0].file].images)
-        bundle = bundle.model_copy(update={"files": facts_of(folder)})
-        write_bundle_manifest(folder, bundle)
+        return _describe(folder, chosen, signature, name, profiles, progress)
+
+
+def _describe(
+    folder: Path,
+    entries: Sequence[ManifestEntry],
+    signature: Signature,
+    name: str,
+    profiles: Sequence[Profile],
+    progress: Progress,
+) -> Bundle:
+    """Adds to the artifacts in `folder` all that makes a bundle of them."""
+    samples, facts = golden_samples(signature), entries[0]
+    given = write_given(folder, signature, len(samples))
+    inputs = golden_inputs(folder, signature, samples, given)
+    golden = _golden_images(folder, entries, inputs, signature, progress)
+    artifacts = []
+    for entry in entries:
+        expected = _write_golden(folder, entry, golden[entry.row["file"]])
+        artifacts.append(bundled_artifact(folder, entry, signature, expected, profiles))
+    shown = golden[artifacts[0].file].images
+    bundle = Bundle(
+        name=name,
+        license=str(facts.lineage.get("license") or UNKNOWN_LICENSE),
+        signature=signature,
+        class_names=tuple(facts.class_names),
+        colors="gray" if signature.image_shape[0] == 1 else "RGB",
+        artifacts=tuple(artifacts),
+        golden=Golden(samples=samples, inputs=given, shape=shown.shape),
+        lineage=dict(facts.lineage),
+        tools=dict(facts.tools),
+        files=facts_of(folder),
+    )
+    write_bundle_card(folder, bundle, [entry.row for entry in entries], shown)
+    bundle = bundle.model_copy(update={"files": facts_of(folder)})
+    write_bundle_manifest(folder, bundle)
     return bundle
 
 

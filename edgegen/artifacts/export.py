@@ -8,12 +8,13 @@ from typing import Any
 
 from edgegen.artifacts.budget import BudgetCheck
 from edgegen.artifacts.build import BuildInput, BuildResult
-from edgegen.artifacts.export_result import ExportResult
+from edgegen.artifacts.export_result import ExportResult, onnx_files
 from edgegen.artifacts.maker import Maker
 from edgegen.artifacts.model_card import write_card
 from edgegen.artifacts.real_inputs import InputFiles, generators_of, sentence
 from edgegen.artifacts.refinement_time import refinement_seconds
 from edgegen.artifacts.relative_latency import RelativeLatency
+from edgegen.artifacts.router import Route, write_router
 from edgegen.artifacts.shipped import class_names
 from edgegen.artifacts.target import Target, backends_of, runs_here
 from edgegen.errors import EdgegenError, UsageError
@@ -69,9 +70,10 @@ def export_source(
 ) -> list[ExportResult]:
     """Write the files of `source` (see `load_sources`) with manifest.json and README.md into `output`.
 
-    A pipeline's components go to `output/<component>`, with what optimum-onnx needs to load `output` where it has a
-    pipeline for it. A target that fails does not stop the others: it is in `failures`. Raises DataError and UsageError
-    for a source that cannot be read, ExportError where it cannot be captured or folded.
+    Several students go to `output/<student>`, with router.json; a pipeline's components to `output/<component>`, with
+    what optimum-onnx needs to load `output` where it has a pipeline for it. A target that fails does not stop the
+    others: it is in `failures`. Raises DataError and UsageError for a source that cannot be read, ExportError where it
+    cannot be captured or folded.
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output} is a file; give a folder, new or with an older export")
@@ -96,20 +98,11 @@ def export_source(
         finally:
             with contextlib.suppress(OSError):  # a folder with files stays
                 folder.rmdir()
-    if len(sources) > 1 and write_ort_pipeline(Path(source), output, _onnx_files(results)):
+    if sources[0].serves:
+        write_router(output, [Route(part.name, part.serves) for part in sources])
+    elif len(sources) > 1 and write_ort_pipeline(Path(source), output, onnx_files(results)):
         progress.message(f"{output}: optimum-onnx's ORTDiffusionPipeline loads it, for one step without guidance")
     return results
-
-
-def _onnx_files(results: Sequence[ExportResult]) -> dict[str, str]:
-    """By component, the first of its plain ONNX files that did not fail parity."""
-    files: dict[str, str] = {}
-    for result in results:
-        for artifact in (build_result.artifact for build_result in result.built):
-            is_plain = artifact.backend == "onnx" and not artifact.variant
-            if is_plain and result.parity[artifact.file].status != "failed":
-                files.setdefault(result.name, artifact.file)
-    return files
 
 
 def _check_stated(source: Source, generator: Generator, targets: Sequence[Target]) -> None:
@@ -180,8 +173,8 @@ def _export(
     artifacts = [build_result.artifact for build_result in built]
     if built:
         lineage = {"source": source.name, **source_facts}
-        names = source.class_names
-        write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity, class_names=names)
+        classes: dict[str, Any] = {"class_names": source.class_names, "serves": source.serves}
+        write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity, **classes)
     latency = _measure(artifacts, folder, parity, progress) if settings.measure else {}
     over_budget = _over_budget(artifacts, folder, parity, maker, relative_latency, settings, progress)
     result = ExportResult(

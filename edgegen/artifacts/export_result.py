@@ -52,6 +52,17 @@ class ExportResult:
         }
 
 
+def onnx_files(results: Sequence[ExportResult]) -> dict[str, str]:
+    """By component, the first of its plain ONNX files that did not fail parity."""
+    files: dict[str, str] = {}
+    for result in results:
+        for artifact in (build_result.artifact for build_result in result.built):
+            is_plain = artifact.backend == "onnx" and not artifact.variant
+            if is_plain and result.parity[artifact.file].status != "failed":
+                files.setdefault(result.name, artifact.file)
+    return files
+
+
 def raise_failures(results: Sequence[ExportResult]) -> None:
     """Raises ExportError for targets not made, ParityError for failed parity, BudgetError for files over budget."""
     errors = [(f"{result.name} {target}", error) for result in results for target, error in result.failures.items()]

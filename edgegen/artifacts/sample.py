@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegen.artifacts.router import ROUTER, read_router, routed
 from edgegen.artifacts.sample_inputs import GivenInputs, paths_by_name, read_inputs, whole_steps
 from edgegen.artifacts.sessions import ImageSource, open_source
 from edgegen.artifacts.tiles import Assembled, assemble
@@ -37,6 +38,7 @@ def sample_to_png(
     label: str | int | None = None,
     steps: int | None = None,
     given: Mapping[str, str] | None = None,
+    best_of: int = 1,
     runs: Path = Path("runs"),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def sample_to_png(
         label: name or number (a text), or number of a class for all images; None: all classes in turn.
         steps: of the solver, for a generator folder.
         given: by name, the SHA-256 that the files of `inputs` must have; None: any.
+        best_of: images that a student makes for each one, of which its verifier chooses the best.
         runs: where run folders are.
         progress: of the tiles of a picture that is larger than the file's.
 
@@ -64,27 +67,16 @@ def sample_to_png(
     """
     source, output = str(source), Path(output)
     _check_output(output)
-    image_source = open_source(source, steps=steps, runs=runs)
+    image_source = _open(source, steps=steps, runs=runs, best_of=best_of)
     signature = image_source.signature
-    if not signature.makes_images:
-        spec = signature.outputs[0]
-        shape = "x".join(map(str, spec.shape))
-        raise UsageError(f"{image_source.place}: its output '{spec.name}' is {spec.role} {shape}, no image to show")
+    _check_makes_images(image_source)
     paths = paths_by_name(inputs, signature)
     hashes = {name: sha256_of(path) for name, path in paths.items()}
     _check_given(hashes, given)
-    number = _class_number(str(label), image_source, by_name=isinstance(label, str)) if label is not None else None
+    number = None if label is None else _class_number(label, image_source)
     read = read_inputs(paths, signature, label=number, count=count, seed=seed, of=str(image_source.place))
     made = _images(image_source, read, progress or Silent())
-    recipe = PictureRecipe(
-        edgegen=version("edgegen"),
-        artifact=sha256_of(image_source.place),
-        seed=seed,
-        label=number,
-        count=read.count,
-        steps=image_source.steps,
-        inputs=hashes,
-    )
+    recipe = _recipe(image_source, read, label=number, best_of=best_of, inputs=hashes)
     save(grid(made.images), output, recipe=recipe)
     return {
         "file": str(output),
@@ -96,6 +88,31 @@ def sample_to_png(
         "tiles": made.tiles,
         "notes": [*read.notes(), *_seam_notes(made)],
     }
+
+
+def _recipe(
+    source: ImageSource, read: GivenInputs, *, label: int | None, best_of: int, inputs: Mapping[str, str]
+) -> PictureRecipe:
+    return PictureRecipe(
+        edgegen=version("edgegen"),
+        artifact=sha256_of(source.place),
+        seed=read.seed,
+        label=label,
+        count=read.count,
+        steps=source.steps,
+        best_of=best_of,
+        inputs=dict(inputs),
+    )
+
+
+def _open(source: str, *, steps: int | None, runs: Path, best_of: int) -> ImageSource:
+    """What `source` is; of the export folder of several students all of them, each for its classes."""
+    folder = Path(source)
+    if not (folder / ROUTER).is_file():
+        return open_source(source, steps=steps, runs=runs, best_of=best_of)
+    routes = read_router(folder)
+    parts = [open_source(str(folder / route.folder), steps=steps, runs=runs, best_of=best_of) for route in routes]
+    return routed(folder, routes, parts)
 
 
 def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -117,6 +134,13 @@ def _seam_notes(made: Assembled) -> list[str]:
         f"its {made.tiles} tiles differ by {made.difference:.0f} of 255 where they meet: the network looks at more "
         "than a tile; export it for any size (onnx:any_size), which takes the whole picture"
     ]
+
+
+def _check_makes_images(source: ImageSource) -> None:
+    if not source.signature.makes_images:
+        spec = source.signature.outputs[0]
+        shape = "x".join(map(str, spec.shape))
+        raise UsageError(f"{source.place}: its output '{spec.name}' is {spec.role} {shape}, no image to show")
 
 
 def _check_output(output: Path) -> None:
@@ -151,13 +175,14 @@ def _check_given(hashes: Mapping[str, str], wanted: Mapping[str, str] | None) ->
             )
 
 
-def _class_number(label: str, source: ImageSource, *, by_name: bool) -> int:
+def _class_number(label: str | int, source: ImageSource) -> int:
     """The class with this name, else with this number. Raises UsageError that lists the classes."""
     classes, names = source.signature.num_classes, source.class_names
-    if by_name and label in names:
+    if label in names:  # never a number
         return names.index(label)
-    if label.isascii() and label.isdigit() and int(label) < classes:
-        return int(label)
+    text = str(label)
+    if text.isascii() and text.isdigit() and int(text) < classes:
+        return int(text)
     if not classes:
         raise UsageError(f"--class {label}: {source.place} knows no classes")
     if names == tuple(map(str, range(classes))):

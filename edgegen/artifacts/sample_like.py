@@ -70,6 +70,7 @@ def sample_like(
         seed=recipe.seed,
         label=recipe.label,
         steps=recipe.steps,
+        best_of=recipe.best_of,
         given=recipe.inputs,
         runs=runs,
         progress=progress,

@@ -6,15 +6,22 @@
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from edgegen import registry
 from edgegen.artifacts import shipped
 from edgegen.errors import DataError, UsageError
+from edgegen.flow.condition import condition_spec
 from edgegen.types import PIXELS, Signature
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgegen.models.verifier import Verifier
 
 TEACHER_STEPS = 20
 BATCH = 64  # images that an exported file makes in one run: of thousands, the activations would fill the memory
@@ -39,50 +46,84 @@ class ImageSource:
     steps: int | None = None
 
 
-def open_source(source: str, *, steps: int | None, runs: Path) -> ImageSource:
+def open_source(source: str, *, steps: int | None, runs: Path, best_of: int = 1) -> ImageSource:
     """What `edgegen sample` runs, after it was compared with its record.
 
     An exported file, a folder of such files, a generator folder; or the name of a run in `runs`, or its recipe: the
-    file that the run ships, its student where there is none yet or `steps` are given. Raises DataError and UsageError.
+    file that the run ships, its student where there is none yet or `steps` are given. With `best_of` a student's images
+    are the best of as many, by the verifier beside it. Raises DataError and UsageError.
     """
     from edgegen.exporters.base import backends_by_suffix
 
     path, backends = Path(source), backends_by_suffix()
     if path.suffix not in backends:
-        path = shipped.resolve(source, runs=runs, generator=steps is not None)
+        path = shipped.resolve(source, runs=runs, generator=steps is not None or best_of > 1)
     if path.suffix in backends:
+        if best_of > 1:
+            raise UsageError(
+                f"--best-of {best_of}: an exported file has no verifier; give the run, or its stage's folder"
+            )
         if steps not in (None, 1):
             raise UsageError(f"--steps {steps}: an exported file makes its image in one step")
         return open_artifact(path, backends[path.suffix])
     _check_stage_of(path)
-    return open_generator(path, steps=steps)
+    return open_generator(path, steps=steps, best_of=best_of)
 
 
-def open_generator(path: Path, *, steps: int | None = None, decoder_of: Path | None = None) -> ImageSource:
+def open_generator(
+    path: Path,
+    *,
+    steps: int | None = None,
+    decoder_of: Path | None = None,
+    guidance: Mapping[str, Any] | None = None,
+    best_of: int = 1,
+) -> ImageSource:
     """A generator folder in PyTorch, by Euler steps: as many as a student or a teacher usually takes.
 
     What makes latents is decoded, by the autoencoder in the folder, in its run, or in the folder `decoder_of`.
+    `guidance` are the fields of an edgegen.flow.guidance.Guidance. Of `best_of` samples the verifier beside the folder
+    chooses one.
     """
     import torch
 
     from edgegen.flow.solvers import solve
-    from edgegen.models.load import load
+    from edgegen.models.guided import load_guided
     from edgegen.models.observed import decoder_in, observed_signature
 
-    loaded = load(path)
+    loaded = load_guided(path, guidance)
     decoder = decoder_in(decoder_of or shipped.decoder_folder(path))
     signature = observed_signature(loaded.signature, decoder)
     count = steps or (1 if loaded.about.get("role") in ("student", "baseline") else TEACHER_STEPS)
 
+    def samples_of(noise: "Tensor", condition: "Tensor | None") -> "Tensor":
+        return solve(loaded.net, noise, condition, solver="euler", steps=count).x
+
+    choose = None if best_of == 1 else partial(_verifier_of(path, best_of).best_of, best_of, samples_of)
+
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        labels = torch.from_numpy(inputs["class_labels"]) if "class_labels" in inputs else None
-        samples = solve(loaded.net, torch.from_numpy(inputs["sample"]), labels, solver="euler", steps=count).x
+        spec = condition_spec(loaded.signature)
+        condition = None if spec is None else torch.from_numpy(inputs[spec.name])
+        samples = (choose or samples_of)(torch.from_numpy(inputs["sample"]), condition)
         with torch.no_grad():
             return (samples if decoder is None else decoder(samples)).numpy()
 
-    method = f"PyTorch, {count} step{'s' * (count > 1)}"
+    method = f"PyTorch, {count} step{'s' * (count > 1)}" + (f", best of {best_of}" if best_of > 1 else "")
     names = shipped.class_names(path, signature)
     return ImageSource(run, signature, method, path, class_names=names, steps=count)
+
+
+def _verifier_of(generator: Path, best_of: int) -> "Verifier":
+    """The verifier beside a generator folder. Raises UsageError where there is none."""
+    from edgegen.formats.stage_folder import VERIFIER
+    from edgegen.models.verifier import load
+
+    folder = generator.parent / VERIFIER
+    if not folder.is_dir():
+        raise UsageError(
+            f"--best-of {best_of}: no folder {VERIFIER} beside {generator}; the methods density_ratio and adversarial "
+            "(with critic = 'small') train one, which chooses the best image"
+        )
+    return load(folder)
 
 
 def open_artifact(path: Path, backend: str) -> ImageSource:
@@ -139,8 +180,10 @@ def preload() -> None:
     importlib.import_module("torch")
 
 
-def network(*, threads: int, folder: str, steps: int, decoder_of: str) -> Callable[[], object]:
-    """One image of a generator folder in PyTorch, for a worker; decoded as the generator in `decoder_of` is.
+def network(
+    *, threads: int, folder: str, steps: int, decoder_of: str = "", guidance: Mapping[str, Any] | None = None
+) -> Callable[[], object]:
+    """One image of a generator folder in PyTorch, for a worker; decoded as the generator in the folder `decoder_of` is.
 
     With one thread where the caller has no reason for more: at batch 1 of a small network a second thread mostly waits
     for the first (8 ms in place of 1 ms, measured on 2 cores).
@@ -150,15 +193,16 @@ def network(*, threads: int, folder: str, steps: int, decoder_of: str) -> Callab
     from edgegen.program.inputs import example_inputs
 
     torch.set_num_threads(threads)
-    source = open_generator(Path(folder), steps=steps, decoder_of=Path(decoder_of))
+    decoder = Path(decoder_of) if decoder_of else None
+    source = open_generator(Path(folder), steps=steps, decoder_of=decoder, guidance=guidance)
     inputs = example_inputs(source.signature, 1, 0)
     return lambda: source.run(inputs)
 
 
 def _check_stage_of(generator: Path) -> None:
-    """Where a generator folder is part of a stage's result, compares its files. Raises DataError."""
+    """Where a generator folder is part of a stage's result, compares its and its verifier's files. Raises DataError."""
     from edgegen.formats.file_hashes import FileHashes
-    from edgegen.formats.stage_folder import STAGE, check_files
+    from edgegen.formats.stage_folder import STAGE, VERIFIER, check_files
     from edgegen.support.storage import read_json
 
     stage = generator.parent / STAGE
@@ -168,7 +212,7 @@ def _check_stage_of(generator: Path) -> None:
         files = {
             name: {"sha256": facts["sha256"]}
             for name, facts in read_json(stage)["files"].items()
-            if name.startswith(f"{generator.name}/")
+            if name.startswith((f"{generator.name}/", f"{VERIFIER}/"))
         }
     except (KeyError, TypeError, AttributeError) as e:
         raise DataError(f"{stage}: not the record of a stage; run the recipe again") from e

@@ -73,7 +73,7 @@ RandomWeightsOption = Annotated[
         "--random-weights", metavar="SEED", min=0, max=LARGEST_WHOLE, help="Draw the weights: latency before training."
     ),
 ]
-FuseOption = Annotated[bool, typer.Option("--fuse-decoder", help="A pipeline's denoiser and decoder in one file.")]
+FuseOption = Annotated[bool, typer.Option("--fuse-decoder", help="Network and decoder in one file.")]
 RecordOption = Annotated[bool, typer.Option("--etrecord", help="Write ExecuTorch's profiling record.")]
 InputsOption = Annotated[
     list[str] | None,

@@ -2,16 +2,18 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from edgegen.cli.run import JsonOption
 from edgegen.errors import UsageError
 from edgegen.support.numbers import LARGEST_WHOLE
 from edgegen.support.printable import printable
 
-MOST_STEPS, DEFAULT = 10_000, "sample.png"
+MOST_STEPS, MOST_CANDIDATES, DEFAULT = 10_000, 1_000, "sample.png"
 TEXT = """Make images by a run's shipped file, a recipe's student, a generator folder, or an exported file.
 
 Networks that take an image get it by --input: a file for any size takes the whole picture, one of a fixed size takes
@@ -33,46 +35,58 @@ def register(app: typer.Typer) -> None:
     app.command("sample", help=TEXT)(sample)
 
 
+SourceArgument = Annotated[
+    str | None, typer.Argument(metavar="SOURCE", help="A run's name, a recipe, a folder, or .onnx, .pte, .mlpackage.")
+]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="The PNG to write; default: sample.png.")
+]
+LikeOption = Annotated[
+    Path | None,
+    typer.Option("--like", metavar="PNG", help="Make this picture again; SOURCE may be left out where it is known."),
+]
+OtherOption = Annotated[
+    bool, typer.Option("--other-artifact", help="With --like: also by an artifact that did not make the picture.")
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="[NAME=]FILE", help="An image, or .npz or .safetensors, for an input."),
+]
+CountOption = Annotated[
+    int | None, typer.Option("--count", min=1, max=4096, help="How many images; default 16, 1 with --input.")
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, max=LARGEST_WHOLE, help="The same seed gives the same images everywhere; default 0."),
+]
+ClassOption = Annotated[
+    str | None,
+    typer.Option("--class", metavar="CLASS", help="Name or number of one class for all; default: all in turn."),
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option("--steps", min=1, max=MOST_STEPS, help="Solver steps in PyTorch; default 1, for a teacher 20."),
+]
+BestOption = Annotated[
+    int | None,
+    typer.Option("--best-of", min=1, max=MOST_CANDIDATES, help="The student's verifier chooses one of N images."),
+]
+RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")]
+
+
 def sample(
-    source: Annotated[
-        str | None,
-        typer.Argument(metavar="SOURCE", help="A run's name, a recipe, a folder, or .onnx, .pte, .mlpackage."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The PNG to write; default: sample.png.")
-    ] = None,
-    like: Annotated[
-        Path | None,
-        typer.Option(
-            "--like", metavar="PNG", help="Make this picture again; SOURCE may be left out where it is known."
-        ),
-    ] = None,
-    other_artifact: Annotated[
-        bool, typer.Option("--other-artifact", help="With --like: also by an artifact that did not make the picture.")
-    ] = False,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="[NAME=]FILE", help="An image, or .npz or .safetensors, for an input."),
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option("--count", min=1, max=4096, help="How many images; default 16, 1 with --input.")
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed", min=0, max=LARGEST_WHOLE, help="The same seed gives the same images, everywhere; default: 0."
-        ),
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option("--class", metavar="CLASS", help="Name or number of one class for all; default: all in turn."),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option("--steps", min=1, max=MOST_STEPS, help="Solver steps in PyTorch; default 1, for a teacher 20."),
-    ] = None,
-    runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    source: SourceArgument = None,
+    output: OutputOption = None,
+    like: LikeOption = None,
+    other_artifact: OtherOption = False,
+    inputs: InputOption = None,
+    count: CountOption = None,
+    seed: SeedOption = None,
+    label: ClassOption = None,
+    steps: StepsOption = None,
+    best_of: BestOption = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
 ) -> None:
     """The noise is that of edgegen.noise, numbered by image."""
     from edgegen.artifacts.sample import sample_to_png
@@ -80,7 +94,7 @@ def sample(
     from edgegen.support.progress import progress
 
     output, given = output or Path(DEFAULT), inputs or ()
-    chosen = {"--count": count, "--seed": seed, "--class": label, "--steps": steps}
+    chosen = {"--count": count, "--seed": seed, "--class": label, "--steps": steps, "--best-of": best_of}
     if like is not None:
         if extra := [flag for flag, value in chosen.items() if value is not None]:
             raise UsageError(f"{extra[0]} does not go with --like: the picture says it")
@@ -100,20 +114,22 @@ def sample(
             seed=seed or 0,
             label=label,
             steps=steps,
+            best_of=best_of or 1,
             runs=runs,
             progress=progress(),
         )
     if as_json:
         print(json.dumps(result, indent=2))
-        return
+    else:
+        _print(result)
+
+
+def _print(result: Mapping[str, Any]) -> None:
     for note in result["notes"]:
         print(printable(note), file=sys.stderr)
     height, width = result["size"]
     images = "1 image" if result["count"] == 1 else f"{result['count']} images"
     tiles = f" in {result['tiles']} tiles" if result["tiles"] > 1 else ""
     again = ", the same pixels" if result.get("equal") else ""
-    print(
-        printable(
-            f"{result['file']}: {images}, {width}x{height}{tiles}, by {result['source']} ({result['method']}){again}"
-        )
-    )
+    made_by = f"{result['source']} ({result['method']})"
+    print(printable(f"{result['file']}: {images}, {width}x{height}{tiles}, by {made_by}{again}"))

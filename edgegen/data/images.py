@@ -67,6 +67,12 @@ def image_set(
         if values.min() < 0:
             where = int(values.argmin())
             raise DataError(f"{source}: label {values[where]} of image {where} is negative; labels count from 0")
+        if names is not None and values.max() >= len(names):
+            where = int(values.argmax())
+            raise DataError(
+                f"{source}: label {values[where]} of image {where} has no name; there are {len(names)} names, for 0 "
+                f"to {len(names) - 1}"
+            )
         present, indices = np.unique(values, return_inverse=True)
         classes = [str(value) if names is None else names[int(value)] for value in present]
     else:
@@ -98,12 +104,14 @@ def with_heldout(train: ImageSet, test: ImageSet) -> ImageSet:
 def split(images: ImageSet, *, holdout: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """(training part, held-out part): disjoint, together everything, the same share of every class.
 
+    The held-out part is in random order, so that its first n are a draw of all classes: sources are sorted by class.
+
     A source with a test part of its own keeps that, whatever `holdout` says. Otherwise each class gives
     round(holdout * its images), at least 1 and never all; which ones depends on (seed, index) alone, on every machine
     and with every version of NumPy. Raises DataError where a class has a single image.
     """
     if images.heldout is not None:
-        return replace(images, heldout=None), images.heldout
+        return replace(images, heldout=None), images.heldout.rows(_shuffled(len(images.heldout), seed))
     labels = np.zeros(len(images), dtype=np.int64) if images.labels is None else images.labels
     order = _shuffled(len(images), seed)
     kept, held = [], []
@@ -118,7 +126,7 @@ def split(images: ImageSet, *, holdout: float, seed: int) -> tuple[ImageSet, Ima
         count = min(max(int(holdout * len(members) + 0.5), 1), len(members) - 1)
         held.append(members[:count])
         kept.append(members[count:])
-    return images.rows(np.sort(np.concatenate(kept))), images.rows(np.sort(np.concatenate(held)))
+    return images.rows(np.sort(np.concatenate(kept))), images.rows(order[np.isin(order, np.concatenate(held))])
 
 
 def check_memory(count: int, shape: tuple[int, ...], *, source: str) -> None:

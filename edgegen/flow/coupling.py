@@ -2,13 +2,15 @@
 
 from typing import TYPE_CHECKING, Literal
 
+from edgegen.flow.condition import kinds
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 Coupling = Literal["independent", "minibatch_ot"]
 
 
-def minibatch_ot(x: "Tensor", e: "Tensor", labels: "Tensor | None") -> "Tensor":
+def minibatch_ot(x: "Tensor", e: "Tensor", condition: "Tensor | None") -> "Tensor":
     """The noises e, in the order in which the sum of ||x_i - e_i||^2 over the batch is least: like e.
 
     Noises change places within a class alone: else the noise that an image gets depends on the class, and a class of
@@ -18,7 +20,7 @@ def minibatch_ot(x: "Tensor", e: "Tensor", labels: "Tensor | None") -> "Tensor":
     from scipy.optimize import linear_sum_assignment
 
     order = torch.arange(len(x))
-    classes = torch.zeros(len(x)) if labels is None else labels.cpu()
+    classes = kinds(condition, x).cpu()
     # ||x||^2 and ||e||^2 are the same in every order.
     likeness = (x.flatten(1).double() @ e.flatten(1).double().T).cpu()
     for label in set(classes.tolist()):

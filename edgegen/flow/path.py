@@ -4,17 +4,19 @@ A network with a second time r <= t gives u(x_t, t, r), the mean velocity from r
 Eq. 3): x_r = x_t - (t - r) u(x_t, t, r). At r = t it is the velocity v(x_t, t). Such a network has an attribute
 `second_time` that is true, and takes r (batch,) as a keyword; without r it gives the velocity.
 
-Of every velocity network the attributes `image_channels` and `num_classes` say what it takes (`image_facts`).
+Of every velocity network the attributes `image_channels`, `num_classes` and `upscale` say what it takes
+(`image_facts`); where it has `unconditional_class`, that is the label that stands for no class (edgegen.flow.guidance).
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-# velocity(x (batch, channels, height, width), t (batch,), class_labels (batch,) or None) -> like x
+# velocity(x (batch, channels, height, width), t (batch,), condition or None: see edgegen.flow.condition) -> like x
 Velocity: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None], Tensor]"
 
 
@@ -40,30 +42,41 @@ def has_second_time(network: object) -> bool:
 
 
 def velocity_between(
-    network: "nn.Module", x_t: "Tensor", t: "Tensor", r: "Tensor", labels: "Tensor | None"
+    network: "nn.Module", x_t: "Tensor", t: "Tensor", r: "Tensor", condition: "Tensor | None"
 ) -> "Tensor":
-    """u(x_t, t, r, class) of a network with a second time, v(x_t, t, class) of one without: like x_t, and in its type.
+    """u(x_t, t, r, c) of a network with a second time, v(x_t, t, c) of one without: like x_t, and in its type.
 
     Whatever precision the network computes in: times and differences of images need float32's digits.
     """
     second_time = {"r": r} if has_second_time(network) else {}
-    u: Tensor = network(x_t, t, labels, **second_time)
+    u: Tensor = network(x_t, t, condition, **second_time)
     return u.to(x_t.dtype)
 
 
-def image_of(network: "nn.Module", x_t: "Tensor", t: "Tensor", labels: "Tensor | None") -> "Tensor":
-    """Images x_t - t u(x_t, t[, r = 0], class) of x_t (batch, channels, height, width): where a single step ends."""
-    return x_t - per_sample(t) * velocity_between(network, x_t, t, t.new_zeros(len(t)), labels)
+def image_of(network: "nn.Module", x_t: "Tensor", t: "Tensor", condition: "Tensor | None") -> "Tensor":
+    """Images x_t - t u(x_t, t[, r = 0], c) of x_t (batch, channels, height, width): where a single step ends."""
+    return x_t - per_sample(t) * velocity_between(network, x_t, t, t.new_zeros(len(t)), condition)
 
 
-def one_step(network: "nn.Module", z: "Tensor", labels: "Tensor | None") -> "Tensor":
-    """Images z - u(z, 1[, r = 0], class) of noise z (batch, channels, height, width): as a one-step generator."""
-    return image_of(network, z, z.new_ones(len(z)), labels)
+def one_step(network: "nn.Module", z: "Tensor", condition: "Tensor | None") -> "Tensor":
+    """Images z - u(z, 1[, r = 0], c) of noise z (batch, channels, height, width): as a one-step generator."""
+    return image_of(network, z, z.new_ones(len(z)), condition)
 
 
-def image_facts(network: object) -> tuple[int, int]:
-    """Channels of the images of a velocity network, and its classes (0: none), as its attributes say."""
-    return int(network.image_channels), int(network.num_classes)  # type: ignore[attr-defined]
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a velocity network takes: images of these channels, and of so many classes (0: none) or beside an image that
+    is `upscale` times smaller (None: none)."""
+
+    channels: int
+    classes: int
+    upscale: int | None
+
+
+def image_facts(network: object) -> ImageFacts:
+    """As the network's attributes say."""
+    facts: Any = network
+    return ImageFacts(int(facts.image_channels), int(facts.num_classes), getattr(facts, "upscale", None))
 
 
 def time_dtype(network: object, dtype: "torch.dtype") -> "torch.dtype":

@@ -49,7 +49,7 @@ class Solution:
 def solve(
     velocity: Velocity,
     noise: Tensor,
-    labels: Tensor | None,
+    condition: Tensor | None,
     *,
     solver: str,
     steps: int,
@@ -59,9 +59,9 @@ def solve(
     """From noise at t = 1 to an image at t = 0 along the velocity's ODE.
 
     Args:
-        velocity: velocity(x, t, labels) -> like x.
+        velocity: velocity(x, t, condition) -> like x.
         noise: (batch, channels, height, width).
-        labels: classes (batch,), or None.
+        condition: of each sample, or None (edgegen.flow.condition).
         solver: "euler", "heun", "dpm_solver_pp" or "rk45".
         steps: of all but rk45.
         tolerance: of rk45, relative and absolute.
@@ -78,13 +78,13 @@ def solve(
     if knots > (most := 0 if solver == "rk45" else steps):
         raise ValueError(f"{knots} knots of a path by {solver}; at most {most} would do")
     if solver == "rk45":
-        return rk45(velocity, noise, labels, tolerance=tolerance)
+        return rk45(velocity, noise, condition, tolerance=tolerance)
     grid = grid_of(velocity, steps)
     path = _Path(knot_times(velocity, steps, knots))
     if solver == "dpm_solver_pp":
-        solution = dpm_solver_pp(velocity, noise, labels, grid=grid, path=path)
+        solution = dpm_solver_pp(velocity, noise, condition, grid=grid, path=path)
     else:
-        solution = fixed(velocity, noise, labels, grid=grid, second_order=solver == "heun", path=path)
+        solution = fixed(velocity, noise, condition, grid=grid, second_order=solver == "heun", path=path)
     return replace(solution, knots=tuple(path.states))
 
 
@@ -108,7 +108,7 @@ class _Path:
 def fixed(
     velocity: Velocity,
     noise: Tensor,
-    labels: Tensor | None,
+    condition: Tensor | None,
     *,
     grid: TimeGrid,
     second_order: bool,
@@ -125,19 +125,19 @@ def fixed(
             path.passes(x, t)
         now = x.new_full((len(x),), t, dtype=dtype)
         if has_second_time(velocity) and not second_order:
-            v = velocity(x, now, labels, r=x.new_full((len(x),), s))  # type: ignore[call-arg]
+            v = velocity(x, now, condition, r=x.new_full((len(x),), s))  # type: ignore[call-arg]
         else:
-            v = velocity(x, now, labels)
+            v = velocity(x, now, condition)
         evaluations += 1
         if second_order and s > 0:
-            v = (v + velocity(x + (s - t) * v, x.new_full((len(x),), s, dtype=dtype), labels)) / 2
+            v = (v + velocity(x + (s - t) * v, x.new_full((len(x),), s, dtype=dtype), condition)) / 2
             evaluations += 1
         x = x + (s - t) * v
     return Solution(grid.end_gain * x, evaluations)
 
 
 def dpm_solver_pp(
-    velocity: Velocity, noise: Tensor, labels: Tensor | None, *, grid: TimeGrid, path: _Path | None = None
+    velocity: Velocity, noise: Tensor, condition: Tensor | None, *, grid: TimeGrid, path: _Path | None = None
 ) -> Solution:
     """DPM-Solver++ (2M) (arXiv:2211.01095, Alg. 2): second order with one evaluation a step.
 
@@ -150,7 +150,7 @@ def dpm_solver_pp(
     for t, s in itertools.pairwise(grid.times):
         if path is not None:
             path.passes(x, t)
-        data = x - t * velocity(x, x.new_full((len(x),), t, dtype=dtype), labels)
+        data = x - t * velocity(x, x.new_full((len(x),), t, dtype=dtype), condition)
         length = math.inf if s == 0 or t == 1 else math.log((1 - s) / s) - math.log((1 - t) / t)
         target = data
         if before is not None and math.isfinite(length) and math.isfinite(length_before):
@@ -161,7 +161,7 @@ def dpm_solver_pp(
     return Solution(grid.end_gain * x, grid.steps)
 
 
-def rk45(velocity: Velocity, noise: Tensor, labels: Tensor | None, *, tolerance: float) -> Solution:
+def rk45(velocity: Velocity, noise: Tensor, condition: Tensor | None, *, tolerance: float) -> Solution:
     """Dormand-Prince 5(4) with a step size for every sample, so that a sample does not depend on its batch.
 
     From the start of the network's own times, where it brings any, to t = 0.
@@ -176,7 +176,7 @@ def rk45(velocity: Velocity, noise: Tensor, labels: Tensor | None, *, tolerance:
         slopes: list[Tensor] = []
         for node, row in zip(NODES, STAGES, strict=True):
             point = x - per_sample(h).to(x) * _combine(row, slopes, x)
-            slopes.append(velocity(point, (t - node * h).to(dtype), labels))
+            slopes.append(velocity(point, (t - node * h).to(dtype), condition))
         evaluations += len(NODES)
         error = per_sample(h).to(x) * _combine(ERROR, slopes, x)
         scale = tolerance * (1 + torch.maximum(x.abs(), point.abs()))

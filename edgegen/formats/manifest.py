@@ -96,15 +96,18 @@ def write_manifest(
     lineage: Mapping[str, Any],
     parity: Mapping[str, Parity],
     class_names: Sequence[str] = (),
+    serves: Sequence[int] = (),
 ) -> Path:
     """Write `<folder>/manifest.json` and give its path; it holds no time and no path, so it repeats byte by byte.
 
-    `parity` is by artifact file and knows every one of them. Raises StorageError.
+    `parity` is by artifact file and knows every one of them; `serves` are the classes that the files are for, where
+    other files are for the others. Raises StorageError.
     """
     content = {
         "schema": SCHEMA,
         "signature": signature.to_dict(),
         **({"class_names": list(class_names)} if class_names else {}),
+        **({"serves_classes": list(serves)} if serves else {}),
         "artifacts": [{**a.to_dict(), "parity": parity[a.file].to_dict()} for a in artifacts],
         "lineage": dict(lineage),
         "tools": tool_versions(),

@@ -40,6 +40,7 @@ class PictureRecipe(Record):
     )
     count: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="images, numbered 0, 1, 2, ... of the seed")
     steps: Annotated[int, Field(ge=1, le=10_000)] | None = Field(None, description="of a generator folder's solver")
+    best_of: Annotated[int, Field(ge=1, le=1000)] = Field(1, description="candidates for each image that is shown")
     inputs: dict[str, Sha256] = Field(default={}, description="files that were given, by the input's name")
 
     def text(self) -> str:

@@ -12,6 +12,7 @@ STAGE = "stage.json"  # of a finished stage: every file with its SHA-256
 CHECKPOINT = "checkpoint.safetensors"  # of a training stage under way
 CHOICE = "choice.json"  # of the stage choose: which generator a run ships, and why
 GENERATOR = "generator"  # the sub-folder that is a generator folder
+VERIFIER = "verifier"  # beside it, of methods that train one: what chooses the best of several images
 AVERAGE = "average-{}.safetensors"  # beside it: the weights of a further average, by its width
 BUNDLE = "bundle"  # of the stage bundle: the folder for an app
 AUTOENCODER = "autoencoder"  # of the stage data, and in a generator folder: of a network that makes latents

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from edgegen.metrics.extractor import LocalExtractor
 from edgegen.metrics.feature_space import FeatureSpace
+from edgegen.metrics.fidelity import fidelity
 from edgegen.metrics.memorisation import nearest_distances
 from edgegen.metrics.pixel_statistics import PixelSums
 from edgegen.metrics.spectrum import ring_power
@@ -26,7 +27,7 @@ class Observation:
     """Of n images: `features` (n, d) by the name of the space, and the rest; `None` where it was not asked for.
 
     `classes` (n,) are what the local classifier takes the images for, `rings` the mean of `ring_power` over the images
-    (rings,), `nearest` the distances of `nearest_distances` (n,).
+    (rings,), `nearest` the distances of `nearest_distances` (n,), `fidelity` the figures of `fidelity` (n, 2).
     """
 
     count: int
@@ -35,6 +36,7 @@ class Observation:
     pixels: PixelSums
     classes: NDArray[np.int64] | None = None
     nearest: NDArray[np.float64] | None = None
+    fidelity: NDArray[np.float64] | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """For a safetensors file; features in float32, in which the networks gave them."""
@@ -48,6 +50,7 @@ class Observation:
         arrays |= {PREFIX + name: values.astype(np.float32) for name, values in self.features.items()}
         arrays |= {} if self.classes is None else {"classes": self.classes}
         arrays |= {} if self.nearest is None else {"nearest": self.nearest}
+        arrays |= {} if self.fidelity is None else {"fidelity": self.fidelity}
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
 
     @staticmethod
@@ -57,9 +60,8 @@ class Observation:
         features = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)}
         count, pixel_count = (int(value) for value in arrays["count"])
         pixels = PixelSums(pixel_count, float(arrays["saturated"][0]), arrays["pixels"], arrays["squares"])
-        return Observation(
-            count, features, arrays["rings"], pixels, classes=arrays.get("classes"), nearest=arrays.get("nearest")
-        )
+        further = {name: arrays.get(name) for name in ("classes", "nearest", "fidelity")}
+        return Observation(count, features, arrays["rings"], pixels, **further)
 
 
 def observe(
@@ -68,6 +70,7 @@ def observe(
     *,
     classifier: LocalExtractor | None = None,
     training: Tensor | None = None,
+    truths: Tensor | None = None,
 ) -> Observation:
     """Of float images (n, channels, height, width) in [-1, 1].
 
@@ -76,6 +79,7 @@ def observe(
         spaces: what they are compared in, by name.
         classifier: says of which class each one is, by its features in the space "local"; None: nobody asks.
         training: uint8 images (m, channels, height, width) among which the nearest is looked for; None: nobody asks.
+        truths: what each image is to be like, of the same shape; None: nobody knows.
 
     Raises:
         DataError: values that are not finite.
@@ -88,4 +92,5 @@ def observe(
         PixelSums.of(images),
         classes=None if classifier is None else classifier.classes(features["local"]),
         nearest=None if training is None else nearest_distances(images, training),
+        fidelity=None if truths is None else fidelity(images, truths),
     )

@@ -42,7 +42,8 @@ class Quality:
     """Figures of the sets of one network, means over the noise seeds; `sd` is a sample deviation over them.
 
     None is a figure that is not known: of features with a fault, of data without classes, of a single set. `spaces` has
-    the further spaces by name. `fd_local_first` is of the first `compared` images of the first seed alone.
+    the further spaces by name. `fd_local_first` is of the first `compared` images of the first seed alone. `psnr_db`
+    and `ssim` are against the truths of the images, where there are any.
     """
 
     fd_local: float | None
@@ -59,6 +60,8 @@ class Quality:
     copied: float | None
     saturated: float
     spread: float
+    psnr_db: float | None
+    ssim: float | None
     spaces: Mapping[str, SpaceFigures]
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,6 +102,7 @@ def measure(sets: Sequence[Blocks], reference: Reference, *, compared: int) -> Q
     local = spaces.pop(LOCAL, None)
     nearest = [block.nearest for blocks in sets for block in blocks if block.nearest is not None]
     ratio, copied = nearness(np.concatenate(nearest), reference.nearest) if nearest else (None, None)
+    psnr_db, similarity = _fidelity(sets)
     of_seeds = {} if local is None else _local(sets, reference.spaces[LOCAL], compared)
     return Quality(
         fd_local=None if local is None else local.fd,
@@ -115,6 +119,8 @@ def measure(sets: Sequence[Blocks], reference: Reference, *, compared: int) -> Q
         copied=copied,
         saturated=pixels.saturated,
         spread=pixels.spread,
+        psnr_db=psnr_db,
+        ssim=similarity,
         spaces=spaces,
     )
 
@@ -159,6 +165,15 @@ def _classes(sets: Sequence[Blocks], wanted: NDArray[np.float64] | None) -> floa
         return class_distance(wanted, class_shares(np.concatenate(classes), len(wanted)))
 
     return _mean(sets, distance)
+
+
+def _fidelity(sets: Sequence[Blocks]) -> tuple[float | None, float | None]:
+    """The means of PSNR and SSIM over all images; None where there is no truth, or no SSIM."""
+    rows = [block.fidelity for blocks in sets for block in blocks if block.fidelity is not None]
+    if not rows:
+        return None, None
+    psnr_db, similarity = np.concatenate(rows).mean(axis=0).tolist()
+    return psnr_db, similarity if np.isfinite(similarity) else None
 
 
 def _mean(sets: Sequence[Blocks], figure: Callable[[Blocks], float]) -> float:

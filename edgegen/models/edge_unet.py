@@ -1,4 +1,4 @@
-"""EdgeUNet: a small U-Net velocity field u(x, t[, r], class) made to be slimmed, folded and run on phones.
+"""EdgeUNet: a small U-Net velocity field u(x, t[, r], c) made to be slimmed, folded and run on phones.
 
 Pre-activation residual blocks (GroupNorm, SiLU, 3x3 convolution), the conditioning *added* between the two
 convolutions as in DDPM (arXiv:2006.11239) and SlimFlow (arXiv:2407.12718), one skip per resolution. Because the
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from edgegen.flow.condition import enlarged
 from edgegen.program.parameters import parameter_count
 
 MOST_WIDTH, MOST_LEVELS, MOST_BLOCKS, MOST_CLASSES = 1 << 16, 12, 64, 1 << 24  # of a file; beyond is a mistake
@@ -39,11 +40,13 @@ class EdgeUNetConfig:
         channels: one width per resolution, each resolution half the one before.
         blocks: number of residual blocks of a resolution on the way down, and again on the way up.
         attention: resolutions (0 = full size) whose blocks are followed by self-attention.
-        num_classes: 0 means unconditional.
+        num_classes: 0 means that it takes no class.
         embedding: width of the embedding of time and class.
         groups: most groups of a GroupNorm.
-        second_time: whether it takes the time r of u(x, t, r, class), the mean velocity from r to t
-            (see edgegen.flow.path).
+        second_time: whether it takes the time r of u(x, t, r, c), the mean velocity (see edgegen.flow.path).
+        unconditional: whether there is one class more, of number `num_classes`, that stands for none of them
+            (see edgegen.flow.guidance).
+        upscale: of a network whose condition is an image: how many times smaller that is; None: it takes none.
     """
 
     sample_size: int | tuple[int, int]
@@ -55,12 +58,12 @@ class EdgeUNetConfig:
     embedding: int = 128
     groups: int = 8
     second_time: bool = False
+    unconditional: bool = False
+    upscale: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What `config.json` holds; `second_time` only where it is on, so that files of networks without it stay."""
-        fields = asdict(self)
-        if not self.second_time:
-            del fields["second_time"]
+        """What `config.json` holds; a switch only where it is on, so that files of networks without it stay."""
+        fields = {key: value for key, value in asdict(self).items() if value is not False and value is not None}
         return {"_class_name": "EdgeUNet", **fields}
 
     @staticmethod
@@ -83,10 +86,15 @@ class EdgeUNetConfig:
             "num_classes": ((config.num_classes,), 0, MOST_CLASSES),
             "embedding": ((config.embedding,), 1, MOST_WIDTH),
             "groups": ((config.groups,), 1, MOST_WIDTH),
+            "upscale": ((config.upscale or 1,), 1, min(sides)),
         }
         for name, (numbers, least, most) in ranges.items():
             if not all(least <= number <= most for number in numbers):
                 raise ValueError(f"{name} is {list(numbers)}; {least} to {most} would do")
+        if config.unconditional and not config.num_classes:
+            raise ValueError("unconditional is true, and there are no classes")
+        if config.upscale and (config.num_classes or any(side % config.upscale for side in sides)):
+            raise ValueError(f"upscale is {config.upscale}: sides of {list(sides)} are no multiples, or it has classes")
         return config
 
 
@@ -109,7 +117,7 @@ class Conditioning(nn.Module):
         super().__init__()
         width = config.embedding
         self.time = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        self.classes = nn.Embedding(config.num_classes, width) if config.num_classes else None
+        self.classes = nn.Embedding(config.num_classes + config.unconditional, width) if config.num_classes else None
         self.project = nn.Linear(width, total)
         steps = torch.arange(TIME_FREQUENCIES, dtype=torch.float32) / TIME_FREQUENCIES
         self.register_buffer("frequencies", torch.exp(-math.log(MAX_PERIOD) * steps), persistent=False)
@@ -122,16 +130,16 @@ class Conditioning(nn.Module):
             nn.init.zeros_(last.bias)
             self.interval = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), last)
 
-    def forward(self, t: Tensor, class_labels: Tensor | None, r: Tensor | None) -> Tensor:
+    def forward(self, t: Tensor, condition: Tensor | None, r: Tensor | None) -> Tensor:
         hidden: Tensor = self.time(self._embedded(t))
         if self.interval is not None:
             hidden = hidden + self.interval(self._embedded(torch.zeros_like(t) if r is None else t - r))
         elif r is not None:
             raise ValueError("this EdgeUNet takes no second time r: its config has second_time = false")
         if self.classes is not None:
-            if class_labels is None:
-                raise ValueError("this EdgeUNet is class-conditional: pass class_labels (batch,)")
-            hidden = hidden + self.classes(class_labels)
+            if condition is None:
+                raise ValueError("this EdgeUNet is class-conditional: pass classes (batch,) as its condition")
+            hidden = hidden + self.classes(condition)
         shifts: Tensor = self.project(F.silu(hidden))
         return shifts
 
@@ -183,10 +191,11 @@ class SelfAttention(nn.Module):
 
 
 class EdgeUNet(nn.Module):
-    """u(x, t, class): velocity of the straight path x_t = (1-t) x + t e at (batch, channels, height, width).
+    """u(x, t, c): velocity of the straight path x_t = (1-t) x + t e at (batch, channels, height, width).
 
-    With a second time r in its config, u(x, t, r, class): the mean velocity from r to t, which is the velocity at t
-    where r is t or None.
+    The condition c is classes, a smaller image, which stands beside x at its size, or None (flow.condition). With a
+    second time r in its config, u(x, t, r, c): the mean velocity from r to t, which is the velocity at t where r is t
+    or None.
 
     Attributes:
         config: its architecture.
@@ -201,7 +210,8 @@ class EdgeUNet(nn.Module):
         def attention(level: int) -> nn.Module:
             return SelfAttention(widths[level], groups=groups) if level in config.attention else nn.Identity()
 
-        self.stem = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.upscale = config.upscale
+        self.stem = nn.Conv2d(config.in_channels * (2 if self.upscale else 1), widths[0], 3, padding=1)
         self.down = nn.ModuleList()
         self.shrink = nn.ModuleList()
         for level, width in enumerate(widths):
@@ -228,6 +238,7 @@ class EdgeUNet(nn.Module):
         self.conditioning = Conditioning(config, sum(self.widths))
         self.second_time = config.second_time
         self.image_channels, self.num_classes = config.in_channels, config.num_classes
+        self.unconditional_class = config.num_classes if config.unconditional else None
 
     def blocks(self) -> list[ResidualBlock]:
         """The residual blocks in the order in which `forward` runs them (the order of the shifts)."""
@@ -240,16 +251,17 @@ class EdgeUNet(nn.Module):
         del network.head_norm, network.head
         return network
 
-    def encode(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
+    def encode(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> list[Tensor]:
         """Features (batch, width, rows, columns) of each resolution on the way down, the full one first."""
-        return self._down(x, t, class_labels, None)[0]
+        return self._down(x, t, condition, None)[0]
 
     def _down(
-        self, x: Tensor, t: Tensor, class_labels: Tensor | None, r: Tensor | None
+        self, x: Tensor, t: Tensor, condition: Tensor | None, r: Tensor | None
     ) -> tuple[list[Tensor], Iterator[Tensor]]:
         """The features of each resolution, and the shifts of the blocks on the way up."""
-        shifts = iter(torch.split(self.conditioning(t, class_labels, r), list(self.widths), dim=1))
-        h: Tensor = self.stem(x)
+        shifts = iter(torch.split(self.conditioning(t, condition, r), list(self.widths), dim=1))
+        base = self._base(condition)
+        h: Tensor = self.stem(x if base is None else torch.cat([x, base], dim=1))
         features: list[Tensor] = []
         for level, blocks in enumerate(self.down):
             if level:
@@ -260,9 +272,9 @@ class EdgeUNet(nn.Module):
             features.append(h)
         return features, shifts
 
-    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:
-        """Images (batch, channels, height, width), times t and r (batch,), classes (batch,) -> velocities like x."""
-        features, pending = self._down(x, t, class_labels, r)
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None, r: Tensor | None = None) -> Tensor:
+        """Images (batch, channels, height, width), times t and r (batch,), conditions -> velocities like x."""
+        features, pending = self._down(x, t, condition, r)
         h = features.pop()
         for level, blocks in enumerate(self.up):
             h = F.interpolate(self.grow[level](h), scale_factor=2.0, mode="nearest")
@@ -271,7 +283,16 @@ class EdgeUNet(nn.Module):
                 h = block(h, next(pending))
             h = self.attend_up[level](h)
         out: Tensor = self.head(F.silu(self.head_norm(h)))
-        return out
+        base = self._base(condition)
+        return out if base is None else out + x - base
+
+    def _base(self, condition: Tensor | None) -> Tensor | None:
+        """The small image at full size: the velocity is x_t - base at t = 1 but for the details, which are learned."""
+        if not self.upscale:
+            return None
+        if condition is None:
+            raise ValueError("this EdgeUNet makes its image from a smaller one: pass that as its condition")
+        return enlarged(condition, self.upscale)
 
 
 def _blocks_of(level: nn.Module) -> list[ResidualBlock]:

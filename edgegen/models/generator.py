@@ -14,12 +14,13 @@ from edgegen.program.parameters import parameter_count
 from edgegen.support.storage import atomic_path, nbytes_of, read_json, save_tensors, write_json
 from edgegen.types import Signature
 
+SPACE, LATENTS = "space", "latents"  # key and value in edgegen.json of a network whose samples are no images
 CONFIG, WEIGHTS, ABOUT, CARD = "config.json", "diffusion_pytorch_model.safetensors", "edgegen.json", "README.md"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A velocity network from disk: forward(x, t, class_labels) -> velocity of the straight path, t = 0 data.
+    """A velocity network from disk: forward(x, t, condition) -> velocity of the straight path, t = 0 data.
 
     `notes` say what had to be done to read its weights.
     """
@@ -47,7 +48,9 @@ def save(network: EdgeUNet, folder: Path, *, about: Mapping[str, Any]) -> None:
 
 
 def signature_of(config: EdgeUNetConfig) -> Signature:
-    return Signature.of(channels=config.in_channels, size=config.sample_size, num_classes=config.num_classes)
+    return Signature.of(
+        channels=config.in_channels, size=config.sample_size, num_classes=config.num_classes, upscale=config.upscale
+    )
 
 
 def load_ours(folder: Path, config: Mapping[str, Any]) -> Loaded:
@@ -72,6 +75,8 @@ def _card(network: EdgeUNet, about: Mapping[str, Any]) -> str:
     kind = f"{config.num_classes} classes" if config.num_classes else "unconditional"
     count, shape = parameter_count(network), signature_of(config).image_shape
     times = "1, 0" if config.second_time else "1"
+    samples = str(about.get(SPACE, "images"))
+    values = "of an autoencoder, scaled to deviation 1" if samples == LATENTS else "in [-1, 1]"
     return f"""---
 library_name: edgegen
 pipeline_tag: unconditional-image-generation
@@ -80,7 +85,8 @@ tags: [edgegen, flow-matching]
 # {about.get("name", "generator")}: {about.get("role", "generator")}
 
 An EdgeUNet velocity network of {count:,} parameters for {"x".join(map(str, shape))}
-images ({kind}), written by edgegen. `config.json` holds its shape, `edgegen.json` its signature and lineage.
+{samples} ({kind}), written by edgegen. `config.json` holds its shape, `edgegen.json` its signature and lineage.
 
-Time runs from t = 0 (data) to t = 1 (noise); one step is x = z - u(z, {times}). Images are float32 NCHW in [-1, 1].
+Time runs from t = 0 (data) to t = 1 (noise); one step is x = z - u(z, {times}).
+{samples.capitalize()} are float32 NCHW {values}.
 """

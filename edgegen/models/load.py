@@ -1,17 +1,19 @@
 """Generator folders: of ours or of diffusers, read as the velocity network that they hold, and written."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from edgegen.errors import DataError
-from edgegen.models import own_velocity
+from edgegen.models import class_partition, own_velocity
 from edgegen.models.edge_unet import EdgeUNet
-from edgegen.models.generator import CONFIG, WEIGHTS, Loaded, load_ours
+from edgegen.models.generator import CONFIG, LATENTS, SPACE, WEIGHTS, Loaded, load_ours
 from edgegen.models.generator import save as save_ours
 from edgegen.support.storage import read_json
+from edgegen.types import Signature
 
 
 def load(folder: Path) -> Loaded:
@@ -26,6 +28,11 @@ def load(folder: Path) -> Loaded:
     Raises:
         DataError: there is no such folder, or it holds something else or damaged weights.
     """
+    loaded = _load(folder)
+    return replace(loaded, signature=of_latents(loaded.signature)) if loaded.about.get(SPACE) == LATENTS else loaded
+
+
+def _load(folder: Path) -> Loaded:
     if not folder.is_dir():
         raise DataError(f"no generator folder {folder}: it should hold {CONFIG} and {WEIGHTS}")
     pipeline = folder / "model_index.json"
@@ -43,7 +50,15 @@ def load(folder: Path) -> Loaded:
         return load_unet2d(folder)
     if kind == own_velocity.KIND:
         return own_velocity.load(folder, config)
-    raise DataError(f"{config_path}: _class_name is {kind!r}; there are: EdgeUNet, UNet2DModel, {own_velocity.KIND}")
+    if kind == class_partition.KIND:
+        return class_partition.load(folder, config)
+    known = f"EdgeUNet, UNet2DModel, {own_velocity.KIND}, {class_partition.KIND}"
+    raise DataError(f"{config_path}: _class_name is {kind!r}; there are: {known}")
+
+
+def of_latents(signature: Signature) -> Signature:
+    """The same signature, of what a decoder makes images of."""
+    return replace(signature, outputs=(replace(signature.outputs[0], role="latent", low=None, high=None),))
 
 
 def save(network: nn.Module, folder: Path, *, about: Mapping[str, Any]) -> None:
@@ -51,6 +66,8 @@ def save(network: nn.Module, folder: Path, *, about: Mapping[str, Any]) -> None:
     if isinstance(network, EdgeUNet):
         settings = {key: value for key, value in network.config.to_dict().items() if key != "_class_name"}
         save_ours(network, folder, about={**about, "config": settings})
+    elif isinstance(network, class_partition.ClassPartition):
+        class_partition.save(network, folder, about=about)
     elif isinstance(network, own_velocity.OwnVelocity):
         own_velocity.save(network, folder, about=about)
     else:

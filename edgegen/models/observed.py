@@ -9,6 +9,7 @@ from torch import nn
 from edgegen.formats.stage_folder import AUTOENCODER
 from edgegen.models.generator import Loaded
 from edgegen.program.generator import Generator
+from edgegen.program.inputs import RealInputs
 from edgegen.program.one_step import NOISE_TIME, OneStep
 from edgegen.types import Signature, TensorSpec
 
@@ -35,8 +36,7 @@ def observed_signature(signature: Signature, decoder: nn.Module | None) -> Signa
     return replace(signature, outputs=(output,))
 
 
-def one_step_generator(loaded: Loaded, decoder: nn.Module | None) -> Generator:
-    """From noise to what is seen, in one step."""
-    return Generator(
-        OneStep(loaded.net, time=NOISE_TIME, decoder=decoder), observed_signature(loaded.signature, decoder)
-    )
+def one_step_generator(loaded: Loaded, decoder: nn.Module | None, *, real: RealInputs | None = None) -> Generator:
+    """From noise to what is seen, in one step; `real` are inputs that are not drawn."""
+    signature = observed_signature(loaded.signature, decoder)
+    return Generator(OneStep(loaded.net, time=NOISE_TIME, decoder=decoder), signature, real=real)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from edgegen.errors import DataError, ExportError, RecipeError
+from edgegen.flow.condition import condition_spec, made_up, upscale_of
 from edgegen.models.generator import ABOUT, CONFIG, Loaded
 from edgegen.models.sources.own_network import FlatProgram, make_network
 from edgegen.models.sources.program_archive import load_program
@@ -29,29 +30,39 @@ KIND, PROGRAM = "CapturedVelocity", "network.pt2"
 
 @dataclass(frozen=True)
 class VelocityConfig:
-    """What `config.json` holds beside the class name; `image_shape` is (channels, height, width)."""
+    """What `config.json` holds beside the class name; `image_shape` is (channels, height, width).
+
+    `upscale` as in EdgeUNetConfig.
+    """
 
     image_shape: tuple[int, int, int]
     num_classes: int
     second_time: bool
+    upscale: int | None = None
 
     @property
     def signature(self) -> Signature:
         channels, height, width = self.image_shape
-        return Signature.of(channels=channels, size=(height, width), num_classes=self.num_classes)
+        return Signature.of(channels=channels, size=(height, width), num_classes=self.num_classes, upscale=self.upscale)
+
+    def to_dict(self) -> dict[str, Any]:
+        """`upscale` only where there is one, so that files of networks without it stay."""
+        fields: dict[str, Any] = TypeAdapter(VelocityConfig).dump_python(self)
+        return {name: value for name, value in fields.items() if name != "upscale" or value}
 
 
 class OwnVelocity(nn.Module):
-    """net(x, t, labels[, r=r]) as a velocity network; `labels` is None where nothing is conditional."""
+    """net(x, t, condition[, r=r]) as a velocity network; `condition` is None where nothing is conditional."""
 
     def __init__(self, net: nn.Module, config: VelocityConfig) -> None:
         super().__init__()
         self.net, self.config, self.second_time = net, config, config.second_time
         self.image_channels, self.num_classes = config.image_shape[0], config.num_classes
+        self.upscale = config.upscale
 
-    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None, r: Tensor | None = None) -> Tensor:
         times = {"r": t if r is None else r} if self.second_time else {}
-        out: Tensor = self.net(x, t, class_labels, **times)
+        out: Tensor = self.net(x, t, condition, **times)
         return out
 
 
@@ -60,9 +71,9 @@ class CapturedVelocity(OwnVelocity):
 
     net: FlatProgram
 
-    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None, r: Tensor | None = None) -> Tensor:
-        labels = () if class_labels is None else (class_labels,)
-        out: Tensor = self.net(x, t, *labels, *((t if r is None else r,) if self.second_time else ()))
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None, r: Tensor | None = None) -> Tensor:
+        given = () if condition is None else (condition,)
+        out: Tensor = self.net(x, t, *given, *((t if r is None else r,) if self.second_time else ()))
         return out
 
     def weights(self) -> dict[str, Tensor]:
@@ -82,7 +93,7 @@ class CapturedVelocity(OwnVelocity):
 
 
 class _FlatVelocity(nn.Module):
-    """Of the inputs alone that there are: x, t, the classes, r."""
+    """Of the inputs alone that there are: x, t, the condition, r."""
 
     def __init__(self, network: OwnVelocity) -> None:
         super().__init__()
@@ -90,8 +101,8 @@ class _FlatVelocity(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         config = self.network.config
-        labels = inputs[2] if config.num_classes else None
-        out: Tensor = self.network(inputs[0], inputs[1], labels, inputs[-1] if config.second_time else None)
+        condition = None if condition_spec(config.signature) is None else inputs[2]
+        out: Tensor = self.network(inputs[0], inputs[1], condition, inputs[-1] if config.second_time else None)
         return out
 
 
@@ -104,27 +115,28 @@ def new_own_velocity(source: str, signature: Signature, *, second_time: bool, ba
     if second_time and "r" not in inspect.signature(net.forward).parameters:
         raise RecipeError(
             f"slim.network = '{source}': a method of the recipe needs a second time, and {type(net).__name__}.forward "
-            "takes none; needed is forward(x, t, labels, r)"
+            "takes none; needed is forward(x, t, condition, r)"
         )
-    return OwnVelocity(net.float(), VelocityConfig(signature.image_shape, signature.num_classes, second_time))
+    config = VelocityConfig(signature.image_shape, signature.num_classes, second_time, upscale_of(signature))
+    return OwnVelocity(net.float(), config)
 
 
 def captured(network: OwnVelocity) -> torch.export.ExportedProgram:
-    """The program of x, t, the classes where there are some, and r where it has a second time; for any batch.
+    """The program of x, t, the condition where there is one, and r where it has a second time; for any batch.
 
     Raises ExportError where the network does not run on these, gives another shape, or cannot be captured.
     """
     config, name = network.config, type(network.net).__name__
-    labels = torch.arange(2) % config.num_classes if config.num_classes else None
+    condition = made_up(config.signature, 2)
     images, r = torch.zeros(2, *config.image_shape), torch.zeros(2) if config.second_time else None
-    given = tuple(value for value in (images, torch.ones(2), labels, r) if value is not None)
+    given = tuple(value for value in (images, torch.ones(2), condition, r) if value is not None)
     flat, axes = _FlatVelocity(network).eval(), (tuple({0: Dim.DYNAMIC} for _ in given),)
     try:
         with torch.no_grad(), quiet(EXPORT):
             out = flat(*given)
             program = torch.export.export(flat, given, dynamic_shapes=axes)
     except Exception as e:
-        form = f"forward(x, t, labels{', r' * config.second_time})"
+        form = f"forward(x, t, condition{', r' * config.second_time})"
         raise ExportError(f"{name}: {form} cannot be captured: {_line(e)}") from e
     if not isinstance(out, Tensor) or out.shape != images.shape:
         kind = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -136,7 +148,7 @@ def save(network: OwnVelocity, folder: Path, *, about: Mapping[str, Any]) -> Non
     """Writes a generator folder. `about` says what it is: role, lineage."""
     folder.mkdir(parents=True, exist_ok=True)
     save_program(captured(network), folder / PROGRAM)
-    write_json(folder / CONFIG, {"_class_name": KIND, **TypeAdapter(VelocityConfig).dump_python(network.config)})
+    write_json(folder / CONFIG, {"_class_name": KIND, **network.config.to_dict()})
     signature = network.config.signature.to_dict()
     write_json(folder / ABOUT, {"schema": "edgegen.generator/1", "signature": signature, **about})
 
@@ -149,7 +161,7 @@ def load(folder: Path, config: Mapping[str, Any]) -> Loaded:
     except ValueError as e:
         raise DataError(f"{folder / CONFIG}: not what a network of this kind takes: {_line(e)}") from e
     network = CapturedVelocity(FlatProgram(load_program(folder / PROGRAM)), settings)
-    expected = 2 + bool(settings.num_classes) + settings.second_time
+    expected = 2 + (condition_spec(settings.signature) is not None) + settings.second_time
     if len(network.net.names) != expected:
         raise DataError(f"{folder}: {PROGRAM} takes {len(network.net.names)} inputs, {CONFIG} says {expected}")
     about = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}

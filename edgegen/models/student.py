@@ -6,10 +6,13 @@ from typing import Any
 import torch
 
 from edgegen.errors import RecipeError
+from edgegen.flow.condition import upscale_of
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig, count_parameters
 from edgegen.program.parameters import parameter_count
 from edgegen.recipe import Architecture, Slim
+from edgegen.types import Signature
 
+MOST_GROUPS = 8  # of a GroupNorm
 WIDTH_STEP = 8  # widths stay multiples of 8: SIMD lanes of phones, and the groups of GroupNorm
 
 
@@ -47,10 +50,15 @@ def to_step(width: float) -> int:
 
 
 def architecture(
-    model: Architecture, image_shape: list[int], num_classes: int, *, second_time: bool = False
+    model: Architecture, signature: Signature, *, second_time: bool = False, unconditional: bool = False
 ) -> EdgeUNetConfig:
-    """The network's config for these images. Raises RecipeError when the resolutions do not halve evenly."""
-    channels, height, width = image_shape
+    """The network's config for samples of this signature.
+
+    Raises RecipeError when the resolutions do not halve evenly, and for a label of no class where there are no classes.
+    """
+    if unconditional and not signature.num_classes:
+        raise RecipeError("label_dropout: the data have no classes of which the network could not be told")
+    channels, height, width = signature.sample_shape
     halvings = len(model.channels) - 1
     for pixels in (height, width):
         if pixels % 2**halvings:
@@ -64,29 +72,32 @@ def architecture(
         channels=model.channels,
         blocks=model.blocks,
         attention=model.attention,
-        num_classes=num_classes,
+        num_classes=signature.num_classes,
         embedding=model.embedding,
+        # A group of one channel would take away what time and class add to it.
+        groups=max(1, min(MOST_GROUPS, min(model.channels) // 2)),
         second_time=second_time,
+        unconditional=unconditional,
+        upscale=upscale_of(signature),
     )
 
 
 def student_architecture(
     slim: Slim,
     teacher: Architecture | None,
-    shape: list[int],
-    classes: int,
+    signature: Signature,
     *,
     parameters: int | None = None,
-    second_time: bool = False,
+    **switches: bool,
 ) -> EdgeUNetConfig:
     """The student of the recipe's words. Raises RecipeError.
 
     `teacher` is the teacher's architecture, or what comes nearest to it, None where nothing does; `parameters` are
-    those of a teacher that is no EdgeUNet.
+    those of a teacher that is no EdgeUNet; `switches` are further ones of its config.
     """
 
     def config(model: Architecture) -> EdgeUNetConfig:
-        return architecture(model, shape, classes, second_time=second_time)
+        return architecture(model, signature, **switches)
 
     assert not isinstance(slim.network, str), "an EdgeUNet"
     model = slim.network

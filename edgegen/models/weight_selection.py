@@ -92,7 +92,8 @@ class _Slices:
                 _take(branch[0], origin[0], hidden)
                 _take(branch[2], origin[2], embedding, hidden)
         if to.classes is not None and source.classes is not None:
-            to.classes.weight.copy_(source.classes.weight[:, embedding])
+            rows = min(len(to.classes.weight), len(source.classes.weight))  # one of them may know a label of no class
+            to.classes.weight[:rows] = source.classes.weight[:rows, embedding]
         _take(to.project, source.project, torch.cat(self.shifts), embedding)
 
 

@@ -19,6 +19,7 @@ from edgegen.artifacts.target import Target, runs_here
 from edgegen.data import hf
 from edgegen.data import load as load_images
 from edgegen.errors import MissingExtraError
+from edgegen.flow.condition import made_up
 from edgegen.formats.stage_folder import GENERATOR, sample_shape
 from edgegen.metrics.extractor import SmallCNN
 from edgegen.models.edge_unet import EdgeUNet
@@ -27,11 +28,12 @@ from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.pipeline.forecast import StageTime, by_file, in_ms, sampling
+from edgegen.pipeline.guided_teacher import with_guidance
 from edgegen.pipeline.methods import (
     OF_PAIRS,
     baseline_objective,
+    further_inputs,
     has_baseline,
-    has_second_time,
     has_teacher,
     student_steps,
     teacher_steps,
@@ -124,14 +126,13 @@ class _Estimate:
         """None where the plan has no teacher."""
         if not has_teacher(self.recipe):
             return None
-        settings, shape, classes = self.recipe.teacher, sample_shape(self.facts), self.facts["num_classes"]
+        settings = self.recipe.teacher
         if "teacher" in self.finished:
             return load_generator(self.finished["teacher"] / GENERATOR)
         if settings.folder is not None:
             return load_teacher(self.base / Path(settings.folder).expanduser(), self.facts, self.recipe)
-        second_time = has_second_time(self.recipe, "teacher")
         model = teacher_architecture(settings, self.facts)
-        network = EdgeUNet(architecture(model, shape, classes, second_time=second_time))
+        network = EdgeUNet(architecture(model, signature_of_data(self.facts), **further_inputs(self.recipe, "teacher")))
         return Loaded(network.eval(), signature_of(network.config), {})
 
     @cached_property
@@ -141,7 +142,8 @@ class _Estimate:
         return new_student(self.recipe, self.teacher_network, signature_of_data(self.facts), base=self.base)
 
     def data(self) -> StageTime:
-        return StageTime(self.reading_s, "measured: the images were read")
+        not_encoded = ", not encoded" * ("autoencoder" in self.facts)
+        return StageTime(self.reading_s, f"measured: the images were read{not_encoded}")
 
     def teacher(self) -> StageTime:
         settings = self.recipe.teacher
@@ -263,14 +265,14 @@ class _Estimate:
 
     def _examples(self, objective: Objective, settings: Training, classes: int | None) -> Examples:
         own = sample_shape(self.facts) if classes is None else self.facts["image_shape"]
-        shape, count = (settings.batch, *own), self.facts["num_classes"] if classes is None else classes
-        labels = torch.arange(settings.batch) % count if count else None
-        is_latent = own != self.facts["image_shape"]
-        real = TrainingSet(torch.randn(shape).half() if is_latent else torch.randint(256, shape).byte(), labels)
+        shape, signature = (settings.batch, *own), signature_of_data(self.facts)
+        condition = made_up(signature, settings.batch) if classes is None else torch.arange(settings.batch) % classes
+        pixels = torch.randint(256, shape).byte()
+        real = TrainingSet(pixels if own == self.facts["image_shape"] else torch.randn(shape).half(), condition)
         if OF_PAIRS & objective.needs:
             knots = torch.randn(settings.batch, self.recipe.pairs.knots, *shape[1:]).half()
             times = torch.linspace(1, 0, self.recipe.pairs.knots + 1)[:-1]
-            pairs = TrainingSet(torch.randn(shape).half(), labels, knots[:, 0], knots, times)
+            pairs = TrainingSet(torch.randn(shape).half(), condition, knots[:, 0], knots, times)
             return PairsAndImages(pairs, real) if "real_images" in objective.needs else pairs
         if "real_images" in objective.needs:
             return real
@@ -278,18 +280,17 @@ class _Estimate:
 
     def _frozen(self, objective: Objective) -> dict[str, nn.Module]:
         networks: dict[str, tuple[str, Callable[[], nn.Module]]] = {
-            "teacher": ("teacher", lambda: self._known_teacher().net),
+            "teacher": ("teacher", lambda: with_guidance(self._known_teacher(), self.recipe, base=self.base).net),
             "slimmed_network": ("slimmed", lambda: self.student_network.net),
             "earlier_network": ("earlier", lambda: self.student_network.net),
             "feature_network": ("features", self._classifier),
         }
         needed = [networks[need] for need in networks if need in objective.needs]
-        # Copies: the student must not be one of them.
-        return {name: copy.deepcopy(network()) for name, network in needed}
+        return {name: copy.deepcopy(network()) for name, network in needed}  # the student must not be one of them
 
     @cached_property
     def teacher_image_s(self) -> float:
-        return self._image_s(self._known_teacher())
+        return self._image_s(with_guidance(self._known_teacher(), self.recipe, base=self.base))
 
     @cached_property
     def student_image_s(self) -> float:
@@ -301,11 +302,11 @@ class _Estimate:
         network = loaded.net.to(device).eval()
         batch, seconds = SMALL, 0.0
         while True:
-            noise, labels = _inputs(loaded, batch, device)
+            noise, condition = _inputs(loaded, batch, device)
             for _ in range(2 if batch == SMALL else 1):  # the first evaluation of all sets things up
                 before = time.monotonic()
                 with torch.no_grad():
-                    network(noise, torch.ones(batch, device=device), labels)
+                    network(noise, torch.ones(batch, device=device), condition)
                 wait_for(device)
                 seconds = time.monotonic() - before
             larger = min(LARGEST_BATCH, batch * 8)
@@ -315,6 +316,5 @@ class _Estimate:
 
 
 def _inputs(loaded: Loaded, batch: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    classes = loaded.signature.num_classes
-    labels = torch.arange(batch, device=device) % classes if classes else None
-    return torch.randn(batch, *loaded.signature.sample_shape, device=device), labels
+    noise, condition = torch.randn(batch, *loaded.signature.sample_shape), made_up(loaded.signature, batch)
+    return noise.to(device), None if condition is None else condition.to(device)

@@ -11,6 +11,7 @@ from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.load import load as load_generator
 from edgegen.models.observed import decoder_in, one_step_generator
 from edgegen.models.sources.program_archive import load_program
+from edgegen.pipeline.conditions import real_inputs
 from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.program.generator import Generator, save_program
 from edgegen.recipe import Recipe
@@ -20,9 +21,13 @@ from edgegen.types import Artifact
 
 
 def student_of(inputs: Mapping[str, Path]) -> Generator:
-    """The generator that a run ships, with its decoder where it makes latents; `inputs` has the stage choose."""
+    """The generator that a run ships, with its decoder where it makes latents.
+
+    `inputs` has the stage choose, and data where the condition is an image.
+    """
     folder = inputs["choose"] / GENERATOR
-    return one_step_generator(load_generator(folder), decoder_in(folder))
+    loaded = load_generator(folder)
+    return one_step_generator(loaded, decoder_in(folder), real=real_inputs(inputs, loaded.signature))
 
 
 def maker_of(

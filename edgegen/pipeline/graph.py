@@ -22,8 +22,8 @@ from edgegen.pipeline.methods import (
     baseline_objective,
     check_methods,
     data_settings,
+    further_inputs,
     has_baseline,
-    has_second_time,
     has_teacher,
     needs_pairs,
     ordered,
@@ -34,11 +34,13 @@ from edgegen.pipeline.methods import (
 )
 from edgegen.pipeline.run_folder import StageResult
 from edgegen.quantize.schemes import GRIDS
-from edgegen.recipe import Recipe
+from edgegen.recipe import GUIDANCE, Recipe
 from edgegen.support.progress import Progress
 
+OF_CONDITIONS = ("pairs", "slim", "distill", "finish", "refine", "export", "quantize")  # what reads those of the data
 STUDENT_STAGES = ("slim", "distill", "finish")  # they train one network, each from the weights of the one before
-WITHOUT_EFFECT = {"checkpoint_every"}  # keys of the recipe that do not change a result
+# Keys of the recipe that do not change a result; the guidance of a teacher is part of what uses it (pipeline.planning).
+WITHOUT_EFFECT = {"checkpoint_every", *GUIDANCE}
 
 
 @dataclass(frozen=True)
@@ -102,18 +104,13 @@ def _baseline(recipe: Recipe) -> dict[str, Any]:
         "distance": regression.distance,
         "steps": student_steps(recipe),
     }
-    return settings | _second_time(recipe) | _compute(recipe)
+    return settings | further_inputs(recipe, *STUDENT_STAGES) | _compute(recipe)
 
 
 def _slim(recipe: Recipe, *left_out: str) -> dict[str, Any]:
     table = recipe.slim.model_dump(mode="json", exclude={*WITHOUT_EFFECT, *left_out})
     table["model"] = table.pop("network")  # its name in the keys of older results
     return table
-
-
-def _second_time(recipe: Recipe) -> dict[str, Any]:
-    """Whether the network that `slim` makes takes a second time, which a method of `distill` can need."""
-    return {"second_time": True} if has_second_time(recipe, *STUDENT_STAGES) else {}
 
 
 def _compute(recipe: Recipe) -> dict[str, Any]:
@@ -156,7 +153,7 @@ STAGES = (
     Stage(
         "slim",
         ("teacher",),
-        lambda r: {"slim": _slim(r), **_second_time(r), **_compute(r)},
+        lambda r: {"slim": _slim(r), **further_inputs(r, *STUDENT_STAGES), **_compute(r)},
         "edgegen.pipeline.stages.slim:slim",
         everywhere=True,
     ),
@@ -307,6 +304,8 @@ def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
         return (*(["data"] if recipe.data.autoencoder else []), student_stage(recipe))  # nothing is compared
     if stage.name == "slim" and not has_teacher(recipe):
         return ("data",)  # where the student's images and classes are then known from
+    if recipe.data.upscale and stage.name in OF_CONDITIONS:
+        return ("data", *stage.needs)
     return stage.needs
 
 

@@ -93,7 +93,7 @@ def _forward(network: nn.Module, batch: Batch) -> None:
     if isinstance(network, SmallCNN):
         network(batch.images)
     else:
-        network(batch.images, torch.ones(BATCH), batch.labels)
+        network(batch.images, torch.ones(BATCH), batch.condition)
 
 
 def _batch() -> Batch:

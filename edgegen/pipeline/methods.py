@@ -20,16 +20,27 @@ STAGES: Mapping[Need, str] = {
 }
 BEFORE: Mapping[str, str] = {"distill": "slim", "finish": "distill"}  # whose network a stage trains on
 ON_THE_WAY: frozenset[Need] = frozenset(
-    {"real_images", "pairs", "trajectories", "teacher", "teacher_features", "second_time", "feature_network"}
+    {
+        "real_images",
+        "pairs",
+        "trajectories",
+        "teacher",
+        "teacher_features",
+        "second_time",
+        "unconditional_class",
+        "feature_network",
+    }
 )
 AVAILABLE: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
-    "teacher": frozenset({"real_images", "second_time"}),
+    "teacher": frozenset({"real_images", "second_time", "unconditional_class"}),
     "slim": ON_THE_WAY,
     "distill": ON_THE_WAY | {"slimmed_network", "earlier_network"},
     "finish": ON_THE_WAY | {"slimmed_network", "earlier_network"},
     "refine": frozenset({"float_network"}),
 }
+OF_ONE_NETWORK = frozenset({"refine", "export", "quantize", "verify", "profile", "report"})
 OF_IMAGES: frozenset[Need] = frozenset({"feature_network"})  # what sees images only, and no latents
+SWITCHES: Mapping[Need, str] = {"second_time": "second_time", "unconditional_class": "unconditional"}
 OF_PAIRS: frozenset[Need] = frozenset({"pairs", "trajectories"})
 
 
@@ -95,14 +106,31 @@ def _method_needs_pairs(recipe: Recipe) -> bool:
     return any(OF_PAIRS & table.objective.needs for table in _tables(recipe).values())
 
 
-def has_second_time(recipe: Recipe, *stages: str) -> bool:
-    """Whether the network that these stages train takes a second time: where the method of one of them needs it."""
+def further_inputs(recipe: Recipe, *stages: str) -> dict[str, bool]:
+    """What the network that these stages train takes, because the method of one of them needs it.
+
+    Switches of an EdgeUNet: "second_time", and "unconditional", a label that stands for no class.
+    """
     tables = _tables(recipe)
-    return any("second_time" in tables[stage].objective.needs for stage in stages if stage in tables)
+    needs = frozenset[Need]().union(*(tables[stage].objective.needs for stage in stages if stage in tables))
+    return {switch: True for need, switch in SWITCHES.items() if need in needs}
+
+
+def uses_velocity_of_teacher(recipe: Recipe, stage: str) -> bool:
+    """Whether a stage's result depends on how the teacher's velocity is guided."""
+    if stage in ("pairs", "evaluate", "profile"):
+        return has_teacher(recipe)
+    tables = _tables(recipe)
+    return stage in tables and "teacher" in tables[stage].objective.needs
 
 
 def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
     """Raises RecipeError for a method of one of `stages` that needs what the stage does not have."""
+    if recipe.slim.students > 1 and (files := sorted(OF_ONE_NETWORK & set(stages))):
+        raise RecipeError(
+            f"slim.students = {recipe.slim.students}: the stage {files[0]} makes the files of one network; end the run "
+            "with --to choose, then: edgegen export RUN/choose/latest/generator -o FOLDER"
+        )
     for stage, table in _tables(recipe).items():
         key = f"{'recover' if stage == 'refine' else stage}.method = '{table.method}'"
         if stage not in stages:
@@ -115,11 +143,19 @@ def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
                 f"{key} needs {', '.join(missing)}, which the stage {stage} does not have; methods for it are: "
                 f"{', '.join(sorted(names))}"
             )
+        instead = getattr(table.objective, "within_condition", "")
+        if recipe.data.upscale and instead:
+            raise RecipeError(
+                f"{key} compares or exchanges samples of one condition, and with data.upscale each has an image of its "
+                f"own: give {instead}"
+            )
         if recipe.data.autoencoder is not None and table.objective.needs & OF_IMAGES:
             raise RecipeError(
                 f"{key} compares images by layers of a classifier, and this run trains on latents (data.autoencoder), "
                 "which would have to be decoded in every step: take a distance of values, such as 'pseudo_huber'"
             )
+        if "unconditional_class" in table.objective.needs and not recipe.data.conditional:
+            raise RecipeError(f"{key} trains without a class as well (label_dropout), and data.conditional is false")
         if "trajectories" in table.objective.needs and recipe.pairs.knots == 1:
             raise RecipeError(f"{key} needs states between noise and image: give pairs.knots, such as knots = 4")
 
@@ -132,6 +168,22 @@ def check_teacher(recipe: Recipe, teacher: object) -> None:
                 f"{stage}.method = '{table.method}' needs features of the teacher, which are known of an EdgeUNet, and "
                 f"teacher.folder holds a {type(teacher).__name__}: {WITHOUT_FEATURES}"
             )
+
+
+def check_students(recipe: Recipe, num_classes: int) -> None:
+    """Raises RecipeError where there are fewer classes than students to divide them among, or a label for none."""
+    students = recipe.slim.students
+    if students > 1 and "unconditional" in further_inputs(recipe, "slim", "distill", "finish"):
+        raise RecipeError(
+            f"slim.students = {students}: a method of the recipe trains without a class as well (label_dropout), which "
+            "no student would serve; give students = 1, or another method"
+        )
+    if students > max(1, num_classes):
+        kind = f"{num_classes} classes" if num_classes else "no classes (they are unconditional)"
+        raise RecipeError(
+            f"slim.students = {students}: each serves a part of the classes, and these images have {kind}; give "
+            f"students = 1{f', or at most {num_classes}' if num_classes > 1 else ''}"
+        )
 
 
 def baseline_objective(recipe: Recipe) -> Any:

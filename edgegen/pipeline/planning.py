@@ -3,12 +3,14 @@
 import importlib.util
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from edgegen.data import check_archive, local_path
 from edgegen.errors import DataError
 from edgegen.pipeline.graph import PlannedStage, Stage
+from edgegen.pipeline.methods import uses_velocity_of_teacher
 from edgegen.pipeline.run_folder import RunFolder, fingerprint, key_of
-from edgegen.recipe import DIFFUSERS, INITS, Recipe
+from edgegen.recipe import DIFFUSERS, GUIDANCE, INITS, Recipe
 from edgegen.support.bounded_files import user_path
 
 
@@ -21,6 +23,7 @@ def plan(
     planned: list[PlannedStage] = []
     for stage in stages:
         settings = dict(stage.settings(recipe))
+        settings |= _guidance(stage, recipe, base)
         content = {"stage": stage.name, "version": stage.version, "settings": settings, **_sources(stage, recipe, base)}
         inputs = {need: keys[need] for need in stage.needs if need in keys}
         content["inputs"] = inputs
@@ -65,6 +68,19 @@ def _autoencoder(recipe: Recipe, base: Path) -> dict[str, str]:
     folder = user_path(recipe.data.autoencoder, base=base)
     check_autoencoder(folder)
     return {"autoencoder": fingerprint(folder)}
+
+
+def _guidance(stage: Stage, recipe: Recipe, base: Path) -> dict[str, Any]:
+    """How the teacher's velocity is guided, where it is and the stage uses it; the teacher itself does not change."""
+    if recipe.teacher.guidance == 1.0 or not uses_velocity_of_teacher(recipe, stage.name):
+        return {}
+    settings: dict[str, Any] = recipe.teacher.model_dump(mode="json", include=set(GUIDANCE))
+    if recipe.teacher.guidance_network is not None:
+        folder = user_path(recipe.teacher.guidance_network, base=base)
+        if not folder.is_dir():
+            raise DataError(f"teacher.guidance_network: no folder {folder}")
+        settings["guidance_network"] = fingerprint(folder)
+    return {"guidance": settings}
 
 
 def _weights(recipe: Recipe, base: Path) -> dict[str, str]:

@@ -34,7 +34,8 @@ class RealImages:
     `images` are the tensors of the stage data, `compared` the training images of the local and the random features
     (float, (m, channels, height, width)), `heldout` how many held-out images are compared with them. `spaces` has
     "local", the features of `extractor`, which `fault` says are worth nothing. `asked` are the classes that the
-    generators get (None: no classes). `latents` are those of the same images, where the networks make latents.
+    generators get (None: no classes), `truths` the held-out images that their samples are to be like (None: any).
+    `latents` are those of the same images, where the networks make latents.
     """
 
     folder: Path
@@ -45,16 +46,20 @@ class RealImages:
     fault: str
     spaces: Mapping[str, FeatureSpace]
     asked: Tensor | None
+    truths: Tensor | None
     seed: int
     space: SampleSpace
     latents: Mapping[str, Tensor]
 
     def complete(self) -> None:
         """Observes the real images; each process its share."""
-        self._heldout.complete(lambda block: self.observed(self._part("heldout", block), block), passed=_ignore)
+        self._heldout.complete(
+            lambda block: self.observed(self._part("heldout", block), block, is_generated=False), passed=_ignore
+        )
         if self.latents:
             self._reconstructed.complete(
-                lambda block: self.observed(self.reconstructions(_rows(block)), block), passed=_ignore
+                lambda block: self.observed(self.reconstructions(_rows(block)), block, is_generated=False),
+                passed=_ignore,
             )
         pretrained = {name: space for name, space in self.spaces.items() if name in PRETRAINED}
         if pretrained:
@@ -62,14 +67,19 @@ class RealImages:
                 lambda block: observe(self._part("train", block).to(state().device), pretrained), passed=_ignore
             )
 
-    def observed(self, images: Tensor, block: Block) -> Observation:
+    def observed(self, images: Tensor, block: Block, *, is_generated: bool = True) -> Observation:
         """Of images (n, channels, height, width) that stand at `block` of their set."""
         is_looked_up = block.number == 0 and block.start < COPIES
+        truths = None
+        if is_generated and self.truths is not None:
+            rows = self.truths[block.start : block.start + block.count]
+            truths = scaled(self.images["heldout_images"][rows].permute(0, 3, 1, 2))
         return observe(
             images.to(state().device),
             self.spaces,
             classifier=self.extractor if self.extractor.knows_classes else None,
             training=self._training_pixels if is_looked_up else None,
+            truths=truths,
         )
 
     @cached_property

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from edgegen.formats.stage_folder import AVERAGE, GENERATOR
-from edgegen.models.generator import Loaded
+from edgegen.formats.stage_folder import AVERAGE, GENERATOR, VERIFIER
+from edgegen.models.generator import LATENTS, SPACE, Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.models.load import save as save_generator
+from edgegen.models.verifier import save as save_verifier
+from edgegen.pipeline.conditions import real_inputs
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.guided_teacher import network_of
 from edgegen.pipeline.methods import BEFORE, OF_PAIRS
 from edgegen.pipeline.stages.data import read_training_images, signature_of_data
 from edgegen.pipeline.stages.extractor import load_extractor
@@ -21,7 +24,7 @@ from edgegen.training.batch import Examples, FreshInputs, PairsAndImages
 from edgegen.training.distributed import accelerator, state
 from edgegen.training.loop import fit
 from edgegen.training.networks import Fitted
-from edgegen.training.objective import Objective
+from edgegen.training.objective import Objective, VerifierNetwork
 
 RAW = "raw.safetensors"  # the weights of the last step, for further training
 FROZEN = {"teacher": ("teacher", "teacher"), "slimmed_network": ("slimmed", "slim")}  # need: name in networks, stage
@@ -38,9 +41,9 @@ def first_student(context: Context, seed: int) -> Loaded:
 
 
 def train(context: Context, objective: Objective, student: Loaded, settings: Training) -> Fitted:
-    """Trains the student in place, by a method on the examples that it needs."""
+    """Trains the student in place, by a method on the examples that it needs; keeps the verifier of one that has it."""
     compute = context.recipe.compute
-    return fit(
+    networks = fit(
         objective,
         _examples(context, objective, student, settings),
         student=student.net,
@@ -52,7 +55,11 @@ def train(context: Context, objective: Objective, student: Loaded, settings: Tra
         progress=context.progress,
         label=context.stage,
         compile=compute.compile,
-    )["student"]
+    )
+    verifier: VerifierNetwork | None = getattr(objective, "verifier", None)
+    if verifier is not None and state().is_main_process:
+        save_verifier(networks[verifier.name].ema, context.folder / VERIFIER, low=verifier.low, high=verifier.high)
+    return networks["student"]
 
 
 def train_further(context: Context, settings: Distill | Finish, *, role: str) -> None:
@@ -70,7 +77,8 @@ def save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, s
     """
     if not state().is_main_process:
         return
-    description = {"name": context.recipe.name, "role": role, "lineage": dict(lineage)}
+    space = {} if context.recipe.data.autoencoder is None else {SPACE: LATENTS}
+    description = {"name": context.recipe.name, "role": role, "lineage": dict(lineage), **space}
     save_generator(fitted.ema, context.folder / GENERATOR, about=description)
     save_tensors(context.folder / RAW, dict(fitted.raw.state_dict()))
     for width, average in fitted.others.items():
@@ -84,17 +92,16 @@ def _examples(context: Context, objective: Objective, student: Loaded, settings:
         return pairs if images is None else PairsAndImages(pairs, images)
     if images is not None:
         return images
-    return FreshInputs(InputSource(student.signature, context.seed), settings.steps * settings.batch)
+    real = real_inputs(context.inputs, student.signature)
+    return FreshInputs(InputSource(student.signature, context.seed, real), settings.steps * settings.batch)
 
 
 def _frozen(context: Context, objective: Objective, student: Loaded) -> dict[str, nn.Module]:
     networks = {
-        name: load_generator(context.inputs[stage] / GENERATOR).net
-        for need, (name, stage) in FROZEN.items()
-        if need in objective.needs
+        name: network_of(context, stage).net for need, (name, stage) in FROZEN.items() if need in objective.needs
     }
     if "earlier_network" in objective.needs:
-        networks["earlier"] = load_generator(context.inputs[BEFORE[context.stage]] / GENERATOR).net
+        networks["earlier"] = network_of(context, BEFORE[context.stage]).net
     if "feature_network" in objective.needs:
         shape = list(student.signature.image_shape)
         networks["features"] = load_extractor(context.inputs["extractor"], shape).network

@@ -17,7 +17,7 @@ DATA_TIME = 0.0  # r = 0 is data: where the step of a network with a second time
 class OneStep(nn.Module):
     """One step along the straight path: x = z - u(z), u at t = 1 (flow matching's Euler step over [0, 1]).
 
-    `net` is folded, u(z[, class_labels]); given `time` it is not, and is called as u(z, t[, class_labels]), or with
+    `net` is folded, u(z[, condition]); given `time` it is not, and is called as u(z, t[, condition]), or with
     r = 0 beside that where it takes a second time. `decoder` turns what the step ends at into what is seen.
     """
 
@@ -27,15 +27,15 @@ class OneStep(nn.Module):
         self.time = time
         self.decoder = decoder
 
-    def forward(self, sample: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Noise (batch, ...) and classes (batch,) -> image of the noise's shape, or what the decoder makes of it."""
-        labels = () if class_labels is None else (class_labels,)
+    def forward(self, sample: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Noise (batch, ...), the condition of each -> image of the noise's shape, or what the decoder makes of it."""
+        given = () if condition is None else (condition,)
         if self.time is None:
-            velocity: Tensor = self.net(sample, *labels)
+            velocity: Tensor = self.net(sample, *given)
         elif has_second_time(self.net):
-            velocity = self.net(sample, _times(sample, self.time), *labels, r=_times(sample, DATA_TIME))
+            velocity = self.net(sample, _times(sample, self.time), *given, r=_times(sample, DATA_TIME))
         else:
-            velocity = self.net(sample, _times(sample, self.time), *labels)
+            velocity = self.net(sample, _times(sample, self.time), *given)
         out_sample: Tensor = sample - velocity
         return out_sample if self.decoder is None else self.decoder(out_sample)
 

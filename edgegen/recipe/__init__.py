@@ -29,6 +29,7 @@ from edgegen.recipe.files import (
 )
 from edgegen.recipe.training import (
     DIFFUSERS,
+    GUIDANCE,
     INITS,
     Architecture,
     Baseline,
@@ -49,6 +50,7 @@ from edgegen.support.tables import Table, explain, read_toml
 __all__ = [
     "DIFFUSERS",
     "FLOAT_SCHEMES",
+    "GUIDANCE",
     "INITS",
     "Architecture",
     "Baseline",

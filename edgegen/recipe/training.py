@@ -1,13 +1,15 @@
 """The recipe's tables of data and training; a method's own keys are in its record (edgegen.training.objectives)."""
 
 import operator
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from edgegen.recipe.fields import Count, Fraction, Width
+from edgegen.recipe.fields import Count, Fraction, Time, Width
 from edgegen.support.tables import MethodTable, Table
 
+GUIDANCE = frozenset({"guidance", "guidance_interval", "guidance_network"})  # keys of [teacher] beside its training's
+UNCONDITIONAL = "unconditional_class"  # what a method needs that trains without a class, too
 INITS = ("random", "teacher")  # words of slim.init; anything else is a folder
 METHOD = "name of the training method, whose own keys stand in the same table"
 
@@ -17,13 +19,33 @@ class Data(Table):
 
     source: str = Field("digits", description="paths are relative to the recipe")
     holdout: Fraction = Field(0.25, description="share of the images kept from training, for the metrics")
-    conditional: bool = Field(True, description="use the labels: the generator takes a class")
-    # Left out where it is not asked for, so that the keys of older results stay.
+    conditional: bool = Field(
+        True, description="use the labels: the generator takes a class; false where upscale is given"
+    )
+    upscale: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        None,
+        description="the generator takes an image that is so many times smaller (the mean of each block of pixels) and "
+        "makes the large one of it",
+        exclude_if=operator.not_,
+    )
     autoencoder: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         description="a folder with a diffusers AutoencoderTiny or AutoencoderKL, in whose latents everything trains",
         exclude_if=operator.not_,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def one_condition(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("upscale") is None:
+            return values
+        if values.get("conditional"):
+            raise ValueError(
+                "upscale and conditional = true: the generator takes a small image or a class, not both; leave one out"
+            )
+        if values.get("autoencoder"):
+            raise ValueError("upscale and autoencoder: a small image is no condition of latents yet; leave one out")
+        return {**values, "conditional": False}
 
 
 class Compute(Table):
@@ -161,14 +183,48 @@ class Teacher(MethodTable, Training):
         "auto", description="of an architecture that fits the images (docs/run.md)", exclude_if="auto".__eq__
     )
     model: Architecture | None = Field(None, description="the teacher's architecture, in place of size")
+    # They change no weight: what uses the teacher's velocity depends on them, and the teacher itself does not.
+    guidance: Annotated[float, Field(ge=0.0)] = Field(
+        1.0,
+        description="w of the velocity v + (w - 1) (v - v') that pairs and methods are given; v' is v without a class "
+        "(classifier-free guidance; a teacher trained here needs label_dropout), or guidance_network's; 1: none",
+        exclude_if=(1.0).__eq__,
+    )
+    guidance_interval: tuple[Time, Time] = Field(
+        (0.0, 1.0),
+        description="times t between which guidance acts; noise levels sigma of arXiv:2404.07724 are t / (1 - t)",
+        exclude_if=(0.0, 1.0).__eq__,
+    )
+    guidance_network: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="a generator folder, smaller or less trained than the teacher, whose velocity is v' (autoguidance)",
+        exclude_if=operator.not_,
+    )
 
     @model_validator(mode="after")
     def brought_or_trained(self) -> "Teacher":
-        extra = sorted((self.model_fields_set - {"folder", "objective"}) | self.objective.model_fields_set)
+        of_training = self.model_fields_set - {"folder", "objective", *GUIDANCE}
+        extra = sorted(of_training | self.objective.model_fields_set)
         if self.folder is not None and extra:
             raise ValueError(f"a teacher brought as a folder is not trained here: remove {', '.join(extra)}")
         if self.model is not None and "size" in self.model_fields_set:
             raise ValueError("say how large: either size, or a table [teacher.model]")
+        return self
+
+    @model_validator(mode="after")
+    def guidance_has_what_it_needs(self) -> "Teacher":
+        low, high = self.guidance_interval
+        if low >= high:
+            raise ValueError(f"guidance_interval = [{low:g}, {high:g}]: the first time must be below the second")
+        further = sorted(self.model_fields_set & GUIDANCE - {"guidance"})
+        if further and self.guidance == 1.0:
+            raise ValueError(f"{', '.join(further)} without guidance: give guidance = 1.5, or another scale than 1")
+        by_class = self.guidance != 1.0 and self.guidance_network is None and self.folder is None
+        if by_class and UNCONDITIONAL not in self.objective.needs:
+            raise ValueError(
+                f"guidance = {self.guidance:g} needs a teacher that also knows no class: give label_dropout = 0.1 "
+                "(of method flow_matching or mean_flow), or a guidance_network"
+            )
         return self
 
 
@@ -200,6 +256,9 @@ class Slim(MethodTable, Training):
         description="the student, in place of keep: a table, or diffusers:config.json, file.py:factory, "
         "package.module:factory",
     )
+    students: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="networks of this size, each for an equal part of the classes", exclude_if=(1).__eq__
+    )
     init: Annotated[str, Field(min_length=1)] = Field(
         "random",
         description="weights to start from: random, teacher (slices of its channels and blocks), or a generator folder",
@@ -210,6 +269,8 @@ class Slim(MethodTable, Training):
     def one_size(self) -> "Slim":
         if (self.keep is None) == (self.network is None):
             raise ValueError("say how small: either keep = 0.3, or network, such as a table [slim.network]")
+        if self.students > 1 and isinstance(self.network, str):
+            raise ValueError(f"students = {self.students} are EdgeUNets: network = '{self.network}' names another")
         if self.init == "teacher" and isinstance(self.network, str):
             raise ValueError(cannot_slice(f"slim.network = '{self.network}' is no EdgeUNet"))
         return self

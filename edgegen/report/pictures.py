@@ -15,9 +15,22 @@ from edgegen.report.formats import PARITY_TEXT, plural
 from edgegen.report.schema import Report
 from edgegen.types import Status
 
-ORDER = ("real", "autoencoder", "teacher", "scheduler", "reflowed", "student", "finished", "baseline")
+ORDER = (
+    "low",
+    "bicubic",
+    "real",
+    "autoencoder",
+    "teacher",
+    "scheduler",
+    "reflowed",
+    "student",
+    "finished",
+    "best_of_4",
+    "baseline",
+)
 Kind = Literal["net", "real", "proven", "failed", "unchecked"]
 KIND: Mapping[Status, Kind] = {"ok": "proven", "failed": "failed", "not checked": "unchecked"}
+UNLIKE = "other images, not from this noise"
 SMALL = 64  # pixels: images up to this width are enlarged with hard edges
 
 
@@ -48,7 +61,8 @@ class Grid:
 def grid(report: Report, pictures: Mapping[str, NDArray[np.uint8]], captions: Sequence[str]) -> Grid | None:
     """The rows in order: real, the nets, the artifacts, anything else. Keys: "real", "teacher", "student-1" (a net at
 
-    a number of steps), an artifact's file name, or any text. Each value is uint8 (n, height, width, channels), with 1
+    a number of steps), an artifact's file name, or any text; with "low", the small images that all others were made
+    from, "real" has the true ones. Each value is uint8 (n, height, width, channels), with 1
     or 3 channels. Raises DataError on another type or shape. None without pictures.
     """
     if not pictures:
@@ -66,7 +80,7 @@ def grid(report: Report, pictures: Mapping[str, NDArray[np.uint8]], captions: Se
             detail = "parity failed" if status == "failed" else PARITY_TEXT[status]
             rows.append(Row(files[key].label, detail, uris, KIND[status]))
         else:
-            (rows if key in mains else more).append(_net_row(key, uris))
+            (rows if key in mains else more).append(_net_row(key, uris, is_true="low" in pictures))
     columns = max(len(row.images) for row in (*rows, *more))
     width = max(images.shape[2] for images in pictures.values())
     return Grid(tuple(rows), tuple(more), tuple(captions)[:columns], columns, width <= SMALL)
@@ -112,12 +126,19 @@ def _rank(key: str, files: list[str]) -> tuple[int, int]:
     return len(ORDER), files.index(key) if key in files else len(files)
 
 
-def _net_row(key: str, uris: tuple[str, ...]) -> Row:
+def _net_row(key: str, uris: tuple[str, ...], *, is_true: bool) -> Row:
     net, steps = _parts(key)
+    if net == "low":
+        return Row("small images", "what all others were made from", uris, "real")
+    if net == "bicubic":
+        return Row("bicubic", "enlarged without a network", uris)
     if net == "real":
-        return Row("real images", "other images, not from this noise", uris, "real")
+        label, detail = ("true images", "of those small ones") if is_true else ("real images", UNLIKE)
+        return Row(label, detail, uris, "real")
     if net == "autoencoder":
         return Row("real images", "after the autoencoder alone", uris, "real")
     if net == "scheduler":
         return Row("teacher", f"by its own scheduler, {plural(steps or 0, 'step')}", uris)
+    if net == "best_of_4":
+        return Row("best of 4", "the student, its verifier chooses", uris)
     return Row(net if net in ORDER else key, "PyTorch" if steps is None else f"PyTorch, {plural(steps, 'step')}", uris)

@@ -19,6 +19,7 @@ COLOUR = {
     "reflowed": "#00a006",
     "student": "#00a007",
     "finished": "#00a009",
+    "best_of_4": "#00a009",
     "baseline": "#00a008",
     "onnx": "#00a007",
     "executorch": "#00a006",
@@ -26,7 +27,15 @@ COLOUR = {
     "torch": "#00a005",
 }
 OTHER = "#00a009"
-MARKER = {"teacher": "o", "scheduler": "x", "reflowed": "s", "student": "D", "finished": "*", "baseline": "^"}
+MARKER = {
+    "teacher": "o",
+    "scheduler": "x",
+    "reflowed": "s",
+    "student": "D",
+    "finished": "*",
+    "best_of_4": "P",
+    "baseline": "^",
+}
 CURVE_POINTS = 150
 LARGEST, SMALLEST, DIAMOND = 240.0, 12.0, 34.0  # square points
 WIDE, PANEL = (4.4, 3.2), (2.6, 1.8)  # inches; the page scales them, 72 units an inch
@@ -74,7 +83,7 @@ def quality_plot(report: Report) -> Plot | None:
     """fd_local against the number of steps; None where nothing is known."""
     series: dict[str, list[tuple[int, float, float]]] = {}
     for network in NETWORKS:
-        table = getattr(report.quality, network) or {}
+        table = (network in MARKER and getattr(report.quality, network)) or {}  # bicubic has no steps
         known = sorted((int(s), f.fd_local, f.sd or 0.0) for s, f in table.items() if f.fd_local is not None)
         if known:
             series[network] = known

@@ -6,7 +6,11 @@ from edgegen.report.formats import UNKNOWN, number, percent, plural
 from edgegen.report.schema import FeatureSpace, QualityFigure, Report
 from edgegen.report.tables import NETWORKS, ReportTable, TableCell, cells, columns
 
-NETWORK_NAMES = {"scheduler": "teacher, by its own scheduler"}
+NETWORK_NAMES = {
+    "bicubic": "bicubic enlargement, no network",
+    "scheduler": "teacher, by its own scheduler",
+    "best_of_4": "best of 4 by the verifier",
+}
 SPACE_TITLES = {"random": "fd_random", "inception": "FID", "dinov2": "fd_dinov2"}  # by the key of a space
 SPACE_MEANINGS = {
     "random": "in features of {name}, the same in every run and used by no training. ",
@@ -14,6 +18,8 @@ SPACE_MEANINGS = {
     "dinov2": "in features of {name}, against all training images. ",
 }
 FIGURES = {  # title: field of a QualityFigure
+    "PSNR dB": "psnr_db",
+    "SSIM": "ssim",
     "kd_local": "kd_local",
     "Precision": "precision",
     "Recall": "recall",
@@ -26,6 +32,7 @@ FIGURES = {  # title: field of a QualityFigure
 }
 SHARES = ("class_distance", "copied")  # of the images: in percent
 MEANINGS = {
+    "psnr_db": "PSNR and SSIM: against the true image, whose small copy was enlarged; blur costs them little. ",
     "precision": "Higher is better for precision, recall, density and coverage, lower for the others but Nearest. ",
     "class_distance": "Classes: the share of the images that would have to be of another class. ",
     "spectrum_db": "Spectrum: the difference of the power by frequency, in dB, which blur, noise and grids change. ",

@@ -87,6 +87,7 @@ class QualityFigure(Record):
     `class_distance` is the share of images that would have to be of another class, `spectrum_db` the difference of the
     power by frequency, `nearest_ratio` the distance to the nearest training image as a multiple of held-out images',
     `copied` the share of images within a third of it. `fd_local_first` is of the noise that files are compared on.
+    `psnr_db` and `ssim` are of images that were made from small copies of real ones, against those.
     """
 
     fd_local: float | None
@@ -103,6 +104,8 @@ class QualityFigure(Record):
     nearest_ratio: float | None = None
     copied: float | None = None
     fd_local_first: float | None = None
+    psnr_db: float | None = None
+    ssim: float | None = None
     spaces: dict[str, SpaceFigure] = Field({}, description="by the key of a further feature space")
 
 
@@ -113,15 +116,18 @@ class QualityTable(Record):
     """Figures by network and number of steps; `floor` has the one key "0": real held-out images, not generated ones.
 
     `teacher` is null where the run has none; `finished` is the student after [finish]; `scheduler` is a brought teacher
-    as its own scheduler samples it. `autoencoder` has the images of the floor after the run's autoencoder, which the
-    generators cannot be better than; null where they make no latents.
+    as its own scheduler samples it. `bicubic` is the enlarged small image, where the generators make theirs from one.
+    `best_of_4` is the last student where its verifier chooses one of four images. `autoencoder` has the images of the
+    floor after the run's autoencoder, which the generators cannot be better than; null where they make no latents.
     """
 
     teacher: BySteps | None = None
     scheduler: BySteps | None = None
+    bicubic: BySteps | None = None
     reflowed: BySteps
     student: BySteps
     finished: BySteps | None = None
+    best_of_4: BySteps | None = None
     baseline: BySteps | None
     floor: BySteps
     autoencoder: BySteps | None = None

@@ -125,15 +125,23 @@ def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) ->
     """The recipe's data, by its stage data; and its teacher's architecture, or where it has none its [slim.network]."""
     from edgegen.models.student import architecture, architecture_of, student_architecture
     from edgegen.models.teacher_size import teacher_architecture
+    from edgegen.pipeline.stages.data import signature_of_data
     from edgegen.pipeline.stages.teacher import load_teacher
 
     if isinstance(recipe.slim.network, str):
         raise RecipeError(
             f"slim.network = '{recipe.slim.network}': edgegen plan makes EdgeUNets smaller; give slim.keep or a table"
         )
+    if recipe.data.upscale:
+        raise RecipeError("data.upscale: edgegen plan knows students of noise and a class, none that take an image")
+    if recipe.data.autoencoder is not None:
+        raise RecipeError(
+            "data.autoencoder: edgegen plan times students alone, and the files of this recipe hold a decoder, too; "
+            "give [slim.network], and see `edgegen profile` of a run's files"
+        )
     stage = run_recipe(request.recipe, runs=request.runs, only="data", progress=progress)[-1]
     about = read_json(stage.folder / "data.json")
-    shape = channels, height, width = sample_shape(about)
+    signature, (channels, height, width) = signature_of_data(about), sample_shape(about)
     data = DataSpec(channels, height if height == width else (height, width), about["num_classes"])
     if recipe.teacher.folder is None:
         model: Architecture | None = teacher_architecture(recipe.teacher, about)
@@ -141,11 +149,11 @@ def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) ->
         loaded = load_teacher(user_path(recipe.teacher.folder, base=path.parent), about, recipe)
         model = architecture_of(loaded.net)
     if model is None or not has_teacher(recipe):
-        student_architecture(recipe.slim, None, shape, data.num_classes)  # raises without [slim.network]
+        student_architecture(recipe.slim, None, signature)  # raises without [slim.network]
         assert not isinstance(recipe.slim.network, str), "refused above"
         model = recipe.slim.network
     assert model is not None, "checked"
-    architecture(model, shape, data.num_classes)  # raises for resolutions that do not halve
+    architecture(model, signature)  # raises for resolutions that do not halve
     return data, model
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from edgegen.flow.condition import condition_spec, unpacked
 from edgegen.program.inputs import InputSource
 from edgegen.support.pixels import scaled
 from edgegen.support.rng import generator
@@ -16,10 +17,12 @@ FIRST_INDEX = 1 << 33  # of fresh inputs: parity runs on 0, 1, 2, ... and calibr
 
 @dataclass(frozen=True)
 class Batch:
-    """images (batch, channels, height, width) in [-1, 1]; labels (batch,) or None; noise like images or None.
+    """images (batch, channels, height, width) in [-1, 1]; noise like images or None.
 
-    It is that of `step`, counted from 0, of the stage's `steps`. `due` names the trained networks that are updated in
-    this step. `inputs` are a generator's, where it trains on noise alone; `images` are then the noise.
+    `condition` is that of each sample, or None (edgegen.flow.condition).
+
+    The batch is that of `step`, counted from 0, of the stage's `steps`. `due` names the trained networks that are
+    updated in this step. `inputs` are a generator's, where it trains on noise alone; `images` are then the noise.
 
     Of pairs, `knots` (batch, knots, channels, height, width) are states on the teacher's way from the noise, which is
     the first, to the image; they are those at the falling `knot_times` (knots,), from 1. `real` are real images, for a
@@ -29,7 +32,7 @@ class Batch:
     step: int
     steps: int
     images: Tensor
-    labels: Tensor | None = None
+    condition: Tensor | None = None
     noise: Tensor | None = None
     knots: Tensor | None = None
     knot_times: Tensor | None = None
@@ -48,13 +51,15 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images in memory, with labels and, for pairs, the noise that each came from; `to` puts it on a device.
+    """Images in memory, with conditions and, for pairs, the noise that each came from; `to` puts it on a device.
+
+    Images, also of conditions, may be uint8.
 
     `knots` (count, knots, channels, height, width) of pairs, at `knot_times`, as in Batch.
     """
 
     images: Tensor
-    labels: Tensor | None = None
+    condition: Tensor | None = None
     noise: Tensor | None = None
     knots: Tensor | None = None
     knot_times: Tensor | None = None
@@ -64,13 +69,13 @@ class TrainingSet:
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in (self.images, self.labels, self.noise, self.knots) if part is not None)
+        return sum(part.nbytes for part in (self.images, self.condition, self.noise, self.knots) if part is not None)
 
     def to(self, device: torch.device) -> "TrainingSet":
         """On the device where it fits in half of the free memory; else as it is, and batches are copied over."""
         if device.type == "cuda" and self.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
             return self
-        parts = (self.images, self.labels, self.noise, self.knots, self.knot_times)
+        parts = (self.images, self.condition, self.noise, self.knots, self.knot_times)
         return TrainingSet(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
 
     def batch(self, rows: Tensor, device: torch.device, *, step: int, steps: int) -> Batch:
@@ -80,15 +85,15 @@ class TrainingSet:
             return None if part is None else part[rows.to(part.device)].to(device, non_blocking=True)
 
         def floats(part: Tensor | None) -> Tensor | None:
-            return None if part is None else part.float()
+            return None if part is None else scaled(part) if part.dtype == torch.uint8 else part.float()
 
-        images = take(self.images)
+        images = floats(take(self.images))
         assert images is not None
         return Batch(
             step,
             steps,
-            scaled(images) if images.dtype == torch.uint8 else images.float(),
-            take(self.labels),
+            images,
+            unpacked(take(self.condition)),
             floats(take(self.noise)),
             floats(take(self.knots)),
             None if self.knot_times is None else self.knot_times.to(device),
@@ -119,7 +124,7 @@ class PairsAndImages:
 
 @dataclass(frozen=True)
 class FreshInputs:
-    """`count` inputs of a generator, each drawn when it is read: noise, classes and its other inputs."""
+    """`count` inputs of a generator, each made when it is read: noise, conditions and its other inputs."""
 
     source: InputSource
     count: int
@@ -136,8 +141,9 @@ class FreshInputs:
         samples = [self.source.samples(range(index, index + 1)) for index in indices]
         specs = self.source.signature.inputs
         inputs = tuple(torch.cat([torch.from_numpy(row[spec.name]) for row in samples]).to(device) for spec in specs)
-        labels = next((values for spec, values in zip(specs, inputs, strict=True) if spec.role == "class"), None)
-        return Batch(step, steps, inputs[0], labels, noise=inputs[0], inputs=inputs)
+        of_condition = condition_spec(self.source.signature)
+        condition = next((values for spec, values in zip(specs, inputs, strict=True) if spec == of_condition), None)
+        return Batch(step, steps, inputs[0], condition, noise=inputs[0], inputs=inputs)
 
 
 def epoch_rows(count: int, step: int, batch: int, seed: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgegen.errors import TrainingError
+from edgegen.flow.guidance import unguided
 from edgegen.training.objective import WITHOUT_FEATURES
 
 SLOPE = 0.2  # of leaky ReLU below zero, as in StyleGAN's critics (arXiv:1812.04948)
@@ -21,17 +22,17 @@ def feature_teacher(teacher: nn.Module | None) -> Any:
 
     A recipe is refused for it before any training: edgegen.pipeline.methods.check_teacher.
     """
-    if hasattr(teacher, "encode"):
-        return teacher
+    if teacher is not None and hasattr(unguided(teacher), "encode"):
+        return unguided(teacher)  # guidance is of velocities: features are the network's own
     raise TrainingError(
         f"features of a teacher are known of an EdgeUNet, and this one is a {type(teacher).__name__}: "
         f"{WITHOUT_FEATURES}"
     )
 
 
-def features(teacher: nn.Module, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+def features(teacher: nn.Module, x: Tensor, t: Tensor, condition: Tensor | None) -> list[Tensor]:
     """Feature maps (batch, width, rows, columns) of each resolution on the way down, of images x_t at times t."""
-    maps: list[Tensor] = feature_teacher(teacher).encode(x, t, labels)
+    maps: list[Tensor] = feature_teacher(teacher).encode(x, t, condition)
     return maps
 
 

@@ -64,10 +64,10 @@ class CollapseCheck:
         if not self.enabled or done % COLLAPSE_EVERY:
             return {}
         images = batch.images[:COLLAPSE_IMAGES]
-        labels = None if batch.labels is None else batch.labels[:COLLAPSE_IMAGES]
+        condition = None if batch.condition is None else batch.condition[:COLLAPSE_IMAGES]
         noise = torch.randn(images.shape, generator=generator(self.seed, COLLAPSE_STREAM)).to(images.device)
         with torch.no_grad():
-            made = OneStep(student, time=NOISE_TIME)(noise, labels)
+            made = OneStep(student, time=NOISE_TIME)(noise, condition)
         return {OUTPUT_SD: float(spread(made)), DATA_SD: float(spread(images))}
 
 

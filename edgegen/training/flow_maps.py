@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import Field
 
 from edgegen.errors import TrainingError
+from edgegen.flow.condition import repeated
 from edgegen.flow.path import per_sample, time_dtype
 from edgegen.support.vendor_logs import FORWARD_DERIVATIVES, quiet
 
@@ -35,12 +36,12 @@ Constant = Annotated[
 ]
 
 
-def mean_velocity(network: "nn.Module", labels: "Tensor | None") -> MeanVelocity:
-    """u(x, t, r) of a network for these classes; in float32, whatever precision it is trained in."""
-    return lambda x, t, r: network(x, t, labels, r=r).float()
+def mean_velocity(network: "nn.Module", condition: "Tensor | None") -> MeanVelocity:
+    """u(x, t, r) of a network for these conditions; in float32, whatever precision it is trained in."""
+    return lambda x, t, r: network(x, t, condition, r=r).float()
 
 
-def bare_mean_velocity(network: "nn.Module", labels: "Tensor | None") -> MeanVelocity:
+def bare_mean_velocity(network: "nn.Module", condition: "Tensor | None") -> MeanVelocity:
     """u(x, t, r) past what compiles the network, spreads it over processes or rounds it: for use inside of `exact`.
 
     Neither a compiled network nor one in DistributedDataParallel has a forward derivative. Raises TrainingError for one
@@ -61,8 +62,8 @@ def bare_mean_velocity(network: "nn.Module", labels: "Tensor | None") -> MeanVel
 
     def u(x: "Tensor", t: "Tensor", r: "Tensor") -> "Tensor":
         # Several points of each sample may be evaluated at once, one after the other.
-        classes = None if labels is None else labels.repeat(len(x) // len(labels))
-        velocity: Tensor = forward(inner, x, t, classes, r=r)
+        conditions = None if condition is None else repeated(condition, len(x) // len(condition))
+        velocity: Tensor = forward(inner, x, t, conditions, r=r)
         return velocity
 
     return u
@@ -122,12 +123,12 @@ def central_difference(u: MeanVelocity, point: Point, direction: Point, step: "T
     return (ahead - behind) / per_sample((2 * step).clamp_min(torch.finfo(step.dtype).tiny))
 
 
-def velocity_of(teacher: "nn.Module", x: "Tensor", t: "Tensor", labels: "Tensor | None") -> "Tensor":
+def velocity_of(teacher: "nn.Module", x: "Tensor", t: "Tensor", condition: "Tensor | None") -> "Tensor":
     """A frozen teacher's velocity at times t (batch,), which it may want in more digits than the images have."""
     import torch
 
     with torch.no_grad():
-        v: Tensor = teacher(x, t.to(time_dtype(teacher, x.dtype)), labels)
+        v: Tensor = teacher(x, t.to(time_dtype(teacher, x.dtype)), condition)
     return v.float()
 
 

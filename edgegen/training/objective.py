@@ -1,6 +1,7 @@
 """The shape of a training method. No torch at import: a recipe is checked against the methods before any work."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 # What a method trains on and with; the plan says which stage gives it (edgegen.pipeline.methods).
 Need = Literal[
-    "real_images",  # batches of the data set: images and labels (edgegen.training.pairs.real_images)
+    "real_images",  # batches of the data set: images and conditions (edgegen.training.pairs.real_images)
     "pairs",  # batches of the teacher's (noise, image) pairs; beside them `real` where real images are needed, too
     "trajectories",  # pairs with the states between noise and image (edgegen.training.pairs.trajectories)
     "teacher",  # networks["teacher"], frozen
@@ -22,6 +23,7 @@ Need = Literal[
     "feature_network",  # networks["features"], frozen: layers of the stage `extractor` (edgegen.training.distances)
     "float_network",  # networks["float"], frozen: a generator whose quantized self is trained
     "second_time",  # networks["student"] takes a second time r (edgegen.flow.path)
+    "unconditional_class",  # networks["student"] has a label that stands for no class (edgegen.flow.guidance)
     "classifier",  # networks["student"] is a classifier of images and not a velocity
 ]
 
@@ -33,13 +35,25 @@ TrainedNetworks: TypeAlias = "Mapping[str, TrainedNetwork]"
 Losses: TypeAlias = "Mapping[str, Tensor]"
 
 
+@dataclass(frozen=True)
+class VerifierNetwork:
+    """The trained network, a RatioNetwork, that tells real images from the student's, with noise of times low to high.
+
+    It is kept beside the student and chooses the best of several images (edgegen.models.verifier).
+    """
+
+    name: str
+    low: float
+    high: float
+
+
 class Objective(Protocol):
     """A training method: a frozen pydantic record that forbids other keys, such as edgegen.support.tables.Table.
 
     Its fields are the hyperparameters of the method: the only place of their defaults and their documentation, and the
     keys that the recipe's table takes beside those of the loop. `paper` is the source, with the equation.
 
-    Two attributes more are not needed (edgegen.training.figures reads them):
+    Four attributes more are not needed; edgegen.training.figures reads the first two:
 
     `one_step = True` where the student is to make an image of noise in one step: then the spread of its images is
     watched.
@@ -47,6 +61,11 @@ class Objective(Protocol):
     `warnings(figures: Mapping[str, float]) -> Sequence[str]` tells of faults, from the losses and figures by their
     names, each the mean of the last lines of the log: "the fake network lags: its loss is 1.8 times the teacher's".
     What stands before the colon names the fault, and is the same while it lasts.
+
+    `within_condition` says how to do without, where samples of one condition are compared or exchanged with each other:
+    a method is refused so for images as conditions, of which no two samples share one. "": it does none of that.
+
+    `verifier`, a VerifierNetwork or None.
     """
 
     @property

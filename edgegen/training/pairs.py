@@ -1,5 +1,6 @@
 """What a batch holds for a method: pairs, as they are or mirrored together, trajectories, real images."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,13 +16,18 @@ def pair(batch: "Batch") -> "tuple[Tensor, Tensor]":
     return batch.noise, batch.images
 
 
-def flipped(batch: "Batch", rng: "torch.Generator") -> "tuple[Tensor, Tensor]":
-    """(noise, image), both of the whole batch mirrored left to right with probability 1/2 (SlimFlow's joint flip)."""
+def flipped(batch: "Batch", rng: "torch.Generator") -> "Batch":
+    """All of the batch mirrored left to right with probability 1/2 (SlimFlow's joint flip); classes stay."""
     import torch
 
-    e, x = pair(batch)
-    mirror = torch.rand((), generator=rng, device=x.device) < 0.5
-    return torch.where(mirror, e.flip(-1), e), torch.where(mirror, x.flip(-1), x)
+    mirror = torch.rand((), generator=rng, device=batch.images.device) < 0.5
+
+    def turned(part: "Tensor | None") -> "Tensor | None":
+        return part if part is None or part.ndim == 1 else torch.where(mirror, part.flip(-1), part)
+
+    images = torch.where(mirror, batch.images.flip(-1), batch.images)
+    noise, knots, condition = turned(batch.noise), turned(batch.knots), turned(batch.condition)
+    return replace(batch, images=images, noise=noise, knots=knots, condition=condition)
 
 
 def trajectories(batch: "Batch") -> "tuple[Tensor, Tensor]":
@@ -38,5 +44,5 @@ def trajectories(batch: "Batch") -> "tuple[Tensor, Tensor]":
 
 
 def real_images(batch: "Batch") -> "Batch":
-    """The real images and their labels: of a batch of pairs with real images beside them, or the batch itself."""
+    """The real images and their conditions: of a batch of pairs with real images beside them, or the batch itself."""
     return batch if batch.real is None else batch.real

@@ -5,13 +5,15 @@ Of x_t from real images with probability 1/2, else from generated ones, the best
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgegen.flow.path import image_facts
+from edgegen.flow.condition import enlarged
+from edgegen.flow.path import ImageFacts, image_facts
 from edgegen.training.critics import feature_teacher
 
 Encoder = Literal["teacher", "small"]
@@ -20,18 +22,18 @@ TIME_FREQUENCIES = 16
 
 
 class RatioNetwork(nn.Module):
-    """D(x_t, t, class): the sum of a logit from each of an encoder's feature maps; it starts at zero.
+    """D(x_t, t, c): the sum of a logit from each of an encoder's feature maps; it starts at zero.
 
-    `encoder.encode(x, t, labels)` gives feature maps (batch, width, rows, columns), of these widths.
+    `encoder.encode(x, t, condition)` gives feature maps (batch, width, rows, columns), of these widths.
     """
 
     def __init__(self, encoder: nn.Module, widths: Sequence[int]) -> None:
         super().__init__()
         self.encoder, self.heads = encoder, nn.ModuleList(_Head(width) for width in widths)
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        """Images (batch, channels, height, width) with noise, times t (batch,), classes -> logits (batch,)."""
-        features = self.encoder.encode(x, t, labels)  # type: ignore[operator]
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        """Images (batch, channels, height, width) with noise, times t (batch,), conditions -> logits (batch,)."""
+        features = self.encoder.encode(x, t, condition)  # type: ignore[operator]
         logits = [head(h) for head, h in zip(self.heads, features, strict=True)]
         return torch.stack(logits).sum(dim=0)
 
@@ -58,7 +60,7 @@ def ratio_network(encoder: Encoder, student: nn.Module, teacher: nn.Module | Non
     Raises TrainingError for a teacher that cannot give its way down.
     """
     if encoder == "small":
-        own = ImageEncoder(*image_facts(student), width=width)
+        own = ImageEncoder(image_facts(student), width=width)
         return RatioNetwork(own, own.widths)
     known = feature_teacher(teacher)
     return RatioNetwork(known.encoder(), known.config.channels)
@@ -67,25 +69,31 @@ def ratio_network(encoder: Encoder, student: nn.Module, teacher: nn.Module | Non
 class ImageEncoder(nn.Module):
     """Three convolutions with strides 1, 2, 2; time and class are added to each.
 
-    Without norms: those hide from it how bright an image is.
+    An image as the condition stands beside the images. Without norms: those hide from it how bright an image is.
     """
 
-    def __init__(self, channels: int, classes: int, *, width: int) -> None:
+    def __init__(self, facts: ImageFacts, *, width: int) -> None:
         super().__init__()
+        self.upscale = facts.upscale
+        channels = facts.channels * (1 if facts.upscale is None else 2)
         self.widths = widths = (width, 2 * width, 2 * width)
+        self.config = {**asdict(facts), "width": width}
         self.convolutions = nn.ModuleList(
             nn.Conv2d(before, after, 3, stride=stride, padding=1)
             for before, after, stride in zip((channels, *widths), widths, (1, 2, 2), strict=False)
         )
         self.time = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        self.classes = nn.Embedding(classes, width) if classes else None
+        self.classes = nn.Embedding(facts.classes, width) if facts.classes else None
         self.shifts = nn.ModuleList(nn.Linear(width, after) for after in widths)
 
-    def encode(self, x: Tensor, t: Tensor, labels: Tensor | None) -> list[Tensor]:
+    def encode(self, x: Tensor, t: Tensor, condition: Tensor | None) -> list[Tensor]:
+        if self.upscale is not None:
+            assert condition is not None, "images of so many channels"
+            x = torch.cat([x, enlarged(condition, self.upscale)], dim=1)
         angle = t[:, None].float() * torch.pi * torch.arange(1, TIME_FREQUENCIES + 1, device=t.device)
         hidden = self.time(torch.cat([angle.cos(), angle.sin()], dim=1))
         if self.classes is not None:
-            hidden = hidden + self.classes(labels)
+            hidden = hidden + self.classes(condition)
         features: list[Tensor] = []
         for convolution, shift in zip(self.convolutions, self.shifts, strict=True):
             x = F.silu(convolution(x) + shift(F.silu(hidden))[:, :, None, None])

@@ -5,12 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
+from edgegen.flow.path import one_step
 from edgegen.flow.time_sampling import uniform
 from edgegen.support.tables import Table
+from edgegen.training.distances import Distance, distance_of
+from edgegen.training.objective import Networks
+from edgegen.training.pairs import pair
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from edgegen.training.batch import Batch
 
 COVERAGE, BEYOND = "coverage", "beyond_range"
 COMPARED = 64  # images of a batch: all distances between more cost time
@@ -37,6 +43,14 @@ class NoisyTimes(Table):
     def times(self, count: int, rng: "torch.Generator") -> "Tensor":
         """t ~ U(low, high): (count,)."""
         return uniform(count, rng, low=self.low, high=self.high)
+
+
+def regression_on_pairs(distance: Distance, networks: Networks, batch: "Batch") -> "Tensor":
+    """The mean distance of the student's images of the pairs' noise to the teacher's: a scalar."""
+    e, x = pair(batch)
+    image = one_step(networks["student"], e, batch.condition)
+    loss: Tensor = distance_of(distance, networks)(image, x).mean()
+    return loss
 
 
 def image_figures(generated: "Tensor", real: "Tensor") -> "dict[str, Tensor]":

@@ -173,4 +173,8 @@ def _fast_layout(batch: Batch) -> Batch:
         return batch
     images = batch.images.contiguous(memory_format=torch.channels_last)
     noise = None if batch.noise is None else batch.noise.contiguous(memory_format=torch.channels_last)
-    return replace(batch, images=images, noise=noise, real=None if batch.real is None else _fast_layout(batch.real))
+    real = None if batch.real is None else _fast_layout(batch.real)
+    condition = batch.condition
+    if condition is not None and condition.ndim == 4:
+        condition = condition.contiguous(memory_format=torch.channels_last)
+    return replace(batch, images=images, condition=condition, noise=noise, real=real)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.exporters.base import Session
+from edgegen.support.ssim import RADIUS, ssim
 from edgegen.types import Origin, Parity, Signature
-from edgegen.verification.ssim import RADIUS, ssim
 
 OUTPUT = "out_sample"
 UNTRAINED = 0.5  # share of a network's numbers beyond its range; a trained one's pictures hardly leave it

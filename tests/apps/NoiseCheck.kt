@@ -3,7 +3,7 @@ import edgegen.Noise
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
-const val RUNS = 60
+const val RUNS = 300
 
 fun main() {
     for (line in generateSequence(::readlnOrNull)) {

@@ -3,7 +3,7 @@ import Foundation
 
 @main
 enum NoiseCheck {
-    static let runs = 60
+    static let runs = 300
 
     static func main() {
         while let line = readLine() {

@@ -1,7 +1,7 @@
 // Answers the requests of tests/noise_programs.py, in node and in a browser.
 import { normal, philox4x32 } from "../../edgegen/apps/templates/web/src/noise.js";
 
-const RUNS = 60;
+const RUNS = 300;
 
 export function answers(requests: string): Uint8Array {
   const parts = requests.trim().split("\n").map((line) => answer(line.split(" ")));

@@ -58,6 +58,11 @@ def test_labels_become_0_to_k_and_keep_their_names() -> None:
     assert in_order.classes == ("1", "9", "10", "x")
 
 
+def test_a_label_beyond_the_names_is_named() -> None:
+    with pytest.raises(DataError, match="s: label 4 of image 1 has no name; there are 2 names, for 0 to 1"):
+        image_set(pictures(3), np.array([1, 4, 0]), source="s", names=["a", "b"])
+
+
 def test_the_record_is_frozen() -> None:
     with pytest.raises(AttributeError):
         image_set(pictures(2), None, source="s").source = "t"  # type: ignore[misc]
@@ -121,7 +126,19 @@ def test_split_depends_on_the_seed_and_on_nothing_else() -> None:
 def test_split_of_a_seed_stays_what_it_is() -> None:
     """Golden: a change here changes the held-out images of every recipe."""
     whole = image_set(np.arange(16, dtype=np.uint8).reshape(16, 1, 1, 1), None, source="s")
-    assert split(whole, holdout=0.25, seed=0)[1].images.ravel().tolist() == [2, 3, 4, 15]
+    assert sorted(split(whole, holdout=0.25, seed=0)[1].images.ravel().tolist()) == [2, 3, 4, 15]
+
+
+@pytest.mark.parametrize("own_test_part", [True, False])
+def test_the_first_held_out_images_are_of_all_classes(own_test_part: bool) -> None:
+    """Sources are sorted by class, and figures of n images take the first n of the held-out part."""
+    labels = np.repeat(np.arange(4), 500)
+    images = np.random.default_rng(0).integers(0, 256, (2000, 4, 4, 1), dtype=np.uint8)
+    whole = image_set(images, labels, source="s")
+    _, held = split(with_heldout(whole, whole) if own_test_part else whole, holdout=0.5, seed=0)
+    assert held.labels is not None
+    counts = np.bincount(held.labels[:400], minlength=4)
+    assert abs(counts - 100).max() < 30  # 3.5 standard deviations of a draw
 
 
 def test_a_class_with_one_image_cannot_be_split() -> None:

@@ -9,6 +9,7 @@ from edgegen.models.edge_unet import count_parameters
 from edgegen.models.student import architecture
 from edgegen.pipeline.run import dry_run
 from edgegen.recipe import Architecture
+from edgegen.types import Signature
 
 FOLDER = Path(__file__).parents[2] / "examples" / "papers"
 RECIPES = sorted(FOLDER.glob("*.toml"))
@@ -32,4 +33,4 @@ def test_a_papers_recipe_is_planned_and_has_the_sizes_that_it_says(path: Path, t
 
 
 def millions(model: Architecture, size: int, classes: int) -> float:
-    return count_parameters(architecture(model, [3, size, size], classes)) / 1e6
+    return count_parameters(architecture(model, Signature.of(channels=3, size=size, num_classes=classes))) / 1e6

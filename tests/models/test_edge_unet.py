@@ -44,7 +44,7 @@ def test_a_fresh_net_has_velocity_zero() -> None:
 
 
 def test_a_conditional_net_asks_for_its_classes() -> None:
-    with pytest.raises(ValueError, match="class-conditional: pass class_labels"):
+    with pytest.raises(ValueError, match="class-conditional: pass classes"):
         build(num_classes=3)(torch.randn(1, 1, 8, 8), torch.ones(1))
 
 

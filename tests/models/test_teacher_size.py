@@ -12,7 +12,9 @@ from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.student import architecture, student_architecture
 from edgegen.models.teacher_size import teacher_architecture
 from edgegen.pipeline.graph import select
+from edgegen.pipeline.stages.data import signature_of_data
 from edgegen.recipe import Slim, Teacher, parse
+from edgegen.types import Signature
 
 SIZES = ("auto", "small", "medium", "large")
 
@@ -29,7 +31,7 @@ def test_images_are_halved_down_to_a_small_side_as_far_as_they_can_be(height: in
     for size in SIZES:
         model = teacher_architecture(Teacher(size=size), data(height, width))
         assert len(model.channels) == levels
-        architecture(model, [3, height, width], 10)
+        architecture(model, Signature.of(channels=3, size=(height, width), num_classes=10))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -37,7 +39,11 @@ def test_images_are_halved_down_to_a_small_side_as_far_as_they_can_be(height: in
 def test_a_student_is_cut_from_each(size: Any, keep: float) -> None:
     about = data(8, 8)
     teacher = teacher_architecture(Teacher(size=size), about)
-    config = student_architecture(Slim(keep=keep), teacher, about["image_shape"], 10)
+    config = student_architecture(
+        Slim(keep=keep),
+        teacher,
+        signature_of_data(about),
+    )
     image = EdgeUNet(config)(torch.zeros(1, 3, 8, 8), torch.ones(1), torch.zeros(1, dtype=torch.int64))
     assert image.shape == (1, 3, 8, 8)
 
@@ -63,7 +69,7 @@ def test_the_manual_s_table_of_sizes() -> None:
 def test_images_that_cannot_be_halved_are_refused_with_what_to_do() -> None:
     model = teacher_architecture(Teacher(), data(45, 45))
     with pytest.raises(RecipeError, match="45 pixels cannot be halved that often: give fewer channels, or other"):
-        architecture(model, [3, 45, 45], 10)
+        architecture(model, Signature.of(channels=3, size=45, num_classes=10))
 
 
 def test_the_key_of_a_teacher_with_its_own_model_knows_no_size() -> None:

@@ -19,6 +19,7 @@ from edgegen.pipeline.needed_extras import missing_extras
 from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.run_folder import RunFolder, StageResult
+from edgegen.pipeline.samplers import samplers
 from edgegen.pipeline.stages import evaluate as stage
 from edgegen.pipeline.stages.report import _trained_on_features
 from edgegen.recipe import Recipe, parse, read
@@ -131,8 +132,8 @@ def test_more_samples_than_held_out_images(
     assert (content["n"], content["n_heldout"]) == (600, 449 + 2)
     judge = stage.Judge(larger, context.inputs)
     assert judge.n == 451
-    network = stage._samplers(context)[0]
-    images = network.sample(judge.noise(0), judge.labels(), 0)
+    network = samplers(context)[0]
+    images = network.sample(judge.noise(0), judge.condition(), 0)
     known = content["quality"][network.role]["1"]
     assert known["fd_local_first"] == pytest.approx(judge.distance(images), rel=1e-6)
     assert content["quality"]["floor"]["0"]["nearest_ratio"] == 1.0

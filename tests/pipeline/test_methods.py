@@ -45,8 +45,8 @@ class VelocityMatching(BaseModel):
     def losses(self, networks: Any, averages: Any, batch: Any, rng: torch.Generator) -> dict[str, torch.Tensor]:
         ones = torch.ones(len(batch.images))
         with torch.no_grad():
-            target = networks["teacher"](batch.noise, ones, batch.labels)
-        error = networks["student"](batch.noise, ones, batch.labels) - target
+            target = networks["teacher"](batch.noise, ones, batch.condition)
+        error = networks["student"](batch.noise, ones, batch.condition) - target
         losses = {"student": averages["critic"](error).square().mean() + error.square().mean()}
         if "critic" in batch.due:
             losses["critic"] = networks["critic"](error.detach()).square().mean()
@@ -63,7 +63,7 @@ class MeanOfPairs(BaseModel):
 
     def losses(self, networks: Any, averages: Any, batch: Any, rng: torch.Generator) -> dict[str, torch.Tensor]:
         ones = torch.ones(len(batch.images))
-        u = networks["student"](batch.noise, ones, batch.labels, r=0 * ones)
+        u = networks["student"](batch.noise, ones, batch.condition, r=0 * ones)
         return {"student": (batch.noise - u - batch.images).square().mean()}
 
 
@@ -90,9 +90,9 @@ class OnTrajectories(VelocityMatching):
         assert times[0] == 1 and times[-1] == 0 and bool((times.diff() < 0).all())
         assert torch.equal(states[:, 0], batch.noise) and torch.equal(states[:, -1], batch.images)
         assert states.shape == (len(batch.images), len(times), *batch.images.shape[1:])
-        assert real.images.shape == batch.images.shape and real.labels.shape == batch.labels.shape
+        assert real.images.shape == batch.images.shape and real.condition.shape == batch.condition.shape
         t = times[:-1].repeat(len(states))
-        before, labels = states[:, :-1].flatten(0, 1), batch.labels.repeat_interleave(len(times) - 1)
+        before, labels = states[:, :-1].flatten(0, 1), batch.condition.repeat_interleave(len(times) - 1)
         x = before - t[:, None, None, None] * networks["student"](before, t, labels)
         end = batch.images.repeat_interleave(len(times) - 1, dim=0)
         return {"student": (x - end).square().mean() + 0 * real.images.mean()}
@@ -194,7 +194,7 @@ def test_the_knots_of_a_pair_are_the_teachers_states(tmp_path: Path) -> None:
     assert pairs.knot_times.tolist() == [1.0, times[first].item()]
     with torch.no_grad():
         for t, s in itertools.pairwise(times[first:].tolist()):
-            x = x + (s - t) * network(x, torch.full((8,), t), pairs.labels[:8])
+            x = x + (s - t) * network(x, torch.full((8,), t), pairs.condition[:8])
     assert (x - pairs.images[:8].float()).abs().max() < 2e-3  # stored in half precision
 
 

@@ -218,7 +218,7 @@ critic_warmup = 0
             'method = "density_ratio"\nhead_start = 1',
             "'density_ratio' needs features.*encoder = 'small'",
         ),
-        ('method = "density_ratio"\nhead_start = 1\nencoder = "small"', ""),
+        ('method = "density_ratio"\nhead_start = 1\nencoder = "small"\nregression_weight = 0', ""),
     ],
     ids=["adversarial", "adversarial, small", "density_ratio", "density_ratio, small"],
 )

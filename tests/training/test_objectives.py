@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from objective_parts import Field, f64, loss_of, make_batch, mean_velocity, velocity
+from objective_parts import Field, f64, loss_of, make_batch, mean_velocity, velocity, with_small_images
 from torch import Tensor, nn
 
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
@@ -21,12 +21,13 @@ from edgegen.training.batch import Batch, FreshInputs
 from edgegen.training.distances import PIXELS
 from edgegen.training.networks import TrainedNetwork
 from edgegen.training.objective import Need, Objective
-from edgegen.training.pairs import flipped
+from edgegen.training.pairs import flipped, pair
 from edgegen.types import Signature
 
 
+@pytest.mark.parametrize("condition", ["class", "image"])
 @pytest.mark.parametrize("name", names("objective"))
-def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(name: str) -> None:
+def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(name: str, condition: str) -> None:
     objective: Objective = load("objective", name)()
     assert "arXiv:" in objective.paper
     assert objective.needs <= set(get_args(Need))
@@ -36,13 +37,17 @@ def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(nam
     assert all(field.description for field in load("objective", name).model_fields.values())
     if "classifier" in objective.needs:
         return  # not a velocity; tested in test_classification.py
+    if condition == "image" and getattr(objective, "within_condition", ""):
+        return  # refused: no two samples have one condition; tested in tests/pipeline/test_upscale.py
     torch.manual_seed(0)
-    teacher = EdgeUNet(EdgeUNetConfig(sample_size=4, channels=(8, 8), blocks=1, num_classes=3, embedding=8))
+    takes = {"num_classes": 3} if condition == "class" else {"upscale": 2}
+    teacher = EdgeUNet(EdgeUNetConfig(sample_size=4, channels=(8, 8), blocks=1, embedding=8, **takes))
     nn.init.normal_(teacher.head.weight, std=0.1)
     frozen = {"slimmed": Field(0.2), "float": Field(0.1), "teacher": teacher.requires_grad_(False)}
     student = Field(0.3)
+    student.image_channels, student.num_classes, student.upscale = 1, takes.get("num_classes", 0), takes.get("upscale")
     trained = {"student": TrainedNetwork(student), **objective.networks(student, frozen["teacher"])}
-    batch = make_batch()
+    batch = make_batch() if condition == "class" else with_small_images(make_batch())
     networks = {name: part.network for name, part in trained.items()}
     with torch.no_grad():  # some start where the student has no gradient: a fake that is the teacher, a ratio of one
         for network in networks.values():
@@ -57,6 +62,18 @@ def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(nam
         assert math.isfinite(loss.item())
         gradients = torch.autograd.grad(loss, list(own[name].parameters()))
         assert any(bool(gradient.any()) for gradient in gradients)
+    if name == "self_distillation":
+        return  # both of its networks have the same shift here
+    others = _of_other_conditions(batch)
+    changed = objective.losses({**frozen, **networks}, copy.deepcopy(networks), others, generator(0))
+    assert not torch.equal(changed["student"], losses["student"]), "the loss depends on the condition"
+
+
+def _of_other_conditions(batch: Batch) -> Batch:
+    assert batch.condition is not None
+    real = None if batch.real is None else _of_other_conditions(batch.real)
+    condition = batch.condition.roll(1, dims=0)
+    return replace(batch, condition=condition, real=real, inputs=(*batch.inputs[:-1], condition))
 
 
 def test_self_distillation_formula() -> None:
@@ -136,12 +153,14 @@ def test_annealed_noise_stays_standard_normal() -> None:
     assert all(float(x.double().var()) == pytest.approx(1.0, abs=0.02) for x in seen)
 
 
-def test_the_joint_flip_keeps_pairs_together() -> None:
-    batch = Batch(0, 10, make_batch().images, None, make_batch().images * 2)
+def test_the_joint_flip_keeps_pairs_and_their_small_images_together() -> None:
+    batch = Batch(0, 10, make_batch().images, make_batch().images * 3, make_batch().images * 2)
     mirrored = []
     for seed in range(20):
-        e, x = flipped(batch, generator(seed))
+        turned = flipped(batch, generator(seed))
+        e, x = pair(turned)
         assert torch.equal(e, 2 * x)
+        assert torch.equal(turned.condition, 3 * x)
         mirrored.append(torch.equal(x, batch.images.flip(-1)))
     assert 3 < sum(mirrored) < 17
 
@@ -167,7 +186,7 @@ def test_the_two_step_target_has_no_gradient() -> None:
     batch, weight, h = make_batch(), 0.3, 1e-5
     rng = generator(7)
     z, u = f64(torch.randn(batch.images.shape, generator=rng)), f64(torch.rand(6, generator=rng))
-    e, x, t, labels = f64(batch.noise), f64(batch.images), 0.2 + 0.6 * u, batch.labels.tolist()
+    e, x, t, labels = f64(batch.noise), f64(batch.images), 0.2 + 0.6 * u, batch.condition.tolist()
 
     def value(moving: float, target_weight: float) -> float:
         errors = []

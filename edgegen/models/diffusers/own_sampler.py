@@ -49,7 +49,7 @@ def sample(
     unet: nn.Module,
     schedule: Schedule,
     noise: Tensor,
-    labels: Tensor | None,
+    condition: Tensor | None,
     *,
     steps: int,
     seed: int = 0,
@@ -67,7 +67,7 @@ def sample(
     scaled = getattr(scheduler, "scale_model_input", lambda sample, time: sample)
     stochastic = "generator" in scheduler.step.__code__.co_varnames
     for time in scheduler.timesteps:
-        out = unet(scaled(x, time), time, class_labels=labels, return_dict=False)[0]
+        out = unet(scaled(x, time), time, class_labels=condition, return_dict=False)[0]
         out = out if takes_variance else out[:, : x.shape[1]]
         given = {**(arguments or {}), **({"generator": rng} if stochastic else {})}
         x = scheduler.step(out, time, x, **given, return_dict=False)[0]

@@ -69,7 +69,7 @@ def load_pipeline(folder: Path, *, random_weights: int | None, fuse_decoder: boo
     sources = [denoiser]
     if len(decoders) == 1:
         decoder = load_decoder(location(decoders[0], f"{decoders[0].name}_decoder"), latent=_latent(folder, denoiser))
-        sources = [_fuse(folder.resolve().name, denoiser, decoder)] if fuse_decoder else [denoiser, decoder]
+        sources = [fuse(folder.resolve().name, denoiser, decoder)] if fuse_decoder else [denoiser, decoder]
     others = [c for c in components if c not in denoisers and not (c in decoders and len(decoders) == 1)]
     notes = []
     for component in others:
@@ -128,7 +128,8 @@ class DenoiserWithDecoder(NamedInputs):
         return out
 
 
-def _fuse(name: str, denoiser: Source, decoder: Source) -> Source:
+def fuse(name: str, denoiser: Source, decoder: Source) -> Source:
+    """One source of both, from noise to image."""
     names = [spec.name for spec in denoiser.signature.inputs]
     module = finish(DenoiserWithDecoder.with_inputs(names)(denoiser.module, decoder.module))
     signature = Signature(denoiser.signature.inputs, decoder.signature.outputs, denoiser.signature.num_classes)

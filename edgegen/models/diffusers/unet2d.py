@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from edgegen.models.diffusers.schedule import (
     read_schedule,
     require_signal,
 )
-from edgegen.models.diffusers.velocity import FAINTEST, FlowVelocity, velocity_of
+from edgegen.models.diffusers.velocity import FAINTEST, FlowVelocity, ScheduledVelocity, velocity_of
 from edgegen.models.diffusers.weights import CONFIG, load_diffusers, new_net, read_config
 from edgegen.models.generator import ABOUT, Loaded
 from edgegen.support.extras import require
@@ -24,6 +25,7 @@ from edgegen.support.storage import read_json, storage_errors, write_json
 from edgegen.support.vendor_logs import DIFFUSERS, quiet
 from edgegen.types import Signature
 
+UNCONDITIONAL = "unconditional_class"  # key of edgegen.json: the last class stands for no class
 MOST_TERMINAL_SIGNAL = 0.02  # of the data at the last time; DDPM's linear schedule has 0.006, Stable Diffusion's 0.068
 
 
@@ -43,9 +45,21 @@ def load_unet2d(folder: Path) -> Loaded:
     net = velocity_of(unet, schedule, schedule_path)
     net.time_grid(1)  # settings that its scheduler refuses are an error now
     about = {"role": "teacher", "from": "diffusers UNet2DModel"}
-    if not in_pipeline and (folder / ABOUT).exists():
-        about |= read_json(folder / ABOUT)
-    return Loaded(net.eval().requires_grad_(False), signature, about, [*notes, *_terminal_notes(schedule)])
+    own = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
+    if not in_pipeline:
+        about |= own
+    loaded = Loaded(net.eval().requires_grad_(False), signature, about, [*notes, *_terminal_notes(schedule)])
+    return with_unconditional_class(loaded) if UNCONDITIONAL in own else loaded
+
+
+def with_unconditional_class(loaded: Loaded) -> Loaded:
+    """The same where the last class of a UNet2DModel stands for no class: that is where diffusers' networks have it."""
+    net, signature = loaded.net, loaded.signature
+    assert isinstance(net, ScheduledVelocity)
+    net.unconditional_class = signature.num_classes - 1
+    size = (signature.image_shape[1], signature.image_shape[2])
+    signature = Signature.of(channels=signature.image_shape[0], size=size, num_classes=net.num_classes)
+    return replace(loaded, signature=signature, about={**loaded.about, UNCONDITIONAL: net.unconditional_class})
 
 
 def new_unet2d(path: Path, signature: Signature, *, seed: int) -> FlowVelocity:
@@ -97,7 +111,7 @@ def _signature(folder: Path, config: Any) -> Signature:
     if config.out_channels not in (channels, 2 * channels):  # twice as many: a learned variance
         raise DataError(
             f"{folder}: {channels} channels in and {config.out_channels} out; needed: as many, or twice as many with a "
-            "learned variance"
+            "learned variance. None is read that takes an image beside the noise; data.upscale trains its own teacher"
         )
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):

@@ -21,13 +21,14 @@ FAINTEST = 1e-6
 
 
 class ScheduledVelocity(nn.Module):
-    """velocity(x, t, class_labels) of a network and its scheduler, with the times of that scheduler's own sampler."""
+    """velocity(x, t, condition) of a network and its scheduler, with the times of that scheduler's own sampler."""
 
     time_dtype = torch.float64  # near t = 1 a time of the scheduler has no exact float32
 
     def __init__(self, unet: nn.Module, schedule: Schedule) -> None:
         super().__init__()
         self.unet, self.schedule = unet, schedule
+        self.unconditional_class: int | None = None  # its last class, where that stands for none
 
     @property
     def image_channels(self) -> int:
@@ -37,15 +38,15 @@ class ScheduledVelocity(nn.Module):
     @property
     def num_classes(self) -> int:
         config: Any = self.unet.config
-        return int(config.num_class_embeds or 0)
+        return int(config.num_class_embeds or 0) - (self.unconditional_class is not None)
 
     def time_grid(self, steps: int) -> TimeGrid:
         """The times at which its scheduler samples in so many steps. Raises DataError where it cannot."""
         return time_grid(self.schedule, steps)
 
-    def output(self, sample: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
+    def output(self, sample: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
         """What the network gives, without a variance that it may have learned beside it."""
-        out: Tensor = self.unet(sample, time.to(sample.dtype), class_labels=class_labels, return_dict=False)[0]
+        out: Tensor = self.unet(sample, time.to(sample.dtype), class_labels=condition, return_dict=False)[0]
         return out[:, : sample.shape[1]]
 
 
@@ -61,13 +62,13 @@ class VariancePreservingVelocity(ScheduledVelocity):
         self.register_buffer("log_ratio", 0.5 * torch.log((1 - alphas) / alphas), persistent=False)
         self.log_ratio: Tensor
 
-    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         log_ratio_t, time = self._trained(torch.logit(t.double()))
         alpha = torch.rsqrt(1 + torch.exp(2 * log_ratio_t))
         a, s = per_sample(alpha).to(x), per_sample((1 - alpha * alpha).sqrt()).to(x)
         # At t = 1 the path's point is pure noise and 1 / (1 - t) is infinite; (a + s) x_t is the same point for t < 1.
         scaled = (a + s) * x
-        out = self.output(scaled, time, class_labels)
+        out = self.output(scaled, time, condition)
         if self.schedule.prediction == "epsilon":
             data = (scaled - s * out) / a
         elif self.schedule.prediction == "sample":
@@ -100,12 +101,12 @@ class EDMVelocity(ScheduledVelocity):
         super().__init__(unet, schedule)
         self.sigma_min, self.sigma_max, self.sigma_data = positive_sigmas(schedule, path)
 
-    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         level = torch.exp(torch.logit(t.double()).clamp(max=20.0)).clamp(self.sigma_min, self.sigma_max)
         sigma = per_sample(level).to(x)
         point = (1 + sigma) * x  # x~ = x_t / (1 - t); at t = 1 the point of the largest sigma
         total = sigma**2 + self.sigma_data**2
-        out = self.output(point * total.rsqrt(), 0.25 * torch.log(level), class_labels)
+        out = self.output(point * total.rsqrt(), 0.25 * torch.log(level), condition)
         sign = 1.0 if self.schedule.prediction == "epsilon" else -1.0
         data = self.sigma_data**2 / total * point + sign * sigma * self.sigma_data * total.rsqrt() * out
         return (point - data) / sigma - data
@@ -114,8 +115,8 @@ class EDMVelocity(ScheduledVelocity):
 class FlowVelocity(ScheduledVelocity):
     """Of a network trained on the straight path with time counted 0..n (flow matching)."""
 
-    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        return self.output(x, t * self.schedule.steps, class_labels)
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.output(x, t * self.schedule.steps, condition)
 
 
 def velocity_of(unet: nn.Module, schedule: Schedule, path: Any) -> ScheduledVelocity:

@@ -1,12 +1,16 @@
 """Loads the SOURCE of `edgegen export`: a folder, pipeline, factory or program, as modules to export."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from edgegen.errors import DataError, UsageError
-from edgegen.models import own_velocity
+from edgegen.formats.stage_folder import AUTOENCODER
+from edgegen.models import class_partition, own_velocity
 from edgegen.models.diffusers.families import (
     FAMILIES,
     SCHEDULER,
@@ -16,7 +20,7 @@ from edgegen.models.diffusers.families import (
     load_decoder,
     load_denoiser,
 )
-from edgegen.models.diffusers.pipelines import INDEX, load_pipeline
+from edgegen.models.diffusers.pipelines import INDEX, fuse, load_pipeline
 from edgegen.models.diffusers.weights import (
     CONFIG,
     DIFFUSERS_STEM,
@@ -28,6 +32,7 @@ from edgegen.models.diffusers.weights import (
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.generator import signature_of
 from edgegen.models.load import load as load_generator
+from edgegen.models.load import of_latents
 from edgegen.models.sources.own_network import load_factory, load_pt2
 from edgegen.models.sources.source import Source, about, finish, license_of
 from edgegen.program.one_step import NOISE_TIME, OneStep
@@ -77,14 +82,21 @@ def _load(
             f"captured, quantized and compared with. Bring the network that it was made from: {KINDS}. Of the file "
             "itself, `edgegen inspect` says what is in it, and `edgegen profile` how fast it is"
         )
-    is_pipeline = (path / INDEX).is_file()
-    if fuse_decoder and not is_pipeline:
-        raise UsageError(f"{source}: only a pipeline folder ({INDEX}) has a decoder to fuse; leave the option out")
+    is_pipeline, has_decoder = (path / INDEX).is_file(), (path / AUTOENCODER).is_dir()
+    if fuse_decoder and not (is_pipeline or has_decoder):
+        raise UsageError(
+            f"{source}: only a pipeline folder ({INDEX}) and a generator on latents have a decoder to fuse; leave the "
+            "option out"
+        )
     if path.is_dir() and signature is not None:
         raise UsageError(f"{source}: a folder's {CONFIG} is its signature; leave out --signature")
     if is_pipeline:
         return load_pipeline(path, random_weights=random_weights, fuse_decoder=fuse_decoder)
+    if has_decoder and (path / CONFIG).is_file():
+        return _with_decoder(path, random_weights, fuse_decoder=fuse_decoder)
     if path.is_dir():
+        if (path / CONFIG).is_file() and read_config(path).get("_class_name") == class_partition.KIND:
+            return _students(path, random_weights)
         return [_folder(path, random_weights)]
     if path.suffix == ".pt2":
         if random_weights is not None:
@@ -110,6 +122,16 @@ def _names_a_factory(source: str) -> bool:
     return bool(colon) and name.isidentifier() and (place.endswith(".py") or place.replace(".", "_").isidentifier())
 
 
+def _with_decoder(folder: Path, random_weights: int | None, *, fuse_decoder: bool) -> list[Source]:
+    """A generator folder of a run on latents, which has its autoencoder inside."""
+    denoiser, name = _folder(folder, random_weights), folder.resolve().name
+    shape = denoiser.signature.sample_shape
+    denoiser = replace(denoiser, signature=of_latents(denoiser.signature))
+    location = NetworkFolder(folder / AUTOENCODER, f"{name}_decoder", "generator folder", (folder,), random_weights)
+    decoder = load_decoder(location, latent=(shape[0], shape[1], shape[2]))
+    return [fuse(name, denoiser, decoder)] if fuse_decoder else [denoiser, decoder]
+
+
 def _folder(folder: Path, random_weights: int | None) -> Source:
     if not (folder / CONFIG).is_file():
         present = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
@@ -121,6 +143,37 @@ def _folder(folder: Path, random_weights: int | None) -> Source:
     if isinstance(FAMILIES[family_of(folder)], DecoderFamily):
         return load_decoder(location, latent=None)
     return load_denoiser(location, schedule=folder / SCHEDULER, latent=False)
+
+
+def _students(folder: Path, random_weights: int | None) -> list[Source]:
+    """Each network of a partition of the classes."""
+    if random_weights is not None:
+        raise UsageError(f"{folder}: holds several students; leave out --random-weights")
+    loaded = load_generator(folder)
+    net = loaded.net
+    assert isinstance(net, class_partition.ClassPartition)
+    sources = []
+    for number, (network, classes) in enumerate(zip(net.networks, net.parts, strict=True)):
+        module = finish(OneStep(network, time=NOISE_TIME))
+        description = _description_of(module, EdgeUNet.__name__, license_of(folder), None, loaded.notes)
+        name = f"{folder.resolve().name}-{number}"
+        sources.append(Source(name, module, loaded.signature, description, serves=tuple(classes)))
+    return sources
+
+
+def _description_of(
+    module: nn.Module, kind: str, license_name: str | None, random_weights: int | None, notes: Sequence[str]
+) -> dict[str, Any]:
+    return about(
+        module,
+        family=kind,
+        origin="generator folder",
+        time=NOISE_TIME,
+        prediction="velocity of the straight path",
+        license_name=license_name,
+        random_weights=random_weights,
+        notes=notes,
+    )
 
 
 def _generator_folder(folder: Path, name: str, random_weights: int | None) -> Source:
@@ -137,14 +190,5 @@ def _generator_folder(folder: Path, name: str, random_weights: int | None) -> So
         edge_unet: Any = random_net(folder, lambda: EdgeUNet(EdgeUNetConfig.from_dict(config)), random_weights)
         net, signature, notes = edge_unet, signature_of(edge_unet.config), ()
     module = finish(OneStep(net, time=NOISE_TIME))
-    description = about(
-        module,
-        family=kind,
-        origin="generator folder",
-        time=NOISE_TIME,
-        prediction="velocity of the straight path",
-        license_name=license_of(folder),
-        random_weights=random_weights,
-        notes=notes,
-    )
+    description = _description_of(module, kind, license_of(folder), random_weights, notes)
     return Source(name, module, signature, description)

@@ -25,7 +25,7 @@ class Source:
     one tensor, the fixed time inside; `about` is the result of the function `about`, for JSON. `samples` are files of
     real inputs by the input's name, as a signature names them; `unstated` are inputs of which nobody said what they
     are: those of a guessed signature, and images whose black and white it does not give. `class_names` are those of
-    the classes 0, 1, ..., () where nothing knows them.
+    the classes 0, 1, ..., () where nothing knows them. `serves` are the classes that it is for, () for all.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Source:
     samples: Mapping[str, Path] = field(default_factory=dict)
     unstated: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    serves: tuple[int, ...] = ()
 
 
 class NamedInputs(nn.Module):

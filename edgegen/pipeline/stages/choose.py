@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from edgegen.formats.stage_folder import AUTOENCODER, AVERAGE, CHOICE, GENERATOR
+from edgegen.formats.stage_folder import AUTOENCODER, AVERAGE, CHOICE, GENERATOR, VERIFIER
 from edgegen.metrics.distances import frechet
 from edgegen.models.generator import ABOUT, WEIGHTS
 from edgegen.models.load import load as load_generator
 from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import student_stage
-from edgegen.pipeline.stages.evaluate import Judge, sample
+from edgegen.pipeline.samplers import sample
+from edgegen.pipeline.stages.evaluate import Judge
 from edgegen.support.pixels import scaled
 from edgegen.support.storage import load_tensors, read_json, write_json
 from edgegen.training.distributed import state
@@ -52,9 +53,12 @@ def choose(context: Context) -> None:
     context.progress.message(f"choose: {name}: {reason}")
     role, width = next(((row.role, row.width) for row in candidates if row.name == name), (student, ""))
     source = context.inputs[CANDIDATES[role]]
-    if (target := context.folder / GENERATOR).exists():
-        shutil.rmtree(target)
-    shutil.copytree(source / GENERATOR, target)
+    for part in (GENERATOR, VERIFIER):
+        if (context.folder / part).exists():
+            shutil.rmtree(context.folder / part)
+        if (source / part).exists():
+            shutil.copytree(source / part, context.folder / part)
+    target = context.folder / GENERATOR
     if (decoder := context.inputs["data"] / AUTOENCODER).is_dir():
         shutil.copytree(decoder, target / AUTOENCODER)
     if width:
@@ -89,7 +93,7 @@ def _judged(context: Context) -> tuple[list[Candidate], str]:
     if judge.fault:
         return [], f"nothing was compared: {judge.fault}"
     heldout = scaled(judge.images["heldout_images"].permute(0, 3, 1, 2))
-    real, labels, device = judge.features(heldout), judge.labels(), state().device
+    real, condition, device = judge.features(heldout), judge.condition(), state().device
     stages = {role: stage for role, stage in CANDIDATES.items() if stage in context.inputs}
     averages = [(role, stage, width) for role, stage in stages.items() for width in _widths(context.inputs[stage])]
     noises = [_noise(context, judge, index) for index in range(context.recipe.evaluate.seeds)]
@@ -100,7 +104,7 @@ def _judged(context: Context) -> tuple[list[Candidate], str]:
             if width:
                 network.load_state_dict(load_tensors(context.inputs[stage] / AVERAGE.format(width)))
             network.to(device)
-            images = [judge.space.images(sample(network, noise, labels, 1, device)) for noise in noises]
+            images = [judge.space.images(sample(network, noise, condition, 1, device)) for noise in noises]
             rows.append(Candidate(role, tuple(frechet(real, judge.features(part)) for part in images), width))
             task.update(len(rows), f"{rows[-1].name} {rows[-1].mean:.3g}")
     return rows, ""

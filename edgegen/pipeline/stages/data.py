@@ -9,8 +9,10 @@ import torch
 
 from edgegen.data import ImageSet, split
 from edgegen.data import load as load_images
+from edgegen.data.downsampling import downsampled
 from edgegen.errors import DataError
 from edgegen.formats.stage_folder import sample_shape
+from edgegen.pipeline.conditions import SMALL, conditions_of
 from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.pipeline.latents import autoencoder_facts, read_latents, write_latents
 from edgegen.recipe import Recipe
@@ -25,7 +27,8 @@ LEAST_SIZE, LEAST_IMAGES = 4, 4  # the extractor halves the size twice; precisio
 def data(context: Context) -> None:
     """images.safetensors: uint8 NHWC images, split in two; data.json: their source, counts, shape and classes.
 
-    Of a run on latents also latents.safetensors, and the folder autoencoder, whose config has their scale.
+    With data.upscale also smaller copies of all images. Of a run on latents also latents.safetensors, and the folder
+    autoencoder, whose config has their scale.
     """
     settings = context.recipe.data
     with contextlib.ExitStack() as stack:
@@ -41,6 +44,9 @@ def data(context: Context) -> None:
     tensors = {"train_images": torch.from_numpy(train.images), "heldout_images": torch.from_numpy(heldout.images)}
     if facts["classes"] and train.labels is not None and heldout.labels is not None:
         tensors |= {"train_labels": torch.from_numpy(train.labels), "heldout_labels": torch.from_numpy(heldout.labels)}
+    if settings.upscale:
+        for part, whole in (("train", train), ("heldout", heldout)):
+            tensors[SMALL.format(part)] = torch.from_numpy(downsampled(whole.images, settings.upscale))
     save_tensors(context.folder / "images.safetensors", tensors)
     if settings.autoencoder is not None:
         facts |= write_latents(context, tensors)
@@ -56,6 +62,11 @@ def divided(images: ImageSet, recipe: Recipe, *, base: Path) -> tuple[ImageSet, 
     _, height, width, channels = train.images.shape
     if min(height, width) < LEAST_SIZE:
         raise DataError(f"{settings.source}: images of {height}x{width} pixels; {LEAST_SIZE}x{LEAST_SIZE} is the least")
+    if settings.upscale and (height % settings.upscale or width % settings.upscale):
+        raise DataError(
+            f"data.upscale = {settings.upscale}: {settings.source} has images of {height}x{width} pixels, which are no "
+            "multiple of it: crop or resize them, or give another upscale"
+        )
     if min(len(train), len(heldout)) < LEAST_IMAGES:
         raise DataError(
             f"{settings.source}: {len(train)} images to train on and {len(heldout)} held out; the metrics need "
@@ -68,6 +79,7 @@ def divided(images: ImageSet, recipe: Recipe, *, base: Path) -> tuple[ImageSet, 
         "image_shape": [channels, height, width],
         "classes": classes,
         "num_classes": len(classes) if settings.conditional else 0,
+        **({"upscale": settings.upscale} if settings.upscale else {}),
     }
     return train, heldout, {**facts, **autoencoder_facts(recipe, facts["image_shape"], base=base)}
 
@@ -75,13 +87,14 @@ def divided(images: ImageSet, recipe: Recipe, *, base: Path) -> tuple[ImageSet, 
 def signature_of_data(facts: Mapping[str, Any]) -> Signature:
     """Of a network that makes such images, or their latents; `facts` are those of data.json."""
     channels, height, width = sample_shape(facts)
-    return Signature.of(channels=channels, size=(height, width), num_classes=facts["num_classes"])
+    classes, upscale = facts["num_classes"], facts.get("upscale")
+    return Signature.of(channels=channels, size=(height, width), num_classes=classes, upscale=upscale)
 
 
 def read_training_images(folder: Path) -> TrainingSet:
-    """The training part of a finished stage, with labels where the generator takes a class: images, or latents."""
+    """The training part of a finished stage, with the conditions that the generator takes: images, or latents."""
     tensors = load_tensors(folder / "images.safetensors")
-    labels = tensors["train_labels"] if read_json(folder / "data.json")["num_classes"] else None
+    condition = conditions_of(tensors, read_json(folder / "data.json"), "train")
     if latents := read_latents(folder):
-        return TrainingSet(latents["train"], labels)
-    return TrainingSet(tensors["train_images"].permute(0, 3, 1, 2).contiguous(), labels)
+        return TrainingSet(latents["train"], condition)
+    return TrainingSet(tensors["train_images"].permute(0, 3, 1, 2).contiguous(), condition)

@@ -1,33 +1,30 @@
 """The stage `evaluate`: how far the images of every network are from the training images."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgegen.errors import DataError
+from edgegen.flow.condition import enlarged, unpacked
 from edgegen.flow.evaluations import evaluations
-from edgegen.flow.solvers import solve
-from edgegen.formats.stage_folder import GENERATOR, sample_shape
+from edgegen.formats.stage_folder import sample_shape
 from edgegen.metrics.distances import frechet
 from edgegen.metrics.observation import Observation
 from edgegen.metrics.quality import LOCAL, measure
-from edgegen.models.load import load as load_generator
-from edgegen.models.macs import macs
 from edgegen.noise import normal
+from edgegen.pipeline.conditions import conditions_of, heldout_rows
 from edgegen.pipeline.feature_spaces import RANDOM, feature_spaces
 from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.pipeline.latents import read_latents
-from edgegen.pipeline.methods import teacher_steps
 from edgegen.pipeline.observed_sets import Block, ObservedSets
 from edgegen.pipeline.real_images import RealImages
 from edgegen.pipeline.sample_space import SampleSpace
+from edgegen.pipeline.samplers import Sampler, samplers
 from edgegen.pipeline.stages.extractor import REFERENCE, feature_fault, load_extractor
 from edgegen.recipe import Recipe
 from edgegen.support.pixels import scaled, to_uint8
@@ -36,17 +33,6 @@ from edgegen.support.rng import generator
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.distributed import state
 
-if TYPE_CHECKING:
-    from edgegen.models.diffusers.velocity import ScheduledVelocity
-
-NETWORKS = (  # role, stage
-    ("teacher", "teacher"),
-    ("reflowed", "slim"),
-    ("student", "distill"),
-    ("finished", "finish"),
-    ("baseline", "baseline"),
-)
-BATCH = 512  # images sampled at once
 SHOWN = 12  # images of each network that the report shows
 
 
@@ -90,17 +76,24 @@ class Judge:
         """The noise of the given seed number: (n, ...) of the samples' shape."""
         return self.space.noise(self.seed + index, start, self.n if count is None else count)
 
-    def labels(self, count: int | None = None) -> Tensor | None:
-        """Classes as often as the training set has them: (n,), a seeded draw; None where nothing is conditional."""
-        if not self.about["num_classes"]:
+    def condition(self, count: int | None = None) -> Tensor | None:
+        """Of n samples: classes as often as the training set has them, a seeded draw; or small copies of held-out
+        images, those of `truth`; None where nothing is conditional.
+        """
+        small = conditions_of(self.images, self.about, "heldout")
+        if small is None:
             return None
+        if not self.about["num_classes"]:
+            return unpacked(small[heldout_rows(self.images, self.n if count is None else count)])
         train = self.images["train_labels"]
         order = torch.randperm(len(train), generator=generator(self.seed))
         return train[order[torch.arange(self.n if count is None else count) % len(train)]]
 
     def shown_rows(self) -> Tensor:
-        """Of a few held-out images: of the classes 0, 1, 2, ... where there are classes."""
+        """Of a few held-out images: of the classes 0, 1, 2, ..., or those that the shown ones are to be."""
         labels = self.images.get("heldout_labels")
+        if self.about.get("upscale"):
+            return heldout_rows(self.images, SHOWN)
         if labels is None:
             return torch.arange(min(SHOWN, self.about["heldout"]))
         classes = len(self.about["classes"])
@@ -117,20 +110,6 @@ class Judge:
         return frechet(self.real, self.features(images))
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """One row of the table: samples (n, ...) from noise, labels and a seed, in `steps` steps.
-
-    `cost` is that of one evaluation of the network, the teacher's being 1.
-    """
-
-    role: str
-    steps: int
-    network: torch.nn.Module
-    cost: float
-    sample: Callable[[Tensor, Tensor | None, int], Tensor]
-
-
 @torch.no_grad()
 def evaluate(context: Context) -> None:
     """Figures of every network's images at every number of steps; what is there of an interrupted run is kept.
@@ -139,10 +118,10 @@ def evaluate(context: Context) -> None:
     """
     recipe, is_main = context.recipe, state().is_main_process
     judge = Judge(recipe, context.inputs)
-    real, labels = _real_images(context, judge), judge.labels(judge.samples)
-    samplers = _samplers(context)
-    work = {row: row.cost * row.steps * (recipe.evaluate.seeds * judge.samples + SHOWN) for row in samplers}
-    paths = {row: context.folder / "parts" / f"{row.role}-{row.steps}.json" for row in samplers}
+    real, condition = _real_images(context, judge), judge.condition(judge.samples)
+    rows = samplers(context)
+    work = {row: row.cost * row.evaluations * (recipe.evaluate.seeds * judge.samples + SHOWN) for row in rows}
+    paths = {row: context.folder / "parts" / f"{row.role}-{row.steps}.json" for row in rows}
     left = [row for row, path in paths.items() if not path.exists()]
     done = sum(work.values()) - sum(work[row] for row in left)
     with context.progress.task("evaluate", round(sum(work.values())), start=round(done)) as task:
@@ -151,7 +130,7 @@ def evaluate(context: Context) -> None:
             ticker = _Ticker(task, done, row)
             sets = ObservedSets(paths[row].with_suffix(""), recipe.evaluate.seeds, judge.samples)
             with evaluations(row.network, ticker.evaluated):
-                sets.complete(partial(_observed, real, judge, labels, row), passed=ticker.passed)
+                sets.complete(partial(_observed, real, judge, condition, row), passed=ticker.passed)
                 if is_main:
                     _write(paths[row], row, sets, real, judge, context.recipe)
             done += work[row]
@@ -171,23 +150,24 @@ def _real_images(context: Context, judge: Judge) -> RealImages:
         judge.extractor,
         judge.fault,
         {LOCAL: judge.extractor, **further},
-        judge.labels(judge.samples),
+        judge.condition(judge.samples) if judge.about["num_classes"] else None,
+        heldout_rows(judge.images, judge.samples) if judge.about.get("upscale") else None,
         judge.seed,
         judge.space,
         read_latents(context.inputs["data"]),
     )
 
 
-def _observed(real: RealImages, judge: Judge, labels: Tensor | None, row: Sampler, block: Block) -> Observation:
+def _observed(real: RealImages, judge: Judge, condition: Tensor | None, row: Sampler, block: Block) -> Observation:
     """Samples and observes one block, which depends on the seeds and on its place alone."""
     noise = judge.noise(block.number, block.start, block.count)
-    classes = None if labels is None else labels[block.start : block.start + block.count]
-    return real.observed(judge.space.images(row.sample(noise, classes, block.number + block.start)), block)
+    own = None if condition is None else condition[block.start : block.start + block.count]
+    return real.observed(judge.space.images(row.sample(noise, own, block.number + block.start)), block)
 
 
 def _write(path: Path, row: Sampler, sets: ObservedSets, real: RealImages, judge: Judge, recipe: Recipe) -> None:
     """The figures of a row, and the images of it that the report shows."""
-    examples = to_uint8(judge.space.images(row.sample(*shown_inputs(recipe, judge.about), 0)))
+    examples = to_uint8(judge.space.images(row.sample(*shown_inputs(recipe, judge.about, judge.images), 0)))
     save_tensors(path.with_suffix(".safetensors"), {"images": torch.from_numpy(examples)})
     write_json(path, measure(sets.read(), real.reference, compared=real.heldout).to_dict())
     sets.remove()
@@ -201,6 +181,10 @@ def _collect(context: Context, judge: Judge, real: RealImages, paths: Mapping[Sa
     if (reconstructed := real.reconstructed()) is not None:
         quality["autoencoder"] = {"0": reconstructed.to_dict()}
         pictures["autoencoder"] = torch.from_numpy(to_uint8(real.reconstructions(shown)))
+    if judge.about.get("upscale"):
+        condition = shown_inputs(context.recipe, judge.about, judge.images)[1]
+        assert condition is not None
+        pictures["low"] = torch.from_numpy(to_uint8(enlarged(condition, judge.about["upscale"])))
     for row, path in paths.items():
         quality.setdefault(row.role, {})[str(row.steps)] = read_json(path)
         pictures[f"{row.role}-{row.steps}"] = load_tensors(path.with_suffix(".safetensors"))["images"]
@@ -240,81 +224,12 @@ def _note(path: Path, row: Sampler) -> str:
     return f"{row.role} {row.steps} steps: {figure}"
 
 
-def _samplers(context: Context) -> list[Sampler]:
-    """Every network at every number of steps, and a brought teacher by its own scheduler at the most steps.
-
-    The teacher also at its full steps, the others also in one: those are compared.
-    """
-    from edgegen.models.diffusers.schedule import scheduler_for
-    from edgegen.models.diffusers.velocity import ScheduledVelocity
-
-    device, full = state().device, teacher_steps(context.recipe)
-    rows: list[Sampler] = []
-    teachers_macs = 0
-    for role, stage in NETWORKS:
-        if stage not in context.inputs:
-            continue
-        loaded = load_generator(context.inputs[stage] / GENERATOR)
-        network_macs = macs(loaded)
-        teachers_macs = teachers_macs or network_macs
-        network, cost = loaded.net.to(device), network_macs / max(teachers_macs, 1)
-        counts = sorted({*context.recipe.evaluate.steps, full if role == "teacher" else 1})
-        rows += [Sampler(role, count, network, cost, _by_euler(network, count, device)) for count in counts]
-        if role == "teacher" and isinstance(network, ScheduledVelocity):
-            try:
-                scheduler_for(network.schedule, full)
-            except DataError as e:  # PNDM's corrections need four steps; ours do without
-                context.progress.message(f"evaluate: no row of the teacher by its own scheduler: {e}")
-                continue
-            rows.append(Sampler("scheduler", full, network, cost, _by_scheduler(network, full, device)))
-    return rows
-
-
-def _by_euler(
-    network: torch.nn.Module, steps: int, device: torch.device
-) -> Callable[[Tensor, Tensor | None, int], Tensor]:
-    return lambda noise, labels, seed: sample(network, noise, labels, steps, device)
-
-
-def _by_scheduler(
-    network: "ScheduledVelocity", steps: int, device: torch.device
-) -> Callable[[Tensor, Tensor | None, int], Tensor]:
-    from edgegen.models.diffusers import own_sampler
-
-    def run(noise: Tensor, labels: Tensor | None, seed: int) -> Tensor:
-        parts = [
-            own_sampler.sample(
-                network.unet,
-                network.schedule,
-                noise[start : start + BATCH].to(device),
-                None if labels is None else labels[start : start + BATCH].to(device),
-                steps=steps,
-                seed=seed + start,
-            ).cpu()
-            for start in range(0, len(noise), BATCH)
-        ]
-        return torch.cat(parts)
-
-    return run
-
-
-def shown_inputs(recipe: Recipe, about: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
-    """Noise and classes of the images in the report: the first of those that `verify` runs every file on."""
+def shown_inputs(
+    recipe: Recipe, about: Mapping[str, Any], images: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """Noise and conditions of the images in the report: the first of those that `verify` runs every file on."""
     noise = torch.from_numpy(normal(stage_seed(recipe.seed, "verify"), 0, SHOWN, sample_shape(about)))
-    return noise, torch.arange(SHOWN) % about["num_classes"] if about["num_classes"] else None
-
-
-@torch.no_grad()
-def sample(network: torch.nn.Module, noise: Tensor, labels: Tensor | None, steps: int, device: torch.device) -> Tensor:
-    """Samples (n, ...) on the CPU from noise of that shape, by Euler steps."""
-    parts = [
-        solve(
-            network,
-            noise[start : start + BATCH].to(device),
-            None if labels is None else labels[start : start + BATCH].to(device),
-            solver="euler",
-            steps=steps,
-        ).x.cpu()
-        for start in range(0, len(noise), BATCH)
-    ]
-    return torch.cat(parts)
+    if about["num_classes"]:
+        return noise, torch.arange(SHOWN) % about["num_classes"]
+    small = conditions_of(images, about, "heldout")
+    return noise, None if small is None else unpacked(small[heldout_rows(images, SHOWN)])

@@ -1,34 +1,49 @@
-"""The stage `pairs`: (noise, image) pairs by the teacher's ODE, with states between them if asked for, in shards."""
+"""The stage `pairs`: (noise, image) pairs by the teacher's ODE, with states between them if wanted for, in shards."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from edgegen.errors import TrainingError
+from edgegen.errors import DataError, TrainingError
+from edgegen.flow.condition import condition_spec, unpacked
 from edgegen.flow.evaluations import evaluations
 from edgegen.flow.solvers import knot_times, solve
-from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.generator import Loaded
-from edgegen.models.load import load as load_generator
 from edgegen.noise import normal
+from edgegen.pipeline.conditions import training_rows
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.guided_teacher import network_of
+from edgegen.pipeline.stages.data import read_training_images
 from edgegen.recipe import Pairs
 from edgegen.support.progress import Task
 from edgegen.support.storage import is_whole, load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
 from edgegen.training.distributed import state
+from edgegen.types import Signature
 
+CONDITION = "labels"  # its name in the shards of older results
 SOLVE_BATCH = 512  # images that the teacher's solver handles at once
 
 
 def pairs(context: Context) -> None:
-    """fp16 shards of (noise, image, label). A complete shard is not made again; any process can make any shard."""
+    """fp16 shards of (noise, image, condition). A complete shard is not made again; any process can make any shard."""
     settings, machine = context.recipe.pairs, state()
-    loaded = load_generator(context.inputs["teacher"] / GENERATOR)
+    loaded = network_of(context, "teacher")
     network = loaded.net.to(machine.device)
     shards = range(-(-settings.count // settings.shard))
     whole = [index for index in shards if is_whole(context.folder / shard_name(index))]
+    wanted = condition_spec(loaded.signature)
+    facts = {
+        "sample_shape": list(loaded.signature.sample_shape),
+        "num_classes": loaded.signature.num_classes,
+        "condition_shape": None if wanted is None else list(wanted.shape[1:]),
+    }
+    manifest = {"seed": context.seed, "shards": len(shards), **settings.model_dump(mode="json"), **facts}
+    for index in whole:
+        _read_shard(context.folder, index, manifest)
     there = sum(_size(settings, index) for index in whole)
     with context.progress.task("pairs", settings.count, start=there) as task:
         done = _Done(task, there, settings.count, evaluations_per_image(settings))
@@ -41,7 +56,6 @@ def pairs(context: Context) -> None:
                 with evaluations(network, done.evaluated):
                     _make_shard(path, network, loaded, index * settings.shard, count, context, machine.device)
             done.add(count)
-    manifest = {"seed": context.seed, "shards": len(shards), **settings.model_dump(mode="json")}
     if settings.knots > 1:
         manifest["knot_times"] = knot_times(network, settings.steps, settings.knots)[1:]
     if machine.is_main_process:
@@ -53,7 +67,7 @@ def evaluations_per_image(settings: Pairs) -> int | None:
     if settings.solver == "rk45":
         return None
     still = torch.zeros(1, 1, 1, 1)
-    return solve(lambda x, t, labels: x, still, None, solver=settings.solver, steps=settings.steps).evaluations
+    return solve(lambda x, t, condition: x, still, None, solver=settings.solver, steps=settings.steps).evaluations
 
 
 class _Done:
@@ -81,14 +95,50 @@ def shard_name(index: int) -> str:
 
 
 def read_pairs(folder: Path) -> TrainingSet:
-    """All shards of a finished stage, in fp16."""
-    count = read_json(folder / "pairs.json")["shards"]
-    shards = [load_tensors(folder / shard_name(index)) for index in range(count)]
+    """All shards of a finished stage, in fp16. Raises DataError where they are not those of pairs.json."""
+    manifest = read_json(folder / "pairs.json")
+    shards = [_read_shard(folder, index, manifest) for index in range(manifest["shards"])]
     parts = {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]}
     noise, between = parts["noise"], parts.get("knots")
-    times = torch.tensor([1.0, *read_json(folder / "pairs.json").get("knot_times", [])])
+    times = torch.tensor([1.0, *manifest.get("knot_times", [])])
     knots = noise[:, None] if between is None else torch.cat([noise[:, None], between], dim=1)
-    return TrainingSet(parts["images"], parts.get("labels"), noise, knots, times)
+    return TrainingSet(parts["images"], parts.get(CONDITION), noise, knots, times)
+
+
+def _read_shard(folder: Path, index: int, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A shard, which holds what the manifest says: so many pairs, of such samples and conditions. Raises DataError."""
+    path = folder / shard_name(index)
+    tensors = load_tensors(path)
+    if "sample_shape" not in manifest:  # of a run before it was written down
+        return tensors
+    count = min(manifest["shard"], manifest["count"] - index * manifest["shard"])
+    shape, classes, knots = tuple(manifest["sample_shape"]), manifest["num_classes"], manifest.get("knots", 1)
+    expected = {"noise": (count, *shape), "images": (count, *shape)}
+    condition = manifest["condition_shape"]
+    expected |= {} if condition is None else {CONDITION: (count, *condition)}
+    expected |= {"knots": (count, knots - 1, *shape)} if knots > 1 else {}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    fault = ""
+    if wrong := [name for name in sorted(shapes | expected) if shapes.get(name) != expected.get(name)]:
+        name = wrong[0]
+        fault = f"{name} is {shapes.get(name, 'absent')}, {expected.get(name, 'absent')} in the run's manifest"
+    elif classes and not bool(((tensors[CONDITION] >= 0) & (tensors[CONDITION] < classes)).all()):
+        low, high = (int(end) for end in tensors[CONDITION].aminmax())
+        fault = f"its labels are {low} to {high}, and the teacher has the classes 0 to {classes - 1}"
+    if fault:
+        raise DataError(f"{path} does not match its manifest: {fault}; delete {folder} and run the same command again")
+    return tensors
+
+
+def _condition(context: Context, signature: Signature, first: int, count: int) -> Tensor | None:
+    """Classes in turn, or small copies of the training images: of the samples of a shard."""
+    if signature.num_classes:
+        return torch.arange(first, first + count) % signature.num_classes
+    if condition_spec(signature) is None:
+        return None
+    training = read_training_images(context.inputs["data"]).condition
+    assert training is not None, "the teacher's signature is that of the data"
+    return training_rows(training, first, count, seed=context.seed)
 
 
 def _make_shard(
@@ -103,17 +153,17 @@ def _make_shard(
     settings, signature = context.recipe.pairs, loaded.signature
     # The noise is rounded to fp16 before the ODE, so that a stored pair is exact.
     noise = torch.from_numpy(normal(context.seed, first, count, signature.sample_shape)).half()
-    labels = torch.arange(first, first + count) % signature.num_classes if signature.num_classes else None
+    condition = _condition(context, signature, first, count)
     images: list[Tensor] = []
     between: list[Tensor] = []  # of each sample the knots after the noise
     for start in range(0, count, SOLVE_BATCH):
         rows = slice(start, start + SOLVE_BATCH)
-        classes = None if labels is None else labels[rows].to(device)
+        of_rows = None if condition is None else unpacked(condition[rows].to(device))
         try:
             solution = solve(
                 network,
                 noise[rows].float().to(device),
-                classes,
+                of_rows,
                 solver=settings.solver,
                 steps=settings.steps,
                 tolerance=settings.tolerance,
@@ -124,7 +174,7 @@ def _make_shard(
         images.append(solution.x.half().cpu())
         if settings.knots > 1:
             between.append(torch.stack(solution.knots[1:], dim=1).half().cpu())
-    tensors = {"noise": noise, "images": torch.cat(images)} | ({} if labels is None else {"labels": labels})
+    tensors = {"noise": noise, "images": torch.cat(images)} | ({} if condition is None else {CONDITION: condition})
     if between:
         tensors["knots"] = torch.cat(between)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):

@@ -1,8 +1,9 @@
 """The stage `profile`: latencies of the files, of the student in PyTorch and of the teacher at many steps."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,6 +11,7 @@ from edgegen.artifacts.target import runs_here
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.pipeline.files import artifacts_of
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.guided_teacher import guidance_of
 from edgegen.pipeline.methods import teacher_steps
 from edgegen.profilers.devices.host import DEVICE
 from edgegen.profilers.files.profile import profile_beside
@@ -76,7 +78,10 @@ def _torch_jobs(context: Context) -> list[PythonJob]:
     jobs = []
     for network, stage, steps in _networks(context):
         folders = {"folder": context.inputs[stage] / GENERATOR, "decoder_of": context.inputs["choose"] / GENERATOR}
-        arguments = {**{key: str(folder) for key, folder in folders.items()}, "steps": steps}
+        arguments: dict[str, Any] = {**{key: str(folder) for key, folder in folders.items()}, "steps": steps}
+        guidance = guidance_of(context.recipe, base=context.base)
+        if stage == "teacher" and guidance.is_on:
+            arguments["guidance"] = asdict(guidance)
         label = f"{network} in PyTorch, {steps} step{'s' * (steps > 1)}, 1 thread"
         jobs.append(PythonJob(label, "edgegen.artifacts.sessions:network", arguments, threads=1))
     return jobs

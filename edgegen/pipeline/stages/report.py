@@ -7,12 +7,15 @@ from edgegen.formats.manifest import tool_versions
 from edgegen.formats.stage_folder import CHOICE, GENERATOR
 from edgegen.models.load import load as load_generator
 from edgegen.models.macs import macs
+from edgegen.models.observed import decoder_in
 from edgegen.pipeline.graph import Context, select
+from edgegen.pipeline.guided_teacher import network_of
 from edgegen.pipeline.methods import student_steps
 from edgegen.pipeline.planning import measurement_files
 from edgegen.pipeline.stages.evaluate import SHOWN
 from edgegen.profilers.importers import read as read_measurements
 from edgegen.profilers.schema import read as read_profile
+from edgegen.program.parameters import parameter_count
 from edgegen.report import write
 from edgegen.report.schema import Report
 from edgegen.support.schema import utc_now
@@ -42,7 +45,7 @@ def report(context: Context) -> None:
         "data": {key: about[key] for key in ("source", "train", "heldout", "image_shape")}
         | {"classes": about["classes"] if about["num_classes"] else []},
         "parameters": {name: loaded.parameters for name, loaded in nets.items()},
-        "macs": {name: macs(loaded) for name, loaded in nets.items()},
+        "macs": {name: macs(network_of(context, stages[name])) for name in nets},
         "fold": {
             "parameters_removed": fold["parameters_before"] - fold["parameters_after"],
             "max_relative_error": fold["max_relative_error"],
@@ -116,6 +119,7 @@ def _notes(context: Context) -> list[str]:
             f"baseline: the student's net by plain regression on the same pairs for {sum(steps.values())} steps "
             f"({' + '.join(steps)})."
         )
+    notes += _of_latents(context)
     rows = read_json(context.inputs["verify"] / "parity.json")["artifacts"]
     notes += [f"{row['file']}: {row['details']['caution']}." for row in rows if "caution" in row["details"]]
     if recipe.quantize.budget:
@@ -126,3 +130,15 @@ def _notes(context: Context) -> list[str]:
     if platform.system() != "Darwin" and any("coreml" in name for name in recipe.export.artifacts):
         notes.append("Core ML files were run by edgegen's evaluator; Neural Engine and GPU arithmetic was not checked.")
     return notes
+
+
+def _of_latents(context: Context) -> list[str]:
+    about = read_json(context.inputs["data"] / "data.json")
+    decoder = decoder_in(context.inputs["data"])
+    if decoder is None:
+        return []
+    shape, kind = "x".join(map(str, about["sample_shape"])), about["autoencoder"]["kind"]
+    return [
+        f"The networks make latents of {shape}. Each file holds the decoder of the {kind}, too: "
+        f"{parameter_count(decoder):,} parameters, which the figures of the two networks leave out."
+    ]

@@ -2,22 +2,27 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from edgegen.errors import DataError
+from edgegen.flow.condition import upscale_of
 from edgegen.flow.solvers import solve
 from edgegen.formats.stage_folder import GENERATOR, sample_shape
+from edgegen.models.diffusers.unet2d import UNCONDITIONAL, with_unconditional_class
 from edgegen.models.edge_unet import EdgeUNet
-from edgegen.models.generator import Loaded, signature_of
+from edgegen.models.generator import ABOUT, Loaded, signature_of
 from edgegen.models.load import load as load_generator
 from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.noise import normal
 from edgegen.pipeline.graph import Context
-from edgegen.pipeline.methods import check_teacher, has_second_time
+from edgegen.pipeline.guided_teacher import with_guidance
+from edgegen.pipeline.methods import check_teacher, further_inputs
+from edgegen.pipeline.stages.data import signature_of_data
 from edgegen.pipeline.student import new_student
 from edgegen.pipeline.training_stage import save, train
 from edgegen.recipe import Recipe
@@ -35,18 +40,17 @@ LIKE_DB = 40.0
 def teacher(context: Context) -> None:
     """A generator folder: trained here, or a copy of the one that the user brings."""
     about, settings = read_json(context.inputs["data"] / "data.json"), context.recipe.teacher
-    shape, classes = sample_shape(about), about["num_classes"]
     if settings.folder is not None:
         if state().is_main_process:
             _bring_teacher(context, user_path(settings.folder, base=context.base), about)
         return
     model = teacher_architecture(settings, about)
-    config = architecture(model, shape, classes, second_time=has_second_time(context.recipe, "teacher"))
+    config = architecture(model, signature_of_data(about), **further_inputs(context.recipe, "teacher"))
     if settings.model is None:
         context.progress.message(f"teacher: size {settings.size} is {words(model)} for these images")
     torch.manual_seed(context.seed)
     network = Loaded(EdgeUNet(config), signature_of(config), {})
-    _check_student(context, network)
+    _check_use(context, network)
     fitted = train(context, settings.objective, network, settings)
     save(context, fitted, role="teacher", lineage={"data": about["source"]})
 
@@ -61,17 +65,40 @@ def load_teacher(source: Path, about: Mapping[str, Any], recipe: Recipe) -> Load
     if want != got:
         kind = "latents" if "autoencoder" in about else "images"
         raise DataError(f"teacher.folder: makes {kind} of {got} (channels, height, width), the data are {want}")
+    loaded = _with_classes_of(loaded, int(str(about["num_classes"])))
     if loaded.signature.num_classes != about["num_classes"]:
         raise DataError(
             f"teacher.folder: knows {loaded.signature.num_classes} classes, the data have {about['num_classes']}; "
             "0 is unconditional: data.conditional = false leaves the labels out"
         )
+    upscale = upscale_of(loaded.signature)
+    if upscale != about.get("upscale"):
+        wanted = "takes no image beside the noise" if upscale is None else "takes a smaller image"
+        raise DataError(
+            f"teacher.folder: {wanted}, and data.upscale is {about.get('upscale', 'not given')}: bring a folder that "
+            "edgegen wrote for the same upscale, or leave teacher.folder out, and one is trained"
+        )
     check_teacher(recipe, loaded.net)
     return loaded
 
 
-def _check_student(context: Context, teacher: Loaded) -> None:
-    """Raises RecipeError where the recipe's student is impossible: now, and not after the training of the teacher."""
+def _with_classes_of(loaded: Loaded, classes: int) -> Loaded:
+    """A brought UNet2DModel that knows one class more than the data: the last one stands for no class."""
+    from edgegen.models.diffusers.velocity import ScheduledVelocity
+
+    more = classes > 0 and loaded.signature.num_classes == classes + 1
+    if not more or not isinstance(loaded.net, ScheduledVelocity):
+        return loaded
+    note = f"its last class, {classes}, is taken to stand for no class: the data have {classes}"
+    return replace(with_unconditional_class(loaded), notes=[*loaded.notes, note])
+
+
+def _check_use(context: Context, teacher: Loaded) -> None:
+    """Raises RecipeError where the recipe's student is impossible, DataError where the teacher cannot be guided so.
+
+    Now, and not after the training of the teacher.
+    """
+    with_guidance(teacher, context.recipe, base=context.base)
     new_student(context.recipe, teacher, teacher.signature, base=context.base)
 
 
@@ -79,13 +106,21 @@ def _bring_teacher(context: Context, source: Path, about: Mapping[str, Any]) -> 
     loaded = load_teacher(source, about, context.recipe)
     for note in loaded.notes:
         context.progress.message(f"teacher: {note}")
-    _check_student(context, loaded)
+    if "autoencoder" in about and getattr(getattr(loaded.net, "schedule", None), "limit", None) is not None:
+        context.progress.message(
+            "teacher: its scheduler limits the estimate of the data (clip_sample or thresholding), as is done for "
+            "images; latents go further: was it trained with this scheduler_config.json?"
+        )
+    _check_use(context, loaded)
     _check_sampling(context, loaded)
     target = context.folder / GENERATOR
     if target.exists():
         shutil.rmtree(target)
     keep = shutil.ignore_patterns(".*", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
     shutil.copytree(source, target, ignore=keep)
+    if UNCONDITIONAL in loaded.about:
+        own = read_json(target / ABOUT) if (target / ABOUT).exists() else {}
+        write_json(target / ABOUT, {**own, UNCONDITIONAL: loaded.about[UNCONDITIONAL]})
 
 
 def _check_sampling(context: Context, loaded: Loaded) -> None:

@@ -17,6 +17,7 @@ from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.target import runs_here
 from edgegen.errors import DataError
 from edgegen.exporters.base import Session
+from edgegen.flow.condition import condition_spec
 from edgegen.formats.manifest import MANIFEST, write_manifest
 from edgegen.formats.stage_folder import ARTIFACTS
 from edgegen.pipeline.files import artifacts_of, maker_of, student_of
@@ -24,14 +25,13 @@ from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.pipeline.stages.evaluate import SHOWN, Judge
 from edgegen.program.capture import reference
 from edgegen.program.generator import Generator
-from edgegen.program.inputs import example_inputs
 from edgegen.program.one_step import NOISE_TIME
 from edgegen.quantize.budget import Budget
 from edgegen.recipe import FLOAT_SCHEMES
 from edgegen.support.pixels import to_uint8
 from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import read_json, save_tensors, storage_errors, write_json
-from edgegen.types import Artifact, Parity
+from edgegen.types import Artifact, Parity, Signature
 from edgegen.verification.parity import OUTPUT
 from edgegen.verification.verify import Verifier
 
@@ -122,24 +122,26 @@ def _check(
     parity, session = verifier(artifact, path)
     if session is None or parity.psnr_db is None:  # its output is no image
         return FileCheck(artifact, parity, None, None)
-    shown = example_inputs(verifier.signature, min(SHOWN, context.recipe.verify.samples), context.seed)
+    shown = verifier.source.examples(min(SHOWN, context.recipe.verify.samples))
     images = to_uint8(np.asarray(session(shown)[OUTPUT], np.float32))
     # Our evaluator takes minutes for what a runtime does in seconds.
     is_judged = runs_here(artifact.backend) or (always_fd and artifact.scheme not in FLOAT_SCHEMES)
-    return FileCheck(artifact, parity, judge.fd_local(_images(session, judge)) if is_judged else None, images)
+    fd_local = judge.fd_local(_images(session, verifier.signature, judge)) if is_judged else None
+    return FileCheck(artifact, parity, fd_local, images)
 
 
-def _images(session: Session, judge: Judge) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(session(_inputs(judge))[OUTPUT], np.float32))
+def _images(session: Session, signature: Signature, judge: Judge) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(session(_inputs(signature, judge))[OUTPUT], np.float32))
 
 
 def _float_images(generator: Generator, judge: Judge) -> torch.Tensor:
-    return torch.from_numpy(reference(generator.folded().module, _inputs(judge)))
+    return torch.from_numpy(reference(generator.folded().module, _inputs(generator.signature, judge)))
 
 
-def _inputs(judge: Judge) -> dict[str, NDArray[Any]]:
-    labels = judge.labels()
-    return {"sample": judge.noise(0).numpy()} | ({} if labels is None else {"class_labels": labels.numpy()})
+def _inputs(signature: Signature, judge: Judge) -> dict[str, NDArray[Any]]:
+    condition, spec = judge.condition(), condition_spec(signature)
+    given = {} if condition is None or spec is None else {spec.name: condition.numpy()}
+    return {"sample": judge.noise(0).numpy()} | given
 
 
 def _budgeted(context: Context, generator: Generator, budget: Budget, temporary: Path) -> BudgetCheck:

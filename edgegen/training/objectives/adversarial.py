@@ -9,7 +9,7 @@ from edgegen.flow.path import interpolate, one_step
 from edgegen.flow.time_sampling import uniform
 from edgegen.support.tables import Table
 from edgegen.training.distances import DISTANCE_HELP, Distance, distance_of, needs_of
-from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
+from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks, VerifierNetwork
 from edgegen.training.pairs import pair, real_images
 
 if TYPE_CHECKING:
@@ -72,6 +72,11 @@ class Adversarial(Table):
             needs |= {"pairs", *needs_of(self.distance)}
         return frozenset(needs)
 
+    @property
+    def verifier(self) -> VerifierNetwork | None:
+        """Heads on the teacher's features are not kept: they say nothing without the teacher."""
+        return VerifierNetwork("critic", 0.0, self.latest) if self.critic == "small" else None
+
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         from edgegen.training.critics import FeatureHeads, feature_teacher
         from edgegen.training.networks import TrainedNetwork
@@ -93,11 +98,11 @@ class Adversarial(Table):
         from edgegen.training.critics import recall
 
         real = real_images(batch)
-        x, labels = real.images, real.labels
+        x, condition = real.images, real.condition
         z, e, n, m = (torch.randn(x.shape, generator=rng, device=x.device) for _ in range(4))
         t = uniform(len(x), rng, high=self.latest)
-        g, of_pairs = self._generated(networks["student"], z, labels, batch)
-        view = self._view(networks, e, t, labels)
+        g, of_pairs = self._generated(networks["student"], z, condition, batch)
+        view = self._view(networks, e, t, condition)
 
         image = g.detach().requires_grad_()
         view_g = view(image)
@@ -139,26 +144,26 @@ class Adversarial(Table):
         return faults
 
     def _generated(
-        self, student: "nn.Module", z: "Tensor", labels: "Tensor | None", batch: "Batch"
+        self, student: "nn.Module", z: "Tensor", condition: "Tensor | None", batch: "Batch"
     ) -> "tuple[Tensor, Tensor | None]":
         """The student's images of fresh noise, and of the pairs' where they are used: one forward pass for both."""
         import torch
 
         if not self.regression_weight:
-            return one_step(student, z, labels), None
-        both = None if labels is None or batch.labels is None else torch.cat([labels, batch.labels])
+            return one_step(student, z, condition), None
+        both = None if condition is None or batch.condition is None else torch.cat([condition, batch.condition])
         images = one_step(student, torch.cat([z, pair(batch)[0]]), both)
         return images[: len(z)], images[len(z) :]
 
     def _view(
-        self, networks: Networks, e: "Tensor", t: "Tensor", labels: "Tensor | None"
+        self, networks: Networks, e: "Tensor", t: "Tensor", condition: "Tensor | None"
     ) -> "Callable[[Tensor], View]":
         """What the critic is given of images, mixed with this noise up to these times."""
         from edgegen.training.critics import features
 
         if self.critic == "small":
-            return lambda images: (interpolate(images, e, t), t, labels)
-        return lambda images: tuple(features(networks["teacher"], interpolate(images, e, t), t, labels))
+            return lambda images: (interpolate(images, e, t), t, condition)
+        return lambda images: tuple(features(networks["teacher"], interpolate(images, e, t), t, condition))
 
     def _student_loss(self, d_x: "Tensor", d_g: "Tensor") -> "Tensor":
         import torch.nn.functional as F

@@ -37,7 +37,7 @@ class AnnealingReflow(Table):
     anneal_steps: Annotated[int, Field(ge=0)] | None = Field(
         None, description="steps in which fresh noise fades out; default: the paper's share, 3/8 of the steps"
     )
-    flip: bool = Field(False, description="joint horizontal flip of noise and image: for photographs, not for digits")
+    flip: bool = Field(False, description="joint horizontal flip of noise and images: for photographs, not for digits")
 
     times: Literal["uniform", "u_shaped"] = Field(
         "uniform", description="t ~ U(0.001, 1), or more at both ends", exclude_if="uniform".__eq__
@@ -61,13 +61,15 @@ class AnnealingReflow(Table):
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         import torch
 
-        e, x = flipped(batch, rng) if self.flip else pair(batch)
+        if self.flip:
+            batch = flipped(batch, rng)
+        e, x = pair(batch)
         b = self.beta(batch.step, batch.steps)
         fresh = torch.randn(e.shape, generator=rng, device=e.device)
         e_b = math.sqrt(1 - b * b) * e + b * fresh
         t = uniform(len(x), rng, low=EPS) if self.times == "uniform" else u_shaped(len(x), rng)
         x_t = interpolate(x, e_b, t)
-        v = networks["student"](x_t, t, batch.labels)
+        v = networks["student"](x_t, t, batch.condition)
         if self.distance == "l2":
             return {"student": l2(v, e_b - x).mean()}
         loss = pseudo_huber(v, e_b - x)

@@ -36,9 +36,7 @@ class Classification(Table):
         import torch
         import torch.nn.functional as F
 
-        assert batch.labels is not None
-        x = batch.images
+        x, classes = batch.images, batch.condition
+        assert classes is not None
         noisy = x + self.noise * torch.randn(x.shape, generator=rng, device=x.device)
-        return {
-            "student": F.cross_entropy(networks["student"](noisy), batch.labels, label_smoothing=self.label_smoothing)
-        }
+        return {"student": F.cross_entropy(networks["student"](noisy), classes, label_smoothing=self.label_smoothing)}

@@ -50,6 +50,6 @@ class CMT(Table):
         at_noise = torch.rand(count, generator=rng, device=states.device) < self.noise_share
         index = torch.where(at_noise, 0, index)
         x_t, t, x = states[torch.arange(count, device=states.device), index], times[index], states[:, -1]
-        landing = image_of(networks["student"], x_t, t, batch.labels)
+        landing = image_of(networks["student"], x_t, t, batch.condition)
         loss = distance_of(self.distance, networks)(landing, x)
         return {"student": loss.mean(), **by_time("error", pseudo_huber(landing, x), t)}

@@ -25,6 +25,7 @@ EARLY, STEEPNESS = 8.0, 1.0  # k, b: steps are up to 1 + k / 2 times as long nea
 LARGEST_RATIO = 0.999  # of r / t: steps do not become shorter, as in NVlabs/FastGen
 DIFFERENCE = 0.01  # of t: the step of the difference quotient that ADCM's rule takes
 BANDWIDTH = 0.5  # in ln(t / (1 - t)): samples so near to each other share one step in ADCM's rule
+LEAST_TIME = 0.002  # EDM's smallest noise level, where ADCM's times begin
 HIGHEST = math.log(80.0)  # of ln(t / (1 - t)) there: EDM's largest noise level
 # TCM: samples at the truncation time itself, and their weight. Its other times are of Student's distribution, ours of
 # the normal one, cut off.
@@ -38,7 +39,13 @@ class ConsistencyTuning(Table):
 
     x_t = (1 - t) x + t e and x_r have the same noise e; with a `teacher_step` x_r is one step of the teacher's ODE from
     x_t (consistency distillation). f(x, 0) = x by itself, so no sigma_data is needed: of a velocity on the straight
-    path, c_skip = 1 and c_out = -t. r rises towards t in `stages`, or follows ADCM's rule.
+    path, c_skip = 1 and c_out = -t. r rises towards t in `stages`, or follows ADCM's rule; then the loss is divided by
+    D(f'(x_r, r), x), the target's own error, in place of t - r (or as `divisor` says).
+
+    ADCM is checked against its paper's text (section 3, Eq. 9 to 11, appendices A.2 and B). Its pseudo-Huber c = 0.03
+    is ours for CIFAR-10. Otherwise than there, the step is found for every batch, from samples at near times, and not
+    for a grid of times every 25,000 steps. So is the target's error: divided by each sample's own one, the loss favours
+    images that are near their targets (Gaussian data came out 1.8 times as wide).
 
     Times have ln(t / (1 - t)) ~ N(mean, sd^2), the noise levels of EDM; a share of the samples has t = 1, pure noise,
     which that distribution never gives and which is the one time that the generator runs at.
@@ -46,7 +53,7 @@ class ConsistencyTuning(Table):
 
     paper: ClassVar[str] = (
         "arXiv:2406.14548 (ECT), section 3; arXiv:2303.01469, Eq. 7 (distillation, averaged target); "
-        "arXiv:2510.17266 (ADCM); arXiv:2410.14895 (TCM)"
+        "arXiv:2510.17266, Eq. 10, 11 (ADCM); arXiv:2410.14895 (TCM)"
     )
     one_step: ClassVar[bool] = True
 
@@ -73,7 +80,15 @@ class ConsistencyTuning(Table):
         2.0, description="steps become so many times shorter in each stage; ECT also: 256 in a single stage"
     )
     adcm_weight: Annotated[float, Field(gt=0.0)] = Field(
-        0.05, description="of the target's own error in ADCM's rule: larger is longer steps"
+        0.05,
+        description="lambda of the target's own error in ADCM's rule: larger is longer steps. ADCM: 0.01, for ImageNet "
+        "from 0.64 down to it (appendix A.2); short trainings want longer steps",
+    )
+    divisor: Literal["rule", "step", "target_error"] = Field(
+        "rule",
+        description="what the loss is divided by: step: t - r (ECT); target_error: the distance of target and image "
+        "(ADCM, Eq. 11); rule: the one of the paper that step_rule is of",
+        exclude_if="rule".__eq__,
     )
     truncate_at: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         None,
@@ -95,7 +110,7 @@ class ConsistencyTuning(Table):
         from edgegen.training.figures import by_time
 
         real, student = real_images(batch), networks["student"]
-        x, labels = real.images, real.labels
+        x, condition = real.images, real.condition
         e = torch.randn(x.shape, generator=rng, device=x.device)
         t, weight = self._times(len(x), rng)
         x_t = interpolate(x, e, t)
@@ -104,19 +119,29 @@ class ConsistencyTuning(Table):
         r = t - step
         # Both passes have the same dropout masks: else the loss does not fall below the masks' variance.
         with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
-            x_r = interpolate(x, e, r) if self.teacher_step == "none" else self._next(networks, x_t, t, r, labels)
-            target = image_of(averages["student"] if self.target == "average" else student, x_r, r, labels)
+            x_r = interpolate(x, e, r) if self.teacher_step == "none" else self._next(networks, x_t, t, r, condition)
+            target = image_of(averages["student"] if self.target == "average" else student, x_r, r, condition)
             if self.truncate_at is not None:
-                below = image_of(networks["earlier"], x_r, r, labels)
+                below = image_of(networks["earlier"], x_r, r, condition)
                 target = torch.where(per_sample(r < self.truncate_at), below, target)
-        image = image_of(student, x_t, t, labels)
-        loss = weight * distance_of(self.distance, networks)(image, target) / step
+        image = image_of(student, x_t, t, condition)
+        distance = distance_of(self.distance, networks)
+        divisor = step
+        if self.divides_by_error:
+            with torch.no_grad():  # f' is x_r itself at the least times, and no target is better than there
+                least = distance(interpolate(x, e, torch.full_like(t, LEAST_TIME)), x)
+                divisor = _mean_at_near_times(torch.maximum(distance(target, x), least), t)
+        loss = weight * distance(image, target) / divisor
         return {
             "student": loss.mean(),
             "r_over_t": (r / t).mean(),
             "share_of_data": (r <= 0).float().mean(),
             **by_time("residual", pseudo_huber(image, target), t),
         }
+
+    @property
+    def divides_by_error(self) -> bool:
+        return self.divisor == "target_error" or (self.divisor == "rule" and self.step_rule == "adcm")
 
     def warnings(self, figures: Mapping[str, float]) -> Sequence[str]:
         """ADCM's rule without a signal: its steps are all of the least length."""
@@ -154,25 +179,33 @@ class ConsistencyTuning(Table):
         import torch
 
         x, h = real.images, DIFFERENCE * t
-        f, before = (image_of(student, interpolate(x, e, s), s, real.labels) for s in (t, t - h))
+        f, before = (image_of(student, interpolate(x, e, s), s, real.condition) for s in (t, t - h))
         slope = (f - before) / per_sample(h)
-        level = torch.logit(t.double()).clamp(max=HIGHEST).float()
-        near = torch.exp(-0.5 * ((level[:, None] - level) / BANDWIDTH).square())
-        products = ((slope * other).flatten(1).mean(dim=1) for other in (f - x, slope))
-        gain, size = ((near * product).sum(dim=1) for product in products)  # no matmul, which autocast would round
+        gain, size = (_mean_at_near_times((slope * other).flatten(1).mean(dim=1), t) for other in (f - x, slope))
         length = self.adcm_weight / (1 + self.adcm_weight) * gain / size.clamp(min=1e-12)
         return torch.minimum(torch.maximum(length, (1 - LARGEST_RATIO) * t), t)
 
-    def _next(self, networks: Networks, x_t: "Tensor", t: "Tensor", r: "Tensor", labels: "Tensor | None") -> "Tensor":
+    def _next(
+        self, networks: Networks, x_t: "Tensor", t: "Tensor", r: "Tensor", condition: "Tensor | None"
+    ) -> "Tensor":
         """x_r by one step of the teacher's ODE from x_t; Heun's second slope is left out where r = 0 (EDM, Alg. 1)."""
         import torch
 
         teacher, length = networks["teacher"], per_sample(r - t)
         dtype = time_dtype(teacher, x_t.dtype)
-        v = teacher(x_t, t.to(dtype), labels)
+        v = teacher(x_t, t.to(dtype), condition)
         euler: Tensor = x_t + length * v
         if self.teacher_step == "euler":
             return euler
-        v_r = teacher(euler, r.to(dtype), labels)
+        v_r = teacher(euler, r.to(dtype), condition)
         heun: Tensor = x_t + length * (v + v_r) / 2
         return torch.where(per_sample(r > 0), heun, euler)
+
+
+def _mean_at_near_times(values: "Tensor", t: "Tensor") -> "Tensor":
+    """Of each sample, the mean of `values` (batch,) over those whose noise level is like its own: (batch,)."""
+    import torch
+
+    level = torch.logit(t.double()).clamp(max=HIGHEST).float()
+    near = torch.exp(-0.5 * ((level[:, None] - level) / BANDWIDTH).square())
+    return (near * values).sum(dim=1) / near.sum(dim=1)  # no matmul, which autocast would round

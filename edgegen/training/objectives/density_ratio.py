@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from edgegen.flow.path import interpolate, one_step
-from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
+from edgegen.training.distances import DISTANCE_HELP, Distance, needs_of
+from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks, VerifierNetwork
 from edgegen.training.pairs import real_images
-from edgegen.training.student_images import NoisyTimes, image_figures, image_warnings
+from edgegen.training.student_images import NoisyTimes, image_figures, image_warnings, regression_on_pairs
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +25,17 @@ class DensityRatio(NoisyTimes):
     """E w(t) l(D(x_t, t)) of x_t = (1 - t) x + t e for x = z - u(z, 1), z ~ N(0, I); no scores.
 
     D = log p_t / q_t of the real images p and the student's q, by a classifier of both. l is -D of `kl` (DiKL),
-    log(1 - sigmoid(D)) of `js` (DiJS), -log sigmoid(D) of `non_saturating`. w = (t / (1 - t))^weight_power.
+    log(1 - sigmoid(D)) of `js` (DiJS), -log sigmoid(D) of `non_saturating`. w = (t / (1 - t))^weight_power. To it is
+    added regression_weight D'(e - u(e, 1), x') of the teacher's pairs (e, x'): the ratio network lags behind the
+    student, and Adam makes steps of one size of whatever it says, so without pairs the student runs off the data.
     """
 
     paper: ClassVar[str] = "arXiv:2502.08005, DiKL and DiJS (the non-saturating loss: arXiv:1406.2661, section 3)"
     one_step: ClassVar[bool] = True
 
+    high: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.6, description="largest such time: near 1 noisy images are all alike, and the logit is noise"
+    )
     divergence: Literal["kl", "js", "non_saturating"] = Field(
         "non_saturating", description="what the student makes small"
     )
@@ -41,22 +47,33 @@ class DensityRatio(NoisyTimes):
         1, description="steps, each an update of the ratio network, to one update of the student"
     )
     head_start: Annotated[int, Field(ge=0)] = Field(
-        100, description="steps before the student's first update: until then the ratio network says nothing"
+        50, description="steps before the student's first update: until then the ratio network says nothing"
     )
-    ratio_learning_rate: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="of the ratio network; default: the table's"
+    ratio_learning_rate: Annotated[float, Field(gt=0.0)] = Field(
+        2e-3, description="of the ratio network; it has to keep up: ten times the student's is usual"
     )
     smoothness: Annotated[float, Field(ge=0.0)] = Field(
-        100.0, description="weight of |D(x_t) - D(x_t + 0.1 n)|^2 in the ratio network's loss, n ~ N(0, I); 0: none"
+        10.0, description="weight of |D(x_t) - D(x_t + 0.1 n)|^2 in the ratio network's loss, n ~ N(0, I); 0: none"
     )
     weight_power: Annotated[float, Field(ge=0.0, le=2.0)] = Field(0.0, description="0 weighs all times alike")
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="Adam's first decay, of the student")
+    regression_weight: Annotated[float, Field(ge=0.0)] = Field(
+        0.3, description="of the distance to the teacher's pairs; 0: no pairs are needed"
+    )
+    distance: Distance = Field("pseudo_huber", description=f"D' of the regression, {DISTANCE_HELP}")
 
     @property
     def needs(self) -> frozenset[Need]:
-        own: frozenset[Need] = frozenset({"teacher", "teacher_features"})
-        images: frozenset[Need] = frozenset({"real_images"})
-        return own | images if self.encoder == "teacher" else images
+        needs: set[Need] = {"real_images"}
+        if self.encoder == "teacher":
+            needs |= {"teacher", "teacher_features"}
+        if self.regression_weight:
+            needs |= {"pairs", *needs_of(self.distance)}
+        return frozenset(needs)
+
+    @property
+    def verifier(self) -> VerifierNetwork:
+        return VerifierNetwork("ratio", self.low, self.high)
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         from edgegen.training.networks import TrainedNetwork
@@ -76,19 +93,19 @@ class DensityRatio(NoisyTimes):
         from edgegen.training.ratio_network import accuracy, ratio_loss
 
         real = real_images(batch)
-        x, labels, ratio = real.images, real.labels, networks["ratio"]
+        x, condition, ratio = real.images, real.condition, networks["ratio"]
         z, e = (torch.randn(x.shape, generator=rng, device=x.device) for _ in range(2))
         t = self.times(len(x), rng)
         is_due = "student" in batch.due
         with torch.set_grad_enabled(is_due):
-            x_g = one_step(networks["student"], z, labels)
+            x_g = one_step(networks["student"], z, condition)
         # Both with the same noise: what differs between the logits is then the images.
         seen = [interpolate(images, e, t) for images in (x, x_g.detach())]
-        logits_real, logits_fake = (ratio(x_t, t, labels) for x_t in seen)
+        logits_real, logits_fake = (ratio(x_t, t, condition) for x_t in seen)
         loss = ratio_loss(logits_real, logits_fake)
         if self.smoothness:
             noise = SMOOTHNESS_NOISE * torch.randn(x.shape, generator=rng, device=x.device)
-            near = [ratio(x_t + noise, t, labels) for x_t in seen]
+            near = [ratio(x_t + noise, t, condition) for x_t in seen]
             jumps = [(a - b).square().mean() for a, b in zip(near, (logits_real, logits_fake), strict=True)]
             loss = loss + self.smoothness * sum(jumps) / 2
         losses = {
@@ -98,7 +115,10 @@ class DensityRatio(NoisyTimes):
             **image_figures(x_g, x),
         }
         if is_due:
-            losses["student"] = self._student_loss(ratio(interpolate(x_g, e, t), t, labels), t)
+            losses["student"] = self._student_loss(ratio(interpolate(x_g, e, t), t, condition), t)
+            if self.regression_weight:
+                losses["regression"] = regression = regression_on_pairs(self.distance, networks, batch)
+                losses["student"] = losses["student"] + self.regression_weight * regression
         return losses
 
     def _student_loss(self, logits: "Tensor", t: "Tensor") -> "Tensor":

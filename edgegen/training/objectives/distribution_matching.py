@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from edgegen.flow.guidance import unguided
 from edgegen.flow.path import Velocity, interpolate, one_step, per_sample
-from edgegen.training.distances import DISTANCE_HELP, HUBER_C, Distance, distance_of, needs_of
+from edgegen.training.distances import DISTANCE_HELP, HUBER_C, Distance, needs_of
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
-from edgegen.training.pairs import pair, real_images
-from edgegen.training.student_images import NoisyTimes, image_figures, image_warnings
+from edgegen.training.pairs import real_images
+from edgegen.training.student_images import NoisyTimes, image_figures, image_warnings, regression_on_pairs
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +84,7 @@ class DistributionMatching(NoisyTimes):
         betas, rate = (self.beta1, 0.999), self.fake_learning_rate
         trained = {
             "student": TrainedNetwork(student, every=self.fake_updates, first=self.head_start, betas=betas),
-            "fake": TrainedNetwork(copy.deepcopy(teacher), learning_rate=rate, betas=betas),
+            "fake": TrainedNetwork(copy.deepcopy(unguided(teacher)), learning_rate=rate, betas=betas),
         }
         if self.divergence == "f":
             ratio = ratio_network(self.encoder, student, teacher, width=self.width)
@@ -96,28 +97,31 @@ class DistributionMatching(NoisyTimes):
         from edgegen.training.figures import by_time
 
         real = real_images(batch)
-        images, labels = real.images, real.labels
+        images, condition = real.images, real.condition
         z, e, e_fake = (torch.randn(images.shape, generator=rng, device=images.device) for _ in range(3))
         t, t_fake = self.times(len(z), rng), self.times(len(z), rng)
         is_due = "student" in batch.due
         with torch.set_grad_enabled(is_due):
-            x = one_step(networks["student"], z, labels)
+            x = one_step(networks["student"], z, condition)
         fixed = x.detach()
-        losses = {"fake": _denoising_loss(networks["fake"], fixed, e_fake, t_fake, labels), **image_figures(x, images)}
+        losses = {
+            "fake": _denoising_loss(networks["fake"], fixed, e_fake, t_fake, condition),
+            **image_figures(x, images),
+        }
         if (batch.step + 1) % TEACHER_EVERY == 0:
             with torch.no_grad():
-                losses["teacher"] = _denoising_loss(networks["teacher"], images, e_fake, t_fake, labels)
+                losses["teacher"] = _denoising_loss(unguided(networks["teacher"]), images, e_fake, t_fake, condition)
         if self.divergence == "f":
-            losses |= _ratio_losses(networks["ratio"], images, fixed, e_fake, t_fake, labels)
+            losses |= _ratio_losses(networks["ratio"], images, fixed, e_fake, t_fake, condition)
         if is_due:
-            gradient, difference = self._gradient(networks, fixed, e, t, labels)
+            gradient, difference = self._gradient(networks, fixed, e, t, condition)
             # A mean of squares whose gradient in x is the wanted one, over the number of values.
             losses["student"] = 0.5 * (x - (fixed - gradient)).square().mean() + self._regression(networks, batch)
             losses |= by_time("score_difference", difference, t)
         return losses
 
     def _gradient(
-        self, networks: Networks, x: "Tensor", e: "Tensor", t: "Tensor", labels: "Tensor | None"
+        self, networks: Networks, x: "Tensor", e: "Tensor", t: "Tensor", condition: "Tensor | None"
     ) -> "tuple[Tensor, Tensor]":
         """That of the divergence in the images x, like x; and |R - F|, root mean square over a sample: (batch,)."""
         import torch
@@ -126,7 +130,7 @@ class DistributionMatching(NoisyTimes):
         with torch.set_grad_enabled(implicit):
             x = x.detach().requires_grad_(implicit)
             x_t = interpolate(x, e, t)
-            teacher, fake = (_image_estimate(networks[name], x_t, t, labels) for name in ("teacher", "fake"))
+            teacher, fake = (_image_estimate(networks[name], x_t, t, condition) for name in ("teacher", "fake"))
             difference = teacher - fake
             n = (x - teacher).detach().abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=LEAST_ERROR)
             if self.divergence == "fisher":
@@ -141,7 +145,7 @@ class DistributionMatching(NoisyTimes):
             gradient = -difference / n
         if self.divergence == "f":
             with torch.no_grad():
-                gradient = per_sample(self.weights(networks["ratio"](x_t, t, labels))) * gradient
+                gradient = per_sample(self.weights(networks["ratio"](x_t, t, condition))) * gradient
         return gradient, difference.detach().square().mean(dim=(1, 2, 3)).sqrt()
 
     def weights(self, logits: "Tensor") -> "Tensor":
@@ -161,10 +165,7 @@ class DistributionMatching(NoisyTimes):
     def _regression(self, networks: Networks, batch: "Batch") -> "Tensor | float":
         if not self.regression_weight:
             return 0.0
-        e, x = pair(batch)
-        image = one_step(networks["student"], e, batch.labels)
-        loss: Tensor = self.regression_weight * distance_of(self.distance, networks)(image, x).mean()
-        return loss
+        return self.regression_weight * regression_on_pairs(self.distance, networks, batch)
 
     def warnings(self, figures: Mapping[str, float]) -> Sequence[str]:
         faults = image_warnings(figures)
@@ -177,19 +178,19 @@ class DistributionMatching(NoisyTimes):
         return faults
 
 
-def _image_estimate(network: Velocity, x_t: "Tensor", t: "Tensor", labels: "Tensor | None") -> "Tensor":
-    return x_t - per_sample(t) * network(x_t, t, labels)
+def _image_estimate(network: Velocity, x_t: "Tensor", t: "Tensor", condition: "Tensor | None") -> "Tensor":
+    return x_t - per_sample(t) * network(x_t, t, condition)
 
 
-def _denoising_loss(network: Velocity, x: "Tensor", e: "Tensor", t: "Tensor", labels: "Tensor | None") -> "Tensor":
+def _denoising_loss(network: Velocity, x: "Tensor", e: "Tensor", t: "Tensor", condition: "Tensor | None") -> "Tensor":
     """Flow matching's, E || v(x_t, t) - (e - x) ||^2."""
-    return (network(interpolate(x, e, t), t, labels) - (e - x)).square().mean()
+    return (network(interpolate(x, e, t), t, condition) - (e - x)).square().mean()
 
 
 def _ratio_losses(
-    network: Velocity, real: "Tensor", generated: "Tensor", e: "Tensor", t: "Tensor", labels: "Tensor | None"
+    network: Velocity, real: "Tensor", generated: "Tensor", e: "Tensor", t: "Tensor", condition: "Tensor | None"
 ) -> "dict[str, Tensor]":
     from edgegen.training.ratio_network import accuracy, ratio_loss
 
-    logits = [network(interpolate(x, e, t), t, labels) for x in (real, generated)]
+    logits = [network(interpolate(x, e, t), t, condition) for x in (real, generated)]
     return {"ratio": ratio_loss(*logits), "accuracy": accuracy(*logits)}

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from edgegen.flow.condition import kinds
 from edgegen.flow.path import interpolate, one_step
 from edgegen.support.tables import Table
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
@@ -29,6 +30,7 @@ class Drifting(Table):
 
     paper: ClassVar[str] = "arXiv:2602.04770 (drifting; the form of the authors' code); marked as an experiment"
     one_step: ClassVar[bool] = True
+    within_condition: ClassVar[str] = "another method"
 
     features: Literal["pixels", "teacher"] = Field(
         "pixels", description="phi: the pixels themselves, or the mean of each channel of an EdgeUNet teacher's layers"
@@ -50,13 +52,13 @@ class Drifting(Table):
         import torch
 
         real = real_images(batch)
-        x, labels = real.images, real.labels
+        x, condition = real.images, real.condition
         z, e = (torch.randn(x.shape, generator=rng, device=x.device) for _ in range(2))
-        y = one_step(networks["student"], z, labels)
-        phi_y = self._features(networks, y, e, labels)
+        y = one_step(networks["student"], z, condition)
+        phi_y = self._features(networks, y, e, condition)
         with torch.no_grad():
-            phi_x = self._features(networks, x, e, labels)
-            classes = torch.zeros(len(x), device=x.device) if labels is None else labels
+            phi_x = self._features(networks, x, e, condition)
+            classes = kinds(condition, x)
             same = classes[:, None] == classes[None]
             force, scale = _force(phi_y.detach(), phi_x, same)
             goal = phi_y.detach() + scale * force
@@ -66,7 +68,7 @@ class Drifting(Table):
             "nearest_real": torch.cdist(phi_y.detach(), phi_x).masked_fill(~same, torch.inf).min(dim=1).values.mean(),
         }
 
-    def _features(self, networks: Networks, images: "Tensor", e: "Tensor", labels: "Tensor | None") -> "Tensor":
+    def _features(self, networks: Networks, images: "Tensor", e: "Tensor", condition: "Tensor | None") -> "Tensor":
         import torch
 
         from edgegen.training.critics import features
@@ -74,7 +76,7 @@ class Drifting(Table):
         if self.features == "pixels":
             return images.float().flatten(1)
         t = torch.full((len(images),), self.feature_time, device=images.device)
-        maps = features(networks["teacher"], interpolate(images, e, t), t, labels)
+        maps = features(networks["teacher"], interpolate(images, e, t), t, condition)
         return torch.cat([part.float().mean(dim=(2, 3)) for part in maps], dim=1)
 
 

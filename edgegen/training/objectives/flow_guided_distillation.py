@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from edgegen.flow.condition import repeated
 from edgegen.flow.path import interpolate, one_step, per_sample
 from edgegen.flow.time_sampling import uniform
 from edgegen.support.tables import Table
@@ -34,7 +35,7 @@ class FlowGuidedDistillation(Table):
     two_step_weight: Annotated[float, Field(ge=0.0)] = Field(
         1.0, description="w, of the two-step term; 0 leaves it out"
     )
-    flip: bool = Field(False, description="joint horizontal flip of noise and image: for photographs, not for digits")
+    flip: bool = Field(False, description="joint horizontal flip of noise and images: for photographs, not for digits")
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -46,18 +47,20 @@ class FlowGuidedDistillation(Table):
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         import torch
 
-        student, slimmed, labels = networks["student"], networks["slimmed"], batch.labels
-        e, x = flipped(batch, rng) if self.flip else pair(batch)
+        student, slimmed = networks["student"], networks["slimmed"]
+        if self.flip:
+            batch = flipped(batch, rng)
+        (e, x), condition = pair(batch), batch.condition
         distance = distance_of(self.distance, networks)
         if not self.two_step_weight:
-            return {"student": distance(one_step(student, e, labels), x).mean()}
+            return {"student": distance(one_step(student, e, condition), x).mean()}
         z = torch.randn(e.shape, generator=rng, device=e.device)
         t = uniform(len(z), rng, low=LOW, high=HIGH)
         # One forward pass for both terms: the network runs at t = 1 on (e, z).
         both = torch.cat([e, z])
-        image_e, image_z = one_step(student, both, None if labels is None else labels.repeat(2)).chunk(2)
+        image_e, image_z = one_step(student, both, repeated(condition, 2)).chunk(2)
         with torch.no_grad():
             x_t = interpolate(image_z, z, t)  # z - (1 - t) v(z, 1)
-            target = x_t - per_sample(t) * slimmed(x_t, t, labels)
+            target = x_t - per_sample(t) * slimmed(x_t, t, condition)
         loss = distance(image_e, x).mean() + self.two_step_weight * distance(image_z, target).mean()
         return {"student": loss}

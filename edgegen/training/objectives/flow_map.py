@@ -7,7 +7,7 @@ u = v - (t - r) du/dt (MeanFlow, arXiv:2505.13447, Eq. 6). At r = t it is flow m
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgegen.flow.path import interpolate, per_sample
 from edgegen.flow.time_sampling import log_normal, u_shaped, uniform
@@ -27,6 +27,7 @@ from edgegen.training.flow_maps import (
     normalised,
     velocity_of,
 )
+from edgegen.training.label_dropout import LabelDropout, dropped, without_classes
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import pair, real_images
 
@@ -76,6 +77,15 @@ FirstStep = Annotated[
     float, Field(gt=0.0, le=1.0, description="finite_step: way to the second point at the start, as a share of t - r")
 ]
 LastStep = Annotated[float, Field(gt=0.0, le=1.0, description="finite_step: the same at the end of the training")]
+Scale = Annotated[
+    float,
+    Field(
+        ge=1.0,
+        description="w of classifier-free guidance in the target, for a student without a teacher; needs label_dropout "
+        "(a teacher's velocity is guided by [teacher] guidance); 1: none",
+        exclude_if=(1.0).__eq__,
+    ),
+]
 
 
 class FlowMap(Table):
@@ -83,9 +93,12 @@ class FlowMap(Table):
 
     The derivative is along (v, 1, 0) in (x, t, r). The trained network is evaluated once with gradient; with jvp the
     derivative costs about two evaluations more, with the central difference two, with a finite step one.
+
+    With guidance, k u(x_t, t, t) + (1 - k) (w v + (1 - w) u'(x_t, t, t)) takes the place of v, in the direction of the
+    derivative, too; u' is told no class. It is for the samples that are told theirs, and costs two evaluations more.
     """
 
-    paper: ClassVar[str] = "arXiv:2505.13447, Eq. 6, 10, 11"
+    paper: ClassVar[str] = "arXiv:2505.13447, Eq. 6, 10, 11; guidance: section 4.2, in the form of its code"
     one_step: ClassVar[bool] = True
 
     examples: Examples = "images"
@@ -104,12 +117,37 @@ class FlowMap(Table):
     tangent_rise: TangentRise = 0.0
     first_step: FirstStep = 1.0
     last_step: LastStep = 3.125e-4
+    label_dropout: LabelDropout = 0.0
+    guidance: Scale = 1.0
+    guidance_mixing: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        None,
+        description="k, the share of the student's own velocity in the guided target; default 1 - 1 / w, which leaves "
+        "the sample's noise as it is (arXiv:2512.02012); MeanFlow's code: 0.5",
+        exclude_if=lambda value: value is None,
+    )
+
+    @model_validator(mode="after")
+    def guidance_is_of_the_student(self) -> "FlowMap":
+        if self.guidance == 1.0:
+            return self
+        if self.velocity == "teacher" or self.examples == "pairs":
+            raise ValueError(
+                "guidance is of a student that learns from images alone; a teacher's velocity and pairs are guided by "
+                "[teacher] guidance"
+            )
+        if not self.label_dropout:
+            raise ValueError(f"guidance = {self.guidance:g} needs a student that also knows no class: label_dropout")
+        return self
 
     @property
     def needs(self) -> frozenset[Need]:
         examples: Need = "pairs" if self.examples == "pairs" else "real_images"
-        always: frozenset[Need] = frozenset({"second_time", examples})
-        return always | {"teacher"} if self.velocity == "teacher" else always
+        needs: set[Need] = {"second_time", examples}
+        if self.velocity == "teacher":
+            needs.add("teacher")
+        if self.label_dropout:
+            needs.add("unconditional_class")
+        return frozenset(needs)
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         return {}
@@ -119,11 +157,15 @@ class FlowMap(Table):
 
         from edgegen.training.figures import by_time
 
-        e, x, labels = self._ends(batch, rng)
+        e, x, condition = self._ends(batch, rng)
         t, r = self.two_times(len(x), rng)
-        x_t, own = interpolate(x, e, t), bare_mean_velocity(networks["student"], labels)
-        u = mean_velocity(networks["student"], labels)(x_t, t, r)
-        v = velocity_of(networks["teacher"], x_t, t, labels) if self.velocity == "teacher" else e - x
+        x_t, student = interpolate(x, e, t), networks["student"]
+        v = velocity_of(networks["teacher"], x_t, t, condition) if self.velocity == "teacher" else e - x
+        if self.label_dropout:
+            classes, (condition, is_dropped) = condition, dropped(student, condition, self.label_dropout, rng)
+            if self.guidance != 1.0 and classes is not None:
+                v = torch.where(per_sample(is_dropped), v, self._guided(student, x_t, t, classes, v))
+        own, u = bare_mean_velocity(student, condition), mean_velocity(student, condition)(x_t, t, r)
         with exact(x.device):
             direction = own(x_t, t, t) if self.velocity == "own" else v
             known = u.detach() if is_exact(x.device) else None
@@ -160,13 +202,24 @@ class FlowMap(Table):
         return self.tangent_share * (min(1.0, step / rise) if rise else 1.0)
 
     def _ends(self, batch: "Batch", rng: "torch.Generator") -> "tuple[Tensor, Tensor, Tensor | None]":
-        """(noise, images, labels)."""
+        """(noise, images, condition)."""
         import torch
 
         if self.examples == "pairs":
-            return (*pair(batch), batch.labels)
+            return (*pair(batch), batch.condition)
         real = real_images(batch)
-        return torch.randn(real.images.shape, generator=rng, device=real.images.device), real.images, real.labels
+        return torch.randn(real.images.shape, generator=rng, device=real.images.device), real.images, real.condition
+
+    def _guided(self, student: "nn.Module", x_t: "Tensor", t: "Tensor", labels: "Tensor", v: "Tensor") -> "Tensor":
+        """v of samples that are told their class, guided; like v."""
+        import torch
+
+        classes = torch.cat([labels, without_classes(student, labels)])
+        twice, times = torch.cat([x_t, x_t]), torch.cat([t, t])
+        with exact(x_t.device):
+            own, unconditional = bare_mean_velocity(student, classes)(twice, times, times).chunk(2)
+        w, mixing = self.guidance, 1 - 1 / self.guidance if self.guidance_mixing is None else self.guidance_mixing
+        return mixing * own + (1 - mixing) * (w * v + (1 - w) * unconditional)
 
     def _change(
         self,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from edgegen.flow.guidance import unguided
 from edgegen.flow.path import interpolate, jump, per_sample
 from edgegen.flow.time_sampling import log_normal, uniform
 from edgegen.support.tables import Table
@@ -68,20 +69,20 @@ class FreeFlow(Table):
         from edgegen.training.networks import TrainedNetwork
 
         assert teacher is not None
-        return {"fake": TrainedNetwork(copy.deepcopy(teacher), learning_rate=self.fake_learning_rate)}
+        return {"fake": TrainedNetwork(copy.deepcopy(unguided(teacher)), learning_rate=self.fake_learning_rate)}
 
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         from edgegen.training.figures import by_time
 
         assert batch.noise is not None
-        z, labels = batch.noise, batch.labels
+        z, condition = batch.noise, batch.condition
         corrected, predicted = every_nth(len(z), self.correct_every, z.device)
         ones, r = z.new_ones(len(z)), uniform(len(z), rng)
         r[corrected] = 0.0
-        u = mean_velocity(networks["student"], labels)(z, ones, r)
-        residual = self._residual(networks, z, ones, r, u.detach(), labels)
-        classes = None if labels is None else labels[corrected]
-        difference, fake = self._correction(networks, (z - u)[corrected].detach(), classes, rng)
+        u = mean_velocity(networks["student"], condition)(z, ones, r)
+        residual = self._residual(networks, z, ones, r, u.detach(), condition)
+        conditions = None if condition is None else condition[corrected]
+        difference, fake = self._correction(networks, (z - u)[corrected].detach(), conditions, rng)
         # Both are as large in the mean: the residuals as they are normalised, and the differences.
         square = mean_square(residual)[predicted]
         size = (square.sqrt() / (square + self.constant) ** self.power).mean()
@@ -106,13 +107,13 @@ class FreeFlow(Table):
         ]
 
     def _residual(
-        self, networks: Networks, z: "Tensor", ones: "Tensor", r: "Tensor", u: "Tensor", labels: "Tensor | None"
+        self, networks: Networks, z: "Tensor", ones: "Tensor", r: "Tensor", u: "Tensor", condition: "Tensor | None"
     ) -> "Tensor":
         """u - v_T(x_r, r) - (1 - r) du/dr, without gradient."""
         import torch
 
-        v = velocity_of(networks["teacher"], jump(z, ones, r, u), r, labels)
-        own, point = bare_mean_velocity(networks["student"], labels), (z, ones, r)
+        v = velocity_of(networks["teacher"], jump(z, ones, r, u), r, condition)
+        own, point = bare_mean_velocity(networks["student"], condition), (z, ones, r)
         along = (torch.zeros_like(z), torch.zeros_like(r), torch.ones_like(r))
         with exact(z.device):
             if self.derivative == "jvp":
@@ -122,7 +123,7 @@ class FreeFlow(Table):
         return u - v - per_sample(1 - r) * change
 
     def _correction(
-        self, networks: Networks, x_g: "Tensor", labels: "Tensor | None", rng: "torch.Generator"
+        self, networks: Networks, x_g: "Tensor", condition: "Tensor | None", rng: "torch.Generator"
     ) -> "tuple[Tensor, Losses]":
         """v_F - v_T at noised images of the student's, and the fake network's loss there, beside the teacher's."""
         import torch
@@ -130,7 +131,7 @@ class FreeFlow(Table):
         e = torch.randn(x_g.shape, generator=rng, device=x_g.device)
         s = log_normal(len(x_g), rng, mean=self.noise_mean, sd=self.noise_sd)
         x_s = interpolate(x_g, e, s)
-        v_f = networks["fake"](x_s, s, labels).float()
-        v_t = velocity_of(networks["teacher"], x_s, s, labels)
+        v_f = networks["fake"](x_s, s, condition).float()
+        v_t = velocity_of(networks["teacher"], x_s, s, condition)
         loss, of_teacher = (mean_square(v - (e - x_g)).mean() for v in (v_f, v_t))
         return v_f.detach() - v_t, {"fake": loss, "teacher on generated": of_teacher}

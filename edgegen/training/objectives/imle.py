@@ -55,17 +55,17 @@ class Imle(Table):
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         import torch
 
-        x, labels = self._targets(batch)
+        x, condition = self._targets(batch)
         student = networks["student"]
         z = torch.randn(len(x), self.candidates, *x.shape[1:], generator=rng, device=x.device)
         with torch.no_grad():
-            of_candidates = None if labels is None else labels.repeat_interleave(self.candidates)
+            of_candidates = None if condition is None else condition.repeat_interleave(self.candidates, dim=0)
             y = one_step(student, z.flatten(0, 1), of_candidates).view_as(z)
             distances = (y - x[:, None]).float().square().flatten(2).mean(dim=2)
             taken = self._too_near(y, x)
             nearest = distances.masked_fill(taken, torch.inf).argmin(dim=1)
         chosen = z[torch.arange(len(x), device=x.device), nearest]
-        loss = distance_of(self.distance, networks)(one_step(student, chosen, labels), x)
+        loss = distance_of(self.distance, networks)(one_step(student, chosen, condition), x)
         kept = (~taken.all(dim=1)).to(loss.dtype)
         return {
             "student": (kept * loss).mean(),
@@ -91,9 +91,9 @@ class Imle(Table):
 
     def _targets(self, batch: "Batch") -> "tuple[Tensor, Tensor | None]":
         if self.images == "teacher":
-            return pair(batch)[1], batch.labels
+            return pair(batch)[1], batch.condition
         real = real_images(batch)
-        return real.images, real.labels
+        return real.images, real.condition
 
     def _too_near(self, y: "Tensor", x: "Tensor") -> "Tensor":
         """Which candidates (batch, candidates) are within the radius of any image of the batch."""

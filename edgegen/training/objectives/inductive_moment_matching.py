@@ -1,9 +1,10 @@
 """Inductive moment matching: images jumped from time t to s match, in distribution, those jumped from r, s < r < t."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from edgegen.flow.condition import kinds
 from edgegen.flow.path import interpolate, per_sample
 from edgegen.support.tables import Table
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
     from edgegen.training.batch import Batch
 
-LEAST_TIME = 0.006  # as in the paper's code: t in [0.006, 0.994] there; ours ends at 1, where an image is generated
-LARGEST_RATIO = 160.0  # eta = t / (1 - t) of which `2^-halvings` is the step, as in the paper's code
-NEAR = 1e-8  # the least distance in the kernel
+LEAST_TIME = 0.006  # of CIFAR-10 (Table 5), where t is in [0.006, 0.994]; ours ends at 1, where an image is generated
+LARGEST_RATIO = 160.0  # eta_max, of eta = t / (1 - t), of which `2^-halvings` is the step (appendix C.6)
+NEAR = 1e-8  # the least distance in the kernel (appendix C.8)
 
 
 class InductiveMomentMatching(Table):
@@ -26,17 +27,34 @@ class InductiveMomentMatching(Table):
     f(x_t, t, s) = x_t - (t - s) u(x_t, t, s); x_r is the point of the same image and noise; r is one step back in
     eta = t / (1 - t). The kernel is exp(-max(|a - b|, 1e-8) / (D (t - s))) in D dimensions. With M = 1 it is a
     consistency loss, with a distance that saturates. From the data alone, without a teacher.
+
+    Checked against the paper's text (Eq. 12, 13, 67; appendices C.6 to C.9; Table 5) and its code for sampling
+    (lumalabs/imm, training/preconds.py). Otherwise than there: noise has the standard deviation 1, for data of about
+    that, in place of 0.5 for both; t goes up to 1 and s down to 0, where the one step begins and ends; the samples of a
+    group are of one class.
     """
 
-    paper: ClassVar[str] = "arXiv:2503.07565, Eq. 12 and Algorithm 1 (flow matching's path, identity time embedding)"
+    paper: ClassVar[str] = "arXiv:2503.07565, Eq. 12, Eq. 13 (weight), Algorithm 3; Euler-FM on flow matching's path"
     needs: ClassVar[frozenset[Need]] = frozenset({"real_images", "second_time"})
     one_step: ClassVar[bool] = True
 
     group: Annotated[int, Field(ge=1)] = Field(4, description="M, samples with the same times, matched together")
     halvings: Annotated[int, Field(ge=1, le=20)] = Field(
-        12, description="k of the step 160 / 2^k from t to r in eta; the paper's are 15 for CIFAR-10, 12 for ImageNet"
+        12,
+        description="k of the step 160 / 2^k from t to r in eta; the paper's are 15 for CIFAR-10, 12 for ImageNet "
+        "(Table 5), 10 to 15 work (appendix C.6)",
     )
-    weight_shift: float = Field(5.0, description="b of the weight sigmoid(b - log SNR), as the paper has for CIFAR-10")
+    weight_shift: float = Field(
+        5.0,
+        description="b of the weight sigmoid(b - log SNR); the paper's: 5 for CIFAR-10, 4 for ImageNet (Table 5)",
+    )
+    weight_power: Literal[1, 2] = Field(
+        1, description="a of the weight's factor (1 - t)^a: 2 is better in several steps and worse in one (Table 7)"
+    )
+
+    @property
+    def within_condition(self) -> str:
+        return "group = 1, a consistency loss" if self.group > 1 else ""
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
         return {}
@@ -47,18 +65,18 @@ class InductiveMomentMatching(Table):
         from edgegen.training.figures import by_time
 
         real = real_images(batch)
-        x, labels, rows = real.images, real.labels, len(real.images)
-        if labels is not None:  # so that a group is of one class, as far as the batch has so many of it
-            order = labels.argsort(stable=True)
-            x, labels = x[order], labels[order]
+        x, condition, rows = real.images, real.condition, len(real.images)
+        if condition is not None:  # so that a group is of one class, as far as the batch has so many of it
+            order = kinds(condition, x).argsort(stable=True)
+            x, condition = x[order], condition[order]
         e = torch.randn(x.shape, generator=rng, device=x.device)
         groups = torch.arange(rows, device=x.device) // self.group
         t, r, s = (time[groups * self.group] for time in self._times(rows, rng))
         x_t, x_r = (interpolate(x, e, time.to(x.dtype)) for time in (t, r))
         student = networks["student"]
-        y = _jump(student, x_t, t.to(x.dtype), s.to(x.dtype), labels)
+        y = _jump(student, x_t, t.to(x.dtype), s.to(x.dtype), condition)
         with torch.no_grad():
-            y_r = _jump(student, x_r, r.to(x.dtype), s.to(x.dtype), labels)
+            y_r = _jump(student, x_r, r.to(x.dtype), s.to(x.dtype), condition)
         same = groups[:, None] == groups[None]
         scale = ((t - s) * x[0].numel()).float()
         discrepancy = _discrepancy(y, y_r, same, scale)
@@ -69,11 +87,15 @@ class InductiveMomentMatching(Table):
         }
 
     def weight(self, t: "Tensor") -> "Tensor":
-        """sigmoid(b - l) (-dl/dt) / 2 a / (a^2 + t^2) with a = 1 - t and l = 2 log(a / t); times (batch,), float64."""
+        """Eq. 13: (1/2) sigmoid(b - l) (-dl/dt) (1 - t)^a / ((1 - t)^2 + t^2), l = 2 log((1 - t) / t): like t, float64.
+
+        -dl/dt is 2 / (t (1 - t)), whose 1 - t is cancelled here: t may be 1.
+        """
         import torch
 
-        a = 1 - t
-        return torch.sigmoid(self.weight_shift - 2 * (a / t).log()) / (t * (a * a + t * t))
+        data = 1 - t
+        factor = data ** (self.weight_power - 1) / (t * (data * data + t * t))
+        return torch.sigmoid(self.weight_shift - 2 * (data / t).log()) * factor
 
     def _times(self, rows: int, rng: "torch.Generator") -> "tuple[Tensor, Tensor, Tensor]":
         """t ~ U(0.006, 1), s ~ U(0, t) and r between them, a step of eta before t: float64, for t - r may be tiny."""
@@ -86,8 +108,8 @@ class InductiveMomentMatching(Table):
         return t, torch.maximum(ratio / (1 + ratio), s), s
 
 
-def _jump(network: "nn.Module", x: "Tensor", t: "Tensor", s: "Tensor", labels: "Tensor | None") -> "Tensor":
-    jumped: Tensor = x - per_sample(t - s) * network(x, t, labels, r=s)
+def _jump(network: "nn.Module", x: "Tensor", t: "Tensor", s: "Tensor", condition: "Tensor | None") -> "Tensor":
+    jumped: Tensor = x - per_sample(t - s) * network(x, t, condition, r=s)
     return jumped
 
 

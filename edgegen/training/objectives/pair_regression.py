@@ -24,7 +24,7 @@ class PairRegression(Table):
     one_step: ClassVar[bool] = True
 
     distance: Distance = Field("pseudo_huber", description=f"D, {DISTANCE_HELP}")
-    flip: bool = Field(False, description="joint horizontal flip of noise and image: for photographs, not for digits")
+    flip: bool = Field(False, description="joint horizontal flip of noise and images: for photographs, not for digits")
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -34,6 +34,8 @@ class PairRegression(Table):
         return {}
 
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
-        e, x = flipped(batch, rng) if self.flip else pair(batch)
-        image = one_step(networks["student"], e, batch.labels)
+        if self.flip:
+            batch = flipped(batch, rng)
+        e, x = pair(batch)
+        image = one_step(networks["student"], e, batch.condition)
         return {"student": distance_of(self.distance, networks)(image, x).mean()}

@@ -59,16 +59,16 @@ class Progressive(Table):
         teacher = networks["halved" if number else "teacher"]
         steps = self.teacher_steps >> (number + 1)
         real = real_images(batch)
-        x, labels = real.images, real.labels
+        x, condition = real.images, real.condition
         e = torch.randn(x.shape, generator=rng, device=x.device)
         t = torch.randint(1, steps + 1, (len(x),), generator=rng, device=x.device) / steps
         x_t, d = interpolate(x, e, t), 0.5 / steps
         with torch.no_grad():
             dtype = time_dtype(teacher, x.dtype)
-            middle = x_t - d * velocity_between(teacher, x_t, t.to(dtype), t - d, labels)
-            end = middle - d * velocity_between(teacher, middle, (t - d).to(dtype), t - 2 * d, labels)
+            middle = x_t - d * velocity_between(teacher, x_t, t.to(dtype), t - d, condition)
+            end = middle - d * velocity_between(teacher, middle, (t - d).to(dtype), t - 2 * d, condition)
             target = (x_t - end) / (2 * d)
-        step = velocity_between(networks["student"], x_t, t, t - 2 * d, labels)
+        step = velocity_between(networks["student"], x_t, t, t - 2 * d, condition)
         error = (step - target).square().flatten(1).mean(dim=1)
         weight = torch.maximum((1 - t).square(), t.square())
         figures = {"student_steps": torch.full_like(t[0], steps), f"error of {steps} steps": error.mean()}

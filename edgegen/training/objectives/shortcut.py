@@ -65,18 +65,18 @@ class Shortcut(Table):
         from edgegen.training.figures import by_time
 
         real = real_images(batch)
-        x, labels = real.images, real.labels
+        x, condition = real.images, real.condition
         e = torch.randn(x.shape, generator=rng, device=x.device)
         t, m, r = self.three_times(len(x), rng)
         start = self._on_grid(uniform(len(x), rng))
         long, short = every_nth(len(x), self.bootstrap_every, x.device)
         t[short] = r[short] = start[short]
         x_t = interpolate(x, e, t)
-        target = velocity_of(networks["teacher"], x_t, t, labels) if self.velocity == "teacher" else e - x
+        target = velocity_of(networks["teacher"], x_t, t, condition) if self.velocity == "teacher" else e - x
         helper = averages["student"] if self.target == "average" else networks["student"]
-        classes = None if labels is None else labels[long]
-        target[long] = self._two_jumps(helper, x_t[long], t[long], m[long], r[long], classes)
-        square = mean_square(mean_velocity(networks["student"], labels)(x_t, t, r) - target)
+        conditions = None if condition is None else condition[long]
+        target[long] = self._two_jumps(helper, x_t[long], t[long], m[long], r[long], conditions)
+        square = mean_square(mean_velocity(networks["student"], condition)(x_t, t, r) - target)
         return {
             "student": square.mean(),
             **by_time("velocity error", square[short], t[short]),
@@ -112,12 +112,12 @@ class Shortcut(Table):
         return t if self.split == "any" else (t * self.grid).floor().add(1) / self.grid
 
     def _two_jumps(
-        self, helper: "nn.Module", x_t: "Tensor", t: "Tensor", m: "Tensor", r: "Tensor", labels: "Tensor | None"
+        self, helper: "nn.Module", x_t: "Tensor", t: "Tensor", m: "Tensor", r: "Tensor", condition: "Tensor | None"
     ) -> "Tensor":
         """The mean velocity of a jump to m and one to r; of the shortest length they are steps of the velocity."""
         import torch
 
-        u = mean_velocity(helper, labels)
+        u = mean_velocity(helper, condition)
 
         def end(start: "Tensor", end: "Tensor") -> "Tensor":
             shortest = 0.0 if self.split == "any" else 1 / self.grid

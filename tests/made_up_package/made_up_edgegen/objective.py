@@ -28,5 +28,5 @@ class AbsoluteRegression(Table):
     def losses(self, networks: Networks, averages: Networks, batch: "Batch", rng: "torch.Generator") -> Losses:
         e = batch.noise
         assert e is not None
-        images = e - networks["student"](e, e.new_ones(len(e)), batch.labels)
+        images = e - networks["student"](e, e.new_ones(len(e)), batch.condition)
         return {"student": self.weight * (images - batch.images).abs().mean()}

@@ -47,13 +47,13 @@ def expected(batch: Batch, loss: str, weights: tuple[float, float, float]) -> tu
     times = 0.6 * f64(torch.rand(6, generator=rng))
     student, critic = [], []
     for i in range(6):
-        t, label = times[i], int(real.labels[i])
+        t, label = times[i], int(real.condition[i])
 
         def d(image: np.ndarray, i: int = i, t: float = t, label: int = label) -> float:
             return judge * np.mean((1 - t) * image + t * e[i]) ** 2 * (1 + t) + label
 
         x, g = f64(real.images)[i], z[i] - mean_velocity(own, z[i], label)
-        made = f64(batch.noise)[i] - mean_velocity(own, f64(batch.noise)[i], int(batch.labels[i]))
+        made = f64(batch.noise)[i] - mean_velocity(own, f64(batch.noise)[i], int(batch.condition[i]))
         regression = np.mean((made - f64(batch.images)[i]) ** 2)
         if loss == "relativistic":
             adversarial, told = softplus(d(x) - d(g)), softplus(d(g) - d(x))

@@ -30,7 +30,7 @@ def test_the_formula(noise_share: float) -> None:
 
 def test_of_paths_with_one_state_it_is_the_regression_of_pairs() -> None:
     whole = make_batch()
-    batch = Batch(5, 10, whole.images, whole.labels, whole.noise, whole.noise[:, None], torch.ones(1))
+    batch = Batch(5, 10, whole.images, whole.condition, whole.noise, whole.noise[:, None], torch.ones(1))
     networks = {"student": Field(0.3)}
     assert torch.equal(loss_of("cmt", networks, batch), loss_of("pair_regression", networks, batch))
 

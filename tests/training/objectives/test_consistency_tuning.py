@@ -53,7 +53,7 @@ def test_the_formula(teacher_step: str, step: int) -> None:
     assert 1.0 in times
     rows = []
     for i, t in enumerate(times):
-        x, label = f64(real.images)[i], int(real.labels[i])
+        x, label = f64(real.images)[i], int(real.condition[i])
         length = scheduled(t, 5 * step // 10)
         r = t - length
         x_t = (1 - t) * x + t * e[i]
@@ -79,7 +79,7 @@ def test_the_formula_above_a_truncation_time() -> None:
     assert times.min() >= 0.5
     rows, below = [], 0
     for i, t in enumerate(times):
-        x, label, length = f64(real.images)[i], int(real.labels[i]), scheduled(t, 2)
+        x, label, length = f64(real.images)[i], int(real.condition[i]), scheduled(t, 2)
         r = t - length
         below += r < 0.5
         x_t, x_r = ((1 - s) * x + s * e[i] for s in (t, r))
@@ -91,27 +91,34 @@ def test_the_formula_above_a_truncation_time() -> None:
     assert got.item() == pytest.approx(np.mean(rows), rel=1e-4)
 
 
-def test_the_formula_of_adcms_rule() -> None:
+@pytest.mark.parametrize("divisor", ["rule", "step", "target_error"])
+def test_the_formula_of_adcms_rule(divisor: str) -> None:
     """The slope of the image along the path is taken from its formula: w x (1 + t) is a polynomial."""
     batch = make_batch()
     real = real_images(batch)
     e, times, _ = draws(real, noise_share=0.3)
     gains, sizes, levels = [], [], []
     for i, t in enumerate(times):
-        x, label, h = f64(real.images)[i], int(real.labels[i]), 0.01 * t
+        x, label, h = f64(real.images)[i], int(real.condition[i]), 0.01 * t
         f, before = (image(0.3, (1 - s) * x + s * e[i], s, label) for s in (t, t - h))
         slope = (f - before) / h
         gains.append(np.mean(slope * (f - x)))
         sizes.append(np.mean(slope**2))
         levels.append(min(math.log(t / (1 - t)) if t < 1 else math.inf, math.log(80)))
-    rows = []
+    rows, errors, steps = [], [], []
     for i, t in enumerate(times):
         near = np.exp(-0.5 * ((np.array(levels) - levels[i]) / 0.5) ** 2)
         length = min(max(0.2 / 1.2 * near @ gains / (near @ sizes), 0.001 * t), t)
-        x, label = f64(real.images)[i], int(real.labels[i])
+        x, label = f64(real.images)[i], int(real.condition[i])
         f, target = (image(0.3, (1 - s) * x + s * e[i], s, label) for s in (t, t - length))
-        rows.append(np.mean((f - target) ** 2) / length)
-    got = loss_of("consistency_tuning", {"student": Field(0.3)}, batch, step_rule="adcm", adcm_weight=0.2, **KEYS)
+        errors.append(max(np.mean((target - x) ** 2), np.mean((0.002 * (e[i] - x)) ** 2)))
+        steps.append(length)
+        rows.append(np.mean((f - target) ** 2))
+    for i in range(len(times)):
+        near = np.exp(-0.5 * ((np.array(levels) - levels[i]) / 0.5) ** 2)
+        rows[i] /= steps[i] if divisor == "step" else near @ errors / near.sum()
+    keys = {"step_rule": "adcm", "adcm_weight": 0.2, "divisor": divisor, **KEYS}
+    got = loss_of("consistency_tuning", {"student": Field(0.3)}, batch, **keys)
     assert got.item() == pytest.approx(np.mean(rows), rel=2e-3)
 
 
@@ -124,7 +131,7 @@ def test_the_target_has_no_gradient() -> None:
     def value(moving: float, still: float) -> float:
         rows = []
         for i, t in enumerate(times):
-            x, label, length = f64(real.images)[i], int(real.labels[i]), scheduled(t, 2)
+            x, label, length = f64(real.images)[i], int(real.condition[i]), scheduled(t, 2)
             x_t, x_r = ((1 - s) * x + s * e[i] for s in (t, t - length))
             rows.append(np.mean((image(moving, x_t, t, label) - image(still, x_r, t - length, label)) ** 2) / length)
         return float(np.mean(rows))
@@ -150,7 +157,7 @@ def test_the_target_can_be_that_of_the_averaged_student() -> None:
     rows = []
     for i, t in enumerate(times):
         x_t = (1 - t) * f64(real.images)[i] + t * e[i]
-        rows.append(np.mean(image(0.3, x_t, t, int(real.labels[i])) ** 2) / scheduled(t, 2))
+        rows.append(np.mean(image(0.3, x_t, t, int(real.condition[i])) ** 2) / scheduled(t, 2))
     objective = load("objective", "consistency_tuning")(**{**KEYS, "target": "average"})
     losses = objective.losses({"student": Field(0.3)}, {"student": Zero()}, batch, generator(7))
     assert losses["student"].item() == pytest.approx(np.mean(rows), rel=1e-4)
@@ -220,7 +227,7 @@ def test_a_student_of_gaussian_data_reaches_their_consistency_function(keys: dic
 
 def test_where_student_and_teacher_agree_the_gradient_is_zero() -> None:
     """Short steps of the exact flow: both points land on one image."""
-    batch = replace(make_batch(9), real=None, images=MEAN + SPREAD * torch.randn(6, 1, 4, 4), labels=None)
+    batch = replace(make_batch(9), real=None, images=MEAN + SPREAD * torch.randn(6, 1, 4, 4), condition=None)
     gradients = []
     for mean in (MEAN, MEAN + 0.2):
         student = Gaussian(mean, SPREAD)

@@ -10,6 +10,7 @@ from objective_parts import Field, f64, make_batch, mean_velocity
 from torch import Tensor, nn
 
 from edgegen.errors import TrainingError
+from edgegen.flow.path import ImageFacts
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.recipe import Training
 from edgegen.registry import load
@@ -43,8 +44,10 @@ def test_both_losses_are_those_of_the_formula(divergence: str) -> None:
     batch, rng = make_batch(), generator(7)
     z, e = (f64(torch.randn(batch.images.shape, generator=rng)) for _ in range(2))
     t = 0.1 + 0.8 * f64(torch.rand(6, generator=rng))
-    images, labels = f64(batch.real.images), batch.real.labels.tolist()
-    method = objective(divergence=divergence, low=0.1, high=0.9, weight_power=1.0, smoothness=3.0)
+    images, labels = f64(batch.real.images), batch.real.condition.tolist()
+    method = objective(
+        divergence=divergence, low=0.1, high=0.9, weight_power=1.0, smoothness=3.0, regression_weight=0.5
+    )
     networks = {"student": Field(0.3), "ratio": LogRatio()}
     got = method.losses(networks, {}, batch, generator(7))
     x = [z[i] - mean_velocity(0.3, z[i], labels[i]) for i in range(6)]
@@ -65,7 +68,13 @@ def test_both_losses_are_those_of_the_formula(divergence: str) -> None:
         "non_saturating": lambda d: -math.log(sigmoid(d)),
     }[divergence]
     expected = np.mean([t[i] / (1 - t[i]) * value(logit(x[i], i)) for i in range(6)])
-    assert got["student"].item() == pytest.approx(expected, rel=1e-4)
+    pairs = [
+        f64(batch.noise[i]) - mean_velocity(0.3, f64(batch.noise[i]), i % 3) - f64(batch.images[i]) for i in range(6)
+    ]
+    c = 0.00054 * math.sqrt(16)  # pseudo-Huber's, arXiv:2310.14189
+    regression = np.mean([(math.sqrt(np.sum(part**2) + c * c) - c) / 4 for part in pairs])
+    assert got["regression"].item() == pytest.approx(regression, rel=1e-4)
+    assert got["student"].item() == pytest.approx(expected + 0.5 * regression, rel=1e-4)
     got["student"].backward(inputs=list(networks["student"].parameters()))
     assert networks["ratio"].weight.grad is None
 
@@ -73,7 +82,7 @@ def test_both_losses_are_those_of_the_formula(divergence: str) -> None:
 def test_the_logits_gradient_is_the_difference_of_the_scores_of_two_gaussians() -> None:
     """What replaces teacher score minus fake score: of N(0.4, 0.5^2) and N(-0.4, 0.8^2), after some training."""
     torch.manual_seed(0)
-    network = RatioNetwork(ImageEncoder(1, 0, width=16), (16, 32, 32))
+    network = RatioNetwork(ImageEncoder(ImageFacts(1, 0, None), width=16), (16, 32, 32))
     optimizer, rng = torch.optim.Adam(network.parameters(), lr=1e-2), generator(0)
     for step in range(200):
         z, e = (torch.randn(256, 1, 1, 2, generator=rng) for _ in range(2))
@@ -135,8 +144,9 @@ def test_every_weight_of_the_ratio_network_is_trained() -> None:
 def test_a_teacher_without_a_way_down_of_its_own_is_refused_with_the_way_out() -> None:
     with pytest.raises(TrainingError, match=r"known of an EdgeUNet, and this one is a Conv2d.*encoder = 'small'"):
         ratio_network("teacher", EdgeUNet(TINY), nn.Conv2d(1, 1, 1), width=8)
-    assert objective(encoder="small").needs == {"real_images"}
-    assert objective().needs == {"real_images", "teacher", "teacher_features"}
+    assert objective(encoder="small", regression_weight=0).needs == {"real_images"}
+    assert objective().needs == {"real_images", "pairs", "teacher", "teacher_features"}
+    assert objective(encoder="small", distance="perceptual").needs == {"real_images", "pairs", "feature_network"}
 
 
 class Affine(nn.Module):
@@ -155,7 +165,15 @@ def test_a_student_gets_the_datas_distribution_without_any_teacher() -> None:
     data = 0.3 + 0.5 * torch.randn(2048, 1, 2, 2, generator=generator(0))
     student = Affine(-0.3, 1.0)
     trainer = Trainer(
-        objective(encoder="small", width=8, head_start=30, ratio_learning_rate=1e-2, smoothness=0.0),
+        objective(
+            encoder="small",
+            width=8,
+            head_start=30,
+            ratio_learning_rate=1e-2,
+            smoothness=0.0,
+            regression_weight=0.0,
+            high=0.98,
+        ),
         TrainingSet(data),
         student=student,
         frozen={},

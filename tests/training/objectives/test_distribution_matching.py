@@ -71,7 +71,7 @@ def gradient_of(divergence: str, alpha: float, x: np.ndarray, noise: np.ndarray,
 def test_the_students_gradient_is_that_of_the_formula_sample_by_sample(divergence: str) -> None:
     batch = make_batch()
     z, e, e_fake, t, t_fake = draws(batch)
-    labels = batch.real.labels.tolist()
+    labels = batch.real.condition.tolist()
     method = objective(divergence=divergence, alpha=1.2, ratio="forward_kl")
     networks: dict[str, nn.Module] = {"student": Field(0.3), "teacher": Field(0.25), "fake": Field(0.4)}
     networks["ratio"] = LogRatio()

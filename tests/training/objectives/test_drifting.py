@@ -50,7 +50,7 @@ def expected(y: np.ndarray, x: np.ndarray, labels: list[int]) -> float:
 def test_the_loss_is_the_mean_square_of_the_drift() -> None:
     batch = make_batch()
     z = f64(torch.randn(batch.images.shape, generator=generator(7)))
-    labels = batch.real.labels.tolist()
+    labels = batch.real.condition.tolist()
     y = np.stack([e - mean_velocity(0.3, e, c) for e, c in zip(z, labels, strict=True)]).reshape(6, -1)
     networks = {"student": Field(0.3)}
     loss = loss_of("drifting", networks, batch)

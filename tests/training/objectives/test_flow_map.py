@@ -35,7 +35,7 @@ def expected(method: FlowMap, batch: Batch, weight: float, teacher: float) -> tu
     t, r = method.two_times(len(data.images), rng)
     ratio = method.first_step * (method.last_step / method.first_step) ** (batch.step / batch.steps)
     losses, slopes = [], []
-    for x, n, a, b, label in zip(f64(data.images), f64(e), f64(t), f64(r), data.labels.tolist(), strict=True):
+    for x, n, a, b, label in zip(f64(data.images), f64(e), f64(t), f64(r), data.condition.tolist(), strict=True):
         x_t = (1 - a) * x + a * n
         u = mean_velocity(weight, x_t, a, b, label)
         v = mean_velocity(teacher, x_t, a, a, label) if method.velocity == "teacher" else n - x
@@ -83,7 +83,7 @@ def test_with_r_equal_to_t_it_is_flow_matching() -> None:
     e = torch.randn(batch.real.images.shape, generator=rng)
     t, r = method.two_times(6, rng)
     x_t = (1 - t[:, None, None, None]) * batch.real.images + t[:, None, None, None] * e
-    flow_matching = (Field(0.3)(x_t, t, batch.real.labels) - (e - batch.real.images)).square().mean()
+    flow_matching = (Field(0.3)(x_t, t, batch.real.condition) - (e - batch.real.images)).square().mean()
     assert torch.equal(t, r)
     assert value["student"].item() == pytest.approx(flow_matching.item(), rel=1e-6)
     assert value["residual r = t"].item() == pytest.approx(flow_matching.item(), rel=1e-6)

@@ -13,7 +13,7 @@ from edgegen.support.rng import generator
 def test_the_formula_with_the_nearest_noise_within_the_class() -> None:
     batch, rng = make_batch(), generator(7)
     e, t = f64(torch.randn(batch.images.shape, generator=rng)), torch.rand(6, generator=rng)
-    x, labels = f64(batch.images), batch.labels.numpy()
+    x, labels = f64(batch.images), batch.condition.numpy()
     costs = ((x[:, None] - e[None]) ** 2).sum(axis=(2, 3, 4))
     costs[labels[:, None] != labels[None]] = 1e6
     order = linear_sum_assignment(costs)[1]

@@ -18,7 +18,7 @@ def test_the_prediction_follows_the_formula_and_an_equal_fake_network_corrects_n
     r = f64(torch.rand(6, generator=generator(7)))
     squares, slopes = [], []
     for i in (1, 3, 5):
-        z, label = f64(batch.noise)[i], int(batch.labels[i])
+        z, label = f64(batch.noise)[i], int(batch.condition[i])
         u = 0.3 * z * (1.5 + 0.5 * r[i]) + 0.1 * label  # Field at t = 1
         x_r = z - (1 - r[i]) * u
         v = 0.25 * x_r * (1 + r[i]) + 0.1 * label

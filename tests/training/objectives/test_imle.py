@@ -28,14 +28,14 @@ def test_the_loss_is_the_distance_to_the_nearest_of_the_candidates(images: str) 
     batch = make_batch()
     assert batch.real is not None
     part = batch if images == "teacher" else batch.real
-    rows = candidates(batch, part.images, part.labels, 0.3)
+    rows = candidates(batch, part.images, part.condition, 0.3)
     networks = {"student": Field(0.3)}
     loss = loss_of("imle", networks, batch, images=images, candidates=CANDIDATES)
     assert loss.item() == pytest.approx(np.mean([min(row)[0] for row in rows]), rel=1e-5)
     loss.backward()
     choice, h = [int(np.argmin([distance for distance, _ in row])) for row in rows], 1e-5
     high, low = (
-        np.mean([row[j][0] for row, j in zip(candidates(batch, part.images, part.labels, w), choice, strict=True)])
+        np.mean([row[j][0] for row, j in zip(candidates(batch, part.images, part.condition, w), choice, strict=True)])
         for w in (0.3 + h, 0.3 - h)
     )
     assert float(networks["student"].weight.grad) == pytest.approx((high - low) / (2 * h), rel=1e-4)
@@ -43,7 +43,7 @@ def test_the_loss_is_the_distance_to_the_nearest_of_the_candidates(images: str) 
 
 def test_what_is_near_to_any_image_is_rejected_and_an_image_without_a_candidate_has_no_loss() -> None:
     batch = make_batch()
-    rows = candidates(batch, batch.images, batch.labels, 0.3)
+    rows = candidates(batch, batch.images, batch.condition, 0.3)
     images = f64(batch.images)
 
     def expected(radius: float) -> tuple[float, int]:

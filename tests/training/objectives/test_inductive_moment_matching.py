@@ -21,13 +21,13 @@ def jumped(x: np.ndarray, t: float, s: float, label: int, weight: float) -> np.n
     return x - (t - s) * u
 
 
-def expected(batch: Batch, group: int, weight: float, moving: float, halvings: int = 6) -> float:
+def expected(batch: Batch, group: int, weight: float, moving: float, halvings: int = 6, power: int = 1) -> float:
     """The loss in float64, sample by sample; `moving` is the weight of what has a gradient."""
     real, rng = batch.real, generator(7)
-    order = np.argsort(real.labels.numpy(), kind="stable")
+    order = np.argsort(real.condition.numpy(), kind="stable")
     e = f64(torch.randn(real.images.shape, generator=rng))
     u = f64(torch.rand(len(order), 2, generator=rng))
-    x, labels = f64(real.images)[order], real.labels.numpy()[order]
+    x, labels = f64(real.images)[order], real.condition.numpy()[order]
     total = 0.0
     for first in range(0, len(x), group):
         members = range(first, min(first + group, len(x)))
@@ -43,7 +43,7 @@ def expected(batch: Batch, group: int, weight: float, moving: float, halvings: i
 
         snr = 2 * math.log((1 - t) / t)
         slope = 2 / (t * (1 - t))  # of -log SNR
-        w = 0.5 / (1 + math.exp(snr - 5.0)) * slope * (1 - t) / ((1 - t) ** 2 + t**2)
+        w = 0.5 / (1 + math.exp(snr - 5.0)) * slope * (1 - t) ** power / ((1 - t) ** 2 + t**2)
         pairs = [(i, j) for i in range(len(members)) for j in range(len(members))]
         mmd = sum(kernel(y[i], y[j]) + kernel(y_r[i], y_r[j]) - 2 * kernel(y[i], y_r[j]) for i, j in pairs)
         total += w * mmd / len(members)
@@ -60,6 +60,17 @@ def test_the_loss_and_its_gradient_are_those_of_the_formula(group: int) -> None:
     loss.backward()
     slope = (expected(batch, group, 0.3, 0.3 + h) - expected(batch, group, 0.3, 0.3 - h)) / (2 * h)
     assert float(networks["student"].weight.grad) == pytest.approx(slope, rel=1e-3)
+
+
+def test_the_second_power_of_the_papers_weight_makes_late_times_count_less() -> None:
+    loss = loss_of(METHOD, {"student": Field(0.3)}, make_batch(), group=2, halvings=6, weight_power=2)
+    assert loss.item() == pytest.approx(expected(make_batch(), 2, 0.3, 0.3, power=2), rel=1e-4)
+    t = torch.tensor([0.1, 0.5, 1.0], dtype=torch.float64)
+    first, second = (load("objective", METHOD)(weight_power=power).weight(t) for power in (1, 2))
+    torch.testing.assert_close(second, (1 - t) * first)
+    # Eq. 13 with b = 5, worked out: l = log 81 at t = 0.1, sigma(5 - l) = 1 / (1 + 81 / e^5), -dl/dt = 2 / 0.09.
+    assert float(first[0]) == pytest.approx(0.5 / (1 + 81 / math.exp(5)) * 2 / 0.09 * 0.9 / 0.82)
+    assert float(first[2]) == pytest.approx(1.0), "at pure noise: sigma is 1, and (1 - t) (-dl/dt) / 2 is 1 / t"
 
 
 def test_alone_in_its_group_a_sample_has_a_consistency_loss() -> None:

@@ -36,7 +36,7 @@ def test_the_formula(step: int, teacher: float, steps: int) -> None:
     e, times = f64(torch.randn(real.images.shape, generator=rng)), torch.randint(1, steps + 1, (6,), generator=rng)
     rows, d = [], 0.5 / steps
     for i, number in enumerate(times.tolist()):
-        t, x, label = number / steps, f64(real.images)[i], int(real.labels[i])
+        t, x, label = number / steps, f64(real.images)[i], int(real.condition[i])
         x_t = (1 - t) * x + t * e[i]
         middle = x_t - d * mean_velocity(teacher, x_t, label, t, t - d)
         end = middle - d * mean_velocity(teacher, middle, label, t - d, t - 2 * d)

@@ -26,7 +26,7 @@ def test_formula(method: str, velocity: str) -> None:
     start = f64(start if method == "split_mean_flow" else ((start * 4).floor() + 1) / 4)
     losses = []
     for i, (x, n) in enumerate(zip(f64(batch.real.images), f64(e), strict=True)):
-        label = int(batch.real.labels[i])
+        label = int(batch.real.condition[i])
         a, b = (t[i], r[i]) if i % 2 == 0 else (start[i], start[i])
         x_t = (1 - a) * x + a * n
         if i % 2 == 0:

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 SIGMA, RADIUS = 1.5, 5  # pixels: a Gaussian window of 11x11
+SMALLEST_SIDE = 2 * RADIUS + 1  # of an image
 STABILITY = (0.01**2, 0.03**2)
 
 
@@ -15,8 +16,8 @@ def ssim(reference: NDArray[np.floating], actual: NDArray[np.floating], *, data_
     Trans. Image Processing 13(4), 2004, equation 13 with its constants and window, where the window lies inside the
     image. Raises ValueError for images smaller than the window.
     """
-    if min(reference.shape[2:]) <= 2 * RADIUS:
-        raise ValueError(f"images of {reference.shape[2:]} are smaller than the window of {2 * RADIUS + 1} pixels")
+    if min(reference.shape[2:]) < SMALLEST_SIDE:
+        raise ValueError(f"images of {reference.shape[2:]} are smaller than the window of {SMALLEST_SIDE} pixels")
 
     def local_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
         smooth = gaussian_filter(values, SIGMA, radius=RADIUS, axes=(2, 3))

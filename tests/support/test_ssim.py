@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgegen.verification.ssim import ssim
+from edgegen.support.ssim import ssim
 
 
 def by_windows(x: np.ndarray, y: np.ndarray, data_range: float) -> float:
