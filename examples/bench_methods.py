@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.models.load import load as load_generator
+from edgegen.pipeline.method_table import BENCH
 from edgegen.pipeline.run import run_recipe
 from edgegen.profilers.devices.host_info import probe
 from edgegen.recipe import parse
@@ -35,6 +36,7 @@ from edgegen.support.progress import progress
 from edgegen.support.storage import read_json, write_json
 
 HERE = Path(__file__).parent
+ROWS = "bench_methods.json"
 PLAIN = "pair_regression"
 SHOWN = ("fd_random", "precision", "recall", "coverage", "class_distance", "copied")
 QUICK = (PLAIN, "slimflow", "cmt")
@@ -214,6 +216,20 @@ def summary(rows: Sequence[Mapping[str, Any]], data: str, table: str) -> Iterato
         }
 
 
+def best_ways(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each method and data set the best way with it: what `edgegen methods` tells."""
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for data in DATA:
+        for item in sorted(summary(rows, data, "methods"), key=lambda item: item["of_teacher"]):
+            way = WAYS[item["method"]]
+            for stage in (way.slim, way.distill, way.finish or {}):
+                if "method" in stage:
+                    result = {"data": data, "way": item["method"], "of_teacher": round(item["of_teacher"], 3)}
+                    result = {"method": stage["method"], **result, "seeds": item["seeds"]}
+                    best.setdefault((stage["method"], data), result)
+    return [best[key] for key in sorted(best)]
+
+
 def goals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What the bench asks for, from the rows that are there."""
     result = []
@@ -281,7 +297,7 @@ def main() -> None:
     share, seeds = (0.2, 1) if arguments.quick else (1.0, arguments.seeds)
     tables_shown = arguments.table or ["methods"]
     methods = arguments.method or (QUICK if arguments.quick else [way for name in tables_shown for way in TABLES[name]])
-    into = arguments.into or (None if arguments.quick else HERE / "bench_methods.json")
+    into = arguments.into or (None if arguments.quick else HERE / ROWS)
     rows: list[dict[str, Any]] = read_json(into)["rows"] if into is not None and into.exists() else []
     for data in arguments.data or ["digits"]:
         source = "digits" if data == "digits" else str(arguments.fashion)
@@ -295,6 +311,8 @@ def main() -> None:
                 rows.append(made)
                 if into is not None:
                     write_json(into, {"machine": probe(), "rows": rows})
+                if into == HERE / ROWS:
+                    write_json(BENCH, best_ways(rows))
                 print(f"{data} {name} seed {seed}: fd_local {made['figures']['fd_local']:.3f}", file=sys.stderr)
     if arguments.json:
         print(json.dumps({"goals": goals(rows), "rows": rows}))

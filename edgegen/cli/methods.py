@@ -11,7 +11,8 @@ from edgegen.cli.terminal import show
 def register(app: typer.Typer) -> None:
     text = (
         "List the training methods: the tables of a recipe that take them, what they need, their source, the networks "
-        "that they train beside the student, and the cost of a step in forward passes of the student."
+        "that they train beside the student, the cost of a step in forward passes of the student, and how near to the "
+        "teacher's images the best way with them came in examples/bench_methods.py."
     )
     app.command("methods", help=f"{text}\n\nExample: edgegen methods --json")(methods)
 
@@ -31,3 +32,7 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on 
         if row.extra_networks:
             show(f"  trains  {', '.join(row.extra_networks)} beside the student")
         show(f"  source  {row.paper}")
+        for result in row.reached:
+            seeds = "1 seed" if result.seeds == 1 else f"{result.seeds} seeds"
+            ratio = f"{result.of_teacher:.2f} times the teacher's fd_local"
+            show(f"  reached {ratio} on {result.data}, {seeds}: {result.way}")

@@ -1,12 +1,15 @@
-"""What `edgegen methods` lists: every training method with its stages, needs, source, networks and cost of a step.
+"""What `edgegen methods` lists: every method with its stages, needs, source, networks, cost of a step and results.
 
 The cost is counted: floating-point operations of one step with all networks of one small size, in forward passes of the
-student on its batch. Plain regression has 3, one forward and two for its gradient.
+student on its batch. Plain regression has 3, one forward and two for its gradient. The results are those of
+examples/bench_methods.py, which writes BENCH.
 """
 
 import copy
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -22,8 +25,19 @@ from edgegen.training.batch import Batch
 from edgegen.training.networks import TrainedNetwork
 from edgegen.training.objective import Objective
 
+BENCH = Path(__file__).with_name("method_bench.json")
 BATCH, SIZE, CLASSES, MOST_STEPS = 8, 8, 4, 10
 FROZEN = {"teacher": "teacher", "slimmed_network": "slimmed", "earlier_network": "earlier", "float_network": "float"}
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """The best way with a method on a data set: its methods, and one-step fd_local over the teacher's best."""
+
+    data: str
+    way: str
+    of_teacher: float
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -36,21 +50,26 @@ class MethodRow:
     paper: str
     extra_networks: tuple[str, ...]
     forward_passes: float
+    reached: tuple[BenchResult, ...]
 
 
 def method_rows() -> list[MethodRow]:
     """Every method of the registry, with the defaults of its keys."""
-    return [_row(name) for name in sorted(registry.names("objective"))]
+    results: dict[str, list[BenchResult]] = {}
+    for result in json.loads(BENCH.read_text(encoding="utf-8")):
+        results.setdefault(result.pop("method"), []).append(BenchResult(**result))
+    return [_row(name, tuple(results.get(name, ()))) for name in sorted(registry.names("objective"))]
 
 
-def _row(name: str) -> MethodRow:
+def _row(name: str, reached: tuple[BenchResult, ...]) -> MethodRow:
     objective: Objective = registry.load("objective", name)()
     tables = {stage: "recover" if stage == "refine" else stage for stage in AVAILABLE}
     stages = tuple(table for stage, table in tables.items() if objective.needs <= AVAILABLE[stage])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         extra, forward_passes = _counted(objective)
-    return MethodRow(name, stages, tuple(sorted(objective.needs)), objective.paper, extra, round(forward_passes, 2))
+    needs = tuple(sorted(objective.needs))
+    return MethodRow(name, stages, needs, objective.paper, extra, round(forward_passes, 2), reached)
 
 
 def _counted(objective: Objective) -> tuple[tuple[str, ...], float]:
@@ -108,4 +127,4 @@ def _batch() -> Batch:
 
 def as_json(rows: list[MethodRow]) -> list[Mapping[str, object]]:
     """The rows as plain data."""
-    return [vars(row) for row in rows]
+    return [asdict(row) for row in rows]
