@@ -144,7 +144,8 @@ def points(report: Report) -> tuple[list[Point], list[str]]:
     """The marks of the size-latency-quality plot, and a line for each thing that lacks one of its two coordinates."""
     shown, aside = [], []
     for timed in report.torch_latency:
-        figure = quality_of(report, timed.network, timed.steps)
+        # What was timed as the student is what ships, whatever it is called in the table of quality.
+        figure = quality_of(report, report.ships if timed.network == "student" else timed.network, timed.steps)
         quality = None if figure is None else figure.fd_local
         label = f"{timed.network}, {plural(timed.steps, 'step')}"
         lacking = _lacking(timed.latency.p50_ms, quality)

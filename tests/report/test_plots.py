@@ -39,6 +39,11 @@ def test_points_need_both_coordinates(made_up: ModuleType) -> None:
     assert {point.label for point in shown if point.filled} == {"onnx fp32", "onnx w8a8", "executorch fp32"}
 
 
+def test_the_timed_student_is_at_the_quality_of_what_ships(made_up: ModuleType) -> None:
+    shown, _ = points(made_up.report(ships="baseline"))
+    assert next(point.fd_local for point in shown if point.label == "student, 1 step") == 144.0
+
+
 def test_the_area_is_in_proportion_to_the_file(made_up: ModuleType) -> None:
     shown, _ = points(made_up.report())
     fp32, w8a8 = (next(point for point in shown if point.label == name) for name in ("onnx fp32", "onnx w8a8"))
