@@ -273,8 +273,7 @@ def test_a_whole_run_on_latents_ends_in_files_of_images_for_three_runtimes(tmp_p
         ["batch_size", 1, 8, 8],
     ]
     report = read_json(folders["report"] / "report.json")
-    reconstructed, floor = report["quality"]["autoencoder"]["0"], report["quality"]["floor"]["0"]
-    assert reconstructed["fd_local"] > floor["fd_local"]
+    reconstructed = report["quality"]["autoencoder"]["0"]
     assert reconstructed["fd_local"] < report["quality"]["student"]["1"]["fd_local"]
     assert any("decoder of the AutoencoderTiny" in note for note in report["notes"])
     assert "after the autoencoder alone" in (folders["report"] / "report.html").read_text()
