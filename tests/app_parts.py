@@ -1,7 +1,8 @@
 """The compilers that tests of the apps need, fetched into edgegen's cache: `python tests/app_parts.py [PART...]`.
 
-Kotlin and TypeScript come from npm (125 MB). Swift comes from Debian as a root folder of its own (600 MB to download,
-2.5 GB), and only where it is named. Where one cannot be had, its tests are skipped with the reason.
+Kotlin and TypeScript come from npm (125 MB), what Kotlin's tests need on the JVM from Debian (10 MB). Swift comes from
+Debian as a root folder of its own (600 MB to download, 2.5 GB), and only where it is named. Where one cannot be had,
+its tests are skipped with the reason.
 """
 
 import importlib.util
@@ -18,7 +19,8 @@ from edgegen.profilers.runners import debian
 from edgegen.profilers.runners.toolchain import cache, called
 
 NPM = {"kotlin-compiler": "2.4.20", "typescript": "7.0.2"}
-SWIFT_SUITE = "trixie"
+DEBIAN_SUITE = "trixie"
+JVM_PACKAGES = ("libandroid-json-java", "junit5")  # Android's own org.json, and what runs the tests
 # base-files has the links from /lib to /usr/lib; a C compiler links Swift's programs.
 SWIFT_PACKAGES = ("swiftlang", "base-files", "gcc", "libc6-dev", "libstdc++-14-dev")
 SWIFT_PLACE = "/work"  # in the root folder, where the folder of a call is seen
@@ -49,6 +51,27 @@ def fetch_npm(name: str) -> None:
     called("npm", "install", *options, f"{name}@{NPM[name]}")
 
 
+def jvm_jars() -> list[Path]:
+    """The libraries of the tests in Kotlin."""
+    return sorted({path.resolve() for path in (home() / "jvm").glob("usr/share/java/*.jar") if path.is_file()})
+
+
+def fetch_jvm() -> None:
+    """Debian's packages unpacked in a folder; nothing is installed. Raises DeviceError: not Debian, no connection."""
+    if (home() / "jvm").is_dir():
+        return
+    debian.require_tools("what runs the tests in Kotlin")
+    partial, packages = home() / "jvm.partial", home() / "jvm.packages"
+    for folder in (partial, packages):
+        shutil.rmtree(folder, ignore_errors=True)
+    partial.mkdir(parents=True)
+    architecture = called("dpkg", "--print-architecture").strip()
+    for archive in debian.download(JVM_PACKAGES, packages, suite=DEBIAN_SUITE, architectures=(architecture,)):
+        called("dpkg-deb", "-x", archive, partial)
+    shutil.rmtree(packages)
+    partial.replace(home() / "jvm")
+
+
 def fetch_swift() -> None:
     """Debian's packages unpacked in a folder; nothing is installed. Raises DeviceError: not Debian, no connection."""
     if swift_root().is_dir():
@@ -59,7 +82,7 @@ def fetch_swift() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     partial.mkdir(parents=True)
     architecture = called("dpkg", "--print-architecture").strip()
-    archives = debian.download(SWIFT_PACKAGES, packages, suite=SWIFT_SUITE, architectures=(architecture,))
+    archives = debian.download(SWIFT_PACKAGES, packages, suite=DEBIAN_SUITE, architectures=(architecture,))
     for archive in sorted(archives, key=lambda path: not path.name.startswith("base-files_")):
         called("dpkg-deb", "-x", archive, partial)
     (partial / SWIFT_PLACE.strip("/")).mkdir()
@@ -98,6 +121,10 @@ def no_kotlin() -> str | None:
     return no_npm_package("kotlin-compiler") if shutil.which("java") else "no java: apt install default-jdk-headless"
 
 
+def no_kotlin_tests() -> str | None:
+    return no_kotlin() or (None if jvm_jars() else "no JUnit and org.json: python tests/app_parts.py jvm")
+
+
 def no_swift() -> str | None:
     if not swift_root().is_dir():
         return "no Swift: `make test-swift` downloads 600 MB"
@@ -117,12 +144,13 @@ def _alone() -> list[str]:
 def main(names: list[str]) -> None:
     parts: Mapping[str, Callable[[], None]] = {
         **{name: lambda name=name: fetch_npm(name) for name in NPM},
+        "jvm": fetch_jvm,
         "swift": fetch_swift,
     }
     unknown = set(names) - set(parts)
     if unknown:
         raise SystemExit(f"no part {sorted(unknown)[0]}: there are {', '.join(parts)}")
-    for name in names or NPM:
+    for name in names or (*NPM, "jvm"):
         try:
             parts[name]()
             print(f"{name}: here")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from edgegen.cli import (
+    apps,
     bundle,
     compare,
     devices,
@@ -50,6 +51,7 @@ status.register(app)
 verify.register(app)
 export.register(app)
 bundle.register(app)
+apps.register(app)
 profile.register(app)
 report.register(app)
 serve_bench.register(app)

@@ -1,0 +1,86 @@
+"""`edgegen app android`: what of a bundle an Android project gets, and what is written into its templates."""
+
+from edgegen.apps.names import check_title, for_strings_xml, identifier, in_kotlin
+from edgegen.apps.plan import Plan
+from edgegen.errors import UsageError, unknown_name
+from edgegen.formats.bundle import Bundle, BundledArtifact, Input, Output
+from edgegen.formats.bundle_folder import CARD, HASH
+from edgegen.formats.manifest import MANIFEST
+
+ASSETS = "app/src/main/assets/bundle"
+GLUE = "app/src/main/kotlin/ModelRuntime.kt"
+RENAMED = {"gitignore": ".gitignore"}  # packages of Python leave out what git ignores
+# Library in gradle/libs.versions.toml of each runtime; the first that a bundle has a file for is taken.
+LIBRARIES = {"executorch": "executorch", "onnx": "onnxruntime"}
+
+
+def android_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Plan:
+    """The project with one artifact: the first of `runtime`, or of the first runtime that the bundle has a file for.
+
+    Raises UsageError for a name that no package can have, an unknown runtime, and a bundle without a file for Android.
+    """
+    title = check_title(name)
+    artifact = _artifact(bundle, runtime)
+    short = identifier(title)
+    values = {
+        "title": title,
+        "title_xml": for_strings_xml(title),
+        "identifier": short,
+        "package": f"com.example.{short}",
+        "artifact": artifact.file,
+        "artifact_kotlin": in_kotlin(artifact.file),
+        "runtime": LIBRARIES[artifact.runtime],
+        "megabytes": f"{artifact.nbytes / 1e6:.1f}",
+    }
+    glue = {f"runtimes/{known}/ModelRuntime.kt": GLUE if known == artifact.runtime else None for known in LIBRARIES}
+    given = {spec.name for spec in artifact.inputs}
+    files = [MANIFEST, HASH, CARD, artifact.file, *artifact.beside, artifact.golden.file]
+    files += [item.file for item in bundle.golden.inputs if item.name in given]
+    assets = {path: f"{ASSETS}/{path}" for path in files}
+    shown = (
+        f"{artifact.file} in {LIBRARIES[artifact.runtime]}, package {values['package']}",
+        "open the folder in Android Studio, or: gradle wrapper && ./gradlew :app:installDebug",
+    )
+    return Plan(values, assets, {**RENAMED, **glue}, shown)
+
+
+def _artifact(bundle: Bundle, runtime: str | None) -> BundledArtifact:
+    if runtime is not None and runtime not in LIBRARIES:
+        raise UsageError(unknown_name("runtime of Android", runtime, LIBRARIES))
+    reasons = []
+    for wanted in [runtime] if runtime else LIBRARIES:
+        for artifact in bundle.artifacts:
+            if artifact.runtime == wanted:
+                reason = _why_not(artifact)
+                if not reason:
+                    return artifact
+                reasons.append(f"{artifact.file} {reason}")
+    there = "; ".join(reasons) or f"it has {', '.join(artifact.file for artifact in bundle.artifacts)}"
+    wanted_names = runtime or " or ".join(LIBRARIES)
+    raise UsageError(f"the bundle has no file of {wanted_names} that the Android app can run: {there}")
+
+
+def _why_not(artifact: BundledArtifact) -> str:
+    """Why an app of this template cannot run it; "" where it can."""
+    if artifact.runtime == "executorch" and artifact.variant:
+        return f"is for {artifact.variant}, and the app's library has XNNPACK"
+    if artifact.batch not in (None, 1):
+        return f"takes {artifact.batch} samples at once, and the app makes one"
+    for spec in artifact.inputs:
+        if not _is_filled(spec):
+            return f"needs '{spec.name}' ({spec.role}, {spec.dtype}), which the app does not make"
+    if not any(_is_shown(method.output) for method in artifact.methods):
+        return "gives no image of float32 or uint8"
+    return ""
+
+
+def _is_filled(spec: Input) -> bool:
+    if spec.role == "noise":
+        return spec.dtype == "float32"
+    if spec.role == "class":
+        return spec.dtype in ("int64", "int32")
+    return spec.role == "image" and spec.dtype == "float32" and len(spec.shape) == 4
+
+
+def _is_shown(output: Output) -> bool:
+    return (output.dtype, output.layout) in (("float32", "NCHW"), ("float32", "NHWC"), ("uint8", "NHWC"))

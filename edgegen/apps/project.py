@@ -1,0 +1,93 @@
+"""`edgegen app`: a bundle and a platform's template become a project. The same input gives the same bytes."""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from edgegen.apps.android import android_plan
+from edgegen.apps.plan import Plan
+from edgegen.errors import UsageError, unknown_name
+from edgegen.formats.bundle import Bundle
+from edgegen.formats.bundle_folder import check_bundle
+from edgegen.support.storage import atomic_path
+
+TEMPLATES = Path(__file__).with_name("templates")
+MARK = ".edgegen-app"  # at the top of a project: what may be replaced
+PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+
+
+class Platform(Protocol):
+    """Plans the project of a bundle. Raises UsageError for a name, a runtime or a bundle that does not fit."""
+
+    def __call__(self, bundle: Bundle, *, name: str, runtime: str | None) -> Plan: ...
+
+
+PLATFORMS: Mapping[str, Platform] = {"android": android_plan}  # by the name of its folder in templates/
+
+
+def write_app(
+    platform: str, bundle_folder: Path, output: Path, *, name: str, runtime: str | None = None, force: bool = False
+) -> Plan:
+    """Writes the project `output`, whole or not at all; nothing outside of it is touched.
+
+    Args:
+        platform: a name of PLATFORMS.
+        bundle_folder: a bundle, which is compared with its manifest first.
+        output: a new or empty folder.
+        name: of the app, as people read it.
+        runtime: of the artifact in the app; default: the platform's choice.
+        force: replace an older project of this command in `output`.
+
+    Raises:
+        UsageError: an unknown platform, a name or bundle that does not fit, a folder with other files.
+        DataError: the bundle is not as written.
+        StorageError: the disk is full or refuses.
+    """
+    if platform not in PLATFORMS:
+        raise UsageError(unknown_name("platform", platform, PLATFORMS))
+    _check_output(output, bundle_folder, force=force)
+    bundle = check_bundle(bundle_folder)
+    plan = PLATFORMS[platform](bundle, name=name, runtime=runtime)
+    with atomic_path(output) as folder:
+        folder.mkdir()
+        for path in _files(TEMPLATES / platform):
+            place = plan.renamed.get(path, path)
+            if place is not None:
+                _write(folder / place, _filled(TEMPLATES / platform / path, plan.values))
+        for path, place in plan.assets.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle_folder / path, folder / place)
+        _write(folder / MARK, f"{platform}\n".encode())
+    return plan
+
+
+def _check_output(output: Path, bundle_folder: Path, *, force: bool) -> None:
+    """Only a new or empty folder is written, or with --force what this command wrote before."""
+    if output.resolve() == bundle_folder.resolve() or output.resolve() in bundle_folder.resolve().parents:
+        raise UsageError(f"-o {output}: holds the bundle; give a new folder")
+    if output.is_symlink() or (output.exists() and not output.is_dir()):
+        raise UsageError(f"-o {output}: is no folder; give a new one")
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    if not (output / MARK).is_file():
+        raise UsageError(f"-o {output}: is a folder with other files, which stay as they are; give a new folder")
+    if not force:
+        raise UsageError(f"-o {output}: is an app already; --force replaces it, with all that was changed in it")
+
+
+def _files(template: Path) -> list[str]:
+    """All of a template, sorted, by "/"-separated path."""
+    paths = [Path(place, name) for place, _, names in os.walk(template) for name in names]
+    return sorted(path.relative_to(template).as_posix() for path in paths)
+
+
+def _filled(path: Path, values: Mapping[str, str]) -> bytes:
+    return PLACEHOLDER.sub(lambda match: values[match[1]], path.read_text(encoding="utf-8")).encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

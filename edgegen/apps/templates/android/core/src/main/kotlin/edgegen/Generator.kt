@@ -1,0 +1,102 @@
+package edgegen
+
+/**
+ * Makes pictures with one artifact of a bundle. Calls from several threads wait for each other; none belongs on the
+ * main thread.
+ *
+ * @throws ManifestException where the artifact takes something that this app does not give
+ */
+class Generator(private val artifact: Artifact, private val runtime: Runtime) : AutoCloseable {
+    init {
+        for (input in artifact.inputs) check(input)
+        val output = artifact.method.output
+        if (output.layout == Layout.OTHER || output.shape.size != 4 || output.type !in setOf(Type.FLOAT32, Type.UINT8)) {
+            throw ManifestException("${artifact.file}: its output ${output.name} of ${output.type} is no picture of this app")
+        }
+    }
+
+    /** Number of classes; 0 where there are none and [generate] takes no label. */
+    val classes: Int get() = artifact.classes
+
+    /** The input that is a picture, null where there is none and [generate] takes no image. */
+    val imageInput: Input? get() = artifact.input(Role.IMAGE)
+
+    /**
+     * One picture. The same arguments give the same picture on every device.
+     *
+     * @param seed 0 or more; it changes nothing where no input is noise
+     * @param label class number from 0, where the model has classes
+     * @param image of the size of [imageInput], where the model takes a picture
+     * @param index of the sample of this seed
+     * @throws InputException for a label, an image or a seed that the model does not take
+     * @throws InferenceException where the runtime fails
+     * @throws OutputException where it gives something else than the manifest says
+     */
+    fun generate(seed: Long, label: Int? = null, image: Image? = null, index: Long = 0): Image {
+        if (seed < 0 || index < 0) throw InputException("seed $seed, index $index: both must be 0 or more")
+        if (label != null && classes == 0) throw InputException("label $label: this model has no classes")
+        if (image != null && imageInput == null) throw InputException("this model takes no picture")
+        val inputs = artifact.inputs.associate { it.name to tensor(it, seed, index, label, image) }
+        val method = artifact.method
+        val tensor = synchronized(runtime) { runtime.run(method, inputs) }
+        return Image.of(tensor, method.output)
+    }
+
+    override fun close() = synchronized(runtime) { runtime.close() }
+
+    private fun check(input: Input) {
+        val fits = when (input.role) {
+            Role.NOISE -> input.type == Type.FLOAT32
+            Role.CLASS -> input.size == 1 && input.high != null && input.type in setOf(Type.INT64, Type.INT32)
+            Role.IMAGE -> input.type == Type.FLOAT32 && input.shape.size == 4 && input.low != null && input.high != null
+            Role.OTHER -> false
+        }
+        if (!fits || input.shape.firstOrNull() != 1) {
+            throw ManifestException(
+                "${artifact.file}: its input ${input.name} of ${input.type}, ${input.shape} is none that this app fills: " +
+                    "noise, a class number or a picture, one sample at a time",
+            )
+        }
+    }
+
+    private fun tensor(input: Input, seed: Long, index: Long, label: Int?, image: Image?): Tensor = when (input.role) {
+        Role.NOISE -> FloatTensor(input.shape, Noise.normal(offset(seed, input), index, 1, input.size))
+        Role.CLASS -> classTensor(input, label)
+        else -> imageTensor(input, image ?: throw InputException("this model needs a picture of ${size(input)}"))
+    }
+
+    private fun offset(seed: Long, input: Input): ULong = seed.toULong() + input.seedOffset.toULong()
+
+    private fun classTensor(input: Input, label: Int?): Tensor {
+        if (label == null || label !in 0 until classes) {
+            throw InputException("label ${label ?: "is missing"}: this model has the classes 0 to ${classes - 1}")
+        }
+        return when (input.type) {
+            Type.INT64 -> LongTensor(input.shape, longArrayOf(label.toLong()))
+            else -> IntTensor(input.shape, intArrayOf(label))
+        }
+    }
+
+    /** x = low + pixel (high - low) / 255, channel by channel. */
+    private fun imageTensor(input: Input, image: Image): Tensor {
+        val (_, channels, height, width) = input.shape
+        if (image.channels != channels || image.height != height || image.width != width) {
+            throw InputException(
+                "the picture has ${image.width} x ${image.height} pixels of ${image.channels} channels; " +
+                    "this model needs ${size(input)}",
+            )
+        }
+        val low = checkNotNull(input.low)
+        val step = ((checkNotNull(input.high) - low) / 255).toFloat()
+        val plane = height * width
+        return FloatTensor(
+            input.shape,
+            FloatArray(channels * plane) { at ->
+                val pixel = image.pixels[at % plane * channels + at / plane].toInt() and 0xFF
+                pixel * step + low.toFloat()
+            },
+        )
+    }
+
+    private fun size(input: Input) = "${input.shape[3]} x ${input.shape[2]} pixels of ${input.shape[1]} channels"
+}

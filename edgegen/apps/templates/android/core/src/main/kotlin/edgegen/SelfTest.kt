@@ -1,0 +1,35 @@
+package edgegen
+
+/** How near a device comes to the golden images of an artifact: [psnrDb] of every image, against [floorDb]. */
+data class SelfTest(val file: String, val floorDb: Double, val psnrDb: List<Double>) {
+    val passed: Boolean get() = psnrDb.all { it >= floorDb }
+
+    val worstDb: Double get() = psnrDb.min()
+
+    override fun toString(): String {
+        val failed = psnrDb.count { it < floorDb }
+        val nearest = if (worstDb.isInfinite()) "equal to the last bit" else "%.1f dB at worst".format(worstDb)
+        val verdict = if (passed) "passed" else "FAILED, $failed pictures are below"
+        return "self-test $verdict: ${psnrDb.size} pictures of $file, $nearest, floor $floorDb dB"
+    }
+
+    companion object {
+        /**
+         * Makes every golden image again.
+         *
+         * @throws GeneratorException where a picture cannot be made at all
+         */
+        fun run(bundle: Bundle, artifact: Artifact, generator: Generator): SelfTest {
+            val expected = bundle.goldenImages(artifact)
+            val given = artifact.input(Role.IMAGE)?.let { bundle.goldenInputs(it) }
+            val psnr = bundle.manifest.golden.samples.mapIndexed { at, sample ->
+                val image = generator.generate(sample.seed, sample.label, given?.get(at), sample.index)
+                if (image.pixels.size != expected[at].pixels.size || image.width != expected[at].width) {
+                    throw OutputException("${image.width} x ${image.height} pixels, and the golden image has others")
+                }
+                image.psnr(expected[at])
+            }
+            return SelfTest(artifact.file, artifact.floorDb, psnr)
+        }
+    }
+}

@@ -1,0 +1,27 @@
+package edgegen
+
+import java.io.File
+import java.io.FileNotFoundException
+
+/** The bundle of this app, as the tests read it; Gradle says where it lies. */
+object AppBundle {
+    private val folder = File(checkNotNull(System.getProperty("edgegen.bundle")) { "no -Dedgegen.bundle" })
+    val files = BundleFiles { File(folder, it).inputStream() }
+
+    /** The same with other content in some files; null: without the file. */
+    fun filesWith(vararg changed: Pair<String, ByteArray?>) = BundleFiles { path ->
+        val other = changed.toMap()
+        if (path in other) {
+            (other[path] ?: throw FileNotFoundException(path)).inputStream()
+        } else {
+            files.open(path)
+        }
+    }
+
+    fun text(path: String) = files.open(path).use { it.readBytes().decodeToString() }
+
+    val manifest = Manifest.parse(text(Bundle.MANIFEST))
+
+    /** The artifacts of the bundle that are in the app: the one that it uses. */
+    val artifact = manifest.artifacts.first { File(folder, it.file).exists() }
+}

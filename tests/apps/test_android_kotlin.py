@@ -1,0 +1,105 @@
+"""The Kotlin of an Android project on the JVM: the core against recorded sessions, the rest against stubs.
+
+Gradle, Android and the runtimes' own libraries are not to be had here: no test says that the app itself works.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import app_parts
+import kotlin_project
+import numpy as np
+import pytest
+from app_bundles import (
+    answers_of_executorch,
+    answers_of_onnx,
+    artifact_of,
+    classes_bundle,
+    golden_feeds,
+    photo_bundle,
+)
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgegen.apps.project import write_app
+from edgegen.formats.bundle_folder import read_bundle
+from edgegen.formats.picture import read_recipe
+from edgegen.profilers.importers import read
+
+pytestmark = [pytest.mark.apps, pytest.mark.usefixtures("in_process_of_module")]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, in_process_of_module: None) -> Path:
+    if (reason := app_parts.no_kotlin_tests()) is not None:
+        pytest.skip(reason)
+    return tmp_path_factory.mktemp("kotlin")
+
+
+@pytest.fixture(scope="module")
+def bundles(place: Path) -> dict[str, Path]:
+    return {"classes": classes_bundle(place / "classes"), "photo": photo_bundle(place / "photo")}
+
+
+@pytest.fixture(scope="module")
+def core(place: Path, bundles: dict[str, Path]) -> Path:
+    """The compiled core and its tests, which are the same in all projects."""
+    write_app("android", bundles["classes"], place / "any", name="Any")
+    return kotlin_project.core_with_tests(place / "any", place / "classes-of-core")
+
+
+@pytest.mark.parametrize(("name", "runtime"), [("classes", "executorch"), ("classes", "onnx"), ("photo", "onnx")])
+def test_recorded_sessions_give_the_golden_images(
+    core: Path, bundles: dict[str, Path], tmp_path: Path, name: str, runtime: str
+) -> None:
+    """Inputs are made in Kotlin and must be those that the runtime got here, bit by bit; pixels are compared."""
+    folder, project = bundles[name], tmp_path / "project"
+    write_app("android", folder, project, name="Net", runtime=runtime)
+    bundle = read_bundle(folder)
+    artifact = artifact_of(bundle, runtime)
+    feeds, outputs = golden_feeds(bundle, folder, artifact), [method.output for method in artifact.methods]
+    if runtime == "executorch":
+        assert [method.name for method in artifact.methods] == ["forward", "generate"]
+        answers = answers_of_executorch(folder / artifact.file, feeds, "generate")
+        expected = answers
+    else:
+        answers = answers_of_onnx(folder / artifact.file, feeds, outputs[0].name)
+        expected = [_pixels(values, outputs[0].low, outputs[0].high) for values in answers]
+    session = kotlin_project.record(tmp_path / "session", list(zip(feeds, answers, strict=True)))
+
+    said = kotlin_project.run_tests(core, project, session)
+
+    assert " 0 tests failed" in said
+    assert " 18 tests successful" in said
+    for position, (sample, pixels) in enumerate(zip(bundle.golden.samples, expected, strict=True)):
+        with Image.open(io.BytesIO((session / f"{position}.png").read_bytes())) as picture:
+            assert np.array_equal(np.asarray(picture).reshape(pixels.shape[1:]), pixels[0])
+        recipe = read_recipe(session / f"{position}.png")
+        assert (recipe.artifact, recipe.seed, recipe.label) == (artifact.sha256, sample.seed, sample.label)
+        assert (recipe.count, recipe.edgegen) == (1, bundle.tools["edgegen"])
+        assert set(recipe.inputs) == ({"photo"} if name == "photo" else set())
+    (measurement,) = read(session / "latency.json")
+    assert measurement.verdict == "noisy"
+    assert measurement.what.startswith(artifact.file)
+    assert measurement.runs == len(feeds) - 1
+    assert measurement.device == "android: a processor, JVM"
+
+
+@pytest.mark.parametrize("runtime", ["executorch", "onnx"])
+def test_the_android_side_is_typed(bundles: dict[str, Path], tmp_path: Path, runtime: str) -> None:
+    """Against stubs of ours, whose signatures are those of the libraries' documentation."""
+    project = tmp_path / "project"
+    write_app("android", bundles["classes"], project, name="Net", runtime=runtime)
+    kotlin_project.glue(project, tmp_path)
+    if runtime == "executorch":  # the check can fail
+        source = project / "app/src/main/kotlin/Model.kt"
+        source.write_text(source.read_text().replace("Build.VERSION.RELEASE", "Build.VERSION.NAME"))
+        (tmp_path / "again").mkdir()
+        with pytest.raises(AssertionError, match=r"Model.kt:\d+:\d+ error: unresolved reference 'NAME'"):
+            kotlin_project.glue(project, tmp_path / "again")
+
+
+def _pixels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)

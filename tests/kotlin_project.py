@@ -1,0 +1,99 @@
+"""Kotlin of a generated Android project on the JVM: compiled by npm's compiler, tested by JUnit; no Gradle."""
+
+import json
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import app_parts
+import numpy as np
+from numpy.typing import NDArray
+
+HERE = Path(__file__).parent / "apps/android"
+# Of Kotlin in the project's version catalogue: this compiler reads the language as that one does.
+LANGUAGE = ("-language-version", "2.3", "-api-version", "2.3", "-jvm-target", "17")
+
+
+def compiled(sources: Sequence[Path], classpath: Sequence[Path], output: Path) -> Path:
+    """The classes of the sources, every warning being an error."""
+    package = app_parts.npm_package("kotlin-compiler")
+    libraries = [package / "lib/kotlin-stdlib.jar", *classpath]
+    options = ["-kotlin-home", str(package), "-no-stdlib", "-no-reflect", "-Werror", *LANGUAGE]
+    compiler = ["java", "-cp", f"{package}/lib/*", "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler", *options]
+    _run([*compiler, "-classpath", ":".join(map(str, libraries)), *map(str, sources), "-d", str(output)])
+    return output
+
+
+def core_with_tests(project: Path, output: Path) -> Path:
+    """The core, its own tests and the one that replays a session."""
+    sources = [*kotlin(project / "core/src"), HERE / "ReplayTest.kt"]
+    return compiled(sources, [*app_parts.jvm_jars(), *_kotlin_test()], output)
+
+
+def run_tests(classes: Path, project: Path, session: Path) -> str:
+    """What JUnit says of all tests; a failed one is an AssertionError."""
+    stdlib = app_parts.npm_package("kotlin-compiler") / "lib/kotlin-stdlib.jar"
+    places = [classes, stdlib, *_kotlin_test(), *app_parts.jvm_jars()]
+    properties = [f"-Dedgegen.bundle={project / 'app/src/main/assets/bundle'}", f"-Dedgegen.session={session}"]
+    launcher = ["org.junit.platform.console.ConsoleLauncher", "--scan-classpath", str(classes)]
+    options = ["--disable-banner", "--disable-ansi-colors", "--details", "tree"]
+    return _run(["java", *properties, "-cp", ":".join(map(str, places)), *launcher, *options])
+
+
+def glue(project: Path, folder: Path) -> Path:
+    """The Android side against stubs of the APIs that it uses: types and names, nothing more."""
+    package = re.search(r'namespace = "(.+)"', (project / "app/build.gradle.kts").read_text())
+    assert package
+    generated = folder / "Generated.kt"
+    generated.write_text(_generated(project, package[1]))
+    sources = [
+        *kotlin(project / "core/src/main"),
+        *kotlin(project / "app/src"),
+        *kotlin(project / "macrobenchmark/src"),
+    ]
+    coroutines = app_parts.npm_package("kotlin-compiler") / "lib/kotlinx-coroutines-core-jvm.jar"
+    libraries = [coroutines, *app_parts.jvm_jars()]
+    stubs = compiled(kotlin(HERE / "stubs"), libraries, folder / "stubs")
+    return compiled([*sources, generated], [stubs, *libraries], folder / "app")
+
+
+def kotlin(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.kt"))
+
+
+def record(session: Path, calls: Sequence[tuple[dict[str, NDArray[Any]], NDArray[Any]]]) -> Path:
+    """Inputs and output of each call of a runtime, as ReplayTest.kt reads them."""
+    session.mkdir()
+    rows = []
+    for position, (inputs, output) in enumerate(calls):
+        names = {name: f"{position}-{name}.bin" for name in inputs}
+        for name, values in inputs.items():
+            (session / names[name]).write_bytes(np.ascontiguousarray(values).tobytes())
+        (session / f"{position}-out.bin").write_bytes(np.ascontiguousarray(output).tobytes())
+        rows.append({"inputs": names, "output": f"{position}-out.bin"})
+    (session / "session.json").write_text(json.dumps({"calls": rows}))
+    return session
+
+
+def _generated(project: Path, package: str) -> str:
+    """R and BuildConfig, as Android's tools write them from the resources."""
+    strings = ElementTree.parse(project / "app/src/main/res/values/strings.xml").getroot()
+    names = "".join(f"        val {row.get('name')}: Int = TODO()\n" for row in strings)
+    return (
+        f"package {package}\n\nobject R {{\n    object string {{\n{names}    }}\n}}\n\n"
+        "object BuildConfig {\n    val DEBUG: Boolean = TODO()\n}\n"
+    )
+
+
+def _kotlin_test() -> list[Path]:
+    library = app_parts.npm_package("kotlin-compiler") / "lib"
+    return [library / "kotlin-test.jar", library / "kotlin-test-junit5.jar"]
+
+
+def _run(command: Sequence[str]) -> str:
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, f"{command[:1]}...\n{finished.stdout[-6000:]}\n{finished.stderr[-3000:]}"
+    return finished.stdout
