@@ -162,7 +162,7 @@ function facts({ backend, threads, loadMs, lastMs, artifact }: Generator): strin
 
 function frame(): HTMLElement {
   const figure = document.createElement("figure");
-  figure.innerHTML = `<canvas></canvas><figcaption><span></span><button type="button" title="Save as PNG">${DOWNLOAD}</button></figcaption>`;
+  figure.innerHTML = `<button type="button" disabled><canvas></canvas>${DOWNLOAD}</button><figcaption>&nbsp;</figcaption>`;
   return figure;
 }
 
@@ -173,11 +173,12 @@ function fill(figure: HTMLElement, picture: Picture, made: { seed: number; label
   const title = [name, takesNoise ? `seed ${seed}` : ""].filter(Boolean).join(" · ");
   const canvas = figure.querySelector("canvas")!;
   draw(canvas, picture);
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", title || "The picture that was made");
-  figure.querySelector("span")!.textContent = title || `${picture.width} x ${picture.height}`;
+  grid.classList.toggle("large", picture.width >= SMALL);
+  figure.querySelector("figcaption")!.textContent = title || `${picture.width} x ${picture.height}`;
   const button = figure.querySelector("button")!;
-  button.setAttribute("aria-label", `Save ${title || "the picture"} as PNG`);
+  button.disabled = false;
+  button.style.aspectRatio = `${picture.width} / ${picture.height}`;
+  button.title = button.ariaLabel = `Save ${title || "the picture"} as PNG`;
   button.onclick = async () => {
     const input = inputOf(artifact, "image");
     const inputs: Record<string, string> = image && input ? { [input.name]: await sha256(image.pixels) } : {};
