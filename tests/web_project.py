@@ -6,7 +6,7 @@ import http.server
 import io
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +64,16 @@ def host(folder: Path, headers: Mapping[str, str] | None = None) -> Iterator[str
 
 
 @contextlib.contextmanager
-def browser(*flags: str) -> Iterator[Any]:
+def browsers() -> Iterator[Callable[..., Any]]:
+    """Starts browsers with flags; a process can have one Playwright at a time, and so one of this."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=find_browser(), args=list(flags or ["--disable-gpu"]))
-        yield started
-        started.close()
+
+        def start(*flags: str) -> Any:
+            return playwright.chromium.launch(executable_path=find_browser(), args=list(flags or ["--disable-gpu"]))
+
+        yield start
 
 
 def settled(page: Any) -> None:
@@ -119,5 +122,9 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
 def page_bytes(dist: Path, left_out: Sequence[str] = ("bundle", "ort")) -> int:
     """Of the page itself: without the bundle and onnxruntime-web."""
     files = [path for path in dist.rglob("*") if path.is_file()]
-    own = [path for path in files if not path.relative_to(dist).as_posix().removeprefix("assets/").startswith(tuple(left_out))]
+    own = [
+        path
+        for path in files
+        if not path.relative_to(dist).as_posix().removeprefix("assets/").startswith(tuple(left_out))
+    ]
     return sum(path.stat().st_size for path in own)

@@ -26,7 +26,10 @@ class Platform(Protocol):
     def __call__(self, bundle: Bundle, *, name: str, runtime: str | None) -> Plan: ...
 
 
-PLATFORMS: Mapping[str, Platform] = {"android": android_plan, "web": web_plan}  # by the name of its folder in templates/
+PLATFORMS: Mapping[str, Platform] = {
+    "android": android_plan,
+    "web": web_plan,
+}  # by the name of its folder in templates/
 
 
 def write_app(

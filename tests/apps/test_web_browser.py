@@ -1,9 +1,10 @@
 """The page of `edgegen app web`, built by npm's Vite, in a browser: against golden images and against Python."""
 
+import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import web_project
 from app_bundles import answers_of_onnx, photo_bundle
 from bundles import bundled, exported, hash_again
-from web_project import browser, downloaded, host, pictures, pixels_of, psnr_db, settled
+from web_project import browsers, downloaded, host, pictures, pixels_of, psnr_db, settled
 
 from edgegen.apps.project import write_app
 from edgegen.formats.bundle_folder import read_bundle
@@ -45,9 +46,16 @@ def dist(bundle: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chromium(dist: Path) -> Iterator[Any]:
-    with browser() as started:
-        yield started
+def start_browser() -> Iterator[Callable[..., Any]]:
+    with browsers() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def chromium(start_browser: Callable[..., Any]) -> Iterator[Any]:
+    started = start_browser()
+    yield started
+    started.close()
 
 
 @pytest.fixture
@@ -185,8 +193,8 @@ def test_without_a_service_worker_there_is_one_thread_and_a_reason(dist: Path, c
     context.close()
 
 
-def test_webgpu_on_a_gpu_in_software(dist: Path) -> None:
-    with browser(*web_project.SOFTWARE_GPU) as started, host(dist) as address:
+def test_webgpu_on_a_gpu_in_software(dist: Path, start_browser: Callable[..., Any]) -> None:
+    with host(dist) as address, contextlib.closing(start_browser(*web_project.SOFTWARE_GPU)) as started:
         page = started.new_page()
         page.goto(f"{address}?backend=webgpu#self-test")
         if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
