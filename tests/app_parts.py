@@ -1,8 +1,8 @@
 """The compilers that tests of the apps need, fetched into edgegen's cache: `python tests/app_parts.py [PART...]`.
 
-Kotlin and TypeScript come from npm (125 MB), what builds a page, too (210 MB); what Kotlin's tests need on the JVM comes
-from Debian (10 MB). Swift comes from Debian as a root folder of its own (600 MB to download, 2.5 GB), and only where it
-is named. Where one cannot be had, its tests are skipped with the reason.
+Kotlin and TypeScript come from npm (125 MB), what builds a page, too (210 MB); what Kotlin's tests need on the JVM
+comes from Debian (10 MB). Swift comes from Debian as a root folder of its own (600 MB to download, 2.5 GB), and only
+where it is named. Where one cannot be had, its tests are skipped with the reason.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""A generated page in a browser: built by npm's Vite, served from a folder below the top of a host, driven without a window."""
+"""A generated page in a browser without a window: built by npm's Vite, served below the top of a host."""
 
 import contextlib
 import functools
@@ -119,9 +119,9 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def page_bytes(dist: Path, left_out: Sequence[str] = ("bundle", "ort")) -> int:
+def page_bytes(dist: Path) -> int:
     """Of the page itself: without the bundle and onnxruntime-web."""
-    files = [path for path in dist.rglob("*") if path.is_file()]
+    files = {path.relative_to(dist).as_posix(): path for path in dist.rglob("*") if path.is_file()}
     own = [
         path
         for path in files

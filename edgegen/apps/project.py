@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from edgegen.apps.web import web_plan
 from edgegen.errors import UsageError, unknown_name
 from edgegen.formats.bundle import Bundle
 from edgegen.formats.bundle_folder import check_bundle
+from edgegen.formats.bundle_zip import SUFFIX, unpacked
 from edgegen.support.storage import atomic_path
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -26,20 +28,18 @@ class Platform(Protocol):
     def __call__(self, bundle: Bundle, *, name: str, runtime: str | None) -> Plan: ...
 
 
-PLATFORMS: Mapping[str, Platform] = {
-    "android": android_plan,
-    "web": web_plan,
-}  # by the name of its folder in templates/
+# By the name of its folder in templates/.
+PLATFORMS: Mapping[str, Platform] = {"android": android_plan, "web": web_plan}
 
 
 def write_app(
-    platform: str, bundle_folder: Path, output: Path, *, name: str, runtime: str | None = None, force: bool = False
+    platform: str, bundle_path: Path, output: Path, *, name: str, runtime: str | None = None, force: bool = False
 ) -> Plan:
     """Writes the project `output`, whole or not at all; nothing outside of it is touched.
 
     Args:
         platform: a name of PLATFORMS.
-        bundle_folder: a bundle, which is compared with its manifest first.
+        bundle_path: a bundle, a folder or a .zip, which is compared with its manifest first.
         output: a new or empty folder.
         name: of the app, as people read it.
         runtime: of the artifact in the app; default: the platform's choice.
@@ -52,26 +52,32 @@ def write_app(
     """
     if platform not in PLATFORMS:
         raise UsageError(unknown_name("platform", platform, PLATFORMS))
-    _check_output(output, bundle_folder, force=force)
-    bundle = check_bundle(bundle_folder)
-    plan = PLATFORMS[platform](bundle, name=name, runtime=runtime)
-    with atomic_path(output) as folder:
-        folder.mkdir()
-        for path in _files(TEMPLATES / platform):
-            place = plan.renamed.get(path, path)
-            if place is not None:
-                _write(folder / place, _filled(TEMPLATES / platform / path, plan.values))
-        for path, place in plan.assets.items():
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle_folder / path, folder / place)
-        _write(folder / MARK, f"{platform}\n".encode())
+    _check_output(output, bundle_path, force=force)
+    is_zip = bundle_path.suffix.lower() == SUFFIX
+    with unpacked(bundle_path) if is_zip else nullcontext(bundle_path) as bundle_folder:
+        plan = PLATFORMS[platform](check_bundle(bundle_folder), name=name, runtime=runtime)
+        _write_project(output, TEMPLATES / platform, plan, bundle_folder)
     return plan
 
 
-def _check_output(output: Path, bundle_folder: Path, *, force: bool) -> None:
+def _write_project(output: Path, template: Path, plan: Plan, bundle_folder: Path) -> None:
+    with atomic_path(output) as folder:
+        folder.mkdir()
+        for path in _files(template):
+            place = plan.renamed.get(path, path)
+            if place is not None:
+                _write(folder / place, _filled(template / path, plan.values))
+        for path, place in plan.assets.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle_folder / path, folder / place)
+        _write(folder / MARK, f"{template.name}\n".encode())
+
+
+def _check_output(output: Path, bundle_path: Path, *, force: bool) -> None:
     """Only a new or empty folder is written, or with --force what this command wrote before."""
-    if output.resolve() == bundle_folder.resolve() or output.resolve() in bundle_folder.resolve().parents:
-        raise UsageError(f"-o {output}: holds the bundle; give a new folder")
+    place, bundle = output.resolve(), bundle_path.resolve()
+    if place in (bundle, *bundle.parents) or bundle in place.parents:
+        raise UsageError(f"-o {output}: holds the bundle, or lies in it; give a new folder")
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         raise UsageError(f"-o {output}: is no folder; give a new one")
     if not output.is_dir() or not any(output.iterdir()):

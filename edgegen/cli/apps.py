@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def make_app(
     platform: Annotated[str, typer.Argument(metavar="PLATFORM", help="android or web")],
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder of `edgegen bundle`.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder or .zip of `edgegen bundle`.")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of the app, as people read it.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new folder.")],
     runtime: Annotated[

@@ -27,9 +27,12 @@ class OneStep(nn.Module):
         self.time = time
         self.decoder = decoder
 
-    def forward(self, sample: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Noise (batch, ...), the condition of each -> image of the noise's shape, or what the decoder makes of it."""
-        given = () if condition is None else (condition,)
+    def forward(self, sample: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Noise (batch, ...), the condition of each -> image of the noise's shape, or what the decoder makes of it.
+
+        A captured program has these names; the condition can be images as well (edgegen.flow.condition).
+        """
+        given = () if class_labels is None else (class_labels,)
         if self.time is None:
             velocity: Tensor = self.net(sample, *given)
         elif has_second_time(self.net):

@@ -18,6 +18,7 @@ from edgegen.cli.main import app
 from edgegen.errors import DataError, UsageError
 from edgegen.formats.bundle import Bundle
 from edgegen.formats.bundle_folder import read_bundle
+from edgegen.formats.bundle_zip import write_zip
 from edgegen.support.storage import sha256_of
 
 pytestmark = pytest.mark.usefixtures("in_process_of_module")
@@ -79,7 +80,7 @@ def test_every_version_stands_in_the_catalogue_and_everything_in_it_is_used(proj
     for path, text in builds.items():
         assert not re.search(r"\d+\.\d+\.\d+", text), path
     used = set(re.findall(r"\blibs\.((?:\w+\.)*\w+)", "\n".join(builds.values())))
-    used = {name.removesuffix(".get") for name in used}
+    used = {name.removesuffix(".get") for name in used} - {"versions.toml"}  # which a comment names
     defined = {f"versions.{name}" for name in catalogue["versions"]}
     defined |= {f"plugins.{name.replace('-', '.')}" for name in catalogue["plugins"]}
     defined |= {name.replace("-", ".") for name in catalogue["libraries"]}
@@ -120,6 +121,10 @@ def test_the_same_input_gives_the_same_bytes(bundle: Path, project: Path, tmp_pa
     files = {path.relative_to(project): path.read_bytes() for path in project.rglob("*") if path.is_file()}
     assert files == {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
     assert [path.name for path in place.parent.iterdir()] == ["again"]
+    write_zip(bundle, tmp_path / "net.zip")
+    write_app("android", tmp_path / "net.zip", tmp_path / "of a zip", name=NAME)
+    place = tmp_path / "of a zip"
+    assert files == {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
 
 def test_the_runtime_follows_the_bundle_or_the_option(bundle: Path, tmp_path: Path) -> None:
@@ -233,6 +238,7 @@ def test_folders_with_other_files_stay_as_they_are(bundle: Path, tmp_path: Path)
         (tmp_path / "link", "is no folder"),
         (bundle, "holds the bundle"),
         (bundle.parent, "holds the bundle"),
+        (bundle / "app", "or lies in it"),
     ):
         with pytest.raises(UsageError, match=message):
             write_app("android", bundle, target, name="Two", force=True)

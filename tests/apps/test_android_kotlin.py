@@ -96,7 +96,7 @@ def test_the_android_side_is_typed(bundles: dict[str, Path], tmp_path: Path, run
         source = project / "app/src/main/kotlin/Model.kt"
         source.write_text(source.read_text().replace("Build.VERSION.RELEASE", "Build.VERSION.NAME"))
         (tmp_path / "again").mkdir()
-        with pytest.raises(AssertionError, match=r"Model.kt:\d+:\d+ error: unresolved reference 'NAME'"):
+        with pytest.raises(AssertionError, match=r"Model.kt:\d+:\d+: error: unresolved reference 'NAME'"):
             kotlin_project.glue(project, tmp_path / "again")
 
 

@@ -146,10 +146,10 @@ def test_works_offline_and_after_a_reload(dist: Path, page: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), r"net_onnx_fp32\.onnx is damaged: its SHA-256 begins with"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), r"net_onnx_fp32\.onnx is damaged: its SHA-256"),
         (lambda path: path.unlink(), r"net_onnx_fp32\.onnx is not there: the host answers 404"),
         (lambda path: path.with_name("manifest.json").write_text("{}"), r"manifest\.json is damaged"),
-        (lambda path: _another_schema(path.parent), r"of the schema edgegen\.bundle/9, and this app reads edgegen\.bundle/1"),
+        (lambda path: _another_schema(path.parent), r"schema edgegen\.bundle/9, and this app reads edgegen\.bundle/1"),
     ],
 )  # fmt: skip
 def test_damage_is_one_message_in_the_page(dist: Path, page: Any, tmp_path: Path, damage: Any, message: str) -> None:

@@ -100,6 +100,7 @@ def photo_spec(name: str = "photo", channels: int = 3, **options: Any) -> Tensor
 
 def sampled(monkeypatch: pytest.MonkeyPatch, source: ImageSource, **options: Any) -> dict[str, Any]:
     monkeypatch.setattr(sampling, "open_source", lambda *arguments, **keywords: source)
+    source.place.write_bytes(b"a function")
     return sample_to_png("net.onnx", Path("out.png"), **options)
 
 

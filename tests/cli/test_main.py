@@ -21,6 +21,8 @@ def test_the_commands_are_these() -> None:
     assert (
         sorted(
             [
+                "app",
+                "bundle",
                 "run",
                 "sample",
                 "doctor",

@@ -129,7 +129,7 @@ def test_training_sees_latents_of_deviation_one_and_the_decoder_gives_the_images
     assert about["sample_shape"] == [4, 4, 4]
     assert about["image_shape"] == [1, 8, 8]
     assert (training.images.dtype, tuple(training.images.shape)) == (torch.float16, (about["train"], 4, 4, 4))
-    assert training.labels is not None
+    assert training.condition is not None
     batch = training.batch(torch.arange(8), torch.device("cpu"), step=0, steps=1)
     assert batch.images.dtype == torch.float32
     assert float(training.images.float().std()) == pytest.approx(1.0, abs=1e-3)

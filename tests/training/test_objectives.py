@@ -57,10 +57,10 @@ def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(nam
     batch = replace(batch, due=frozenset(own))
     losses = objective.losses({**frozen, **networks}, copy.deepcopy(networks), batch, generator(0))
     assert losses.keys() >= own.keys(), "others are figures"
-    for name in own:
-        loss = losses[name]
+    for trained_name, network in own.items():
+        loss = losses[trained_name]
         assert math.isfinite(loss.item())
-        gradients = torch.autograd.grad(loss, list(own[name].parameters()))
+        gradients = torch.autograd.grad(loss, list(network.parameters()))
         assert any(bool(gradient.any()) for gradient in gradients)
     if name == "self_distillation":
         return  # both of its networks have the same shift here

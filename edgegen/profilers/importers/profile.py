@@ -14,7 +14,8 @@ class EdgegenProfile:
     form: str = "a JSON file of edgegen profile -o"
 
     def fits(self, path: Path, content: bytes) -> bool:
-        return content.lstrip().startswith(b"{") and b'"edgegen.profile/1"' in content
+        unescaped = content.replace(rb"\/", b"/")  # as some writers of JSON, Android's too, have a slash
+        return content.lstrip().startswith(b"{") and b'"edgegen.profile/1"' in unescaped
 
     def read(self, path: Path, content: bytes) -> tuple[Measurement, ...]:
         profile = read(path)

@@ -303,7 +303,7 @@ def test_what_is_no_source_is_told(folders: Callable[[str], Path], tmp_path: Pat
         load_sources(str(tmp_path))
     with pytest.raises(UsageError, match=r"a folder's config.json is its signature; leave out --signature"):
         load_sources(str(folders("dit")), signature=tmp_path / "s.toml")
-    with pytest.raises(UsageError, match=r"only a pipeline folder .* has a decoder to fuse"):
+    with pytest.raises(UsageError, match=r"only a pipeline folder .* have a decoder to fuse"):
         load_sources(str(folders("dit")), fuse_decoder=True)
     with pytest.raises(UsageError, match="a program has its weights inside; leave out --random-weights"):
         load_sources("net.pt2", random_weights=0)

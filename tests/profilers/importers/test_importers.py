@@ -31,6 +31,9 @@ def test_edgegen_s_own_keep_their_verdict_and_their_spread(tmp_path: Path) -> No
     assert np.interp(90, range(101), first.percentiles_ms) == pytest.approx(first.times_ms["p90"])
     assert (first.verdict, first.notes) == ("noisy", ("other programs used 0.97 cores",))
     assert (second.verdict, second.times_ms, second.percentiles_ms) == ("failed", {}, None)
+    escaped = (tmp_path / "a.json").read_text().replace("/", r"\/")
+    (tmp_path / "a.json").write_text(escaped)
+    assert read(tmp_path / "a.json") == (first, second)
 
 
 def test_the_older_perf_yaml_written_after_the_format_is_in_microseconds_and_bytes() -> None:
