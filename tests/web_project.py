@@ -6,7 +6,7 @@ import http.server
 import io
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +122,5 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
 def page_bytes(dist: Path) -> int:
     """Of the page itself: without the bundle and onnxruntime-web."""
     files = {path.relative_to(dist).as_posix(): path for path in dist.rglob("*") if path.is_file()}
-    own = [
-        path
-        for path in files
-        if not path.relative_to(dist).as_posix().removeprefix("assets/").startswith(tuple(left_out))
-    ]
+    own = [path for name, path in files.items() if not name.startswith(("bundle/", "assets/ort"))]
     return sum(path.stat().st_size for path in own)
