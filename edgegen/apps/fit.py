@@ -10,6 +10,8 @@ def why_unfit(artifact: BundledArtifact) -> str:
     for spec in artifact.inputs:
         if not _is_filled(spec):
             return f"needs '{spec.name}' ({spec.role}, {spec.dtype}), which the app does not make"
+    if sum(spec.role == "image" for spec in artifact.inputs) > 1:
+        return "takes several images, and the app gives it one"
     if not any(_is_shown(method.output) for method in artifact.methods):
         return "gives no image of float32 or uint8"
     return ""

@@ -59,4 +59,5 @@ def _artifacts(bundle: Bundle) -> list[BundledArtifact]:
 def _example_condition(artifact: BundledArtifact) -> str:
     """The second argument of `generate` in the project's README."""
     roles = {spec.role for spec in artifact.inputs}
-    return ", 3" if "class" in roles else ", photo" if "image" in roles else ""
+    given = [text for role, text in (("class", "label: 3"), ("image", "image: photo")) if role in roles]
+    return f", {{ {', '.join(given)} }}" if given else ""

@@ -67,7 +67,7 @@ def test_only_onnx_files_and_what_proves_them_are_in_the_page(bundle: Path, proj
 def test_the_pictures_that_are_given_come_along(tmp_path: Path) -> None:
     write_app("web", photo_bundle(tmp_path / "photo"), tmp_path / "app", name="Enlarge")
     assert (tmp_path / "app/public/bundle/golden/input-0.bin").is_file()
-    assert "generator.generate(42, photo)" in (tmp_path / "app/README.md").read_text()
+    assert "generator.generate(42, { image: photo })" in (tmp_path / "app/README.md").read_text()
 
 
 def test_names_are_quoted_where_they_stand(project: Path) -> None:
@@ -139,6 +139,9 @@ def test_bundles_without_a_file_for_pages_are_refused(bundle: Path, tmp_path: Pa
         plan(*(row for row in rows if row is not onnx))
     with pytest.raises(UsageError, match=r"net_onnx_fp32\.onnx takes 4 samples at once, and the app makes one"):
         plan(onnx | {"batch": 4})
+    image = onnx["inputs"][0] | {"role": "image", "low": 0.0, "high": 1.0}
+    with pytest.raises(UsageError, match=r"net_onnx_fp32\.onnx takes several images, and the app gives it one"):
+        plan(onnx | {"inputs": [image, image | {"name": "class_labels"}]})
     with pytest.raises(UsageError, match=r"no runtime of pages 'executorch'; there are: onnx"):
         write_app("web", bundle, tmp_path / "none", name="Net", runtime="executorch")
     assert not (tmp_path / "none").exists()

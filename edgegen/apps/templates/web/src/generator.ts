@@ -14,6 +14,15 @@ export interface Options {
   threads?: number;
 }
 
+export interface Condition {
+  /** Class number, where the model has classes. */
+  label?: number | null;
+  /** A picture of `imageSize`, where the model takes one. */
+  image?: Picture | null;
+  /** Of the sample of the seed; 0 by default. */
+  index?: number;
+}
+
 type Call = Request extends infer Each ? (Each extends Request ? Omit<Each, "id"> : never) : never;
 
 /** Makes pictures with one model of a bundle, in a worker of its own. */
@@ -82,12 +91,9 @@ export class Generator {
    * One picture. The same arguments give the same picture on every device.
    *
    * @param seed 0 to 2^63 - 1; above Number.MAX_SAFE_INTEGER as a bigint. It changes nothing where no input is noise
-   * @param condition class number, or a picture of `imageSize`; null where the model takes neither
-   * @param index of the sample of this seed
+   * Throws a GeneratorError for what the model does not take.
    */
-  async generate(seed: number | bigint, condition: number | Picture | null = null, index = 0): Promise<Picture> {
-    const label = typeof condition === "number" ? condition : null;
-    const image = typeof condition === "object" ? condition : null;
+  async generate(seed: number | bigint, { label = null, image = null, index = 0 }: Condition = {}): Promise<Picture> {
     this.check(seed, label, image);
     const { picture, ms } = (await this.call({ call: "generate", seed, label, image, index })) as Made;
     this.lastMs = ms;

@@ -146,8 +146,9 @@ async function makeAll(): Promise<void> {
   for (let at = 0; at < count; at++) {
     const label = model.classes === 0 ? null : chosen === ALL ? at % model.classes : Number(chosen);
     const image = given;
-    const picture = await model.generate(first + at, image ?? label);
+    const picture = await model.generate(first + at, { label, image });
     if (mine !== turn) return;
+    performance.mark("picture");
     log.add(model.lastMs);
     fill(grid.children[at] as HTMLElement, picture, { seed: first + at, label, image });
     show(facts(model));

@@ -21,7 +21,7 @@ export async function selfTest(address: string, generator: Generator): Promise<S
   const given = await goldenImages(bundle, generator);
   const psnrDb = [];
   for (const [at, { seed, index, label }] of samples.entries()) {
-    const picture = await generator.generate(seed, given?.[at] ?? label, index);
+    const picture = await generator.generate(seed, { label, index, image: given?.[at] });
     psnrDb.push(psnr(picture.pixels, expected.subarray(at * size, (at + 1) * size)));
   }
   const floorDb = artifact.golden.floor_db;

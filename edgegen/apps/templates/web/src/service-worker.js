@@ -13,7 +13,7 @@ self.addEventListener("install", (event) => event.waitUntil(install()));
 self.addEventListener("activate", (event) => event.waitUntil(activate()));
 self.addEventListener("fetch", (event) => {
   const { method, url } = event.request;
-  if (method === "GET" && url.startsWith(self.registration.scope)) event.respondWith(answer(event.request));
+  if (method === "GET" && url.startsWith(self.registration.scope)) event.respondWith(answer(event));
 });
 
 async function install() {
@@ -29,7 +29,8 @@ async function activate() {
 }
 
 /** From the cache, else from the host; a request with `cache: "reload"` replaces what the cache has. */
-async function answer(request) {
+async function answer(event) {
+  const { request } = event;
   const cache = await caches.open(CACHE);
   const address = new URL(request.url);
   const key = address.origin + address.pathname.replace(/\/index\.html$/, "/");
@@ -37,8 +38,11 @@ async function answer(request) {
   const kept = again ? undefined : await cache.match(key);
   if (kept) return isolated(kept);
   const response = await fetch(request);
-  // A failed write (a full disk) costs offline use, not the answer.
-  if (response.status === 200) await cache.put(key, response.clone()).catch(() => {});
+  // Hosts like to answer with a page where a file is missing. A failed write (a full disk) costs offline use alone.
+  const isPage = response.headers.get("Content-Type")?.startsWith("text/html");
+  if (response.status === 200 && (!isPage || request.mode === "navigate")) {
+    event.waitUntil(cache.put(key, response.clone()).catch(() => {}));
+  }
   return isolated(response);
 }
 

@@ -39,25 +39,30 @@ async function obey(request: Request): Promise<void> {
 }
 
 async function load({ address, file, backend, threads }: LoadOptions): Promise<Loaded> {
+  const runtime = library(backend, threads); // its download goes on beside the model's
+  runtime.catch(() => {}); // thrown below, where it is awaited
   const bundle = await Bundle.open(address);
   const artifact = bundle.artifact(file);
   const bytes = await bundle.read(file);
   const externalData = await Promise.all(artifact.beside.map(async (path) => ({ path, data: await bundle.read(path) })));
-  const began = performance.now(); // the download is not counted
   const notes: string[] = [];
-  const start = async (chosen: Backend): Promise<Model> => {
-    const runtime = await library(chosen, threads);
-    const session = await runtime.InferenceSession.create(bytes, { executionProviders: [chosen], externalData });
-    return { artifact, session, Tensor: runtime.Tensor };
+  const start = async (chosen: Backend, { InferenceSession, Tensor }: Runtime): Promise<Model> => {
+    const session = await InferenceSession.create(bytes, { executionProviders: [chosen], externalData });
+    return { artifact, session, Tensor };
   };
   let used: Backend = backend;
+  let began = 0; // downloads are not counted
   try {
-    model = await start(backend);
+    const loaded = await runtime;
+    began = performance.now();
+    model = await start(backend, loaded);
   } catch (error) {
     if (backend === "wasm") throw error instanceof GeneratorError ? error : new GeneratorError("inference", `The model cannot be loaded: ${error}`);
     notes.push(`WebGPU does not run this model (${error}).`);
     used = "wasm";
-    model = await start("wasm");
+    const loaded = await library("wasm", threads);
+    began = performance.now();
+    model = await start("wasm", loaded);
   }
   return { manifest: bundle.manifest, artifact, backend: used, loadMs: performance.now() - began, notes };
 }
