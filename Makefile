@@ -18,7 +18,7 @@ test-devices: install-test  ## a phone's daemon, an emulated ARM64, a browser: w
 	$(BIN)/python tests/device_parts.py
 	$(BIN)/python -m pytest -m devices
 
-test-apps: install-test  ## the sources of apps: TypeScript in node and a browser, Kotlin on the JVM; Swift where test-swift fetched it
+test-apps: install-test  ## the sources of apps: TypeScript in node and a browser, Kotlin on the JVM, the web page; Swift where test-swift fetched it
 	$(BIN)/python tests/app_parts.py
 	$(BIN)/python -m pytest -m apps
 

@@ -1,8 +1,8 @@
 """The compilers that tests of the apps need, fetched into edgegen's cache: `python tests/app_parts.py [PART...]`.
 
-Kotlin and TypeScript come from npm (125 MB), what Kotlin's tests need on the JVM from Debian (10 MB). Swift comes from
-Debian as a root folder of its own (600 MB to download, 2.5 GB), and only where it is named. Where one cannot be had,
-its tests are skipped with the reason.
+Kotlin and TypeScript come from npm (125 MB), what builds a page, too (210 MB); what Kotlin's tests need on the JVM
+comes from Debian (10 MB). Swift comes from Debian as a root folder of its own (600 MB to download, 2.5 GB), and only
+where it is named. Where one cannot be had, its tests are skipped with the reason.
 """
 
 import importlib.util
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from edgegen.apps.project import TEMPLATES
 from edgegen.errors import DeviceError, EdgegenError
 from edgegen.profilers.devices.chromium import find_browser
 from edgegen.profilers.runners import debian
@@ -90,6 +91,45 @@ def fetch_swift() -> None:
     partial.replace(swift_root())
 
 
+def web_modules() -> Path:
+    """node_modules of a web project."""
+    return home() / "web" / "node_modules"
+
+
+def _web_files() -> dict[str, str]:
+    """What npm reads of the template of web projects."""
+    texts = {name: (TEMPLATES / "web" / name).read_text() for name in ("package.json", "package-lock.json")}
+    return {name: text.replace("{{identifier}}", "app") for name, text in texts.items()}
+
+
+def fetch_web() -> None:
+    if no_web() is None:
+        return
+    folder = home() / "web"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, text in _web_files().items():
+        (folder / name).write_text(text)
+    called("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", folder)
+    (folder / "complete").touch()
+
+
+def no_web() -> str | None:
+    """Why no web project can be built here."""
+    files = {name: home() / "web" / name for name in _web_files()}
+    texts = {name: path.read_text() for name, path in files.items() if path.is_file()}
+    if no_node():
+        return no_node()
+    if (home() / "web" / "complete").is_file() and texts == _web_files():
+        return None
+    return "no Vite and onnxruntime-web: python tests/app_parts.py web"
+
+
+def no_page() -> str | None:
+    """Why no web project runs in a browser here."""
+    return no_web() or no_playwright()
+
+
 def no_node() -> str | None:
     return None if shutil.which("node") else "no node: apt install nodejs"
 
@@ -106,15 +146,18 @@ def no_typescript() -> str | None:
     return no_node() or no_npm_package("typescript")
 
 
-def no_chromium() -> str | None:
-    """Why TypeScript does not run in a browser here."""
+def no_playwright() -> str | None:
+    """Why no test drives a browser here."""
     try:
         find_browser()
     except DeviceError as e:
         return str(e)
-    if importlib.util.find_spec("playwright") is None:
-        return "no playwright: pip install playwright"
-    return no_npm_package("typescript")
+    return None if importlib.util.find_spec("playwright") else "no playwright: pip install playwright"
+
+
+def no_chromium() -> str | None:
+    """Why TypeScript does not run in a browser here."""
+    return no_playwright() or no_npm_package("typescript")
 
 
 def no_kotlin() -> str | None:
@@ -145,12 +188,13 @@ def main(names: list[str]) -> None:
     parts: Mapping[str, Callable[[], None]] = {
         **{name: lambda name=name: fetch_npm(name) for name in NPM},
         "jvm": fetch_jvm,
+        "web": fetch_web,
         "swift": fetch_swift,
     }
     unknown = set(names) - set(parts)
     if unknown:
         raise SystemExit(f"no part {sorted(unknown)[0]}: there are {', '.join(parts)}")
-    for name in names or (*NPM, "jvm"):
+    for name in names or (*NPM, "jvm", "web"):
         try:
             parts[name]()
             print(f"{name}: here")

@@ -1,9 +1,10 @@
 """`edgegen app android`: what of a bundle an Android project gets, and what is written into its templates."""
 
+from edgegen.apps.fit import why_unfit
 from edgegen.apps.names import check_title, for_strings_xml, identifier, in_kotlin
 from edgegen.apps.plan import Plan
 from edgegen.errors import UsageError, unknown_name
-from edgegen.formats.bundle import Bundle, BundledArtifact, Input, Output
+from edgegen.formats.bundle import Bundle, BundledArtifact
 from edgegen.formats.bundle_folder import CARD, HASH
 from edgegen.formats.manifest import MANIFEST
 
@@ -64,23 +65,4 @@ def _why_not(artifact: BundledArtifact) -> str:
     """Why an app of this template cannot run it; "" where it can."""
     if artifact.runtime == "executorch" and artifact.variant:
         return f"is for {artifact.variant}, and the app's library has XNNPACK"
-    if artifact.batch not in (None, 1):
-        return f"takes {artifact.batch} samples at once, and the app makes one"
-    for spec in artifact.inputs:
-        if not _is_filled(spec):
-            return f"needs '{spec.name}' ({spec.role}, {spec.dtype}), which the app does not make"
-    if not any(_is_shown(method.output) for method in artifact.methods):
-        return "gives no image of float32 or uint8"
-    return ""
-
-
-def _is_filled(spec: Input) -> bool:
-    if spec.role == "noise":
-        return spec.dtype == "float32"
-    if spec.role == "class":
-        return spec.dtype in ("int64", "int32")
-    return spec.role == "image" and spec.dtype == "float32" and len(spec.shape) == 4
-
-
-def _is_shown(output: Output) -> bool:
-    return (output.dtype, output.layout) in (("float32", "NCHW"), ("float32", "NHWC"), ("uint8", "NHWC"))
+    return why_unfit(artifact)

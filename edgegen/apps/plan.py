@@ -13,9 +13,11 @@ class Plan:
         assets: places in the project of files of the bundle, by their paths in it.
         renamed: places of files of the template that are not their paths in it; None: left out.
         shown: what the command says afterwards.
+        commands: what to run in the project's folder next.
     """
 
     values: Mapping[str, str]
     assets: Mapping[str, str]
     renamed: Mapping[str, str | None] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()

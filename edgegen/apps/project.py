@@ -10,6 +10,7 @@ from typing import Protocol
 
 from edgegen.apps.android import android_plan
 from edgegen.apps.plan import Plan
+from edgegen.apps.web import web_plan
 from edgegen.errors import UsageError, unknown_name
 from edgegen.formats.bundle import Bundle
 from edgegen.formats.bundle_folder import check_bundle
@@ -27,7 +28,8 @@ class Platform(Protocol):
     def __call__(self, bundle: Bundle, *, name: str, runtime: str | None) -> Plan: ...
 
 
-PLATFORMS: Mapping[str, Platform] = {"android": android_plan}  # by the name of its folder in templates/
+# By the name of its folder in templates/.
+PLATFORMS: Mapping[str, Platform] = {"android": android_plan, "web": web_plan}
 
 
 def write_app(

@@ -1,6 +1,7 @@
 """`edgegen app`: a project for an app, with a bundle inside."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,9 @@ from edgegen.cli.terminal import show
 
 TEXT = """Make a project for an app from a bundle: sources that can be read and changed, with the model inside.
 
-PLATFORM: android (Kotlin, Compose, ExecuTorch or ONNX Runtime).
+PLATFORM: android (Kotlin, Compose, ExecuTorch or ONNX Runtime) or web (TypeScript, Vite, ONNX Runtime).
 
-Example: edgegen app android bundles/digits --name Digits -o DigitsApp"""
+Example: edgegen app web bundles/digits --name Digits -o DigitsPage"""
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def make_app(
-    platform: Annotated[str, typer.Argument(metavar="PLATFORM", help="android")],
+    platform: Annotated[str, typer.Argument(metavar="PLATFORM", help="android or web")],
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder or .zip of `edgegen bundle`.")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of the app, as people read it.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new folder.")],
@@ -41,3 +42,5 @@ def make_app(
         return
     for line in (f"app: {output}", *plan.shown):
         show(line)
+    if plan.commands:
+        show(f"next: {' && '.join((f'cd {shlex.quote(str(output))}', *plan.commands))}")

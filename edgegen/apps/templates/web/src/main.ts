@@ -1,0 +1,236 @@
+// The page: what is chosen becomes a grid of pictures.
+
+import { Bundle, sha256 } from "./bundle";
+import { BUNDLE, MODELS } from "./config";
+import { GeneratorError } from "./errors";
+import { Generator } from "./generator";
+import { isolate } from "./isolation";
+import { LatencyLog } from "./latency-log";
+import { inputOf } from "./manifest";
+import { fromImageData, toImageData, type Picture } from "./picture";
+import { png } from "./png";
+import type { Backend } from "./protocol";
+import { goldenImages, selfTest, summary, type SelfTest } from "./self-test";
+
+const COUNT = 16; // pictures of the seeds from the one in the field
+const SMALL = 128; // pixels; smaller pictures are shown with sharp ones
+const ALL = "all"; // classes in turn
+const DOWNLOAD = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 4v11M7 11l5 5 5-5M5 20h14"/></svg>';
+
+const element = <Kind extends HTMLElement>(id: string): Kind => document.getElementById(id) as Kind;
+const seedField = element<HTMLInputElement>("seed");
+const modelField = element<HTMLSelectElement>("model");
+const makeButton = element<HTMLButtonElement>("make");
+const grid = element("pictures");
+const address = new URL(BUNDLE, document.baseURI).href;
+const choices = new URLSearchParams(location.search); // ?backend=wasm|webgpu, ?threads=N: for trying things out
+
+let generator: Generator | undefined;
+let log: LatencyLog;
+let test: SelfTest | null = null;
+let given: Picture | null = null;
+let turn = 0; // of the newest grid; older ones stop
+
+start().catch(fail);
+
+async function start(): Promise<void> {
+  const oneThread = await isolate();
+  for (const file of MODELS) modelField.add(new Option(file, file));
+  element("controls").addEventListener("submit", (event) => {
+    event.preventDefault();
+    makeAll().catch(fail);
+  });
+  element("dice").addEventListener("click", () => {
+    seedField.value = String(crypto.getRandomValues(new Uint32Array(1))[0]);
+    makeAll().catch(fail);
+  });
+  element("classes").addEventListener("change", () => makeAll().catch(fail));
+  modelField.addEventListener("change", () => open(oneThread).catch(fail));
+  element<HTMLInputElement>("image").addEventListener("change", ({ target }) => choose((target as HTMLInputElement).files?.[0]).catch(fail));
+  element("run-self-test").addEventListener("click", () => check().catch(fail));
+  element("save-log").addEventListener("click", () => {
+    const text = log.toJson(test);
+    if (text) save(new Blob([text], { type: "application/json" }), "latency.json");
+  });
+  await open(oneThread);
+  if (import.meta.env.DEV || location.hash === "#self-test") await check();
+}
+
+/** Loads the chosen model and makes the first pictures with it. */
+async function open(oneThread: string | null): Promise<void> {
+  turn++;
+  element("error").hidden = true;
+  busy(true);
+  show("Loading …");
+  generator?.close();
+  generator = undefined;
+  const threads = Number(choices.get("threads")) || undefined;
+  const loaded = await Generator.load({ bundle: BUNDLE, file: modelField.value, backend: backend(), threads });
+  generator = loaded;
+  log = new LatencyLog(loaded);
+  test = null;
+  showSelfTest("Does this device make the pictures that it should?", "");
+  element("notes").textContent = [...loaded.notes, ...(oneThread && loaded.backend === "wasm" ? [oneThread] : [])].join(" ");
+  await showInputs(loaded);
+  await makeAll();
+}
+
+function backend(): Backend | undefined {
+  const wanted = choices.get("backend");
+  return wanted === "wasm" || wanted === "webgpu" ? wanted : undefined;
+}
+
+/** The fields that the model has inputs for. */
+async function showInputs(model: Generator): Promise<void> {
+  const { manifest, imageSize } = model;
+  for (const option of modelField.options) {
+    const row = manifest.artifacts.find(({ file }) => file === option.value);
+    if (row) option.text = `${row.scheme}, ${size(row.nbytes)}`;
+  }
+  element("model-field").hidden = MODELS.length < 2;
+  element("seed-field").hidden = !model.takesNoise;
+  element("image-field").hidden = !imageSize;
+  element("class-field").hidden = model.classes < 2;
+  if (!element("classes").childElementCount) {
+    const names = Array.from({ length: model.classes }, (_, label) => manifest.class_names[label] ?? String(label));
+    element("classes").append(chip("All", ALL, true), ...names.map((name, label) => chip(name, String(label), false)));
+  }
+  makeButton.textContent = model.takesNoise ? "Make pictures" : "Make picture";
+  if (imageSize && !given) {
+    given = (await goldenImages(await Bundle.open(address), model))?.[0] ?? null;
+    if (given) draw(element<HTMLCanvasElement>("given"), given);
+  }
+}
+
+function chip(text: string, value: string, checked: boolean): HTMLElement {
+  const label = document.createElement("label");
+  const input = Object.assign(document.createElement("input"), { type: "radio", name: "class", value, checked });
+  label.className = "chip";
+  label.append(input, Object.assign(document.createElement("span"), { textContent: text }));
+  return label;
+}
+
+/** The picture in a file, cut to the shape that the model takes. */
+async function choose(file: File | undefined): Promise<void> {
+  const wanted = generator?.imageSize;
+  if (!file || !wanted) return;
+  const bitmap = await createImageBitmap(file).catch((cause) => {
+    throw new GeneratorError("input", `${file.name} is no picture that this browser reads.`, { cause });
+  });
+  const { width, height, channels } = wanted;
+  const canvas = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })!;
+  const scale = Math.max(width / bitmap.width, height / bitmap.height);
+  const wide = bitmap.width * scale, high = bitmap.height * scale;
+  canvas.imageSmoothingQuality = "high";
+  canvas.fillStyle = "white"; // below what is transparent
+  canvas.fillRect(0, 0, width, height);
+  canvas.drawImage(bitmap, (width - wide) / 2, (height - high) / 2, wide, high);
+  given = fromImageData(canvas.getImageData(0, 0, width, height), channels);
+  draw(element<HTMLCanvasElement>("given"), given);
+  await makeAll();
+}
+
+async function makeAll(): Promise<void> {
+  if (!generator || !element<HTMLFormElement>("controls").reportValidity()) return;
+  const model = generator, mine = ++turn;
+  const first = Number(seedField.value);
+  if (!Number.isSafeInteger(first + COUNT)) throw new GeneratorError("input", `The seed ${seedField.value} is too large; the largest is ${Number.MAX_SAFE_INTEGER - COUNT}.`);
+  element("error").hidden = true;
+  busy(true);
+  const count = model.takesNoise ? COUNT : 1;
+  grid.classList.toggle("single", count === 1);
+  while (grid.childElementCount > count) grid.lastElementChild?.remove();
+  while (grid.childElementCount < count) grid.append(frame());
+  for (const figure of grid.children) figure.classList.add("waiting");
+  const chosen = document.querySelector<HTMLInputElement>('input[name="class"]:checked')?.value ?? ALL;
+  for (let at = 0; at < count; at++) {
+    const label = model.classes === 0 ? null : chosen === ALL ? at % model.classes : Number(chosen);
+    const image = given;
+    const picture = await model.generate(first + at, { label, image });
+    if (mine !== turn) return;
+    performance.mark("picture");
+    log.add(model.lastMs);
+    fill(grid.children[at] as HTMLElement, picture, { seed: first + at, label, image });
+    show(facts(model));
+  }
+  busy(false);
+}
+
+function facts({ backend, threads, loadMs, lastMs, artifact }: Generator): string {
+  const where = backend === "webgpu" ? "WebGPU" : `WebAssembly, ${threads} thread${threads === 1 ? "" : "s"}`;
+  return `${where} · ${(log.medianMs ?? lastMs).toFixed(1)} ms a picture · loaded in ${loadMs.toFixed(0)} ms · ${size(artifact.nbytes)}`;
+}
+
+function frame(): HTMLElement {
+  const figure = document.createElement("figure");
+  figure.innerHTML = `<button type="button" disabled><canvas></canvas>${DOWNLOAD}</button><figcaption>&nbsp;</figcaption>`;
+  return figure;
+}
+
+function fill(figure: HTMLElement, picture: Picture, made: { seed: number; label: number | null; image: Picture | null }): void {
+  const { manifest, artifact, takesNoise } = generator!;
+  const { seed, label, image } = made;
+  const name = label === null ? "" : (manifest.class_names[label] ?? `class ${label}`);
+  const title = [name, takesNoise ? `seed ${seed}` : ""].filter(Boolean).join(" · ");
+  const canvas = figure.querySelector("canvas")!;
+  draw(canvas, picture);
+  grid.classList.toggle("large", picture.width >= SMALL);
+  figure.querySelector("figcaption")!.textContent = title || `${picture.width} x ${picture.height}`;
+  const button = figure.querySelector("button")!;
+  button.disabled = false;
+  button.style.aspectRatio = `${picture.width} / ${picture.height}`;
+  button.title = button.ariaLabel = `Save ${title || "the picture"} as PNG`;
+  button.onclick = async () => {
+    const input = inputOf(artifact, "image");
+    const inputs: Record<string, string> = image && input ? { [input.name]: await sha256(image.pixels) } : {};
+    const recipe = { artifact: artifact.sha256, seed, label, edgegen: manifest.tools.edgegen ?? "unknown", inputs };
+    save(await png(picture, recipe), `${[manifest.name, label, takesNoise ? seed : null].filter((part) => part !== null).join("-")}.png`);
+  };
+  figure.classList.remove("waiting");
+}
+
+function draw(canvas: HTMLCanvasElement, picture: Picture): void {
+  canvas.width = picture.width;
+  canvas.height = picture.height;
+  canvas.classList.toggle("pixels", Math.max(picture.width, picture.height) < SMALL);
+  canvas.getContext("2d")!.putImageData(toImageData(picture), 0, 0);
+}
+
+async function check(): Promise<void> {
+  if (!generator) return;
+  showSelfTest("Self-test …", "");
+  test = await selfTest(address, generator);
+  showSelfTest(summary(test), test.passed ? "passed" : "failed");
+}
+
+function showSelfTest(text: string, state: string): void {
+  Object.assign(element("self-test"), { textContent: text, className: state });
+}
+
+function show(text: string): void {
+  element("status").textContent = text;
+}
+
+function busy(is: boolean): void {
+  grid.setAttribute("aria-busy", String(is));
+  makeButton.disabled = generator === undefined;
+  for (const id of ["run-self-test", "save-log"]) element<HTMLButtonElement>(id).disabled = is;
+}
+
+function fail(error: unknown): void {
+  const message = error instanceof GeneratorError ? error.message : `Something went wrong: ${error instanceof Error ? error.message : error}`;
+  element("error").textContent = message;
+  element("error").hidden = false;
+  show("");
+  grid.setAttribute("aria-busy", "false");
+}
+
+function save(content: Blob, name: string): void {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(content), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+function size(nbytes: number): string {
+  return nbytes < 1e6 ? `${(nbytes / 1e3).toFixed(0)} kB` : `${(nbytes / 1e6).toFixed(1)} MB`;
+}

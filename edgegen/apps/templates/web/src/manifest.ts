@@ -1,0 +1,66 @@
+/** What this app reads of manifest.json, schema "edgegen.bundle/1"; keys that it does not know are ignored. */
+export interface Manifest {
+  schema: "edgegen.bundle/1";
+  name: string;
+  license: string;
+  class_names: string[];
+  colors: "gray" | "RGB";
+  artifacts: Artifact[];
+  golden: {
+    samples: { seed: number; index: number; label: number | null }[];
+    inputs: { name: string; file: string; shape: number[] }[];
+    shape: [samples: number, height: number, width: number, channels: number];
+  };
+  tools: Record<string, string>;
+  files: { path: string; nbytes: number; sha256: string }[];
+}
+
+export interface Artifact {
+  file: string;
+  scheme: string;
+  nbytes: number;
+  sha256: string;
+  beside: string[];
+  inputs: Input[];
+  methods: { name: string | null; output: Output }[];
+  golden: { file: string; floor_db: number };
+}
+
+export interface Input {
+  name: string;
+  role: "noise" | "class" | "image";
+  dtype: "float32" | "int64" | "int32";
+  shape: (number | "batch_size")[];
+  low: number | null;
+  high: number | null;
+  seed_offset: number;
+}
+
+export interface Output {
+  name: string;
+  dtype: "float32" | "uint8";
+  shape: (number | "batch_size")[];
+  layout: "NCHW" | "NHWC";
+  low: number;
+  high: number;
+}
+
+/** Of one sample: `batch_size` is 1. */
+export function sizes(shape: (number | "batch_size")[]): number[] {
+  return shape.map((size) => (size === "batch_size" ? 1 : size));
+}
+
+export function inputOf(artifact: Artifact, role: Input["role"]): Input | undefined {
+  return artifact.inputs.find((input) => input.role === role);
+}
+
+/** Number of classes; 0 where the model has none. */
+export function classes(artifact: Artifact): number {
+  return (inputOf(artifact, "class")?.high ?? -1) + 1;
+}
+
+/** The method whose output is a picture: one of uint8 first, which needs no conversion. */
+export function outputOf(artifact: Artifact): Output {
+  const outputs = artifact.methods.map((method) => method.output);
+  return outputs.find((output) => output.dtype === "uint8") ?? outputs[0];
+}

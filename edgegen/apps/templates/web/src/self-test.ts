@@ -1,0 +1,48 @@
+import { Bundle } from "./bundle";
+import type { Generator } from "./generator";
+import { inputOf } from "./manifest";
+import { psnr, type Picture } from "./picture";
+
+/** How near this device comes to the golden images: `psnrDb` of every image, against `floorDb`. */
+export interface SelfTest {
+  file: string;
+  floorDb: number;
+  psnrDb: number[];
+  passed: boolean;
+}
+
+/** Makes every golden image of the generator's model again. Throws a GeneratorError where one cannot be made at all. */
+export async function selfTest(address: string, generator: Generator): Promise<SelfTest> {
+  const bundle = await Bundle.open(address);
+  const { artifact } = generator;
+  const { samples, shape } = bundle.manifest.golden;
+  const expected = await bundle.read(artifact.golden.file);
+  const size = shape[1] * shape[2] * shape[3];
+  const given = await goldenImages(bundle, generator);
+  const psnrDb = [];
+  for (const [at, { seed, index, label }] of samples.entries()) {
+    const picture = await generator.generate(seed, { label, index, image: given?.[at] });
+    psnrDb.push(psnr(picture.pixels, expected.subarray(at * size, (at + 1) * size)));
+  }
+  const floorDb = artifact.golden.floor_db;
+  return { file: artifact.file, floorDb, psnrDb, passed: psnrDb.every((each) => each >= floorDb) };
+}
+
+/** The pictures that the golden images are made from, null where the model takes none. */
+export async function goldenImages(bundle: Bundle, generator: Generator): Promise<Picture[] | null> {
+  const input = inputOf(generator.artifact, "image");
+  const item = bundle.manifest.golden.inputs.find(({ name }) => name === input?.name);
+  if (!item) return null;
+  const bytes = await bundle.read(item.file);
+  const [count, height, width, channels] = item.shape;
+  const size = height * width * channels;
+  return Array.from({ length: count }, (_, at) => ({ width, height, channels, pixels: bytes.slice(at * size, (at + 1) * size) }));
+}
+
+export function summary({ file, floorDb, psnrDb, passed }: SelfTest): string {
+  const failed = psnrDb.filter((each) => each < floorDb).length;
+  const worst = Math.min(...psnrDb);
+  const nearest = worst === Infinity ? "equal to the last bit" : `${worst.toFixed(1)} dB at worst`;
+  const verdict = passed ? "passed" : `FAILED, ${failed} are below`;
+  return `Self-test ${verdict}: ${psnrDb.length} pictures of ${file}, ${nearest}, floor ${floorDb} dB.`;
+}

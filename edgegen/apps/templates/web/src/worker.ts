@@ -1,0 +1,133 @@
+// Everything heavy: the model's file, onnxruntime, noise and pixels. generator.ts is what talks to it.
+
+import type { InferenceSession, Tensor } from "onnxruntime-web";
+import wasmScript from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
+import wasmBinary from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
+import gpuScript from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.mjs?url";
+import gpuBinary from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm?url";
+import { Bundle } from "./bundle";
+import { GeneratorError } from "./errors";
+import { outputOf, sizes, type Artifact, type Input } from "./manifest";
+import { normal } from "./noise";
+import { pictureOf, toPlanes, type Picture } from "./picture";
+import type { Answer, Backend, LoadOptions, Loaded, Made, Request } from "./protocol";
+
+type Runtime = Pick<typeof import("onnxruntime-web"), "InferenceSession" | "Tensor" | "env">;
+
+interface Model {
+  artifact: Artifact;
+  session: InferenceSession;
+  Tensor: Runtime["Tensor"];
+}
+
+let model: Model | undefined;
+let turn: Promise<unknown> = Promise.resolve(); // a session runs one picture at a time
+
+self.onmessage = ({ data }: MessageEvent<Request>) => {
+  turn = turn.then(() => obey(data));
+};
+
+async function obey(request: Request): Promise<void> {
+  try {
+    const value = request.call === "load" ? await load(request.options) : await make(request);
+    const kept = "picture" in value ? [value.picture.pixels.buffer] : [];
+    self.postMessage({ id: request.id, value } satisfies Answer, { transfer: kept });
+  } catch (error) {
+    const { kind, message } = error instanceof GeneratorError ? error : new GeneratorError("inference", `The model failed: ${error}`);
+    self.postMessage({ id: request.id, error: { kind, message } } satisfies Answer);
+  }
+}
+
+async function load({ address, file, backend, threads }: LoadOptions): Promise<Loaded> {
+  const runtime = library(backend, threads); // its download goes on beside the model's
+  runtime.catch(() => {}); // thrown below, where it is awaited
+  const bundle = await Bundle.open(address);
+  const artifact = bundle.artifact(file);
+  const bytes = await bundle.read(file);
+  const externalData = await Promise.all(artifact.beside.map(async (path) => ({ path, data: await bundle.read(path) })));
+  const notes: string[] = [];
+  const start = async (chosen: Backend, { InferenceSession, Tensor }: Runtime): Promise<Model> => {
+    const session = await InferenceSession.create(bytes, { executionProviders: [chosen], externalData });
+    return { artifact, session, Tensor };
+  };
+  let used: Backend = backend;
+  let began = 0; // downloads are not counted
+  try {
+    const loaded = await runtime;
+    began = performance.now();
+    model = await start(backend, loaded);
+  } catch (error) {
+    if (backend === "wasm") throw error instanceof GeneratorError ? error : new GeneratorError("inference", `The model cannot be loaded: ${error}`);
+    notes.push(`WebGPU does not run this model (${error}).`);
+    used = "wasm";
+    const loaded = await library("wasm", threads);
+    began = performance.now();
+    model = await start("wasm", loaded);
+  }
+  return { manifest: bundle.manifest, artifact, backend: used, loadMs: performance.now() - began, notes };
+}
+
+async function library(backend: Backend, threads: number): Promise<Runtime> {
+  const gpu = backend === "webgpu";
+  const runtime: Runtime = gpu ? await import("onnxruntime-web/webgpu") : await import("onnxruntime-web/wasm");
+  runtime.env.logLevel = "error";
+  runtime.env.wasm.numThreads = threads;
+  runtime.env.wasm.wasmPaths = { mjs: absolute(gpu ? gpuScript : wasmScript) };
+  runtime.env.wasm.wasmBinary = await webAssembly(absolute(gpu ? gpuBinary : wasmBinary));
+  return runtime;
+}
+
+function absolute(place: string): string {
+  return new URL(place, self.location.href).href;
+}
+
+/** Hosts like to answer with a page where a file is missing, which WebAssembly's own message hides. */
+async function webAssembly(address: string): Promise<ArrayBuffer> {
+  let response: Response;
+  try {
+    response = await fetch(address);
+  } catch (cause) {
+    throw new GeneratorError("file", "The runtime could not be fetched; is there a connection?", { cause });
+  }
+  const binary = await response.arrayBuffer();
+  const magic = new Uint8Array(binary, 0, Math.min(4, binary.byteLength)).join();
+  if (!response.ok || magic !== "0,97,115,109") {
+    throw new GeneratorError("file", `${new URL(address).pathname} is no WebAssembly: the host answers ${response.status}.`);
+  }
+  return binary;
+}
+
+async function make({ seed, label, image, index }: Extract<Request, { call: "generate" }>): Promise<Made> {
+  if (!model) throw new GeneratorError("input", "The model is not loaded.");
+  const { artifact, session, Tensor } = model;
+  const began = performance.now();
+  const feeds: Record<string, Tensor> = {};
+  for (const input of artifact.inputs) feeds[input.name] = tensor(Tensor, input, seed, label, image, index);
+  const output = outputOf(artifact);
+  const results = await session.run(feeds, [output.name]);
+  const result = results[output.name];
+  const picture = pictureOf((await result.getData()) as Float32Array | Uint8Array, result.dims, output);
+  result.dispose();
+  for (const feed of Object.values(feeds)) feed.dispose();
+  return { picture, ms: performance.now() - began };
+}
+
+function tensor(
+  Tensor: Runtime["Tensor"], input: Input, seed: number | bigint, label: number | null, image: Picture | null, index: number,
+): Tensor {
+  const shape = sizes(input.shape);
+  switch (input.role) {
+    case "noise": {
+      const size = shape.slice(1).reduce((product, each) => product * each, 1);
+      const start = BigInt(seed) + BigInt(input.seed_offset);
+      return new Tensor("float32", normal(BigInt.asUintN(64, start), index, 1, size), shape);
+    }
+    case "class":
+      return input.dtype === "int64"
+        ? new Tensor("int64", BigInt64Array.of(BigInt(label ?? 0)), shape)
+        : new Tensor("int32", Int32Array.of(label ?? 0), shape);
+    default:
+      if (!image) throw new GeneratorError("input", "This model needs a picture.");
+      return new Tensor("float32", toPlanes(image, input.low ?? 0, input.high ?? 1), shape);
+  }
+}

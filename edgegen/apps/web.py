@@ -1,0 +1,63 @@
+"""`edgegen app web`: what of a bundle a page gets, and what is written into its template."""
+
+import html
+import json
+
+from edgegen.apps.fit import why_unfit
+from edgegen.apps.names import check_title, identifier
+from edgegen.apps.plan import Plan
+from edgegen.errors import UsageError, unknown_name
+from edgegen.formats.bundle import Bundle, BundledArtifact
+from edgegen.formats.bundle_folder import CARD, HASH
+from edgegen.formats.manifest import MANIFEST
+
+ASSETS = "public/bundle"
+RENAMED = {"gitignore": ".gitignore"}  # packages of Python leave out what git ignores
+RUNTIMES = ("onnx",)
+
+
+def web_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Plan:
+    """The project with all ONNX files of the bundle that a page can run; people choose one of them.
+
+    Raises UsageError for a name that no package can have, an unknown runtime, and a bundle without such a file.
+    """
+    if runtime not in (None, *RUNTIMES):
+        raise UsageError(unknown_name("runtime of pages", runtime, RUNTIMES))
+    title = check_title(name)
+    artifacts = _artifacts(bundle)
+    values = {
+        "identifier": identifier(title),
+        "title": title,
+        "title_html": html.escape(title),
+        "title_json": json.dumps(title),
+        "first_model": artifacts[0].file,
+        "example_condition": _example_condition(artifacts[0]),
+        "models": json.dumps([artifact.file for artifact in artifacts]),
+    }
+    given = {spec.name for artifact in artifacts for spec in artifact.inputs}
+    files = [MANIFEST, HASH, CARD, *(item.file for item in bundle.golden.inputs if item.name in given)]
+    for artifact in artifacts:
+        files += [artifact.file, *artifact.beside, artifact.golden.file]
+    assets = {path: f"{ASSETS}/{path}" for path in files}
+    models = ", ".join(artifact.file for artifact in artifacts)
+    return Plan(values, assets, RENAMED, (f"{models} in onnxruntime-web",), ("npm ci", "npm run dev"))
+
+
+def _artifacts(bundle: Bundle) -> list[BundledArtifact]:
+    candidates = [artifact for artifact in bundle.artifacts if artifact.runtime in RUNTIMES]
+    reasons = {artifact.file: why_unfit(artifact) for artifact in candidates}
+    fit = [artifact for artifact in candidates if not reasons[artifact.file]]
+    if fit:
+        return fit
+    there = "; ".join(f"{file} {reason}" for file, reason in reasons.items())
+    there = there or f"it has {', '.join(artifact.file for artifact in bundle.artifacts)}"
+    raise UsageError(
+        f"the bundle has no .onnx file that a page can run: {there}; make it with one, e.g. --artifact onnx-fp32"
+    )
+
+
+def _example_condition(artifact: BundledArtifact) -> str:
+    """The second argument of `generate` in the project's README."""
+    roles = {spec.role for spec in artifact.inputs}
+    given = [text for role, text in (("class", "label: 3"), ("image", "image: photo")) if role in roles]
+    return f", {{ {', '.join(given)} }}" if given else ""
