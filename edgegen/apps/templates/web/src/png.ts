@@ -1,6 +1,6 @@
-import { toImageData, type Picture } from "./picture";
+import type { Picture } from "./picture";
 
-const HEADER = 33; // signature and IHDR
+const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 
 /** How a picture was made: `edgegen inspect PICTURE` shows it, `edgegen sample --like PICTURE` makes it again. */
 export interface Recipe {
@@ -12,26 +12,31 @@ export interface Recipe {
   inputs: Record<string, string>;
 }
 
-/** A PNG that carries its recipe in a text chunk. */
-export async function png(picture: Picture, recipe: Recipe): Promise<Blob> {
-  const canvas = document.createElement("canvas");
-  canvas.width = picture.width;
-  canvas.height = picture.height;
-  canvas.getContext("2d")!.putImageData(toImageData(picture), 0, 0);
-  const plain = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, "image/png"));
-  if (!plain) throw new Error("this browser writes no PNG");
-  const text = chunk("edgegen", JSON.stringify({ schema: "edgegen.picture/1", count: 1, ...recipe }));
-  return new Blob([plain.slice(0, HEADER), text, plain.slice(HEADER)], { type: "image/png" });
+/** A PNG, gray or RGB as the picture is, that carries its recipe in a text chunk. */
+export async function png({ width, height, channels, pixels }: Picture, recipe: Recipe): Promise<Blob> {
+  const header = new Uint8Array(13); // 8 bits, gray or RGB, no interlacing
+  const view = new DataView(header.buffer);
+  view.setUint32(0, width);
+  view.setUint32(4, height);
+  header.set([8, channels === 3 ? 2 : 0], 8);
+  const line = width * channels;
+  const lines = new Uint8Array(height * (line + 1)); // each begins with 0: no filter
+  for (let y = 0; y < height; y++) lines.set(pixels.subarray(y * line, (y + 1) * line), y * (line + 1) + 1);
+  const packed = new Blob([lines]).stream().pipeThrough(new CompressionStream("deflate"));
+  const data = new Uint8Array(await new Response(packed).arrayBuffer());
+  const text = `edgegen\0\0\0\0\0${JSON.stringify({ schema: "edgegen.picture/1", count: 1, ...recipe })}`;
+  const chunks = [chunk("IHDR", header), chunk("iTXt", new TextEncoder().encode(text)), chunk("IDAT", data), chunk("IEND")];
+  return new Blob([SIGNATURE, ...chunks], { type: "image/png" });
 }
 
-/** iTXt, uncompressed, without language: length, type, content, CRC of the last two. */
-function chunk(keyword: string, text: string): Uint8Array<ArrayBuffer> {
-  const body = new TextEncoder().encode(`iTXt${keyword}\0\0\0\0\0${text}`);
-  const bytes = new Uint8Array(body.length + 8);
+/** Length, type, content, CRC of the last two. */
+function chunk(type: string, content: Uint8Array = new Uint8Array()): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(content.length + 12);
   const view = new DataView(bytes.buffer);
-  view.setUint32(0, body.length - 4);
-  bytes.set(body, 4);
-  view.setUint32(body.length + 4, crc32(body));
+  view.setUint32(0, content.length);
+  bytes.set(new TextEncoder().encode(type), 4);
+  bytes.set(content, 8);
+  view.setUint32(content.length + 8, crc32(bytes.subarray(4, content.length + 8)));
   return bytes;
 }
 
