@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from edgegen.apps.project import TEMPLATES
@@ -186,7 +187,7 @@ def _alone() -> list[str]:
 
 def main(names: list[str]) -> None:
     parts: Mapping[str, Callable[[], None]] = {
-        **{name: lambda name=name: fetch_npm(name) for name in NPM},
+        **{name: partial(fetch_npm, name) for name in NPM},
         "jvm": fetch_jvm,
         "web": fetch_web,
         "swift": fetch_swift,

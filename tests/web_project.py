@@ -106,7 +106,7 @@ def psnr_db(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 def downloaded(page: Any, selector: str, place: Path) -> Path:
     with page.expect_download() as download:
         page.click(selector)
-    path = place / download.value.suggested_filename
+    path = place / str(download.value.suggested_filename)
     download.value.save_as(path)
     return path
 

@@ -68,7 +68,7 @@ def read_bundle(folder: Path) -> Bundle:
     actual = hashlib.sha256(content).hexdigest()
     if actual != line[1].decode():
         raise DataError(
-            f"{folder / MANIFEST}: was changed: its SHA-256 is {actual[:SHOWN]}..., {HASH} says "
+            f"{folder / MANIFEST}: was changed: its SHA-256 is {actual[:SHOWN]}..., {folder / HASH} says "
             f"{line[1].decode()[:SHOWN]}...; {REMEDY}"
         )
     where = str(folder / MANIFEST)
