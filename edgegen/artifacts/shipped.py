@@ -128,7 +128,8 @@ def _student_of(run: Path, source: str) -> Path:
         return run / "choose" / "latest" / GENERATOR
     student = _last_student(run) / GENERATOR
     if not student.is_dir():
-        raise DataError(f"{source}: no student at {student} yet; make it by: edgegen distill {source}")
+        stage = student.relative_to(run).parts[0]
+        raise DataError(f"{source}: no student at {student} yet; make it by: edgegen run {source} --to {stage}")
     return student
 
 

@@ -46,6 +46,7 @@ def verify(
     """A folder with a manifest.json is one of files or a bundle, a .zip a bundle; everything else is a recipe."""
     from edgegen.formats.bundle_folder import is_bundle
     from edgegen.formats.manifest import MANIFEST, check_folder
+    from edgegen.formats.recipe_file import shipped
 
     folder = Path(source)
     is_zip = folder.suffix.lower() == ".zip"
@@ -54,6 +55,8 @@ def verify(
         _verify_bundle(folder, as_json=as_json)
         return
     if not (folder / MANIFEST).is_file():
+        if folder.is_dir() and source not in shipped():
+            raise UsageError(f"{source}: a folder without {MANIFEST}; give one of `edgegen export` or `edgegen bundle`")
         run_stages(source, runs, to=None, only="verify", force=force, dry_run=dry_run, as_json=as_json)
         return
     _refuse_flags(source, "a folder of files", force=force, dry_run=dry_run)

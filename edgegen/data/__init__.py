@@ -66,10 +66,11 @@ def local_path(source: str, *, base: Path) -> Path | None:
 
 
 def _missing(source: str, path: Path) -> str:
-    around = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    entries = [*path.parent.iterdir()] if path.parent.is_dir() else []
+    around = [entry.name for entry in entries if entry.is_dir() or entry.suffix.lower() in (".npz", ".zip")]
     near = difflib.get_close_matches(path.name, [*around, "digits"], n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
-    beside = "" if around else f" (there is no folder {path.parent})" if not path.parent.is_dir() else ""
+    beside = "" if entries else f" (there is no folder {path.parent})" if not path.parent.is_dir() else ""
     return f"data.source '{source}': nothing at {path}{beside}.{hint} {_kinds()}"
 
 

@@ -68,7 +68,7 @@ def read_bundle(folder: Path) -> Bundle:
     actual = hashlib.sha256(content).hexdigest()
     if actual != line[1].decode():
         raise DataError(
-            f"{folder / MANIFEST}: was changed: its SHA-256 is {actual[:SHOWN]}..., {HASH} says "
+            f"{folder / MANIFEST}: was changed: its SHA-256 is {actual[:SHOWN]}..., {folder / HASH} says "
             f"{line[1].decode()[:SHOWN]}...; {REMEDY}"
         )
     where = str(folder / MANIFEST)
@@ -81,11 +81,13 @@ def check_bundle(folder: Path) -> Bundle:
     Raises DataError that names every file that is missing, foreign, a link, or does not hold what was written.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: is no folder, and a bundle is one")
+        raise DataError(f"{folder}: no bundle is there; give a folder or .zip that `edgegen bundle` wrote")
     bundle = read_bundle(folder)
     faults = [*_faults(folder, bundle)]
     if faults:
-        raise DataError("\n  ".join([f"{folder}: not as written:", *faults, REMEDY] if len(faults) > 1 else faults))
+        if len(faults) == 1:
+            raise DataError(f"{faults[0]}; {REMEDY}")
+        raise DataError("\n  ".join([f"{folder}: not as written:", *faults, REMEDY]))
     return bundle
 
 
@@ -137,4 +139,6 @@ def _read(folder: Path, name: str, **limits: int) -> bytes:
     path = folder / name
     if path.is_symlink():
         raise DataError(f"{path}: is a symbolic link, and a bundle has none; {REMEDY}")
+    if not path.exists():
+        raise DataError(f"{path}: is missing; {REMEDY}")
     return read_bytes(path, **limits)

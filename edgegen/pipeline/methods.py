@@ -155,7 +155,10 @@ def check_methods(recipe: Recipe, stages: Collection[str]) -> None:
                 "which would have to be decoded in every step: take a distance of values, such as 'pseudo_huber'"
             )
         if "unconditional_class" in table.objective.needs and not recipe.data.conditional:
-            raise RecipeError(f"{key} trains without a class as well (label_dropout), and data.conditional is false")
+            raise RecipeError(
+                f"{key} trains without a class as well (label_dropout), and data.conditional is false; remove "
+                "label_dropout"
+            )
         if "trajectories" in table.objective.needs and recipe.pairs.knots == 1:
             raise RecipeError(f"{key} needs states between noise and image: give pairs.knots, such as knots = 4")
 

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from edgegen.artifacts.bundle_check import raise_failed, verify_bundle
 from edgegen.cli.main import app
-from edgegen.errors import DataError, EdgegenError, ParityError
+from edgegen.errors import DataError, EdgegenError, ParityError, UsageError
+from edgegen.formats.bundle import REMEDY
 from edgegen.formats.bundle_folder import HASH, check_bundle
 from edgegen.formats.bundle_zip import write_zip
 from edgegen.formats.manifest import MANIFEST
@@ -231,6 +232,17 @@ def test_all_that_is_wrong_is_named_at_once(copy: Path) -> None:
         check_bundle(copy)
 
 
+def test_a_single_fault_says_what_to_do(copy: Path) -> None:
+    (copy / "foreign.txt").write_text("")
+    with pytest.raises(DataError, match=rf"foreign.txt: is not in manifest.json; {REMEDY}"):
+        check_bundle(copy)
+    (copy / "manifest.json").unlink()
+    with pytest.raises(DataError, match=rf"manifest.json: is missing; {REMEDY}"):
+        check_bundle(copy)
+    with pytest.raises(DataError, match=r"nowhere: no bundle is there; give a folder or .zip that `edgegen bundle`"):
+        check_bundle(copy / "nowhere")
+
+
 def test_a_bundle_of_the_hub_has_further_files_of_its_own(copy: Path) -> None:
     (copy / ".gitattributes").write_text("*.onnx filter=lfs")
     (copy / ".cache" / "huggingface").mkdir(parents=True)
@@ -317,3 +329,10 @@ def test_an_empty_zip_says_more_than_it_holds(packed: Path) -> None:
 def test_the_hash_is_one_of_sha256sum(bundle: Path) -> None:
     digest = hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
     assert (bundle / HASH).read_text() == f"{digest}  manifest.json\n"
+
+
+def test_a_folder_that_is_neither_files_nor_bundle_is_said_to_be_one(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["verify", str(tmp_path)])
+    assert isinstance(result.exception, UsageError)
+    with pytest.raises(UsageError, match=r"a folder without manifest.json; give one of `edgegen export`"):
+        raise result.exception

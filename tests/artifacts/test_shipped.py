@@ -77,7 +77,7 @@ def test_a_run_whose_student_is_newer_than_its_files_is_its_student(runs: Path) 
     write(runs / "mine" / "choose" / "latest" / "choice.json", {})
     assert resolved("mine", runs) == "distill/latest/generator"
     shutil.rmtree(runs / "mine" / "distill" / "one" / "generator")
-    with pytest.raises(DataError, match=r"mine: no student at .* yet; make it by: edgegen distill mine"):
+    with pytest.raises(DataError, match=r"mine: no student at .* yet; make it by: edgegen run mine --to distill"):
         resolved("mine", runs)
 
 

@@ -41,6 +41,9 @@ def test_nothing_there_names_what_is_near(tmp_path: Path) -> None:
     np.savez(tmp_path / "fashion_mnist.npz", images=np.zeros((3, 4, 4), np.uint8))
     with pytest.raises(DataError, match=r"'fashion-mnist\.npz': nothing at .*Did you mean 'fashion_mnist\.npz'\?"):
         load("fashion-mnist.npz", base=tmp_path)
+    (tmp_path / "flowers.toml").write_text("")
+    with pytest.raises(DataError, match=r"'flowers\.zip': nothing at \S+flowers\.zip\. A source is one of"):
+        load("flowers.zip", base=tmp_path)
     with pytest.raises(DataError, match=r"'digit': nothing at .*Did you mean 'digits'\? A source is one of: digits"):
         load("digit", base=tmp_path)
     with pytest.raises(DataError, match=r"nothing at .*there is no folder .*deep"):

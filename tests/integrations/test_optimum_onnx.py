@@ -18,8 +18,8 @@ from helpers import environment
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgegen.artifacts.export import ExportSettings, _onnx_files, export_source
-from edgegen.artifacts.export_result import raise_failures
+from edgegen.artifacts.export import ExportSettings, export_source
+from edgegen.artifacts.export_result import onnx_files, raise_failures
 from edgegen.artifacts.target import Target
 from edgegen.errors import DataError
 from edgegen.exporters.onnx.backend import BACKEND
@@ -223,7 +223,7 @@ def test_the_first_plain_file_that_is_not_false_is_taken() -> None:
         for number, (backend, variant, _) in enumerate(rows)
     ]
     parity = {str(number): Parity(status, "planted", 80.0) for number, (*_, status) in enumerate(rows)}  # type: ignore[arg-type]
-    assert _onnx_files([SimpleNamespace(name="unet", built=built, parity=parity)]) == {"unet": "3"}  # type: ignore[list-item]
+    assert onnx_files([SimpleNamespace(name="unet", built=built, parity=parity)]) == {"unet": "3"}  # type: ignore[list-item]
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,7 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ({"teacher": {"guidance": -1.0}}, r"teacher.guidance: .* \(found -1.0\)"),
     (
         {"teacher": {"label_dropout": 0.1}, "data": {"conditional": False}},
-        r"teacher.method = 'flow_matching' trains without a class as well \(label_dropout\), and data.conditional is f",
+        r"teacher.method = 'flow_matching' trains without a class .* data.conditional is false; remove label_dropout",
     ),
     ({"recover": {"method": "flow_matching", "label_dropout": 0.1}}, "which the stage refine does not have"),
 )

@@ -19,6 +19,8 @@ self.addEventListener("fetch", (event) => {
 async function install() {
   const cache = await caches.open(CACHE);
   await cache.addAll(FILES.map((path) => new Request(new URL(path, self.registration.scope), { cache: "reload" })));
+  // Not only once all tabs are closed: until then the old manifest would meet the host's new models.
+  await self.skipWaiting();
 }
 
 async function activate() {

@@ -81,20 +81,25 @@ function absolute(place: string): string {
   return new URL(place, self.location.href).href;
 }
 
-/** Hosts like to answer with a page where a file is missing, which WebAssembly's own message hides. */
+/**
+ * Hosts like to answer with a page where a file is missing, which WebAssembly's own message hides. The service worker
+ * may have kept such an answer: it is asked for once more, from the host.
+ */
 async function webAssembly(address: string): Promise<ArrayBuffer> {
-  let response: Response;
-  try {
-    response = await fetch(address);
-  } catch (cause) {
-    throw new GeneratorError("file", "The runtime could not be fetched; is there a connection?", { cause });
+  let status = 0;
+  for (const cache of ["default", "reload"] as const) {
+    let response: Response;
+    try {
+      response = await fetch(address, { cache });
+    } catch (cause) {
+      throw new GeneratorError("file", "The runtime could not be fetched; is there a connection?", { cause });
+    }
+    const binary = await response.arrayBuffer();
+    const magic = new Uint8Array(binary, 0, Math.min(4, binary.byteLength)).join();
+    if (response.ok && magic === "0,97,115,109") return binary;
+    status = response.status;
   }
-  const binary = await response.arrayBuffer();
-  const magic = new Uint8Array(binary, 0, Math.min(4, binary.byteLength)).join();
-  if (!response.ok || magic !== "0,97,115,109") {
-    throw new GeneratorError("file", `${new URL(address).pathname} is no WebAssembly: the host answers ${response.status}.`);
-  }
-  return binary;
+  throw new GeneratorError("file", `${new URL(address).pathname} is no WebAssembly: the host answers ${status}.`);
 }
 
 async function make({ seed, label, image, index }: Extract<Request, { call: "generate" }>): Promise<Made> {
