@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgegen.models.verifier import Verifier
 
 TEACHER_STEPS = 20
+ONE_STEP_ROLES = ("student", "finished", "baseline")  # of generators that were trained for a single step
 BATCH = 64  # images that an exported file makes in one run: of thousands, the activations would fill the memory
 LARGEST_RUN = 1 << 20  # values of all inputs in one run; a sample that has more runs alone
 
@@ -93,7 +94,7 @@ def open_generator(
     loaded = load_guided(path, guidance)
     decoder = decoder_in(decoder_of or shipped.decoder_folder(path))
     signature = observed_signature(loaded.signature, decoder)
-    count = steps or (1 if loaded.about.get("role") in ("student", "baseline") else TEACHER_STEPS)
+    count = steps or (1 if loaded.about.get("role") in ONE_STEP_ROLES else TEACHER_STEPS)
 
     def samples_of(noise: "Tensor", condition: "Tensor | None") -> "Tensor":
         return solve(loaded.net, noise, condition, solver="euler", steps=count).x

@@ -123,9 +123,10 @@ def test_the_names_in_a_manifest_go_with_a_file_wherever_it_is_copied(
     assert sample_to_png(file, tmp_path / "a.png", label="trouser")["count"] == 16
 
 
-def test_the_student_of_a_run_knows_its_classes(runs: Path) -> None:
+@pytest.mark.parametrize("role", ["student", "finished"])
+def test_the_student_of_a_run_knows_its_classes_and_makes_an_image_in_one_step(runs: Path, role: str) -> None:
     config = EdgeUNetConfig(in_channels=1, sample_size=8, num_classes=SIGNATURE.num_classes, channels=(8,))
-    save(EdgeUNet(config), runs / "mine" / "choose" / "latest" / "generator", about={"role": "student"})
+    save(EdgeUNet(config), runs / "mine" / "choose" / "latest" / "generator", about={"role": role})
     write(runs / "mine" / "choose" / "latest" / "stage.json", {"digest": "chosen again", "files": {}})
     made = sample_to_png("mine", runs / "bag.png", label="bag", runs=runs)
     assert made["method"] == "PyTorch, 1 step"
