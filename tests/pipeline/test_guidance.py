@@ -86,7 +86,7 @@ def test_pairs_and_methods_get_the_guided_velocity_and_another_scale_keeps_the_t
     assert isinstance(teacher, GuidedVelocity)
     assert teacher.guidance == Guidance(1.5, (0.1, 0.9))
     assert isinstance(unguided(teacher), EdgeUNet)
-    recipe, inputs = read(tmp_path / "tiny.toml"), {"teacher": results["teacher"].folder}
+    recipe, inputs = read(tmp_path / "tiny.toml"), {stage: results[stage].folder for stage in ("data", "teacher")}
     rows = samplers(Context(recipe, "evaluate", tmp_path, inputs, tmp_path, Silent(), {}))
     assert {type(row.network) for row in rows} == {GuidedVelocity}
     student = load(results["distill"].folder / "generator").net

@@ -149,7 +149,11 @@ def test_the_weights_of_a_folder_start_a_student_of_another_kind(base: Path) -> 
     ("network", "changes", "message"),
     [
         ("nets.py:Wrong", {}, r"gives \(2, 1, 4, 8\) for images \(2, 1, 8, 8\); needed: a velocity like them"),
-        ("nets.py:Branching", {}, r"slim.network = 'nets.py:Branching': Branching: forward\(x, t, labels\) cannot be"),
+        (
+            "nets.py:Branching",
+            {},
+            r"slim.network = 'nets.py:Branching': Branching: forward\(x, t, condition\) cannot be",
+        ),
         ("nets.py:Nett", {}, "slim.network: nets.py:Nett: no factory 'Nett'; .* Did you mean 'Net'"),
         ("diffusers:config.json", {"sample_size": 16}, r"for images \[1, 16, 16\] of 10 classes, the data are \[1, 8"),
         ("diffusers:config.json", {"out_channels": 2}, "out_channels must be in_channels, 1"),
