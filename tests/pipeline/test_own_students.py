@@ -149,7 +149,7 @@ def test_the_weights_of_a_folder_start_a_student_of_another_kind(base: Path) -> 
     ("network", "changes", "message"),
     [
         ("nets.py:Wrong", {}, r"gives \(2, 1, 4, 8\) for images \(2, 1, 8, 8\); needed: a velocity like them"),
-        ("nets.py:Branching", {}, r"slim.network = 'nets.py:Branching': Branching: forward\(x, t, condition\) cannot"),
+        (
             "nets.py:Branching",
             {},
             r"slim.network = 'nets.py:Branching': Branching: forward\(x, t, condition\) cannot be",
