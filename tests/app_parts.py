@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -59,37 +59,36 @@ def jvm_jars() -> list[Path]:
 
 
 def fetch_jvm() -> None:
-    """Debian's packages unpacked in a folder; nothing is installed. Raises DeviceError: not Debian, no connection."""
-    if (home() / "jvm").is_dir():
-        return
-    debian.require_tools("what runs the tests in Kotlin")
-    partial, packages = home() / "jvm.partial", home() / "jvm.packages"
-    for folder in (partial, packages):
-        shutil.rmtree(folder, ignore_errors=True)
-    partial.mkdir(parents=True)
-    architecture = called("dpkg", "--print-architecture").strip()
-    for archive in debian.download(JVM_PACKAGES, packages, suite=DEBIAN_SUITE, architectures=(architecture,)):
-        called("dpkg-deb", "-x", archive, partial)
-    shutil.rmtree(packages)
-    partial.replace(home() / "jvm")
+    """The libraries of the tests in Kotlin. Raises DeviceError."""
+    _fetch_debian(home() / "jvm", JVM_PACKAGES, purpose="what runs the tests in Kotlin")
 
 
 def fetch_swift() -> None:
-    """Debian's packages unpacked in a folder; nothing is installed. Raises DeviceError: not Debian, no connection."""
-    if swift_root().is_dir():
+    """Swift's compiler in a root of its own. Raises DeviceError."""
+    _fetch_debian(swift_root(), SWIFT_PACKAGES, purpose="the folder of Swift", folders=(SWIFT_PLACE.strip("/"),))
+
+
+def _fetch_debian(place: Path, names: Sequence[str], *, purpose: str, folders: Sequence[str] = ()) -> None:
+    """Debian's packages unpacked in `place`, with further empty folders, if it is not there; nothing is installed.
+
+    Raises DeviceError: not Debian, no connection.
+    """
+    if place.is_dir():
         return
-    debian.require_tools("the folder of Swift")
-    partial, packages = home() / "swift.partial", home() / "swift.packages"
-    for folder in (partial, packages):
+    debian.require_tools(purpose)
+    staging, packages = place.with_name(f"{place.name}.partial"), place.with_name(f"{place.name}.packages")
+    for folder in (staging, packages):
         shutil.rmtree(folder, ignore_errors=True)
-    partial.mkdir(parents=True)
+    staging.mkdir(parents=True)
     architecture = called("dpkg", "--print-architecture").strip()
-    archives = debian.download(SWIFT_PACKAGES, packages, suite=DEBIAN_SUITE, architectures=(architecture,))
+    archives = debian.download(names, packages, suite=DEBIAN_SUITE, architectures=(architecture,))
+    # base-files makes the links of a root, which others go through.
     for archive in sorted(archives, key=lambda path: not path.name.startswith("base-files_")):
-        called("dpkg-deb", "-x", archive, partial)
-    (partial / SWIFT_PLACE.strip("/")).mkdir()
+        called("dpkg-deb", "-x", archive, staging)
+    for name in folders:
+        (staging / name).mkdir()
     shutil.rmtree(packages)
-    partial.replace(swift_root())
+    staging.replace(place)
 
 
 def web_modules() -> Path:

@@ -74,6 +74,8 @@ def write_bundle(
         ExportError: a runtime refuses a file.
     """
     check_output(output)
+    if name is not None and not name.strip():
+        raise UsageError("--name: is empty; give the bundle a name, or leave the option out")
     if is_bundle(files):
         raise UsageError(f"{files}: is a bundle already; give the run or the export that it was made from")
     entries = check_folder(files)
@@ -237,8 +239,7 @@ def _golden_images(
         process.close()
     if not made:
         raise DataError("none of the files can be run on this machine, so there are no golden images to compare with")
-    first = next((made[e.row["file"]] for e in entries if e.row["file"] in made), None)
-    assert first is not None, "one of them ran"
+    first = next(iter(made.values()))
     return {entry.row["file"]: made.get(entry.row["file"], first) for entry in entries}
 
 

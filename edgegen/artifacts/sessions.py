@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from edgegen.models.verifier import Verifier
 
 TEACHER_STEPS = 20
-ONE_STEP_ROLES = ("student", "finished", "baseline")  # of generators that were trained for a single step
 BATCH = 64  # images that an exported file makes in one run: of thousands, the activations would fill the memory
 LARGEST_RUN = 1 << 20  # values of all inputs in one run; a sample that has more runs alone
 
@@ -88,6 +87,7 @@ def open_generator(
     import torch
 
     from edgegen.flow.solvers import solve
+    from edgegen.models.generator import ONE_STEP_ROLES
     from edgegen.models.guided import load_guided
     from edgegen.models.observed import decoder_in, observed_signature
 

@@ -253,14 +253,13 @@ class EdgeUNet(nn.Module):
 
     def encode(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> list[Tensor]:
         """Features (batch, width, rows, columns) of each resolution on the way down, the full one first."""
-        return self._down(x, t, condition, None)[0]
+        return self._down(x, self._base(condition), t, condition, None)[0]
 
     def _down(
-        self, x: Tensor, t: Tensor, condition: Tensor | None, r: Tensor | None
+        self, x: Tensor, base: Tensor | None, t: Tensor, condition: Tensor | None, r: Tensor | None
     ) -> tuple[list[Tensor], Iterator[Tensor]]:
-        """The features of each resolution, and the shifts of the blocks on the way up."""
+        """The features of each resolution, and the shifts of the blocks on the way up; `base` is that of `_base`."""
         shifts = iter(torch.split(self.conditioning(t, condition, r), list(self.widths), dim=1))
-        base = self._base(condition)
         h: Tensor = self.stem(x if base is None else torch.cat([x, base], dim=1))
         features: list[Tensor] = []
         for level, blocks in enumerate(self.down):
@@ -274,7 +273,8 @@ class EdgeUNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None, r: Tensor | None = None) -> Tensor:
         """Images (batch, channels, height, width), times t and r (batch,), conditions -> velocities like x."""
-        features, pending = self._down(x, t, condition, r)
+        base = self._base(condition)
+        features, pending = self._down(x, base, t, condition, r)
         h = features.pop()
         for level, blocks in enumerate(self.up):
             h = F.interpolate(self.grow[level](h), scale_factor=2.0, mode="nearest")
@@ -283,7 +283,6 @@ class EdgeUNet(nn.Module):
                 h = block(h, next(pending))
             h = self.attend_up[level](h)
         out: Tensor = self.head(F.silu(self.head_norm(h)))
-        base = self._base(condition)
         return out if base is None else out + x - base
 
     def _base(self, condition: Tensor | None) -> Tensor | None:

@@ -14,6 +14,7 @@ from edgegen.program.parameters import parameter_count
 from edgegen.support.storage import atomic_path, nbytes_of, read_json, save_tensors, write_json
 from edgegen.types import Signature
 
+ONE_STEP_ROLES = ("student", "finished", "baseline")  # in edgegen.json, of networks trained for a single step
 SPACE, LATENTS = "space", "latents"  # key and value in edgegen.json of a network whose samples are no images
 CONFIG, WEIGHTS, ABOUT, CARD = "config.json", "diffusion_pytorch_model.safetensors", "edgegen.json", "README.md"
 

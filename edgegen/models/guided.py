@@ -8,7 +8,7 @@ from typing import Any
 from edgegen.errors import DataError
 from edgegen.flow.guidance import Guidance, unconditional_class
 from edgegen.flow.guided_velocity import GuidedVelocity
-from edgegen.models.generator import Loaded
+from edgegen.models.generator import ONE_STEP_ROLES, Loaded
 from edgegen.models.load import load
 
 
@@ -16,7 +16,7 @@ def guided(loaded: Loaded, guidance: Guidance) -> Loaded:
     """The same with its velocity guided; itself where the scale is 1.
 
     Raises DataError where the network knows no label that stands for no class, and for a second network of other images
-    or classes.
+    or classes, or of one step.
     """
     if not guidance.is_on:
         return loaded
@@ -26,6 +26,11 @@ def guided(loaded: Loaded, guidance: Guidance) -> Loaded:
         other, own = (f"{list(s.sample_shape)} of {s.num_classes} classes" for s in (worse.signature, signature))
         if other != own:
             raise DataError(f"teacher.guidance_network: makes images {other}, the teacher {own}")
+        if (role := worse.about.get("role")) in ONE_STEP_ROLES:
+            raise DataError(
+                f"teacher.guidance_network: {guidance.network} is a {role}, trained for a single step, and guidance "
+                "needs velocities all along the path; give a teacher, smaller or less trained"
+            )
         return replace(loaded, net=GuidedVelocity(loaded.net, guidance, worse=worse.net).eval())
     if not signature.num_classes:
         raise DataError(

@@ -171,6 +171,41 @@ def test_damage_is_one_message_in_the_page(dist: Path, page: Any, tmp_path: Path
             assert len(pictures(page)) == SEEDS
 
 
+def test_a_wrong_answer_for_the_runtime_does_not_stay(dist: Path, page: Any, tmp_path: Path) -> None:
+    shutil.copytree(dist, tmp_path / "dist")
+    runtimes = list((tmp_path / "dist").glob("assets/*.wasm"))
+    for runtime in runtimes:
+        runtime.write_text("<!doctype html><title>Not found</title>")
+    with host(tmp_path / "dist") as address:
+        page.goto(f"{address}{WASM}")
+        settled(page)
+        assert "is no WebAssembly: the host answers 200" in page.inner_text("#error")
+        for runtime in runtimes:
+            shutil.copyfile(dist / "assets" / runtime.name, runtime)
+        page.reload()
+        settled(page)
+        assert not page.locator("#error").is_visible()
+        assert len(pictures(page)) == SEEDS
+
+
+def test_a_new_version_is_there_on_the_second_load(bundle: Path, dist: Path, page: Any, tmp_path: Path) -> None:
+    write_app("web", bundle, tmp_path / "next", name="Next")
+    following = web_project.built(tmp_path / "next")
+    shutil.copytree(dist, tmp_path / "dist")
+    with host(tmp_path / "dist") as address:
+        page.goto(f"{address}{WASM}")
+        settled(page)
+        shutil.rmtree(tmp_path / "dist")
+        shutil.copytree(following, tmp_path / "dist")
+        page.reload()
+        settled(page)
+        page.wait_for_timeout(2000)  # the new worker fetches its files beside the page
+        page.reload()
+        settled(page)
+        assert page.title() == "Next"
+        assert len(pictures(page)) == SEEDS
+
+
 def _another_schema(folder: Path) -> None:
     content = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(content | {"schema": "edgegen.bundle/9"}))
@@ -234,6 +269,8 @@ def test_a_picture_becomes_another_one(tmp_path: Path, page: Any) -> None:
         page.goto(f"{address}{WASM}#self-test")
         page.wait_for_selector("#self-test.passed", timeout=web_project.PATIENCE_MS)
         assert not page.locator("#seed").is_visible()
+        page.set_viewport_size({"width": 360, "height": 780})
+        assert page.evaluate("document.documentElement.scrollWidth") == 360, "nothing sticks out on a phone"
         file = {"name": "photo.png", "mimeType": "image/png", "buffer": web_project.png_bytes(photo)}
         page.set_input_files("#image", [file])
         page.wait_for_timeout(100)

@@ -132,6 +132,9 @@ def test_an_older_bundle_is_replaced_and_nothing_else(files: Path, tmp_path: Pat
         bundled(place, tmp_path / "again")
     with pytest.raises(UsageError, match="is no folder; give a new one"):
         bundled(files, tmp_path / "mine" / "thesis.txt")
+    with pytest.raises(UsageError, match="--name: is empty; give the bundle a name"):
+        bundled(files, tmp_path / "unnamed", name=" ")
+    assert not (tmp_path / "unnamed").exists()
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
 
 

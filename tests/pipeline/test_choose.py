@@ -56,6 +56,11 @@ def test_what_ships_is_the_weights_of_the_nearest(tmp_path: Path, monkeypatch: p
     assert choice["reason"].endswith("the student is further from them than the baseline")
     weights = "generator/diffusion_pytorch_model.safetensors"
     assert (chosen / weights).read_bytes() == (before["baseline"].folder / weights).read_bytes()
+    (tmp_path / "tiny.toml").write_text(TINY.replace("[evaluate]\n", '[evaluate]\nship = "student"\n'))
+    chosen = run_recipe(tmp_path / "tiny.toml", runs=runs, only="choose")[-1].folder
+    assert (chosen / weights).read_bytes() == (before["distill"].folder / weights).read_bytes(), "nothing is compared"
+    (tmp_path / "tiny.toml").write_text(TINY)
+    chosen = run_recipe(tmp_path / "tiny.toml", runs=runs, only="choose")[-1].folder
     loaded = load(chosen / "generator")
     assert (loaded.about["role"], loaded.about["trained_as"]) == ("student", "baseline")
     source = open_source(str(tmp_path / "tiny.toml"), steps=None, runs=runs)

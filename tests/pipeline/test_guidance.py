@@ -194,6 +194,7 @@ def test_guidance_that_cannot_be_is_refused_with_the_recipe(tables: dict[str, An
             r"guidance_network: makes images \[3, 8, 8\] of 10 classes, the teacher \[1, 8, 8\] of 10 classes",
         ),
         ({"guidance": 2.0, "guidance_network": "none"}, r"makes images \[1, 8, 8\] of 0 classes, the teacher"),
+        ({"guidance": 2.0, "guidance_network": "student"}, "student is a student, trained for a single step"),
         (
             {"guidance": 2.0, "folder": "ten"},
             "teacher.guidance = 2: the teacher knows 10 classes, and no label that stands for none of them: it was",
@@ -206,6 +207,7 @@ def test_guidance_that_does_not_fit_the_teacher_is_refused_before_any_training(
     for name, changes in {"ten": {}, "none": {"num_classes": 0}, "three": {"in_channels": 3}}.items():
         config = EdgeUNetConfig(**{"sample_size": 8, "channels": (8, 16), "blocks": 1, "num_classes": 10, **changes})
         save(EdgeUNet(config), tmp_path / name, about={})
+    save(EdgeUNet(EdgeUNetConfig(8, 1, (8, 16), 1, (), 10)), tmp_path / "student", about={"role": "student"})
     values: dict[str, Any] = tomllib.loads(TINY)
     own = {} if "folder" in teacher else values["teacher"]
     whole = {key: str(tmp_path / value) if isinstance(value, str) else value for key, value in teacher.items()}

@@ -59,8 +59,8 @@ def choose(context: Context) -> None:
         if (source / part).exists():
             shutil.copytree(source / part, context.folder / part)
     target = context.folder / GENERATOR
-    if (decoder := context.inputs["data"] / AUTOENCODER).is_dir():
-        shutil.copytree(decoder, target / AUTOENCODER)
+    if context.recipe.data.autoencoder is not None:
+        shutil.copytree(context.inputs["data"] / AUTOENCODER, target / AUTOENCODER)
     if width:
         shutil.copyfile(source / AVERAGE.format(width), target / WEIGHTS)
     # A folder of this role makes its image in one step wherever it is opened.

@@ -107,6 +107,7 @@ class Judge:
 
     def distance(self, images: Tensor) -> float:
         """`fd_local`, for a judge without a fault."""
+        assert not self.fault, self.fault
         return frechet(self.real, self.features(images))
 
 

@@ -1,4 +1,4 @@
-"""The stage `pairs`: (noise, image) pairs by the teacher's ODE, with states between them if wanted for, in shards."""
+"""The stage `pairs`: (noise, image) pairs by the teacher's ODE, with states between them if asked for, in shards."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +45,7 @@ def pairs(context: Context) -> None:
     for index in whole:
         _read_shard(context.folder, index, manifest)
     there = sum(_size(settings, index) for index in whole)
+    training = read_training_images(context.inputs["data"]).condition if context.recipe.data.upscale else None
     with context.progress.task("pairs", settings.count, start=there) as task:
         done = _Done(task, there, settings.count, evaluations_per_image(settings))
         for index in shards:
@@ -54,7 +55,9 @@ def pairs(context: Context) -> None:
             if mine:
                 path = context.folder / shard_name(index)
                 with evaluations(network, done.evaluated):
-                    _make_shard(path, network, loaded, index * settings.shard, count, context, machine.device)
+                    first = index * settings.shard
+                    condition = _condition(context, loaded.signature, training, first, count)
+                    _make_shard(path, network, loaded, first, count, condition, context, machine.device)
             done.add(count)
     if settings.knots > 1:
         manifest["knot_times"] = knot_times(network, settings.steps, settings.knots)[1:]
@@ -130,15 +133,13 @@ def _read_shard(folder: Path, index: int, manifest: Mapping[str, Any]) -> dict[s
     return tensors
 
 
-def _condition(context: Context, signature: Signature, first: int, count: int) -> Tensor | None:
-    """Classes in turn, or small copies of the training images: of the samples of a shard."""
+def _condition(
+    context: Context, signature: Signature, training: Tensor | None, first: int, count: int
+) -> Tensor | None:
+    """Of the samples of a shard: classes in turn, or small copies of the `training` images."""
     if signature.num_classes:
         return torch.arange(first, first + count) % signature.num_classes
-    if condition_spec(signature) is None:
-        return None
-    training = read_training_images(context.inputs["data"]).condition
-    assert training is not None, "the teacher's signature is that of the data"
-    return training_rows(training, first, count, seed=context.seed)
+    return None if training is None else training_rows(training, first, count, seed=context.seed)
 
 
 def _make_shard(
@@ -147,13 +148,13 @@ def _make_shard(
     loaded: Loaded,
     first: int,
     count: int,
+    condition: Tensor | None,
     context: Context,
     device: torch.device,
 ) -> None:
     settings, signature = context.recipe.pairs, loaded.signature
     # The noise is rounded to fp16 before the ODE, so that a stored pair is exact.
     noise = torch.from_numpy(normal(context.seed, first, count, signature.sample_shape)).half()
-    condition = _condition(context, signature, first, count)
     images: list[Tensor] = []
     between: list[Tensor] = []  # of each sample the knots after the noise
     for start in range(0, count, SOLVE_BATCH):

@@ -65,7 +65,7 @@ def load_teacher(source: Path, about: Mapping[str, Any], recipe: Recipe) -> Load
     if want != got:
         kind = "latents" if "autoencoder" in about else "images"
         raise DataError(f"teacher.folder: makes {kind} of {got} (channels, height, width), the data are {want}")
-    loaded = _with_classes_of(loaded, int(str(about["num_classes"])))
+    loaded = _with_classes_of(loaded, about["num_classes"])
     if loaded.signature.num_classes != about["num_classes"]:
         raise DataError(
             f"teacher.folder: knows {loaded.signature.num_classes} classes, the data have {about['num_classes']}; "
