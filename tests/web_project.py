@@ -6,6 +6,7 @@ import http.server
 import io
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,14 @@ def browsers() -> Iterator[Callable[..., Any]]:
 def settled(page: Any) -> None:
     """Waits until all pictures are there, or an error is."""
     page.wait_for_function("document.querySelector('#pictures').ariaBusy === 'false'", timeout=PATIENCE_MS)
+
+
+def without_cache(page: Any, name: str) -> None:
+    """Waits until a new service worker has taken over and the cache of the old one is gone."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while name in page.evaluate("caches.keys()"):  # wait_for_function does not wait for promises
+        assert time.monotonic() < end, f"the browser still has {name}"
+        page.wait_for_timeout(200)
 
 
 def pictures(page: Any) -> list[NDArray[np.uint8]]:

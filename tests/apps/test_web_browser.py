@@ -14,7 +14,7 @@ import pytest
 import web_project
 from app_bundles import answers_of_onnx, photo_bundle
 from bundles import bundled, exported, hash_again
-from web_project import browsers, downloaded, host, pictures, pixels_of, psnr_db, settled
+from web_project import browsers, downloaded, host, pictures, pixels_of, psnr_db, settled, without_cache
 
 from edgegen.apps.project import write_app
 from edgegen.formats.bundle_folder import read_bundle
@@ -195,14 +195,34 @@ def test_a_new_version_is_there_on_the_second_load(bundle: Path, dist: Path, pag
     with host(tmp_path / "dist") as address:
         page.goto(f"{address}{WASM}")
         settled(page)
+        before = page.evaluate("caches.keys()")
         shutil.rmtree(tmp_path / "dist")
         shutil.copytree(following, tmp_path / "dist")
         page.reload()
         settled(page)
-        page.wait_for_timeout(2000)  # the new worker fetches its files beside the page
+        # The browser looks for a new worker some time after the page is there, and that fetches its files first.
+        without_cache(page, before[0])
         page.reload()
         settled(page)
         assert page.title() == "Next"
+        assert len(pictures(page)) == SEEDS
+
+
+def test_another_model_in_the_middle_of_a_grid_is_no_error(dist: Path, page: Any) -> None:
+    with host(dist) as address:
+        page.goto(f"{address}{WASM}")
+        settled(page)
+        page.evaluate("""() => {
+          const error = document.querySelector("#error"), model = document.querySelector("#model");
+          window.shown = 0;
+          new MutationObserver(() => { window.shown += !error.hidden; }).observe(error, { attributes: true });
+          document.querySelector("#make").click();
+          model.selectedIndex = 1;
+          model.dispatchEvent(new Event("change"));
+        }""")
+        page.wait_for_function("document.querySelector('#status').textContent.includes('a picture')")
+        settled(page)
+        assert page.evaluate("window.shown") == 0
         assert len(pictures(page)) == SEEDS
 
 

@@ -146,8 +146,10 @@ async function makeAll(): Promise<void> {
   for (let at = 0; at < count; at++) {
     const label = model.classes === 0 ? null : chosen === ALL ? at % model.classes : Number(chosen);
     const image = given;
-    const picture = await model.generate(first + at, { label, image });
-    if (mine !== turn) return;
+    const picture = await model.generate(first + at, { label, image }).catch((error) => {
+      if (mine === turn) throw error; // another model was chosen meanwhile, and this one is closed
+    });
+    if (mine !== turn || !picture) return;
     performance.mark("picture");
     log.add(model.lastMs);
     fill(grid.children[at] as HTMLElement, picture, { seed: first + at, label, image });
