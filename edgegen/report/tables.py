@@ -184,13 +184,15 @@ def sizes(report: Report) -> ReportTable:
 
 def data(report: Report) -> ReportTable:
     """The images that all of it was made from."""
-    channels, height, width = report.data.image_shape
+    channels, *sides = report.data.image_shape
+    shape = f"{sides[0]} values" if len(sides) == 1 else f"{sides[0]} {TIMES} {sides[1]}"
+    kind = f"{report.data.kind.capitalize()}s"
     return _pairs(
         [
             ("Source", report.data.source),
-            ("Images for training", count(report.data.train)),
-            ("Images held out", count(report.data.heldout)),
-            ("Shape", f"{height} {TIMES} {width}, {plural(channels, 'channel')}"),
+            (f"{kind} for training", count(report.data.train)),
+            (f"{kind} held out", count(report.data.heldout)),
+            ("Shape", f"{shape}, {plural(channels, 'channel')}"),
             ("Classes", ", ".join(report.data.classes) or "none (unconditional)"),
         ]
     )
