@@ -184,7 +184,7 @@ def _print_results(results: Any, *, as_json: bool) -> None:
     if "verify" in by_stage:
         show(f"files: {by_stage['verify'].folder / 'artifacts'}")
     if verdict:
-        show(f"images: {verdict['level']}: {verdict['reason']}. {verdict['advice']}".rstrip())
+        show(f"verdict: {verdict['level']}: {verdict['reason']}. {verdict['advice']}".rstrip())
     if "bundle" in by_stage:
         show(f"bundle for an app: {by_stage['bundle'].folder / 'bundle'}")
     show(f"report: {report}" if report else f"{results[-1].stage}: {results[-1].folder}")

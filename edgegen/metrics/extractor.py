@@ -40,7 +40,7 @@ class SmallCNN(nn.Module):
     def __init__(self, *, channels: int, classes: int, signal: bool = False) -> None:
         super().__init__()
         first, second = WIDTHS
-        self.pool = (1, 4) if signal else (2, 2)
+        self.pool, self.quarters = ((1, 4), _quarters_of_length) if signal else ((2, 2), _quarters)
 
         def convolution(before: int, after: int) -> nn.Conv2d:
             return nn.Conv2d(before, after, (1, 7) if signal else 3, padding=(0, 3) if signal else 1)
@@ -64,7 +64,7 @@ class SmallCNN(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Images (batch, channels, height, width) or signals (batch, channels, length) -> (batch, 64), not negative."""
-        return F.relu(self.penultimate(_quarters(F.max_pool2d(self.maps(images)[-1], self.pool))))
+        return F.relu(self.penultimate(self.quarters(F.max_pool2d(self.maps(images)[-1], self.pool))))
 
     def forward(self, images: Tensor) -> Tensor:
         out: Tensor = self.head(self.features(images))
@@ -72,18 +72,18 @@ class SmallCNN(nn.Module):
 
 
 def _quarters(h: Tensor) -> Tensor:
-    """adaptive_avg_pool2d(h, 2), flattened; written out because its gradient on CUDA is not deterministic.
-
-    Of one row, the quarters of its length.
-    """
-    if h.shape[2] == 1:
-        length = h.shape[3]
-        ends = [(i * length // 4, -(-(i + 1) * length // 4)) for i in range(4)]
-        return torch.stack([h[..., start:end].mean(dim=(2, 3)) for start, end in ends], dim=2).flatten(1)
+    """adaptive_avg_pool2d(h, 2), flattened; written out because its gradient on CUDA is not deterministic."""
     rows, columns = (h.shape[2] + 1) // 2, (h.shape[3] + 1) // 2
     top, bottom = h[:, :, :rows], h[:, :, h.shape[2] - rows :]
     parts = [part[..., side] for part in (top, bottom) for side in (slice(columns), slice(h.shape[3] - columns, None))]
     return torch.stack([part.mean(dim=(2, 3)) for part in parts], dim=2).flatten(1)
+
+
+def _quarters_of_length(h: Tensor) -> Tensor:
+    """adaptive_avg_pool2d(h, (1, 4)), flattened, likewise: of a signal, which is one row."""
+    length = h.shape[3]
+    ends = [(i * length // 4, -(-(i + 1) * length // 4)) for i in range(4)]
+    return torch.stack([h[..., start:end].mean(dim=(2, 3)) for start, end in ends], dim=2).flatten(1)
 
 
 def pretext_labels(images: Tensor) -> tuple[Tensor, Tensor]:

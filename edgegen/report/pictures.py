@@ -4,14 +4,14 @@ import base64
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import DataError
-from edgegen.report.formats import PARITY_TEXT, plural
+from edgegen.report.formats import PARITY_TEXT, plural, worded
 from edgegen.report.schema import Report
 from edgegen.report.signals import signal_svg
 from edgegen.types import Status
@@ -83,7 +83,9 @@ def grid(report: Report, pictures: Mapping[str, NDArray[Any]], captions: Sequenc
             detail = "parity failed" if status == "failed" else PARITY_TEXT[status]
             rows.append(Row(files[key].label, detail, uris, KIND[status]))
         else:
-            (rows if key in mains else more).append(_net_row(key, uris, is_true="low" in pictures))
+            row = _net_row(key, uris, is_true="low" in pictures)
+            label, detail = (worded(text, report.data.kind) for text in (row.label, row.detail))
+            (rows if key in mains else more).append(replace(row, label=label, detail=detail))
     columns = max(len(row.images) for row in (*rows, *more))
     if any(images.ndim == 3 for images in pictures.values()):
         return Grid(tuple(rows), tuple(more), tuple(captions)[:columns], columns, pixelated=False, signals=True)

@@ -35,8 +35,8 @@ def write(
 ) -> None:
     """Makes report.json (the schema of `schema.py`), report.md and report.html (self-contained) in `folder`.
 
-    `pictures` are uint8 (n, height, width, channels), or float32 signals (n, channels, length), image i of each from the
-    same noise; their keys are "real", a net ("teacher"), a net at a number of steps ("teacher-20") or an artifact's
+    `pictures` are uint8 (n, height, width, channels), or float32 signals (n, channels, length), number i of each from
+    the same noise; their keys are "real", a net ("teacher"), a net at a number of steps ("teacher-20") or an artifact's
     file. `captions` name the columns, such as the classes. `curves` are (step, loss) by stage. Raises
     MissingExtraError, DataError, StorageError.
     """
