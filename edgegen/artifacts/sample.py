@@ -79,31 +79,35 @@ def sample_to_png(
     number = None if label is None else _class_number(label, image_source)
     read = read_inputs(paths, signature, label=number, count=count, seed=seed, of=str(image_source.place))
     if signature.makes_images:
-        made = _images(image_source, read, progress or Silent())
         recipe = _recipe(image_source, read, label=number, best_of=best_of, inputs=hashes)
-        save(grid(made.images), output, recipe=recipe)
-        size, tiles, notes = list(made.images.shape[1:3]), made.tiles, _seam_notes(made)
+        written = _write_images(image_source, read, output, recipe=recipe, progress=progress or Silent())
     else:
-        size, tiles, notes = _write_signals(image_source, read, output), 1, []
+        written = _write_signals(image_source, read, output)
     return {
         "file": str(output),
         "count": read.count,
         "seed": seed,
         "method": image_source.method,
         "source": str(image_source.place),
-        "size": size,
-        "tiles": tiles,
-        "notes": [*read.notes(), *notes],
+        **written,
     }
 
 
-def _write_signals(source: ImageSource, given: GivenInputs, output: Path) -> list[int]:
-    """[channels, length] of the signals that were written."""
+def _write_images(
+    source: ImageSource, given: GivenInputs, output: Path, *, recipe: PictureRecipe, progress: Progress
+) -> dict[str, Any]:
+    made = _images(source, given, progress)
+    save(grid(made.images), output, recipe=recipe)
+    notes = [*given.notes(), *_seam_notes(made)]
+    return {"size": list(made.images.shape[1:3]), "tiles": made.tiles, "notes": notes}
+
+
+def _write_signals(source: ImageSource, given: GivenInputs, output: Path) -> dict[str, Any]:
     inputs = given.at(0, 0)[1]
     signals = np.asarray(source.run(inputs), np.float32)
     labels = next((inputs[spec.name] for spec in source.signature.inputs if spec.role == "class"), None)
     write_signals(output, signals, source.units, labels=labels)
-    return list(signals.shape[1:])
+    return {"size": list(signals.shape[1:]), "tiles": 1, "notes": given.notes()}
 
 
 def _recipe(
