@@ -67,10 +67,9 @@ def sample_to_png(
         DataError, UsageError: source, class or inputs do not fit.
         ExportError: the runtime refuses the inputs.
     """
-    source = str(source)
     if output is not None:
         _check_output(Path(output), (PNG, *SUFFIXES))
-    image_source = _open(source, steps=steps, runs=runs, best_of=best_of)
+    image_source = _open(str(source), steps=steps, runs=runs, best_of=best_of)
     signature = image_source.signature
     output = _output_for(image_source, output)
     paths = paths_by_name(inputs, signature)
