@@ -78,7 +78,7 @@ def best(candidates: Sequence[Candidate]) -> tuple[str, str]:
     nearest = min(others, key=lambda other: other.mean, default=first)
     differences = np.subtract(first.distances, nearest.distances)
     figures = ", ".join(f"{row.name} {row.mean:.3g}" for row in candidates)
-    compared = f"one-step fd_local to the held-out images: {figures}"
+    compared = f"one-step fd_local to the held-out part: {figures}"
     if nearest is not first and differences.mean() > differences.std(ddof=1):
         return nearest.name, f"{compared}; the {first.name} is further from them than the {nearest.name}"
     return first.name, compared
