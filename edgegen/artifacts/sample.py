@@ -169,10 +169,7 @@ def _output_for(source: ImageSource, output: str | Path | None) -> Path:
 
 def _check_output(output: Path, suffixes: Sequence[str]) -> None:
     if output.suffix.lower() not in suffixes:
-        of_images = f"{PNG} of images, " if PNG in suffixes and len(suffixes) > 1 else ""
-        names = ", ".join(suffix for suffix in suffixes if suffix != PNG) if len(suffixes) > 1 else PNG
-        of_signals = " of signals" if len(suffixes) > 1 else ""
-        raise UsageError(f"--output {output}: give a name that ends in {of_images}{names}{of_signals}")
+        raise UsageError(f"--output {output}: give a name that ends in {', '.join(suffixes)}")
     if output.is_dir():
         raise UsageError(f"--output {output}: is a folder; give the name of a file")
 

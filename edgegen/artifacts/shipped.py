@@ -92,7 +92,7 @@ def units_of(generator: Path, signature: Signature) -> SignalUnits | None:
     path = generator / ABOUT
     if signature.outputs[0].role != "signal" or not path.is_file():
         return None
-    return SignalUnits.in_(read_json(path), channels=signature.sample_shape[0], where=str(path))
+    return SignalUnits.of_record(read_json(path), channels=signature.sample_shape[0], where=str(path))
 
 
 def _runs_here(row: Any) -> bool:

@@ -17,7 +17,7 @@ from edgegen.support.storage import write_bytes
 
 SUFFIXES = (".npz", ".csv", ".wav", ".svg")
 FULL = 2**15 - 1  # of 16 bits
-MOST_CHANNELS = 2  # of a .wav: what players play
+MOST_CHANNELS, RATES_HZ = 2, (1.0, 2.0**31)  # of a .wav: what players play, and its head holds
 
 
 def write_signals(
@@ -26,8 +26,8 @@ def write_signals(
     """Writes signals (n, channels, length) as a network makes them; `units` None leaves the values as they are.
 
     .npz: `signals`, and `labels` and `sample_rate` where there are any. .csv: a line for each value of all channels.
-    Raises UsageError for a .wav of several signals, of more than two channels or without a sample rate; DataError for
-    values that are not finite.
+    Raises UsageError for a .wav of several signals, of more than two channels or without a sample rate it can have;
+    DataError for values that are not finite.
     """
     if not np.isfinite(signals).all():
         raise DataError("signals hold values that are not finite (NaN or infinity): the network is broken")
@@ -65,11 +65,15 @@ def _csv(signals: NDArray[np.float32], units: SignalUnits | None, labels: NDArra
 def _wav(signals: NDArray[np.float32], units: SignalUnits | None, labels: NDArray[np.int64] | None) -> bytes:
     rate = None if units is None else units.sample_rate_hz
     count, channels, _ = signals.shape
-    if rate is None or count > 1 or channels > MOST_CHANNELS:
-        lacking = "no sample rate is known" if rate is None else f"these are {count} of {channels} channels"
+    lacking = ""
+    if count > 1 or channels > MOST_CHANNELS:
+        lacking = f"these are {count} of {channels} channels"
+    elif rate is None or not RATES_HZ[0] <= rate < RATES_HZ[1]:
+        lacking = "no sample rate is known" if rate is None else f"this rate is {rate:g} Hz"
+    if lacking or rate is None:
         raise UsageError(
-            f"a .wav holds one signal (--count 1) of 1 or {MOST_CHANNELS} channels with a sample rate, and {lacking}; "
-            "take .npz or .csv"
+            f"a .wav holds one signal (--count 1) of 1 or {MOST_CHANNELS} channels, with a sample rate from 1 Hz on, "
+            f"and {lacking}; take .npz or .csv"
         )
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:

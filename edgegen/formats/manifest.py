@@ -186,7 +186,7 @@ def _entries(content: Any, manifest: Path) -> list[ManifestEntry]:
         raise _malformed(manifest, f"signature: {e}") from e
     names, lineage, tools = (content.get(key, {}) for key in ("class_names", "lineage", "tools"))
     channels = content["signature"]["outputs"][0]["shape"][1:2] or [0]
-    units = SignalUnits.in_(content, channels=channels[0], where=str(manifest))
+    units = SignalUnits.of_record(content, channels=channels[0], where=str(manifest))
     return [
         ManifestEntry(row, content["signature"], tuple(names), lineage, tools, units) for row in content["artifacts"]
     ]

@@ -7,7 +7,7 @@ Networks make signals (batch, channels, length) with each channel in [-1, 1]; a 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from pydantic import TypeAdapter, ValidationError
 from edgegen.errors import DataError
 
 UNITS = "units"  # the key in data.json, in edgegen.json of a generator folder, and in manifest.json
-Floats = TypeVar("Floats", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class SignalUnits:
         return asdict(self)
 
     @staticmethod
-    def in_(record: Mapping[str, Any], *, channels: int, where: str) -> "SignalUnits | None":
+    def of_record(record: Mapping[str, Any], *, channels: int, where: str) -> "SignalUnits | None":
         """Those under the key "units" of a record; None where it has none. Raises DataError for damaged ones."""
         if record.get(UNITS) is None:
             return None

@@ -98,7 +98,7 @@ def test_units_take_each_channel_to_its_range_and_back() -> None:
     spans = np.ptp(signals, axis=(0, 2))
     error = np.abs(units.restored(normalised) - signals).max(axis=(0, 2))
     assert (error <= 1e-5 * spans).all(), "also of a large offset, to the digits of a float32"
-    assert SignalUnits.in_({UNITS: units.to_dict()}, channels=2, where="a") == units
+    assert SignalUnits.of_record({UNITS: units.to_dict()}, channels=2, where="a") == units
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_units_take_each_channel_to_its_range_and_back() -> None:
 )
 def test_damaged_units_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        SignalUnits.in_({UNITS: values}, channels=2, where="manifest.json")
-    assert SignalUnits.in_({}, channels=2, where="manifest.json") is None
+        SignalUnits.of_record({UNITS: values}, channels=2, where="manifest.json")
+    assert SignalUnits.of_record({}, channels=2, where="manifest.json") is None
 
 
 def test_oscillations_have_the_statistics_that_they_are_said_to_have() -> None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from edgegen.artifacts.bundle import write_bundle
 from edgegen.artifacts.library import export
 from edgegen.artifacts.sample import sample_to_png
+from edgegen.artifacts.signal_files import write_signals
 from edgegen.cli.main import app
 from edgegen.errors import DataError, RecipeError, UsageError
 from edgegen.formats.signal_units import SignalUnits
@@ -58,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_data_are_in_range_and_their_units_are_known_everywhere(run: Path) -> None:
     about = read_json(run / "data" / "latest" / "data.json")
     assert (about["image_shape"], about["classes"]) == ([2, 32], ["low", "high"])
-    units = SignalUnits.in_(about, channels=2, where="data.json")
+    units = SignalUnits.of_record(about, channels=2, where="data.json")
     assert units is not None
     assert units.offset == pytest.approx((5, 0), abs=5)
     assert units.scale == pytest.approx((0.01, 1000), rel=0.02)
@@ -68,7 +69,7 @@ def test_data_are_in_range_and_their_units_are_known_everywhere(run: Path) -> No
         *(run / stage / "latest" / "generator" / "edgegen.json" for stage in ("teacher", "slim", "distill", "choose")),
         files / "manifest.json",
     ):
-        assert SignalUnits.in_(read_json(record), channels=2, where="") == units, record
+        assert SignalUnits.of_record(read_json(record), channels=2, where="") == units, record
     assert "There are 8000 values a second" in (files / "README.md").read_text()
 
 
@@ -119,7 +120,7 @@ def test_samples_are_in_the_units_of_the_data(run: Path, tmp_path: Path) -> None
     with wave.open(str(tmp_path / "a.wav")) as audio:
         assert (audio.getframerate(), audio.getnchannels(), audio.getnframes()) == (8000, 2, 32)
         values = np.frombuffer(audio.readframes(32), "<i2").reshape(32, 2) / 32767
-    units = SignalUnits.in_(read_json(files / "manifest.json"), channels=2, where="")
+    units = SignalUnits.of_record(read_json(files / "manifest.json"), channels=2, where="")
     assert units is not None
     np.testing.assert_allclose(values.T, units.normalised(signals[:1])[0].clip(-1, 1), atol=1e-3)
     sample_to_png(files / "tiny_onnx_fp32.onnx", tmp_path / "a.svg", count=3)
@@ -128,10 +129,18 @@ def test_samples_are_in_the_units_of_the_data(run: Path, tmp_path: Path) -> None
 
 def test_samples_of_signals_are_no_pictures(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = run / "verify" / "latest" / "artifacts" / "tiny_onnx_fp32.onnx"
-    with pytest.raises(UsageError, match=r"a\.png: give a name that ends in \.npz, \.csv, \.wav, \.svg of signals"):
+    with pytest.raises(UsageError, match=r"a\.png: give a name that ends in \.npz, \.csv, \.wav, \.svg$"):
         sample_to_png(file, tmp_path / "a.png")
     with pytest.raises(UsageError, match=r"a \.wav holds one signal \(--count 1\).* these are 2 of 2 channels"):
         sample_to_png(file, tmp_path / "a.wav", count=2)
+    with pytest.raises(UsageError, match=r"a\.txt: give a name that ends in \.png, \.npz"):
+        sample_to_png("of nothing", tmp_path / "a.txt")
+    for rate, message in ((None, "no sample rate is known"), (0.1, "this rate is 0.1 Hz")):
+        units = SignalUnits((0.0,), (1.0,), rate)
+        with pytest.raises(UsageError, match=message):
+            write_signals(tmp_path / "a.wav", np.zeros((1, 1, 16), np.float32), units, labels=None)
+    with pytest.raises(DataError, match="not finite"):
+        write_signals(tmp_path / "a.csv", np.full((1, 1, 16), np.nan, np.float32), None, labels=None)
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["sample", str(file), "--class", "high", "--count", "2"])
     assert done.exit_code == 0, done.output
@@ -173,9 +182,9 @@ def test_what_is_for_images_is_refused_by_its_name(key: str, tmp_path: Path) -> 
     for table, settings in REFUSED[key].items():
         merged = {**values.get(table, {}), **settings}
         values[table] = {name: value for name, value in merged.items() if value is not None}
-    asked: Recipe = parse(values, where="tiny.toml")
+    refused: Recipe = parse(values, where="tiny.toml")
     with pytest.raises(RecipeError, match=f"^{re.escape(key)} .* data.source = 'waves.npz' has signals: leave it out"):
-        check_signals(asked)
+        check_signals(refused)
 
 
 def test_a_run_refuses_before_it_trains(tmp_path: Path) -> None:
@@ -193,13 +202,13 @@ def test_lengths_that_do_not_halve_are_refused_before_a_training(tmp_path: Path)
 def test_a_channel_that_hardly_uses_its_range_is_told(tmp_path: Path) -> None:
     lines: list[str] = []
 
-    class Told(Silent):
+    class Messages(Silent):
         def message(self, text: str) -> None:
             lines.append(text)
 
     of = waves(length=128)
     of["signals"][:3, 1, 5] = 1e6
-    run_recipe(recipe(tmp_path, of=of), runs=tmp_path / "runs", only="data", progress=Told())
+    run_recipe(recipe(tmp_path, of=of), runs=tmp_path / "runs", only="data", progress=Messages())
     assert any("data: channel 1 has a standard deviation of" in line for line in lines)
     assert not any("channel 0" in line for line in lines)
 

@@ -83,7 +83,7 @@ def verify(context: Context) -> None:
         lineage=read_json(context.inputs["export"] / MANIFEST)["lineage"],
         parity={check.artifact.file: check.parity for check in checks},
         class_names=class_names,
-        units=SignalUnits.in_(about, channels=about["image_shape"][0], where="data.json"),
+        units=SignalUnits.of_record(about, channels=about["image_shape"][0], where="data.json"),
     )
     write_card(context.folder / ARTIFACTS, _card_facts(context, generator, checks, class_names))
     images = {check.artifact.file: check.images for check in checks if check.images is not None}
