@@ -12,8 +12,8 @@ from edgegen.cli.terminal import show
 
 TEXT = """Make a project for an app from a bundle: sources that can be read and changed, with the model inside.
 
-PLATFORM: android (Kotlin, Compose, ExecuTorch or ONNX Runtime), ios (Swift, SwiftUI, Core ML) or web (TypeScript, Vite, ONNX
-Runtime).
+PLATFORM: android (Kotlin, Compose, ExecuTorch or ONNX Runtime), ios (Swift, SwiftUI, Core ML) or web (TypeScript, Vite,
+ONNX Runtime).
 
 Example: edgegen app web bundles/digits --name Digits -o DigitsPage"""
 
