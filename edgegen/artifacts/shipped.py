@@ -15,6 +15,7 @@ from edgegen.exporters.base import Backend
 from edgegen.formats.manifest import MANIFEST, rows_of
 from edgegen.formats.recipe_file import find
 from edgegen.formats.stage_folder import ARTIFACTS, AUTOENCODER, CHOICE, GENERATOR, RUN, STAGE
+from edgegen.formats.text_pipeline import TEXT
 from edgegen.recipe import read
 from edgegen.support.storage import read_json
 from edgegen.types import Signature
@@ -42,7 +43,12 @@ def files_of(source: str, *, runs: Path) -> tuple[Path, Path | None]:
     """
     path = Path(source)
     if path.is_dir() and not (path / RUN).is_file():
-        if not (path / MANIFEST).is_file():
+        if not (path / MANIFEST).is_file() and not (path / TEXT).is_file():
+            if (path / "text_encoder" / MANIFEST).is_file():
+                raise UsageError(
+                    f"{source}: has the parts of a text pipeline and no {TEXT}, which joins them; export it with "
+                    "--fuse-decoder"
+                )
             raise UsageError(f"{source}: has no {MANIFEST}; give a run, or a folder that `edgegen export` wrote")
         return path, None
     run = path if path.is_dir() else _run_of(source, runs)
