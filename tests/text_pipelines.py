@@ -1,4 +1,4 @@
-"""A small text pipeline of random weights, as diffusers and transformers save it, and what its own library makes of it."""
+"""A small text pipeline of random weights, as diffusers saves it, and what its own library makes of it."""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ MERGES = ("c a", "ca t</w>", "d o", "do g</w>", "t h", "th e</w>", "r e", "re d<
 TRICKY = (
     "A cat, the RED dog!!", "", "  two   spaces\tand\nlines ", "don't we'll I'M they're", "naïve cafe\u0301 ÀÉÎ ß ẞ",
     "ΟΔΟΣ Σ σς", "İstanbul ǅ ﬁ", "猫と犬 한국어 हिन्दी", "مرحبا", "🐈‍⬛👩‍👩‍👧 ☕", "½²Ⅷ 1234 5,67",
-    "\u00a0nbsp\u3000ideographic\ufeffmark\u200b", "_under-score/ \\ 'quoted\" <b>&amp;</b>", "<|endoftext|> <|startoftext|>",
+    "\u00a0nbsp\u3000ideographic\ufeffmark\u200b", "_under-score/ \\ 'quoted\" <b>&amp;</b>",
+    "<|endoftext|> <|startoftext|>",
     "a " * 75, "a " * 76, "a very long road " * 40,
 )  # fmt: skip
 
@@ -71,7 +72,7 @@ def write_pipeline(folder: Path, *, seed: int = 0, prediction: str = "epsilon") 
         with torch.no_grad():
             for name, weight in [*encoder.named_parameters(), *unet.named_parameters()]:
                 if weight.dim() > 1:
-                    weight.normal_(0, (4.0 if "attn2" in name else 1.0) / weight[0].numel() ** 0.5)
+                    weight.normal_(0, (2.0 if "attn2" in name else 1.0) / weight[0].numel() ** 0.5)
             vae.decoder.layers[-1].weight.mul_(6.0)
         scheduler = diffusers.EulerDiscreteScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing",
@@ -105,7 +106,7 @@ def images_of_diffusers(folder: Path, prompts: Sequence[str], seeds: Sequence[in
         pipeline.set_progress_bar_config(disable=True)
         images = [
             pipeline(
-                prompt, num_inference_steps=1, guidance_scale=0.0, output_type="np", height=LATENT[1] * 8, width=64,
+                prompt, num_inference_steps=1, guidance_scale=0.0, output_type="np", height=SIZE, width=SIZE,
                 latents=torch.from_numpy(normal(seed, 0, 1, LATENT)),
             ).images[0]
             for prompt, seed in zip(prompts, seeds, strict=True)

@@ -46,8 +46,8 @@ def files_of(source: str, *, runs: Path) -> tuple[Path, Path | None]:
         if not (path / MANIFEST).is_file() and not (path / TEXT).is_file():
             if (path / "text_encoder" / MANIFEST).is_file():
                 raise UsageError(
-                    f"{source}: has the parts of a text pipeline and no {TEXT}, which joins them; export it with "
-                    "--fuse-decoder"
+                    f"{source}: has the parts of a text pipeline and no {TEXT}, which joins them; export the "
+                    "pipeline folder, with its tokenizer in it, with --fuse-decoder"
                 )
             raise UsageError(f"{source}: has no {MANIFEST}; give a run, or a folder that `edgegen export` wrote")
         return path, None
