@@ -14,6 +14,7 @@ from edgegen.formats.manifest import MANIFEST
 ASSETS = "public/bundle"
 RENAMED = {"gitignore": ".gitignore"}  # packages of Python leave out what git ignores
 RUNTIMES = ("onnx",)
+OF_TEXT = ("src/text.ts",)  # files of pages that take a prompt
 
 
 def web_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Plan:
@@ -25,7 +26,9 @@ def web_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Plan:
         raise UsageError(unknown_name("runtime of pages", runtime, RUNTIMES))
     title = check_title(name)
     artifacts = _artifacts(bundle)
+    text = bundle.text
     values = {
+        "text": "" if text is None else "text",
         "identifier": identifier(title),
         "title": title,
         "title_html": html.escape(title),
@@ -38,9 +41,12 @@ def web_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Plan:
     files = [MANIFEST, HASH, CARD, *(item.file for item in bundle.golden.inputs if item.name in given)]
     for artifact in artifacts:
         files += [artifact.file, *artifact.beside, artifact.golden.file]
+    if text is not None:
+        files += [text.tokenizer.file, *(name for row in text.encoders for name in (row.file, *row.beside))]
     assets = {path: f"{ASSETS}/{path}" for path in files}
     models = ", ".join(artifact.file for artifact in artifacts)
-    return Plan(values, assets, RENAMED, (f"{models} in onnxruntime-web",), ("npm ci", "npm run dev"))
+    renamed = {**RENAMED, **(dict.fromkeys(OF_TEXT) if text is None else {})}
+    return Plan(values, assets, renamed, (f"{models} in onnxruntime-web",), ("npm ci", "npm run dev"))
 
 
 def _artifacts(bundle: Bundle) -> list[BundledArtifact]:
@@ -59,5 +65,9 @@ def _artifacts(bundle: Bundle) -> list[BundledArtifact]:
 def _example_condition(artifact: BundledArtifact) -> str:
     """The second argument of `generate` in the project's README."""
     roles = {spec.role for spec in artifact.inputs}
-    given = [text for role, text in (("class", "label: 3"), ("image", "image: photo")) if role in roles]
+    given = [
+        text
+        for role, text in (("class", "label: 3"), ("image", "image: photo"), ("text", 'prompt: "a red cat"'))
+        if role in roles
+    ]
     return f", {{ {', '.join(given)} }}" if given else ""

@@ -53,6 +53,11 @@ def sample_like(
         UsageError: as `sample_to_png`, and an output that is `picture`.
     """
     recipe = read_recipe(picture)
+    if recipe.prompt is not None:
+        raise UsageError(
+            f"{picture}: was made from the prompt {recipe.prompt!r} by tokenizer, text encoder and generator, of which "
+            "`edgegen sample` runs the last alone; give the prompt and the seed to the app"
+        )
     if output.exists() and output.samefile(picture):
         raise UsageError(f"--output {output}: is the picture that is to be made again; give another name")
     place = _found(recipe, picture, runs) if source is None else _named(source, recipe, runs)

@@ -12,12 +12,15 @@ import { png } from "./png";
 import type { Backend } from "./protocol";
 import { goldenImages, selfTest, summary, type SelfTest } from "./self-test";
 
-const COUNT = 16; // pictures of the seeds from the one in the field
+const COUNT = {{#text}}4{{/text}}{{^text}}16{{/text}}; // pictures of the seeds from the one in the field
 const SMALL = 128; // pixels; smaller pictures are shown with sharp ones
 const ALL = "all"; // classes in turn
 const DOWNLOAD = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 4v11M7 11l5 5 5-5M5 20h14"/></svg>';
 
 const element = <Kind extends HTMLElement>(id: string): Kind => document.getElementById(id) as Kind;
+{{#text}}
+const promptField = element<HTMLTextAreaElement>("prompt");
+{{/text}}
 const seedField = element<HTMLInputElement>("seed");
 const modelField = element<HTMLSelectElement>("model");
 const makeButton = element<HTMLButtonElement>("make");
@@ -40,6 +43,13 @@ async function start(): Promise<void> {
     event.preventDefault();
     makeAll().catch(fail);
   });
+{{#text}}
+  promptField.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    makeAll().catch(fail);
+  });
+{{/text}}
   element("dice").addEventListener("click", () => {
     seedField.value = String(crypto.getRandomValues(new Uint32Array(1))[0]);
     makeAll().catch(fail);
@@ -88,6 +98,9 @@ async function showInputs(model: Generator): Promise<void> {
     if (row) option.text = `${row.scheme}, ${size(row.nbytes)}`;
   }
   element("model-field").hidden = MODELS.length < 2;
+{{#text}}
+  if (!promptField.defaultValue) promptField.defaultValue = manifest.golden.prompts[0].text;
+{{/text}}
   element("seed-field").hidden = !model.takesNoise;
   element("image-field").hidden = !imageSize;
   element("class-field").hidden = model.classes < 2;
@@ -143,16 +156,19 @@ async function makeAll(): Promise<void> {
   while (grid.childElementCount < count) grid.append(frame());
   for (const figure of grid.children) figure.classList.add("waiting");
   const chosen = document.querySelector<HTMLInputElement>('input[name="class"]:checked')?.value ?? ALL;
+{{#text}}
+  const prompt = promptField.value;
+{{/text}}
   for (let at = 0; at < count; at++) {
     const label = model.classes === 0 ? null : chosen === ALL ? at % model.classes : Number(chosen);
     const image = given;
-    const picture = await model.generate(first + at, { label, image }).catch((error) => {
+    const picture = await model.generate(first + at, { label, image{{#text}}, prompt{{/text}} }).catch((error) => {
       if (mine === turn) throw error; // another model was chosen meanwhile, and this one is closed
     });
     if (mine !== turn || !picture) return;
     performance.mark("picture");
     log.add(model.lastMs);
-    fill(grid.children[at] as HTMLElement, picture, { seed: first + at, label, image });
+    fill(grid.children[at] as HTMLElement, picture, { seed: first + at, label, image{{#text}}, prompt{{/text}} });
     show(facts(model));
   }
   busy(false);
@@ -169,9 +185,9 @@ function frame(): HTMLElement {
   return figure;
 }
 
-function fill(figure: HTMLElement, picture: Picture, made: { seed: number; label: number | null; image: Picture | null }): void {
+function fill(figure: HTMLElement, picture: Picture, made: { seed: number; label: number | null; image: Picture | null{{#text}}; prompt: string{{/text}} }): void {
   const { manifest, artifact, takesNoise } = generator!;
-  const { seed, label, image } = made;
+  const { seed, label, image{{#text}}, prompt{{/text}} } = made;
   const name = label === null ? "" : (manifest.class_names[label] ?? `class ${label}`);
   const title = [name, takesNoise ? `seed ${seed}` : ""].filter(Boolean).join(" · ");
   const canvas = figure.querySelector("canvas")!;
@@ -185,7 +201,7 @@ function fill(figure: HTMLElement, picture: Picture, made: { seed: number; label
   button.onclick = async () => {
     const input = inputOf(artifact, "image");
     const inputs: Record<string, string> = image && input ? { [input.name]: await sha256(image.pixels) } : {};
-    const recipe = { artifact: artifact.sha256, seed, label, edgegen: manifest.tools.edgegen ?? "unknown", inputs };
+    const recipe = { artifact: artifact.sha256, seed, label, {{#text}}prompt, {{/text}}edgegen: manifest.tools.edgegen ?? "unknown", inputs };
     save(await png(picture, recipe), `${[manifest.name, label, takesNoise ? seed : null].filter((part) => part !== null).join("-")}.png`);
   };
   figure.classList.remove("waiting");

@@ -6,8 +6,14 @@ export interface Manifest {
   class_names: string[];
   colors: "gray" | "RGB";
   artifacts: Artifact[];
+{{#text}}
+  text: TextInput;
+{{/text}}
   golden: {
-    samples: { seed: number; index: number; label: number | null }[];
+    samples: { seed: number; index: number; label: number | null{{#text}}; prompt: number{{/text}} }[];
+{{#text}}
+    prompts: { text: string; tokens: number[] }[];
+{{/text}}
     inputs: { name: string; file: string; shape: number[] }[];
     shape: [samples: number, height: number, width: number, channels: number];
   };
@@ -24,11 +30,29 @@ export interface Artifact {
   inputs: Input[];
   methods: { name: string | null; output: Output }[];
   golden: { file: string; floor_db: number };
+{{#text}}
+  text_encoder: string;
+{{/text}}
 }
+{{#text}}
+
+/** From a prompt to the models' input with the role text. */
+export interface TextInput {
+  tokenizer: { file: string; length: number; end_id: number; pad_id: number };
+  encoders: TextEncoder[];
+}
+
+export interface TextEncoder {
+  file: string;
+  beside: string[];
+  tokens: { name: string; dtype: "int64" | "int32" };
+  hidden_states: { name: string; shape: (number | "batch_size")[] };
+}
+{{/text}}
 
 export interface Input {
   name: string;
-  role: "noise" | "class" | "image";
+  role: "noise" | "class" | "image"{{#text}} | "text"{{/text}};
   dtype: "float32" | "int64" | "int32";
   shape: (number | "batch_size")[];
   low: number | null;

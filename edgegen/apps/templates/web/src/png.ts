@@ -7,6 +7,9 @@ export interface Recipe {
   artifact: string;
   seed: number;
   label: number | null;
+{{#text}}
+  prompt: string;
+{{/text}}
   edgegen: string;
   /** SHA-256 of the pixels that were given, by the input's name. */
   inputs: Record<string, string>;

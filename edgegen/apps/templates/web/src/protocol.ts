@@ -15,7 +15,10 @@ export interface LoadOptions {
 
 export type Request =
   | { id: number; call: "load"; options: LoadOptions }
-  | { id: number; call: "generate"; seed: number | bigint; label: number | null; image: Picture | null; index: number };
+  | { id: number; call: "generate"; seed: number | bigint; label: number | null; image: Picture | null{{#text}}; prompt: string{{/text}}; index: number }{{^text}};{{/text}}
+{{#text}}
+  | { id: number; call: "tokens"; prompt: string };
+{{/text}}
 
 export interface Loaded {
   manifest: Manifest;
@@ -30,4 +33,10 @@ export interface Made {
   ms: number;
 }
 
-export type Answer = { id: number; value: Loaded | Made } | { id: number; error: { kind: Kind; message: string } };
+{{#text}}
+export interface Tokens {
+  tokens: number[];
+}
+
+{{/text}}
+export type Answer = { id: number; value: Loaded | Made{{#text}} | Tokens{{/text}} } | { id: number; error: { kind: Kind; message: string } };

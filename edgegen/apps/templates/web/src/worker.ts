@@ -10,7 +10,10 @@ import { GeneratorError } from "./errors";
 import { outputOf, sizes, type Artifact, type Input } from "./manifest";
 import { normal } from "./noise";
 import { pictureOf, toPlanes, type Picture } from "./picture";
-import type { Answer, Backend, LoadOptions, Loaded, Made, Request } from "./protocol";
+{{#text}}
+import { Text } from "./text";
+{{/text}}
+import type { Answer, Backend, LoadOptions, Loaded, Made, Request{{#text}}, Tokens{{/text}} } from "./protocol";
 
 type Runtime = Pick<typeof import("onnxruntime-web"), "InferenceSession" | "Tensor" | "env">;
 
@@ -18,6 +21,9 @@ interface Model {
   artifact: Artifact;
   session: InferenceSession;
   Tensor: Runtime["Tensor"];
+{{#text}}
+  text: Text;
+{{/text}}
 }
 
 let model: Model | undefined;
@@ -29,7 +35,12 @@ self.onmessage = ({ data }: MessageEvent<Request>) => {
 
 async function obey(request: Request): Promise<void> {
   try {
+{{#text}}
+    const value = await done(request);
+{{/text}}
+{{^text}}
     const value = request.call === "load" ? await load(request.options) : await make(request);
+{{/text}}
     const kept = "picture" in value ? [value.picture.pixels.buffer] : [];
     self.postMessage({ id: request.id, value } satisfies Answer, { transfer: kept });
   } catch (error) {
@@ -38,6 +49,15 @@ async function obey(request: Request): Promise<void> {
   }
 }
 
+{{#text}}
+async function done(request: Request): Promise<Loaded | Made | Tokens> {
+  if (request.call === "load") return load(request.options);
+  if (request.call === "generate") return make(request);
+  if (!model) throw new GeneratorError("input", "The model is not loaded.");
+  return { tokens: model.text.tokens(request.prompt) };
+}
+
+{{/text}}
 async function load({ address, file, backend, threads }: LoadOptions): Promise<Loaded> {
   const runtime = library(backend, threads); // its download goes on beside the model's
   runtime.catch(() => {}); // thrown below, where it is awaited
@@ -45,10 +65,16 @@ async function load({ address, file, backend, threads }: LoadOptions): Promise<L
   const artifact = bundle.artifact(file);
   const bytes = await bundle.read(file);
   const externalData = await Promise.all(artifact.beside.map(async (path) => ({ path, data: await bundle.read(path) })));
+{{#text}}
+  const text = await Text.read(bundle, artifact);
+{{/text}}
   const notes: string[] = [];
   const start = async (chosen: Backend, { InferenceSession, Tensor }: Runtime): Promise<Model> => {
     const session = await InferenceSession.create(bytes, { executionProviders: [chosen], externalData });
-    return { artifact, session, Tensor };
+{{#text}}
+    await text.start(chosen, { InferenceSession, Tensor });
+{{/text}}
+    return { artifact, session, Tensor{{#text}}, text{{/text}} };
   };
   let used: Backend = backend;
   let began = 0; // downloads are not counted
@@ -102,12 +128,19 @@ async function webAssembly(address: string): Promise<ArrayBuffer> {
   throw new GeneratorError("file", `${new URL(address).pathname} is no WebAssembly: the host answers ${status}.`);
 }
 
-async function make({ seed, label, image, index }: Extract<Request, { call: "generate" }>): Promise<Made> {
+async function make({ seed, label, image{{#text}}, prompt{{/text}}, index }: Extract<Request, { call: "generate" }>): Promise<Made> {
   if (!model) throw new GeneratorError("input", "The model is not loaded.");
   const { artifact, session, Tensor } = model;
   const began = performance.now();
   const feeds: Record<string, Tensor> = {};
+{{#text}}
+  for (const input of artifact.inputs) {
+    feeds[input.name] = input.role === "text" ? await model.text.states(prompt) : tensor(Tensor, input, seed, label, image, index);
+  }
+{{/text}}
+{{^text}}
   for (const input of artifact.inputs) feeds[input.name] = tensor(Tensor, input, seed, label, image, index);
+{{/text}}
   const output = outputOf(artifact);
   const results = await session.run(feeds, [output.name]);
   const result = results[output.name];
