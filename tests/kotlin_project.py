@@ -12,6 +12,8 @@ import app_parts
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegen.apps.project import filled
+
 HERE = Path(__file__).parent / "apps/android"
 # Of Kotlin in the project's version catalogue: this compiler reads the language as that one does.
 LANGUAGE = ("-language-version", "2.3", "-api-version", "2.3", "-jvm-target", "17")
@@ -29,7 +31,11 @@ def compiled(sources: Sequence[Path], classpath: Sequence[Path], output: Path) -
 
 def core_with_tests(project: Path, output: Path) -> Path:
     """The core, its own tests and the one that replays a session."""
-    sources = [*kotlin(project / "core/src"), HERE / "ReplayTest.kt"]
+    with_text = (project / "core/src/main/kotlin/edgegen/TextInput.kt").exists()
+    replay = output.with_name(f"{output.name}-replay") / "ReplayTest.kt"
+    replay.parent.mkdir()
+    replay.write_text(filled((HERE / "ReplayTest.kt").read_text(), {"text": "text" if with_text else ""}))
+    sources = [*kotlin(project / "core/src"), replay]
     return compiled(sources, [*app_parts.jvm_jars(), *_kotlin_test()], output)
 
 
@@ -66,7 +72,7 @@ def kotlin(folder: Path) -> list[Path]:
 
 def record(session: Path, calls: Sequence[tuple[dict[str, NDArray[Any]], NDArray[Any]]]) -> Path:
     """Inputs and output of each call of a runtime, as ReplayTest.kt reads them."""
-    session.mkdir()
+    session.mkdir(parents=True)
     rows = []
     for position, (inputs, output) in enumerate(calls):
         names = {name: f"{position}-{name}.bin" for name in inputs}

@@ -11,6 +11,11 @@ from edgegen.formats.manifest import MANIFEST
 ASSETS = "app/src/main/assets/bundle"
 GLUE = "app/src/main/kotlin/ModelRuntime.kt"
 RENAMED = {"gitignore": ".gitignore"}  # packages of Python leave out what git ignores
+OF_TEXT = (  # files of apps that take a prompt
+    "app/src/main/kotlin/PromptTokenizer.kt",
+    "core/src/main/kotlin/edgegen/TextInput.kt",
+    "core/src/test/kotlin/edgegen/TextInputTest.kt",
+)
 # Library in gradle/libs.versions.toml of each runtime; the first that a bundle has a file for is taken.
 LIBRARIES = {"executorch": "executorch", "onnx": "onnxruntime"}
 
@@ -23,7 +28,9 @@ def android_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Pl
     title = check_title(name)
     artifact = _artifact(bundle, runtime)
     short = identifier(title)
+    text = bundle.text
     values = {
+        "text": "" if text is None else "text",
         "title": title,
         "title_xml": for_strings_xml(title),
         "identifier": short,
@@ -37,6 +44,11 @@ def android_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Pl
     given = {spec.name for spec in artifact.inputs}
     files = [MANIFEST, HASH, CARD, artifact.file, *artifact.beside, artifact.golden.file]
     files += [item.file for item in bundle.golden.inputs if item.name in given]
+    if text is not None:
+        encoder = text.encoder(artifact.text_encoder)
+        files += [text.tokenizer.file, encoder.file, *encoder.beside]
+    else:
+        glue |= dict.fromkeys(OF_TEXT)
     assets = {path: f"{ASSETS}/{path}" for path in files}
     shown = (
         f"{artifact.file} in {LIBRARIES[artifact.runtime]}, package {values['package']}",

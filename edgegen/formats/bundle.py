@@ -187,9 +187,9 @@ class Bundle(Document):
     class_names: tuple[str, ...] = Field((), description="of the classes 0, 1, ...; empty where not known")
     colors: Literal["gray", "RGB"] = Field(description="order of the channels")
     noise: NoiseSpec = NoiseSpec()
-    text: TextInput | None = Field(None, exclude_if=_is_unset, description="how a prompt becomes an input")
     artifacts: Annotated[tuple[BundledArtifact, ...], Field(min_length=1)]
     golden: Golden
+    text: TextInput | None = Field(None, exclude_if=_is_unset, description="how a prompt becomes an input")
     lineage: dict[str, Any] = Field(description="what the generator comes from")
     tools: dict[str, str] = Field(description="versions of what exported the files")
     files: tuple[BundledFile, ...]

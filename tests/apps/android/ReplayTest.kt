@@ -51,7 +51,13 @@ class ReplayTest {
     private val session = File(checkNotNull(System.getProperty("edgegen.session")) { "no -Dedgegen.session" })
     private val bundle = Bundle.open(AppBundle.files)
     private val artifact = AppBundle.artifact
+{{#text}}
+    private val text = TextInput(bundle.manifest.text, artifact, AppBundle.tokenizer, Recorded(File(session, "encoder")))
+    private val generator = Generator(artifact, Recorded(session), text)
+{{/text}}
+{{^text}}
     private val generator = Generator(artifact, Recorded(session))
+{{/text}}
 
     @Test
     fun theGoldenImagesAreMadeFromTheirSeeds() {
@@ -63,10 +69,13 @@ class ReplayTest {
         bundle.manifest.golden.samples.forEachIndexed { at, sample ->
             val began = System.nanoTime()
             val input = given?.get(at)
-            val image = generator.generate(sample.seed, sample.label, input, sample.index)
+{{#text}}
+            val prompt = bundle.manifest.golden.prompts[sample.prompt].text
+{{/text}}
+            val image = generator.generate(sample.seed, sample.label, input, sample.index{{#text}}, prompt{{/text}})
             log.add((System.nanoTime() - began) / 1e6)
             val inputs = input?.let { mapOf("photo" to Bundle.sha256(it.pixels)) }.orEmpty()
-            val recipe = Recipe(artifact.sha256, sample.seed, sample.label, bundle.manifest.edgegen, inputs)
+            val recipe = Recipe(artifact.sha256, sample.seed, sample.label, bundle.manifest.edgegen, inputs{{#text}}, prompt{{/text}})
             File(session, "$at.png").writeBytes(Png.encode(image, recipe))
         }
         val json = checkNotNull(log.toJson(mapOf("cpu" to "a processor", "os" to "JVM"), result))
@@ -77,6 +86,6 @@ class ReplayTest {
     fun otherInputsAreNoneOfTheRecording() {
         if (artifact.input(Role.NOISE) == null) return
         val label = if (generator.classes > 0) 0 else null
-        assertFailsWith<InferenceException> { generator.generate(987654321, label) }
+        assertFailsWith<InferenceException> { generator.generate(987654321, label{{#text}}, prompt = ""{{/text}}) }
     }
 }

@@ -5,6 +5,9 @@ import edgegen.Artifact
 import edgegen.Bundle
 import edgegen.BundleFiles
 import edgegen.FileException
+{{#text}}
+import edgegen.encoderOf
+{{/text}}
 import java.io.File
 import java.io.IOException
 
@@ -18,13 +21,13 @@ class ModelFiles(private val context: Context) {
      * its SHA-256 is compared with the manifest; a copy that was interrupted or is damaged is never used.
      */
     fun model(bundle: Bundle, artifact: Artifact): File {
-        val folder = File(context.noBackupFilesDir, "models/${artifact.sha256}")
+        val folder = File(context.noBackupFilesDir, "models/${{{#text}}key(bundle, artifact){{/text}}{{^text}}artifact.sha256{{/text}}}")
         if (!folder.isDirectory) {
             val partial = File(folder.path + ".partial")
             try {
                 partial.deleteRecursively()
                 if (!partial.mkdirs()) throw IOException("no folder $partial")
-                for (name in listOf(artifact.file) + artifact.beside) {
+                for (name in {{#text}}names(bundle, artifact){{/text}}{{^text}}listOf(artifact.file) + artifact.beside{{/text}}) {
                     File(partial, name).outputStream().use { stream ->
                         bundle.copy(name) { part, count -> stream.write(part, 0, count) }
                         stream.fd.sync() // before the rename, so that a lost battery leaves no empty file
@@ -45,5 +48,16 @@ class ModelFiles(private val context: Context) {
         /** The model of this app: a file of the bundle. */
         const val ARTIFACT = "{{artifact_kotlin}}"
         private const val FOLDER = "bundle"
+{{#text}}
+
+        /** Of the model with its text encoder and tokenizer. */
+        fun key(bundle: Bundle, artifact: Artifact): String =
+            Bundle.sha256(names(bundle, artifact).joinToString { bundle.manifest.hashes.getValue(it) }.encodeToByteArray())
+
+        private fun names(bundle: Bundle, artifact: Artifact): List<String> {
+            val encoder = bundle.manifest.text.encoderOf(artifact)
+            return listOf(artifact.file) + artifact.beside + encoder.file + encoder.beside + bundle.manifest.text.tokenizer.file
+        }
+{{/text}}
     }
 }
