@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,14 @@ from typer.testing import CliRunner
 
 from edgegen.artifacts.bundle import bundle_source
 from edgegen.artifacts.bundle_check import verify_bundle
-from edgegen.artifacts.bundle_text import PROMPTS
+from edgegen.artifacts.bundle_text import PROMPTS, TextParts
 from edgegen.artifacts.text_pipeline import write_text_parts
 from edgegen.artifacts.tokenizer import tokenized
 from edgegen.cli.main import app
 from edgegen.errors import DataError, EdgegenError, ParityError, UsageError
 from edgegen.formats.bundle_folder import read_bundle
 from edgegen.formats.bundle_text import TOKENIZER
-from edgegen.formats.manifest import MANIFEST
+from edgegen.formats.manifest import MANIFEST, ManifestEntry
 from edgegen.formats.text_pipeline import TEXT, read_text_pipeline
 from edgegen.models.sources.load import load_sources
 from edgegen.noise import normal
@@ -233,6 +234,41 @@ def test_an_export_that_lacks_a_part_makes_no_bundle(export: Path, tmp_path: Pat
     refuse("text.json: generator: Field required; export the pipeline again")
     (export / TEXT).unlink()
     refuse("has the parts of a text pipeline and no text.json.* with --fuse-decoder", UsageError)
+
+
+def test_an_artifact_gets_the_encoder_of_its_runtime_and_scheme(export: Path) -> None:
+    """Else that in float32, and never one that failed."""
+    pipeline = read_text_pipeline(export)
+    assert pipeline is not None
+    (plain,) = TextParts.of(export, pipeline).entries
+    generator = {**plain.row, "file": "net.onnx", "scheme": "w8a8"}
+    small = replace(plain, row={**plain.row, "file": "small.onnx", "scheme": "w8a8"})
+    failed = replace(plain, row={**small.row, "parity": {"status": "failed"}})
+
+    def chosen(*encoders: ManifestEntry, **changes: str) -> str:
+        entry = replace(plain, row={**generator, **changes})
+        return str(TextParts(export, pipeline, encoders).encoder_of(entry).row["file"])
+
+    assert chosen(plain, small) == "small.onnx"
+    assert chosen(plain) == chosen(plain, failed) == ENCODER
+    assert chosen(plain, small, scheme="fp32") == ENCODER
+    with pytest.raises(UsageError, match=r"net\.onnx: no text encoder of executorch that passed"):
+        chosen(plain, small, backend="executorch")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("targets", "floor_db"), [(("executorch-fp32",), 50.0), (("onnx-fp32", "onnx-w8a8"), 15.0)])
+def test_other_files_make_images_of_prompts(tmp_path: Path, targets: tuple[str, ...], floor_db: float) -> None:
+    place = text_bundle(tmp_path / "bundle", targets)
+    inside = read_bundle(place)
+    assert inside.text is not None
+    assert len(inside.artifacts) == len(targets)
+    assert {check.status for check in verify_bundle(place, progress=Silent())} == {"ok"}
+    prompts = [inside.golden.prompts[sample.prompt or 0].text for sample in inside.golden.samples]
+    expected = images_of_diffusers(place.with_name("sdxs"), prompts, [sample.seed for sample in inside.golden.samples])
+    for artifact in inside.artifacts:
+        images = np.fromfile(place / artifact.golden.file, np.uint8).reshape(inside.golden.shape)
+        assert min(psnr_db(*pair, data_range=255.0) for pair in zip(images, expected, strict=True)) >= floor_db
 
 
 def test_a_pipeline_without_a_tokenizer_says_so(bundle: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An Android project that takes a prompt: its files, its core on the JVM by recorded token numbers and sessions.
+"""Projects that take a prompt: their files; Android's core on the JVM by recorded token numbers and sessions.
 
 DJL, which splits prompts in the app, is not to be had here: what calls it is checked against a stub.
 """
@@ -13,11 +13,12 @@ import app_parts
 import kotlin_project
 import numpy as np
 import pytest
-from app_bundles import answers_of_onnx
+from app_bundles import answers_of_onnx, photo_bundle
+from bundles import bundled
 from PIL import Image
 from text_pipelines import text_bundle
 
-from edgegen.apps.project import write_app
+from edgegen.apps.project import filled, write_app
 from edgegen.errors import UsageError
 from edgegen.formats.bundle_folder import read_bundle
 from edgegen.formats.picture import read_recipe
@@ -59,16 +60,38 @@ def test_the_library_is_pinned_and_nothing_is_left_of_the_template(project: Path
     assert 'prompt = "a red cat"' in (project / "README.md").read_text()
 
 
+def test_a_page_has_its_tokenizer_in_the_lock_file(bundle: Path, tmp_path: Path) -> None:
+    write_app("web", bundle, tmp_path / "page", name="Words")
+    package = json.loads((tmp_path / "page/package.json").read_text())
+    lock = json.loads((tmp_path / "page/package-lock.json").read_text())
+    assert package["dependencies"] == lock["packages"][""]["dependencies"]
+    row = lock["packages"]["node_modules/@huggingface/tokenizers"]
+    assert row["version"] == package["dependencies"]["@huggingface/tokenizers"]
+    assert row["integrity"].startswith("sha512-")
+    assert list(lock["packages"]) == sorted(lock["packages"])
+    assert (tmp_path / "page/src/text.ts").is_file()
+    there = {path.name for path in (tmp_path / "page/public/bundle").iterdir()}
+    assert {"tokenizer.json", "text_encoder_onnx_fp32.onnx", "sdxs_onnx_fp32.onnx"} <= there
+    texts = [path for path in (tmp_path / "page").rglob("*") if path.is_file() and "bundle" not in path.parts]
+    assert [path for path in texts if "{{" in path.read_text()] == []
+    assert '{ prompt: "a red cat" }' in (tmp_path / "page/README.md").read_text()
+
+
+def test_sections_of_a_template() -> None:
+    blocks = "a\n  {{#text}}\n  b {{name}}\n  {{/text}}\n{{^text}}\nc\n{{/text}}\n"
+    template = blocks + "d({{#text}}e, {{/text}}f{{^text}}, g{{/text}})\n"
+    assert filled(template, {"text": "yes", "name": "x"}) == "a\n  b x\nd(e, f)\n"
+    assert filled(template, {"text": "", "name": "x"}) == "a\nc\nd(f, g)\n"
+
+
 def test_a_project_without_text_has_no_tokenizer(bundle: Path, tmp_path: Path) -> None:
-    """Nor has one of a generator alone, whose hidden states the app cannot make."""
-    from app_bundles import photo_bundle
-
-    write_app("android", photo_bundle(tmp_path / "photo"), tmp_path / "app", name="Enlarge")
-    paths = [path for path in (tmp_path / "app").rglob("*") if path.is_file() and "assets" not in path.parts]
-    text = "\n".join(path.read_text() for path in paths)
-    assert not re.search(r"djl|fbjni =|TextInput|[Pp]rompt", text)
-    from bundles import bundled
-
+    """And of a generator alone, whose hidden states no app can make, there is none."""
+    photo = photo_bundle(tmp_path / "photo")
+    for platform in ("android", "web"):
+        write_app(platform, photo, tmp_path / platform, name="Enlarge")
+        paths = [path for path in (tmp_path / platform).rglob("*") if path.is_file() and "bundle" not in path.parts]
+        text = "\n".join(path.read_text() for path in paths)
+        assert not re.search(r"djl|fbjni =|TextInput|huggingface|[Pp]rompt", text)
     alone = bundled(bundle.with_name("export") / "sdxs", tmp_path / "alone")
     for platform in ("android", "web"):
         with pytest.raises(
