@@ -53,10 +53,10 @@ $(VENV)/installed-test: $(VENV)/installed
 	touch $@
 
 # A CUDA machine without a network brings torch 2.11 to 2.13 and the rest of the dependencies; these it may lack.
-cuda-wheels:  ## wheels for training on such a machine: pip install --no-index --find-links cuda-wheels pydantic segno pyyaml psutil
+cuda-wheels:  ## wheels for training on such a machine: pip install --no-index --find-links cuda-wheels pydantic pillow segno pyyaml psutil
 	$(PYTHON) -m pip --disable-pip-version-check --quiet download --only-binary :all: --dest cuda-wheels \
 	  --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
-	  pydantic segno pyyaml psutil
+	  pydantic pillow segno pyyaml psutil
 
 clean:
 	rm -rf $(VENV) build dist site cuda-wheels .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

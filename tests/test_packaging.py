@@ -1,5 +1,6 @@
 """The wheel: one package with all of its folders and the recipes; installed in another environment it runs."""
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -116,3 +117,12 @@ def test_the_wheel_runs_in_another_environment_and_folder(wheel: Path, tmp_path:
     assert "distill" in edgegen("run", "digits", "--dry-run")
     edgegen("run", "tiny.toml", "--to", "distill")
     assert (work / "runs" / "tiny" / "distill" / "latest" / "generator" / "config.json").exists()
+
+
+def test_cuda_wheels_are_the_dependencies_that_a_cuda_machine_may_lack() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[>=]", each)[0] for each in project["dependencies"]}
+    there = {"torch", "numpy", "safetensors", "accelerate", "typer", "rich", "scikit-learn", "scipy"}
+    lines = (ROOT / "Makefile").read_text().partition("\ncuda-wheels:")[2].partition("\n\n")[0].splitlines()
+    assert set(lines[-1].split()) == needed - there
+    assert lines[0].partition(" cuda-wheels ")[2].split() == lines[-1].split()

@@ -1,5 +1,6 @@
 """Device, precision and processes for training, by Hugging Face Accelerate: one CPU, one GPU or `accelerate launch`."""
 
+import atexit
 import contextlib
 import functools
 import os
@@ -26,9 +27,15 @@ def use_threads(threads: int | None) -> None:
 @functools.cache
 def state() -> PartialState:
     """Device and place of this process among those of `accelerate launch`; knows nothing of precision."""
-    if _several_on_cpu():
-        return PartialState(cpu=True, timeout=TIMEOUT)
-    return PartialState(timeout=TIMEOUT)
+    this_process = PartialState(cpu=True, timeout=TIMEOUT) if _several_on_cpu() else PartialState(timeout=TIMEOUT)
+    atexit.register(_disconnect)
+    return this_process
+
+
+def _disconnect() -> None:
+    """A process that ends with its threads for the others still running may be aborted, although all is done."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _several_on_cpu() -> bool:

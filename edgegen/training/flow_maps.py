@@ -37,8 +37,8 @@ Constant = Annotated[
 
 
 def mean_velocity(network: "nn.Module", condition: "Tensor | None") -> MeanVelocity:
-    """u(x, t, r) of a network for these conditions; in float32, whatever precision it is trained in."""
-    return lambda x, t, r: network(x, t, condition, r=r).float()
+    """u(x, t, r) of a network for these conditions; in the type of x, whatever precision it is trained in."""
+    return lambda x, t, r: network(x, t, condition, r=r).to(x.dtype)
 
 
 def bare_mean_velocity(network: "nn.Module", condition: "Tensor | None") -> MeanVelocity:
@@ -129,7 +129,7 @@ def velocity_of(teacher: "nn.Module", x: "Tensor", t: "Tensor", condition: "Tens
 
     with torch.no_grad():
         v: Tensor = teacher(x, t.to(time_dtype(teacher, x.dtype)), condition)
-    return v.float()
+    return v.to(x.dtype)
 
 
 def mean_square(x: "Tensor") -> "Tensor":

@@ -13,6 +13,7 @@ from edgegen.training.averages import Average, decays
 from edgegen.training.distributed import add_up, take_from_first
 
 BETAS = (0.9, 0.999)  # Adam's, as in SlimFlow
+NEVER = 1 << 62  # steps between updates of a network that is copied and not trained
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """bench_nets: the published counts of each net, and that nothing in them is zero or random."""
 
-import importlib.util
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -11,17 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgegen.support.vendor_logs import DIFFUSERS, quiet
 
-PATH = Path(__file__).parents[2] / "examples" / "bench_nets.py"
-
 
 @pytest.fixture(scope="module")
-def nets() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_nets", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def nets(example: Callable[[str], ModuleType]) -> ModuleType:
+    return example("bench_nets")
 
 
 def count(net: nn.Module, *inputs: torch.Tensor) -> tuple[int, float]:

@@ -166,9 +166,9 @@ class FlowMap(Table):
             if self.guidance != 1.0 and classes is not None:
                 v = torch.where(per_sample(is_dropped), v, self._guided(student, x_t, t, classes, v))
         own, u = bare_mean_velocity(student, condition), mean_velocity(student, condition)(x_t, t, r)
+        known = u.detach() if is_exact(x.device) else None
         with exact(x.device):
             direction = own(x_t, t, t) if self.velocity == "own" else v
-            known = u.detach() if is_exact(x.device) else None
             change = self._change(own, x_t, t, r, direction, known, share=batch.step / batch.steps)
         residual = u.detach() - v + self.tangent(batch.step, batch.steps) * change
         loss = normalised(u, residual, self.normaliser, power=self.power, constant=self.constant).mean()

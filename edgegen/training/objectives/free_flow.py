@@ -131,7 +131,7 @@ class FreeFlow(Table):
         e = torch.randn(x_g.shape, generator=rng, device=x_g.device)
         s = log_normal(len(x_g), rng, mean=self.noise_mean, sd=self.noise_sd)
         x_s = interpolate(x_g, e, s)
-        v_f = networks["fake"](x_s, s, condition).float()
+        v_f = networks["fake"](x_s, s, condition).to(x_s.dtype)
         v_t = velocity_of(networks["teacher"], x_s, s, condition)
         loss, of_teacher = (mean_square(v - (e - x_g)).mean() for v in (v_f, v_t))
         return v_f.detach() - v_t, {"fake": loss, "teacher on generated": of_teacher}

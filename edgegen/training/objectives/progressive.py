@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from edgegen.training.batch import Batch
 
-NEVER = 1 << 62  # steps between updates of a network that is copied and not trained
 LAST_ROUNDS = 2  # those of 2 steps and of 1 are twice as long as the others, as in the paper's section 5
 
 
@@ -38,7 +37,7 @@ class Progressive(Table):
     )
 
     def networks(self, student: "nn.Module", teacher: "nn.Module | None") -> TrainedNetworks:
-        from edgegen.training.networks import TrainedNetwork
+        from edgegen.training.networks import NEVER, TrainedNetwork
 
         # Beside the student so that checkpoints keep it.
         return {"halved": TrainedNetwork(copy.deepcopy(student), every=NEVER)}

@@ -1,6 +1,7 @@
 """Flow maps: against their formula in float64, identities, derivatives against differences, the map of a known flow."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -193,6 +194,21 @@ def test_the_derivative_is_not_rounded_by_mixed_precision() -> None:
         value = FlowMap().losses({"student": net}, {}, make_batch_8(), generator(7))["student"]
     assert rounded.dtype == torch.bfloat16
     assert value.dtype == torch.float32
+
+
+def test_a_finite_step_divides_no_rounded_difference() -> None:
+    """u(x_t, t, r) of the trained network is rounded to bf16; its difference to the next point is not."""
+
+    def slope(autocast: bool) -> torch.Tensor:
+        net, method = network(), load("objective", "so_flow")()
+        batch = replace(make_batch_8(), step=10)  # at the end of the stage the step is 1/3200 of t - r
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = method.losses({"student": net}, {}, batch, generator(7))["student"]
+        gradients = torch.autograd.grad(loss, list(net.parameters()), materialize_grads=True)
+        return torch.cat([each.flatten() for each in gradients])
+
+    exactly, rounded = slope(False), slope(True)
+    assert (rounded - exactly).norm() < 0.05 * exactly.norm()
 
 
 def make_batch_8() -> Batch:
