@@ -42,7 +42,8 @@ def web_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Plan:
     for artifact in artifacts:
         files += [artifact.file, *artifact.beside, artifact.golden.file]
     if text is not None:
-        files += [text.tokenizer.file, *(name for row in text.encoders for name in (row.file, *row.beside))]
+        encoders = [row for row in text.encoders if row.file in {artifact.text_encoder for artifact in artifacts}]
+        files += [text.tokenizer.file, *(name for row in encoders for name in (row.file, *row.beside))]
     assets = {path: f"{ASSETS}/{path}" for path in files}
     models = ", ".join(artifact.file for artifact in artifacts)
     renamed = {**RENAMED, **(dict.fromkeys(OF_TEXT) if text is None else {})}

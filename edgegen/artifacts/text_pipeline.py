@@ -8,7 +8,7 @@ from edgegen.errors import DataError
 from edgegen.formats.bundle_text import TOKENIZER
 from edgegen.formats.text_pipeline import TEXT, TextPipeline, write_text_pipeline
 from edgegen.models.sources.source import Source
-from edgegen.support.storage import sha256_of
+from edgegen.support.storage import sha256_of, storage_errors
 
 ENCODERS = ("CLIPTextModel",)  # others are masked, or their pipelines join several
 
@@ -23,6 +23,8 @@ def write_text_parts(source: Path, output: Path, parts: Sequence[Source]) -> str
     texts = [spec for part in generators for spec in part.signature.inputs if spec.role == "text"]
     if len(encoders) != 1 or len(generators) != 1 or len(texts) != 1:
         return None
+    with storage_errors(output):  # of an older export
+        (output / TEXT).unlink(missing_ok=True)
     try:
         tokenizer = write_tokenizer(source / "tokenizer", output, length=int(texts[0].shape[1]))
     except DataError as e:

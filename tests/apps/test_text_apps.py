@@ -19,6 +19,7 @@ from PIL import Image
 from text_pipelines import text_bundle
 
 from edgegen.apps.project import filled, write_app
+from edgegen.apps.web import web_plan
 from edgegen.errors import UsageError
 from edgegen.formats.bundle_folder import read_bundle
 from edgegen.formats.picture import read_recipe
@@ -74,6 +75,12 @@ def test_a_page_has_its_tokenizer_in_the_lock_file(bundle: Path, tmp_path: Path)
     assert {"tokenizer.json", "text_encoder_onnx_fp32.onnx", "sdxs_onnx_fp32.onnx"} <= there
     texts = [path for path in (tmp_path / "page").rglob("*") if path.is_file() and "bundle" not in path.parts]
     assert [path for path in texts if "{{" in path.read_text()] == []
+    inside = read_bundle(bundle)
+    assert inside.text is not None
+    (encoder,) = inside.text.encoders
+    other = encoder.model_copy(update={"file": "text_encoder.pte", "runtime": "executorch"})
+    both = inside.model_copy(update={"text": inside.text.model_copy(update={"encoders": (other, encoder)})})
+    assert "text_encoder.pte" not in web_plan(both, name="Words").assets  # what no page runs
     assert '{ prompt: "a red cat" }' in (tmp_path / "page/README.md").read_text()
 
 

@@ -102,6 +102,12 @@ def test_a_network_of_v_prediction_makes_what_diffusers_makes(tmp_path: Path) ->
     assert psnr_db(pixels, images_of_diffusers(folder, prompts, seeds), data_range=255.0) >= 50
 
 
+def test_the_card_says_how_a_prompt_becomes_an_image(bundle: Path) -> None:
+    card = (bundle / "README.md").read_text()
+    assert "`tokenizer.json` (library tokenizers) splits a prompt into 77 numbers" in card
+    assert f"| `{GENERATOR}` | `{ENCODER}` |" in card
+
+
 def test_verify_runs_the_whole_way(bundle: Path) -> None:
     tokens, images = verify_bundle(bundle, progress=Silent())
     assert (tokens.file, tokens.status) == (TOKENIZER, "ok")
@@ -277,6 +283,7 @@ def test_a_pipeline_without_a_tokenizer_says_so(bundle: Path, tmp_path: Path) ->
     shutil.rmtree(tmp_path / "sdxs" / "tokenizer")
     output = tmp_path / "out"
     output.mkdir()
+    (output / TEXT).write_text("of an older export")
     message = write_text_parts(tmp_path / "sdxs", output, sources)
     assert message is not None
     assert "no app can take a prompt: " in message
