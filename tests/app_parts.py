@@ -98,7 +98,7 @@ def web_modules() -> Path:
 
 def _web_files() -> dict[str, str]:
     """What npm reads of the template of web projects."""
-    values = {"identifier": "app", "text": "text"}  # with all packages that a page may have
+    values = {"identifier": "app", "tokenizer": "huggingface"}  # with all packages that a page may have
     texts = {name: (TEMPLATES / "web" / name).read_text() for name in ("package.json", "package-lock.json")}
     return {name: filled(text, values) for name, text in texts.items()}
 

@@ -12,8 +12,6 @@ import app_parts
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.apps.project import filled
-
 HERE = Path(__file__).parent / "apps/android"
 # Of Kotlin in the project's version catalogue: this compiler reads the language as that one does.
 LANGUAGE = ("-language-version", "2.3", "-api-version", "2.3", "-jvm-target", "17")
@@ -31,11 +29,7 @@ def compiled(sources: Sequence[Path], classpath: Sequence[Path], output: Path) -
 
 def core_with_tests(project: Path, output: Path) -> Path:
     """The core, its own tests and the one that replays a session."""
-    with_text = (project / "core/src/main/kotlin/edgegen/TextInput.kt").exists()
-    replay = output.with_name(f"{output.name}-replay") / "ReplayTest.kt"
-    replay.parent.mkdir()
-    replay.write_text(filled((HERE / "ReplayTest.kt").read_text(), {"text": "text" if with_text else ""}))
-    sources = [*kotlin(project / "core/src"), replay]
+    sources = [*kotlin(project / "core/src"), HERE / "ReplayTest.kt"]
     return compiled(sources, [*app_parts.jvm_jars(), *_kotlin_test()], output)
 
 

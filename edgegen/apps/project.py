@@ -20,11 +20,8 @@ from edgegen.support.storage import atomic_path
 TEMPLATES = Path(__file__).with_name("templates")
 MARK = ".edgegen-app"  # at the top of a project: what may be replaced
 PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
-# As in Mustache: {{#key}} ... {{/key}} stays where the key's value is not empty, {{^key}} ... {{/key}} where it is.
-SECTION = re.compile(
-    r"^[ \t]*\{\{([#^])(\w+)\}\}\n(.*?)^[ \t]*\{\{/\2\}\}\n|\{\{([#^])(\w+)\}\}(.*?)\{\{/\5\}\}",
-    re.MULTILINE | re.DOTALL,
-)
+# Lines between {{#key}} and {{/key}} stay where the key's value is not empty: for lists of dependencies, never in code.
+SECTION = re.compile(r"^\{\{#(\w+)\}\}\n(.*?)^\{\{/\1\}\}\n", re.MULTILINE | re.DOTALL)
 
 
 class Platform(Protocol):
@@ -105,12 +102,8 @@ def _filled(path: Path, values: Mapping[str, str]) -> bytes:
 
 def filled(text: str, values: Mapping[str, str]) -> str:
     """A template's text with the values of its placeholders, and the sections that they ask for."""
-
-    def section(match: re.Match[str]) -> str:
-        sign, key, content = match.group(1, 2, 3) if match[2] else match.group(4, 5, 6)
-        return content if bool(values[key]) == (sign == "#") else ""
-
-    return PLACEHOLDER.sub(lambda match: values[match[1]], SECTION.sub(section, text))
+    chosen = SECTION.sub(lambda match: match[2] if values[match[1]] else "", text)
+    return PLACEHOLDER.sub(lambda match: values[match[1]], chosen)
 
 
 def _write(path: Path, content: bytes) -> None:

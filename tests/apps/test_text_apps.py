@@ -18,7 +18,7 @@ from bundles import bundled
 from PIL import Image
 from text_pipelines import text_bundle
 
-from edgegen.apps.project import filled, write_app
+from edgegen.apps.project import TEMPLATES, filled, write_app
 from edgegen.apps.web import web_plan
 from edgegen.errors import UsageError
 from edgegen.formats.bundle_folder import read_bundle
@@ -70,7 +70,7 @@ def test_a_page_has_its_tokenizer_in_the_lock_file(bundle: Path, tmp_path: Path)
     assert row["version"] == package["dependencies"]["@huggingface/tokenizers"]
     assert row["integrity"].startswith("sha512-")
     assert list(lock["packages"]) == sorted(lock["packages"])
-    assert (tmp_path / "page/src/text.ts").is_file()
+    assert "@huggingface/tokenizers" in (tmp_path / "page/src/tokenizer.ts").read_text()
     there = {path.name for path in (tmp_path / "page/public/bundle").iterdir()}
     assert {"tokenizer.json", "text_encoder_onnx_fp32.onnx", "sdxs_onnx_fp32.onnx"} <= there
     texts = [path for path in (tmp_path / "page").rglob("*") if path.is_file() and "bundle" not in path.parts]
@@ -85,10 +85,16 @@ def test_a_page_has_its_tokenizer_in_the_lock_file(bundle: Path, tmp_path: Path)
 
 
 def test_sections_of_a_template() -> None:
-    blocks = "a\n  {{#text}}\n  b {{name}}\n  {{/text}}\n{{^text}}\nc\n{{/text}}\n"
-    template = blocks + "d({{#text}}e, {{/text}}f{{^text}}, g{{/text}})\n"
-    assert filled(template, {"text": "yes", "name": "x"}) == "a\n  b x\nd(e, f)\n"
-    assert filled(template, {"text": "", "name": "x"}) == "a\nc\nd(f, g)\n"
+    template = "a\n{{#text}}\n  b {{name}}\n{{/text}}\nc\n"
+    assert filled(template, {"text": "yes", "name": "x"}) == "a\n  b x\nc\n"
+    assert filled(template, {"text": "", "name": "x"}) == "a\nc\n"
+
+
+def test_sections_stand_in_lists_of_dependencies_alone() -> None:
+    paths = [path for path in TEMPLATES.rglob("*") if path.is_file() and "{{#" in path.read_text()]
+    assert {path.name for path in paths} == {
+        "build.gradle.kts", "libs.versions.toml", "package-lock.json", "package.json", "proguard-rules.pro",
+    }  # fmt: skip
 
 
 def test_a_project_without_text_has_no_tokenizer(bundle: Path, tmp_path: Path) -> None:
@@ -98,7 +104,9 @@ def test_a_project_without_text_has_no_tokenizer(bundle: Path, tmp_path: Path) -
         write_app(platform, photo, tmp_path / platform, name="Enlarge")
         paths = [path for path in (tmp_path / platform).rglob("*") if path.is_file() and "bundle" not in path.parts]
         text = "\n".join(path.read_text() for path in paths)
-        assert not re.search(r"djl|fbjni =|TextInput|huggingface|[Pp]rompt", text)
+        assert not re.search(r"djl|fbjni =|huggingface", text)
+        assert "was made without a tokenizer" in text
+        assert not [path for path in paths if "tokenizers" in path.parts]
     alone = bundled(bundle.with_name("export") / "sdxs", tmp_path / "alone")
     for platform in ("android", "web"):
         with pytest.raises(

@@ -6,14 +6,10 @@ export interface Manifest {
   class_names: string[];
   colors: "gray" | "RGB";
   artifacts: Artifact[];
-{{#text}}
-  text: TextInput;
-{{/text}}
+  text?: TextInput; // where models take a prompt
   golden: {
-    samples: { seed: number; index: number; label: number | null{{#text}}; prompt: number{{/text}} }[];
-{{#text}}
-    prompts: { text: string; tokens: number[] }[];
-{{/text}}
+    samples: { seed: number; index: number; label: number | null; prompt?: number | null }[];
+    prompts?: { text: string; tokens: number[] }[];
     inputs: { name: string; file: string; shape: number[] }[];
     shape: [samples: number, height: number, width: number, channels: number];
   };
@@ -30,11 +26,8 @@ export interface Artifact {
   inputs: Input[];
   methods: { name: string | null; output: Output }[];
   golden: { file: string; floor_db: number };
-{{#text}}
-  text_encoder: string;
-{{/text}}
+  text_encoder?: string;
 }
-{{#text}}
 
 /** From a prompt to the models' input with the role text. */
 export interface TextInput {
@@ -48,11 +41,10 @@ export interface TextEncoder {
   tokens: { name: string; dtype: "int64" | "int32" };
   hidden_states: { name: string; shape: (number | "batch_size")[] };
 }
-{{/text}}
 
 export interface Input {
   name: string;
-  role: "noise" | "class" | "image"{{#text}} | "text"{{/text}};
+  role: "noise" | "class" | "image" | "text";
   dtype: "float32" | "int64" | "int32";
   shape: (number | "batch_size")[];
   low: number | null;

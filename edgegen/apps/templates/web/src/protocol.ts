@@ -15,10 +15,8 @@ export interface LoadOptions {
 
 export type Request =
   | { id: number; call: "load"; options: LoadOptions }
-  | { id: number; call: "generate"; seed: number | bigint; label: number | null; image: Picture | null{{#text}}; prompt: string{{/text}}; index: number }{{^text}};{{/text}}
-{{#text}}
+  | { id: number; call: "generate"; seed: number | bigint; label: number | null; image: Picture | null; prompt: string | null; index: number }
   | { id: number; call: "tokens"; prompt: string };
-{{/text}}
 
 export interface Loaded {
   manifest: Manifest;
@@ -33,10 +31,8 @@ export interface Made {
   ms: number;
 }
 
-{{#text}}
 export interface Tokens {
   tokens: number[];
 }
 
-{{/text}}
-export type Answer = { id: number; value: Loaded | Made{{#text}} | Tokens{{/text}} } | { id: number; error: { kind: Kind; message: string } };
+export type Answer = { id: number; value: Loaded | Made | Tokens } | { id: number; error: { kind: Kind; message: string } };

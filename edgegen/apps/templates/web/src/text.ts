@@ -1,9 +1,9 @@
-import { Tokenizer } from "@huggingface/tokenizers";
 import type { InferenceSession, Tensor } from "onnxruntime-web";
 import type { Bundle } from "./bundle";
 import { GeneratorError } from "./errors";
 import { sizes, type Artifact, type TextEncoder, type TextInput } from "./manifest";
 import type { Backend } from "./protocol";
+import { tokenizerOf, type Encode } from "./tokenizer";
 
 type Runtime = Pick<typeof import("onnxruntime-web"), "InferenceSession" | "Tensor">;
 type ExternalData = { path: string; data: Uint8Array<ArrayBuffer> }[];
@@ -16,7 +16,7 @@ export class Text {
 
   private constructor(
     private readonly spec: TextInput["tokenizer"],
-    private readonly tokenizer: Tokenizer,
+    private readonly encode: Encode,
     private readonly encoder: TextEncoder,
     private readonly bytes: Uint8Array<ArrayBuffer>,
     private readonly externalData: ExternalData,
@@ -24,18 +24,12 @@ export class Text {
 
   /** Fetches tokenizer and encoder of a model. Throws a GeneratorError where one is damaged or missing. */
   static async read(bundle: Bundle, artifact: Artifact): Promise<Text> {
-    const { tokenizer: spec, encoders } = bundle.manifest.text;
-    const encoder = encoders.find(({ file }) => file === artifact.text_encoder);
-    if (!encoder) throw new GeneratorError("manifest", `The bundle has no text encoder ${artifact.text_encoder}.`);
-    const content = new TextDecoder().decode(await bundle.read(spec.file));
-    let tokenizer: Tokenizer;
-    try {
-      tokenizer = new Tokenizer(JSON.parse(content), {});
-    } catch (cause) {
-      throw new GeneratorError("manifest", `${spec.file} is no tokenizer that this app reads.`, { cause });
-    }
+    const { text } = bundle.manifest;
+    const encoder = text?.encoders.find(({ file }) => file === artifact.text_encoder);
+    if (!text || !encoder) throw new GeneratorError("manifest", `The bundle has no text encoder ${artifact.text_encoder}.`);
+    const encode = tokenizerOf(new TextDecoder().decode(await bundle.read(text.tokenizer.file)));
     const externalData = await Promise.all(encoder.beside.map(async (path) => ({ path, data: await bundle.read(path) })));
-    return new Text(spec, tokenizer, encoder, await bundle.read(encoder.file), externalData);
+    return new Text(text.tokenizer, encode, encoder, await bundle.read(encoder.file), externalData);
   }
 
   async start(backend: Backend, { InferenceSession, Tensor }: Runtime): Promise<void> {
@@ -46,8 +40,7 @@ export class Text {
   /** As many numbers as the encoder takes: too many lose their end, too few get padding. */
   tokens(prompt: string): number[] {
     const { length, end_id, pad_id } = this.spec;
-    // In JavaScript the last Σ of a word becomes ς in small letters; networks were trained with a library that writes σ.
-    const ids: number[] = this.tokenizer.encode(prompt.replaceAll("Σ", "σ")).ids;
+    const ids = this.encode(prompt);
     if (ids.length > length) return [...ids.slice(0, length - 1), end_id];
     return [...ids, ...Array<number>(length - ids.length).fill(pad_id)];
   }

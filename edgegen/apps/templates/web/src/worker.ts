@@ -7,13 +7,11 @@ import gpuScript from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.mjs?url";
 import gpuBinary from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm?url";
 import { Bundle } from "./bundle";
 import { GeneratorError } from "./errors";
-import { outputOf, sizes, type Artifact, type Input } from "./manifest";
+import { inputOf, outputOf, sizes, type Artifact, type Input } from "./manifest";
 import { normal } from "./noise";
 import { pictureOf, toPlanes, type Picture } from "./picture";
-{{#text}}
 import { Text } from "./text";
-{{/text}}
-import type { Answer, Backend, LoadOptions, Loaded, Made, Request{{#text}}, Tokens{{/text}} } from "./protocol";
+import type { Answer, Backend, LoadOptions, Loaded, Made, Request, Tokens } from "./protocol";
 
 type Runtime = Pick<typeof import("onnxruntime-web"), "InferenceSession" | "Tensor" | "env">;
 
@@ -21,9 +19,7 @@ interface Model {
   artifact: Artifact;
   session: InferenceSession;
   Tensor: Runtime["Tensor"];
-{{#text}}
-  text: Text;
-{{/text}}
+  text: Text | null; // null where it takes no prompt
 }
 
 let model: Model | undefined;
@@ -35,12 +31,7 @@ self.onmessage = ({ data }: MessageEvent<Request>) => {
 
 async function obey(request: Request): Promise<void> {
   try {
-{{#text}}
     const value = await done(request);
-{{/text}}
-{{^text}}
-    const value = request.call === "load" ? await load(request.options) : await make(request);
-{{/text}}
     const kept = "picture" in value ? [value.picture.pixels.buffer] : [];
     self.postMessage({ id: request.id, value } satisfies Answer, { transfer: kept });
   } catch (error) {
@@ -49,15 +40,18 @@ async function obey(request: Request): Promise<void> {
   }
 }
 
-{{#text}}
 async function done(request: Request): Promise<Loaded | Made | Tokens> {
   if (request.call === "load") return load(request.options);
   if (request.call === "generate") return make(request);
   if (!model) throw new GeneratorError("input", "The model is not loaded.");
-  return { tokens: model.text.tokens(request.prompt) };
+  return { tokens: textOf(model).tokens(request.prompt) };
 }
 
-{{/text}}
+function textOf({ text }: Model): Text {
+  if (!text) throw new GeneratorError("input", "This model takes no prompt.");
+  return text;
+}
+
 async function load({ address, file, backend, threads }: LoadOptions): Promise<Loaded> {
   const runtime = library(backend, threads); // its download goes on beside the model's
   runtime.catch(() => {}); // thrown below, where it is awaited
@@ -65,16 +59,12 @@ async function load({ address, file, backend, threads }: LoadOptions): Promise<L
   const artifact = bundle.artifact(file);
   const bytes = await bundle.read(file);
   const externalData = await Promise.all(artifact.beside.map(async (path) => ({ path, data: await bundle.read(path) })));
-{{#text}}
-  const text = await Text.read(bundle, artifact);
-{{/text}}
+  const text = inputOf(artifact, "text") ? await Text.read(bundle, artifact) : null;
   const notes: string[] = [];
   const start = async (chosen: Backend, { InferenceSession, Tensor }: Runtime): Promise<Model> => {
     const session = await InferenceSession.create(bytes, { executionProviders: [chosen], externalData });
-{{#text}}
-    await text.start(chosen, { InferenceSession, Tensor });
-{{/text}}
-    return { artifact, session, Tensor{{#text}}, text{{/text}} };
+    await text?.start(chosen, { InferenceSession, Tensor });
+    return { artifact, session, Tensor, text };
   };
   let used: Backend = backend;
   let began = 0; // downloads are not counted
@@ -128,19 +118,14 @@ async function webAssembly(address: string): Promise<ArrayBuffer> {
   throw new GeneratorError("file", `${new URL(address).pathname} is no WebAssembly: the host answers ${status}.`);
 }
 
-async function make({ seed, label, image{{#text}}, prompt{{/text}}, index }: Extract<Request, { call: "generate" }>): Promise<Made> {
+async function make({ seed, label, image, prompt, index }: Extract<Request, { call: "generate" }>): Promise<Made> {
   if (!model) throw new GeneratorError("input", "The model is not loaded.");
   const { artifact, session, Tensor } = model;
   const began = performance.now();
   const feeds: Record<string, Tensor> = {};
-{{#text}}
   for (const input of artifact.inputs) {
-    feeds[input.name] = input.role === "text" ? await model.text.states(prompt) : tensor(Tensor, input, seed, label, image, index);
+    feeds[input.name] = input.role === "text" ? await textOf(model).states(prompt ?? "") : tensor(Tensor, input, seed, label, image, index);
   }
-{{/text}}
-{{^text}}
-  for (const input of artifact.inputs) feeds[input.name] = tensor(Tensor, input, seed, label, image, index);
-{{/text}}
   const output = outputOf(artifact);
   const results = await session.run(feeds, [output.name]);
   const result = results[output.name];

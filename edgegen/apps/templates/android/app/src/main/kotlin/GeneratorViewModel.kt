@@ -27,9 +27,7 @@ data class UiState(
     val takesPicture: Boolean = false,
     val takesSeed: Boolean = true,
     val seed: String = "0",
-{{#text}}
-    val prompt: String = "",
-{{/text}}
+    val prompt: String? = null,
     val label: Int? = null,
     val input: Image? = null,
     val picture: Picture? = null,
@@ -59,9 +57,7 @@ class GeneratorViewModel(application: Application) : AndroidViewModel(applicatio
                     loaded = true,
                     classNames = if (opened.generator.classes > 0) names else emptyList(),
                     label = if (opened.generator.classes > 0) 0 else null,
-{{#text}}
-                    prompt = opened.bundle.manifest.golden.prompts.first().text,
-{{/text}}
+                    prompt = opened.bundle.manifest.golden.prompts.firstOrNull()?.text,
                     takesPicture = opened.generator.imageInput != null,
                     takesSeed = opened.artifact.input(edgegen.Role.NOISE) != null,
                 )
@@ -77,10 +73,8 @@ class GeneratorViewModel(application: Application) : AndroidViewModel(applicatio
 
     fun setSeed(text: String) = state.update { it.copy(seed = text.filter(Char::isDigit).take(18)) }
 
-{{#text}}
     fun setPrompt(text: String) = state.update { it.copy(prompt = text.take(LONGEST_PROMPT)) }
 
-{{/text}}
     fun newSeed() {
         state.update { it.copy(seed = Random.nextLong(0, LARGEST_DRAWN).toString()) }
         generate()
@@ -117,11 +111,9 @@ class GeneratorViewModel(application: Application) : AndroidViewModel(applicatio
 
     private fun generateNow(opened: Model, seed: Long) {
         val (label, input) = state.value.let { it.label to it.input }
-{{#text}}
         val prompt = state.value.prompt
-{{/text}}
-        val (image, milliseconds) = opened.generate(seed, label, input{{#text}}, prompt{{/text}})
-        state.update { it.copy(picture = Picture(image, opened.recipe(seed, label, input{{#text}}, prompt{{/text}}), milliseconds)) }
+        val (image, milliseconds) = opened.generate(seed, label, input, prompt)
+        state.update { it.copy(picture = Picture(image, opened.recipe(seed, label, input, prompt), milliseconds)) }
     }
 
     /** Runs `work` on the worker; what goes wrong is shown, and the app goes on. */
@@ -139,10 +131,10 @@ class GeneratorViewModel(application: Application) : AndroidViewModel(applicatio
     }
 
     /** The self-test runs once for each model. */
-    private fun isFirstLaunch(opened: Model) = preferences().getString(TESTED, null) != {{#text}}ModelFiles.key(opened.bundle, opened.artifact){{/text}}{{^text}}opened.artifact.sha256{{/text}}
+    private fun isFirstLaunch(opened: Model) = preferences().getString(TESTED, null) != ModelFiles.key(opened.bundle, opened.artifact)
 
     private fun remember(opened: Model, passed: Boolean) {
-        if (passed) preferences().edit().putString(TESTED, {{#text}}ModelFiles.key(opened.bundle, opened.artifact){{/text}}{{^text}}opened.artifact.sha256{{/text}}).apply()
+        if (passed) preferences().edit().putString(TESTED, ModelFiles.key(opened.bundle, opened.artifact)).apply()
     }
 
     private fun preferences() = getApplication<Application>().getSharedPreferences("edgegen", 0)
@@ -150,8 +142,6 @@ class GeneratorViewModel(application: Application) : AndroidViewModel(applicatio
     private companion object {
         const val TESTED = "tested"
         const val LARGEST_DRAWN = 1_000_000L
-{{#text}}
         const val LONGEST_PROMPT = 2000 // characters
-{{/text}}
     }
 }

@@ -5,9 +5,7 @@ import edgegen.Artifact
 import edgegen.Bundle
 import edgegen.BundleFiles
 import edgegen.FileException
-{{#text}}
-import edgegen.encoderOf
-{{/text}}
+import edgegen.filesOf
 import java.io.File
 import java.io.IOException
 
@@ -21,13 +19,13 @@ class ModelFiles(private val context: Context) {
      * its SHA-256 is compared with the manifest; a copy that was interrupted or is damaged is never used.
      */
     fun model(bundle: Bundle, artifact: Artifact): File {
-        val folder = File(context.noBackupFilesDir, "models/${{{#text}}key(bundle, artifact){{/text}}{{^text}}artifact.sha256{{/text}}}")
+        val folder = File(context.noBackupFilesDir, "models/${key(bundle, artifact)}")
         if (!folder.isDirectory) {
             val partial = File(folder.path + ".partial")
             try {
                 partial.deleteRecursively()
                 if (!partial.mkdirs()) throw IOException("no folder $partial")
-                for (name in {{#text}}names(bundle, artifact){{/text}}{{^text}}listOf(artifact.file) + artifact.beside{{/text}}) {
+                for (name in names(bundle, artifact)) {
                     File(partial, name).outputStream().use { stream ->
                         bundle.copy(name) { part, count -> stream.write(part, 0, count) }
                         stream.fd.sync() // before the rename, so that a lost battery leaves no empty file
@@ -48,16 +46,12 @@ class ModelFiles(private val context: Context) {
         /** The model of this app: a file of the bundle. */
         const val ARTIFACT = "{{artifact_kotlin}}"
         private const val FOLDER = "bundle"
-{{#text}}
 
-        /** Of the model with its text encoder and tokenizer. */
+        /** Of the model with its text encoder and tokenizer, where it has these. */
         fun key(bundle: Bundle, artifact: Artifact): String =
             Bundle.sha256(names(bundle, artifact).joinToString { bundle.manifest.hashes.getValue(it) }.encodeToByteArray())
 
-        private fun names(bundle: Bundle, artifact: Artifact): List<String> {
-            val encoder = bundle.manifest.text.encoderOf(artifact)
-            return listOf(artifact.file) + artifact.beside + encoder.file + encoder.beside + bundle.manifest.text.tokenizer.file
-        }
-{{/text}}
+        private fun names(bundle: Bundle, artifact: Artifact): List<String> =
+            listOf(artifact.file) + artifact.beside + bundle.manifest.text?.filesOf(artifact).orEmpty()
     }
 }

@@ -14,9 +14,7 @@ data class Recipe(
     val label: Int?,
     val edgegen: String,
     val inputs: Map<String, String> = emptyMap(),
-{{#text}}
     val prompt: String? = null,
-{{/text}}
 ) {
     fun toJson(): String = JSONObject()
         .put("schema", "edgegen.picture/1")
@@ -24,9 +22,7 @@ data class Recipe(
         .put("seed", seed)
         .put("label", label ?: JSONObject.NULL)
         .put("count", 1)
-{{#text}}
         .put("prompt", prompt ?: JSONObject.NULL)
-{{/text}}
         .put("edgegen", edgegen)
         .put("inputs", JSONObject(inputs))
         .toString()

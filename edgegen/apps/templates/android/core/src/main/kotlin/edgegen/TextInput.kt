@@ -55,6 +55,14 @@ class TextInput(
     override fun close() = runtime.close()
 }
 
+/**
+ * What an app needs beside the artifact: the encoder's files and the tokenizer's.
+ *
+ * @throws ManifestException where the bundle has no text encoder for the artifact
+ */
+fun TextSpec.filesOf(artifact: Artifact): List<String> =
+    encoderOf(artifact).let { listOf(it.file) + it.beside } + tokenizer.file
+
 /** @throws ManifestException where there is none */
 fun TextSpec.encoderOf(artifact: Artifact): EncoderSpec = encoders.find { it.file == artifact.textEncoder }
     ?: throw ManifestException("manifest.json: text.encoders: has no ${artifact.textEncoder}")

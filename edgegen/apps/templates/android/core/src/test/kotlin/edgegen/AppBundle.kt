@@ -24,13 +24,12 @@ object AppBundle {
 
     /** The artifacts of the bundle that are in the app: the one that it uses. */
     val artifact = manifest.artifacts.first { File(folder, it.file).exists() }
-{{#text}}
 
     /** Token numbers as they were recorded, for the golden prompts alone: the library itself is tested on a phone. */
     val tokenizer = Tokenizer { prompt -> manifest.golden.prompts.first { it.text == prompt }.tokens.toLongArray() }
 
-    /** With an encoder whose hidden states are all 0. */
-    fun text(tokenizer: Tokenizer = this.tokenizer) = TextInput(manifest.text, artifact, tokenizer, NoStates)
+    /** With an encoder whose hidden states are all 0; null where the app takes no prompt. */
+    fun text(tokenizer: Tokenizer = this.tokenizer) = manifest.text?.let { TextInput(it, artifact, tokenizer, NoStates) }
 
     private object NoStates : Runtime {
         override val about = "zeros"
@@ -41,5 +40,4 @@ object AppBundle {
 
         override fun close() = Unit
     }
-{{/text}}
 }
