@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -70,10 +70,8 @@ class TensorSpec:
 class Signature:
     """What a one-step generator takes and gives; `num_classes` 0 means that no input is a class.
 
-    The first input is what it is generated from (noise, or a decoder's latent); there is one output.
-
     Attributes:
-        inputs: in the order in which the network takes them.
+        inputs: in the order in which the network takes them; the first is what it generates from: noise, or a latent.
         outputs: one specification.
         num_classes: number of classes of the input with the role "class".
     """
@@ -107,20 +105,22 @@ class Signature:
 
     @staticmethod
     def of(*, channels: int, size: int | tuple[int, int], num_classes: int, upscale: int | None = None) -> "Signature":
-        """Of a generator of pixels: noise in, and a class or an image `upscale` times smaller; image in [-1, 1] out.
+        """`of_shape` of images: `size` is their height and width, one number of square ones."""
+        shape = (channels, size, size) if isinstance(size, int) else (channels, *size)
+        return Signature.of_shape(shape, num_classes=num_classes, upscale=upscale)
 
-        `size` is the image's height and width, one number of a square one.
-        """
-        sides = (size, size) if isinstance(size, int) else size
-        shape: tuple[Dim, ...] = ("batch_size", channels, *sides)
+    @staticmethod
+    def of_shape(sample: Sequence[int], *, num_classes: int, upscale: int | None = None) -> "Signature":
+        """From noise, and a class or a smaller image, to (channels, height, width), or a signal (channels, length)."""
+        shape: tuple[Dim, ...] = ("batch_size", *sample)
         inputs = [TensorSpec("sample", shape, "float32", "noise")]
         if upscale:
-            small = (*shape[:2], *(side // upscale for side in sides))
+            small = (*shape[:2], *(side // upscale for side in sample[1:]))
             inputs.append(TensorSpec("image", small, "float32", "image", -1.0, 1.0))
         if num_classes:
             inputs.append(TensorSpec("class_labels", ("batch_size",), "int64", "class", 0, num_classes - 1))
-        outputs = (TensorSpec("out_sample", shape, "float32", "image", -1.0, 1.0),)
-        return Signature(tuple(inputs), outputs, num_classes)
+        output = TensorSpec("out_sample", shape, "float32", "image" if len(sample) == 3 else "signal", -1.0, 1.0)
+        return Signature(tuple(inputs), (output,), num_classes)
 
     def resized(self, height: int, width: int, *, of: str | None = None) -> "Signature":
         """The signature of the same generator when its input `of` (None: the first) is `height` x `width`.

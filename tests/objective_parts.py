@@ -24,16 +24,17 @@ class Field(nn.Module):
         self.weight = nn.Parameter(torch.tensor(weight))
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None, r: Tensor | None = None) -> Tensor:
-        shift = 0.0 if labels is None else 0.1 * _shift(labels)
+        ones = [1] * (x.ndim - 1)
+        shift = 0.0 if labels is None else 0.1 * _shift(labels, ones)
         # Of u(x, t, r), which depends on r and is the velocity at r = t.
-        length = 0.0 if r is None else (t - r)[:, None, None, None]
-        return self.weight * x * (1 + t[:, None, None, None] - 0.5 * length) + shift
+        length = 0.0 if r is None else (t - r).reshape(-1, *ones)
+        return self.weight * x * (1 + t.reshape(-1, *ones) - 0.5 * length) + shift
 
 
-def _shift(condition: Tensor) -> Tensor:
+def _shift(condition: Tensor, ones: list[int]) -> Tensor:
     """Of classes, or of images half as large."""
     if condition.ndim == 1:
-        return condition[:, None, None, None]
+        return condition.reshape(-1, *ones)
     return condition.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
 
@@ -49,6 +50,15 @@ def with_small_images(batch: Batch) -> Batch:
     real = None if batch.real is None else with_small_images(batch.real)
     inputs = (*batch.inputs[:-1], condition)
     return replace(batch, condition=condition, real=real, inputs=inputs)
+
+
+def with_signals(batch: Batch) -> Batch:
+    """The same batch with the pixels of each image in a row: signals (batch, 1, 16)."""
+    real = None if batch.real is None else with_signals(batch.real)
+    images, noise, knots = (None if x is None else x.flatten(-2) for x in (batch.images, batch.noise, batch.knots))
+    assert images is not None
+    inputs = tuple(x.flatten(-2) if x.ndim == 4 else x for x in batch.inputs)
+    return replace(batch, images=images, noise=noise, knots=knots, real=real, inputs=inputs)
 
 
 def make_batch(step: int = 5) -> Batch:

@@ -52,6 +52,7 @@ def test_the_wheel_holds_one_package_with_its_data_and_a_file_for_optimum(wheel:
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"edgegen", "optimum"}
     expected = [
         "recipes/digits.toml",
+        "recipes/signals.toml",
         "exporters/onnx/backend.py",
         "quantize/support_matrix.py",
         "report/report.html.jinja",

@@ -13,7 +13,7 @@ GOOD = {"name": "x", "slim": {"keep": 0.3}}
 
 def test_shipped_recipes_are_read_and_examples_are_the_same_files() -> None:
     examples = Path(__file__).parents[1] / "examples"
-    assert set(shipped()) == {"digits"}
+    assert set(shipped()) == {"digits", "signals"}
     for name, path in shipped().items():
         assert read(path).name == name
         assert (examples / path.name).read_bytes() == path.read_bytes()
@@ -97,7 +97,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read(tmp_path / "bytes.toml")
     with pytest.raises(RecipeError, match=r"no recipe file .*nothing.toml'; beside it there are: bad.toml, bytes.toml"):
         find(str(tmp_path / "nothing.toml"))
-    with pytest.raises(RecipeError, match=r"no recipe 'digit'; there are: digits. Did you mean 'digits'\?"):
+    with pytest.raises(RecipeError, match=r"no recipe 'digit'; there are: digits, signals. Did you mean 'digits'\?"):
         find("digit")
 
 

@@ -68,7 +68,7 @@ def _prompts(bundle: Bundle) -> list[str]:
     rows = [(f"`{artifact.file}`", f"`{artifact.text_encoder}`") for artifact in bundle.artifacts]
     how = (
         f"`{bundle.text.tokenizer.file}` (library tokenizers) splits a prompt into {bundle.text.tokenizer.length} "
-        f"numbers, the text encoder makes `{bundle.text.input}` of them, and the file an image; `text` in `{MANIFEST}` says how."
+        f"numbers, the text encoder makes `{bundle.text.input}`, and the file an image (`text` in `{MANIFEST}`)."
     )
     return ["## Prompts", how, table(("file", "text encoder"), rows)]
 

@@ -15,7 +15,7 @@ from edgegen.artifacts.real_inputs import InputFiles, generators_of, sentence
 from edgegen.artifacts.refinement_time import refinement_seconds
 from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.router import Route, write_router
-from edgegen.artifacts.shipped import class_names
+from edgegen.artifacts.shipped import class_names, units_of
 from edgegen.artifacts.target import Target, backends_of, runs_here
 from edgegen.artifacts.text_pipeline import write_text_parts
 from edgegen.errors import EdgegenError, UsageError
@@ -81,8 +81,11 @@ def export_source(
     sources = load_sources(
         source, name=settings.name, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder
     )
-    if Path(source).is_dir():  # a generator of a run has classes that the run knows by name
-        sources = [replace(part, class_names=class_names(Path(source), part.signature)) for part in sources]
+    if (place := Path(source)).is_dir():  # a generator of a run has classes that the run knows by name
+        sources = [
+            replace(part, class_names=class_names(place, part.signature), units=units_of(place, part.signature))
+            for part in sources
+        ]
     generators = generators_of(sources, settings.inputs)
     for component, (generator, facts) in zip(sources, generators, strict=True):
         _check_stated(component, generator, settings.targets)
@@ -177,7 +180,7 @@ def _export(
     artifacts = [build_result.artifact for build_result in built]
     if built:
         lineage = {"source": source.name, **source_facts}
-        classes: dict[str, Any] = {"class_names": source.class_names, "serves": source.serves}
+        classes: dict[str, Any] = {"class_names": source.class_names, "serves": source.serves, "units": source.units}
         write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity, **classes)
     latency = _measure(artifacts, folder, parity, progress) if settings.measure else {}
     over_budget = _over_budget(artifacts, folder, parity, maker, relative_latency, settings, progress)
@@ -193,6 +196,7 @@ def _export(
         failures,
         over_budget,
         source.class_names,
+        source.units,
     )
     if built:
         write_card(folder, result.to_dict())

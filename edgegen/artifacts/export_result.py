@@ -8,6 +8,7 @@ from typing import Any
 from edgegen.artifacts.build import BuildResult
 from edgegen.artifacts.model_card import card_row
 from edgegen.errors import BudgetError, EdgegenError, ExportError, ParityError
+from edgegen.formats.signal_units import UNITS, SignalUnits
 from edgegen.program.fold import FoldResult
 from edgegen.types import Latency, Parity, Signature
 
@@ -27,6 +28,7 @@ class ExportResult:
     failures: Mapping[str, EdgegenError]
     over_budget: Mapping[str, Sequence[str]]
     class_names: Sequence[str] = ()
+    units: SignalUnits | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -47,6 +49,7 @@ class ExportResult:
             "signature": self.signature.to_dict(),
             "fold": {**self.fold.facts(), "sentence": self.fold.sentence()},
             "class_names": list(self.class_names),
+            **({UNITS: self.units.to_dict()} if self.units else {}),
             "artifacts": rows,
             "failures": {target: str(error) for target, error in self.failures.items()},
         }

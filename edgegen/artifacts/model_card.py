@@ -8,6 +8,7 @@ from typing import Any
 
 from edgegen import registry
 from edgegen.exporters.base import Backend
+from edgegen.formats.signal_units import UNITS
 from edgegen.support.storage import write_bytes
 from edgegen.types import Artifact, Parity, Signature, TensorSpec
 
@@ -151,12 +152,25 @@ def _meaning(exported: Mapping[str, Any]) -> list[str]:
                 "x - -", "x + "
             )
         )
+    if signature.outputs[0].role == "signal" and exported.get(UNITS):
+        sentences.append(_of_units(signature.outputs[0], exported[UNITS]))
     if any(output["method"] for row in exported["artifacts"] for output in row["details"].get("outputs", ())):
         sentences.append(
             "A `.pte` takes and gives tensors by their place, in the order of these tables; its method `get_metadata` "
             "has the names. `generate` takes what `forward` takes, and gives the pixels that an app shows."
         )
     return sentences
+
+
+def _of_units(spec: TensorSpec, units: Mapping[str, Any]) -> str:
+    channels = [f"{offset:.6g} + {scale:.6g} y" for offset, scale in zip(units["offset"], units["scale"], strict=True)]
+    rate = units["sample_rate_hz"]
+    others = f" and {len(channels) - MOST_CLASSES} more (`units` in `manifest.json`)" * (len(channels) > MOST_CLASSES)
+    return (
+        f"`{spec.name}` is a signal: y (batch, channels, length), each channel about -1 to 1; in the units of the data "
+        f"its channels are {', '.join(channels[:MOST_CLASSES])}{others}."
+        + (f" There are {rate:g} values a second." if rate else "")
+    )
 
 
 def _has_whole_numbers(signature: Signature) -> bool:

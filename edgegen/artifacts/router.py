@@ -1,7 +1,7 @@
 """router.json: in the export folder of several students, which sub-folder's files serve which classes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,4 +60,4 @@ def routed(place: Path, routes: Sequence[Route], sources: Sequence[ImageSource])
 
     first = sources[0]
     method = f"{first.method}, {len(sources)} students by class"
-    return ImageSource(run, first.signature, method, place, first.sizes, first.class_names)
+    return replace(first, run=run, method=method, place=place)

@@ -1,4 +1,4 @@
-"""Images for `edgegen sample`, in a PNG: made by a recipe's student, a generator folder or an exported file."""
+"""Images or signals for `edgegen sample`: made by a recipe's student, a generator folder or an exported file."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgegen.artifacts.router import ROUTER, read_router, routed
 from edgegen.artifacts.sample_inputs import GivenInputs, paths_by_name, read_inputs, whole_steps
 from edgegen.artifacts.sessions import ImageSource, open_source
+from edgegen.artifacts.signal_files import SUFFIXES, write_signals
 from edgegen.artifacts.tiles import Assembled, assemble
 from edgegen.errors import DataError, ExportError, UsageError
 from edgegen.formats.file_hashes import SHOWN
@@ -23,6 +24,7 @@ from edgegen.support.progress import Progress, Silent
 from edgegen.support.storage import atomic_path, sha256_of
 from edgegen.types import Signature
 
+PNG = ".png"
 MARGIN = 1  # pixels between images
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)  # of height and width: networks halve a picture up to six times
 VISIBLE = 4.0  # steps of 255 by which tiles differ at their seams, from which on it is said
@@ -30,7 +32,7 @@ VISIBLE = 4.0  # steps of 255 by which tiles differ at their seams, from which o
 
 def sample_to_png(
     source: str | Path,
-    output: str | Path,
+    output: str | Path | None = None,
     *,
     inputs: Sequence[str] = (),
     count: int | None = None,
@@ -42,11 +44,11 @@ def sample_to_png(
     runs: Path = Path("runs"),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Writes one image, or a grid of several, with its recipe in a text chunk, and says what made it.
+    """Writes one image, or a grid of several, with its recipe in a text chunk, or signals; and says what made it.
 
     Args:
         source: an exported file, a folder of such files, a generator folder, the name of a run, a recipe.
-        output: the PNG.
+        output: the PNG; of signals a .npz, .csv, .wav or .svg. None: sample.png, or sample.npz.
         inputs: images and arrays, each `FILE` or `NAME=FILE`.
         count: images; None: as many as the inputs have rows, 16 where all is drawn.
         seed: of the noise and of everything that is not given.
@@ -59,35 +61,52 @@ def sample_to_png(
 
     Returns:
         file, count, seed; `method` and `source`, what ran and which file or folder; `size`, [height, width] of an
-        image; `tiles`; `notes`, what was assumed.
+        image, [channels, length] of a signal; `tiles`; `notes`, what was assumed.
 
     Raises:
         DataError, UsageError: source, class or inputs do not fit.
         ExportError: the runtime refuses the inputs.
     """
-    source, output = str(source), Path(output)
-    _check_output(output)
-    image_source = _open(source, steps=steps, runs=runs, best_of=best_of)
+    if output is not None:
+        _check_output(Path(output), (PNG, *SUFFIXES))
+    image_source = _open(str(source), steps=steps, runs=runs, best_of=best_of)
     signature = image_source.signature
-    _check_makes_images(image_source)
+    output = _output_for(image_source, output)
     paths = paths_by_name(inputs, signature)
     hashes = {name: sha256_of(path) for name, path in paths.items()}
     _check_given(hashes, given)
     number = None if label is None else _class_number(label, image_source)
     read = read_inputs(paths, signature, label=number, count=count, seed=seed, of=str(image_source.place))
-    made = _images(image_source, read, progress or Silent())
-    recipe = _recipe(image_source, read, label=number, best_of=best_of, inputs=hashes)
-    save(grid(made.images), output, recipe=recipe)
+    if signature.makes_images:
+        recipe = _recipe(image_source, read, label=number, best_of=best_of, inputs=hashes)
+        written = _write_images(image_source, read, output, recipe=recipe, progress=progress or Silent())
+    else:
+        written = _write_signals(image_source, read, output)
     return {
         "file": str(output),
         "count": read.count,
         "seed": seed,
         "method": image_source.method,
         "source": str(image_source.place),
-        "size": list(made.images.shape[1:3]),
-        "tiles": made.tiles,
-        "notes": [*read.notes(), *_seam_notes(made)],
+        **written,
     }
+
+
+def _write_images(
+    source: ImageSource, given: GivenInputs, output: Path, *, recipe: PictureRecipe, progress: Progress
+) -> dict[str, Any]:
+    made = _images(source, given, progress)
+    save(grid(made.images), output, recipe=recipe)
+    notes = [*given.notes(), *_seam_notes(made)]
+    return {"size": list(made.images.shape[1:3]), "tiles": made.tiles, "notes": notes}
+
+
+def _write_signals(source: ImageSource, given: GivenInputs, output: Path) -> dict[str, Any]:
+    inputs = given.at(0, 0)[1]
+    signals = np.asarray(source.run(inputs), np.float32)
+    labels = next((inputs[spec.name] for spec in source.signature.inputs if spec.role == "class"), None)
+    write_signals(output, signals, source.units, labels=labels)
+    return {"size": list(signals.shape[1:]), "tiles": 1, "notes": given.notes()}
 
 
 def _recipe(
@@ -136,16 +155,21 @@ def _seam_notes(made: Assembled) -> list[str]:
     ]
 
 
-def _check_makes_images(source: ImageSource) -> None:
-    if not source.signature.makes_images:
-        spec = source.signature.outputs[0]
+def _output_for(source: ImageSource, output: str | Path | None) -> Path:
+    """The file for what the source makes. Raises UsageError where that is neither an image nor a signal."""
+    spec = source.signature.outputs[0]
+    if not source.signature.makes_images and not (spec.role == "signal" and len(spec.shape) == 3):
         shape = "x".join(map(str, spec.shape))
         raise UsageError(f"{source.place}: its output '{spec.name}' is {spec.role} {shape}, no image to show")
+    suffixes = (PNG,) if source.signature.makes_images else SUFFIXES
+    path = Path(f"sample{suffixes[0]}") if output is None else Path(output)
+    _check_output(path, suffixes)
+    return path
 
 
-def _check_output(output: Path) -> None:
-    if output.suffix.lower() != ".png":
-        raise UsageError(f"--output {output}: give a name that ends in .png")
+def _check_output(output: Path, suffixes: Sequence[str]) -> None:
+    if output.suffix.lower() not in suffixes:
+        raise UsageError(f"--output {output}: give a name that ends in {', '.join(suffixes)}")
     if output.is_dir():
         raise UsageError(f"--output {output}: is a folder; give the name of a file")
 

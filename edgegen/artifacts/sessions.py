@@ -16,6 +16,7 @@ from edgegen import registry
 from edgegen.artifacts import shipped
 from edgegen.errors import DataError, UsageError
 from edgegen.flow.condition import condition_spec
+from edgegen.formats.signal_units import SignalUnits
 from edgegen.types import PIXELS, Signature
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class ImageSource:
     Images of a file that gives uint8 are (n, height, width, channels). `place` is the file or folder. `sizes` are the
     heights and widths that the first input may have: None for any, else the signature's own first. `class_names` are
     those of the classes 0, 1, ..., () where nobody knows them. `steps` are those of a solver in PyTorch.
+    `units` are those of signals, where they are known.
     """
 
     run: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
@@ -44,6 +46,7 @@ class ImageSource:
     sizes: tuple[tuple[int, int], ...] | None = ()
     class_names: tuple[str, ...] = ()
     steps: int | None = None
+    units: SignalUnits | None = None
 
 
 def open_source(source: str, *, steps: int | None, runs: Path, best_of: int = 1) -> ImageSource:
@@ -110,7 +113,8 @@ def open_generator(
 
     method = f"PyTorch, {count} step{'s' * (count > 1)}" + (f", best of {best_of}" if best_of > 1 else "")
     names = shipped.class_names(path, signature)
-    return ImageSource(run, signature, method, path, class_names=names, steps=count)
+    units = shipped.units_of(path, signature)
+    return ImageSource(run, signature, method, path, class_names=names, steps=count, units=units)
 
 
 def _verifier_of(generator: Path, best_of: int) -> "Verifier":
@@ -157,7 +161,7 @@ def open_artifact(path: Path, backend: str) -> ImageSource:
 
     sizes = None if any_size else _sizes(signature, entry.row.get("details", {}).get("heights_widths", ()))
     names = tuple(entry.class_names) or shipped.class_names(path, signature)
-    return ImageSource(run, signature, session.method, path, sizes, names)
+    return ImageSource(run, signature, session.method, path, sizes, names, units=entry.units)
 
 
 def _image(outputs: Mapping[str, NDArray[Any]], signature: Signature) -> NDArray[Any]:

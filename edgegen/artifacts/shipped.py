@@ -14,6 +14,7 @@ from edgegen.errors import DataError, RecipeError, UsageError
 from edgegen.exporters.base import Backend
 from edgegen.formats.manifest import MANIFEST, rows_of
 from edgegen.formats.recipe_file import find
+from edgegen.formats.signal_units import SignalUnits
 from edgegen.formats.stage_folder import ARTIFACTS, AUTOENCODER, CHOICE, GENERATOR, RUN, STAGE
 from edgegen.formats.text_pipeline import TEXT
 from edgegen.recipe import read
@@ -88,6 +89,16 @@ def class_names(place: Path, signature: Signature) -> tuple[str, ...]:
         return ()
     names = read_json(data).get("classes", ())
     return tuple(map(str, names)) if len(names) == signature.num_classes else ()
+
+
+def units_of(generator: Path, signature: Signature) -> SignalUnits | None:
+    """Those that edgegen.json of a generator folder gives its signals; None where it makes none, or gives none."""
+    from edgegen.models.generator import ABOUT  # imported here: it needs torch
+
+    path = generator / ABOUT
+    if signature.outputs[0].role != "signal" or not path.is_file():
+        return None
+    return SignalUnits.of_record(read_json(path), channels=signature.sample_shape[0], where=str(path))
 
 
 def _runs_here(row: Any) -> bool:

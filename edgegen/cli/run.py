@@ -14,7 +14,7 @@ from edgegen.cli.terminal import show
 from edgegen.errors import BudgetError, ParityError, UsageError
 
 RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe: digits.")
+    str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a shipped recipe: digits, signals.")
 ]
 RunsOption = Annotated[
     Path, typer.Option("--runs", metavar="DIR", help="Where run folders are; this one is DIR/<name>.")
@@ -44,9 +44,8 @@ STAGE_COMMANDS = {  # command: (stage, what it does)
 
 
 def register(app: typer.Typer) -> None:
-    app.command("run", help="Run a recipe from images to phone files and the report.\n\nExample: edgegen run digits")(
-        run
-    )
+    text = "Run a recipe from images, or signals, to phone files and the report."
+    app.command("run", help=f"{text}\n\nExample: edgegen run digits\n\n  edgegen run signals")(run)
     for command, (stage, text) in STAGE_COMMANDS.items():
         note = f"{text} Earlier stages run only where their result is missing.\n\nExample: edgegen {command} digits"
         app.command(command, help=note)(_stage_command(stage))
@@ -184,7 +183,7 @@ def _print_results(results: Any, *, as_json: bool) -> None:
     if "verify" in by_stage:
         show(f"files: {by_stage['verify'].folder / 'artifacts'}")
     if verdict:
-        show(f"images: {verdict['level']}: {verdict['reason']}. {verdict['advice']}".rstrip())
+        show(f"verdict: {verdict['level']}: {verdict['reason']}. {verdict['advice']}".rstrip())
     if "bundle" in by_stage:
         show(f"bundle for an app: {by_stage['bundle'].folder / 'bundle'}")
     show(f"report: {report}" if report else f"{results[-1].stage}: {results[-1].folder}")

@@ -1,4 +1,4 @@
-"""`edgegen sample`: images from a run, a generator folder or an exported file, as one PNG."""
+"""`edgegen sample`: images, or signals, from a run, a generator folder or an exported file."""
 
 import json
 import sys
@@ -22,7 +22,11 @@ it in overlapping tiles.
 The PNG carries its recipe: the artifact's SHA-256, seed, class. `edgegen inspect FILE.png` shows it, and --like makes
 the picture again.
 
+Signals go into a .npz or .csv in the units of the data, one of them into a .wav, plots of them into an .svg.
+
 Example: edgegen sample digits --count 16 --class 7 -o sevens.png
+
+  edgegen sample signals --count 8 --class fast -o fast.csv
 
   edgegen sample --like sevens.png -o again.png
 
@@ -39,7 +43,13 @@ SourceArgument = Annotated[
     str | None, typer.Argument(metavar="SOURCE", help="A run's name, a recipe, a folder, or .onnx, .pte, .mlpackage.")
 ]
 OutputOption = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="The PNG to write; default: sample.png.")
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="The PNG, or of signals .npz, .csv, .wav, .svg; default: sample.png, sample.npz.",
+    ),
 ]
 LikeOption = Annotated[
     Path | None,
@@ -93,13 +103,19 @@ def sample(
     from edgegen.artifacts.sample_like import sample_like
     from edgegen.support.progress import progress
 
-    output, given = output or Path(DEFAULT), inputs or ()
+    given = inputs or ()
     chosen = {"--count": count, "--seed": seed, "--class": label, "--steps": steps, "--best-of": best_of}
     if like is not None:
         if extra := [flag for flag, value in chosen.items() if value is not None]:
             raise UsageError(f"{extra[0]} does not go with --like: the picture says it")
         result = sample_like(
-            like, source, output, inputs=given, other_artifact=other_artifact, runs=runs, progress=progress()
+            like,
+            source,
+            output or Path(DEFAULT),
+            inputs=given,
+            other_artifact=other_artifact,
+            runs=runs,
+            progress=progress(),
         )
     elif source is None or other_artifact:
         raise UsageError(
@@ -128,8 +144,11 @@ def _print(result: Mapping[str, Any]) -> None:
     for note in result["notes"]:
         print(printable(note), file=sys.stderr)
     height, width = result["size"]
-    images = "1 image" if result["count"] == 1 else f"{result['count']} images"
+    is_image = Path(result["file"]).suffix.lower() == ".png"
+    kind = "image" if is_image else "signal"
+    size = f"{width}x{height}" if is_image else f"{height} x {width} (channels x length)"
+    images = f"1 {kind}" if result["count"] == 1 else f"{result['count']} {kind}s"
     tiles = f" in {result['tiles']} tiles" if result["tiles"] > 1 else ""
     again = ", the same pixels" if result.get("equal") else ""
     made_by = f"{result['source']} ({result['method']})"
-    print(printable(f"{result['file']}: {images}, {width}x{height}{tiles}, by {made_by}{again}"))
+    print(printable(f"{result['file']}: {images}, {size}{tiles}, by {made_by}{again}"))

@@ -1,4 +1,4 @@
-"""A set of images in memory: the record that every loader gives, and its split in two."""
+"""A set of images, or of signals, in memory: the record that every loader gives, and its split in two."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,15 +19,17 @@ SPLIT_STREAM = 1  # second word of the Philox counter; noise.normal uses 0
 class ImageSet:
     """uint8 images (n, height, width, channels), 1 or 3 channels; int64 labels (n,) in 0..k-1, or None.
 
+    Or floating-point signals (n, channels, length) in the user's units, of `sample_rate_hz` if that is known.
     `classes` has the k names, () without labels; `source` says where the images come from, never as a full path;
     `heldout` is the part that the source itself keeps for testing.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     labels: NDArray[np.int64] | None
     classes: tuple[str, ...]
     source: str
     heldout: "ImageSet | None" = None
+    sample_rate_hz: float | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -35,6 +37,10 @@ class ImageSet:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def are_signals(self) -> bool:
+        return self.images.ndim == 3
 
     def rows(self, index: NDArray[np.int64]) -> "ImageSet":
         """The images of these indices, in this order, without the held-out part."""
@@ -58,19 +64,32 @@ def image_set(
         raise DataError(f"{source}: images are {images.dtype} {images.shape}; needed: uint8 (n, height, width, 1 or 3)")
     if len(images) < 2:
         raise DataError(f"{source}: {len(images)} image(s); at least 2 are needed, one to learn from and one to test")
+    return labelled(images, labels, source=source, names=names)
+
+
+def labelled(
+    images: NDArray[Any],
+    labels: Sequence[str] | NDArray[Any] | None,
+    *,
+    source: str,
+    names: Sequence[str] | None = None,
+    sample_rate_hz: float | None = None,
+) -> ImageSet:
+    """The set of images or signals that are checked, with `labels` and `names` as in `image_set`. Raises DataError."""
+    kind = "signal" if images.ndim == 3 else "image"
     if labels is None:
-        return ImageSet(images, None, (), source)
+        return ImageSet(images, None, (), source, sample_rate_hz=sample_rate_hz)
     if len(labels) != len(images):
-        raise DataError(f"{source}: {len(labels)} labels for {len(images)} images; there must be one label an image")
+        raise DataError(f"{source}: {len(labels)} labels for {len(images)} {kind}s; there must be one label for each")
     values = np.asarray(labels)
     if values.dtype.kind in "iu":
         if values.min() < 0:
             where = int(values.argmin())
-            raise DataError(f"{source}: label {values[where]} of image {where} is negative; labels count from 0")
+            raise DataError(f"{source}: label {values[where]} of {kind} {where} is negative; labels count from 0")
         if names is not None and values.max() >= len(names):
             where = int(values.argmax())
             raise DataError(
-                f"{source}: label {values[where]} of image {where} has no name; there are {len(names)} names, for 0 "
+                f"{source}: label {values[where]} of {kind} {where} has no name; there are {len(names)} names, for 0 "
                 f"to {len(names) - 1}"
             )
         present, indices = np.unique(values, return_inverse=True)
@@ -79,14 +98,20 @@ def image_set(
         classes = sorted({str(label) for label in labels}, key=class_order)
         position = {name: i for i, name in enumerate(classes)}
         indices = np.array([position[str(label)] for label in labels])
-    return ImageSet(images, indices.reshape(-1).astype(np.int64), tuple(classes), source)
+    rows = indices.reshape(-1).astype(np.int64)
+    return ImageSet(images, rows, tuple(classes), source, sample_rate_hz=sample_rate_hz)
 
 
 def with_heldout(train: ImageSet, test: ImageSet) -> ImageSet:
     """Joins the two parts of a source; the labels of `test` become those of `train`. Raises DataError."""
     if train.images.shape[1:] != test.images.shape[1:]:
         shapes = f"{train.images.shape[1:]} in the training part, {test.images.shape[1:]} in the test part"
-        raise DataError(f"{train.source}: images differ in (height, width, channels): {shapes}; resize one of them")
+        axes = (
+            "signals differ in (channels, length)"
+            if train.are_signals
+            else "images differ in (height, width, channels)"
+        )
+        raise DataError(f"{train.source}: {axes}: {shapes}; resize one of them")
     if (train.labels is None) != (test.labels is None):
         which = "test" if test.labels is None else "training"
         raise DataError(f"{train.source}: the {which} part has no labels, the other has; give both or neither")

@@ -1,4 +1,4 @@
-"""A NumPy .npz file of images, and labels where there are any. Nothing in it is ever unpickled."""
+"""A NumPy .npz file of images or signals, and labels where there are any. Nothing in it is ever unpickled."""
 
 import zipfile
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.data.images import MAX_BYTES, ImageSet, image_set, with_heldout
+from edgegen.data.signals import signal_set
 from edgegen.errors import DataError
 from edgegen.support.bounded_files import ZIP_ERRORS, check_regular
 
@@ -22,22 +23,34 @@ KEYS: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
     (("data", "labels"), ("", "")),
     (("arr_0", "arr_1"), ("", "")),
 )
+SIGNAL_KEYS = (  # the same of signals, with which go SAMPLE_RATE and CLASS_NAMES
+    (("train_signals", "train_labels"), ("test_signals", "test_labels")),
+    (("signals", "labels"), ("", "")),
+)
+SAMPLE_RATE, CLASS_NAMES = "sample_rate", "class_names"
 
 
 def load(path: Path) -> ImageSet:
     """uint8 images (n, h, w) or (n, h, w, 1 or 3), and labels (n,) or (n, 1): whole numbers or names.
 
-    A test part becomes `heldout`; arrays of other names are not read. Raises DataError.
+    Or signals (n, channels, length), or (n, length), of any real numbers, as `signals`. A test part becomes `heldout`;
+    arrays of other names are not read. Raises DataError.
     """
     arrays = Arrays(path)
-    known = [keys for keys in KEYS if keys[0][0] in arrays.names]
+    known = [keys for keys in (*SIGNAL_KEYS, *KEYS) if keys[0][0] in arrays.names]
     if not known:
-        pairs = ", ".join(f"{images} + {labels}" for (images, labels), _ in KEYS)
-        raise DataError(f"{path}: no images under a known name; found {', '.join(arrays.names)}; known: {pairs}")
+        pairs, of_signals = (
+            ", ".join(f"{images} + {labels}" for (images, labels), _ in keys) for keys in (KEYS, SIGNAL_KEYS)
+        )
+        raise DataError(
+            f"{path}: no images under a known name; found {', '.join(arrays.names)}; known: {pairs}; of signals: "
+            f"{of_signals}"
+        )
     # "data" may go with "target" or with "labels"
     train, test = next((keys for keys in known if keys[0][1] in arrays.names), known[0])
-    first = _part(arrays, *train)
-    return with_heldout(first, _part(arrays, *test)) if test[0] in arrays.names else first
+    read = _signals if (train, test) in SIGNAL_KEYS else _part
+    first = read(arrays, *train)
+    return with_heldout(first, read(arrays, *test)) if test[0] in arrays.names else first
 
 
 class Arrays:
@@ -89,6 +102,22 @@ def _part(arrays: Arrays, images_key: str, labels_key: str) -> ImageSet:
     return image_set(images, labels, source=arrays.path.name)
 
 
+def _signals(arrays: Arrays, signals_key: str, labels_key: str) -> ImageSet:
+    labels = _labels(arrays, labels_key) if labels_key in arrays.names else None
+    rate, names = (arrays[key] if key in arrays.names else None for key in (SAMPLE_RATE, CLASS_NAMES))
+    if rate is not None and (rate.size != 1 or rate.dtype.kind not in "iuf"):
+        raise DataError(f"{arrays.path}: '{SAMPLE_RATE}' is {rate.dtype} {rate.shape}; needed: one number, in Hz")
+    if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
+        raise DataError(f"{arrays.path}: '{CLASS_NAMES}' is {names.dtype} {names.shape}; needed: texts, (classes,)")
+    return signal_set(
+        arrays[signals_key],
+        labels,
+        source=arrays.path.name,
+        sample_rate_hz=None if rate is None else float(rate.reshape(())),
+        names=None if names is None else tuple(names.tolist()),
+    )
+
+
 def _check_type(images: NDArray[Any], where: str) -> None:
     if images.dtype == np.uint8:
         return
@@ -101,6 +130,8 @@ def _check_type(images: NDArray[Any], where: str) -> None:
         else:
             scaled = "np.rint((x + 1) * 127.5)" if low < 0 else "np.rint(x * 255)"
         advice = f". Convert: ({scaled}).astype(np.uint8)"
+        if images.ndim == 3:
+            advice += "; or, if these are signals (n, channels, length), save them as 'signals'"
     raise DataError(f"{where} is {kind}; needed: uint8, 0 to 255{advice}")
 
 

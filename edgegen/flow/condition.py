@@ -7,7 +7,7 @@ of it; what has to know which of both it is finds that here.
 
 from typing import TYPE_CHECKING
 
-from edgegen.support.pixels import scaled
+from edgegen.support.pixels import floats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def unpacked(condition: "Tensor | None") -> "Tensor | None":
     """As networks take it, of what is stored: uint8 images become float32 in [-1, 1], classes stay."""
-    return condition if condition is None or condition.ndim == 1 else scaled(condition)
+    return condition if condition is None or condition.ndim == 1 else floats(condition)
 
 
 def repeated(condition: "Tensor | None", times: int) -> "Tensor | None":

@@ -38,7 +38,7 @@ class GuidedVelocity(nn.Module):
         v, v_worse = self._both(x, t, condition)
         low, high = self.guidance.interval
         excess = torch.where((t > low) & (t <= high), self.guidance.scale - 1, 0.0)
-        return v + per_sample(excess).to(v) * (v - v_worse)
+        return v + per_sample(excess, v).to(v) * (v - v_worse)
 
     def _both(self, x: Tensor, t: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.worse is not None:

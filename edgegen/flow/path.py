@@ -16,24 +16,25 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-# velocity(x (batch, channels, height, width), t (batch,), condition or None: see edgegen.flow.condition) -> like x
+# velocity(x, t (batch,), condition or None: see edgegen.flow.condition) -> like x, which is images
+# (batch, channels, height, width) or signals (batch, channels, length)
 Velocity: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None], Tensor]"
 
 
-def per_sample(t: "Tensor") -> "Tensor":
-    """(batch,) -> (batch, 1, 1, 1), to multiply images with."""
-    return t[:, None, None, None]
+def per_sample(t: "Tensor", x: "Tensor") -> "Tensor":
+    """(batch,) -> (batch, 1, ...) with as many axes as x, to multiply images (4 axes) or signals (3) with."""
+    return t.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def interpolate(x: "Tensor", e: "Tensor", t: "Tensor") -> "Tensor":
     """x_t for data x and noise e of the same shape and times t (batch,)."""
-    s = per_sample(t)
+    s = per_sample(t, x)
     return (1 - s) * x + s * e
 
 
 def jump(x: "Tensor", t: "Tensor", r: "Tensor", u: "Tensor") -> "Tensor":
     """x_r = x_t - (t - r) u(x_t, t, r): from time t to r (batch,) along the mean velocity u."""
-    return x - per_sample(t - r) * u
+    return x - per_sample(t - r, x) * u
 
 
 def has_second_time(network: object) -> bool:
@@ -55,7 +56,7 @@ def velocity_between(
 
 def image_of(network: "nn.Module", x_t: "Tensor", t: "Tensor", condition: "Tensor | None") -> "Tensor":
     """Images x_t - t u(x_t, t[, r = 0], c) of x_t (batch, channels, height, width): where a single step ends."""
-    return x_t - per_sample(t) * velocity_between(network, x_t, t, t.new_zeros(len(t)), condition)
+    return x_t - per_sample(t, x_t) * velocity_between(network, x_t, t, t.new_zeros(len(t)), condition)
 
 
 def one_step(network: "nn.Module", z: "Tensor", condition: "Tensor | None") -> "Tensor":

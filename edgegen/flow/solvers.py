@@ -175,14 +175,14 @@ def rk45(velocity: Velocity, noise: Tensor, condition: Tensor | None, *, toleran
         h = torch.minimum(h, t)  # t = 0 is the end; a finished sample steps by 0 and stays where it is
         slopes: list[Tensor] = []
         for node, row in zip(NODES, STAGES, strict=True):
-            point = x - per_sample(h).to(x) * _combine(row, slopes, x)
+            point = x - per_sample(h, x).to(x) * _combine(row, slopes, x)
             slopes.append(velocity(point, (t - node * h).to(dtype), condition))
         evaluations += len(NODES)
-        error = per_sample(h).to(x) * _combine(ERROR, slopes, x)
+        error = per_sample(h, x).to(x) * _combine(ERROR, slopes, x)
         scale = tolerance * (1 + torch.maximum(x.abs(), point.abs()))
         ratio = (error / scale).double().square().flatten(1).mean(dim=1).sqrt()
         accept = ratio <= 1
-        x = torch.where(per_sample(accept), point, x)  # the last stage's point is the 5th order solution
+        x = torch.where(per_sample(accept, x), point, x)  # the last stage's point is the 5th order solution
         t = torch.where(accept, t - h, t)
         if not bool((t > 0).any()):
             return Solution(x, evaluations)

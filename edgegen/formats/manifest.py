@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from edgegen.errors import DataError
 from edgegen.formats.bundle import Bundle, bundle_of, is_of_bundle
 from edgegen.formats.file_hashes import FileHashes
+from edgegen.formats.signal_units import UNITS, SignalUnits
 from edgegen.formats.signature_values import check_signature
 from edgegen.support.extras import version_of
 from edgegen.support.schema import Count, FileName, Sha256
@@ -77,7 +78,7 @@ class _Manifest(BaseModel):
 class ManifestEntry:
     """What manifest.json says of one file: `row` of that file, with its parity; `signature` of all of them.
 
-    `class_names` are those of the classes 0, 1, ..., () where nothing knows them. `lineage` and `tools` as in
+    `class_names` are those of the classes 0, 1, ..., () where nothing knows them. `lineage`, `tools` and `units` as in
     `write_manifest`.
     """
 
@@ -86,6 +87,7 @@ class ManifestEntry:
     class_names: Sequence[str] = ()
     lineage: Mapping[str, Any] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
+    units: SignalUnits | None = None
 
 
 def write_manifest(
@@ -97,17 +99,19 @@ def write_manifest(
     parity: Mapping[str, Parity],
     class_names: Sequence[str] = (),
     serves: Sequence[int] = (),
+    units: SignalUnits | None = None,
 ) -> Path:
     """Write `<folder>/manifest.json` and give its path; it holds no time and no path, so it repeats byte by byte.
 
     `parity` is by artifact file and knows every one of them; `serves` are the classes that the files are for, where
-    other files are for the others. Raises StorageError.
+    other files are for the others; `units` are those of signals. Raises StorageError.
     """
     content = {
         "schema": SCHEMA,
         "signature": signature.to_dict(),
         **({"class_names": list(class_names)} if class_names else {}),
         **({"serves_classes": list(serves)} if serves else {}),
+        **({UNITS: units.to_dict()} if units else {}),
         "artifacts": [{**a.to_dict(), "parity": parity[a.file].to_dict()} for a in artifacts],
         "lineage": dict(lineage),
         "tools": tool_versions(),
@@ -181,7 +185,11 @@ def _entries(content: Any, manifest: Path) -> list[ManifestEntry]:
     except ValueError as e:
         raise _malformed(manifest, f"signature: {e}") from e
     names, lineage, tools = (content.get(key, {}) for key in ("class_names", "lineage", "tools"))
-    return [ManifestEntry(row, content["signature"], tuple(names), lineage, tools) for row in content["artifacts"]]
+    channels = content["signature"]["outputs"][0]["shape"][1:2] or [0]
+    units = SignalUnits.of_record(content, channels=channels[0], where=str(manifest))
+    return [
+        ManifestEntry(row, content["signature"], tuple(names), lineage, tools, units) for row in content["artifacts"]
+    ]
 
 
 def _entries_of_bundle(bundle: Bundle) -> list[ManifestEntry]:

@@ -20,9 +20,17 @@ ARTIFACTS = "artifacts"  # of the stage verify: all files of the run, and the ma
 
 
 def sample_shape(about: Mapping[str, Any]) -> list[int]:
-    """(channels, height, width) of what the networks of a run make, by data.json: images, or their latents."""
+    """(channels, height, width) of what the networks of a run make, by data.json: images, or their latents.
+
+    Of signals (channels, length).
+    """
     shape: list[int] = about.get("sample_shape", about["image_shape"])
     return shape
+
+
+def are_signals(about: Mapping[str, Any]) -> bool:
+    """Whether a run's data, by data.json, are signals (channels, length) and no images."""
+    return len(about["image_shape"]) == 2
 
 
 def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], *, hashes: FileHashes) -> None:

@@ -13,6 +13,8 @@ from edgegen.metrics.distances import (
 from edgegen.metrics.extractor import (
     CLASSIFIER,
     ROTATIONS,
+    SIGNAL_CLASSIFIER,
+    TRANSFORMATIONS,
     FeatureExtractor,
     LocalExtractor,
     SmallCNN,
@@ -31,6 +33,8 @@ from edgegen.metrics.spectrum import ring_power, spectrum_distance_db
 __all__ = [
     "CLASSIFIER",
     "ROTATIONS",
+    "SIGNAL_CLASSIFIER",
+    "TRANSFORMATIONS",
     "FeatureExtractor",
     "FeatureSpace",
     "LocalExtractor",

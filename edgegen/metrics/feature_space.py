@@ -16,7 +16,7 @@ class FeatureSpace(Protocol):
     def name(self) -> str: ...
 
     def features(self, images: Tensor) -> NDArray[np.floating[Any]]:
-        """float images (n, channels, height, width) in [-1, 1] -> (n, width of the features)."""
+        """float images (n, channels, height, width), or signals, in [-1, 1] -> (n, width of the features)."""
 
 
 def as_rgb(images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgegen.support.pixels import as_shown, scaled
+from edgegen.support.pixels import as_shown, floats
 
 ROWS = 2048  # training images at once: with 512 others of 3 x 64 x 64 pixels some 100 MB
 COPY = 1 / 3  # of the median distance of held-out images: within it an image is a copy
@@ -23,20 +23,21 @@ def nearest_distances(images: Tensor, training: Tensor) -> NDArray[np.float64]:
     """The root mean square difference of each image's pixels to the nearest training image's: (n,), 0 for a copy.
 
     `images` are float (n, channels, height, width) in [-1, 1], taken as 8 bits show them; `training` is uint8 of the
-    same shape. Memory grows with n and not with the number of training images.
+    same shape. Of signals (n, channels, length) both are float. Memory grows with n and not with the number of training
+    images.
     """
     shown = as_shown(images.float()).flatten(1)
     norms = shown.square().sum(dim=1)
     best = torch.full_like(norms, torch.inf)
     nearest = torch.zeros_like(norms, dtype=torch.int64)
     for start in range(0, len(training), ROWS):
-        rows = scaled(training[start : start + ROWS].to(shown.device)).flatten(1)
+        rows = floats(training[start : start + ROWS].to(shown.device)).flatten(1)
         squares = torch.addmm(rows.square().sum(dim=1), shown, rows.T, alpha=-2.0)
         least, index = squares.min(dim=1)
         nearest = torch.where(least < best, index + start, nearest)
         best = torch.minimum(least, best)
     # Products of float32 lose digits where images are near each other: the distance itself is of the differences.
-    differences = shown.cpu().double() - scaled(training[nearest.cpu()]).flatten(1).double()
+    differences = shown.cpu().double() - floats(training[nearest.cpu()]).flatten(1).double()
     return differences.square().mean(dim=1).sqrt().numpy()
 
 

@@ -72,13 +72,14 @@ def observe(
     training: Tensor | None = None,
     truths: Tensor | None = None,
 ) -> Observation:
-    """Of float images (n, channels, height, width) in [-1, 1].
+    """Of float images (n, channels, height, width), or signals (n, channels, length), in [-1, 1].
 
     Args:
         images: one block.
         spaces: what they are compared in, by name.
         classifier: says of which class each one is, by its features in the space "local"; None: nobody asks.
-        training: uint8 images (m, channels, height, width) among which the nearest is looked for; None: nobody asks.
+        training: uint8 images (m, channels, height, width), or float signals, among which the nearest is looked for;
+            None: nobody asks.
         truths: what each image is to be like, of the same shape; None: nobody knows.
 
     Raises:

@@ -32,7 +32,7 @@ class PixelSums:
 
     @staticmethod
     def of(images: Tensor) -> "PixelSums":
-        """Of float images (n, channels, height, width) in [-1, 1], after rounding to 8 bits."""
+        """Of float images (n, channels, height, width) in [-1, 1], rounded to 8 bits; or of signals as they are."""
         shown = as_shown(images.float()).cpu().double().numpy()
         return PixelSums(len(shown), float((np.abs(shown) >= 1).sum()), shown.sum(axis=0), (shown * shown).sum(axis=0))
 

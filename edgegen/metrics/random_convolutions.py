@@ -20,15 +20,19 @@ from edgegen.errors import DataError
 from edgegen.noise import normal
 from edgegen.support.pixels import as_shown
 
-NAME = "random-convolutions-v1"  # another network is another version
+NAME, SIGNAL_NAME = "random-convolutions-v1", "random-convolutions-1d-v1"  # another network is another version
 SEED = 0
 WIDTHS = (16, 32, 32)
+SIGNAL_WIDTHS = (16, 32, 32, 32, 32)  # five halvings: the last layer sees 63 values
 BATCH = 512
 
 
 @dataclass(frozen=True)
 class RandomConvolutions:
-    """Three 3x3 convolutions with a halving after each; of each layer the mean and the deviation of every channel."""
+    """Three 3x3 convolutions with a halving after each; of each layer the mean and the deviation of every channel.
+
+    Of signals, five 1x3 convolutions.
+    """
 
     kernels: tuple[Tensor, ...]
     name: str = NAME
@@ -36,7 +40,8 @@ class RandomConvolutions:
     def features(self, images: Tensor) -> NDArray[np.float32]:
         """float images (n, channels, height, width) in [-1, 1], 4x4 pixels or more -> (n, 160).
 
-        The images are rounded to 8 bits first, as they are shown. Raises DataError on values that are not finite.
+        Or signals (n, channels, length), 16 values or more -> (n, 288). Images are rounded to 8 bits first, as they are
+        shown. Raises DataError on values that are not finite.
         """
         if not bool(torch.isfinite(images).all()):
             raise DataError("the images hold values that are not finite, so they have no features to compare")
@@ -46,24 +51,29 @@ class RandomConvolutions:
         return torch.cat(parts).cpu().numpy()
 
     def _of(self, h: Tensor) -> Tensor:
-        statistics = []
+        h, statistics = h[:, :, None] if h.ndim == 3 else h, []
         for kernel in self.kernels:
             # Replicated edges: black ones would be an edge of their own around a white image.
-            h = F.relu(F.conv2d(F.pad(h, (1, 1, 1, 1), mode="replicate"), kernel))
+            padding, halving = ([1, 1, 0, 0], (1, 2)) if kernel.shape[2] == 1 else ([1, 1, 1, 1], (2, 2))
+            h = F.relu(F.conv2d(F.pad(h, padding, mode="replicate"), kernel))
             values = h.flatten(2)
             statistics += [values.mean(dim=2), values.std(dim=2)]
-            h = F.avg_pool2d(h, 2) if min(h.shape[2:]) > 1 else h
+            halved = [size // step for size, step in zip(h.shape[2:], halving, strict=True)]
+            if math.prod(halved) > 1:  # a single value has no deviation
+                h = F.avg_pool2d(h, halving)
         return torch.cat(statistics, dim=1)
 
 
-def random_convolutions(channels: int, *, device: torch.device | str = "cpu") -> RandomConvolutions:
-    """For images of so many channels. Weights by edgegen.noise, so that they are the same everywhere.
+def random_convolutions(
+    channels: int, *, signals: bool = False, device: torch.device | str = "cpu"
+) -> RandomConvolutions:
+    """For images, or signals, of so many channels. Weights by edgegen.noise, so that they are the same everywhere.
 
     Their variance is 2 / (inputs of a value), so that ReLU keeps the size of the values (arXiv:1502.01852, Eq. 10).
     """
-    kernels, inputs = [], channels
-    for layer, width in enumerate(WIDTHS):
-        weights = torch.from_numpy(normal(SEED, layer, 1, (width, inputs, 3, 3))[0])
-        kernels.append((weights * math.sqrt(2 / (9 * inputs))).to(device))
+    kernels, inputs, size = [], channels, (1, 3) if signals else (3, 3)
+    for layer, width in enumerate(SIGNAL_WIDTHS if signals else WIDTHS):
+        weights = torch.from_numpy(normal(SEED, layer, 1, (width, inputs, *size))[0])
+        kernels.append((weights * math.sqrt(2 / (math.prod(size) * inputs))).to(device))
         inputs = width
-    return RandomConvolutions(tuple(kernels))
+    return RandomConvolutions(tuple(kernels), SIGNAL_NAME if signals else NAME)

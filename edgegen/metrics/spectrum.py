@@ -11,7 +11,8 @@ from torch import Tensor
 
 from edgegen.support.pixels import HALF, as_shown
 
-# Rounding to 8 bits is noise of this power (a step of 1 / 127.5, uniform): what lies below it cannot be seen.
+# Rounding to 8 bits is noise of this power (a step of 1 / 127.5, uniform): what lies below it cannot be seen. Of
+# signals, too, it counts as nothing: 53 dB below the full range.
 LEAST_POWER = (1 / HALF) ** 2 / 12
 ON_THE_EDGE = 1e-9  # of a ring: rounding does not move a frequency to the next one
 
@@ -19,10 +20,15 @@ ON_THE_EDGE = 1e-9  # of a ring: rounding does not move a frequency to the next 
 def ring_power(images: Tensor) -> NDArray[np.float64]:
     """float images (n, channels, height, width) in [-1, 1] -> mean power in each ring (n, min(height, width) // 2 + 1).
 
+    Of signals (n, channels, length), the power at each of the length // 2 frequencies above 0.
+
     Ring j holds the frequencies from j w to (j + 1) w of the sampling frequency, w = 1 / (2 (rings - 1)); the last one
     the corners beyond 1/2. Frequency 0, the mean colour, is left out. White noise of variance s^2 has s^2 in each ring.
     """
     shown = as_shown(images.cpu().double())
+    if shown.ndim == 3:
+        spectrum: NDArray[np.float64] = torch.fft.rfft(shown).abs().square().mean(dim=1)[:, 1:].numpy()
+        return spectrum / shown.shape[2]
     height, width = shown.shape[2:]
     power = torch.fft.fft2(shown).abs().square().mean(dim=1).flatten(1) / (height * width)
     rows, columns = (torch.fft.fftfreq(size, dtype=torch.float64) for size in (height, width))

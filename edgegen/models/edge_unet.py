@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from edgegen.flow.condition import enlarged
+from edgegen.models.edge_unet_blocks import ResidualBlock, SelfAttention, convolution, group_count
 from edgegen.program.parameters import parameter_count
 
 MOST_WIDTH, MOST_LEVELS, MOST_BLOCKS, MOST_CLASSES = 1 << 16, 12, 64, 1 << 24  # of a file; beyond is a mistake
@@ -47,6 +48,7 @@ class EdgeUNetConfig:
         unconditional: whether there is one class more, of number `num_classes`, that stands for none of them
             (see edgegen.flow.guidance).
         upscale: of a network whose condition is an image: how many times smaller that is; None: it takes none.
+        signal: whether it makes signals (channels, length), whose length is sample_size: its kernels are 1x3.
     """
 
     sample_size: int | tuple[int, int]
@@ -60,6 +62,13 @@ class EdgeUNetConfig:
     second_time: bool = False
     unconditional: bool = False
     upscale: int | None = None
+    signal: bool = False
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """(channels, height, width), or (channels, length) of a signal."""
+        sides = self.sample_size if isinstance(self.sample_size, tuple) else (self.sample_size,)
+        return self.in_channels, *(sides if self.signal or len(sides) == 2 else sides * 2)
 
     def to_dict(self) -> dict[str, Any]:
         """What `config.json` holds; a switch only where it is on, so that files of networks without it stay."""
@@ -93,17 +102,14 @@ class EdgeUNetConfig:
                 raise ValueError(f"{name} is {list(numbers)}; {least} to {most} would do")
         if config.unconditional and not config.num_classes:
             raise ValueError("unconditional is true, and there are no classes")
+        if config.signal and (config.upscale or len(sides) > 1):
+            raise ValueError(f"signal is true, and sample_size is {list(sides)}, upscale {config.upscale}: one length")
         if config.upscale and (config.num_classes or any(side % config.upscale for side in sides)):
             raise ValueError(f"upscale is {config.upscale}: sides of {list(sides)} are no multiples, or it has classes")
         return config
 
 
 CONFIG = TypeAdapter(EdgeUNetConfig)
-
-
-def _groups(channels: int, most: int) -> int:
-    """The largest number of groups, at most `most`, that divides `channels`."""
-    return next(g for g in range(min(most, channels), 0, -1) if channels % g == 0)
 
 
 class Conditioning(nn.Module):
@@ -148,50 +154,10 @@ class Conditioning(nn.Module):
         return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
-class ResidualBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x))) + shift))); a 1x1 convolution on the skip where widths differ."""
-
-    def __init__(self, width_in: int, width: int, *, groups: int) -> None:
-        super().__init__()
-        self.width = width
-        self.norm1 = nn.GroupNorm(_groups(width_in, groups), width_in)
-        self.conv1 = nn.Conv2d(width_in, width, 3, padding=1)
-        self.norm2 = nn.GroupNorm(_groups(width, groups), width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
-        self.skip = nn.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
-
-    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
-        h: Tensor = self.conv1(F.silu(self.norm1(x)))
-        h = h + shift[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
-        out: Tensor = self.skip(x) + h
-        return out
-
-
-class SelfAttention(nn.Module):
-    """Single-head self-attention over the pixels, written as two matrix products: every runtime delegates those."""
-
-    def __init__(self, width: int, *, groups: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(_groups(width, groups), width)
-        self.qkv = nn.Conv2d(width, 3 * width, 1)
-        self.out = nn.Conv2d(width, width, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, width, rows, columns = x.shape
-        q, k, v = self.qkv(self.norm(x)).reshape(batch, 3 * width, rows * columns).chunk(3, dim=1)
-        weights = torch.softmax(torch.matmul(q.transpose(1, 2), k) * width**-0.5, dim=-1)
-        mixed = torch.matmul(v, weights.transpose(1, 2)).reshape(batch, width, rows, columns)
-        out: Tensor = x + self.out(mixed)
-        return out
-
-
 class EdgeUNet(nn.Module):
     """u(x, t, c): velocity of the straight path x_t = (1-t) x + t e at (batch, channels, height, width).
+
+    Of signals (batch, channels, length), where its config says so.
 
     The condition c is classes, a smaller image, which stands beside x at its size, or None (flow.condition). With a
     second time r in its config, u(x, t, r, c): the mean velocity from r to t, which is the velocity at t where r is t
@@ -207,31 +173,32 @@ class EdgeUNet(nn.Module):
         self.config = config
         widths, groups, levels = config.channels, config.groups, len(config.channels)
 
+        signal = self.signal = config.signal
+
+        def block(width_in: int, width: int) -> ResidualBlock:
+            return ResidualBlock(width_in, width, groups=groups, signal=signal)
+
         def attention(level: int) -> nn.Module:
             return SelfAttention(widths[level], groups=groups) if level in config.attention else nn.Identity()
 
-        self.upscale = config.upscale
-        self.stem = nn.Conv2d(config.in_channels * (2 if self.upscale else 1), widths[0], 3, padding=1)
+        self.upscale, self.growth = config.upscale, (1.0, 2.0) if signal else (2.0, 2.0)
+        self.stem = convolution(config.in_channels * (2 if self.upscale else 1), widths[0], signal=signal)
         self.down = nn.ModuleList()
         self.shrink = nn.ModuleList()
         for level, width in enumerate(widths):
-            self.down.append(nn.ModuleList(ResidualBlock(width, width, groups=groups) for _ in range(config.blocks)))
+            self.down.append(nn.ModuleList(block(width, width) for _ in range(config.blocks)))
             if level + 1 < levels:
-                self.shrink.append(nn.Conv2d(width, widths[level + 1], 3, stride=2, padding=1))
+                self.shrink.append(convolution(width, widths[level + 1], signal=signal, stride=2))
         self.attend_down = nn.ModuleList(attention(level) for level in range(levels))
         self.up = nn.ModuleList()
         self.grow = nn.ModuleList()
         for level in range(levels - 2, -1, -1):
             width = widths[level]
             self.grow.append(nn.Conv2d(widths[level + 1], width, 1))
-            self.up.append(
-                nn.ModuleList(
-                    ResidualBlock(2 * width if i == 0 else width, width, groups=groups) for i in range(config.blocks)
-                )
-            )
+            self.up.append(nn.ModuleList(block(2 * width if i == 0 else width, width) for i in range(config.blocks)))
         self.attend_up = nn.ModuleList(attention(level) for level in range(levels - 2, -1, -1))
-        self.head_norm = nn.GroupNorm(_groups(widths[0], groups), widths[0])
-        self.head = nn.Conv2d(widths[0], config.in_channels, 3, padding=1)
+        self.head_norm = nn.GroupNorm(group_count(widths[0], groups), widths[0])
+        self.head = convolution(widths[0], config.in_channels, signal=signal)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         self.widths = tuple(block.width for block in self.blocks())
@@ -252,7 +219,10 @@ class EdgeUNet(nn.Module):
         return network
 
     def encode(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> list[Tensor]:
-        """Features (batch, width, rows, columns) of each resolution on the way down, the full one first."""
+        """Features (batch, width, rows, columns) of each resolution on the way down, the full one first.
+
+        A signal has one row.
+        """
         return self._down(x, self._base(condition), t, condition, None)[0]
 
     def _down(
@@ -260,6 +230,7 @@ class EdgeUNet(nn.Module):
     ) -> tuple[list[Tensor], Iterator[Tensor]]:
         """The features of each resolution, and the shifts of the blocks on the way up; `base` is that of `_base`."""
         shifts = iter(torch.split(self.conditioning(t, condition, r), list(self.widths), dim=1))
+        x = x[:, :, None] if self.signal else x
         h: Tensor = self.stem(x if base is None else torch.cat([x, base], dim=1))
         features: list[Tensor] = []
         for level, blocks in enumerate(self.down):
@@ -272,17 +243,20 @@ class EdgeUNet(nn.Module):
         return features, shifts
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None, r: Tensor | None = None) -> Tensor:
-        """Images (batch, channels, height, width), times t and r (batch,), conditions -> velocities like x."""
+        """Images (batch, channels, height, width), or signals (batch, channels, length), times t and r (batch,), and
+        conditions -> velocities like x.
+        """
         base = self._base(condition)
         features, pending = self._down(x, base, t, condition, r)
         h = features.pop()
         for level, blocks in enumerate(self.up):
-            h = F.interpolate(self.grow[level](h), scale_factor=2.0, mode="nearest")
+            h = F.interpolate(self.grow[level](h), scale_factor=self.growth, mode="nearest")
             h = torch.cat([h, features.pop()], dim=1)
             for block in _blocks_of(blocks):
                 h = block(h, next(pending))
             h = self.attend_up[level](h)
         out: Tensor = self.head(F.silu(self.head_norm(h)))
+        out = out[:, :, 0] if self.signal else out
         return out if base is None else out + x - base
 
     def _base(self, condition: Tensor | None) -> Tensor | None:

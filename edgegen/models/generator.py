@@ -49,9 +49,7 @@ def save(network: EdgeUNet, folder: Path, *, about: Mapping[str, Any]) -> None:
 
 
 def signature_of(config: EdgeUNetConfig) -> Signature:
-    return Signature.of(
-        channels=config.in_channels, size=config.sample_size, num_classes=config.num_classes, upscale=config.upscale
-    )
+    return Signature.of_shape(config.sample_shape, num_classes=config.num_classes, upscale=config.upscale)
 
 
 def load_ours(folder: Path, config: Mapping[str, Any]) -> Loaded:
@@ -74,14 +72,15 @@ def load_ours(folder: Path, config: Mapping[str, Any]) -> Loaded:
 def _card(network: EdgeUNet, about: Mapping[str, Any]) -> str:
     config = network.config
     kind = f"{config.num_classes} classes" if config.num_classes else "unconditional"
-    count, shape = parameter_count(network), signature_of(config).image_shape
+    count, shape = parameter_count(network), signature_of(config).sample_shape
     times = "1, 0" if config.second_time else "1"
-    samples = str(about.get(SPACE, "images"))
+    samples = "signals" if config.signal else str(about.get(SPACE, "images"))
     values = "of an autoencoder, scaled to deviation 1" if samples == LATENTS else "in [-1, 1]"
+    layout = "(batch, channels, length)" if config.signal else "NCHW"
+    tag = "" if config.signal else "pipeline_tag: unconditional-image-generation\n"
     return f"""---
 library_name: edgegen
-pipeline_tag: unconditional-image-generation
-tags: [edgegen, flow-matching]
+{tag}tags: [edgegen, flow-matching]
 ---
 # {about.get("name", "generator")}: {about.get("role", "generator")}
 
@@ -89,5 +88,5 @@ An EdgeUNet velocity network of {count:,} parameters for {"x".join(map(str, shap
 {samples} ({kind}), written by edgegen. `config.json` holds its shape, `edgegen.json` its signature and lineage.
 
 Time runs from t = 0 (data) to t = 1 (noise); one step is x = z - u(z, {times}).
-{samples.capitalize()} are float32 NCHW {values}.
+{samples.capitalize()} are float32 {layout} {values}.
 """

@@ -32,18 +32,17 @@ KIND, PROGRAM = "CapturedVelocity", "network.pt2"
 class VelocityConfig:
     """What `config.json` holds beside the class name; `image_shape` is (channels, height, width).
 
-    `upscale` as in EdgeUNetConfig.
+    Of a network of signals it is (channels, length). `upscale` as in EdgeUNetConfig.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int] | tuple[int, int]
     num_classes: int
     second_time: bool
     upscale: int | None = None
 
     @property
     def signature(self) -> Signature:
-        channels, height, width = self.image_shape
-        return Signature.of(channels=channels, size=(height, width), num_classes=self.num_classes, upscale=self.upscale)
+        return Signature.of_shape(self.image_shape, num_classes=self.num_classes, upscale=self.upscale)
 
     def to_dict(self) -> dict[str, Any]:
         """`upscale` only where there is one, so that files of networks without it stay."""
@@ -117,7 +116,8 @@ def new_own_velocity(source: str, signature: Signature, *, second_time: bool, ba
             f"slim.network = '{source}': a method of the recipe needs a second time, and {type(net).__name__}.forward "
             "takes none; needed is forward(x, t, condition, r)"
         )
-    config = VelocityConfig(signature.image_shape, signature.num_classes, second_time, upscale_of(signature))
+    shape: Any = signature.sample_shape
+    config = VelocityConfig(shape, signature.num_classes, second_time, upscale_of(signature))
     return OwnVelocity(net.float(), config)
 
 

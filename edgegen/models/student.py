@@ -58,16 +58,17 @@ def architecture(
     """
     if unconditional and not signature.num_classes:
         raise RecipeError("label_dropout: the data have no classes of which the network could not be told")
-    channels, height, width = signature.sample_shape
-    halvings = len(model.channels) - 1
-    for pixels in (height, width):
-        if pixels % 2**halvings:
+    channels, *sides = signature.sample_shape
+    halvings, is_signal = len(model.channels) - 1, len(sides) == 1
+    kind, unit = ("signal", "values") if is_signal else ("image", "pixels")
+    for size in sides:
+        if size % 2**halvings:
             raise RecipeError(
-                f"channels {list(model.channels)} halve the image {halvings} times, but {pixels} pixels cannot be "
-                "halved that often: give fewer channels, or other images"
+                f"channels {list(model.channels)} halve the {kind} {halvings} times, but {size} {unit} cannot be "
+                f"halved that often: give fewer channels, or other {kind}s"
             )
     return EdgeUNetConfig(
-        sample_size=height if height == width else (height, width),
+        sample_size=sides[0] if len(set(sides)) == 1 else (sides[0], sides[1]),
         in_channels=channels,
         channels=model.channels,
         blocks=model.blocks,
@@ -79,6 +80,7 @@ def architecture(
         second_time=second_time,
         unconditional=unconditional,
         upscale=upscale_of(signature),
+        signal=is_signal,
     )
 
 

@@ -13,7 +13,7 @@ from edgegen.recipe import Architecture, Teacher
 WIDTHS_BLOCKS = {"small": (24, 1), "medium": (32, 1), "large": (64, 2)}  # width at full resolution, blocks
 FEW_IMAGES = 10_000  # for which auto is small: what has more weights than that can use learns them by heart
 WIDEST = 8  # times the width at full resolution
-SMALLEST_SIDE = 8  # pixels, below which an image is not halved again
+SMALLEST_SIDE = 8  # pixels or values, below which an image or a signal is not halved again
 LEAST_LEVELS, USUAL_LEVELS, MOST_LEVELS = 2, 3, 6
 
 
@@ -34,14 +34,14 @@ def words(model: Architecture) -> str:
     return f"channels = {list(model.channels)}, blocks = {model.blocks}"
 
 
-def _levels(height: int, width: int) -> int:
-    """Resolutions: down to a small image, as far as the sides can be halved.
+def _levels(*sides: int) -> int:
+    """Resolutions: down to a small image, or a short signal, as far as the sides can be halved.
 
     No fewer than two: sides that cannot be halved at all are refused with the network, which says what to do.
     """
     levels = LEAST_LEVELS
-    while levels < MOST_LEVELS and not (height % 2**levels or width % 2**levels):
-        if levels >= USUAL_LEVELS and min(height, width) / 2 ** (levels - 1) <= SMALLEST_SIDE:
+    while levels < MOST_LEVELS and not any(side % 2**levels for side in sides):
+        if levels >= USUAL_LEVELS and min(sides) / 2 ** (levels - 1) <= SMALLEST_SIDE:
             break
         levels += 1
     return levels

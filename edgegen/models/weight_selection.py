@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from edgegen.errors import RecipeError
-from edgegen.models.edge_unet import EdgeUNet, ResidualBlock, SelfAttention
+from edgegen.models.edge_unet import EdgeUNet
+from edgegen.models.edge_unet_blocks import ResidualBlock, SelfAttention
 from edgegen.recipe import cannot_slice, slices_fault
 
 

@@ -20,8 +20,7 @@ from edgegen.data import hf
 from edgegen.data import load as load_images
 from edgegen.errors import MissingExtraError
 from edgegen.flow.condition import made_up
-from edgegen.formats.stage_folder import GENERATOR, sample_shape
-from edgegen.metrics.extractor import SmallCNN
+from edgegen.formats.stage_folder import GENERATOR, are_signals, sample_shape
 from edgegen.models.edge_unet import EdgeUNet
 from edgegen.models.generator import Loaded, signature_of
 from edgegen.models.load import load as load_generator
@@ -39,7 +38,7 @@ from edgegen.pipeline.methods import (
     teacher_steps,
 )
 from edgegen.pipeline.stages.data import divided, signature_of_data
-from edgegen.pipeline.stages.extractor import extractor_settings
+from edgegen.pipeline.stages.extractor import extractor_settings, small_cnn
 from edgegen.pipeline.stages.pairs import evaluations_per_image
 from edgegen.pipeline.stages.teacher import load_teacher
 from edgegen.pipeline.student import new_student
@@ -195,7 +194,7 @@ class _Estimate:
         return len(self.facts["classes"]) or 4
 
     def _classifier(self) -> nn.Module:
-        return SmallCNN(channels=self.facts["image_shape"][0], classes=self._extractor_classes)
+        return small_cnn(self.facts["image_shape"], self._extractor_classes)
 
     def evaluate(self) -> StageTime:
         recipe = self.recipe.evaluate
@@ -267,8 +266,8 @@ class _Estimate:
         own = sample_shape(self.facts) if classes is None else self.facts["image_shape"]
         shape, signature = (settings.batch, *own), signature_of_data(self.facts)
         condition = made_up(signature, settings.batch) if classes is None else torch.arange(settings.batch) % classes
-        pixels = torch.randint(256, shape).byte()
-        real = TrainingSet(pixels if own == self.facts["image_shape"] else torch.randn(shape).half(), condition)
+        are_pixels = own == self.facts["image_shape"] and not are_signals(self.facts)
+        real = TrainingSet(torch.randint(256, shape).byte() if are_pixels else torch.randn(shape).half(), condition)
         if OF_PAIRS & objective.needs:
             knots = torch.randn(settings.batch, self.recipe.pairs.knots, *shape[1:]).half()
             times = torch.linspace(1, 0, self.recipe.pairs.knots + 1)[:-1]

@@ -1,6 +1,6 @@
 """What images are compared in beside the run's own classifier: fixed random convolutions, Inception, DINOv2."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,10 +25,11 @@ def check_weights(settings: Evaluate, *, base: Path) -> None:
 
 
 def feature_spaces(
-    settings: Evaluate, *, channels: int, base: Path, device: torch.device
+    settings: Evaluate, *, image_shape: Sequence[int], base: Path, device: torch.device
 ) -> Mapping[str, FeatureSpace]:
     """By name, those that the recipe asks for; the random convolutions always. Raises as `check_weights` does."""
-    spaces: dict[str, FeatureSpace] = {RANDOM: random_convolutions(channels, device=device)}
+    random = random_convolutions(image_shape[0], signals=len(image_shape) == 2, device=device)
+    spaces: dict[str, FeatureSpace] = {RANDOM: random}
     if settings.inception is not None:
         spaces[INCEPTION] = load_inception(user_path(settings.inception, base=base), device=device)
     if settings.dinov2 is not None:

@@ -196,6 +196,11 @@ def baseline_objective(recipe: Recipe) -> Any:
     return registry.load("objective", "pair_regression")(**values)
 
 
+def flipping(recipe: Recipe) -> list[str]:
+    """The stages whose method mirrors what it trains on."""
+    return [stage for stage, table in _tables(recipe).items() if getattr(table.objective, "flip", False)]
+
+
 def student_steps(recipe: Recipe) -> dict[str, int]:
     """By stage, the steps that the student is trained for; plain regression gets as many, to be a fair comparison."""
     steps = {"slim": recipe.slim.steps, "distill": recipe.distill.steps}

@@ -20,7 +20,7 @@ from edgegen.metrics.spectrum import ring_power
 from edgegen.pipeline.feature_spaces import PRETRAINED, RANDOM
 from edgegen.pipeline.observed_sets import Block, ObservedSets
 from edgegen.pipeline.sample_space import SampleSpace
-from edgegen.support.pixels import scaled
+from edgegen.pipeline.stored_images import in_range, stored
 from edgegen.training.distributed import state
 
 COPIES = 2048  # images of the first noise seed for which the nearest training image is looked for
@@ -73,7 +73,7 @@ class RealImages:
         truths = None
         if is_generated and self.truths is not None:
             rows = self.truths[block.start : block.start + block.count]
-            truths = scaled(self.images["heldout_images"][rows].permute(0, 3, 1, 2))
+            truths = in_range(self.images, "heldout", rows)
         return observe(
             images.to(state().device),
             self.spaces,
@@ -105,7 +105,7 @@ class RealImages:
     @cached_property
     def damage(self) -> Sanity:
         """Whether the random features see damage to the images of this run; those of the extractor have their own."""
-        others = scaled(self.images["heldout_images"][:DAMAGED].permute(0, 3, 1, 2))
+        others = in_range(self.images, "heldout", slice(DAMAGED))
         return check_damage(self.spaces[RANDOM], self._random_features, others, seed=self.seed)
 
     def floor(self) -> Quality:
@@ -150,14 +150,14 @@ class RealImages:
 
     @property
     def _training_pixels(self) -> Tensor:
-        return self.images["train_images"].permute(0, 3, 1, 2)
+        return stored(self.images, "train")
 
     @property
     def _has_classes(self) -> bool:
         return "train_labels" in self.images and self.extractor.knows_classes
 
     def _part(self, part: str, block: Block) -> Tensor:
-        return scaled(self.images[f"{part}_images"][_rows(block)].permute(0, 3, 1, 2))
+        return in_range(self.images, part, _rows(block))
 
     def _shares(self, labels: Tensor | None) -> NDArray[np.float64]:
         """Of the classes that are asked for; of the training images where none are."""

@@ -1,11 +1,14 @@
 """Trains and saves a network for a stage: calls the loop with what the stage's method needs."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 
+from edgegen.formats.signal_units import UNITS
 from edgegen.formats.stage_folder import AVERAGE, GENERATOR, VERIFIER
-from edgegen.models.generator import LATENTS, SPACE, Loaded
+from edgegen.models.generator import ABOUT, LATENTS, SPACE, Loaded
 from edgegen.models.load import load as load_generator
 from edgegen.models.load import save as save_generator
 from edgegen.models.verifier import save as save_verifier
@@ -78,11 +81,24 @@ def save(context: Context, fitted: Fitted, *, role: str, lineage: Mapping[str, s
     if not state().is_main_process:
         return
     space = {} if context.recipe.data.autoencoder is None else {SPACE: LATENTS}
-    description = {"name": context.recipe.name, "role": role, "lineage": dict(lineage), **space}
+    description = {
+        "name": context.recipe.name,
+        "role": role,
+        "lineage": dict(lineage),
+        **space,
+        **_units(context.inputs),
+    }
     save_generator(fitted.ema, context.folder / GENERATOR, about=description)
     save_tensors(context.folder / RAW, dict(fitted.raw.state_dict()))
     for width, average in fitted.others.items():
         save_tensors(context.folder / AVERAGE.format(width), dict(average.state_dict()))
+
+
+def _units(inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """Those of the signals, from data.json or from the network that this one was made of; nothing of images."""
+    records = (folder / name for folder in inputs.values() for name in ("data.json", f"{GENERATOR}/{ABOUT}"))
+    contents = (read_json(path) for path in records if path.is_file())
+    return next(({UNITS: content[UNITS]} for content in contents if UNITS in content), {})
 
 
 def _examples(context: Context, objective: Objective, student: Loaded, settings: Training) -> Examples:
@@ -103,6 +119,6 @@ def _frozen(context: Context, objective: Objective, student: Loaded) -> dict[str
     if "earlier_network" in objective.needs:
         networks["earlier"] = network_of(context, BEFORE[context.stage]).net
     if "feature_network" in objective.needs:
-        shape = list(student.signature.image_shape)
+        shape = list(student.signature.sample_shape)  # of images: latents have no feature network
         networks["features"] = load_extractor(context.inputs["extractor"], shape).network
     return networks

@@ -15,7 +15,10 @@ METHOD = "name of the training method, whose own keys stand in the same table"
 
 
 class Data(Table):
-    """Where the images come from: "digits", a .npz, a folder or .zip of images, or "hf:NAME"."""
+    """Where the images come from: "digits", a .npz, a folder or .zip of images, or "hf:NAME".
+
+    Or the signals: "oscillations", or a .npz that has `signals`.
+    """
 
     source: str = Field("digits", description="paths are relative to the recipe")
     holdout: Fraction = Field(0.25, description="share of the images kept from training, for the metrics")

@@ -13,6 +13,21 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
+OF_SIGNALS = {  # words of a report on images, and those of one on signals
+    r"\bblack or white\b": "at an end of the range",
+    r"\bimage(s?)\b": r"signal\1",
+    r"\bpixels\b": "values",
+    r"\bImage(s?)\b": r"Signal\1",
+}
+
+
+def worded(text: str, kind: str) -> str:
+    """A sentence about images, said of what the run makes: "image" or "signal"."""
+    for pattern, words in OF_SIGNALS.items() if kind == "signal" else ():
+        text = re.sub(pattern, words, text)
+    return text
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Significant digits without an exponent between 0.001 and 10 million: 0.604, 61.2, 1,230."""
     if value is None or not math.isfinite(value):

@@ -1,8 +1,8 @@
 """The gains in a few figures: each is computed from the report, and left out where an input of it is not known."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-from edgegen.report.formats import TIMES, nbytes, number, plural, ratio, short_count
+from edgegen.report.formats import TIMES, nbytes, number, plural, ratio, short_count, worded
 from edgegen.report.schema import ArtifactRow, QualityFigure, Report, TorchLatency
 
 FP32_BYTES = 4
@@ -21,7 +21,8 @@ class Figure:
 def headline(report: Report) -> list[Figure]:
     """Speed, parameters, file and quality, all of the same artifact (`chosen`), as far as they are known."""
     figures = (_speed(report), _parameters(report), _file(report), _quality(report))
-    return [figure for figure in figures if figure is not None]
+    known = [figure for figure in figures if figure is not None]
+    return [Figure(*(worded(text, report.data.kind) for text in astuple(figure))) for figure in known]
 
 
 def chosen(report: Report) -> ArtifactRow | None:

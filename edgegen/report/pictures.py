@@ -1,18 +1,19 @@
-"""Sample images as base64 PNG, in rows that share their noise."""
+"""Sample images as base64 PNG, or signals as line plots, in rows that share their noise."""
 
 import base64
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import DataError
-from edgegen.report.formats import PARITY_TEXT, plural
+from edgegen.report.formats import PARITY_TEXT, plural, worded
 from edgegen.report.schema import Report
+from edgegen.report.signals import signal_svg
 from edgegen.types import Status
 
 ORDER = (
@@ -32,6 +33,7 @@ Kind = Literal["net", "real", "proven", "failed", "unchecked"]
 KIND: Mapping[Status, Kind] = {"ok": "proven", "failed": "failed", "not checked": "unchecked"}
 UNLIKE = "other images, not from this noise"
 SMALL = 64  # pixels: images up to this width are enlarged with hard edges
+MOST_SIGNALS = 6  # of a row: a line needs more width than an image
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,15 @@ class Grid:
     captions: tuple[str, ...]
     columns: int
     pixelated: bool
+    signals: bool = False
 
 
-def grid(report: Report, pictures: Mapping[str, NDArray[np.uint8]], captions: Sequence[str]) -> Grid | None:
+def grid(report: Report, pictures: Mapping[str, NDArray[Any]], captions: Sequence[str]) -> Grid | None:
     """The rows in order: real, the nets, the artifacts, anything else. Keys: "real", "teacher", "student-1" (a net at
 
     a number of steps), an artifact's file name, or any text; with "low", the small images that all others were made
-    from, "real" has the true ones. Each value is uint8 (n, height, width, channels), with 1
-    or 3 channels. Raises DataError on another type or shape. None without pictures.
+    from, "real" has the true ones. Each value is uint8 (n, height, width, channels), with 1 or 3 channels; or signals
+    (n, channels, length) in [-1, 1]. Raises DataError on another type or shape. None without pictures.
     """
     if not pictures:
         return None
@@ -74,20 +77,30 @@ def grid(report: Report, pictures: Mapping[str, NDArray[np.uint8]], captions: Se
     more: list[Row] = []
     mains = _mains(pictures)
     for key in sorted(pictures, key=lambda key: _rank(key, list(files))):
-        uris = tuple(data_uri(image) for image in pictures[key])
+        uris = tuple(data_uri(image) for image in pictures[key][: _shown(pictures[key])])
         if key in files:
             status = files[key].parity.status
             detail = "parity failed" if status == "failed" else PARITY_TEXT[status]
             rows.append(Row(files[key].label, detail, uris, KIND[status]))
         else:
-            (rows if key in mains else more).append(_net_row(key, uris, is_true="low" in pictures))
+            row = _net_row(key, uris, is_true="low" in pictures)
+            label, detail = (worded(text, report.data.kind) for text in (row.label, row.detail))
+            (rows if key in mains else more).append(replace(row, label=label, detail=detail))
     columns = max(len(row.images) for row in (*rows, *more))
+    if any(images.ndim == 3 for images in pictures.values()):
+        return Grid(tuple(rows), tuple(more), tuple(captions)[:columns], columns, pixelated=False, signals=True)
     width = max(images.shape[2] for images in pictures.values())
     return Grid(tuple(rows), tuple(more), tuple(captions)[:columns], columns, width <= SMALL)
 
 
-def data_uri(image: NDArray[np.uint8]) -> str:
-    """A PNG of (height, width, channels) uint8, 1 or 3 channels."""
+def _shown(images: NDArray[Any]) -> int:
+    return MOST_SIGNALS if images.ndim == 3 else len(images)
+
+
+def data_uri(image: NDArray[Any]) -> str:
+    """A PNG of (height, width, channels) uint8, 1 or 3 channels; an SVG of a signal (channels, length)."""
+    if image.ndim == 2:
+        return "data:image/svg+xml;base64," + base64.b64encode(signal_svg(image).encode()).decode()
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -96,10 +109,12 @@ def data_uri(image: NDArray[np.uint8]) -> str:
 
 
 def _check(key: str, images: NDArray[Any]) -> None:
+    if images.dtype == np.float32 and images.ndim == 3:
+        return
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise DataError(
             f"pictures of '{key}': {images.dtype} {tuple(images.shape)}; "
-            "they must be uint8 (n, height, width, channels), 1 or 3 channels"
+            "they must be uint8 (n, height, width, channels), 1 or 3 channels, or float32 (n, channels, length)"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgegen.report.formats import nbytes, number, plural
+from edgegen.report.formats import nbytes, number, plural, worded
 from edgegen.report.headline import quality_of
 from edgegen.report.schema import Report
 from edgegen.report.svg import DIM, label_marks, log_scale, svg
@@ -186,7 +186,7 @@ def tradeoff_plot(report: Report) -> Plot | None:
         values = [point.fd_local for point in shown]
         margin = 0.22 * ((max(values) - min(values)) or max(values) or 1.0)
         axes.set_ylim(max(0.0, min(values) - margin), max(values) + margin)
-        axes.set_xlabel("p50 of one image, ms")
+        axes.set_xlabel(worded("p50 of one image, ms", report.data.kind))
         axes.set_ylabel("fd_local (lower is better)")
         marks = [(p.p50_ms, p.fd_local, p.label, math.sqrt(p.area(largest) / math.pi)) for p in shown]
         label_marks(axes, marks)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edgegen.report.formats import UNKNOWN, number, percent, plural
+from edgegen.report.formats import UNKNOWN, number, percent, plural, worded
 from edgegen.report.schema import FeatureSpace, QualityFigure, Report
 from edgegen.report.tables import NETWORKS, ReportTable, TableCell, cells, columns
 
@@ -54,7 +54,9 @@ def quality_table(report: Report) -> ReportTable:
         steps = sorted(table, key=int)
         rows += [_row(name, s, table[s], spaces) for name, s in zip(named, steps, strict=False)]
     of_spaces = [f"{SPACE_TITLES.get(key, key)}#" for key in spaces]
-    titles = columns("Images", "Steps#", "fd_local#", *of_spaces, *(f"{title}#" for title in FIGURES))
+    titles = columns(
+        worded("Images", report.data.kind), "Steps#", "fd_local#", *of_spaces, *(f"{title}#" for title in FIGURES)
+    )
     known = [i for i in range(len(titles)) if i < ALWAYS or any(row[i].text != UNKNOWN for row in rows)]
     shown = tuple(tuple(row[i] for i in known) for row in rows)
     return ReportTable(tuple(titles[i] for i in known), shown, _note(report, {titles[i].title for i in known}))
@@ -90,7 +92,7 @@ def _note(report: Report, titles: set[str]) -> str:
     heldout = "" if report.n_heldout in (None, report.n) else f" (of held-out ones {report.n_heldout:,})"
     counts = f"Each figure is of {plural(report.n, 'image')}{heldout}; ± is the deviation over the noise seeds. "
     meanings = [text for title, field in FIGURES.items() if title in titles and (text := MEANINGS.get(field))]
-    return "".join([local, *map(_space_note, report.spaces), counts, *meanings]).strip()
+    return worded("".join([local, *map(_space_note, report.spaces), counts, *meanings]).strip(), report.data.kind)
 
 
 def _leak(report: Report) -> str:

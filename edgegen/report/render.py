@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.report import environment, formats, measurements, tables
@@ -30,15 +29,16 @@ def write(
     folder: Path,
     report: Report,
     *,
-    pictures: Mapping[str, NDArray[np.uint8]],
+    pictures: Mapping[str, NDArray[Any]],
     curves: Mapping[str, Sequence[tuple[int, float]]],
     captions: Sequence[str] = (),
 ) -> None:
     """Makes report.json (the schema of `schema.py`), report.md and report.html (self-contained) in `folder`.
 
-    `pictures` are uint8 (n, height, width, channels), image i of each from the same noise; their keys are "real", a net
-    ("teacher"), a net at a number of steps ("teacher-20") or an artifact's file. `captions` name the columns, such as
-    the classes. `curves` are (step, loss) by stage. Raises MissingExtraError, DataError, StorageError.
+    `pictures` are uint8 (n, height, width, channels), or float32 signals (n, channels, length), number i of each from
+    the same noise; their keys are "real", a net ("teacher"), a net at a number of steps ("teacher-20") or an artifact's
+    file. `captions` name the columns, such as the classes. `curves` are (step, loss) by stage. Raises
+    MissingExtraError, DataError, StorageError.
     """
     require("report", purpose="the report")
     content = report.model_copy(update={"verdict": verdict(report)}).to_json()

@@ -25,7 +25,21 @@ class DataFacts(Record):
     source: str
     train: Count
     heldout: Count
-    image_shape: tuple[int, int, int] = Field(description="(channels, height, width)")
+    image_shape: tuple[int, int, int] | tuple[int, int] = Field(
+        description="(channels, height, width); of signals (channels, length)"
+    )
+
+    @property
+    def kind(self) -> str:
+        """What they are, in words: "image" or "signal"."""
+        return "signal" if len(self.image_shape) == 2 else "image"
+
+    @property
+    def size(self) -> str:
+        """Of one of them, in words: "8 x 8 pixels" (width, height), "128 values"."""
+        sides = self.image_shape[1:]
+        return f"{sides[0]} values" if len(sides) == 1 else f"{sides[1]} \N{MULTIPLICATION SIGN} {sides[0]} pixels"
+
     classes: tuple[str, ...] = Field((), description="names of the classes; empty: unconditional")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgegen.report.formats import PARITY_TEXT, TIMES, UNKNOWN, count, nbytes, number, plural, seconds, value
+from edgegen.report.formats import PARITY_TEXT, TIMES, UNKNOWN, count, nbytes, number, plural, seconds, value, worded
 from edgegen.report.schema import ArtifactRow, Report
 from edgegen.types import Latency, Parity
 
@@ -54,7 +54,9 @@ def artifacts(report: Report) -> ReportTable:
     titles = columns(
         "File", "Size#", "Parity", "PSNR dB#", "Floor dB#", "Max. error#", "Samples#", "Run by", "fd_local#"
     )
-    return ReportTable(titles, tuple(_artifact_row(row) for row in report.artifacts), PARITY_NOTE)
+    return ReportTable(
+        titles, tuple(_artifact_row(row) for row in report.artifacts), worded(PARITY_NOTE, report.data.kind)
+    )
 
 
 PARITY_NOTE = (
@@ -126,7 +128,7 @@ def latency(report: Report) -> ReportTable:
     )
     rows = [_latency_row(row.label, "", row.latency) for row in report.torch_latency]
     rows += [_latency_row(row.label, row.file, row.latency) for row in report.artifacts]
-    return ReportTable(titles, tuple(rows), LATENCY_NOTE + _busy(report.machine))
+    return ReportTable(titles, tuple(rows), worded(LATENCY_NOTE, report.data.kind) + _busy(report.machine))
 
 
 LATENCY_NOTE = (
@@ -184,13 +186,15 @@ def sizes(report: Report) -> ReportTable:
 
 def data(report: Report) -> ReportTable:
     """The images that all of it was made from."""
-    channels, height, width = report.data.image_shape
+    channels, *sides = report.data.image_shape
+    shape = f"{sides[0]} values" if len(sides) == 1 else f"{sides[0]} {TIMES} {sides[1]}"
+    kind = f"{report.data.kind.capitalize()}s"
     return _pairs(
         [
             ("Source", report.data.source),
-            ("Images for training", count(report.data.train)),
-            ("Images held out", count(report.data.heldout)),
-            ("Shape", f"{height} {TIMES} {width}, {plural(channels, 'channel')}"),
+            (f"{kind} for training", count(report.data.train)),
+            (f"{kind} held out", count(report.data.heldout)),
+            ("Shape", f"{shape}, {plural(channels, 'channel')}"),
             ("Classes", ", ".join(report.data.classes) or "none (unconditional)"),
         ]
     )

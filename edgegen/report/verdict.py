@@ -4,7 +4,7 @@ The thresholds were tried on the demo (usable), on a short run from a brought te
 has their figures.
 """
 
-from edgegen.report.formats import number, plural, ratio
+from edgegen.report.formats import number, plural, ratio, worded
 from edgegen.report.headline import full_teacher, quality_of
 from edgegen.report.schema import QualityFigure, Report, Verdict
 
@@ -21,6 +21,16 @@ WORSE_FILE = 1.25  # fd_local of a file, as a multiple of PyTorch's
 
 def verdict(report: Report) -> Verdict:
     """Of what is shipped, in one step, against the teacher at its full steps and against real images with noise."""
+    judged, kind = _judged(report), report.data.kind
+    return Verdict(
+        level=judged.level,
+        reason=worded(judged.reason, kind),
+        advice=worded(judged.advice, kind),
+        warnings=tuple(worded(warning, kind) for warning in judged.warnings),
+    )
+
+
+def _judged(report: Report) -> Verdict:
     shipped, warnings = quality_of(report, report.ships, 1), tuple(_warnings(report))
     fault = _pixel_fault(report, shipped, most_saturated=SATURATED, least_spread=COLLAPSED)
     if fault:

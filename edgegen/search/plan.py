@@ -17,7 +17,7 @@ from edgegen.artifacts.target import Target
 from edgegen.data import local_path
 from edgegen.errors import DeviceError, ParityError, RecipeError, UsageError
 from edgegen.formats.recipe_file import find
-from edgegen.formats.stage_folder import sample_shape
+from edgegen.formats.stage_folder import are_signals, sample_shape
 from edgegen.pipeline.graph import check, select
 from edgegen.pipeline.methods import has_teacher
 from edgegen.pipeline.needed_extras import require_extras
@@ -141,6 +141,11 @@ def _bounds(request: Request, recipe: Recipe, path: Path, progress: Progress) ->
         )
     stage = run_recipe(request.recipe, runs=request.runs, only="data", progress=progress)[-1]
     about = read_json(stage.folder / "data.json")
+    if are_signals(about):
+        raise RecipeError(
+            f"data.source = '{recipe.data.source}' has signals: edgegen plan knows students of images; give "
+            "[slim.network], and see `edgegen profile` of a run's files"
+        )
     signature, (channels, height, width) = signature_of_data(about), sample_shape(about)
     data = DataSpec(channels, height if height == width else (height, width), about["num_classes"])
     if recipe.teacher.folder is None:

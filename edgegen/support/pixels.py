@@ -30,6 +30,13 @@ def scaled(pixels: Any) -> Any:
     return floats / HALF - 1
 
 
+def floats(images: "Tensor") -> "Tensor":
+    """As networks take them, of what is stored: uint8 images become float32 in [-1, 1]; numbers stay numbers."""
+    import torch
+
+    return scaled(images) if images.dtype == torch.uint8 else images.float()
+
+
 def to_float(images: NDArray[np.uint8]) -> "Tensor":
     """uint8 (n, height, width, channels) -> float32 (n, channels, height, width) in [-1, 1]."""
     import torch
@@ -61,7 +68,12 @@ def in_range(images: NDArray[np.uint8], image_range: tuple[float, float]) -> NDA
 
 
 def as_shown(images: "Tensor") -> "Tensor":
-    """Images in [-1, 1] as a screen shows them: each value at the nearest of the 256 that uint8 has."""
+    """Images in [-1, 1] as a screen shows them: each value at the nearest of the 256 that uint8 has.
+
+    Signals (n, channels, length), which no screen shows, stay.
+    """
+    if images.ndim == 3:
+        return images
     return ((images + 1) * HALF).round().clamp(0, 255) / HALF - 1
 
 

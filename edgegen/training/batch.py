@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edgegen.flow.condition import condition_spec, unpacked
 from edgegen.program.inputs import InputSource
-from edgegen.support.pixels import scaled
+from edgegen.support.pixels import floats
 from edgegen.support.rng import generator
 
 FIRST_INDEX = 1 << 33  # of fresh inputs: parity runs on 0, 1, 2, ... and calibration on those from 2^32
@@ -17,7 +17,7 @@ FIRST_INDEX = 1 << 33  # of fresh inputs: parity runs on 0, 1, 2, ... and calibr
 
 @dataclass(frozen=True)
 class Batch:
-    """images (batch, channels, height, width) in [-1, 1]; noise like images or None.
+    """images (batch, channels, height, width), or signals (batch, channels, length), in [-1, 1]; noise like images.
 
     `condition` is that of each sample, or None (edgegen.flow.condition).
 
@@ -84,18 +84,18 @@ class TrainingSet:
         def take(part: Tensor | None) -> Tensor | None:
             return None if part is None else part[rows.to(part.device)].to(device, non_blocking=True)
 
-        def floats(part: Tensor | None) -> Tensor | None:
-            return None if part is None else scaled(part) if part.dtype == torch.uint8 else part.float()
+        def numbers(part: Tensor | None) -> Tensor | None:
+            return None if part is None else floats(part)
 
-        images = floats(take(self.images))
+        images = numbers(take(self.images))
         assert images is not None
         return Batch(
             step,
             steps,
             images,
             unpacked(take(self.condition)),
-            floats(take(self.noise)),
-            floats(take(self.knots)),
+            numbers(take(self.noise)),
+            numbers(take(self.knots)),
             None if self.knot_times is None else self.knot_times.to(device),
         )
 

@@ -119,8 +119,8 @@ def central_difference(u: MeanVelocity, point: Point, direction: Point, step: "T
 
     x, t, r = point
     dx, dt, dr = direction
-    ahead, behind = (u(x + per_sample(h) * dx, t + h * dt, r + h * dr) for h in (step, -step))
-    return (ahead - behind) / per_sample((2 * step).clamp_min(torch.finfo(step.dtype).tiny))
+    ahead, behind = (u(x + per_sample(h, x) * dx, t + h * dt, r + h * dr) for h in (step, -step))
+    return (ahead - behind) / per_sample((2 * step).clamp_min(torch.finfo(step.dtype).tiny), x)
 
 
 def velocity_of(teacher: "nn.Module", x: "Tensor", t: "Tensor", condition: "Tensor | None") -> "Tensor":
@@ -142,7 +142,7 @@ def normalised(u: "Tensor", residual: "Tensor", normaliser: str, *, power: float
     square = mean_square(residual)
     if normaliser == "adaptive":
         return mean_square(u - (u - residual).detach()) / (square + constant) ** power
-    step = residual / per_sample(square.sqrt() + constant)
+    step = residual / per_sample(square.sqrt() + constant, u)
     return mean_square(u - (u - step).detach())
 
 

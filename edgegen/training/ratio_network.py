@@ -90,6 +90,7 @@ class ImageEncoder(nn.Module):
         if self.upscale is not None:
             assert condition is not None, "images of so many channels"
             x = torch.cat([x, enlarged(condition, self.upscale)], dim=1)
+        x = x[:, :, None] if x.ndim == 3 else x  # a signal is an image of one row
         angle = t[:, None].float() * torch.pi * torch.arange(1, TIME_FREQUENCIES + 1, device=t.device)
         hidden = self.time(torch.cat([angle.cos(), angle.sin()], dim=1))
         if self.classes is not None:

@@ -43,6 +43,11 @@ def test_they_are_means_and_deviations_of_three_layers() -> None:
     np.testing.assert_allclose(space.features(image)[0], np.concatenate(expected), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (4, 9)])
+def test_small_images_have_features_that_are_finite(size: tuple[int, int]) -> None:
+    assert np.isfinite(random_convolutions(1).features(torch.rand(3, 1, *size) * 2 - 1)).all()
+
+
 def damaged(kind: str) -> list[Tensor]:
     _, _, _, labels = digits()
     return {

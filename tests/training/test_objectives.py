@@ -4,12 +4,12 @@ import copy
 import inspect
 import math
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from objective_parts import Field, f64, loss_of, make_batch, mean_velocity, velocity, with_small_images
+from objective_parts import Field, f64, loss_of, make_batch, mean_velocity, velocity, with_signals, with_small_images
 from torch import Tensor, nn
 
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
@@ -25,7 +25,7 @@ from edgegen.training.pairs import flipped, pair
 from edgegen.types import Signature
 
 
-@pytest.mark.parametrize("condition", ["class", "image"])
+@pytest.mark.parametrize("condition", ["class", "image", "class of a signal"])
 @pytest.mark.parametrize("name", names("objective"))
 def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(name: str, condition: str) -> None:
     objective: Objective = load("objective", name)()
@@ -40,14 +40,16 @@ def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(nam
     if condition == "image" and getattr(objective, "within_condition", ""):
         return  # refused: no two samples have one condition; tested in tests/pipeline/test_upscale.py
     torch.manual_seed(0)
-    takes = {"num_classes": 3} if condition == "class" else {"upscale": 2}
-    teacher = EdgeUNet(EdgeUNetConfig(sample_size=4, channels=(8, 8), blocks=1, embedding=8, **takes))
+    takes: dict[str, Any] = {"upscale": 2} if condition == "image" else {"num_classes": 3}
+    size = {"sample_size": 16, "signal": True} if condition == "class of a signal" else {"sample_size": 4}
+    teacher = EdgeUNet(EdgeUNetConfig(**size, channels=(8, 8), blocks=1, embedding=8, **takes))
     nn.init.normal_(teacher.head.weight, std=0.1)
     frozen = {"slimmed": Field(0.2), "float": Field(0.1), "teacher": teacher.requires_grad_(False)}
     student = Field(0.3)
     student.image_channels, student.num_classes, student.upscale = 1, takes.get("num_classes", 0), takes.get("upscale")
     trained = {"student": TrainedNetwork(student), **objective.networks(student, frozen["teacher"])}
-    batch = make_batch() if condition == "class" else with_small_images(make_batch())
+    others = {"image": with_small_images, "class of a signal": with_signals}
+    batch = others.get(condition, lambda batch: batch)(make_batch())
     networks = {name: part.network for name, part in trained.items()}
     with torch.no_grad():  # some start where the student has no gradient: a fake that is the teacher, a ratio of one
         for network in networks.values():
@@ -64,8 +66,8 @@ def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(nam
         assert any(bool(gradient.any()) for gradient in gradients)
     if name == "self_distillation":
         return  # both of its networks have the same shift here
-    others = _of_other_conditions(batch)
-    changed = objective.losses({**frozen, **networks}, copy.deepcopy(networks), others, generator(0))
+    changed_batch = _of_other_conditions(batch)
+    changed = objective.losses({**frozen, **networks}, copy.deepcopy(networks), changed_batch, generator(0))
     assert not torch.equal(changed["student"], losses["student"]), "the loss depends on the condition"
 
 

@@ -65,7 +65,7 @@ class VariancePreservingVelocity(ScheduledVelocity):
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         log_ratio_t, time = self._trained(torch.logit(t.double()))
         alpha = torch.rsqrt(1 + torch.exp(2 * log_ratio_t))
-        a, s = per_sample(alpha).to(x), per_sample((1 - alpha * alpha).sqrt()).to(x)
+        a, s = per_sample(alpha, x).to(x), per_sample((1 - alpha * alpha).sqrt(), x).to(x)
         # At t = 1 the path's point is pure noise and 1 / (1 - t) is infinite; (a + s) x_t is the same point for t < 1.
         scaled = (a + s) * x
         out = self.output(scaled, time, condition)
@@ -103,7 +103,7 @@ class EDMVelocity(ScheduledVelocity):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         level = torch.exp(torch.logit(t.double()).clamp(max=20.0)).clamp(self.sigma_min, self.sigma_max)
-        sigma = per_sample(level).to(x)
+        sigma = per_sample(level, x).to(x)
         point = (1 + sigma) * x  # x~ = x_t / (1 - t); at t = 1 the point of the largest sigma
         total = sigma**2 + self.sigma_data**2
         out = self.output(point * total.rsqrt(), 0.25 * torch.log(level), condition)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from edgegen.formats.signal_units import SignalUnits
 from edgegen.program.parameters import parameter_count
 from edgegen.support.bounded_files import read_bytes
 from edgegen.types import Dim, Signature
@@ -25,7 +26,8 @@ class Source:
     one tensor, the fixed time inside; `about` is the result of the function `about`, for JSON. `samples` are files of
     real inputs by the input's name, as a signature names them; `unstated` are inputs of which nobody said what they
     are: those of a guessed signature, and images whose black and white it does not give. `class_names` are those of
-    the classes 0, 1, ..., () where nothing knows them. `serves` are the classes that it is for, () for all.
+    the classes 0, 1, ..., () where nothing knows them. `serves` are the classes that it is for, () for all. `units` are
+    those of the signals that it makes, where they are known.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Source:
     unstated: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     serves: tuple[int, ...] = ()
+    units: SignalUnits | None = None
 
 
 class NamedInputs(nn.Module):

@@ -20,7 +20,6 @@ from edgegen.pipeline.graph import Context
 from edgegen.pipeline.methods import student_stage
 from edgegen.pipeline.samplers import sample
 from edgegen.pipeline.stages.evaluate import Judge
-from edgegen.support.pixels import scaled
 from edgegen.support.storage import load_tensors, read_json, write_json
 from edgegen.training.distributed import state
 
@@ -79,7 +78,7 @@ def best(candidates: Sequence[Candidate]) -> tuple[str, str]:
     nearest = min(others, key=lambda other: other.mean, default=first)
     differences = np.subtract(first.distances, nearest.distances)
     figures = ", ".join(f"{row.name} {row.mean:.3g}" for row in candidates)
-    compared = f"one-step fd_local to the held-out images: {figures}"
+    compared = f"one-step fd_local to the held-out part: {figures}"
     if nearest is not first and differences.mean() > differences.std(ddof=1):
         return nearest.name, f"{compared}; the {first.name} is further from them than the {nearest.name}"
     return first.name, compared
@@ -92,7 +91,7 @@ def _judged(context: Context) -> tuple[list[Candidate], str]:
     judge = Judge(context.recipe, context.inputs)
     if judge.fault:
         return [], f"nothing was compared: {judge.fault}"
-    heldout = scaled(judge.images["heldout_images"].permute(0, 3, 1, 2))
+    heldout = judge.part("heldout", slice(None))
     real, condition, device = judge.features(heldout), judge.condition(), state().device
     stages = {role: stage for role, stage in CANDIDATES.items() if stage in context.inputs}
     averages = [(role, stage, width) for role, stage in stages.items() for width in _widths(context.inputs[stage])]

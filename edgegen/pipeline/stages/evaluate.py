@@ -26,8 +26,8 @@ from edgegen.pipeline.real_images import RealImages
 from edgegen.pipeline.sample_space import SampleSpace
 from edgegen.pipeline.samplers import Sampler, samplers
 from edgegen.pipeline.stages.extractor import REFERENCE, feature_fault, load_extractor
+from edgegen.pipeline.stored_images import IMAGES, in_range, shown
 from edgegen.recipe import Recipe
-from edgegen.support.pixels import scaled, to_uint8
 from edgegen.support.progress import Task
 from edgegen.support.rng import generator
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
@@ -45,7 +45,7 @@ class Judge:
     def __init__(self, recipe: Recipe, inputs: Mapping[str, Path]) -> None:
         self.about = read_json(inputs["data"] / "data.json")
         self.space = SampleSpace.of(inputs["data"])
-        self.images = load_tensors(inputs["data"] / "images.safetensors")
+        self.images = load_tensors(inputs["data"] / IMAGES)
         self.extractor = load_extractor(inputs["extractor"], self.about["image_shape"])
         self.extractor.network.to(state().device)
         self.fault = feature_fault(inputs["extractor"])
@@ -69,8 +69,8 @@ class Judge:
         return self.extractor.features(images)
 
     def part(self, part: str, rows: Tensor | slice) -> Tensor:
-        """Images of "train" or "heldout" as float (n, channels, height, width)."""
-        return scaled(self.images[f"{part}_images"][rows].permute(0, 3, 1, 2))
+        """Images of "train" or "heldout" as float (n, channels, height, width), or signals (n, channels, length)."""
+        return in_range(self.images, part, rows)
 
     def noise(self, index: int, start: int = 0, count: int | None = None) -> Tensor:
         """The noise of the given seed number: (n, ...) of the samples' shape."""
@@ -142,7 +142,7 @@ def evaluate(context: Context) -> None:
 
 def _real_images(context: Context, judge: Judge) -> RealImages:
     settings, device = context.recipe.evaluate, state().device
-    further = feature_spaces(settings, channels=judge.about["image_shape"][0], base=context.base, device=device)
+    further = feature_spaces(settings, image_shape=judge.about["image_shape"], base=context.base, device=device)
     return RealImages(
         context.folder / "parts",
         judge.images,
@@ -168,8 +168,8 @@ def _observed(real: RealImages, judge: Judge, condition: Tensor | None, row: Sam
 
 def _write(path: Path, row: Sampler, sets: ObservedSets, real: RealImages, judge: Judge, recipe: Recipe) -> None:
     """The figures of a row, and the images of it that the report shows."""
-    examples = to_uint8(judge.space.images(row.sample(*shown_inputs(recipe, judge.about, judge.images), 0)))
-    save_tensors(path.with_suffix(".safetensors"), {"images": torch.from_numpy(examples)})
+    examples = shown(judge.space.images(row.sample(*shown_inputs(recipe, judge.about, judge.images), 0)))
+    save_tensors(path.with_suffix(".safetensors"), {"images": examples})
     write_json(path, measure(sets.read(), real.reference, compared=real.heldout).to_dict())
     sets.remove()
 
@@ -177,15 +177,15 @@ def _write(path: Path, row: Sampler, sets: ObservedSets, real: RealImages, judge
 def _collect(context: Context, judge: Judge, real: RealImages, paths: Mapping[Sampler, Path]) -> None:
     """quality.json and pictures.safetensors, from the parts."""
     quality: dict[str, dict[str, Any]] = {"floor": {"0": real.floor().to_dict()}}
-    shown = judge.shown_rows()
-    pictures = {"real": judge.images["heldout_images"][shown]}
+    rows = judge.shown_rows()
+    pictures = {"real": judge.images["heldout_images"][rows]}
     if (reconstructed := real.reconstructed()) is not None:
         quality["autoencoder"] = {"0": reconstructed.to_dict()}
-        pictures["autoencoder"] = torch.from_numpy(to_uint8(real.reconstructions(shown)))
+        pictures["autoencoder"] = shown(real.reconstructions(rows))
     if judge.about.get("upscale"):
         condition = shown_inputs(context.recipe, judge.about, judge.images)[1]
         assert condition is not None
-        pictures["low"] = torch.from_numpy(to_uint8(enlarged(condition, judge.about["upscale"])))
+        pictures["low"] = shown(enlarged(condition, judge.about["upscale"]))
     for row, path in paths.items():
         quality.setdefault(row.role, {})[str(row.steps)] = read_json(path)
         pictures[f"{row.role}-{row.steps}"] = load_tensors(path.with_suffix(".safetensors"))["images"]

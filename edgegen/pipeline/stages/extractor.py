@@ -1,6 +1,6 @@
 """The stage `extractor`: a small classifier of the data set, whose features are compared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +10,8 @@ from edgegen import registry
 from edgegen.metrics.extractor import (
     CLASSIFIER,
     ROTATIONS,
+    SIGNAL_CLASSIFIER,
+    TRANSFORMATIONS,
     LocalExtractor,
     SmallCNN,
     accuracy,
@@ -20,8 +22,9 @@ from edgegen.metrics.extractor import (
 )
 from edgegen.metrics.sanity import check_features
 from edgegen.pipeline.graph import Context
+from edgegen.pipeline.stored_images import IMAGES, in_range, stored
 from edgegen.recipe import Training
-from edgegen.support.pixels import scaled
+from edgegen.support.pixels import floats
 from edgegen.support.rng import generator
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
@@ -35,12 +38,12 @@ REFERENCE = 10_000  # most training images to compare with: precision and recall
 
 def extractor(context: Context) -> None:
     """A small classifier of the data set (of rotations, where there are no labels): extractor.safetensors and .json."""
-    images = load_tensors(context.inputs["data"] / "images.safetensors")
+    images = load_tensors(context.inputs["data"] / IMAGES)
     about = read_json(context.inputs["data"] / "data.json")
     train, train_labels, classes = _task(images, "train")
     heldout, heldout_labels, _ = _task(images, "heldout")
     torch.manual_seed(context.seed)
-    network = SmallCNN(channels=train.shape[1], classes=classes)
+    network = small_cnn(list(train.shape[1:]), classes)
     steps = context.recipe.evaluate.extractor_steps
     settings = extractor_settings(steps)
     machine = accelerator(context.recipe.compute.precision)
@@ -61,8 +64,9 @@ def extractor(context: Context) -> None:
         return
     assert isinstance(fitted.ema, SmallCNN)
     save_tensors(context.folder / WEIGHTS, dict(fitted.ema.state_dict()))
-    task = CLASSIFIER if "train_labels" in images else ROTATIONS
-    score = accuracy(fitted.ema, scaled(heldout), heldout_labels)
+    by_label, by_itself = (SIGNAL_CLASSIFIER, TRANSFORMATIONS) if train.ndim == 3 else (CLASSIFIER, ROTATIONS)
+    task = by_label if "train_labels" in images else by_itself
+    score = accuracy(fitted.ema, floats(heldout), heldout_labels)
     trained = local_extractor(fitted.ema, task=task, source=about["source"], accuracy=score)
     real, others = (
         _drawn(images, part, most, context.seed) for part, most in (("train", REFERENCE), ("heldout", JUDGED))
@@ -83,12 +87,12 @@ def _stopping(pixels: Tensor, labels: Tensor, seed: int) -> Stopping:
     """Ends the training where cross entropy on held-out images has not fallen by 2 % in 200 steps."""
     rows = torch.randperm(len(pixels), generator=generator(seed))[:JUDGED]
     return Stopping(
-        lambda network: cross_entropy(network, scaled(pixels[rows]), labels[rows]), every=50, patience=4, gain=0.98
+        lambda network: cross_entropy(network, floats(pixels[rows]), labels[rows]), every=50, patience=4, gain=0.98
     )
 
 
 def _task(images: Mapping[str, Tensor], part: str) -> tuple[Tensor, Tensor, int]:
-    pixels = _pixels(images, part)
+    pixels = stored(images, part)
     if f"{part}_labels" in images:
         return pixels, images[f"{part}_labels"], int(images["train_labels"].max()) + 1
     turned, labels = pretext_labels(pixels)
@@ -97,18 +101,18 @@ def _task(images: Mapping[str, Tensor], part: str) -> tuple[Tensor, Tensor, int]
 
 def _drawn(images: Mapping[str, Tensor], part: str, most: int, seed: int) -> Tensor:
     """At most so many images in [-1, 1], of all classes alike: a file may have them in the order of their classes."""
-    pixels = _pixels(images, part)
-    return scaled(pixels[torch.randperm(len(pixels), generator=generator(seed))[:most]])
+    return in_range(images, part, torch.randperm(len(images[f"{part}_images"]), generator=generator(seed))[:most])
 
 
-def _pixels(images: Mapping[str, Tensor], part: str) -> Tensor:
-    return images[f"{part}_images"].permute(0, 3, 1, 2).contiguous()
+def small_cnn(image_shape: Sequence[int], classes: int) -> SmallCNN:
+    """A new classifier of images (channels, height, width), or of signals (channels, length)."""
+    return SmallCNN(channels=image_shape[0], classes=classes, signal=len(image_shape) == 2)
 
 
 def load_extractor(folder: Path, image_shape: list[int]) -> LocalExtractor:
     """The extractor of a finished stage."""
     facts = read_json(folder / "extractor.json")
-    network = SmallCNN(channels=image_shape[0], classes=facts["classes"])
+    network = small_cnn(image_shape, facts["classes"])
     network.load_state_dict(load_tensors(folder / WEIGHTS))
     return LocalExtractor(network.eval(), facts["accuracy"], facts["name"])
 

@@ -19,16 +19,17 @@ from edgegen.errors import DataError
 from edgegen.exporters.base import Session
 from edgegen.flow.condition import condition_spec
 from edgegen.formats.manifest import MANIFEST, write_manifest
+from edgegen.formats.signal_units import UNITS, SignalUnits
 from edgegen.formats.stage_folder import ARTIFACTS
 from edgegen.pipeline.files import artifacts_of, maker_of, student_of
 from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.pipeline.stages.evaluate import SHOWN, Judge
+from edgegen.pipeline.stored_images import shown
 from edgegen.program.capture import reference
 from edgegen.program.generator import Generator
 from edgegen.program.one_step import NOISE_TIME
 from edgegen.quantize.budget import Budget
 from edgegen.recipe import FLOAT_SCHEMES
-from edgegen.support.pixels import to_uint8
 from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import read_json, save_tensors, storage_errors, write_json
 from edgegen.types import Artifact, Parity, Signature
@@ -43,7 +44,7 @@ class FileCheck:
     artifact: Artifact
     parity: Parity
     fd_local: float | None
-    images: NDArray[np.uint8] | None
+    images: torch.Tensor | None
 
 
 def verify(context: Context) -> None:
@@ -74,7 +75,7 @@ def verify(context: Context) -> None:
             note = parity.status if parity.psnr_db is None else f"{parity.status}, {parity.psnr_db:.1f} dB"
             task.update(number, f"{artifact.file}: {note}")
     gather(context.folder / ARTIFACTS, artifacts)
-    class_names = _class_names(context, generator)
+    class_names, about = _class_names(context, generator), read_json(context.inputs["data"] / "data.json")
     write_manifest(
         context.folder / ARTIFACTS,
         [artifact for artifact, _ in artifacts],
@@ -82,9 +83,10 @@ def verify(context: Context) -> None:
         lineage=read_json(context.inputs["export"] / MANIFEST)["lineage"],
         parity={check.artifact.file: check.parity for check in checks},
         class_names=class_names,
+        units=SignalUnits.of_record(about, channels=about["image_shape"][0], where="data.json"),
     )
     write_card(context.folder / ARTIFACTS, _card_facts(context, generator, checks, class_names))
-    images = {check.artifact.file: torch.from_numpy(check.images) for check in checks if check.images is not None}
+    images = {check.artifact.file: check.images for check in checks if check.images is not None}
     save_tensors(context.folder / "pictures.safetensors", images)
     write_json(context.folder / "parity.json", {"samples": recipe.verify.samples, "artifacts": rows})
 
@@ -97,7 +99,8 @@ def _class_names(context: Context, generator: Generator) -> list[str]:
 def _card_facts(
     context: Context, generator: Generator, checks: Sequence[FileCheck], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    decoder = read_json(context.inputs["data"] / "data.json").get("autoencoder")
+    data = read_json(context.inputs["data"] / "data.json")
+    decoder = data.get("autoencoder")
     family = "EdgeUNet" + (f" with the decoder of an {decoder['kind']}" if decoder else "")
     about = {"family": family, "from": f"a run of the recipe {context.recipe.name}", "time": NOISE_TIME}
     return {
@@ -107,6 +110,7 @@ def _card_facts(
         "fold": {"sentence": generator.folded().sentence()},
         "artifacts": [card_row(check.artifact, check.parity) for check in checks],
         "class_names": class_names,
+        UNITS: data.get(UNITS),
     }
 
 
@@ -122,8 +126,8 @@ def _check(
     parity, session = verifier(artifact, path)
     if session is None or parity.psnr_db is None:  # its output is no image
         return FileCheck(artifact, parity, None, None)
-    shown = verifier.source.examples(min(SHOWN, context.recipe.verify.samples))
-    images = to_uint8(np.asarray(session(shown)[OUTPUT], np.float32))
+    inputs = verifier.source.examples(min(SHOWN, context.recipe.verify.samples))
+    images = shown(torch.from_numpy(np.asarray(session(inputs)[OUTPUT], np.float32)))
     # Our evaluator takes minutes for what a runtime does in seconds.
     is_judged = runs_here(artifact.backend) or (always_fd and artifact.scheme not in FLOAT_SCHEMES)
     fd_local = judge.fd_local(_images(session, verifier.signature, judge)) if is_judged else None

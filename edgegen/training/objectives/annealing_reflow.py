@@ -75,5 +75,5 @@ class AnnealingReflow(Table):
         loss = pseudo_huber(v, e_b - x)
         if self.distance == "perceptual":
             features = cast("FeatureNetwork", networks["features"])
-            loss = (1 - t) * loss + in_features(x_t - per_sample(t) * v, x, features)
+            loss = (1 - t) * loss + in_features(x_t - per_sample(t, x) * v, x, features)
         return {"student": loss.mean()}

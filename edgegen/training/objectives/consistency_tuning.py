@@ -123,7 +123,7 @@ class ConsistencyTuning(Table):
             target = image_of(averages["student"] if self.target == "average" else student, x_r, r, condition)
             if self.truncate_at is not None:
                 below = image_of(networks["earlier"], x_r, r, condition)
-                target = torch.where(per_sample(r < self.truncate_at), below, target)
+                target = torch.where(per_sample(r < self.truncate_at, below), below, target)
         image = image_of(student, x_t, t, condition)
         distance = distance_of(self.distance, networks)
         divisor = step
@@ -180,7 +180,7 @@ class ConsistencyTuning(Table):
 
         x, h = real.images, DIFFERENCE * t
         f, before = (image_of(student, interpolate(x, e, s), s, real.condition) for s in (t, t - h))
-        slope = (f - before) / per_sample(h)
+        slope = (f - before) / per_sample(h, x)
         gain, size = (_mean_at_near_times((slope * other).flatten(1).mean(dim=1), t) for other in (f - x, slope))
         length = self.adcm_weight / (1 + self.adcm_weight) * gain / size.clamp(min=1e-12)
         return torch.minimum(torch.maximum(length, (1 - LARGEST_RATIO) * t), t)
@@ -191,7 +191,7 @@ class ConsistencyTuning(Table):
         """x_r by one step of the teacher's ODE from x_t; Heun's second slope is left out where r = 0 (EDM, Alg. 1)."""
         import torch
 
-        teacher, length = networks["teacher"], per_sample(r - t)
+        teacher, length = networks["teacher"], per_sample(r - t, x_t)
         dtype = time_dtype(teacher, x_t.dtype)
         v = teacher(x_t, t.to(dtype), condition)
         euler: Tensor = x_t + length * v
@@ -199,7 +199,7 @@ class ConsistencyTuning(Table):
             return euler
         v_r = teacher(euler, r.to(dtype), condition)
         heun: Tensor = x_t + length * (v + v_r) / 2
-        return torch.where(per_sample(r > 0), heun, euler)
+        return torch.where(per_sample(r > 0, x_t), heun, euler)
 
 
 def _mean_at_near_times(values: "Tensor", t: "Tensor") -> "Tensor":

@@ -9,6 +9,7 @@ from pydantic import Field
 from edgegen.flow.guidance import unguided
 from edgegen.flow.path import Velocity, interpolate, one_step, per_sample
 from edgegen.training.distances import DISTANCE_HELP, HUBER_C, Distance, needs_of
+from edgegen.training.flow_maps import mean_square
 from edgegen.training.objective import Losses, Need, Networks, TrainedNetworks
 from edgegen.training.pairs import real_images
 from edgegen.training.student_images import NoisyTimes, image_figures, image_warnings, regression_on_pairs
@@ -132,7 +133,7 @@ class DistributionMatching(NoisyTimes):
             x_t = interpolate(x, e, t)
             teacher, fake = (_image_estimate(networks[name], x_t, t, condition) for name in ("teacher", "fake"))
             difference = teacher - fake
-            n = (x - teacher).detach().abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=LEAST_ERROR)
+            n = per_sample((x - teacher).detach().abs().flatten(1).mean(dim=1), x).clamp(min=LEAST_ERROR)
             if self.divergence == "fisher":
                 loss = (difference * (teacher - x - self.alpha * difference) / n).sum()
             elif self.divergence == "score_distance":
@@ -145,8 +146,8 @@ class DistributionMatching(NoisyTimes):
             gradient = -difference / n
         if self.divergence == "f":
             with torch.no_grad():
-                gradient = per_sample(self.weights(networks["ratio"](x_t, t, condition))) * gradient
-        return gradient, difference.detach().square().mean(dim=(1, 2, 3)).sqrt()
+                gradient = per_sample(self.weights(networks["ratio"](x_t, t, condition)), x) * gradient
+        return gradient, mean_square(difference.detach()).sqrt()
 
     def weights(self, logits: "Tensor") -> "Tensor":
         """h(r) = r^2 f''(r) of the divergence, over its mean; r = exp(logit), over its mean: (batch,)."""
@@ -179,7 +180,7 @@ class DistributionMatching(NoisyTimes):
 
 
 def _image_estimate(network: Velocity, x_t: "Tensor", t: "Tensor", condition: "Tensor | None") -> "Tensor":
-    return x_t - per_sample(t) * network(x_t, t, condition)
+    return x_t - per_sample(t, x_t) * network(x_t, t, condition)
 
 
 def _denoising_loss(network: Velocity, x: "Tensor", e: "Tensor", t: "Tensor", condition: "Tensor | None") -> "Tensor":

@@ -61,6 +61,6 @@ class FlowGuidedDistillation(Table):
         image_e, image_z = one_step(student, both, repeated(condition, 2)).chunk(2)
         with torch.no_grad():
             x_t = interpolate(image_z, z, t)  # z - (1 - t) v(z, 1)
-            target = x_t - per_sample(t) * slimmed(x_t, t, condition)
+            target = x_t - per_sample(t, x_t) * slimmed(x_t, t, condition)
         loss = distance(image_e, x).mean() + self.two_step_weight * distance(image_z, target).mean()
         return {"student": loss}

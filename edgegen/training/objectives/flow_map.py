@@ -164,7 +164,7 @@ class FlowMap(Table):
         if self.label_dropout:
             classes, (condition, is_dropped) = condition, dropped(student, condition, self.label_dropout, rng)
             if self.guidance != 1.0 and classes is not None:
-                v = torch.where(per_sample(is_dropped), v, self._guided(student, x_t, t, classes, v))
+                v = torch.where(per_sample(is_dropped, v), v, self._guided(student, x_t, t, classes, v))
         own, u = bare_mean_velocity(student, condition), mean_velocity(student, condition)(x_t, t, r)
         known = u.detach() if is_exact(x.device) else None
         with exact(x.device):
@@ -238,15 +238,15 @@ class FlowMap(Table):
         if self.derivative == "finite_step":
             ratio: float = self.first_step * (self.last_step / self.first_step) ** share
             to_l = ratio * (t - r)
-            x_l = x_t - per_sample(to_l) * direction
+            x_l = x_t - per_sample(to_l, x_t) * direction
             u_t = u(x_t, t, r) if known is None else known
             # d/dt of the jump as a quotient is v - u_t - (l - r) (u_t - u_l) / (t - l): SoFlow, arXiv:2512.15657.
             u_l = u(x_l, t - to_l, r)
             return (u_t - u_l) * ((1 - ratio) / ratio)
         point, along = (x_t, t, r), (direction, torch.ones_like(t), torch.zeros_like(r))
         if self.derivative == "jvp":
-            return per_sample(t - r) * jvp(u, point, along)
-        return per_sample(t - r) * central_difference(u, point, along, (0.5 * (t - r)).clamp_max(STEP))
+            return per_sample(t - r, x_t) * jvp(u, point, along)
+        return per_sample(t - r, x_t) * central_difference(u, point, along, (0.5 * (t - r)).clamp_max(STEP))
 
 
 def _first(method: FlowMap, count: int, rng: "torch.Generator") -> "Tensor":

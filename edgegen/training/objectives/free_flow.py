@@ -120,7 +120,7 @@ class FreeFlow(Table):
                 change = jvp(own, point, along)
             else:
                 change = central_difference(own, point, along, (0.5 * (1 - r)).clamp_max(STEP))
-        return u - v - per_sample(1 - r) * change
+        return u - v - per_sample(1 - r, u) * change
 
     def _correction(
         self, networks: Networks, x_g: "Tensor", condition: "Tensor | None", rng: "torch.Generator"

@@ -109,7 +109,7 @@ class InductiveMomentMatching(Table):
 
 
 def _jump(network: "nn.Module", x: "Tensor", t: "Tensor", s: "Tensor", condition: "Tensor | None") -> "Tensor":
-    jumped: Tensor = x - per_sample(t - s) * network(x, t, condition, r=s)
+    jumped: Tensor = x - per_sample(t - s, x) * network(x, t, condition, r=s)
     return jumped
 
 

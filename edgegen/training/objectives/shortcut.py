@@ -126,5 +126,5 @@ class Shortcut(Table):
         with torch.no_grad():
             first = u(x_t, t, end(t, m))
             second = u(jump(x_t, t, m, first), m, end(m, r))
-            part = per_sample((t - m) / (t - r).clamp_min(torch.finfo(t.dtype).tiny))
+            part = per_sample((t - m) / (t - r).clamp_min(torch.finfo(t.dtype).tiny), x_t)
             return part * first + (1 - part) * second
