@@ -16,6 +16,7 @@ const COUNT = 16; // pictures of the seeds from the one in the field
 const COUNT_OF_PROMPT = 4; // such models take longer
 const SMALL = 128; // pixels; smaller pictures are shown with sharp ones
 const ALL = "all"; // classes in turn
+const MOST_CHIPS = 24; // more classes are a list
 const DOWNLOAD = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 4v11M7 11l5 5 5-5M5 20h14"/></svg>';
 
 const element = <Kind extends HTMLElement>(id: string): Kind => document.getElementById(id) as Kind;
@@ -102,7 +103,8 @@ async function showInputs(model: Generator): Promise<void> {
   element("class-field").hidden = model.classes < 2;
   if (!element("classes").childElementCount) {
     const names = Array.from({ length: model.classes }, (_, label) => manifest.class_names[label] ?? String(label));
-    element("classes").append(chip("All", ALL, true), ...names.map((name, label) => chip(name, String(label), false)));
+    const all: Choice[] = [["All", ALL], ...names.map((name, label): Choice => [name, String(label)])];
+    element("classes").append(...(names.length > MOST_CHIPS ? list(all) : chips(all)));
   }
   makeButton.textContent = model.takesNoise ? "Make pictures" : "Make picture";
   if (imageSize && !given) {
@@ -111,12 +113,23 @@ async function showInputs(model: Generator): Promise<void> {
   }
 }
 
-function chip(text: string, value: string, checked: boolean): HTMLElement {
-  const label = document.createElement("label");
-  const input = Object.assign(document.createElement("input"), { type: "radio", name: "class", value, checked });
-  label.className = "chip";
-  label.append(input, Object.assign(document.createElement("span"), { textContent: text }));
-  return label;
+type Choice = [text: string, value: string];
+
+/** The first is chosen, here and in a list. */
+function chips(classes: Choice[]): HTMLElement[] {
+  return classes.map(([text, value], at) => {
+    const label = document.createElement("label");
+    const input = Object.assign(document.createElement("input"), { type: "radio", name: "class", value, checked: at === 0 });
+    label.className = "chip";
+    label.append(input, Object.assign(document.createElement("span"), { textContent: text }));
+    return label;
+  });
+}
+
+function list(classes: Choice[]): HTMLElement[] {
+  const select = Object.assign(document.createElement("select"), { name: "class", ariaLabel: "Class" });
+  for (const [text, value] of classes) select.add(new Option(text, value));
+  return [select];
 }
 
 /** The picture in a file, cut to the shape that the model takes. */
@@ -151,7 +164,7 @@ async function makeAll(): Promise<void> {
   while (grid.childElementCount > count) grid.lastElementChild?.remove();
   while (grid.childElementCount < count) grid.append(frame());
   for (const figure of grid.children) figure.classList.add("waiting");
-  const chosen = document.querySelector<HTMLInputElement>('input[name="class"]:checked')?.value ?? ALL;
+  const chosen = new FormData(element<HTMLFormElement>("controls")).get("class") ?? ALL;
   const prompt = model.takesPrompt ? promptField.value : null;
   for (let at = 0; at < count; at++) {
     const label = model.classes === 0 ? null : chosen === ALL ? at % model.classes : Number(chosen);
