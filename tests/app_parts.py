@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from edgegen.apps.project import TEMPLATES
+from edgegen.apps.project import TEMPLATES, filled
 from edgegen.errors import DeviceError, EdgegenError
 from edgegen.profilers.devices.chromium import find_browser
 from edgegen.profilers.runners import debian
@@ -98,8 +98,9 @@ def web_modules() -> Path:
 
 def _web_files() -> dict[str, str]:
     """What npm reads of the template of web projects."""
+    values = {"identifier": "app", "tokenizer": "huggingface"}  # with all packages that a page may have
     texts = {name: (TEMPLATES / "web" / name).read_text() for name in ("package.json", "package-lock.json")}
-    return {name: text.replace("{{identifier}}", "app") for name, text in texts.items()}
+    return {name: filled(text, values) for name, text in texts.items()}
 
 
 def fetch_web() -> None:

@@ -66,7 +66,7 @@ def replace_file(bundle: Path, path: str, content: bytes) -> None:
         digest = hashlib.sha256(content).hexdigest()
         (row,) = (row for row in manifest["files"] if row["path"] == path)
         row.update(nbytes=len(content), sha256=digest)
-        for artifact in manifest["artifacts"]:
+        for artifact in [*manifest["artifacts"], *manifest.get("text", {}).get("encoders", ())]:
             if artifact["file"] == path:
                 artifact.update(nbytes=len(content), sha256=digest)
 

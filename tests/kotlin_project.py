@@ -66,7 +66,7 @@ def kotlin(folder: Path) -> list[Path]:
 
 def record(session: Path, calls: Sequence[tuple[dict[str, NDArray[Any]], NDArray[Any]]]) -> Path:
     """Inputs and output of each call of a runtime, as ReplayTest.kt reads them."""
-    session.mkdir()
+    session.mkdir(parents=True)
     rows = []
     for position, (inputs, output) in enumerate(calls):
         names = {name: f"{position}-{name}.bin" for name in inputs}

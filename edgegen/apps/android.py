@@ -2,7 +2,7 @@
 
 from edgegen.apps.fit import why_unfit
 from edgegen.apps.names import check_title, for_strings_xml, identifier, in_kotlin
-from edgegen.apps.plan import Plan
+from edgegen.apps.plan import Plan, example_arguments, one_of
 from edgegen.errors import UsageError, unknown_name
 from edgegen.formats.bundle import Bundle, BundledArtifact
 from edgegen.formats.bundle_folder import CARD, HASH
@@ -11,8 +11,12 @@ from edgegen.formats.manifest import MANIFEST
 ASSETS = "app/src/main/assets/bundle"
 GLUE = "app/src/main/kotlin/ModelRuntime.kt"
 RENAMED = {"gitignore": ".gitignore"}  # packages of Python leave out what git ignores
+TOKENIZER = "app/src/main/kotlin/PromptTokenizer.kt"
+TOKENIZERS = {name: f"tokenizers/{name}/PromptTokenizer.kt" for name in ("djl", "none")}
+EXAMPLE = {"class": "label = 3", "image": "image = photo", "text": 'prompt = "a red cat"'}
 # Library in gradle/libs.versions.toml of each runtime; the first that a bundle has a file for is taken.
 LIBRARIES = {"executorch": "executorch", "onnx": "onnxruntime"}
+GLUES = {runtime: f"runtimes/{runtime}/ModelRuntime.kt" for runtime in LIBRARIES}
 
 
 def android_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Plan:
@@ -23,7 +27,10 @@ def android_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Pl
     title = check_title(name)
     artifact = _artifact(bundle, runtime)
     short = identifier(title)
+    text = bundle.text
+    condition = example_arguments(artifact, EXAMPLE)
     values = {
+        "tokenizer": "" if text is None else "djl",
         "title": title,
         "title_xml": for_strings_xml(title),
         "identifier": short,
@@ -32,17 +39,22 @@ def android_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Pl
         "artifact_kotlin": in_kotlin(artifact.file),
         "runtime": LIBRARIES[artifact.runtime],
         "megabytes": f"{artifact.nbytes / 1e6:.1f}",
+        "example_condition": f", {condition}" if condition else "",
     }
-    glue = {f"runtimes/{known}/ModelRuntime.kt": GLUE if known == artifact.runtime else None for known in LIBRARIES}
+    renamed = RENAMED | one_of(GLUES, artifact.runtime, GLUE)
+    renamed |= one_of(TOKENIZERS, values["tokenizer"] or "none", TOKENIZER)
     given = {spec.name for spec in artifact.inputs}
     files = [MANIFEST, HASH, CARD, artifact.file, *artifact.beside, artifact.golden.file]
     files += [item.file for item in bundle.golden.inputs if item.name in given]
+    if text is not None:
+        encoder = text.encoder(artifact.text_encoder)
+        files += [text.tokenizer.file, encoder.file, *encoder.beside]
     assets = {path: f"{ASSETS}/{path}" for path in files}
     shown = (
         f"{artifact.file} in {LIBRARIES[artifact.runtime]}, package {values['package']}",
         "open the folder in Android Studio, or: gradle wrapper && ./gradlew :app:installDebug",
     )
-    return Plan(values, assets, {**RENAMED, **glue}, shown)
+    return Plan(values, assets, renamed, shown)
 
 
 def _artifact(bundle: Bundle, runtime: str | None) -> BundledArtifact:

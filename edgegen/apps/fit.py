@@ -8,7 +8,7 @@ def why_unfit(artifact: BundledArtifact) -> str:
     if artifact.batch not in (None, 1):
         return f"takes {artifact.batch} samples at once, and the app makes one"
     for spec in artifact.inputs:
-        if not _is_filled(spec):
+        if not _is_filled(spec, artifact):
             return f"needs '{spec.name}' ({spec.role}, {spec.dtype}), which the app does not make"
     if sum(spec.role == "image" for spec in artifact.inputs) > 1:
         return "takes several images, and the app gives it one"
@@ -17,7 +17,9 @@ def why_unfit(artifact: BundledArtifact) -> str:
     return ""
 
 
-def _is_filled(spec: Input) -> bool:
+def _is_filled(spec: Input, artifact: BundledArtifact) -> bool:
+    if spec.role == "text":
+        return spec.dtype == "float32" and artifact.text_encoder is not None
     if spec.role == "noise":
         return spec.dtype == "float32"
     if spec.role == "class":

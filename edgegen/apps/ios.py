@@ -46,7 +46,7 @@ def _artifact(bundle: Bundle) -> BundledArtifact:
     candidates = [artifact for artifact in bundle.artifacts if artifact.runtime in RUNTIMES]
     reasons = []
     for artifact in candidates:
-        reason = why_unfit(artifact)
+        reason = "takes a prompt, which the iOS app does not make" if artifact.text_encoder else why_unfit(artifact)
         if not reason:
             return artifact
         reasons.append(f"{artifact.file} {reason}")

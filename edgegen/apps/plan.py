@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edgegen.formats.bundle import BundledArtifact
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -21,3 +23,14 @@ class Plan:
     renamed: Mapping[str, str | None] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+
+
+def one_of(variants: Mapping[str, str], chosen: str, place: str) -> dict[str, str | None]:
+    """`renamed` of files of which a project gets one, as `place`: `variants` has their paths in the template."""
+    return {path: place if name == chosen else None for name, path in variants.items()}
+
+
+def example_arguments(artifact: BundledArtifact, by_role: Mapping[str, str]) -> str:
+    """What a README's call of `generate` gives for the inputs of the artifact, in the order of `by_role`."""
+    roles = {spec.role for spec in artifact.inputs}
+    return ", ".join(argument for role, argument in by_role.items() if role in roles)

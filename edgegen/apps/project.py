@@ -21,6 +21,8 @@ from edgegen.support.storage import atomic_path
 TEMPLATES = Path(__file__).with_name("templates")
 MARK = ".edgegen-app"  # at the top of a project: what may be replaced
 PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+# Lines between {{#key}} and {{/key}} stay where the key's value is not empty: for lists of dependencies, never in code.
+SECTION = re.compile(r"^\{\{#(\w+)\}\}\n(.*?)^\{\{/\1\}\}\n", re.MULTILINE | re.DOTALL)
 
 
 class Platform(Protocol):
@@ -96,7 +98,13 @@ def _files(template: Path) -> list[str]:
 
 
 def _filled(path: Path, values: Mapping[str, str]) -> bytes:
-    return PLACEHOLDER.sub(lambda match: values[match[1]], path.read_text(encoding="utf-8")).encode()
+    return filled(path.read_text(encoding="utf-8"), values).encode()
+
+
+def filled(text: str, values: Mapping[str, str]) -> str:
+    """A template's text with the values of its placeholders, and the sections that they ask for."""
+    chosen = SECTION.sub(lambda match: match[2] if values[match[1]] else "", text)
+    return PLACEHOLDER.sub(lambda match: values[match[1]], chosen)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,7 +1,7 @@
 """`edgegen bundle`: the files of a run or an export as one folder for an app, with golden images of each."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgegen.artifacts.bundle_artifact import beside, bundled_artifact, target_of
 from edgegen.artifacts.bundle_card import write_bundle_card
+from edgegen.artifacts.bundle_text import TextParts, golden_prompts, hidden_states, with_text
 from edgegen.artifacts.golden import FLOOR_DB, golden_inputs, golden_samples, images_of, write_given
 from edgegen.artifacts.shipped import files_of
 from edgegen.artifacts.target import Target
@@ -25,9 +26,11 @@ from edgegen.errors import (
 )
 from edgegen.formats.bundle import Bundle, ExpectedImages, Golden
 from edgegen.formats.bundle_folder import GOLDEN, facts_of, is_bundle, write_bundle_manifest
+from edgegen.formats.bundle_text import Prompt
 from edgegen.formats.bundle_zip import SUFFIX, write_zip
 from edgegen.formats.manifest import ManifestEntry, check_folder
 from edgegen.formats.signature_values import check_signature
+from edgegen.formats.text_pipeline import read_text_pipeline
 from edgegen.profilers.schema import Profile
 from edgegen.profilers.schema import read as read_profile
 from edgegen.support.progress import Progress
@@ -74,6 +77,9 @@ def write_bundle(
         ExportError: a runtime refuses a file.
     """
     check_output(output)
+    pipeline = read_text_pipeline(files)
+    text = None if pipeline is None else TextParts.of(files, pipeline)
+    files = files if pipeline is None else files / pipeline.generator
     if name is not None and not name.strip():
         raise UsageError("--name: is empty; give the bundle a name, or leave the option out")
     if is_bundle(files):
@@ -91,7 +97,7 @@ def write_bundle(
         folder.mkdir()
         for entry in chosen:
             _copy(files, entry, folder)
-        return _describe(folder, chosen, signature, name, profiles, progress)
+        return _describe(folder, chosen, signature, name, profiles, progress, text)
 
 
 def _describe(
@@ -101,16 +107,34 @@ def _describe(
     name: str,
     profiles: Sequence[Profile],
     progress: Progress,
+    parts: TextParts | None,
 ) -> Bundle:
     """Adds to the artifacts in `folder` all that makes a bundle of them."""
     samples, facts = golden_samples(signature), entries[0]
-    given = write_given(folder, signature, len(samples))
-    inputs = golden_inputs(folder, signature, samples, given)
-    golden = _golden_images(folder, entries, inputs, signature, progress)
+    prompts: tuple[Prompt, ...] = ()
+    text = None if parts is None else parts.copy(entries, folder)
+    if text is not None:
+        prompts, samples = golden_prompts(folder, text, samples)
+    input_name = None if text is None else text.input
+    given = write_given(folder, signature, len(samples), text=input_name)
+    inputs = golden_inputs(folder, signature, samples, given, text=input_name)
+    encoders = {} if parts is None else {entry.row["file"]: parts.encoder_of(entry).row["file"] for entry in entries}
+
+    def inputs_of(file: str, process: SessionProcess) -> Mapping[str, NDArray[Any]]:
+        if text is None:
+            return inputs
+        encoder = text.encoder(encoders[file])
+        states = hidden_states(process.open(encoder.runtime, folder / encoder.file), encoder, prompts)
+        return with_text(inputs, text, states, samples, signature)
+
+    golden = _golden_images(folder, entries, inputs_of, signature, progress)
     artifacts = []
     for entry in entries:
-        expected = _write_golden(folder, entry, golden[entry.row["file"]])
-        artifacts.append(bundled_artifact(folder, entry, signature, expected, profiles))
+        file = entry.row["file"]
+        expected = _write_golden(folder, entry, golden[file])
+        artifacts.append(
+            bundled_artifact(folder, entry, signature, expected, profiles, text_encoder=encoders.get(file))
+        )
     shown = golden[artifacts[0].file].images
     bundle = Bundle(
         name=name,
@@ -118,8 +142,9 @@ def _describe(
         signature=signature,
         class_names=tuple(facts.class_names),
         colors="gray" if signature.image_shape[0] == 1 else "RGB",
+        text=text,
         artifacts=tuple(artifacts),
-        golden=Golden(samples=samples, inputs=given, shape=shown.shape),
+        golden=Golden(samples=samples, prompts=prompts, inputs=given, shape=shown.shape),
         lineage=dict(facts.lineage),
         tools=dict(facts.tools),
         files=facts_of(folder),
@@ -212,7 +237,7 @@ def _copy(files: Path, entry: ManifestEntry, folder: Path) -> None:
 def _golden_images(
     folder: Path,
     entries: Sequence[ManifestEntry],
-    inputs: Mapping[str, NDArray[Any]],
+    inputs_of: Callable[[str, SessionProcess], Mapping[str, NDArray[Any]]],
     signature: Signature,
     progress: Progress,
 ) -> dict[str, GoldenImages]:
@@ -227,6 +252,7 @@ def _golden_images(
             for number, entry in enumerate(entries, start=1):
                 file = entry.row["file"]
                 try:
+                    inputs = inputs_of(file, process)
                     session = process.open(entry.row["backend"], folder / file)
                     images = images_of(session, inputs, signature)
                     made[file] = GoldenImages(images, f"{file} by {session.method}")

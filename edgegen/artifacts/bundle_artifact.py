@@ -28,9 +28,15 @@ def beside(entry: ManifestEntry) -> tuple[str, ...]:
 
 
 def bundled_artifact(
-    folder: Path, entry: ManifestEntry, signature: Signature, golden: ExpectedImages, profiles: Sequence[Profile]
+    folder: Path,
+    entry: ManifestEntry,
+    signature: Signature,
+    golden: ExpectedImages,
+    profiles: Sequence[Profile],
+    *,
+    text_encoder: str | None = None,
 ) -> BundledArtifact:
-    """The artifact of `entry`, which lies in `folder`. Raises DataError."""
+    """The artifact of `entry`, which lies in `folder`; `text_encoder` is the file that it needs. Raises DataError."""
     row, target = entry.row, target_of(entry)
     kind = target.kind()
     details = row["details"]
@@ -64,6 +70,7 @@ def bundled_artifact(
         methods=tuple(_method(output, signature) for output in faces["outputs"]),
         parity=Parity(**row["parity"]),
         golden=golden,
+        text_encoder=text_encoder,
         latency=tuple(latency for profile in profiles for latency in _latencies(profile, row["sha256"])),
         caution=details.get("caution", ""),
     )

@@ -49,7 +49,10 @@ def write_bundle_card(
         "artifacts": artifacts,
         "class_names": bundle.class_names,
     }
-    before, after = [_picture(bundle, min(MOST, len(images)))], ["## Check and use", CHECK, *_latencies(bundle)]
+    before, after = (
+        [_picture(bundle, min(MOST, len(images)))],
+        ["## Check and use", CHECK, *_prompts(bundle), *_latencies(bundle)],
+    )
     write_bytes(folder / CARD, card(exported, before=before, after=after).encode())
 
 
@@ -57,6 +60,17 @@ def _picture(bundle: Bundle, count: int) -> str:
     made_by = bundle.artifacts[0].golden.made_by
     classes = ", the classes in turn" if bundle.signature.num_classes else ""
     return f"![{count} images]({PICTURE})\n\nGolden images of the seeds 0 to {count - 1}{classes}: {made_by}."
+
+
+def _prompts(bundle: Bundle) -> list[str]:
+    if bundle.text is None:
+        return []
+    rows = [(f"`{artifact.file}`", f"`{artifact.text_encoder}`") for artifact in bundle.artifacts]
+    how = (
+        f"`{bundle.text.tokenizer.file}` (library tokenizers) splits a prompt into {bundle.text.tokenizer.length} "
+        f"numbers, the text encoder makes `{bundle.text.input}`, and the file an image (`text` in `{MANIFEST}`)."
+    )
+    return ["## Prompts", how, table(("file", "text encoder"), rows)]
 
 
 def _latencies(bundle: Bundle) -> list[str]:

@@ -1,6 +1,6 @@
 """`edgegen verify BUNDLE`: every file against the manifest, and the artifacts against their golden images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen import registry
+from edgegen.artifacts.bundle_text import hidden_states, with_text
 from edgegen.artifacts.golden import golden_inputs, images_of, worst_psnr_db
-from edgegen.errors import ExportError, MissingExtraError, NoRuntimeError, ParityError
+from edgegen.artifacts.tokenizer import library_version, tokenized
+from edgegen.errors import DataError, ExportError, MissingExtraError, NoRuntimeError, ParityError
 from edgegen.formats.bundle import Bundle, BundledArtifact
 from edgegen.formats.bundle_folder import check_bundle
+from edgegen.formats.bundle_text import TextInput
 from edgegen.formats.bundle_zip import SUFFIX, unpacked
 from edgegen.support.progress import Progress
 from edgegen.types import Signature, Status
@@ -23,7 +26,10 @@ from edgegen.verification.session_process import SessionProcess
 
 @dataclass(frozen=True)
 class GoldenCheck:
-    """One artifact against its golden images: `psnr_db` is of the image that is farthest off; None where none ran."""
+    """One artifact against its golden images: `psnr_db` is of the image that is farthest off; None where none ran.
+
+    Of a tokenizer it is None as well: `reason` says whether it gives the token numbers of the golden prompts.
+    """
 
     file: str
     sha256: str
@@ -60,19 +66,49 @@ def raise_failed(path: Path, checks: Sequence[GoldenCheck]) -> None:
 
 
 def _checks(folder: Path, bundle: Bundle, progress: Progress) -> list[GoldenCheck]:
-    inputs = golden_inputs(folder, bundle.signature, bundle.golden.samples, bundle.golden.inputs)
-    checks = []
+    samples, text, signature = bundle.golden.samples, bundle.text, bundle.signature
+    inputs = golden_inputs(folder, signature, samples, bundle.golden.inputs, text=None if text is None else text.input)
+    checks = [] if text is None else [_check_tokens(folder, text, bundle)]
     process = SessionProcess()
+
+    def inputs_of(artifact: BundledArtifact) -> Mapping[str, NDArray[Any]]:
+        if text is None:
+            return inputs
+        encoder = text.encoder(artifact.text_encoder)
+        session = process.open(encoder.runtime, folder / encoder.file)
+        states = hidden_states(session, encoder, bundle.golden.prompts)
+        return with_text(inputs, text, states, samples, signature)
+
     try:
         with progress.task("golden images", len(bundle.artifacts)) as task:
             for number, artifact in enumerate(bundle.artifacts, start=1):
                 raw = (folder / artifact.golden.file).read_bytes()
                 expected = np.frombuffer(raw, np.uint8).reshape(bundle.golden.shape)
-                checks.append(_check(process, folder, artifact, bundle.signature, inputs, expected))
+                checks.append(_check(process, folder, artifact, signature, inputs_of, expected))
                 task.update(number, f"{artifact.file}: {checks[-1]}")
     finally:
         process.close()
     return checks
+
+
+def _check_tokens(folder: Path, text: TextInput, bundle: Bundle) -> GoldenCheck:
+    """Whether the tokenizer gives the token numbers of the golden prompts."""
+    tokenizer, prompts = text.tokenizer, bundle.golden.prompts
+    (sha256,) = (file.sha256 for file in bundle.files if file.path == tokenizer.file)
+
+    def check(status: Status, reason: str, method: str = "none") -> GoldenCheck:
+        return GoldenCheck(tokenizer.file, sha256, status, method, floor_db=0.0, reason=reason)
+
+    try:
+        again = tokenized(folder / tokenizer.file, tokenizer, [prompt.text for prompt in prompts])
+    except MissingExtraError as e:
+        return check("not checked", str(e))
+    except DataError as e:
+        return check("failed", str(e).replace(f"{folder}/", ""))
+    wrong = [prompt.text for prompt, other in zip(prompts, again, strict=True) if prompt != other]
+    if wrong:
+        return check("failed", f"gives other token numbers for {', '.join(map(repr, wrong))}", library_version())
+    return check("ok", f"the token numbers of {len(prompts)} prompts, by {library_version()}", library_version())
 
 
 def _check(
@@ -80,7 +116,7 @@ def _check(
     folder: Path,
     artifact: BundledArtifact,
     signature: Signature,
-    inputs: dict[str, NDArray[Any]],
+    inputs_of: Callable[[BundledArtifact], Mapping[str, NDArray[Any]]],
     expected: NDArray[np.uint8],
 ) -> GoldenCheck:
     path, floor_db = folder / artifact.file, artifact.golden.floor_db
@@ -92,6 +128,7 @@ def _check(
     if artifact.runtime not in registry.names("backend"):
         return check("not checked", reason=f"nothing here knows the runtime '{artifact.runtime}'")
     try:
+        inputs = inputs_of(artifact)
         session = process.open(artifact.runtime, path)
         psnr_db = worst_psnr_db(expected, images_of(session, inputs, signature))
     except (NoRuntimeError, MissingExtraError) as e:

@@ -17,6 +17,7 @@ from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.router import Route, write_router
 from edgegen.artifacts.shipped import class_names, units_of
 from edgegen.artifacts.target import Target, backends_of, runs_here
+from edgegen.artifacts.text_pipeline import write_text_parts
 from edgegen.errors import EdgegenError, UsageError
 from edgegen.formats.manifest import write_manifest
 from edgegen.integrations.optimum_onnx import write_ort_pipeline
@@ -103,8 +104,11 @@ def export_source(
                 folder.rmdir()
     if sources[0].serves:
         write_router(output, [Route(part.name, part.serves) for part in sources])
-    elif len(sources) > 1 and write_ort_pipeline(Path(source), output, onnx_files(results)):
-        progress.message(f"{output}: optimum-onnx's ORTDiffusionPipeline loads it, for one step without guidance")
+    elif len(sources) > 1:
+        if write_ort_pipeline(Path(source), output, onnx_files(results)):
+            progress.message(f"{output}: optimum-onnx's ORTDiffusionPipeline loads it, for one step without guidance")
+        if message := write_text_parts(Path(source), output, sources):
+            progress.message(message)
     return results
 
 

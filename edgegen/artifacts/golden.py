@@ -40,9 +40,12 @@ def golden_samples(signature: Signature) -> tuple[Sample, ...]:
     return tuple(Sample(seed=seed, label=seed * step % classes if classes else None) for seed in range(count))
 
 
-def write_given(folder: Path, signature: Signature, count: int) -> tuple[GivenInput, ...]:
-    """Draws the inputs that are neither noise nor a class, and writes them below `folder`. Raises StorageError."""
-    made = [spec.name for spec in signature.inputs if spec.role in DRAWN]
+def write_given(folder: Path, signature: Signature, count: int, *, text: str | None = None) -> tuple[GivenInput, ...]:
+    """Draws the inputs that are neither noise nor a class, and writes them below `folder`. Raises StorageError.
+
+    The input `text` comes of prompts, and is left out.
+    """
+    made = [spec.name for spec in signature.inputs if spec.role in DRAWN or spec.name == text]
     drawn = samples_of(signature, range(count), 0, without=made)
     written = []
     for position, spec in enumerate(signature.inputs):
@@ -56,11 +59,20 @@ def write_given(folder: Path, signature: Signature, count: int) -> tuple[GivenIn
     return tuple(written)
 
 
-def golden_inputs(folder: Path, signature: Signature, samples: Sequence[Sample], given: Sequence[GivenInput]) -> Arrays:
-    """What the network takes for all golden images, by input. Raises DataError."""
+def golden_inputs(
+    folder: Path,
+    signature: Signature,
+    samples: Sequence[Sample],
+    given: Sequence[GivenInput],
+    *,
+    text: str | None = None,
+) -> Arrays:
+    """What the network takes for all golden images, by input, without the input `text`. Raises DataError."""
     files = {item.name: item for item in given}
     inputs: Arrays = {}
     for position, spec in enumerate(signature.inputs):
+        if spec.name == text:
+            continue
         if spec.role == "noise":
             shape = [int(size) for size in spec.shape[1:]]
             values: NDArray[Any] = np.concatenate(

@@ -20,6 +20,10 @@ from edgegen.support.storage import sha256_of
 
 FOLDERS = ("exports/*", "exports/*/*", "bundles/*")  # where commands write files that nobody gave another place
 GENERATORS = ("choose", "finish", "distill", "baseline", "slim", "teacher")  # stages of a run that give one
+ONLY_IN_APPS = (
+    "by tokenizer, text encoder and generator, of which `edgegen sample` runs the last alone; give the prompt and the "
+    "seed to the app"
+)
 OTHER_PLACE = "another machine, another version of the runtime, or a changed picture"
 
 
@@ -53,6 +57,8 @@ def sample_like(
         UsageError: as `sample_to_png`, and an output that is `picture`.
     """
     recipe = read_recipe(picture)
+    if recipe.prompt is not None:
+        raise UsageError(f"{picture}: was made from the prompt {recipe.prompt!r} {ONLY_IN_APPS}")
     if output.exists() and output.samefile(picture):
         raise UsageError(f"--output {output}: is the picture that is to be made again; give another name")
     place = _found(recipe, picture, runs) if source is None else _named(source, recipe, runs)

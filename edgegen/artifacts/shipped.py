@@ -16,6 +16,7 @@ from edgegen.formats.manifest import MANIFEST, rows_of
 from edgegen.formats.recipe_file import find
 from edgegen.formats.signal_units import SignalUnits
 from edgegen.formats.stage_folder import ARTIFACTS, AUTOENCODER, CHOICE, GENERATOR, RUN, STAGE
+from edgegen.formats.text_pipeline import TEXT
 from edgegen.recipe import read
 from edgegen.support.storage import read_json
 from edgegen.types import Signature
@@ -43,7 +44,12 @@ def files_of(source: str, *, runs: Path) -> tuple[Path, Path | None]:
     """
     path = Path(source)
     if path.is_dir() and not (path / RUN).is_file():
-        if not (path / MANIFEST).is_file():
+        if not (path / MANIFEST).is_file() and not (path / TEXT).is_file():
+            if (path / "text_encoder" / MANIFEST).is_file():
+                raise UsageError(
+                    f"{source}: has the parts of a text pipeline and no {TEXT}, which joins them; export the "
+                    "pipeline folder, with its tokenizer in it, with --fuse-decoder"
+                )
             raise UsageError(f"{source}: has no {MANIFEST}; give a run, or a folder that `edgegen export` wrote")
         return path, None
     run = path if path.is_dir() else _run_of(source, runs)

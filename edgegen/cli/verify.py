@@ -78,13 +78,19 @@ def _refuse_flags(source: str, kind: str, *, force: bool, dry_run: bool) -> None
 
 def _verify_bundle(path: Path, *, as_json: bool) -> None:
     from edgegen.artifacts.bundle_check import raise_failed, verify_bundle
+    from edgegen.formats.bundle_text import TOKENIZER
     from edgegen.support.progress import progress
 
     checks = verify_bundle(path, progress=progress())
     if as_json:
         print(json.dumps({"bundle": str(path), "artifacts": [asdict(check) for check in checks]}, indent=2))
     else:
-        show(*(f"{check.file}: as written; golden images: {check}" for check in checks))
+        show(
+            *(
+                f"{check.file}: as written; golden {'tokens' if check.file == TOKENIZER else 'images'}: {check}"
+                for check in checks
+            )
+        )
     raise_failed(path, checks)
 
 

@@ -14,6 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from edgegen.errors import DataError
+from edgegen.formats.bundle_text import Prompt, TextEncoder, TextInput, check_prompts
+from edgegen.formats.bundle_types import BundlePath, Dtype, Finite, Ms, Shape, Size
 from edgegen.formats.signature_values import check_signature
 from edgegen.support.schema import Count, Document, FileName, Record, Sha256
 from edgegen.types import Parity, Role, Signature
@@ -23,28 +25,25 @@ MOST_NUMBERS = 1 << 28  # of the inputs of all golden images: a GiB
 FAMILY = SCHEMA.partition("/")[0] + "/"
 REMEDY = "copy the bundle again, or make it again by `edgegen bundle`"
 LARGEST_SEED = (1 << 53) - 1  # of the golden images: JavaScript reads no larger whole number from JSON
-LETTER = r"[^/\\\x00-\x1f:*?\"<>|]"  # of a name, as the file systems of all platforms take it
-PART = rf"{LETTER}*[^/\\\x00-\x1f:*?\"<>|.]{LETTER}*"  # a name that is not of dots alone
-BundlePath = Annotated[
-    str, Field(pattern=rf"^{PART}(/{PART})*$", description="of a file in the bundle, relative, with / between folders")
-]
-Size = Annotated[int, Field(ge=1)]
-Dtype = Literal["float32", "float16", "int64", "int32", "uint8"]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Ms = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _is_unset(value: object) -> bool:
+    """Bundles without text have no keys of it."""
+    return value is None or value == ()
 
 
 class Input(Record):
     """One input of an artifact, in the order in which a runtime without names takes them.
 
     By its `role` an app fills it: noise with normal numbers (see `noise`), class with a number from `low` to `high`,
-    image with x = low + pixel (high - low) / 255; text, latent and features with what another network gives.
+    image with x = low + pixel (high - low) / 255; text as `text` of the bundle says; latent and features, and text of a
+    bundle without that, with what another network gives.
     """
 
     name: str
     role: Role
     dtype: Dtype
-    shape: tuple[Size | Literal["batch_size"], ...]
+    shape: Shape
     low: Finite | None = Field(None, description="least value; null: unbounded")
     high: Finite | None = None
     seed_offset: Count = Field(0, description="of noise: it is drawn from seed + seed_offset")
@@ -58,7 +57,7 @@ class Output(Record):
 
     name: str
     dtype: Dtype
-    shape: tuple[Size | Literal["batch_size"], ...]
+    shape: Shape
     layout: Literal["NCHW", "NHWC", "CVPixelBuffer"]
     low: Finite
     high: Finite
@@ -119,6 +118,9 @@ class BundledArtifact(Record):
     methods: Annotated[tuple[MethodSpec, ...], Field(min_length=1)]
     parity: Parity = Field(description="against PyTorch, when it was exported")
     golden: ExpectedImages
+    text_encoder: FileName | None = Field(
+        None, exclude_if=_is_unset, description="of `text.encoders`, what makes its input with the role text"
+    )
     latency: tuple[LatencyRow, ...] = ()
     caution: str = Field("", description="what to know before the file is shipped")
 
@@ -133,10 +135,11 @@ class Sample(Record):
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)]
     index: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     label: Count | None = Field(description="class number; null where no input is a class")
+    prompt: Count | None = Field(None, exclude_if=_is_unset, description="number of one of `prompts`")
 
 
 class GivenInput(Record):
-    """An input of the golden images that is neither noise nor a class: its values for all samples, in one file.
+    """An input of the golden images that is neither noise, nor a class, nor made of a prompt: all samples in one file.
 
     An image is stored as an app has it, uint8 (samples, height, width, channels); everything else as the network takes
     it, little-endian.
@@ -152,6 +155,7 @@ class Golden(Record):
     """What the golden images of all artifacts are made from."""
 
     samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
+    prompts: tuple[Prompt, ...] = Field((), exclude_if=_is_unset)
     inputs: tuple[GivenInput, ...] = ()
     shape: tuple[Size, Size, Size, Size] = Field(description="of each file of images: samples, height, width, channels")
 
@@ -185,6 +189,7 @@ class Bundle(Document):
     noise: NoiseSpec = NoiseSpec()
     artifacts: Annotated[tuple[BundledArtifact, ...], Field(min_length=1)]
     golden: Golden
+    text: TextInput | None = Field(None, exclude_if=_is_unset, description="how a prompt becomes an input")
     lineage: dict[str, Any] = Field(description="what the generator comes from")
     tools: dict[str, str] = Field(description="versions of what exported the files")
     files: tuple[BundledFile, ...]
@@ -196,27 +201,52 @@ class Bundle(Document):
             raise ValueError("signature: has no inputs, or no image as its one output")
         paths = [file.path for file in self.files]
         _unique(paths, "files: paths")
-        _unique((artifact.file for artifact in self.artifacts), "artifacts: files")
+        encoders = self.text.encoders if self.text else ()
+        _unique([*(row.file for row in self.artifacts), *(row.file for row in encoders)], "artifacts: files")
         sizes = {file.path: file.nbytes for file in self.files}
         for artifact in self.artifacts:
             self._check_artifact(artifact)
+        self._check_text()
         for item in self.golden.inputs:
             _check_size(sizes, item.file, math.prod(item.shape) * _width(item.dtype), f"golden input {item.name}")
         self._check_golden()
         return self
 
+    def _check_text(self) -> None:
+        """What leads from a prompt to the artifacts' input is there, and fits together."""
+        text, prompts = self.text, self.golden.prompts
+        named = {artifact.text_encoder for artifact in self.artifacts}
+        numbers = [sample.prompt for sample in self.golden.samples]
+        if text is None:
+            if named != {None} or prompts or any(number is not None for number in numbers):
+                raise ValueError("text: is missing, and a text encoder or a prompt is named")
+            return
+        for encoder in text.encoders:
+            self._check_file(encoder)
+        if text.tokenizer.file not in {file.path for file in self.files}:
+            raise ValueError(f"text.tokenizer: `files` says nothing of {text.tokenizer.file}")
+        runtimes = {encoder.file: encoder.runtime for encoder in text.encoders}
+        for artifact in self.artifacts:
+            if runtimes.get(str(artifact.text_encoder)) != artifact.runtime:
+                raise ValueError(f"{artifact.file}: {artifact.text_encoder} is no text encoder for {artifact.runtime}")
+        text.check(self.signature)
+        check_prompts(prompts, numbers, length=text.tokenizer.length)
+
     def _check_artifact(self, artifact: BundledArtifact) -> None:
+        self._check_file(artifact)
+        names = [spec.name for spec in self.signature.inputs]
+        if [spec.name for spec in artifact.inputs] != names:
+            raise ValueError(f"{artifact.file}: its inputs are other than those of the signature, {', '.join(names)}")
+        sizes = {file.path: file.nbytes for file in self.files}
+        _check_size(sizes, artifact.golden.file, math.prod(self.golden.shape), f"golden images of {artifact.file}")
+
+    def _check_file(self, artifact: BundledArtifact | TextEncoder) -> None:
         own = [file for file in self.files if artifact.holds(file.path)]
         if sum(file.nbytes for file in own) != artifact.nbytes:
             raise ValueError(f"{artifact.file}: has {artifact.nbytes} bytes, and its files {_sum(own)}")
         whole = [file for file in own if file.path == artifact.file]
         if whole and whole[0].sha256 != artifact.sha256:
             raise ValueError(f"{artifact.file}: its sha256 and that in `files` differ")
-        names = [spec.name for spec in self.signature.inputs]
-        if [spec.name for spec in artifact.inputs] != names:
-            raise ValueError(f"{artifact.file}: its inputs are other than those of the signature, {', '.join(names)}")
-        sizes = {file.path: file.nbytes for file in self.files}
-        _check_size(sizes, artifact.golden.file, math.prod(self.golden.shape), f"golden images of {artifact.file}")
 
     def _check_golden(self) -> None:
         channels, height, width = self.signature.image_shape
@@ -237,6 +267,7 @@ class Bundle(Document):
         if self.class_names and len(self.class_names) != classes:
             raise ValueError(f"class_names: are {len(self.class_names)}, and there are {classes} classes")
         given = {spec.name for spec in self.signature.inputs if spec.role not in ("noise", "class")}
+        given -= {self.text.input} if self.text else set()
         if {item.name for item in self.golden.inputs} != given:
             raise ValueError(f"golden.inputs: needed are those of {', '.join(sorted(given)) or 'no input'}")
         if any(item.shape[:1] != (len(samples),) for item in self.golden.inputs):

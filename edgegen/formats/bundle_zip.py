@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from pydantic import TypeAdapter, ValidationError
 
 from edgegen.errors import DataError
-from edgegen.formats.bundle import REMEDY, BundlePath
+from edgegen.formats.bundle import REMEDY
 from edgegen.formats.bundle_folder import files_in
+from edgegen.formats.bundle_types import BundlePath
 from edgegen.support.bounded_files import ZIP_ERRORS, check_regular
 from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import atomic_path, storage_errors

@@ -15,6 +15,7 @@ from typing import IO, Annotated, Literal
 from pydantic import Field, ValidationError
 
 from edgegen.errors import DataError
+from edgegen.formats.bundle_text import LONGEST_PROMPT
 from edgegen.support.bounded_files import opened, parse_json
 from edgegen.support.schema import Record, Sha256
 
@@ -41,6 +42,9 @@ class PictureRecipe(Record):
     count: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="images, numbered 0, 1, 2, ... of the seed")
     steps: Annotated[int, Field(ge=1, le=10_000)] | None = Field(None, description="of a generator folder's solver")
     best_of: Annotated[int, Field(ge=1, le=1000)] = Field(1, description="candidates for each image that is shown")
+    prompt: Annotated[str, Field(max_length=LONGEST_PROMPT)] | None = Field(
+        None, exclude_if=lambda prompt: prompt is None, description="text that it was made from"
+    )
     inputs: dict[str, Sha256] = Field(default={}, description="files that were given, by the input's name")
 
     def text(self) -> str:

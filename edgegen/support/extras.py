@@ -17,6 +17,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "datasets": ("datasets",),
     "fid": ("torch_fidelity",),
     "dinov2": ("transformers",),
+    "text": ("transformers",),
 }
 
 

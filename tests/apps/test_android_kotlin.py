@@ -71,7 +71,7 @@ def test_recorded_sessions_give_the_golden_images(
     said = kotlin_project.run_tests(core, project, session)
 
     assert " 0 tests failed" in said
-    assert " 18 tests successful" in said
+    assert " 22 tests successful" in said
     for position, (sample, pixels) in enumerate(zip(bundle.golden.samples, expected, strict=True)):
         with Image.open(io.BytesIO((session / f"{position}.png").read_bytes())) as picture:
             assert np.array_equal(np.asarray(picture).reshape(pixels.shape[1:]), pixels[0])

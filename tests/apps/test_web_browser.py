@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import web_project
 from app_bundles import answers_of_onnx, photo_bundle
-from bundles import bundled, exported, hash_again
+from bundles import bundled, edit_manifest, exported, hash_again
 from web_project import browsers, downloaded, host, pictures, pixels_of, psnr_db, settled, without_cache
 
 from edgegen.apps.project import write_app
@@ -276,6 +276,30 @@ def test_calls_that_a_model_does_not_take_are_told(dist: Path, page: Any) -> Non
         page.fill("#seed", "-1")
         page.click("#make")
         assert page.locator("#seed:invalid").count() == 1
+
+
+def test_many_classes_are_a_list(dist: Path, page: Any, tmp_path: Path) -> None:
+    """The manifest says 30 classes of a net that knows the first ten."""
+    with host(dist) as address:
+        page.goto(f"{address}{WASM}")
+        settled(page)
+        page.click('.chip:has(input[value="3"])')
+        settled(page)
+        expected = pictures(page)
+        assert not page.locator("#prompt").is_visible()
+    shutil.copytree(dist, tmp_path / "dist")
+    edit_manifest(
+        tmp_path / "dist/bundle", lambda manifest: [row["inputs"][1].update(high=29.0) for row in manifest["artifacts"]]
+    )
+    with host(tmp_path / "dist") as address:
+        page.goto(f"{address}{WASM}")
+        settled(page)
+        assert page.locator(".chip").count() == 0
+        assert page.locator("#classes option").count() == 1 + 30
+        page.select_option("#classes select", "3")
+        page.wait_for_selector("#error", state="hidden")
+        settled(page)
+        assert np.array_equal(pictures(page), expected)
 
 
 def test_a_picture_becomes_another_one(tmp_path: Path, page: Any) -> None:

@@ -51,7 +51,10 @@ class ReplayTest {
     private val session = File(checkNotNull(System.getProperty("edgegen.session")) { "no -Dedgegen.session" })
     private val bundle = Bundle.open(AppBundle.files)
     private val artifact = AppBundle.artifact
-    private val generator = Generator(artifact, Recorded(session))
+    private val text = bundle.manifest.text?.let {
+        TextInput(it, artifact, AppBundle.tokenizer, Recorded(File(session, "encoder")))
+    }
+    private val generator = Generator(artifact, Recorded(session), text)
 
     @Test
     fun theGoldenImagesAreMadeFromTheirSeeds() {
@@ -63,10 +66,11 @@ class ReplayTest {
         bundle.manifest.golden.samples.forEachIndexed { at, sample ->
             val began = System.nanoTime()
             val input = given?.get(at)
-            val image = generator.generate(sample.seed, sample.label, input, sample.index)
+            val prompt = sample.prompt?.let { bundle.manifest.golden.prompts[it].text }
+            val image = generator.generate(sample.seed, sample.label, input, sample.index, prompt)
             log.add((System.nanoTime() - began) / 1e6)
             val inputs = input?.let { mapOf("photo" to Bundle.sha256(it.pixels)) }.orEmpty()
-            val recipe = Recipe(artifact.sha256, sample.seed, sample.label, bundle.manifest.edgegen, inputs)
+            val recipe = Recipe(artifact.sha256, sample.seed, sample.label, bundle.manifest.edgegen, inputs, prompt)
             File(session, "$at.png").writeBytes(Png.encode(image, recipe))
         }
         val json = checkNotNull(log.toJson(mapOf("cpu" to "a processor", "os" to "JVM"), result))
@@ -77,6 +81,6 @@ class ReplayTest {
     fun otherInputsAreNoneOfTheRecording() {
         if (artifact.input(Role.NOISE) == null) return
         val label = if (generator.classes > 0) 0 else null
-        assertFailsWith<InferenceException> { generator.generate(987654321, label) }
+        assertFailsWith<InferenceException> { generator.generate(987654321, label, prompt = bundle.manifest.golden.prompts.firstOrNull()?.text) }
     }
 }

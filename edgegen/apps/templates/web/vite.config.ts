@@ -46,7 +46,7 @@ function serviceWorker(): Plugin {
       const kept = ["./", ...built.filter((path) => path !== "index.html"), ...files.map((path) => path.slice("public/".length))];
       const source = readFileSync("src/service-worker.js", "utf8")
         .replace("__VERSION__", hash.digest("hex").slice(0, 16))
-        .replace("__FILES__", JSON.stringify(kept.filter((path) => !/\.(wasm|onnx|onnx\.data|map)$/.test(path)).map(encodeURI)));
+        .replace("__FILES__", JSON.stringify(kept.filter((path) => !/\.(wasm|onnx|onnx\.data|map)$|\/tokenizer\.json$/.test(path)).map(encodeURI)));
       this.emitFile({ type: "asset", fileName: "sw.js", source });
     },
   };

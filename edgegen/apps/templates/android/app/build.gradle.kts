@@ -67,6 +67,11 @@ kotlin {
 dependencies {
     implementation(project(":core"))
     implementation(libs.{{runtime}})
+{{#tokenizer}}
+    implementation(libs.djl.tokenizers)
+    runtimeOnly(libs.djl.tokenizers.native)
+    runtimeOnly(libs.fbjni)
+{{/tokenizer}}
     implementation(libs.activity.compose)
     implementation(libs.coroutines.android)
     implementation(libs.lifecycle.compose)

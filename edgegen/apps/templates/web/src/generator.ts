@@ -1,7 +1,7 @@
 import { GeneratorError } from "./errors";
 import { classes, inputOf, sizes, type Artifact, type Manifest } from "./manifest";
 import type { Picture } from "./picture";
-import type { Answer, Backend, Loaded, Made, Request } from "./protocol";
+import type { Answer, Backend, Loaded, Made, Request, Tokens } from "./protocol";
 
 export interface Options {
   /** The bundle's folder, relative to the page. */
@@ -19,6 +19,8 @@ export interface Condition {
   label?: number | null;
   /** A picture of `imageSize`, where the model takes one. */
   image?: Picture | null;
+  /** Any text, where the model takes one; what is too long for its tokenizer is cut. */
+  prompt?: string | null;
   /** Of the sample of the seed; 0 by default. */
   index?: number;
 }
@@ -30,7 +32,7 @@ export class Generator {
   /** Time of the last picture in the worker: noise, model and pixels. */
   lastMs = 0;
   private next = 0;
-  private readonly waiting = new Map<number, { resolve: (value: Loaded | Made) => void; reject: (error: Error) => void }>();
+  private readonly waiting = new Map<number, { resolve: (value: Loaded | Made | Tokens) => void; reject: (error: Error) => void }>();
 
   private constructor(private readonly worker: Worker) {
     worker.onmessage = ({ data }: MessageEvent<Answer>) => {
@@ -79,6 +81,10 @@ export class Generator {
     return inputOf(this.artifact, "noise") !== undefined;
   }
 
+  get takesPrompt(): boolean {
+    return inputOf(this.artifact, "text") !== undefined;
+  }
+
   /** Size of the picture that the model takes, null where it takes none. */
   get imageSize(): { width: number; height: number; channels: number } | null {
     const input = inputOf(this.artifact, "image");
@@ -93,11 +99,17 @@ export class Generator {
    * @param seed 0 to 2^63 - 1; above Number.MAX_SAFE_INTEGER as a bigint. It changes nothing where no input is noise
    * Throws a GeneratorError for what the model does not take.
    */
-  async generate(seed: number | bigint, { label = null, image = null, index = 0 }: Condition = {}): Promise<Picture> {
+  async generate(seed: number | bigint, { label = null, image = null, prompt = null, index = 0 }: Condition = {}): Promise<Picture> {
     this.check(seed, label, image);
-    const { picture, ms } = (await this.call({ call: "generate", seed, label, image, index })) as Made;
+    if (this.takesPrompt !== (prompt !== null)) throw new GeneratorError("input", `This model ${this.takesPrompt ? "needs a" : "takes no"} prompt.`);
+    const { picture, ms } = (await this.call({ call: "generate", seed, label, image, prompt, index })) as Made;
     this.lastMs = ms;
     return picture;
+  }
+
+  /** The token numbers of a prompt, as the model's text encoder gets them. */
+  async tokens(prompt: string): Promise<number[]> {
+    return ((await this.call({ call: "tokens", prompt })) as Tokens).tokens;
   }
 
   close(): void {
@@ -118,7 +130,7 @@ export class Generator {
     }
   }
 
-  private call(call: Call): Promise<Loaded | Made> {
+  private call(call: Call): Promise<Loaded | Made | Tokens> {
     const id = this.next++;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject });

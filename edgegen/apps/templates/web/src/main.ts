@@ -13,11 +13,14 @@ import type { Backend } from "./protocol";
 import { goldenImages, selfTest, summary, type SelfTest } from "./self-test";
 
 const COUNT = 16; // pictures of the seeds from the one in the field
+const COUNT_OF_PROMPT = 4; // such models take longer
 const SMALL = 128; // pixels; smaller pictures are shown with sharp ones
 const ALL = "all"; // classes in turn
+const MOST_CHIPS = 24; // more classes are a list
 const DOWNLOAD = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 4v11M7 11l5 5 5-5M5 20h14"/></svg>';
 
 const element = <Kind extends HTMLElement>(id: string): Kind => document.getElementById(id) as Kind;
+const promptField = element<HTMLTextAreaElement>("prompt");
 const seedField = element<HTMLInputElement>("seed");
 const modelField = element<HTMLSelectElement>("model");
 const makeButton = element<HTMLButtonElement>("make");
@@ -37,6 +40,11 @@ async function start(): Promise<void> {
   const oneThread = await isolate();
   for (const file of MODELS) modelField.add(new Option(file, file));
   element("controls").addEventListener("submit", (event) => {
+    event.preventDefault();
+    makeAll().catch(fail);
+  });
+  promptField.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     makeAll().catch(fail);
   });
@@ -88,12 +96,15 @@ async function showInputs(model: Generator): Promise<void> {
     if (row) option.text = `${row.scheme}, ${size(row.nbytes)}`;
   }
   element("model-field").hidden = MODELS.length < 2;
+  element("prompt-field").hidden = !model.takesPrompt;
+  if (!promptField.defaultValue) promptField.defaultValue = manifest.golden.prompts?.[0]?.text ?? "";
   element("seed-field").hidden = !model.takesNoise;
   element("image-field").hidden = !imageSize;
   element("class-field").hidden = model.classes < 2;
   if (!element("classes").childElementCount) {
     const names = Array.from({ length: model.classes }, (_, label) => manifest.class_names[label] ?? String(label));
-    element("classes").append(chip("All", ALL, true), ...names.map((name, label) => chip(name, String(label), false)));
+    const all: Choice[] = [["All", ALL], ...names.map((name, label): Choice => [name, String(label)])];
+    element("classes").append(...(names.length > MOST_CHIPS ? list(all) : chips(all)));
   }
   makeButton.textContent = model.takesNoise ? "Make pictures" : "Make picture";
   if (imageSize && !given) {
@@ -102,12 +113,23 @@ async function showInputs(model: Generator): Promise<void> {
   }
 }
 
-function chip(text: string, value: string, checked: boolean): HTMLElement {
-  const label = document.createElement("label");
-  const input = Object.assign(document.createElement("input"), { type: "radio", name: "class", value, checked });
-  label.className = "chip";
-  label.append(input, Object.assign(document.createElement("span"), { textContent: text }));
-  return label;
+type Choice = [text: string, value: string];
+
+/** The first is chosen, here and in a list. */
+function chips(classes: Choice[]): HTMLElement[] {
+  return classes.map(([text, value], at) => {
+    const label = document.createElement("label");
+    const input = Object.assign(document.createElement("input"), { type: "radio", name: "class", value, checked: at === 0 });
+    label.className = "chip";
+    label.append(input, Object.assign(document.createElement("span"), { textContent: text }));
+    return label;
+  });
+}
+
+function list(classes: Choice[]): HTMLElement[] {
+  const select = Object.assign(document.createElement("select"), { name: "class", ariaLabel: "Class" });
+  for (const [text, value] of classes) select.add(new Option(text, value));
+  return [select];
 }
 
 /** The picture in a file, cut to the shape that the model takes. */
@@ -134,25 +156,26 @@ async function makeAll(): Promise<void> {
   if (!generator || !element<HTMLFormElement>("controls").reportValidity()) return;
   const model = generator, mine = ++turn;
   const first = Number(seedField.value);
-  if (!Number.isSafeInteger(first + COUNT)) throw new GeneratorError("input", `The seed ${seedField.value} is too large; the largest is ${Number.MAX_SAFE_INTEGER - COUNT}.`);
+  const count = !model.takesNoise ? 1 : model.takesPrompt ? COUNT_OF_PROMPT : COUNT;
+  if (!Number.isSafeInteger(first + count)) throw new GeneratorError("input", `The seed ${seedField.value} is too large; the largest is ${Number.MAX_SAFE_INTEGER - count}.`);
   element("error").hidden = true;
   busy(true);
-  const count = model.takesNoise ? COUNT : 1;
   grid.classList.toggle("single", count === 1);
   while (grid.childElementCount > count) grid.lastElementChild?.remove();
   while (grid.childElementCount < count) grid.append(frame());
   for (const figure of grid.children) figure.classList.add("waiting");
-  const chosen = document.querySelector<HTMLInputElement>('input[name="class"]:checked')?.value ?? ALL;
+  const chosen = new FormData(element<HTMLFormElement>("controls")).get("class") ?? ALL;
+  const prompt = model.takesPrompt ? promptField.value : null;
   for (let at = 0; at < count; at++) {
     const label = model.classes === 0 ? null : chosen === ALL ? at % model.classes : Number(chosen);
     const image = given;
-    const picture = await model.generate(first + at, { label, image }).catch((error) => {
+    const picture = await model.generate(first + at, { label, image, prompt }).catch((error) => {
       if (mine === turn) throw error; // another model was chosen meanwhile, and this one is closed
     });
     if (mine !== turn || !picture) return;
     performance.mark("picture");
     log.add(model.lastMs);
-    fill(grid.children[at] as HTMLElement, picture, { seed: first + at, label, image });
+    fill(grid.children[at] as HTMLElement, picture, { seed: first + at, label, image, prompt });
     show(facts(model));
   }
   busy(false);
@@ -169,9 +192,9 @@ function frame(): HTMLElement {
   return figure;
 }
 
-function fill(figure: HTMLElement, picture: Picture, made: { seed: number; label: number | null; image: Picture | null }): void {
+function fill(figure: HTMLElement, picture: Picture, made: { seed: number; label: number | null; image: Picture | null; prompt: string | null }): void {
   const { manifest, artifact, takesNoise } = generator!;
-  const { seed, label, image } = made;
+  const { seed, label, image, prompt } = made;
   const name = label === null ? "" : (manifest.class_names[label] ?? `class ${label}`);
   const title = [name, takesNoise ? `seed ${seed}` : ""].filter(Boolean).join(" · ");
   const canvas = figure.querySelector("canvas")!;
@@ -185,7 +208,7 @@ function fill(figure: HTMLElement, picture: Picture, made: { seed: number; label
   button.onclick = async () => {
     const input = inputOf(artifact, "image");
     const inputs: Record<string, string> = image && input ? { [input.name]: await sha256(image.pixels) } : {};
-    const recipe = { artifact: artifact.sha256, seed, label, edgegen: manifest.tools.edgegen ?? "unknown", inputs };
+    const recipe = { artifact: artifact.sha256, seed, label, prompt, edgegen: manifest.tools.edgegen ?? "unknown", inputs };
     save(await png(picture, recipe), `${[manifest.name, label, takesNoise ? seed : null].filter((part) => part !== null).join("-")}.png`);
   };
   figure.classList.remove("waiting");

@@ -6,8 +6,10 @@ export interface Manifest {
   class_names: string[];
   colors: "gray" | "RGB";
   artifacts: Artifact[];
+  text?: TextInput; // where models take a prompt
   golden: {
-    samples: { seed: number; index: number; label: number | null }[];
+    samples: { seed: number; index: number; label: number | null; prompt?: number | null }[];
+    prompts?: { text: string; tokens: number[] }[];
     inputs: { name: string; file: string; shape: number[] }[];
     shape: [samples: number, height: number, width: number, channels: number];
   };
@@ -24,11 +26,25 @@ export interface Artifact {
   inputs: Input[];
   methods: { name: string | null; output: Output }[];
   golden: { file: string; floor_db: number };
+  text_encoder?: string;
+}
+
+/** From a prompt to the models' input with the role text. */
+export interface TextInput {
+  tokenizer: { file: string; length: number; end_id: number; pad_id: number };
+  encoders: TextEncoder[];
+}
+
+export interface TextEncoder {
+  file: string;
+  beside: string[];
+  tokens: { name: string; dtype: "int64" | "int32" };
+  hidden_states: { name: string; shape: (number | "batch_size")[] };
 }
 
 export interface Input {
   name: string;
-  role: "noise" | "class" | "image";
+  role: "noise" | "class" | "image" | "text";
   dtype: "float32" | "int64" | "int32";
   shape: (number | "batch_size")[];
   low: number | null;

@@ -7,6 +7,7 @@ export interface Recipe {
   artifact: string;
   seed: number;
   label: number | null;
+  prompt: string | null;
   edgegen: string;
   /** SHA-256 of the pixels that were given, by the input's name. */
   inputs: Record<string, string>;

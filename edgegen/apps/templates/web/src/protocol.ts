@@ -15,7 +15,8 @@ export interface LoadOptions {
 
 export type Request =
   | { id: number; call: "load"; options: LoadOptions }
-  | { id: number; call: "generate"; seed: number | bigint; label: number | null; image: Picture | null; index: number };
+  | { id: number; call: "generate"; seed: number | bigint; label: number | null; image: Picture | null; prompt: string | null; index: number }
+  | { id: number; call: "tokens"; prompt: string };
 
 export interface Loaded {
   manifest: Manifest;
@@ -30,4 +31,8 @@ export interface Made {
   ms: number;
 }
 
-export type Answer = { id: number; value: Loaded | Made } | { id: number; error: { kind: Kind; message: string } };
+export interface Tokens {
+  tokens: number[];
+}
+
+export type Answer = { id: number; value: Loaded | Made | Tokens } | { id: number; error: { kind: Kind; message: string } };

@@ -8,6 +8,8 @@ export interface SelfTest {
   file: string;
   floorDb: number;
   psnrDb: number[];
+  /** Golden prompts of which this device makes other token numbers. */
+  wrongPrompts: string[];
   passed: boolean;
 }
 
@@ -15,17 +17,23 @@ export interface SelfTest {
 export async function selfTest(address: string, generator: Generator): Promise<SelfTest> {
   const bundle = await Bundle.open(address);
   const { artifact } = generator;
-  const { samples, shape } = bundle.manifest.golden;
+  const { samples, shape, prompts = [] } = bundle.manifest.golden;
   const expected = await bundle.read(artifact.golden.file);
   const size = shape[1] * shape[2] * shape[3];
   const given = await goldenImages(bundle, generator);
   const psnrDb = [];
-  for (const [at, { seed, index, label }] of samples.entries()) {
-    const picture = await generator.generate(seed, { label, index, image: given?.[at] });
+  const wrongPrompts: string[] = [];
+  for (const { text, tokens } of prompts) {
+    if ((await generator.tokens(text)).join() !== tokens.join()) wrongPrompts.push(text);
+  }
+  for (const [at, { seed, index, label, prompt = null }] of samples.entries()) {
+    const text = prompt === null ? null : prompts[prompt].text;
+    const picture = await generator.generate(seed, { label, index, image: given?.[at], prompt: text });
     psnrDb.push(psnr(picture.pixels, expected.subarray(at * size, (at + 1) * size)));
   }
   const floorDb = artifact.golden.floor_db;
-  return { file: artifact.file, floorDb, psnrDb, passed: psnrDb.every((each) => each >= floorDb) };
+  const passed = !wrongPrompts.length && psnrDb.every((each) => each >= floorDb);
+  return { file: artifact.file, floorDb, psnrDb, wrongPrompts, passed };
 }
 
 /** The pictures that the golden images are made from, null where the model takes none. */
@@ -39,7 +47,8 @@ export async function goldenImages(bundle: Bundle, generator: Generator): Promis
   return Array.from({ length: count }, (_, at) => ({ width, height, channels, pixels: bytes.slice(at * size, (at + 1) * size) }));
 }
 
-export function summary({ file, floorDb, psnrDb, passed }: SelfTest): string {
+export function summary({ file, floorDb, psnrDb, wrongPrompts, passed }: SelfTest): string {
+  if (wrongPrompts.length) return `Self-test FAILED: other token numbers for ${wrongPrompts.map((text) => JSON.stringify(text)).join(", ")}.`;
   const failed = psnrDb.filter((each) => each < floorDb).length;
   const worst = Math.min(...psnrDb);
   const nearest = worst === Infinity ? "equal to the last bit" : `${worst.toFixed(1)} dB at worst`;

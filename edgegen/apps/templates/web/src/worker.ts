@@ -7,10 +7,11 @@ import gpuScript from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.mjs?url";
 import gpuBinary from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm?url";
 import { Bundle } from "./bundle";
 import { GeneratorError } from "./errors";
-import { outputOf, sizes, type Artifact, type Input } from "./manifest";
+import { inputOf, outputOf, sizes, type Artifact, type Input } from "./manifest";
 import { normal } from "./noise";
 import { pictureOf, toPlanes, type Picture } from "./picture";
-import type { Answer, Backend, LoadOptions, Loaded, Made, Request } from "./protocol";
+import { Text } from "./text";
+import type { Answer, Backend, LoadOptions, Loaded, Made, Request, Tokens } from "./protocol";
 
 type Runtime = Pick<typeof import("onnxruntime-web"), "InferenceSession" | "Tensor" | "env">;
 
@@ -18,6 +19,7 @@ interface Model {
   artifact: Artifact;
   session: InferenceSession;
   Tensor: Runtime["Tensor"];
+  text: Text | null; // null where it takes no prompt
 }
 
 let model: Model | undefined;
@@ -29,13 +31,25 @@ self.onmessage = ({ data }: MessageEvent<Request>) => {
 
 async function obey(request: Request): Promise<void> {
   try {
-    const value = request.call === "load" ? await load(request.options) : await make(request);
+    const value = await done(request);
     const kept = "picture" in value ? [value.picture.pixels.buffer] : [];
     self.postMessage({ id: request.id, value } satisfies Answer, { transfer: kept });
   } catch (error) {
     const { kind, message } = error instanceof GeneratorError ? error : new GeneratorError("inference", `The model failed: ${error}`);
     self.postMessage({ id: request.id, error: { kind, message } } satisfies Answer);
   }
+}
+
+async function done(request: Request): Promise<Loaded | Made | Tokens> {
+  if (request.call === "load") return load(request.options);
+  if (request.call === "generate") return make(request);
+  if (!model) throw new GeneratorError("input", "The model is not loaded.");
+  return { tokens: textOf(model).tokens(request.prompt) };
+}
+
+function textOf({ text }: Model): Text {
+  if (!text) throw new GeneratorError("input", "This model takes no prompt.");
+  return text;
 }
 
 async function load({ address, file, backend, threads }: LoadOptions): Promise<Loaded> {
@@ -45,10 +59,12 @@ async function load({ address, file, backend, threads }: LoadOptions): Promise<L
   const artifact = bundle.artifact(file);
   const bytes = await bundle.read(file);
   const externalData = await Promise.all(artifact.beside.map(async (path) => ({ path, data: await bundle.read(path) })));
+  const text = inputOf(artifact, "text") ? await Text.read(bundle, artifact) : null;
   const notes: string[] = [];
   const start = async (chosen: Backend, { InferenceSession, Tensor }: Runtime): Promise<Model> => {
     const session = await InferenceSession.create(bytes, { executionProviders: [chosen], externalData });
-    return { artifact, session, Tensor };
+    await text?.start(chosen, { InferenceSession, Tensor });
+    return { artifact, session, Tensor, text };
   };
   let used: Backend = backend;
   let began = 0; // downloads are not counted
@@ -102,12 +118,14 @@ async function webAssembly(address: string): Promise<ArrayBuffer> {
   throw new GeneratorError("file", `${new URL(address).pathname} is no WebAssembly: the host answers ${status}.`);
 }
 
-async function make({ seed, label, image, index }: Extract<Request, { call: "generate" }>): Promise<Made> {
+async function make({ seed, label, image, prompt, index }: Extract<Request, { call: "generate" }>): Promise<Made> {
   if (!model) throw new GeneratorError("input", "The model is not loaded.");
   const { artifact, session, Tensor } = model;
   const began = performance.now();
   const feeds: Record<string, Tensor> = {};
-  for (const input of artifact.inputs) feeds[input.name] = tensor(Tensor, input, seed, label, image, index);
+  for (const input of artifact.inputs) {
+    feeds[input.name] = input.role === "text" ? await textOf(model).states(prompt ?? "") : tensor(Tensor, input, seed, label, image, index);
+  }
   const output = outputOf(artifact);
   const results = await session.run(feeds, [output.name]);
   const result = results[output.name];

@@ -90,6 +90,14 @@ private fun Controls(state: UiState, generator: GeneratorViewModel) {
             )
         }
     }
+    if (state.prompt != null) {
+        OutlinedTextField(
+            value = state.prompt,
+            onValueChange = generator::setPrompt,
+            modifier = Modifier.widthIn(max = 480.dp).fillMaxWidth(),
+            label = { Text(stringResource(R.string.prompt)) },
+        )
+    }
     if (state.takesSeed) {
         OutlinedTextField(
             value = state.seed,

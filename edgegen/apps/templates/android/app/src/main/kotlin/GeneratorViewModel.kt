@@ -27,6 +27,7 @@ data class UiState(
     val takesPicture: Boolean = false,
     val takesSeed: Boolean = true,
     val seed: String = "0",
+    val prompt: String? = null,
     val label: Int? = null,
     val input: Image? = null,
     val picture: Picture? = null,
@@ -56,6 +57,7 @@ class GeneratorViewModel(application: Application) : AndroidViewModel(applicatio
                     loaded = true,
                     classNames = if (opened.generator.classes > 0) names else emptyList(),
                     label = if (opened.generator.classes > 0) 0 else null,
+                    prompt = opened.bundle.manifest.golden.prompts.firstOrNull()?.text,
                     takesPicture = opened.generator.imageInput != null,
                     takesSeed = opened.artifact.input(edgegen.Role.NOISE) != null,
                 )
@@ -70,6 +72,8 @@ class GeneratorViewModel(application: Application) : AndroidViewModel(applicatio
     }
 
     fun setSeed(text: String) = state.update { it.copy(seed = text.filter(Char::isDigit).take(18)) }
+
+    fun setPrompt(text: String) = state.update { it.copy(prompt = text.take(LONGEST_PROMPT)) }
 
     fun newSeed() {
         state.update { it.copy(seed = Random.nextLong(0, LARGEST_DRAWN).toString()) }
@@ -107,8 +111,9 @@ class GeneratorViewModel(application: Application) : AndroidViewModel(applicatio
 
     private fun generateNow(opened: Model, seed: Long) {
         val (label, input) = state.value.let { it.label to it.input }
-        val (image, milliseconds) = opened.generate(seed, label, input)
-        state.update { it.copy(picture = Picture(image, opened.recipe(seed, label, input), milliseconds)) }
+        val prompt = state.value.prompt
+        val (image, milliseconds) = opened.generate(seed, label, input, prompt)
+        state.update { it.copy(picture = Picture(image, opened.recipe(seed, label, input, prompt), milliseconds)) }
     }
 
     /** Runs `work` on the worker; what goes wrong is shown, and the app goes on. */
@@ -126,10 +131,10 @@ class GeneratorViewModel(application: Application) : AndroidViewModel(applicatio
     }
 
     /** The self-test runs once for each model. */
-    private fun isFirstLaunch(opened: Model) = preferences().getString(TESTED, null) != opened.artifact.sha256
+    private fun isFirstLaunch(opened: Model) = preferences().getString(TESTED, null) != ModelFiles.key(opened.bundle, opened.artifact)
 
     private fun remember(opened: Model, passed: Boolean) {
-        if (passed) preferences().edit().putString(TESTED, opened.artifact.sha256).apply()
+        if (passed) preferences().edit().putString(TESTED, ModelFiles.key(opened.bundle, opened.artifact)).apply()
     }
 
     private fun preferences() = getApplication<Application>().getSharedPreferences("edgegen", 0)
@@ -137,5 +142,6 @@ class GeneratorViewModel(application: Application) : AndroidViewModel(applicatio
     private companion object {
         const val TESTED = "tested"
         const val LARGEST_DRAWN = 1_000_000L
+        const val LONGEST_PROMPT = 2000 // characters
     }
 }

@@ -11,6 +11,8 @@ import edgegen.Image
 import edgegen.LatencyLog
 import edgegen.Recipe
 import edgegen.SelfTest
+import edgegen.TextInput
+import edgegen.encoderOf
 import java.io.File
 
 /** The bundle of this app with its model loaded. Opening and calling it takes time: never on the main thread. */
@@ -24,19 +26,19 @@ class Model private constructor(
     private var selfTest: SelfTest? = null
 
     /** One picture and its time in milliseconds, which goes into the latency log. */
-    fun generate(seed: Long, label: Int?, image: Image?): Pair<Image, Double> = traced("edgegen: generate") {
+    fun generate(seed: Long, label: Int?, image: Image?, prompt: String?): Pair<Image, Double> = traced("edgegen: generate") {
         val began = SystemClock.elapsedRealtimeNanos()
-        val picture = generator.generate(seed, label, image)
+        val picture = generator.generate(seed, label, image, prompt = prompt)
         val milliseconds = (SystemClock.elapsedRealtimeNanos() - began) / 1e6
         log.add(milliseconds)
         picture to milliseconds
     }
 
     /** What [generate] made a picture by. */
-    fun recipe(seed: Long, label: Int?, image: Image?): Recipe {
+    fun recipe(seed: Long, label: Int?, image: Image?, prompt: String?): Recipe {
         val name = generator.imageInput?.name
         val inputs = if (name != null && image != null) mapOf(name to Bundle.sha256(image.pixels)) else emptyMap()
-        return Recipe(artifact.sha256, seed, label, bundle.manifest.edgegen, inputs)
+        return Recipe(artifact.sha256, seed, label, bundle.manifest.edgegen, inputs, prompt)
     }
 
     /** Makes every golden image again. */
@@ -69,10 +71,15 @@ class Model private constructor(
             val bundle = files.bundle()
             val artifact = bundle.manifest.artifact(ModelFiles.ARTIFACT)
             val threads = Runtime.getRuntime().availableProcessors().coerceAtMost(MOST_THREADS)
-            val runtime = ModelRuntime(files.model(bundle, artifact), threads)
+            val file = files.model(bundle, artifact)
+            val runtime = ModelRuntime(file, threads)
+            val text = bundle.manifest.text?.let { spec ->
+                val encoder = ModelRuntime(file.resolveSibling(spec.encoderOf(artifact).file), threads)
+                TextInput(spec, artifact, PromptTokenizer(file.resolveSibling(spec.tokenizer.file)), encoder)
+            }
             val log = LatencyLog(artifact, bundle.manifest.edgegen, runtime.about, threads)
             log.loadMs = (SystemClock.elapsedRealtimeNanos() - began) / 1e6
-            Model(context.applicationContext, bundle, artifact, Generator(artifact, runtime), log)
+            Model(context.applicationContext, bundle, artifact, Generator(artifact, runtime, text), log)
         }
 
         private fun <T> traced(section: String, call: () -> T): T {

@@ -5,6 +5,7 @@ import edgegen.Artifact
 import edgegen.Bundle
 import edgegen.BundleFiles
 import edgegen.FileException
+import edgegen.filesOf
 import java.io.File
 import java.io.IOException
 
@@ -18,13 +19,13 @@ class ModelFiles(private val context: Context) {
      * its SHA-256 is compared with the manifest; a copy that was interrupted or is damaged is never used.
      */
     fun model(bundle: Bundle, artifact: Artifact): File {
-        val folder = File(context.noBackupFilesDir, "models/${artifact.sha256}")
+        val folder = File(context.noBackupFilesDir, "models/${key(bundle, artifact)}")
         if (!folder.isDirectory) {
             val partial = File(folder.path + ".partial")
             try {
                 partial.deleteRecursively()
                 if (!partial.mkdirs()) throw IOException("no folder $partial")
-                for (name in listOf(artifact.file) + artifact.beside) {
+                for (name in names(bundle, artifact)) {
                     File(partial, name).outputStream().use { stream ->
                         bundle.copy(name) { part, count -> stream.write(part, 0, count) }
                         stream.fd.sync() // before the rename, so that a lost battery leaves no empty file
@@ -45,5 +46,12 @@ class ModelFiles(private val context: Context) {
         /** The model of this app: a file of the bundle. */
         const val ARTIFACT = "{{artifact_kotlin}}"
         private const val FOLDER = "bundle"
+
+        /** Of the model with its text encoder and tokenizer, where it has these. */
+        fun key(bundle: Bundle, artifact: Artifact): String =
+            Bundle.sha256(names(bundle, artifact).joinToString { bundle.manifest.hashes.getValue(it) }.encodeToByteArray())
+
+        private fun names(bundle: Bundle, artifact: Artifact): List<String> =
+            listOf(artifact.file) + artifact.beside + bundle.manifest.text?.filesOf(artifact).orEmpty()
     }
 }

@@ -13,7 +13,7 @@ class FileException(message: String, cause: Throwable? = null) : GeneratorExcept
 class HashException(val file: String, val expected: String, val actual: String) :
     GeneratorException("$file: its SHA-256 is $actual, and the manifest says $expected; install the app again")
 
-/** The caller gave a label, an image or a seed that the generator does not take. */
+/** The caller gave a label, an image, a prompt or a seed that the generator does not take. */
 class InputException(message: String) : GeneratorException(message)
 
 /** The runtime gave something else than the manifest says. */

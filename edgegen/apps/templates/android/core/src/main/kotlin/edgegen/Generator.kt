@@ -4,9 +4,14 @@ package edgegen
  * Makes pictures with one artifact of a bundle. Calls from several threads wait for each other; none belongs on the
  * main thread.
  *
+ * @param text makes hidden states of prompts, where the artifact takes such
  * @throws ManifestException where the artifact takes something that this app does not give
  */
-class Generator(private val artifact: Artifact, private val runtime: Runtime) : AutoCloseable {
+class Generator(
+    private val artifact: Artifact,
+    private val runtime: Runtime,
+    private val text: TextInput? = null,
+) : AutoCloseable {
     init {
         for (input in artifact.inputs) check(input)
         val output = artifact.method.output
@@ -21,6 +26,9 @@ class Generator(private val artifact: Artifact, private val runtime: Runtime) : 
     /** The input that is a picture, null where there is none and [generate] takes no image. */
     val imageInput: Input? get() = artifact.input(Role.IMAGE)
 
+    /** Whether [generate] needs a prompt. */
+    val takesPrompt: Boolean get() = artifact.input(Role.TEXT) != null
+
     /**
      * One picture. The same arguments give the same picture on every device.
      *
@@ -28,38 +36,53 @@ class Generator(private val artifact: Artifact, private val runtime: Runtime) : 
      * @param label class number from 0, where the model has classes
      * @param image of the size of [imageInput], where the model takes a picture
      * @param index of the sample of this seed
-     * @throws InputException for a label, an image or a seed that the model does not take
+     * @param prompt any text, where the model takes one; what is too long is cut
+     * @throws InputException for a label, an image, a prompt or a seed that the model does not take
      * @throws InferenceException where the runtime fails
      * @throws OutputException where it gives something else than the manifest says
      */
-    fun generate(seed: Long, label: Int? = null, image: Image? = null, index: Long = 0): Image {
+    fun generate(seed: Long, label: Int? = null, image: Image? = null, index: Long = 0, prompt: String? = null): Image {
         if (seed < 0 || index < 0) throw InputException("seed $seed, index $index: both must be 0 or more")
         if (label != null && classes == 0) throw InputException("label $label: this model has no classes")
         if (image != null && imageInput == null) throw InputException("this model takes no picture")
-        val inputs = artifact.inputs.associate { it.name to tensor(it, seed, index, label, image) }
+        if (prompt != null && !takesPrompt) throw InputException("this model takes no prompt")
         val method = artifact.method
-        val tensor = synchronized(runtime) { runtime.run(method, inputs) }
+        val tensor = synchronized(runtime) {
+            runtime.run(method, artifact.inputs.associate { it.name to tensor(it, seed, index, label, image, prompt) })
+        }
         return Image.of(tensor, method.output)
     }
 
-    override fun close() = synchronized(runtime) { runtime.close() }
+    /** The token numbers of a prompt, as the text encoder gets them. */
+    fun tokens(prompt: String): LongArray = synchronized(runtime) { textInput().tokens(prompt) }
+
+    override fun close() = synchronized(runtime) {
+        runtime.close()
+        text?.close() ?: Unit
+    }
+
+    private fun textInput() = text ?: throw InputException("this model was opened without its text encoder")
 
     private fun check(input: Input) {
         val fits = when (input.role) {
             Role.NOISE -> input.type == Type.FLOAT32
             Role.CLASS -> input.size == 1 && input.high != null && input.type in setOf(Type.INT64, Type.INT32)
             Role.IMAGE -> input.type == Type.FLOAT32 && input.shape.size == 4 && input.low != null && input.high != null
+            Role.TEXT -> input.type == Type.FLOAT32 && text != null
             Role.OTHER -> false
         }
         if (!fits || input.shape.firstOrNull() != 1) {
             throw ManifestException(
                 "${artifact.file}: its input ${input.name} of ${input.type}, ${input.shape} is none that this app fills: " +
-                    "noise, a class number or a picture, one sample at a time",
+                    "noise, a class number, a picture or a prompt, one sample at a time",
             )
         }
     }
 
-    private fun tensor(input: Input, seed: Long, index: Long, label: Int?, image: Image?): Tensor = when (input.role) {
+    private fun tensor(
+        input: Input, seed: Long, index: Long, label: Int?, image: Image?, prompt: String?,
+    ): Tensor = when (input.role) {
+        Role.TEXT -> textInput().states(prompt ?: throw InputException("this model needs a prompt"))
         Role.NOISE -> FloatTensor(input.shape, Noise.normal(offset(seed, input), index, 1, input.size))
         Role.CLASS -> classTensor(input, label)
         else -> imageTensor(input, image ?: throw InputException("this model needs a picture of ${size(input)}"))

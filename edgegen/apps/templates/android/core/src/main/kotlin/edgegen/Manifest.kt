@@ -5,7 +5,7 @@ import org.json.JSONException
 import org.json.JSONObject
 
 /** What fills an input: see [Generator]. */
-enum class Role { NOISE, CLASS, IMAGE, OTHER }
+enum class Role { NOISE, CLASS, IMAGE, TEXT, OTHER }
 
 /** Of the numbers of a tensor. */
 enum class Type { FLOAT32, FLOAT16, INT64, INT32, UINT8 }
@@ -24,6 +24,8 @@ data class Manifest(
     val edgegen: String,
     /** SHA-256 of every file of the bundle. */
     val hashes: Map<String, String>,
+    /** How a prompt becomes the input with the role text; null where no model takes one. */
+    val text: TextSpec? = null,
 ) {
     /** @throws ManifestException where there is no such file */
     fun artifact(file: String): Artifact = artifacts.find { it.file == file }
@@ -56,6 +58,8 @@ data class Artifact(
     val methods: List<Method>,
     val goldenFile: String,
     val floorDb: Double,
+    /** File of [TextSpec.encoders], null where no input is text. */
+    val textEncoder: String? = null,
 ) {
     /** The method that gives bytes, where there is one: an app shows them as they are. */
     val method: Method get() = methods.find { it.output.type == Type.UINT8 } ?: methods.first()
@@ -94,9 +98,33 @@ data class Output(
 )
 
 /** What the model must give on every device, and from what. */
-data class Golden(val samples: List<Sample>, val inputs: List<GivenInput>, val shape: List<Int>)
+data class Golden(
+    val samples: List<Sample>,
+    val inputs: List<GivenInput>,
+    val shape: List<Int>,
+    val prompts: List<Prompt> = emptyList(),
+)
 
-data class Sample(val seed: Long, val index: Long, val label: Int?)
+/** [prompt] is a position in [Golden.prompts]. */
+data class Sample(val seed: Long, val index: Long, val label: Int?, val prompt: Int? = null)
+
+/** A prompt and the token numbers that every device must make of it. */
+data class Prompt(val text: String, val tokens: List<Long>)
+
+/** Tokenizer and text encoders of a bundle. */
+data class TextSpec(val tokenizer: TokenizerSpec, val encoders: List<EncoderSpec>)
+
+/** Of more than [length] numbers the first are kept and [endId] is the last; fewer are followed by [padId]. */
+data class TokenizerSpec(val file: String, val length: Int, val endId: Long, val padId: Long)
+
+/** A file from token numbers to hidden states. */
+data class EncoderSpec(
+    val file: String,
+    val sha256: String,
+    val beside: List<String>,
+    val tokens: Input,
+    val method: Method,
+)
 
 data class GivenInput(val name: String, val file: String, val shape: List<Int>)
 
@@ -117,6 +145,7 @@ private class Reader(private val values: JSONObject, private val place: String) 
         val classNames = texts("class_names")
         return Manifest(
             text("name"), text("license"), classNames, artifacts, golden, at("tools").text("edgegen"), files.toMap(),
+            optional("text") { at(it).textSpec() },
         )
     }
 
@@ -132,6 +161,19 @@ private class Reader(private val values: JSONObject, private val place: String) 
             .ifEmpty { fail("methods", "is empty") },
         goldenFile = at("golden").text("file"),
         floorDb = at("golden").number("floor_db"),
+        textEncoder = optional("text_encoder") { text(it) },
+    )
+
+    private fun textSpec() = TextSpec(at("tokenizer").tokenizer(), list("encoders") { it.encoder() })
+
+    private fun tokenizer() = TokenizerSpec(text("file"), whole("length").toInt(), whole("end_id"), whole("pad_id"))
+
+    private fun encoder() = EncoderSpec(
+        file = text("file"),
+        sha256 = text("sha256"),
+        beside = texts("beside"),
+        tokens = at("tokens").run { Input(text("name"), Role.OTHER, type("dtype"), shape("shape"), null, null, 0) },
+        method = Method(null, at("hidden_states").run { Output(text("name"), type("dtype"), shape("shape"), Layout.OTHER, 0.0, 1.0) }),
     )
 
     private fun input() = Input(
@@ -154,13 +196,18 @@ private class Reader(private val values: JSONObject, private val place: String) 
     private fun golden(): Golden {
         val samples = list("samples") {
             val index = if (it.values.has("index")) it.whole("index") else 0
-            Sample(it.whole("seed"), index, it.optional("label") { key -> whole(key).toInt() })
+            val (label, prompt) = listOf("label", "prompt").map { key -> it.optional(key) { whole(key).toInt() } }
+            Sample(it.whole("seed"), index, label, prompt)
         }
         val inputs = list("inputs") { GivenInput(it.text("name"), it.text("file"), it.sizes("shape")) }
         val shape = sizes("shape")
         if (shape.size != 4 || shape[0] != samples.size) fail("shape", "is $shape, and there are ${samples.size} samples")
-        return Golden(samples, inputs, shape)
+        val prompts = optional("prompts") { key -> list(key) { it.prompt() } }.orEmpty()
+        if (samples.any { it.prompt != null && it.prompt >= prompts.size }) fail("samples", "one has no prompt")
+        return Golden(samples, inputs, shape, prompts)
     }
+
+    private fun prompt() = Prompt(text("text"), items("tokens") { (it as? Number)?.toLong() ?: fail("tokens", "has $it") })
 
     /** Sizes of one sample: a symbolic batch is 1. */
     private fun shape(key: String): List<Int> = items(key) { value -> if (value == "batch_size") 1 else size(key, value) }

@@ -11,7 +11,7 @@ object Png {
     private const val KEYWORD = "edgegen"
     private val SIGNATURE = byteArrayOf(0x89.toByte(), 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A)
 
-    /** The file, with the recipe in a text chunk (tEXt) before the pixels. */
+    /** The file, with the recipe in a text chunk (iTXt, as a prompt has any letters) before the pixels. */
     fun encode(image: Image, recipe: Recipe): ByteArray {
         val header = ByteBuffer.allocate(13).putInt(image.width).putInt(image.height)
         // 8 bits; gray is colour type 0, RGB 2; deflate, filters by line, not interlaced
@@ -19,7 +19,8 @@ object Png {
         val file = ByteArrayOutputStream()
         file.write(SIGNATURE)
         file.chunk("IHDR", header.array())
-        file.chunk("tEXt", "$KEYWORD\u0000${recipe.toJson()}".toByteArray(Charsets.ISO_8859_1))
+        // Not packed; no language and no translated keyword
+        file.chunk("iTXt", "$KEYWORD\u0000\u0000\u0000\u0000\u0000${recipe.toJson()}".toByteArray())
         file.chunk("IDAT", deflated(image))
         file.chunk("IEND", ByteArray(0))
         return file.toByteArray()

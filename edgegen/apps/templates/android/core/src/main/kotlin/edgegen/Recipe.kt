@@ -14,6 +14,7 @@ data class Recipe(
     val label: Int?,
     val edgegen: String,
     val inputs: Map<String, String> = emptyMap(),
+    val prompt: String? = null,
 ) {
     fun toJson(): String = JSONObject()
         .put("schema", "edgegen.picture/1")
@@ -21,6 +22,7 @@ data class Recipe(
         .put("seed", seed)
         .put("label", label ?: JSONObject.NULL)
         .put("count", 1)
+        .put("prompt", prompt ?: JSONObject.NULL)
         .put("edgegen", edgegen)
         .put("inputs", JSONObject(inputs))
         .toString()

@@ -24,4 +24,20 @@ object AppBundle {
 
     /** The artifacts of the bundle that are in the app: the one that it uses. */
     val artifact = manifest.artifacts.first { File(folder, it.file).exists() }
+
+    /** Token numbers as they were recorded, for the golden prompts alone: the library itself is tested on a phone. */
+    val tokenizer = Tokenizer { prompt -> manifest.golden.prompts.first { it.text == prompt }.tokens.toLongArray() }
+
+    /** With an encoder whose hidden states are all 0; null where the app takes no prompt. */
+    fun text(tokenizer: Tokenizer = this.tokenizer) = manifest.text?.let { TextInput(it, artifact, tokenizer, NoStates) }
+
+    private object NoStates : Runtime {
+        override val about = "zeros"
+        override val threads = 1
+
+        override fun run(method: Method, inputs: Map<String, Tensor>): Tensor =
+            FloatTensor(method.output.shape, FloatArray(method.output.shape.fold(1, Int::times)))
+
+        override fun close() = Unit
+    }
 }

@@ -17,6 +17,9 @@ class BundleTest {
         var bytes = 0L
         for (file in listOf(artifact.file) + artifact.beside) bundle.copy(file) { _, count -> bytes += count }
         assertEquals(artifact.bytes, bytes)
+        bundle.manifest.text?.let { text ->
+            for (file in text.filesOf(artifact)) bundle.copy(file) { _, _ -> }
+        }
         assertEquals(bundle.manifest.golden.samples.size, bundle.goldenImages(artifact).size)
         for (input in artifact.inputs.filter { it.role == Role.IMAGE }) {
             assertEquals(bundle.manifest.golden.samples.size, bundle.goldenInputs(input).size)

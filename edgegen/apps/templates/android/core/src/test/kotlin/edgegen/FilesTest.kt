@@ -23,9 +23,9 @@ class FilesTest {
             assertEquals(5 to 3, decoded.width to decoded.height)
             val pixels = decoded.raster.getPixels(0, 0, 5, 3, null as IntArray?)
             assertContentEquals(image.pixels.map { it.toInt() and 0xFF }, pixels.toList())
-            val text = chunks(file).getValue("tEXt").decodeToString()
+            val text = chunks(file).getValue("iTXt").decodeToString()
             assertEquals("edgegen", text.substringBefore('\u0000'))
-            val json = JSONObject(text.substringAfter('\u0000'))
+            val json = JSONObject(text.substringAfterLast('\u0000'))
             assertEquals("edgegen.picture/1", json.get("schema"))
             assertEquals(recipe.artifactSha256, json.get("artifact"))
             assertEquals(1234567890123L, json.get("seed"))
@@ -34,6 +34,9 @@ class FilesTest {
             assertEquals(0, json.getJSONObject("inputs").length())
         }
         assertEquals(3, JSONObject(recipe.copy(label = 3).toJson()).get("label"))
+        val prompted = recipe.copy(prompt = "naïve 猫")
+        val text = chunks(Png.encode(Image(1, 1, 1, ByteArray(1)), prompted)).getValue("iTXt").decodeToString()
+        assertEquals("naïve 猫", JSONObject(text.substringAfterLast('\u0000')).get("prompt"))
     }
 
     @Test

@@ -86,6 +86,7 @@ class GeneratorTest {
             { classes.generate(-1, label = 1) } to "seed -1, index 0: both must be 0 or more",
             { classes.generate(0, label = 1, image = Image(1, 1, 1, ByteArray(1))) } to "takes no picture",
             { pictures.generate(0, label = 1) } to "has no classes",
+            { classes.generate(0, label = 1, prompt = "a cat") } to "takes no prompt",
             { pictures.generate(0) } to "needs a picture of 4 x 2 pixels of 3 channels",
             { pictures.generate(0, image = Image(2, 4, 3, ByteArray(24))) } to "has 2 x 4 pixels of 3 channels",
             { pictures.generate(0, image = Image(4, 2, 1, ByteArray(8))) } to "has 4 x 2 pixels of 1 channels",

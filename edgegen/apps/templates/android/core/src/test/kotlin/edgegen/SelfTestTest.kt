@@ -39,7 +39,7 @@ class SelfTestTest {
 
     @Test
     fun goldenImagesPass() {
-        val result = SelfTest.run(bundle, artifact, Generator(artifact, GoldenImages(images)))
+        val result = SelfTest.run(bundle, artifact, Generator(artifact, GoldenImages(images), AppBundle.text()))
         assertTrue(result.passed)
         assertEquals(List(images.size) { Double.POSITIVE_INFINITY }, result.psnrDb)
         assertContains("$result", "self-test passed: ${images.size} pictures of ${artifact.file}, equal to the last bit")
@@ -50,9 +50,18 @@ class SelfTestTest {
         val runtime = GoldenImages(images) { at, pixels ->
             if (at == 1) pixels.indices.forEach { pixels[it] = (pixels[it].toInt() xor 0x80).toByte() }
         }
-        val result = SelfTest.run(bundle, artifact, Generator(artifact, runtime))
+        val result = SelfTest.run(bundle, artifact, Generator(artifact, runtime, AppBundle.text()))
         assertFalse(result.passed)
         assertEquals(10 * kotlin.math.log10(255.0 * 255.0 / (128.0 * 128.0)), result.worstDb, 1e-9)
         assertContains("$result", "self-test FAILED, 1 pictures are below")
+    }
+
+    @Test
+    fun otherTokenNumbersFail() {
+        val prompt = bundle.manifest.golden.prompts.getOrNull(1)?.text ?: return // this app takes none
+        val other = Tokenizer { text -> AppBundle.tokenizer.encode(text).also { if (text == prompt) it[1] += 1 } }
+        val result = SelfTest.run(bundle, artifact, Generator(artifact, GoldenImages(images), AppBundle.text(other)))
+        assertFalse(result.passed)
+        assertEquals("self-test FAILED: other token numbers for \"$prompt\"", "$result")
     }
 }

@@ -1,0 +1,156 @@
+"""Projects that take a prompt: their files; Android's core on the JVM by recorded token numbers and sessions.
+
+DJL, which splits prompts in the app, is not to be had here: what calls it is checked against a stub.
+"""
+
+import io
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import app_parts
+import kotlin_project
+import numpy as np
+import pytest
+from app_bundles import answers_of_onnx, photo_bundle
+from bundles import bundled
+from PIL import Image
+from text_pipelines import text_bundle
+
+from edgegen.apps.project import TEMPLATES, filled, write_app
+from edgegen.apps.web import web_plan
+from edgegen.errors import UsageError
+from edgegen.formats.bundle_folder import read_bundle
+from edgegen.formats.picture import read_recipe
+from edgegen.noise import normal
+
+pytestmark = pytest.mark.usefixtures("in_process_of_module")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, in_process_of_module: None) -> Path:
+    return text_bundle(tmp_path_factory.mktemp("text app") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def project(bundle: Path) -> Path:
+    write_app("android", bundle, bundle.with_name("project"), name="Words")
+    return bundle.with_name("project")
+
+
+def test_tokenizer_and_encoder_come_along(bundle: Path, project: Path) -> None:
+    assets = project / "app/src/main/assets/bundle"
+    there = {path.relative_to(assets).as_posix() for path in assets.rglob("*") if path.is_file()}
+    models = {"sdxs_onnx_fp32.onnx", "text_encoder_onnx_fp32.onnx", "tokenizer.json"}
+    golden = "golden/sdxs_onnx_fp32.onnx.u8"
+    assert there == models | {golden, "README.md", "manifest.json", "manifest.json.sha256"}
+    assert read_bundle(assets) == read_bundle(bundle)
+
+
+def test_the_library_is_pinned_and_nothing_is_left_of_the_template(project: Path) -> None:
+    catalogue = tomllib.loads((project / "gradle/libs.versions.toml").read_text())
+    names = {"djl-tokenizers", "djl-tokenizers-native", "fbjni"}
+    assert names <= set(catalogue["libraries"])
+    build = (project / "app/build.gradle.kts").read_text()
+    used = set(re.findall(r"(?:implementation|runtimeOnly)\(libs\.((?:\w+\.)*\w+)\)", build))
+    assert {name.replace("-", ".") for name in names} <= used
+    assert used <= {name.replace("-", ".") for name in catalogue["libraries"]}
+    texts = [path for path in project.rglob("*") if path.is_file() and "assets" not in path.parts]
+    assert [path for path in texts if "{{" in path.read_text()] == []
+    assert 'prompt = "a red cat"' in (project / "README.md").read_text()
+
+
+def test_a_page_has_its_tokenizer_in_the_lock_file(bundle: Path, tmp_path: Path) -> None:
+    write_app("web", bundle, tmp_path / "page", name="Words")
+    package = json.loads((tmp_path / "page/package.json").read_text())
+    lock = json.loads((tmp_path / "page/package-lock.json").read_text())
+    assert package["dependencies"] == lock["packages"][""]["dependencies"]
+    row = lock["packages"]["node_modules/@huggingface/tokenizers"]
+    assert row["version"] == package["dependencies"]["@huggingface/tokenizers"]
+    assert row["integrity"].startswith("sha512-")
+    assert list(lock["packages"]) == sorted(lock["packages"])
+    assert "@huggingface/tokenizers" in (tmp_path / "page/src/tokenizer.ts").read_text()
+    there = {path.name for path in (tmp_path / "page/public/bundle").iterdir()}
+    assert {"tokenizer.json", "text_encoder_onnx_fp32.onnx", "sdxs_onnx_fp32.onnx"} <= there
+    texts = [path for path in (tmp_path / "page").rglob("*") if path.is_file() and "bundle" not in path.parts]
+    assert [path for path in texts if "{{" in path.read_text()] == []
+    inside = read_bundle(bundle)
+    assert inside.text is not None
+    (encoder,) = inside.text.encoders
+    other = encoder.model_copy(update={"file": "text_encoder.pte", "runtime": "executorch"})
+    both = inside.model_copy(update={"text": inside.text.model_copy(update={"encoders": (other, encoder)})})
+    assert "text_encoder.pte" not in web_plan(both, name="Words").assets  # what no page runs
+    assert '{ prompt: "a red cat" }' in (tmp_path / "page/README.md").read_text()
+
+
+def test_sections_of_a_template() -> None:
+    template = "a\n{{#text}}\n  b {{name}}\n{{/text}}\nc\n"
+    assert filled(template, {"text": "yes", "name": "x"}) == "a\n  b x\nc\n"
+    assert filled(template, {"text": "", "name": "x"}) == "a\nc\n"
+
+
+def test_sections_stand_in_lists_of_dependencies_alone() -> None:
+    paths = [path for path in TEMPLATES.rglob("*") if path.is_file() and "{{#" in path.read_text()]
+    assert {path.name for path in paths} == {
+        "build.gradle.kts", "libs.versions.toml", "package-lock.json", "package.json", "proguard-rules.pro",
+    }  # fmt: skip
+
+
+def test_a_project_without_text_has_no_tokenizer(bundle: Path, tmp_path: Path) -> None:
+    """And of a generator alone, whose hidden states no app can make, there is none."""
+    photo = photo_bundle(tmp_path / "photo")
+    for platform in ("android", "web"):
+        write_app(platform, photo, tmp_path / platform, name="Enlarge")
+        paths = [path for path in (tmp_path / platform).rglob("*") if path.is_file() and "bundle" not in path.parts]
+        text = "\n".join(path.read_text() for path in paths)
+        assert not re.search(r"djl|fbjni =|huggingface", text)
+        assert "was made without a tokenizer" in text
+        assert not [path for path in paths if "tokenizers" in path.parts]
+    alone = bundled(bundle.with_name("export") / "sdxs", tmp_path / "alone")
+    for platform in ("android", "web"):
+        with pytest.raises(
+            UsageError, match=r"needs 'encoder_hidden_states' \(text, float32\), which the app does not"
+        ):
+            write_app(platform, alone, tmp_path / "none", name="Words")
+
+
+@pytest.mark.apps
+@pytest.mark.skipif(app_parts.no_kotlin_tests() is not None, reason=f"{app_parts.no_kotlin_tests()}")
+def test_recorded_sessions_give_the_golden_images(bundle: Path, project: Path, tmp_path: Path) -> None:
+    """From recorded token numbers to pixels: what the encoder and the generator get must be what they got in Python."""
+    inside = read_bundle(bundle)
+    assert inside.text is not None
+    (encoder,), (artifact,), golden = inside.text.encoders, inside.artifacts, inside.golden
+    tokens = [{encoder.tokens.name: np.array([prompt.tokens], np.int64)} for prompt in golden.prompts]
+    states = answers_of_onnx(bundle / encoder.file, tokens, encoder.hidden_states.name)
+    feeds = []
+    for sample in golden.samples:
+        feed = {inside.text.input: states[sample.prompt or 0]}
+        for spec in artifact.inputs:
+            if spec.role == "noise":
+                size = [int(each) for each in spec.shape[1:]]
+                feed[spec.name] = normal(sample.seed + spec.seed_offset, sample.index, 1, size).astype(np.float32)
+        feeds.append(feed)
+    answers = answers_of_onnx(bundle / artifact.file, feeds, artifact.methods[0].output.name)
+    session = kotlin_project.record(tmp_path / "session", list(zip(feeds, answers, strict=True)))
+    kotlin_project.record(session / "encoder", list(zip(tokens, states, strict=True)))
+    core = kotlin_project.core_with_tests(project, tmp_path / "classes")
+
+    said = kotlin_project.run_tests(core, project, session)
+
+    assert " 0 tests failed" in said
+    assert " 22 tests successful" in said
+    images = np.fromfile(bundle / artifact.golden.file, np.uint8).reshape(golden.shape)
+    for position, (sample, expected) in enumerate(zip(golden.samples, images, strict=True)):
+        path = session / f"{position}.png"
+        with Image.open(io.BytesIO(path.read_bytes())) as picture:
+            assert np.array_equal(np.asarray(picture), expected)
+        assert read_recipe(path).prompt == golden.prompts[sample.prompt or 0].text
+    assert json.loads((session / "session.json").read_text())["calls"]
+
+
+@pytest.mark.apps
+@pytest.mark.skipif(app_parts.no_kotlin_tests() is not None, reason=f"{app_parts.no_kotlin_tests()}")
+def test_the_android_side_is_typed(project: Path, tmp_path: Path) -> None:
+    kotlin_project.glue(project, tmp_path)
