@@ -10,6 +10,7 @@ import pytest
 from app_bundles import classes_bundle
 from typer.testing import CliRunner
 
+from edgegen.apps.ios import ios_plan
 from edgegen.apps.names import quoted
 from edgegen.apps.project import TEMPLATES, write_app
 from edgegen.cli.main import app
@@ -143,6 +144,13 @@ def test_a_bundle_without_a_core_ml_file_is_refused_by_name(bundle: Path, tmp_pa
     with pytest.raises(UsageError, match=r"no runtime of iOS apps 'onnx'; there are: coreml\."):
         write_app("ios", bundle, tmp_path / "out", name="Net", runtime="onnx")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_is_refused_by_name(bundle: Path) -> None:
+    inside = read_bundle(bundle)
+    artifacts = tuple(row.model_copy(update={"text_encoder": "text.mlpackage"}) for row in inside.artifacts)
+    with pytest.raises(UsageError, match=r"net_coreml_fp32\.mlpackage takes a prompt, which the iOS app does not make"):
+        ios_plan(inside.model_copy(update={"artifacts": artifacts}), name="Net")
 
 
 def test_the_command_says_what_to_do_next(bundle: Path, tmp_path: Path) -> None:
