@@ -20,6 +20,8 @@ def ios_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Plan:
     if runtime is not None and runtime not in RUNTIMES:
         raise UsageError(unknown_name("runtime of iOS apps", runtime, RUNTIMES))
     title = check_title(name)
+    if "$" in title:
+        raise UsageError(f"--name {title!r}: has a $, which Xcode reads as a variable; leave it out")
     artifact = _artifact(bundle)
     short = identifier(title)
     values = {

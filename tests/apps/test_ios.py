@@ -124,7 +124,7 @@ def test_no_placeholder_is_left_and_property_lists_are_read(project: Path) -> No
 def test_a_title_is_a_literal_of_swift(project: Path) -> None:
     """Swift reads \\(...) in a string as code."""
     view = (project / "App/ContentView.swift").read_text()
-    assert r'.navigationTitle("Blüten & \"Co' "'" r's\" <1> \\(x)")' in view
+    assert r'Text(verbatim: "Blüten & \"Co' "'" r's\" <1> \\(x)")' in view
     assert quoted('a\\b"c') == r'"a\\b\"c"'
 
 
@@ -143,6 +143,8 @@ def test_a_bundle_without_a_core_ml_file_is_refused_by_name(bundle: Path, tmp_pa
         write_app("ios", other, tmp_path / "out", name="Net")
     with pytest.raises(UsageError, match=r"no runtime of iOS apps 'onnx'; there are: coreml\."):
         write_app("ios", bundle, tmp_path / "out", name="Net", runtime="onnx")
+    with pytest.raises(UsageError, match=r"has a \$, which Xcode reads as a variable"):
+        write_app("ios", bundle, tmp_path / "out", name="$(HOME)")
     assert not (tmp_path / "out").exists()
 
 

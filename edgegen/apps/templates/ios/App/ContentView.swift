@@ -22,7 +22,7 @@ struct ContentView: View {
                     Section("Self-test") { Text(selfTest.description).font(.footnote) }
                 }
             }
-            .navigationTitle({{title_quoted}})
+            .navigationTitle(Text(verbatim: {{title_quoted}}))
             .task(id: model.units) { await model.load() }
         }
     }
