@@ -15,12 +15,13 @@ from edgegen.artifacts.target import Target
 from edgegen.formats.bundle import Bundle, BundledArtifact
 from edgegen.formats.manifest import write_manifest
 from edgegen.noise import normal
+from edgegen.registry import load
 from edgegen.types import Signature, TensorSpec
 
 
-def classes_bundle(place: Path) -> Path:
-    """Noise and ten classes to gray images, as .onnx and .pte."""
-    return bundled(exported(place.with_name("export"), targets=("onnx-fp32", "executorch-fp32")), place)
+def classes_bundle(place: Path, *, targets: tuple[str, ...] = ("onnx-fp32", "executorch-fp32")) -> Path:
+    """Noise and ten classes to gray images."""
+    return bundled(exported(place.with_name(f"{place.name}-export"), targets=targets), place)
 
 
 class Enlarge(nn.Module):
@@ -33,19 +34,22 @@ class Enlarge(nn.Module):
         return enlarged
 
 
-def photo_bundle(place: Path) -> Path:
-    """RGB images of 6x4 to such of 12x8, as .onnx."""
+def photo_bundle(place: Path, *, targets: tuple[str, ...] = ("onnx-fp32",)) -> Path:
+    """RGB images of 6x4 to such of 12x8."""
     signature = Signature(
         (TensorSpec("photo", ("batch_size", 3, 4, 6), "float32", "image", -1.0, 1.0),),
         (TensorSpec("out", ("batch_size", 3, 8, 12), "float32", "image", 0.0, 1.0),),
     )
-    files = place.with_name("photo-export")
+    files = place.with_name(f"{place.name}-export")
     files.mkdir()
     torch.manual_seed(0)
-    target = Target.parse("onnx-fp32")
-    made = build(Enlarge().eval(), signature, name="x2", target=target, folder=files, seed=0, metadata={}).artifact
-    write_manifest(files, [made], signature, lineage={}, parity=unchecked([made]))
-    return bundled(files, place, artifacts=["onnx-fp32"])
+    net = Enlarge().eval()
+    made = [
+        build(net, signature, name="x2", target=Target.parse(target), folder=files, seed=0, metadata={}).artifact
+        for target in targets
+    ]
+    write_manifest(files, made, signature, lineage={}, parity=unchecked(made))
+    return bundled(files, place, artifacts=targets)
 
 
 def artifact_of(bundle: Bundle, runtime: str) -> BundledArtifact:
@@ -92,3 +96,11 @@ def answers_of_executorch(path: Path, feeds: Sequence[Mapping[str, NDArray[Any]]
     loaded = program.load_method(method)
     assert loaded is not None
     return [loaded.execute([torch.from_numpy(values) for values in feed.values()])[0].numpy() for feed in feeds]
+
+
+def answers_of(
+    backend: str, path: Path, feeds: Sequence[Mapping[str, NDArray[Any]]], output: str
+) -> list[NDArray[Any]]:
+    """By the session that edgegen itself compares files in: for those whose runtime is not to be had here."""
+    session = load("backend", backend).open(path)
+    return [session(feed)[output] for feed in feeds]

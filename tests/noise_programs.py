@@ -110,7 +110,7 @@ def kotlin(folder: Path) -> Answer:
 
 
 def swift(folder: Path) -> Answer:
-    for source in (TEMPLATES / "ios/Sources/EdgegenCore/Noise.swift", CHECKS / "NoiseCheck.swift"):
+    for source in (TEMPLATES / "ios/EdgegenKit/Sources/EdgegenCore/Noise.swift", CHECKS / "NoiseCheck.swift"):
         shutil.copy(source, folder)
     place = app_parts.SWIFT_PLACE
     sources = [f"{place}/Noise.swift", f"{place}/NoiseCheck.swift"]

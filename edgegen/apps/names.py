@@ -55,3 +55,8 @@ def for_strings_xml(title: str) -> str:
 def in_kotlin(text: str) -> str:
     """Between the quotes of a Kotlin string."""
     return re.sub(r"([\\\"$])", r"\\\1", text)
+
+
+def quoted(text: str) -> str:
+    """As a string of Swift or of Xcode's project file, with its quotes."""
+    return '"' + re.sub(r"([\\\"])", r"\\\1", text) + '"'

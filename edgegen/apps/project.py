@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgegen.apps.android import android_plan
+from edgegen.apps.ios import ios_plan
 from edgegen.apps.plan import Plan
 from edgegen.apps.web import web_plan
 from edgegen.errors import UsageError, unknown_name
@@ -31,7 +32,7 @@ class Platform(Protocol):
 
 
 # By the name of its folder in templates/.
-PLATFORMS: Mapping[str, Platform] = {"android": android_plan, "web": web_plan}
+PLATFORMS: Mapping[str, Platform] = {"android": android_plan, "ios": ios_plan, "web": web_plan}
 
 
 def write_app(

@@ -12,7 +12,8 @@ from edgegen.cli.terminal import show
 
 TEXT = """Make a project for an app from a bundle: sources that can be read and changed, with the model inside.
 
-PLATFORM: android (Kotlin, Compose, ExecuTorch or ONNX Runtime) or web (TypeScript, Vite, ONNX Runtime).
+PLATFORM: android (Kotlin, Compose, ExecuTorch or ONNX Runtime), ios (Swift, SwiftUI, Core ML) or web (TypeScript, Vite,
+ONNX Runtime).
 
 Example: edgegen app web bundles/digits --name Digits -o DigitsPage"""
 
@@ -22,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def make_app(
-    platform: Annotated[str, typer.Argument(metavar="PLATFORM", help="android or web")],
+    platform: Annotated[str, typer.Argument(metavar="PLATFORM", help="android, ios or web")],
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder or .zip of `edgegen bundle`.")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of the app, as people read it.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new folder.")],

@@ -1,0 +1,162 @@
+"""`edgegen app ios`: names, folders, and what in a project can be checked without a compiler."""
+
+import json
+import plistlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from app_bundles import classes_bundle
+from typer.testing import CliRunner
+
+from edgegen.apps.ios import ios_plan
+from edgegen.apps.names import quoted
+from edgegen.apps.project import TEMPLATES, write_app
+from edgegen.cli.main import app
+from edgegen.errors import UsageError
+from edgegen.formats.bundle_folder import read_bundle
+from edgegen.support.storage import sha256_of
+
+pytestmark = pytest.mark.usefixtures("in_process_of_module")
+NAME = """Blüten & "Co's" <1> \\(x)"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, in_process_of_module: None) -> Path:
+    place = tmp_path_factory.mktemp("app bundles") / "net"
+    return classes_bundle(place, targets=("onnx-fp32", "coreml-fp32"))
+
+
+@pytest.fixture(scope="module")
+def project(bundle: Path) -> Path:
+    place = bundle.parent / "a project"
+    write_app("ios", bundle, place, name=NAME)
+    return place
+
+
+def project_file(text: str) -> Any:
+    """Xcode's project file, a property list in NeXTSTEP's notation: dictionaries, lists and strings."""
+    tokens = re.findall(
+        r'"(?:\\.|[^"\\])*"|[{}();=,]|[^\s{}();=,"]+', re.sub(r"//.*?$|/\*.*?\*/", "", text, flags=re.M)
+    )
+    position = 0
+
+    def take(*expected: str) -> str:
+        nonlocal position
+        position += 1
+        token: str = tokens[position - 1]
+        assert not expected or token in expected, (expected, tokens[position - 10 : position + 3])
+        return token
+
+    def value() -> Any:
+        token = take()
+        if token == "{":
+            pairs: dict[str, Any] = {}
+            while tokens[position] != "}":
+                key = take().strip('"')
+                take("=")
+                assert key not in pairs
+                pairs[key] = value()
+                take(";")
+            take("}")
+            return pairs
+        if token == "(":
+            items = []
+            while tokens[position] != ")":
+                items.append(value())
+                take(",")
+            take(")")
+            return items
+        return re.sub(r"\\(.)", r"\1", token[1:-1]) if token.startswith('"') else token
+
+    whole = value()
+    assert position == len(tokens)
+    return whole
+
+
+def test_the_project_refers_to_what_is_there(project: Path) -> None:
+    content = project_file((project / "blutencos1x.xcodeproj/project.pbxproj").read_text())
+    objects = content["objects"]
+    kinds = {key: item["isa"] for key, item in objects.items()}
+    assert kinds[content["rootObject"]] == "PBXProject"
+    keys = re.findall(r"\bED\d{22}\b", json.dumps([content["rootObject"], *objects.values()]))
+    assert set(keys) == set(objects)  # nothing refers to nothing, and nothing is left over
+    paths = [item["path"] for item in objects.values() if item.get("sourceTree") == "<group>" and "path" in item]
+    paths += [item["relativePath"] for item in objects.values() if "relativePath" in item]
+    assert sorted(paths) == ["App", "AppTests", "EdgegenKit", "bundle"]
+    assert all((project / path).is_dir() for path in paths)
+    names = {item["buildSettings"].get("INFOPLIST_KEY_CFBundleDisplayName") for item in objects.values()
+             if item["isa"] == "XCBuildConfiguration"}  # fmt: skip
+    assert names == {None, NAME}
+    products = {item["productName"] for item in objects.values() if item["isa"] == "XCSwiftPackageProductDependency"}
+    assert products == set(re.findall(r'\.library\(name: "(\w+)"', (project / "EdgegenKit/Package.swift").read_text()))
+
+
+def test_the_model_and_what_proves_it_are_in_the_app(bundle: Path, project: Path) -> None:
+    inside = read_bundle(project / "bundle")
+    assert inside == read_bundle(bundle)
+    artifact = next(row for row in inside.artifacts if row.runtime == "coreml")
+    there = {
+        path.relative_to(project / "bundle").as_posix() for path in (project / "bundle").rglob("*") if path.is_file()
+    }
+    needed = {file.path for file in inside.files if artifact.holds(file.path)} | {artifact.golden.file, "README.md"}
+    assert len(needed) > 3
+    assert there == needed | {"manifest.json", "manifest.json.sha256"}
+    hashes = {file.path: file.sha256 for file in inside.files}
+    assert {path: sha256_of(project / "bundle" / path) for path in needed} == {path: hashes[path] for path in needed}
+    assert f'artifactFile = "{artifact.file}"' in (project / "App/GeneratorModel.swift").read_text()
+
+
+def test_no_placeholder_is_left_and_property_lists_are_read(project: Path) -> None:
+    sources = [
+        path for path in project.rglob("*") if path.is_file() and "bundle" not in path.relative_to(project).parts
+    ]
+    assert {path.suffix for path in sources} >= {".swift", ".pbxproj", ".xcprivacy", ".md"}
+    for path in sources:
+        assert "{{" not in path.read_text(), path
+    privacy = plistlib.loads((project / "App/PrivacyInfo.xcprivacy").read_bytes())
+    assert privacy["NSPrivacyTracking"] is False
+    assert (project / ".gitignore").is_file()
+    assert not list((TEMPLATES / "ios").rglob(".gitignore"))
+
+
+def test_a_title_is_a_literal_of_swift(project: Path) -> None:
+    """Swift reads \\(...) in a string as code."""
+    view = (project / "App/ContentView.swift").read_text()
+    assert r'Text(verbatim: "Blüten & \"Co' "'" r's\" <1> \\(x)")' in view
+    assert quoted('a\\b"c') == r'"a\\b\"c"'
+
+
+def test_the_same_bundle_and_name_give_the_same_bytes(bundle: Path, project: Path, tmp_path: Path) -> None:
+    write_app("ios", bundle, tmp_path / "again", name=NAME)
+
+    def content(folder: Path) -> dict[str, bytes]:
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    assert content(project) == content(tmp_path / "again")
+
+
+def test_a_bundle_without_a_core_ml_file_is_refused_by_name(bundle: Path, tmp_path: Path) -> None:
+    other = classes_bundle(tmp_path / "other", targets=("onnx-fp32",))
+    with pytest.raises(UsageError, match=r"no file of Core ML that the iOS app can run: it has net_onnx_fp32\.onnx"):
+        write_app("ios", other, tmp_path / "out", name="Net")
+    with pytest.raises(UsageError, match=r"no runtime of iOS apps 'onnx'; there are: coreml\."):
+        write_app("ios", bundle, tmp_path / "out", name="Net", runtime="onnx")
+    with pytest.raises(UsageError, match=r"has a \$, which Xcode reads as a variable"):
+        write_app("ios", bundle, tmp_path / "out", name="$(HOME)")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_is_refused_by_name(bundle: Path) -> None:
+    inside = read_bundle(bundle)
+    artifacts = tuple(row.model_copy(update={"text_encoder": "text.mlpackage"}) for row in inside.artifacts)
+    with pytest.raises(UsageError, match=r"net_coreml_fp32\.mlpackage takes a prompt, which the iOS app does not make"):
+        ios_plan(inside.model_copy(update={"artifacts": artifacts}), name="Net")
+
+
+def test_the_command_says_what_to_do_next(bundle: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["app", "ios", str(bundle), "--name", "Import", "-o", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert "com.example.appimport" in done.output
+    assert (tmp_path / "out/appimport.xcodeproj/project.pbxproj").is_file()
