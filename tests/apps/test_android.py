@@ -143,7 +143,7 @@ def test_the_runtime_follows_the_bundle_or_the_option(bundle: Path, tmp_path: Pa
         write_app("android", photo, tmp_path / "none", name="Enlarge", runtime="executorch")
     with pytest.raises(UsageError, match=r"no runtime of Android 'onxn'.*Did you mean 'onnx'"):
         write_app("android", photo, tmp_path / "none", name="Enlarge", runtime="onxn")
-    with pytest.raises(UsageError, match=r"no platform 'windows'; there are: android, web"):
+    with pytest.raises(UsageError, match=r"no platform 'windows'; there are: android, ios, web"):
         write_app("windows", photo, tmp_path / "none", name="Enlarge")
     assert not (tmp_path / "none").exists()
 
