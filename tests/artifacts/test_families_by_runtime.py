@@ -51,8 +51,12 @@ def sizes(chosen: tuple[Target, ...], source: Path) -> tuple[tuple[int, int], ..
     return ((size, 2 * size),) if any(target.kind().any_size for target in chosen) else ()
 
 
-# Half a minute to a minute each, nearly all of it in the vendors' converters; the others have the same operators.
+# A quarter of a minute to a minute each, nearly all of it in the vendors' converters; the others have the same operators.
 LONG = (
+    "edge_unet",
+    "dit",
+    "pixart",
+    "pixart_sized",
     "flux",
     "unet2d",
     "unet2d_image_conditional",
