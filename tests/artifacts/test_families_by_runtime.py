@@ -51,7 +51,7 @@ def sizes(chosen: tuple[Target, ...], source: Path) -> tuple[tuple[int, int], ..
     return ((size, 2 * size),) if any(target.kind().any_size for target in chosen) else ()
 
 
-# A quarter of a minute to a minute each, nearly all of it in the vendors' converters; the others have the same operators.
+# 13 to 60 seconds each, nearly all of it in the vendors' converters; the others have the same operators.
 LONG = (
     "edge_unet",
     "dit",
