@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgegen.artifacts.bundle_artifact import beside, bundled_artifact, target_of
 from edgegen.artifacts.bundle_card import write_bundle_card
-from edgegen.artifacts.bundle_text import TextParts, golden_prompts, hidden_states, with_text
+from edgegen.artifacts.bundle_text import PromptInputs, TextParts, golden_prompts
 from edgegen.artifacts.golden import FLOOR_DB, golden_inputs, golden_samples, images_of, write_given
 from edgegen.artifacts.shipped import files_of
 from edgegen.artifacts.target import Target
@@ -123,9 +123,7 @@ def _describe(
     def inputs_of(file: str, process: SessionProcess) -> Mapping[str, NDArray[Any]]:
         if text is None:
             return inputs
-        encoder = text.encoder(encoders[file])
-        states = hidden_states(process.open(encoder.runtime, folder / encoder.file), encoder, prompts)
-        return with_text(inputs, text, states, samples, signature)
+        return PromptInputs(folder, text, prompts, samples, signature, inputs).of(encoders[file], process)
 
     golden = _golden_images(folder, entries, inputs_of, signature, progress)
     artifacts = []

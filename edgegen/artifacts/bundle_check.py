@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen import registry
-from edgegen.artifacts.bundle_text import hidden_states, with_text
+from edgegen.artifacts.bundle_text import PromptInputs
 from edgegen.artifacts.golden import golden_inputs, images_of, worst_psnr_db
 from edgegen.artifacts.tokenizer import library_version, tokenized
 from edgegen.errors import DataError, ExportError, MissingExtraError, NoRuntimeError, ParityError
@@ -74,10 +74,8 @@ def _checks(folder: Path, bundle: Bundle, progress: Progress) -> list[GoldenChec
     def inputs_of(artifact: BundledArtifact) -> Mapping[str, NDArray[Any]]:
         if text is None:
             return inputs
-        encoder = text.encoder(artifact.text_encoder)
-        session = process.open(encoder.runtime, folder / encoder.file)
-        states = hidden_states(session, encoder, bundle.golden.prompts)
-        return with_text(inputs, text, states, samples, signature)
+        given = PromptInputs(folder, text, bundle.golden.prompts, samples, signature, inputs)
+        return given.of(artifact.text_encoder, process)
 
     try:
         with progress.task("golden images", len(bundle.artifacts)) as task:

@@ -22,6 +22,7 @@ from edgegen.formats.text_pipeline import TextPipeline
 from edgegen.recipe import Export
 from edgegen.support.storage import nbytes_of
 from edgegen.types import Parity, Signature
+from edgegen.verification.session_process import SessionProcess
 
 # Letters, marks, what a tokenizer folds (case, spaces, accents, a Greek last letter), nothing at all, and too much.
 PROMPTS = (
@@ -118,10 +119,24 @@ def hidden_states(session: Session, encoder: TextEncoder, prompts: Sequence[Prom
     return states
 
 
-def with_text(
-    inputs: Arrays, text: TextInput, states: NDArray[Any], samples: Sequence[Sample], signature: Signature
-) -> dict[str, NDArray[Any]]:
-    """The golden inputs in the signature's order, with each sample's hidden states among them."""
-    numbers = [sample.prompt or 0 for sample in samples]  # the manifest's check knows that each has one
-    all_inputs = {**inputs, text.input: states[numbers]}
-    return {spec.name: all_inputs[spec.name] for spec in signature.inputs}
+@dataclass(frozen=True)
+class PromptInputs:
+    """The golden inputs of a bundle in `folder`, for each of its files: with the hidden states of its own encoder.
+
+    `inputs` are all others, by name.
+    """
+
+    folder: Path
+    text: TextInput
+    prompts: Sequence[Prompt]
+    samples: Sequence[Sample]
+    signature: Signature
+    inputs: Arrays
+
+    def of(self, encoder_file: str | None, process: SessionProcess) -> Arrays:
+        """In the signature's order. Raises ExportError where the encoder cannot be run."""
+        encoder = self.text.encoder(encoder_file)
+        states = hidden_states(process.open(encoder.runtime, self.folder / encoder.file), encoder, self.prompts)
+        numbers = [sample.prompt or 0 for sample in self.samples]  # the manifest's check knows that each has one
+        all_inputs = {**self.inputs, self.text.input: states[numbers]}
+        return {spec.name: all_inputs[spec.name] for spec in self.signature.inputs}
