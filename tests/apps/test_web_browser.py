@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 import web_project
 from app_bundles import answers_of_onnx, photo_bundle
 from bundles import bundled, edit_manifest, exported, hash_again
-from web_project import browsers, downloaded, host, pictures, pixels_of, psnr_db, settled, without_cache
+from web_project import downloaded, host, pictures, pixels_of, psnr_db, settled, without_cache
 
 from edgegen.apps.project import write_app
 from edgegen.formats.bundle_folder import read_bundle
@@ -43,26 +43,6 @@ def dist(bundle: Path) -> Path:
     project = bundle.parent / "a page"
     write_app("web", bundle, project, name='Net & "Co"')
     return web_project.built(project)
-
-
-@pytest.fixture(scope="module")
-def start_browser() -> Iterator[Callable[..., Any]]:
-    with browsers() as start:
-        yield start
-
-
-@pytest.fixture(scope="module")
-def chromium(start_browser: Callable[..., Any]) -> Iterator[Any]:
-    started = start_browser()
-    yield started
-    started.close()
-
-
-@pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    context = chromium.new_context()
-    yield context.new_page()
-    context.close()
 
 
 @pytest.mark.parametrize("threads", [1, 2])

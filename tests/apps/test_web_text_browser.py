@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 import web_project
 from bundles import edit_manifest
 from text_pipelines import TRICKY, images_of_diffusers, text_bundle, tokens_of_transformers
-from web_project import browsers, downloaded, host, pictures, psnr_db, settled
+from web_project import downloaded, host, pictures, psnr_db, settled
 
 from edgegen.apps.project import write_app
 from edgegen.artifacts.bundle_text import PROMPTS
@@ -48,26 +48,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, in_process_of_module: None)
 def dist(bundle: Path) -> Path:
     write_app("web", bundle, bundle.with_name("page"), name="Words")
     return web_project.built(bundle.with_name("page"))
-
-
-@pytest.fixture(scope="module")
-def start_browser() -> Iterator[Callable[..., Any]]:
-    with browsers() as start:
-        yield start
-
-
-@pytest.fixture(scope="module")
-def chromium(start_browser: Callable[..., Any]) -> Iterator[Any]:
-    started = start_browser()
-    yield started
-    started.close()
-
-
-@pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    context = chromium.new_context()
-    yield context.new_page()
-    context.close()
 
 
 def make(page: Any, prompt: str) -> list[Any]:
