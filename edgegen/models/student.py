@@ -62,10 +62,11 @@ def architecture(
     halvings, is_signal = len(model.channels) - 1, len(sides) == 1
     kind, unit = ("signal", "values") if is_signal else ("image", "pixels")
     for size in sides:
-        if size % 2**halvings:
+        if over := size % 2**halvings:
+            fitting = [str(side) for side in (size - over, size - over + 2**halvings) if side]
             raise RecipeError(
                 f"channels {list(model.channels)} halve the {kind} {halvings} times, but {size} {unit} cannot be "
-                f"halved that often: give fewer channels, or other {kind}s"
+                f"halved that often: give fewer channels, or other {kind}s, of {' or '.join(fitting)} {unit}"
             )
     return EdgeUNetConfig(
         sample_size=sides[0] if len(set(sides)) == 1 else (sides[0], sides[1]),
