@@ -54,7 +54,8 @@ inline bool dot_products_are_right() { return true; }
 
 using Clock = std::chrono::steady_clock;
 
-[[noreturn]] inline void fail(const std::string& what) {
+[[noreturn]] inline void fail(std::string what) {
+  std::replace(what.begin(), what.end(), '\n', ' ');
   std::fprintf(stderr, "runner: %s\n", what.c_str());
   std::exit(1);
 }

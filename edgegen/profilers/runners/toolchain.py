@@ -75,10 +75,8 @@ def home_of(package: str, system: str) -> Path:
         assert spec.submodule_search_locations, "a package"
         return Path(next(iter(spec.submodule_search_locations)))
     if system != ARM64:
-        message = (
-            f"no runner can be made for {system or 'an unknown system'}: there are only {this_system()} and {ARM64}"
-        )
-        raise NoProgramError(message, why=f"no C++ runner for {system}")
+        named, known = system or "an unknown system", " and ".join(dict.fromkeys((this_system(), ARM64)))
+        raise NoProgramError(f"no runner can be made for {named}, only for {known}", why=f"no C++ runner for {named}")
     home = arm64_home(package)
     if not home.is_dir():
         raise NoProgramError(
