@@ -33,7 +33,7 @@ def devices(
         bool,
         typer.Option(
             "--fetch",
-            help="Download what measuring there needs (host: 90 kB, ARM boards and phones: 40 MB, arm64: 170 MB, "
+            help="Download what measuring there needs (host: 90 kB, ARM boards and phones: 40 MB, arm64: 115 MB, "
             "browser: 140 MB).",
         ),
     ] = False,
