@@ -78,7 +78,6 @@ def profile(
     if force or dry_run:
         raise UsageError("--force and --dry-run are for recipes")
     profile_name, counts = check_options(kind, threads, output)
-    provider_name = _provider(provider)
     paths = [Path(file) for file in files]
     for path in paths:
         if not path.exists():
@@ -93,7 +92,7 @@ def profile(
         threads=counts,
         per_op=per_op,
         for_minutes=for_minutes,
-        provider=provider_name,
+        provider=_provider(provider),
         progress=progress(),
     )
     write_and_print(result, output=output, as_json=as_json)
