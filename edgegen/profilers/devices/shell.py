@@ -143,6 +143,8 @@ class ShellDevice(ABC):
         if self.folder is not None:
             self._sh(f"rm -rf {shlex.quote(self.folder)}")
             self.folder = None
+            self.programs.clear()
+            self.c_library.clear()
 
     def fetch(self) -> None:
         system = self._system()
