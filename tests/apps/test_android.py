@@ -165,7 +165,7 @@ def test_files_that_the_app_cannot_run_are_named(bundle: Path, change: Callable[
     from edgegen.apps.android import android_plan
 
     with pytest.raises(UsageError, match=rf"the Android app can run: net_executorch_fp32.pte {reason}"):
-        android_plan(Bundle.model_validate_json(json.dumps(content), strict=True), name="Net")
+        android_plan(Bundle.model_validate_json(json.dumps(content), strict=True), bundle, name="Net")
 
 
 @pytest.mark.parametrize(
