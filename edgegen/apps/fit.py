@@ -41,6 +41,8 @@ def chosen_artifact(
 
 def why_unfit(artifact: BundledArtifact) -> str:
     """Why no app can run it, to be read after its name; "" where apps can."""
+    if (artifact.runtime, artifact.variant) == ("onnx", "qnn"):
+        return "is for Snapdragon's NPU, and the app's library has no provider for it"
     if artifact.batch not in (None, 1):
         return f"takes {artifact.batch} samples at once, and the app makes one"
     for spec in artifact.inputs:
