@@ -6,7 +6,7 @@ import { GeneratorError } from "./errors";
 import { Generator } from "./generator";
 import { isolate } from "./isolation";
 import { LatencyLog } from "./latency-log";
-import { inputOf } from "./manifest";
+import { fileOf, inputOf } from "./manifest";
 import { fromImageData, toImageData, type Picture } from "./picture";
 import { png } from "./png";
 import type { Backend } from "./protocol";
@@ -29,6 +29,7 @@ const address = new URL(BUNDLE, document.baseURI).href;
 const choices = new URLSearchParams(location.search); // ?backend=wasm|webgpu, ?threads=N: for trying things out
 
 let generator: Generator | undefined;
+let oneThread: string | null = null; // why there is no second one
 let log: LatencyLog;
 let test: SelfTest | null = null;
 let given: Picture | null = null;
@@ -37,7 +38,7 @@ let turn = 0; // of the newest grid; older ones stop
 start().catch(fail);
 
 async function start(): Promise<void> {
-  const oneThread = await isolate();
+  oneThread = await isolate();
   for (const file of MODELS) modelField.add(new Option(file, file));
   element("controls").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -53,19 +54,19 @@ async function start(): Promise<void> {
     makeAll().catch(fail);
   });
   element("classes").addEventListener("change", () => makeAll().catch(fail));
-  modelField.addEventListener("change", () => open(oneThread).catch(fail));
+  modelField.addEventListener("change", () => open().catch(fail));
   element<HTMLInputElement>("image").addEventListener("change", ({ target }) => choose((target as HTMLInputElement).files?.[0]).catch(fail));
   element("run-self-test").addEventListener("click", () => check().catch(fail));
   element("save-log").addEventListener("click", () => {
     const text = log.toJson(test);
     if (text) save(new Blob([text], { type: "application/json" }), "latency.json");
   });
-  await open(oneThread);
+  await open();
   if (import.meta.env.DEV || location.hash === "#self-test") await check();
 }
 
 /** Loads the chosen model and makes the first pictures with it. */
-async function open(oneThread: string | null): Promise<void> {
+async function open(): Promise<void> {
   turn++;
   element("error").hidden = true;
   busy(true);
@@ -75,12 +76,17 @@ async function open(oneThread: string | null): Promise<void> {
   const threads = Number(choices.get("threads")) || undefined;
   const loaded = await Generator.load({ bundle: BUNDLE, file: modelField.value, backend: backend(), threads });
   generator = loaded;
-  log = new LatencyLog(loaded);
-  test = null;
-  showSelfTest("Does this device make the pictures that it should?", "");
-  element("notes").textContent = [...loaded.notes, ...(oneThread && loaded.backend === "wasm" ? [oneThread] : [])].join(" ");
+  forget(loaded);
   await showInputs(loaded);
   await makeAll();
+}
+
+/** What was measured and tested was another model's, or another runtime's. */
+function forget(model: Generator): void {
+  log = new LatencyLog(model);
+  test = null;
+  showSelfTest("Does this device make the pictures that it should?", "");
+  element("notes").textContent = [...model.notes, ...(oneThread && model.backend === "wasm" ? [oneThread] : [])].join(" ");
 }
 
 function backend(): Backend | undefined {
@@ -174,7 +180,8 @@ async function makeAll(): Promise<void> {
     });
     if (mine !== turn || !picture) return;
     performance.mark("picture");
-    log.add(model.lastMs);
+    if (model.backend !== log.backend) forget(model); // WebGPU stopped
+    log.add();
     fill(grid.children[at] as HTMLElement, picture, { seed: first + at, label, image, prompt });
     show(facts(model));
   }
@@ -208,7 +215,7 @@ function fill(figure: HTMLElement, picture: Picture, made: { seed: number; label
   button.onclick = async () => {
     const input = inputOf(artifact, "image");
     const inputs: Record<string, string> = image && input ? { [input.name]: await sha256(image.pixels) } : {};
-    const recipe = { artifact: artifact.sha256, seed, label, prompt, edgegen: manifest.tools.edgegen ?? "unknown", inputs };
+    const recipe = { artifact: fileOf(artifact, label).sha256, seed, label, prompt, edgegen: manifest.tools.edgegen ?? "unknown", inputs };
     save(await png(picture, recipe), `${[manifest.name, label, takesNoise ? seed : null].filter((part) => part !== null).join("-")}.png`);
   };
   figure.classList.remove("waiting");
@@ -218,13 +225,20 @@ function draw(canvas: HTMLCanvasElement, picture: Picture): void {
   canvas.width = picture.width;
   canvas.height = picture.height;
   canvas.classList.toggle("pixels", Math.max(picture.width, picture.height) < SMALL);
-  canvas.getContext("2d")!.putImageData(toImageData(picture), 0, 0);
+  // Kept out of the GPU, with which pictures would be lost.
+  canvas.getContext("2d", { willReadFrequently: true })!.putImageData(toImageData(picture), 0, 0);
 }
 
 async function check(): Promise<void> {
   if (!generator) return;
+  const model = generator;
   showSelfTest("Self-test …", "");
-  test = await selfTest(address, generator);
+  const result = await selfTest(address, model);
+  if (model.backend !== log.backend) { // WebGPU stopped in the middle of it
+    forget(model);
+    return check();
+  }
+  test = result;
   showSelfTest(summary(test), test.passed ? "passed" : "failed");
 }
 
