@@ -1,10 +1,8 @@
 """The page of `edgegen app web`, built by npm's Vite, in a browser: against golden images and against Python."""
 
-import contextlib
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 import web_project
 from app_bundles import answers_of_onnx, photo_bundle
-from bundles import bundled, edit_manifest, exported, hash_again
+from bundles import edit_manifest, hash_again
 from web_project import downloaded, host, pictures, pixels_of, psnr_db, settled, without_cache
 
 from edgegen.apps.project import write_app
@@ -30,19 +28,6 @@ pytestmark = [
 ]
 SEEDS, CLASSES = 16, 10
 WASM = "?backend=wasm"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, in_process_of_module: None) -> Path:
-    place = tmp_path_factory.mktemp("web bundles") / "net"
-    return bundled(exported(place.with_name("export"), targets=("onnx-fp32", "onnx-w8a8")), place)
-
-
-@pytest.fixture(scope="module")
-def dist(bundle: Path) -> Path:
-    project = bundle.parent / "a page"
-    write_app("web", bundle, project, name='Net & "Co"')
-    return web_project.built(project)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -228,72 +213,6 @@ def test_without_a_service_worker_there_is_one_thread_and_a_reason(dist: Path, c
         assert isolated.inner_text("#status").startswith("WebAssembly, 2 threads ")
         assert isolated.inner_text("#notes") == ""
     context.close()
-
-
-def test_webgpu_on_a_gpu_in_software(dist: Path, start_browser: Callable[..., Any]) -> None:
-    with host(dist) as address, contextlib.closing(start_browser(*web_project.SOFTWARE_GPU)) as started:
-        page = started.new_page()
-        page.goto(f"{address}?backend=webgpu#self-test")
-        if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
-            pytest.skip("this browser has no WebGPU in software")
-        page.wait_for_selector("#self-test.passed, #self-test.failed", timeout=3 * web_project.PATIENCE_MS)
-        assert page.inner_text("#status").startswith("WebGPU ")
-        assert page.inner_text("#self-test").startswith("Self-test passed: 16 pictures")
-
-
-# What a page's worker does first, so that a test can take its GPU away: `device` is it, which `leave` destroys after so
-# many pictures.
-LOSE_GPU = """
-const requestDevice = GPUAdapter.prototype.requestDevice, postMessage = self.postMessage.bind(self);
-GPUAdapter.prototype.requestDevice = async function (...given) { return (self.device = await requestDevice.apply(this, given)); };
-self.postMessage = (answer, ...rest) => { postMessage(answer, ...rest); if ("picture" in (answer.value ?? {}) && --self.leave === 0) self.device.destroy(); };
-"""
-
-
-@pytest.mark.parametrize("way", ["the device is destroyed in the middle of a grid", "the process of the GPU ends"])
-def test_a_lost_gpu_costs_no_picture(
-    dist: Path, page: Any, start_browser: Callable[..., Any], tmp_path: Path, way: str
-) -> None:
-    shutil.copytree(dist, tmp_path / "dist")
-    (script,) = (tmp_path / "dist/assets").glob("worker-*.js")
-    script.write_text(LOSE_GPU + script.read_text())
-    with host(dist) as address:
-        page.goto(f"{address}{WASM}")
-        settled(page)
-        page.click('.chip:has(input[value="3"])')
-        settled(page)
-        expected = pictures(page)
-    with host(tmp_path / "dist") as address, contextlib.closing(start_browser(*web_project.SOFTWARE_GPU)) as started:
-        gpu_page = started.new_page()
-        gpu_page.goto(f"{address}?backend=webgpu&threads=2")
-        if not gpu_page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
-            pytest.skip("this browser has no WebGPU in software")
-        settled(gpu_page)
-        assert gpu_page.inner_text("#status").startswith("WebGPU ")
-        worker = next(each for each in gpu_page.workers if "/worker-" in each.url)  # others are its threads
-        if way == "the process of the GPU ends":
-            started.new_browser_cdp_session().send("Browser.crashGpuProcess")
-        else:
-            worker.evaluate("self.leave = 5")
-        gpu_page.click('.chip:has(input[value="3"])')
-        settled(gpu_page)
-        assert gpu_page.inner_text("#notes") == (
-            "WebGPU stopped (the browser has lost the GPU): pictures come from WebAssembly."
-        )
-        assert gpu_page.inner_text("#status").startswith("WebAssembly, 2 threads ")
-        assert not gpu_page.locator("#error").is_visible()
-        assert gpu_page.locator("figure.waiting").count() == 0
-        assert worker not in gpu_page.workers
-        shown = pictures(gpu_page)
-        log = json.loads(downloaded(gpu_page, "#save-log", tmp_path).read_text())
-        gpu_page.click("#run-self-test")
-        gpu_page.wait_for_selector("#self-test.passed", timeout=web_project.PATIENCE_MS)
-    assert len(shown) == len(expected)
-    assert min(map(psnr_db, shown, expected)) >= 40
-    (result,) = log["results"]
-    assert result["config"]["runtime"].endswith(" on wasm")
-    after = 16 if way == "the process of the GPU ends" else 11
-    assert result["latency"]["runs"] == after - 1
 
 
 def test_calls_that_a_model_does_not_take_are_told(dist: Path, page: Any) -> None:
