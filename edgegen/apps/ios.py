@@ -44,11 +44,20 @@ def ios_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Plan:
     return Plan(values, {path: f"{ASSETS}/{path}" for path in dict.fromkeys(files)}, renamed, shown)
 
 
+def _why_not(artifact: BundledArtifact) -> str:
+    """Why an app of this template cannot run it; "" where it can."""
+    if artifact.text_encoder:
+        return "takes a prompt, which the iOS app does not make"
+    if artifact.students:
+        return f"has {len(artifact.students)} files, each for its classes, and the iOS app runs one"
+    return why_unfit(artifact)
+
+
 def _artifact(bundle: Bundle) -> BundledArtifact:
     candidates = [artifact for artifact in bundle.artifacts if artifact.runtime in RUNTIMES]
     reasons = []
     for artifact in candidates:
-        reason = "takes a prompt, which the iOS app does not make" if artifact.text_encoder else why_unfit(artifact)
+        reason = _why_not(artifact)
         if not reason:
             return artifact
         reasons.append(f"{artifact.file} {reason}")
