@@ -6,7 +6,7 @@ import { GeneratorError } from "./errors";
 import { Generator } from "./generator";
 import { isolate } from "./isolation";
 import { LatencyLog } from "./latency-log";
-import { fileOf, inputOf } from "./manifest";
+import { fileOf, inputOf, wholeSize } from "./manifest";
 import { fromImageData, toImageData, type Picture } from "./picture";
 import { png } from "./png";
 import type { Backend } from "./protocol";
@@ -78,6 +78,7 @@ async function open(): Promise<void> {
   generator = loaded;
   forget(loaded);
   await showInputs(loaded);
+  reveal();
   await makeAll();
 }
 
@@ -87,6 +88,11 @@ function forget(model: Generator): void {
   test = null;
   showSelfTest("Does this device make the pictures that it should?", "");
   element("notes").textContent = [...model.notes, ...(oneThread && model.backend === "wasm" ? [oneThread] : [])].join(" ");
+}
+
+/** All at once, so that nothing moves while the first model loads. */
+function reveal(): void {
+  element("main").classList.remove("starting");
 }
 
 function backend(): Backend | undefined {
@@ -99,7 +105,7 @@ async function showInputs(model: Generator): Promise<void> {
   const { manifest, imageSize } = model;
   for (const option of modelField.options) {
     const row = manifest.artifacts.find(({ file }) => file === option.value);
-    if (row) option.text = `${row.scheme}, ${size(row.nbytes)}`;
+    if (row) option.text = `${row.scheme}, ${size(wholeSize(manifest, row))}`;
   }
   element("model-field").hidden = MODELS.length < 2;
   element("prompt-field").hidden = !model.takesPrompt;
@@ -167,8 +173,9 @@ async function makeAll(): Promise<void> {
   element("error").hidden = true;
   busy(true);
   grid.classList.toggle("single", count === 1);
+  grid.classList.toggle("large", model.manifest.golden.shape[2] >= SMALL);
   while (grid.childElementCount > count) grid.lastElementChild?.remove();
-  while (grid.childElementCount < count) grid.append(frame());
+  while (grid.childElementCount < count) grid.append(frame(model));
   for (const figure of grid.children) figure.classList.add("waiting");
   const chosen = new FormData(element<HTMLFormElement>("controls")).get("class") ?? ALL;
   const prompt = model.takesPrompt ? promptField.value : null;
@@ -188,14 +195,17 @@ async function makeAll(): Promise<void> {
   busy(false);
 }
 
-function facts({ backend, threads, loadMs, lastMs, artifact }: Generator): string {
+function facts({ backend, threads, loadMs, lastMs, manifest, artifact }: Generator): string {
   const where = backend === "webgpu" ? "WebGPU" : `WebAssembly, ${threads} thread${threads === 1 ? "" : "s"}`;
-  return `${where} · ${(log.medianMs ?? lastMs).toFixed(1)} ms a picture · loaded in ${loadMs.toFixed(0)} ms · ${size(artifact.nbytes)}`;
+  return `${where} · ${(log.medianMs ?? lastMs).toFixed(1)} ms a picture · loaded in ${loadMs.toFixed(0)} ms · ${size(wholeSize(manifest, artifact))}`;
 }
 
-function frame(): HTMLElement {
+/** In the shape of the pictures to come. */
+function frame({ manifest }: Generator): HTMLElement {
   const figure = document.createElement("figure");
+  const [, height, width] = manifest.golden.shape;
   figure.innerHTML = `<button type="button" disabled><canvas></canvas>${DOWNLOAD}</button><figcaption>&nbsp;</figcaption>`;
+  figure.querySelector("button")!.style.aspectRatio = `${width} / ${height}`;
   return figure;
 }
 
@@ -206,11 +216,9 @@ function fill(figure: HTMLElement, picture: Picture, made: { seed: number; label
   const title = [name, takesNoise ? `seed ${seed}` : ""].filter(Boolean).join(" · ");
   const canvas = figure.querySelector("canvas")!;
   draw(canvas, picture);
-  grid.classList.toggle("large", picture.width >= SMALL);
   figure.querySelector("figcaption")!.textContent = title || `${picture.width} x ${picture.height}`;
   const button = figure.querySelector("button")!;
   button.disabled = false;
-  button.style.aspectRatio = `${picture.width} / ${picture.height}`;
   button.title = button.ariaLabel = `Save ${title || "the picture"} as PNG`;
   button.onclick = async () => {
     const input = inputOf(artifact, "image");
@@ -258,6 +266,7 @@ function busy(is: boolean): void {
 
 function fail(error: unknown): void {
   const message = error instanceof GeneratorError ? error.message : `Something went wrong: ${error instanceof Error ? error.message : error}`;
+  reveal();
   element("error").textContent = message;
   element("error").hidden = false;
   show("");

@@ -48,9 +48,7 @@ export interface TextInput {
   encoders: TextEncoder[];
 }
 
-export interface TextEncoder {
-  file: string;
-  beside: string[];
+export interface TextEncoder extends ModelFile {
   tokens: { name: string; dtype: "int64" | "int32" };
   hidden_states: { name: string; shape: (number | "batch_size")[] };
 }
@@ -93,6 +91,13 @@ export function fileOf(artifact: Artifact, label: number | null): ModelFile {
   const file = artifact.students ? artifact.students.find(({ classes }) => classes.includes(label ?? -1)) : artifact;
   if (!file) throw new GeneratorError("manifest", `The bundle has no file for the class ${label} of ${artifact.file}.`);
   return file;
+}
+
+/** Of all that the page fetches for a model: its files, and text encoder and tokenizer where it takes a prompt. */
+export function wholeSize({ text, files }: Manifest, artifact: Artifact): number {
+  const encoder = text?.encoders.find(({ file }) => file === artifact.text_encoder);
+  const tokenizer = encoder && files.find(({ path }) => path === text?.tokenizer.file);
+  return artifact.nbytes + (encoder?.nbytes ?? 0) + (tokenizer?.nbytes ?? 0);
 }
 
 /** The method whose output is a picture: one of uint8 first, which needs no conversion. */
