@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app_bundles import classes_bundle
+from app_bundles import classes_bundle, students_bundle
 from typer.testing import CliRunner
 
 from edgegen.apps.ios import ios_plan
@@ -153,6 +153,14 @@ def test_a_prompt_is_refused_by_name(bundle: Path) -> None:
     artifacts = tuple(row.model_copy(update={"text_encoder": "text.mlpackage"}) for row in inside.artifacts)
     with pytest.raises(UsageError, match=r"net_coreml_fp32\.mlpackage takes a prompt, which the iOS app does not make"):
         ios_plan(inside.model_copy(update={"artifacts": artifacts}), name="Net")
+
+
+def test_several_students_are_refused_by_name(tmp_path: Path) -> None:
+    inside = read_bundle(students_bundle(tmp_path / "nets", targets=("coreml-fp32",)))
+    with pytest.raises(
+        UsageError, match=r"net-0_coreml_fp32\.mlpackage has 2 files, each for its classes, and the iOS app"
+    ):
+        ios_plan(inside, name="Nets")
 
 
 def test_the_command_says_what_to_do_next(bundle: Path, tmp_path: Path) -> None:

@@ -200,23 +200,31 @@ function facts({ backend, threads, loadMs, lastMs, manifest, artifact }: Generat
   return `${where} · ${(log.medianMs ?? lastMs).toFixed(1)} ms a picture · loaded in ${loadMs.toFixed(0)} ms · ${size(wholeSize(manifest, artifact))}`;
 }
 
-/** In the shape of the pictures to come. */
-function frame({ manifest }: Generator): HTMLElement {
+/** In the shape of the pictures to come, and with as many lines as they have. */
+function frame({ manifest, classes, takesNoise }: Generator): HTMLElement {
   const figure = document.createElement("figure");
   const [, height, width] = manifest.golden.shape;
-  figure.innerHTML = `<button type="button" disabled><canvas></canvas>${DOWNLOAD}</button><figcaption>&nbsp;</figcaption>`;
+  const lines = Array<string>(Math.max(1, Number(classes > 0) + Number(takesNoise))).fill("\xa0");
+  figure.innerHTML = `<button type="button" disabled><canvas></canvas>${DOWNLOAD}</button><figcaption></figcaption>`;
+  figure.querySelector("figcaption")!.append(...lines.map(line));
   figure.querySelector("button")!.style.aspectRatio = `${width} / ${height}`;
   return figure;
+}
+
+function line(textContent: string): HTMLElement {
+  return Object.assign(document.createElement("span"), { textContent });
 }
 
 function fill(figure: HTMLElement, picture: Picture, made: { seed: number; label: number | null; image: Picture | null; prompt: string | null }): void {
   const { manifest, artifact, takesNoise } = generator!;
   const { seed, label, image, prompt } = made;
   const name = label === null ? "" : (manifest.class_names[label] ?? `class ${label}`);
-  const title = [name, takesNoise ? `seed ${seed}` : ""].filter(Boolean).join(" · ");
+  const parts = [name, takesNoise ? `seed ${seed}` : ""].filter(Boolean);
+  const title = parts.join(" · ");
   const canvas = figure.querySelector("canvas")!;
   draw(canvas, picture);
-  figure.querySelector("figcaption")!.textContent = title || `${picture.width} x ${picture.height}`;
+  const lines = parts.length ? parts : [`${picture.width} x ${picture.height}`];
+  figure.querySelector("figcaption")!.replaceChildren(...lines.map(line));
   const button = figure.querySelector("button")!;
   button.disabled = false;
   button.title = button.ariaLabel = `Save ${title || "the picture"} as PNG`;
