@@ -140,7 +140,7 @@ def test_recorded_sessions_give_the_golden_images(bundle: Path, project: Path, t
     said = kotlin_project.run_tests(core, project, session)
 
     assert " 0 tests failed" in said
-    assert " 22 tests successful" in said
+    assert " 24 tests successful" in said
     images = np.fromfile(bundle / artifact.golden.file, np.uint8).reshape(golden.shape)
     for position, (sample, expected) in enumerate(zip(golden.samples, images, strict=True)):
         path = session / f"{position}.png"
