@@ -67,7 +67,7 @@ def test_four_prompts_of_four_seeds_are_those_of_diffusers(bundle: Path, dist: P
         assert page.input_value("#prompt") == PROMPTS[0]
         assert page.evaluate("crossOriginIsolated")
         nbytes = sum((dist / "bundle" / name).stat().st_size for name in (MODEL, ENCODER, "tokenizer.json"))
-        assert page.inner_text("#status").endswith(f" · {nbytes / 1e6:.1f} MB")  # of all that the page fetched for it
+        assert page.inner_text("#status").endswith(f" · {nbytes / 1e3:.0f} kB")  # of all that the page fetched for it
         for prompt in prompts:
             shown = make(page, prompt)
             assert not page.locator("#error").is_visible()
