@@ -39,6 +39,7 @@ export class Generator {
   lastLoadMs = 0;
   private worker = this.started();
   private next = 0;
+  private over: Error | null = null; // what ended the worker: it answers nothing any more
   private readonly waiting = new Map<number, { call: Call; resolve: (value: Value) => void; reject: (error: Error) => void }>();
 
   private constructor(
@@ -171,6 +172,7 @@ export class Generator {
   }
 
   private call(call: Call): Promise<Value> {
+    if (this.over) return Promise.reject(this.over);
     const id = this.next++;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { call, resolve, reject });
@@ -183,6 +185,7 @@ export class Generator {
   }
 
   private end(error: Error): void {
+    this.over = error;
     this.worker.terminate();
     for (const { reject } of this.waiting.values()) reject(error);
     this.waiting.clear();
