@@ -93,7 +93,7 @@ def run_artifact(
     def run(number: int, own: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
         return images_of(process.open(runtime, path.with_name(students[number].file)), own, signature)
 
-    (label,) = (spec.name for spec in signature.inputs if spec.role == "class")
+    label = next(spec.name for spec in signature.inputs if spec.role == "class")
     return by_class(inputs, inputs[label], [student.classes for student in students], run), session
 
 
