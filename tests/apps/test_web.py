@@ -72,7 +72,7 @@ def test_the_pictures_that_are_given_come_along(tmp_path: Path) -> None:
 
 def test_the_files_of_all_students_come_along(tmp_path: Path) -> None:
     bundle = students_bundle(tmp_path / "nets", targets=("onnx-fp32",))
-    plan = web_plan(read_bundle(bundle), name="Nets")
+    plan = web_plan(read_bundle(bundle), bundle, name="Nets")
     models = {path for path in plan.assets if path.endswith(".onnx")}
     assert models == {"net-0_onnx_fp32.onnx", "net-1_onnx_fp32.onnx"}
     assert json.loads(plan.values["models"]) == ["net-0_onnx_fp32.onnx"]  # one model, of which people choose classes
@@ -142,7 +142,8 @@ def test_bundles_without_a_file_for_pages_are_refused(bundle: Path, tmp_path: Pa
     (onnx,) = (row for row in rows if row["runtime"] == "onnx")
 
     def plan(*artifacts: object) -> None:
-        web_plan(Bundle.model_validate_json(json.dumps(content | {"artifacts": artifacts}), strict=True), name="Net")
+        changed = Bundle.model_validate_json(json.dumps(content | {"artifacts": artifacts}), strict=True)
+        web_plan(changed, bundle, name="Net")
 
     with pytest.raises(UsageError, match=r"no \.onnx file that a page can run: it has net_executorch_fp32\.pte;"):
         plan(*(row for row in rows if row is not onnx))
