@@ -45,7 +45,8 @@ def android_plan(bundle: Bundle, folder: Path, *, name: str, runtime: str | None
     renamed = RENAMED | one_of(GLUES, artifact.runtime, GLUE)
     renamed |= one_of(TOKENIZERS, values["tokenizer"] or "none", TOKENIZER)
     given = {spec.name for spec in artifact.inputs}
-    files = [MANIFEST, HASH, CARD, artifact.file, *artifact.beside, artifact.golden.file]
+    files = [MANIFEST, HASH, CARD, artifact.golden.file]
+    files += [name for file in (artifact.students or (artifact,)) for name in (file.file, *file.beside)]
     files += [item.file for item in bundle.golden.inputs if item.name in given]
     if text is not None:
         encoder = text.encoder(artifact.text_encoder)

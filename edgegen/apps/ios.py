@@ -69,6 +69,8 @@ def _why_not(artifact: BundledArtifact) -> str:
     """Why an app of this template cannot run it; "" where it can."""
     if artifact.text_encoder:
         return "takes a prompt, which the iOS app does not make"
+    if artifact.students:
+        return f"has {len(artifact.students)} files, each for its classes, and the iOS app runs one"
     if artifact.runtime == "executorch" and artifact.variant not in DELEGATES:
         return f"is for {artifact.variant}, and the app's libraries have XNNPACK or Core ML"
     return why_unfit(artifact)

@@ -99,6 +99,8 @@ def _files(template: Path) -> list[str]:
 
 
 def _filled(path: Path, values: Mapping[str, str]) -> bytes:
+    if path.suffix == ".png":
+        return path.read_bytes()
     return filled(path.read_text(encoding="utf-8"), values).encode()
 
 

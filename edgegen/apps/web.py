@@ -44,7 +44,8 @@ def web_plan(bundle: Bundle, folder: Path, *, name: str, runtime: str | None = N
     given = {spec.name for artifact in artifacts for spec in artifact.inputs}
     files = [MANIFEST, HASH, CARD, *(item.file for item in bundle.golden.inputs if item.name in given)]
     for artifact in artifacts:
-        files += [artifact.file, *artifact.beside, artifact.golden.file]
+        files += [name for file in (artifact.students or (artifact,)) for name in (file.file, *file.beside)]
+        files.append(artifact.golden.file)
     if text is not None:
         encoders = [row for row in text.encoders if row.file in {artifact.text_encoder for artifact in artifacts}]
         files += [text.tokenizer.file, *(name for row in encoders for name in (row.file, *row.beside))]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.artifacts.router import ROUTER, read_router, routed
+from edgegen.artifacts.router import routed, routes_in
 from edgegen.artifacts.sample_inputs import GivenInputs, paths_by_name, read_inputs, whole_steps
 from edgegen.artifacts.sessions import ImageSource, open_source
 from edgegen.artifacts.signal_files import SUFFIXES, write_signals
@@ -125,11 +125,11 @@ def _recipe(
 
 
 def _open(source: str, *, steps: int | None, runs: Path, best_of: int) -> ImageSource:
-    """What `source` is; of the export folder of several students all of them, each for its classes."""
+    """What `source` is; of the folder of several students all of them, each for its classes."""
     folder = Path(source)
-    if not (folder / ROUTER).is_file():
+    routes = routes_in(folder)
+    if not routes:
         return open_source(source, steps=steps, runs=runs, best_of=best_of)
-    routes = read_router(folder)
     parts = [open_source(str(folder / route.folder), steps=steps, runs=runs, best_of=best_of) for route in routes]
     return routed(folder, routes, parts)
 

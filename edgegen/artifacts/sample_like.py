@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgegen.artifacts import shipped
+from edgegen.artifacts.router import routes_in
 from edgegen.artifacts.sample import sample_to_png
 from edgegen.data.pixels import read_image
 from edgegen.errors import DataError, UsageError
@@ -109,6 +110,8 @@ def _named(source: str, recipe: PictureRecipe, runs: Path) -> Path:
             artifact = _with_hash(folder, recipe.artifact)
             if artifact is not None:
                 return artifact
+    if routes_in(path) and sha256_of(path) == recipe.artifact:
+        return path
     return shipped.resolve(source, runs=runs, generator=recipe.steps is not None)
 
 

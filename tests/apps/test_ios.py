@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app_bundles import classes_bundle
+from app_bundles import classes_bundle, students_bundle
 from typer.testing import CliRunner
 
 from edgegen.apps.ios import ios_plan
@@ -253,6 +253,14 @@ def test_an_image_of_core_ml_s_is_shown(bundle: Path) -> None:
     methods = (method.model_copy(update={"output": image}),)
     plan = ios_plan(changed(bundle, "coreml", methods=methods), bundle, name="Net")
     assert plan.values["artifact"] == artifact.file
+
+
+def test_several_students_are_refused_by_name(tmp_path: Path) -> None:
+    nets = students_bundle(tmp_path / "nets", targets=("coreml-fp32",))
+    with pytest.raises(
+        UsageError, match=r"net-0_coreml_fp32\.mlpackage has 2 files, each for its classes, and the iOS app"
+    ):
+        ios_plan(read_bundle(nets), nets, name="Nets")
 
 
 def test_the_command_says_what_to_do_next(bundle: Path, tmp_path: Path) -> None:
