@@ -28,6 +28,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "pair_regression": "edgegen.training.objectives.pair_regression:PairRegression",
         "adversarial": "edgegen.training.objectives.adversarial:Adversarial",
         "imle": "edgegen.training.objectives.imle:Imle",
+        "idempotent": "edgegen.training.objectives.idempotent:Idempotent",
         "inductive_moment_matching": ("edgegen.training.objectives.inductive_moment_matching:InductiveMomentMatching"),
         "drifting": "edgegen.training.objectives.drifting:Drifting",
         "flow_map": "edgegen.training.objectives.flow_map:FlowMap",

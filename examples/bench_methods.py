@@ -118,6 +118,7 @@ WAYS: Mapping[str, Way] = {
     "flow_matching, inductive_moment_matching": Way(FLOW, {"method": "inductive_moment_matching"}),
     "pair_regression, imle": Way(REGRESSION, {"method": "imle"}),
     "slimflow, then drifting": Way(REFLOW, GUIDED, {"method": "drifting"}),
+    "flow_matching, idempotent": Way(FLOW, {"method": "idempotent"}),
 }
 FLIP = {"flip": True}
 SLIMFLOW: Mapping[str, Way] = {
