@@ -49,7 +49,7 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(PIP) install --editable '.[all,test,docs]'
+	$(PIP) install --editable '.[all,qnn,test,docs]'
 	touch $@
 
 # A CUDA machine without a network brings torch 2.11 to 2.13 and the rest of the dependencies; these it may lack.

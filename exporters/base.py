@@ -31,7 +31,8 @@ class Variant:
     own and those in `Export.heights_widths`, no others. `pixels`: how the uint8 image lies that it gives in place of
     numbers, such as "NHWC". `methods`: what can be called in it, where that is more than one thing; `generate` is there
     where `Export.generate` asks for it and the output is an image. `input_dtypes`: what its inputs have in place of the
-    signature's types.
+    signature's types. `cells`: its own quantization schemes, in place of the backend's. `simulator`: what
+    stands here for its device, where that is a simulator, which is slow and gives no latency.
     """
 
     about: str
@@ -42,10 +43,16 @@ class Variant:
     pixels: str = ""
     methods: tuple[str, ...] = ()
     input_dtypes: Mapping[str, str] = field(default_factory=dict)
+    cells: Mapping[str, SchemeCell] = field(default_factory=dict)
+    simulator: str = ""
 
 
 class Session(Protocol):
-    """An opened artifact: named arrays of any batch size in, named arrays of the same batch size out."""
+    """An opened artifact: named arrays of any batch size in, named arrays of the same batch size out.
+
+    One may have an attribute `further`: by name, a session of what else can be run in the artifact, such as the method
+    "generate" of a `.pte` file, or what was compiled for another chip.
+    """
 
     @property
     def method(self) -> str:
@@ -53,6 +60,12 @@ class Session(Protocol):
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Raises ExportError where the runtime refuses the inputs."""
+
+
+def further(session: Any) -> "Mapping[str, Session]":
+    """The sessions of what else can be run in its artifact, by name."""
+    sessions: Mapping[str, Session] = getattr(session, "further", {})
+    return sessions
 
 
 class Backend(Protocol):
@@ -80,8 +93,8 @@ class Backend(Protocol):
     def passes(self) -> tuple[str, ...]:
         """The graph passes over its own file, its vendor's and ours, that `lower` can leave out."""
 
-    def runs_here(self) -> bool:
-        """Whether a runtime executes the files on this machine; edgegen's own evaluator does not count."""
+    def runs_here(self, variant: str = "") -> bool:
+        """Whether a runtime executes such files on this machine: not edgegen's own evaluator, nor a simulator."""
 
     def check_options(self, scheme: str, options: Export) -> None:
         """Raises ExportError where a file of `scheme` cannot be made with `options`; before any work."""
@@ -103,6 +116,12 @@ class Backend(Protocol):
         `left_out` are those of `passes` that are not to run, because they change what the file computes.
 
         Raises ExportError where the vendor's converter fails, MissingExtraError where it is not installed.
+        """
+
+    def complete(self, path: Path, *, variant: str, options: Export = DEFAULTS) -> dict[str, Any]:
+        """Make what else belongs to the file that `lower` wrote, once it is known to be true: further files beside it.
+
+        Returns facts about them, for the artifact's `details`. Raises ExportError where the vendor's compiler fails.
         """
 
     def open(self, path: Path) -> Session:

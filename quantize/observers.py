@@ -1,4 +1,4 @@
-"""The ranges of 8-bit activations: all values of calibration, or fewer, so that the steps are finer.
+"""The ranges of rounded activations: all values of calibration, or fewer, so that the steps are finer.
 
 The observers are torchao's; to its minimum and maximum and its search for the least squared error, this adds two more
 ways to cut a histogram.
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-SMALLEST_SCALE = 2**-12  # of an activation: what XNNPACK's quantizer sets for its observers
+SMALLEST_SCALE = {8: 2**-12, 16: 2**-20}  # of an activation, by its bits: what XNNPACK's quantizer sets for 8
 KEPT = 0.9999  # of the values, by "percentile"
 LEVELS = 256
 CANDIDATES, NARROWEST = 100, 32  # of "entropy": how many ranges are tried, down to this part of the whole
 EMPTY = 1e-9  # share of a bin that nothing falls into any more, for the logarithm
 
 
-def observer(ranges: str) -> Any:
-    """The constructor of the observer for one of the recipe's `quantize.ranges`."""
+def observer(ranges: str, bits: int = 8) -> Any:
+    """The constructor of the observer for one of the recipe's `quantize.ranges`, of activations of 8 or 16 bits."""
     import torch
     from torchao.quantization.pt2e import HistogramObserver, MinMaxObserver
 
@@ -38,7 +38,7 @@ def observer(ranges: str) -> Any:
     # XNNPACK's own choice, the least squared error of a tensor, cuts the tails of the noise: with 1024 samples it left
     # single pixels wrong by a quarter of the image's range, minimum and maximum by less than a tenth.
     kinds = {"minmax": MinMaxObserver, "mse": HistogramObserver, "percentile": Percentile, "entropy": Entropy}
-    return kinds[ranges].with_args(eps=SMALLEST_SCALE)
+    return kinds[ranges].with_args(eps=SMALLEST_SCALE[bits])
 
 
 def _histogram(observer_state: Any) -> tuple[NDArray[np.float64], float, float]:

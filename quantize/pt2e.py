@@ -1,4 +1,4 @@
-"""w8a8 and w8: torchao's PT2E with XNNPACK's quantizer, calibrated on noise; one quantization for every runtime.
+"""w8a8, w8a16 and w8: torchao's PT2E with XNNPACK's quantizer, calibrated on noise; one quantization for every runtime.
 
 The captured program gets its 8-bit weights and ranges before any runtime's lowering, so that ONNX Runtime, ExecuTorch
 and Core ML compute the same image, and whatever improves the numbers is written once.
@@ -28,7 +28,7 @@ SMALLEST_WEIGHT_SCALE = 2**-24
 
 
 def quantize(program: "ExportedProgram", scheme: str, calibration: Batches, options: Quantize) -> "fx.GraphModule":
-    """The program with the numbers of `scheme` ("w8a8", "w8"), which a runtime without a kernel turns to float again.
+    """The program with the numbers of `scheme` ("w8a8", "w8a16", "w8"), float again where a runtime has no kernel.
 
     Convolutions and dense layers are quantized: with additions and products as well, as the quantizer does when asked
     for everything, the file is no smaller, no faster and 1 to 2 dB worse. Attention's products of two activations stay
@@ -53,7 +53,7 @@ def observed(program: "ExportedProgram", scheme: str, calibration: Batches, opti
             raise ExportError("nothing to quantize: the network has no convolution and no dense layer")
         floating = matching(options.float_layers, {layer.name for layer in layers})
         float_nodes = {layer.node.name for layer in layers if layer.name in floating}
-        quantizer = (_xnnpack if GRIDS[scheme].activations else _weights_only)(
+        quantizer = (_xnnpack if GRIDS[scheme].activation_bits else _weights_only)(
             layers, float_nodes, GRIDS[scheme], options
         )
         prepared: fx.GraphModule = prepare_pt2e(module, quantizer)
@@ -87,13 +87,21 @@ def _torchao() -> Iterator[None]:
 
 def _xnnpack(layers: list[Layer], floating: set[str], grid: QuantizationGrid, options: Quantize) -> Any:
     """XNNPACK's quantizer, with our ranges; `floating` are the nodes that stay float."""
+    import torch
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
     from torchao.quantization.pt2e import PerChannelMinMaxObserver
 
     config = xnnpack.get_symmetric_quantization_config(
         is_per_channel=True, weight_qmin=-grid.largest, weight_qmax=grid.largest
     )
-    activations = replace(config.input_activation, observer_or_fake_quant_ctr=observers.observer(options.ranges))
+    numbers = {8: torch.int8, 16: torch.int16}[grid.activation_bits]
+    activations = replace(
+        config.input_activation,
+        dtype=numbers,
+        quant_min=torch.iinfo(numbers).min,
+        quant_max=torch.iinfo(numbers).max,
+        observer_or_fake_quant_ctr=observers.observer(options.ranges, grid.activation_bits),
+    )
     each = PerChannelMinMaxObserver.with_args(eps=SMALLEST_WEIGHT_SCALE)
     weights = replace(config.weight, observer_or_fake_quant_ctr=each)
     config = replace(config, input_activation=activations, output_activation=activations, weight=weights)

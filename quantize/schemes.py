@@ -19,13 +19,14 @@ SMALLEST = 1024
 class QuantizationGrid:
     """Weights are whole numbers from -`largest` to `largest`, times a scale: the least that holds the largest weight.
 
-    An output channel has one scale, or with `block` each so many weights along its input channels. `activations` are
-    8-bit numbers, too: affine, one static range a tensor. Tensors of at most `smallest` elements stay float.
+    An output channel has one scale, or with `block` each so many weights along its input channels. Activations are
+    whole numbers of `activation_bits`, too, unless that is 0: affine, one static range a tensor. Tensors of at most
+    `smallest` elements stay float.
     """
 
     largest: int
     block: int = 0
-    activations: bool = False
+    activation_bits: int = 0
     smallest: int = 0
 
 
@@ -33,8 +34,9 @@ GRIDS = {
     # 64 and not 127: x86 cores without VNNI add two products of a uint8 and an int8 in 16 bits, which overflow with
     # full weights and cannot with halved ones (2 x 255 x 64 < 2^15). It costs 0.3 to 0.8 dB, and makes one
     # quantization that computes the same on every core.
-    "w8a8": QuantizationGrid(64, activations=True),
-    "mixed": QuantizationGrid(64, activations=True),  # w8a8 but for the layers that a budget leaves float
+    "w8a8": QuantizationGrid(64, activation_bits=8),
+    "mixed": QuantizationGrid(64, activation_bits=8),  # w8a8 but for the layers that a budget leaves float
+    "w8a16": QuantizationGrid(127, activation_bits=16),  # for NPUs, which multiply 8 bits with 16
     "w8": QuantizationGrid(127),
     "w4-block": QuantizationGrid(7, block=BLOCK, smallest=SMALLEST),
 }

@@ -32,11 +32,18 @@ def matrix() -> dict[tuple[str, str], SchemeCell]:
     return table
 
 
-def cell(scheme: str, backend: str) -> SchemeCell:
-    """The cell of a scheme. Raises UsageError that lists all cells and names the nearest where there is none."""
+def cell(scheme: str, backend: str, variant: str = "") -> SchemeCell:
+    """The cell of a scheme, for a variant that may have schemes of its own.
+
+    Raises UsageError that lists all cells, or those of the variant, and names the nearest where there is none.
+    """
     backends = registry.names("backend")
     if backend not in backends:
         raise UsageError(unknown_name("backend", backend, backends))
+    if own := _own_cells(backend, variant):
+        if scheme not in own:
+            raise UsageError(unknown_name(f"scheme for {backend}:{variant}", scheme, own))
+        return own[scheme]
     schemes = cells(backend)
     if scheme in schemes:
         return schemes[scheme]
@@ -48,3 +55,8 @@ def cell(scheme: str, backend: str) -> SchemeCell:
         f"no quantization scheme '{scheme}' for backend '{backend}'; there are: {', '.join(full)}. "
         f"Did you mean '{near[0]}'?"
     )
+
+
+def _own_cells(backend: str, variant: str) -> Mapping[str, SchemeCell]:
+    kind = getattr(registry.load("backend", backend), "variants", {}).get(variant)
+    return {} if kind is None else kind.cells

@@ -41,7 +41,7 @@ class Deadly:
     def passes(self):
         return ()
 
-    def runs_here(self):
+    def runs_here(self, variant=""):
         return True
 
     def check_options(self, scheme, options):
@@ -54,6 +54,9 @@ class Deadly:
         if precision == "w8":
             os.abort()
         path.write_text({"fp32": "fine", "fp16": "hang in a run"}[precision])
+
+    def complete(self, path, *, variant, options=None):
+        return {}
 
     def open(self, path):
         deed = path.read_text()

@@ -2,6 +2,7 @@
 
 import html
 import json
+from pathlib import Path
 
 from edgegen.apps.fit import why_unfit
 from edgegen.apps.names import check_title, identifier
@@ -19,7 +20,7 @@ TOKENIZERS = {name: f"tokenizers/{name}/tokenizer.ts" for name in ("huggingface"
 EXAMPLE = {"class": "label: 3", "image": "image: photo", "text": 'prompt: "a red cat"'}
 
 
-def web_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Plan:
+def web_plan(bundle: Bundle, folder: Path, *, name: str, runtime: str | None = None) -> Plan:
     """The project with all ONNX files of the bundle that a page can run; people choose one of them.
 
     Raises UsageError for a name that no package can have, an unknown runtime, and a bundle without such a file.

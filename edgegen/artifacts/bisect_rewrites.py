@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from edgegen import registry
 from edgegen.artifacts.target import Target
 from edgegen.errors import ExportError, NoRuntimeError
-from edgegen.exporters.base import Backend, Session
+from edgegen.exporters.base import Backend, Session, further
 from edgegen.program.inputs import CALIBRATION_FIRST, InputSource
 from edgegen.program.parameters import parameter_count
-from edgegen.quantize.support_matrix import cell
 from edgegen.support.isolation import deadline
 from edgegen.support.pixels import to_uint8
 from edgegen.types import PIXELS, Signature
@@ -55,9 +54,8 @@ def fault_of(
         with deadline(OPEN_S + TRIALS * SAMPLE_S, f"the first run of {path.name}"):
             session: Session = backend.open(path)
             fault = _parity_fault(session, target, signature, inputs, expected)
-            generate = getattr(session, "generate", None)
-            if generate is not None and not fault:
-                generate(inputs)
+            for part in further(session).values() if not fault else ():
+                part(inputs)
     except NoRuntimeError:
         return ""
     except ExportError as e:
@@ -72,7 +70,7 @@ def _parity_fault(
     inputs: Mapping[str, NDArray[Any]],
     expected: NDArray[Any],
 ) -> str:
-    floor_db, output = cell(target.scheme, target.backend).floor_db, signature.outputs[0]
+    floor_db, output = target.cell().floor_db, signature.outputs[0]
     if target.variant != "generate":
         data_range = psnr_range(signature, expected)
         parity = check(session, inputs, expected, floor_db=floor_db, data_range=data_range, output=output.name)

@@ -204,5 +204,7 @@ def _artifact(
 
 def unchecked(artifacts: Sequence[Artifact]) -> dict[str, Parity]:
     """By file, the parity in a manifest of files that nothing has run yet."""
-    floors = {artifact.file: cell(artifact.scheme, artifact.backend).floor_db for artifact in artifacts}
+    floors = {
+        artifact.file: cell(artifact.scheme, artifact.backend, artifact.variant).floor_db for artifact in artifacts
+    }
     return {file: Parity.not_checked("nothing ran this file", floor_db) for file, floor_db in floors.items()}

@@ -133,5 +133,5 @@ def _check(
         return check("not checked", reason=str(e))
     except ExportError as e:
         return check("failed", reason=str(e))
-    method = session.method if session.generate is None else session.generate.method
-    return check("ok" if psnr_db >= floor_db else "failed", method, psnr_db)
+    best = session.further.get("generate", session)
+    return check("ok" if psnr_db >= floor_db else "failed", best.method, psnr_db)

@@ -307,7 +307,7 @@ def _measure(
 
     latency: dict[str, Latency] = {}
     for artifact in artifacts:
-        reason = "" if runs_here(artifact.backend) else "no runtime for it here"
+        reason = "" if runs_here(artifact.backend, artifact.variant) else "no runtime for it here"
         if parity[artifact.file].status != "ok":
             reason = f"parity {parity[artifact.file].status}"
         if reason := reason or untimed_reason(artifact.file):

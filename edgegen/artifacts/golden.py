@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import DataError, ExportError
-from edgegen.exporters.base import Session, in_parts
+from edgegen.exporters.base import Session, further, in_parts
 from edgegen.formats.bundle import MOST_NUMBERS, GivenInput, Sample
 from edgegen.formats.bundle_folder import GOLDEN
 from edgegen.noise import normal
@@ -97,7 +97,7 @@ def images_of(session: Session, inputs: Mapping[str, NDArray[Any]], signature: S
 
     Raises ExportError where the runtime refuses the inputs, or gives no such image.
     """
-    best: Session = getattr(session, "generate", None) or session
+    best = further(session).get("generate", session)
     outputs = in_parts(inputs, best, largest=TOGETHER)
     name = next((name for name in (PIXELS, signature.outputs[0].name) if name in outputs), None)
     if name is None:

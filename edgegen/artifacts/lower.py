@@ -104,7 +104,8 @@ def lower(
     if variant.lists_sizes:
         try_sizes(load(), specs, export.heights_widths)
     left_out = write_what_is_true(write, {"rewrites": rewrites, "passes": passes})
-    return ({"left_out": left_out} if left_out else {}) | float16_facts
+    facts = backend.complete(Path(path), variant=file_target.variant, options=export)
+    return ({"left_out": left_out} if left_out else {}) | float16_facts | facts
 
 
 def _of_stage(stage: str, options: Export, rewrites: Sequence[str]) -> tuple[Export, Sequence[str]]:

@@ -55,7 +55,7 @@ class RelativeLatency:
 
     def share(self, path: Path, target: Target) -> float:
         """p50 of the file over that of the fp32 file. Raises DeviceError where one of them does not run here."""
-        if not runs_here(target.backend):
+        if not runs_here(target.backend, target.variant):
             raise DeviceError(f"{path.name}: {target.backend} does not run on this machine, so nothing can be timed")
         float_target = replace(target, scheme="fp32")
         if float_target not in self.float_files:

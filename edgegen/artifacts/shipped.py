@@ -105,7 +105,7 @@ def _runs_here(row: Any) -> bool:
     if row.get("backend") not in registry.names("backend"):
         return False
     backend: Backend = registry.load("backend", row["backend"])
-    return backend.runs_here()
+    return backend.runs_here(row.get("variant", ""))
 
 
 def _run_of(source: str, runs: Path) -> Path:

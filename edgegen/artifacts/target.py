@@ -33,7 +33,7 @@ class Target:
         if backend not in registry.names("backend"):
             raise UsageError(unknown_name("backend", backend, registry.names("backend")))
         if not scheme:
-            scheme = next(iter(cells(backend)))
+            scheme = next(iter(Target(backend, scheme, variant).kind().cells or cells(backend)))
         target = Target(backend, scheme, variant)
         target.cell()
         target.kind()
@@ -48,7 +48,7 @@ class Target:
 
     def cell(self) -> SchemeCell:
         """The cell of its scheme on its backend."""
-        return cell(self.scheme, self.backend)
+        return cell(self.scheme, self.backend, self.variant)
 
     def is_float16(self) -> bool:
         """Whether its file computes in float16."""
@@ -154,7 +154,7 @@ def check_quantization(
             raise UsageError(
                 f"{target}: recovery, methods and mixed files know one size of image; leave out the variant"
             )
-    scheme_cells = [cell(target.scheme, target.backend) for target in targets]
+    scheme_cells = [target.cell() for target in targets]
     if quantization.float_layers and not any(scheme_cell.stage == "program" for scheme_cell in scheme_cells):
         raise UsageError(f"float layers are for w8a8, mixed and ONNX w8; none of them is among {_listed(targets)}")
     if quantization.ranges != DEFAULT_OPTIONS.ranges and not any(
@@ -163,7 +163,7 @@ def check_quantization(
         raise UsageError(f"ranges are for w8a8 and mixed files; none is among {_listed(targets)}")
     if budget is not None and budget.latency is not None:
         compressed = [target for target in targets if target.scheme not in FLOAT_SCHEMES]
-        untimed = [target for target in compressed if not runs_here(target.backend)]
+        untimed = [target for target in compressed if not runs_here(target.backend, target.variant)]
         if untimed:
             raise UsageError(f"{untimed[0]}: a budget's latency is measured on this machine, where it does not run")
     if budget is not None and all(target.scheme in FLOAT_SCHEMES for target in targets):
@@ -177,10 +177,10 @@ def backends_of(scheme: str, targets: Sequence[Target]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(target.backend for target in targets if target.scheme == scheme))
 
 
-def runs_here(backend: str) -> bool:
-    """Whether a runtime, and not our evaluator, executes the files of `backend` on this machine."""
+def runs_here(backend: str, variant: str) -> bool:
+    """Whether a runtime, and not our evaluator or a simulator, executes such files of `backend` on this machine."""
     loaded: Backend = registry.load("backend", backend)
-    return loaded.runs_here()
+    return loaded.runs_here(variant)
 
 
 def _listed(targets: Sequence[Target]) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_if_recipe
 from edgegen.cli.terminal import show
-from edgegen.errors import DataError, UsageError
+from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.support.numbers import LARGEST_WHOLE, number
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ Example: edgegen export digits
 
   edgegen export upscale.py:make --signature upscale.toml --inputs photos/ --to onnx-w8a8,executorch-w8a8
 
+  edgegen export ./my-unet --to onnx-w8a8:qnn,onnx-w8a16:qnn --chip 8gen3,8elite
+
   edgegen export ./my-unet --to onnx-mixed,coreml-w4-block --recipe files.toml"""
 
 
@@ -75,6 +77,10 @@ RandomWeightsOption = Annotated[
 ]
 FuseOption = Annotated[bool, typer.Option("--fuse-decoder", help="Network and decoder in one file.")]
 RecordOption = Annotated[bool, typer.Option("--etrecord", help="Write ExecuTorch's profiling record.")]
+ChipOption = Annotated[
+    str | None,
+    typer.Option("--chip", metavar="LIST", help="Snapdragon chips of onnx-...:qnn files. Default: 8gen3,8elite."),
+]
 InputsOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -108,6 +114,7 @@ def export(
     random_weights: RandomWeightsOption = None,
     fuse_decoder: FuseOption = False,
     etrecord: RecordOption = False,
+    chip: ChipOption = None,
     memory_limit: MemoryOption = None,
     measure: MeasureOption = True,
     yes: YesOption = False,
@@ -118,20 +125,19 @@ def export(
 ) -> None:
     """A recipe goes through its stages; everything else is exported directly."""
     flags: dict[str, Any] = {"--to": to, "-o": output, "--recipe": recipe, "--signature": signature, "--inputs": inputs}
-    flags |= {"--random-weights": random_weights, "--name": name}
+    flags |= {"--random-weights": random_weights, "--name": name, "--chip": chip}
     options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
     if run_if_recipe(source, "export", flags, why="its tables say what is made", **options):
         return
     from edgegen.recipe import Files, read_files
 
-    files = Files() if recipe is None else read_files(recipe)
+    files = _with_flags(Files() if recipe is None else read_files(recipe), etrecord=etrecord, chip=chip)
     targets = _targets(to, files, from_file=recipe is not None)
     folder = output or Path("exports") / (_checked(name) or name_of(source, signature))
     if ":" not in source and not Path(source).exists():
         raise DataError(f"no source {source!r}: nothing is there; see `edgegen export --help`")
     if dry_run:
-        _print_plan(folder, [str(target) for target in targets], as_json=as_json)
-        return
+        return _print_plan(folder, [str(target) for target in targets], as_json=as_json)
     from edgegen.artifacts.export import ExportSettings, export_source
     from edgegen.artifacts.export_result import raise_failures
     from edgegen.support.progress import progress
@@ -141,7 +147,7 @@ def export(
         folder,
         ExportSettings(
             targets,
-            export=files.export.model_copy(update={"etrecord": True}) if etrecord else files.export,
+            export=files.export,
             quantize=files.quantize,
             recover=files.recover,
             memory_limit=_bytes(memory_limit),
@@ -157,6 +163,19 @@ def export(
     )
     _print([result.to_dict() for result in results], as_json=as_json)
     raise_failures(results)
+
+
+def _with_flags(files: "Files", *, etrecord: bool, chip: str | None) -> "Files":
+    """The tables of a file with what the flags say. Raises UsageError for a chip that is not known."""
+    changes: dict[str, Any] = {"etrecord": True} if etrecord else {}
+    if chip is not None:
+        from edgegen.exporters.onnx.chips import CHIPS
+
+        changes["chips"] = tuple(dict.fromkeys(chip.split(",")))
+        for name in changes["chips"]:
+            if name not in CHIPS:
+                raise UsageError(unknown_name("Snapdragon chip", name, CHIPS))
+    return files.model_copy(update={"export": files.export.model_copy(update=changes)}) if changes else files
 
 
 def _checked(name: str | None) -> str | None:

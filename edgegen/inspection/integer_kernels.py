@@ -6,11 +6,14 @@ A runtime without an integer kernel for a pattern converts its numbers to float;
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgegen.inspection.pte import place_of, read_pte
 from edgegen.support.bounded_files import mapped
 from edgegen.support.scratch import temporary_folder
+
+if TYPE_CHECKING:
+    from edgegen.exporters.onnx.htp import Assignment
 
 # What onnxruntime makes of a layer: with whole numbers, or in float. Products of two activations are no layers.
 INTEGER = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"}
@@ -21,6 +24,8 @@ XNNPACK_LAYERS = ("XNNConv2d", "XNNDepthwiseConv2d", "XNNConvTranspose2d", "XNNF
 
 def arithmetic(backend: str, path: Path) -> str:
     """In words, read from what onnxruntime makes of the file, or XNNPACK's part of it; "" of other runtimes."""
+    if backend == "onnx" and (assignment := _on_npu(path)):
+        return assignment.sentence()
     if backend == "onnx":
         return _sentence(_onnx(path))
     if backend == "executorch":
@@ -37,6 +42,16 @@ def _sentence(whole: Iterable[bool]) -> str:
     if not any(layers):
         return f"runs float: none of {len(layers)} layers multiplies in 8 bits"
     return f"{sum(layers)} of {len(layers)} layers multiply in 8 bits, the others float"
+
+
+def _on_npu(path: Path) -> "Assignment | None":
+    import onnx
+
+    from edgegen.exporters.onnx.backend import NAMESPACE
+    from edgegen.exporters.onnx.htp import assignment_of
+
+    fields = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+    return assignment_of(fields, NAMESPACE)
 
 
 def _onnx(path: Path) -> list[bool]:

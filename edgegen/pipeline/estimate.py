@@ -236,7 +236,8 @@ class _Estimate:
         return by_file(VERIFY_S, len(self.recipe.export.artifacts))
 
     def profile(self) -> StageTime:
-        timed = [text for text in self.recipe.export.artifacts if runs_here(Target.parse(text).backend)]
+        targets = map(Target.parse, self.recipe.export.artifacts)
+        timed = [target for target in targets if runs_here(target.backend, target.variant)]
         return by_file(MEASURE_S, len(timed) + 1 + has_teacher(self.recipe))  # the networks in PyTorch, too
 
     def report(self) -> StageTime:

@@ -5,7 +5,6 @@ from pathlib import Path
 from edgegen.artifacts.target import Target
 from edgegen.errors import MissingExtraError
 from edgegen.pipeline.graph import Stage
-from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import Recipe
 from edgegen.support.extras import EXTRAS, missing
 
@@ -27,7 +26,7 @@ def missing_extras(recipe: Recipe, stages: list[Stage], *, base: Path) -> list[M
     if "evaluate" in names and recipe.evaluate.dinov2 is not None:
         purposes["dinov2"] = "evaluate.dinov2"
     for target in map(Target.parse, recipe.export.artifacts):
-        needed = {target.backend, *cell(target.scheme, target.backend).extras} & EXTRAS.keys()
+        needed = {target.backend, *target.cell().extras} & EXTRAS.keys()
         for extra in sorted(needed) if names & {"export", "quantize"} else ():
             purposes.setdefault(extra, f"the artifact {target}")
     if "report" in names:

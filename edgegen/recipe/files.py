@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from edgegen.recipe.fields import Count, LocalPath
 from edgegen.support.tables import Table
 
+Chip = Literal["8gen1", "8gen1plus", "8gen2", "8gen3", "8elite", "8gen5", "8elitegen5"]  # Snapdragon's
+CHIPS: tuple[Chip, ...] = ("8gen3", "8elite")
 CoreMLTarget = Literal["iOS17", "iOS18", "iOS26"]
 Ranges = Literal["minmax", "percentile", "mse", "entropy"]
 FLOAT_SCHEMES = ("fp32", "fp16")
@@ -50,6 +52,9 @@ class Export(Table):
     # Left out where it is not asked for, so that the keys of older results stay.
     etrecord: bool = Field(False, description="profiling record beside .pte files", exclude_if=operator.not_)
     fp16: Literal["plain", "safe"] = Field("plain", description="safe: float32 where needed", exclude_if="plain".__eq__)
+    chips: Annotated[tuple[Chip, ...], Field(min_length=1)] = Field(
+        CHIPS, description="Snapdragon chips of the onnx-...:qnn files", exclude_if=CHIPS.__eq__
+    )
     license: str = Field("not stated", description="licence of the generator, written into every file")
 
     @model_validator(mode="after")

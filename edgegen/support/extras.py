@@ -18,6 +18,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "fid": ("torch_fidelity",),
     "dinov2": ("transformers",),
     "text": ("transformers",),
+    "qnn": ("onnxruntime_qnn",),
 }
 
 

@@ -1,8 +1,11 @@
 """Suppresses known log messages and warnings of vendors around single calls: by logger and by text, not all of them."""
 
 import logging
+import os
+import sys
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -60,3 +63,28 @@ def quiet(chatter: Chatter) -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def native_messages() -> Iterator[Callable[[], str]]:
+    """Within the block, what native code of this process prints goes to a file; the function reads it.
+
+    For the whole process: in a child process of its own, or where no other thread prints.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = {number: os.dup(number) for number in (1, 2)}
+    with tempfile.TemporaryFile() as file:
+
+        def read() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        try:
+            for number in kept:
+                os.dup2(file.fileno(), number)
+            yield read
+        finally:
+            for number, copy in kept.items():
+                os.dup2(copy, number)
+                os.close(copy)

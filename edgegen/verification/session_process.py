@@ -5,7 +5,7 @@ sizes from the file. Arrays pass through files in a temporary folder, everything
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgegen import registry
 from edgegen.errors import ExportError
-from edgegen.exporters.base import Session
+from edgegen.exporters.base import Session, further
 from edgegen.inspection.integer_kernels import arithmetic
 from edgegen.support.isolation import memory_limit_of
 from edgegen.support.service import Service
@@ -28,14 +28,17 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class RemoteSession:
-    """A file that is open in a child process; good until the next file is opened there. `generate` as in a `.pte`."""
+    """A file that is open in a child process; good until the next file is opened there.
+
+    `part` is the name of what it runs of those of `further`, "" for the file itself.
+    """
 
     process: "SessionProcess"
     number: int
     path: Path
     method: str
-    is_generate: bool = False
-    generate: "RemoteSession | None" = None
+    part: str = ""
+    further: Mapping[str, "RemoteSession"] = field(default_factory=dict)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Raises ExportError where the runtime refuses the inputs, dies or takes too much memory."""
@@ -74,10 +77,10 @@ class SessionProcess:
         """What `open` of the backend gives, from the child. Raises what that raises, and ExportError where it dies."""
         self.number += 1
         methods = self._call("open", path, _file(backend, path), doing="opened")
-        generate = None
-        if methods["generate"] is not None:
-            generate = RemoteSession(self, self.number, path, methods["generate"], is_generate=True)
-        return RemoteSession(self, self.number, path, methods["method"], generate=generate)
+        parts = {
+            part: RemoteSession(self, self.number, path, method, part) for part, method in methods["further"].items()
+        }
+        return RemoteSession(self, self.number, path, methods["method"], further=parts)
 
     def arithmetic(self, backend: str, path: Path) -> str:
         """See `edgegen.inspection.integer_kernels`, which opens the file once more."""
@@ -91,7 +94,7 @@ class SessionProcess:
             raise ExportError(f"{session.path.name} is not open any more: the process that held it has ended")
         folder = self.service.folder
         save_arrays(folder / "inputs", inputs.values())
-        arguments = {"folder": str(folder), "inputs": list(inputs), "is_generate": session.is_generate}
+        arguments = {"folder": str(folder), "inputs": list(inputs), "part": session.part}
         samples = max((len(array) for array in inputs.values() if array.ndim), default=1)
         names = self._call("run", session.path, arguments, doing="ran", samples=samples)
         return dict(zip(names, load_arrays(folder / "outputs", len(names)), strict=True))
@@ -118,17 +121,16 @@ class SessionHost:
     def __init__(self) -> None:
         self.session: Any = None
 
-    def open(self, *, backend: str, path: str) -> dict[str, str | None]:
-        """In words, what runs the file, and what runs its method `generate` where it has one."""
+    def open(self, *, backend: str, path: str) -> dict[str, Any]:
+        """In words, what runs the file, and what runs each of the further parts of it."""
         self.session = None  # its memory is free before the next file takes its own
         session: Session = registry.load("backend", backend).open(Path(path))
         self.session = session
-        generate: Session | None = getattr(session, "generate", None)
-        return {"method": session.method, "generate": None if generate is None else generate.method}
+        return {"method": session.method, "further": {name: part.method for name, part in further(session).items()}}
 
-    def run(self, *, folder: str, inputs: Sequence[str], is_generate: bool) -> list[str]:
+    def run(self, *, folder: str, inputs: Sequence[str], part: str) -> list[str]:
         """The names of the outputs, whose arrays lie in `folder`."""
-        session = self.session.generate if is_generate else self.session
+        session = further(self.session)[part] if part else self.session
         arrays = load_arrays(Path(folder) / "inputs", len(inputs))
         outputs = session(dict(zip(inputs, arrays, strict=True)))
         save_arrays(Path(folder) / "outputs", outputs.values())

@@ -108,7 +108,7 @@ class CoreMLBackend:
     def passes(self) -> tuple[str, ...]:
         return ()
 
-    def runs_here(self) -> bool:
+    def runs_here(self, variant: str = "") -> bool:
         return platform.system() == "Darwin"
 
     def check_options(self, scheme: str, options: Export) -> None:
@@ -165,6 +165,10 @@ class CoreMLBackend:
         _check_names(spec, [entry.name for entry in inputs], [entry.name for entry in outputs])
         coreml_metadata.describe(spec, signature, metadata, sizes=sizes, is_image=variant == GENERATE)
         mlpackage.write(spec, Path(model.weights_dir), path)
+
+    def complete(self, path: Path, *, variant: str, options: Export = DEFAULTS) -> dict[str, Any]:
+        """The file is all there is."""
+        return {}
 
     def open(self, path: Path) -> Session:
         """Raises ExportError for a package that cannot be read or evaluated here."""

@@ -73,7 +73,7 @@ class ExecuTorchBackend:
     def passes(self) -> tuple[str, ...]:
         return ()
 
-    def runs_here(self) -> bool:
+    def runs_here(self, variant: str = "") -> bool:
         return True
 
     def check_options(self, scheme: str, options: Export) -> None:
@@ -125,6 +125,10 @@ class ExecuTorchBackend:
             except Exception as e:
                 raise ExportError(refusal("ExecuTorch", e)) from e
         path.write_bytes(content)
+
+    def complete(self, path: Path, *, variant: str, options: Export = DEFAULTS) -> dict[str, Any]:
+        """The file is all there is."""
+        return {}
 
     def open(self, path: Path) -> ExecuTorchSession:
         require("executorch", purpose="running an ExecuTorch file")

@@ -4,7 +4,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ METADATA = "get_metadata"  # a constant method, readable from Swift, Kotlin and 
 class ExecuTorchSession:
     """One method of a loaded program; `inputs` and `outputs` are the names in the order of its arguments.
 
-    `generate` is the session of the method `generate`, None where the program has none.
+    `further` holds the session of the method `generate`, where the program has it.
     """
 
     execute: Callable[[list[Any]], Any]
@@ -34,7 +34,7 @@ class ExecuTorchSession:
     outputs: tuple[str, ...]
     method: str
     described: Mapping[str, Any]
-    generate: "ExecuTorchSession | None" = None
+    further: Mapping[str, "ExecuTorchSession"] = field(default_factory=dict)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         missing = [name for name in self.inputs if name not in inputs]
@@ -75,8 +75,8 @@ def open_program(path: Path, *, bundled: bool) -> ExecuTorchSession:
             # A delegate of phones, such as Vulkan or Core ML, that the runtime in Python is built without.
             kind = NoRuntimeError if ABSENT_DELEGATE in cause else ExportError
             raise kind(f"ExecuTorch cannot open {path}: {cause}") from e
-    generate = _method(run, "generate", described, [PIXELS]) if "generate" in methods else None
-    return replace(forward, generate=generate)
+    further = {name: _method(run, name, described, [PIXELS]) for name in ("generate",) if name in methods}
+    return replace(forward, further=further)
 
 
 Run = Callable[[str, list[Any]], Any]

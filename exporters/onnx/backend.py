@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
-from edgegen.exporters.base import DEFAULTS, Arrays, Precision, Variant, one_by_one, pixels, refusal
-from edgegen.exporters.onnx import slim
-from edgegen.exporters.onnx.cells import CELLS
+from edgegen.exporters.base import DEFAULTS, Arrays, Precision, Session, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.onnx import htp, slim
+from edgegen.exporters.onnx.cells import CELLS, NPU_CELLS
+from edgegen.exporters.onnx.htp_forms import NPU_FORMS
 from edgegen.exporters.onnx.prelu import prelu
 from edgegen.exporters.onnx.unsigned import unsigned
 from edgegen.exporters.onnx.winograd import winograd
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
 
 LARGEST = 2_000_000_000  # bytes of one protobuf, with room for the program; above it weights lie in a second file
 OPSET_OF_VOLUMES = 20  # GridSample-20 is the first for 5D inputs (ONNX's Operators.md)
+OPSET_OF_16_BITS = 21  # QuantizeLinear-21 is the first with 16-bit numbers
 NAMESPACE = "edgegen."
 BATCH_AXIS = "batch_size"
-CPU_FORMS = ("winograd", "prelu")  # made for onnxruntime's kernels on CPUs; compilers of NPUs need the plain operators
+# In this order: PRelu goes behind the convolutions that stayed.
+CPU_FORMS = {"winograd": winograd, "prelu": prelu}  # for onnxruntime's kernels on CPUs; an NPU's compiler has its own
+FORMS = {**CPU_FORMS, **NPU_FORMS}
 TINY = 1e-8  # onnxscript compares constants with this absolute tolerance
 OPTIMIZER = "torch.onnx.optimize"  # onnxscript's passes, by the argument of torch.onnx.export
 AXES = {0: BATCH_AXIS, 2: "height", 3: "width"}  # of the first input
@@ -74,6 +78,13 @@ class OnnxBackend:
             "batch1": Variant("fixed batch 1, for the NPUs of phones (NNAPI, QNN, Core ML)", ".onnx", 1),
             "any_size": Variant("any batch, height and width that the network takes", ".onnx", None, any_size=True),
             "generate": Variant("noise -> uint8 image (batch, height, width, channels)", ".onnx", None, pixels="NHWC"),
+            "qnn": Variant(
+                "Snapdragon's NPU: the file, and beside it what its compiler made for each chip",
+                ".onnx",
+                1,
+                cells=NPU_CELLS,
+                simulator="HTP simulator",
+            ),
             "ort": Variant("ORT format, optimised offline, with its required operators beside it", ".ort", 1),
         },
         init=False,
@@ -85,10 +96,10 @@ class OnnxBackend:
     )
 
     def passes(self) -> tuple[str, ...]:
-        return (OPTIMIZER, *slim.names(), "unsigned", *CPU_FORMS)
+        return (OPTIMIZER, *slim.names(), "unsigned", *FORMS)
 
-    def runs_here(self) -> bool:
-        return True
+    def runs_here(self, variant: str = "") -> bool:
+        return not self.variants[variant].simulator
 
     def check_options(self, scheme: str, options: Export) -> None:
         """Every option goes with every scheme."""
@@ -118,19 +129,28 @@ class OnnxBackend:
         fields = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
         try:
             optimize = OPTIMIZER not in left_out and not _adds_tiny(program)
-            exported = _convert(program, signature, options.opset, optimize=optimize)
+            opset = max(options.opset, OPSET_OF_16_BITS) if _rounds_to_16_bits(program) else options.opset
+            exported = _convert(program, signature, opset, optimize=optimize)
             if variant == "ort":
                 _write_ort(exported, fields, path, left_out)
             else:
-                # An NPU's compiler has its own fast convolutions and needs plain ones as input.
-                plain = options.winograd is False or variant in ("batch1", "any_size")
-                _write(exported, fields, path, (*left_out, *CPU_FORMS) if plain else left_out)
+                plain = options.winograd is False or variant in ("batch1", "qnn", "any_size")
+                other = (*(CPU_FORMS if plain else ()), *(() if variant == "qnn" else NPU_FORMS))
+                _write(exported, fields, path, (*left_out, *other))
         except ExportError:
             raise
         except Exception as e:
             raise ExportError(refusal("torch.onnx", e, program)) from e
 
-    def open(self, path: Path) -> OnnxSession:
+    def complete(self, path: Path, *, variant: str, options: Export = DEFAULTS) -> dict[str, Any]:
+        """Compiles the variant "qnn" for the chips of `options`, and notes in the file what their NPU takes."""
+        if variant != "qnn":
+            return {}
+        assignment = htp.compile_contexts(path, options.chips)
+        _note(path, {htp.FIELD: json.dumps(asdict(assignment), sort_keys=True)})
+        return {"npu": {**asdict(assignment), "compiler": htp.compiler()}}
+
+    def open(self, path: Path) -> Session:
         require("onnx", purpose="running an ONNX file")
         try:
             import onnxruntime
@@ -140,6 +160,9 @@ class OnnxBackend:
             runtime = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as e:
             raise ExportError(f"onnxruntime cannot open {path}: {e}") from e
+        assignment = htp.assignment_of(runtime.get_modelmeta().custom_metadata_map, NAMESPACE)
+        if assignment is not None:
+            return htp.open_contexts(path, assignment)
         return OnnxSession(runtime, f"onnxruntime {onnxruntime.__version__} CPU", _batch_of(runtime))
 
 
@@ -190,6 +213,22 @@ def _adds_tiny(program: "ExportedProgram") -> bool:
     )
 
 
+def _rounds_to_16_bits(program: "ExportedProgram") -> bool:
+    import torch
+
+    return any(torch.int16 in node.args for node in program.graph.nodes if "quantize_per_tensor" in str(node.target))
+
+
+def _note(path: Path, fields: Mapping[str, str]) -> None:
+    """Add metadata to a file that is written. Weights in a second file stay there."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    for key in sorted(fields):
+        model.metadata_props.add(key=NAMESPACE + key, value=fields[key])
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
 def _require_volumes(program: "ExportedProgram", opset: int) -> None:
     """torch.onnx writes a GridSample of volumes into files of any opset; before opset 20 it is of images alone."""
     for node in program.graph.nodes:
@@ -211,10 +250,9 @@ def _write(exported: Any, fields: Mapping[str, str], path: Path, left_out: Colle
         model = slim.slim(exported.model_proto, left_out=left_out)
         if "unsigned" not in left_out:
             unsigned(model)
-        if "winograd" not in left_out:
-            winograd(model)
-        if "prelu" not in left_out:
-            prelu(model)  # behind the convolutions that stayed
+        for name, form in FORMS.items():
+            if name not in left_out:
+                form(model)
         _clean(model)
         _stamp(model, fields)
         onnx.checker.check_model(model, full_check=True)
@@ -234,7 +272,7 @@ def _write_ort(exported: Any, fields: Mapping[str, str], path: Path, left_out: C
 
     with temporary_folder() as temporary, contextlib.redirect_stdout(io.StringIO()):
         source = Path(temporary) / f"{path.stem}.onnx"
-        _write(exported, fields, source, (*left_out, *CPU_FORMS))
+        _write(exported, fields, source, (*left_out, *FORMS))
         converter.convert_onnx_models_to_ort(
             source,
             Path(temporary) / "out",

@@ -80,7 +80,7 @@ def test_a_page_has_its_tokenizer_in_the_lock_file(bundle: Path, tmp_path: Path)
     (encoder,) = inside.text.encoders
     other = encoder.model_copy(update={"file": "text_encoder.pte", "runtime": "executorch"})
     both = inside.model_copy(update={"text": inside.text.model_copy(update={"encoders": (other, encoder)})})
-    assert "text_encoder.pte" not in web_plan(both, name="Words").assets  # what no page runs
+    assert "text_encoder.pte" not in web_plan(both, bundle, name="Words").assets  # what no page runs
     assert '{ prompt: "a red cat" }' in (tmp_path / "page/README.md").read_text()
 
 
@@ -90,10 +90,11 @@ def test_sections_of_a_template() -> None:
     assert filled(template, {"text": "", "name": "x"}) == "a\nc\n"
 
 
-def test_sections_stand_in_lists_of_dependencies_alone() -> None:
+def test_no_section_stands_in_code() -> None:
     paths = [path for path in TEMPLATES.rglob("*") if path.is_file() and "{{#" in path.read_text()]
     assert {path.name for path in paths} == {
         "build.gradle.kts", "libs.versions.toml", "package-lock.json", "package.json", "proguard-rules.pro",
+        "Package.swift", "project.pbxproj", "README.md",
     }  # fmt: skip
 
 

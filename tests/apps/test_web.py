@@ -133,7 +133,8 @@ def test_bundles_without_a_file_for_pages_are_refused(bundle: Path, tmp_path: Pa
     (onnx,) = (row for row in rows if row["runtime"] == "onnx")
 
     def plan(*artifacts: object) -> None:
-        web_plan(Bundle.model_validate_json(json.dumps(content | {"artifacts": artifacts}), strict=True), name="Net")
+        changed = Bundle.model_validate_json(json.dumps(content | {"artifacts": artifacts}), strict=True)
+        web_plan(changed, bundle, name="Net")
 
     with pytest.raises(UsageError, match=r"no \.onnx file that a page can run: it has net_executorch_fp32\.pte;"):
         plan(*(row for row in rows if row is not onnx))

@@ -141,8 +141,7 @@ def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_proces
 
     (done,) = export_source(str(net), tmp_path, settings("executorch"), progress=Silent())
     inputs = example_inputs(done.signature, 2, 5)
-    generate = BACKEND.open(tmp_path / "tiny_executorch_fp32.pte").generate
-    assert generate is not None
+    generate = BACKEND.open(tmp_path / "tiny_executorch_fp32.pte").further["generate"]
     pixels = generate(inputs)["out_image"]
     assert (pixels.dtype, pixels.shape) == (np.dtype(np.uint8), (2, 8, 8, 1))
     assert psnr_db(to_uint8(reference(done.fold.module, inputs)), pixels, data_range=255.0) > 50.0

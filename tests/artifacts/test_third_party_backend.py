@@ -19,7 +19,7 @@ from edgegen.artifacts import doctor
 from edgegen.artifacts.target import Target, check_targets
 from edgegen.cli.main import app
 from edgegen.errors import ExportError, UsageError
-from edgegen.exporters.base import Backend, Variant
+from edgegen.exporters.base import DEFAULTS, Backend, Variant
 from edgegen.quantize.support_matrix import matrix
 from edgegen.recipe import Export
 from edgegen.types import SchemeCell
@@ -51,7 +51,7 @@ class MadeUpBackend:
     def passes(self) -> tuple[str, ...]:
         return ()
 
-    def runs_here(self) -> bool:
+    def runs_here(self, variant: str = "") -> bool:
         return True
 
     def check_options(self, scheme: str, options: Export) -> None:
@@ -61,6 +61,9 @@ class MadeUpBackend:
     def lower(self, program: Any, path: Path, **_: object) -> None:
         with path.open("wb") as file:
             torch.export.save(program, file)
+
+    def complete(self, path: Path, *, variant: str, options: Export = DEFAULTS) -> dict[str, Any]:
+        return {}
 
     def open(self, path: Path) -> ProgramSession:
         return ProgramSession(path)

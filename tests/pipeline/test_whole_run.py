@@ -239,7 +239,7 @@ def test_the_folder_of_files_says_what_an_app_has_to_know(place: Path) -> None:
     pte = "tiny_executorch_w8a8.pte"
     forward = registry.load("backend", "executorch").open(folder / pte)
     inputs = example_inputs(Signature.from_dict(manifest["signature"]), 1, 0)
-    for output, session in zip(rows[pte]["outputs"], (forward, forward.generate), strict=True):
+    for output, session in zip(rows[pte]["outputs"], (forward, forward.further["generate"]), strict=True):
         (values,) = session(inputs).values()
         assert (list(values.shape), str(values.dtype)) == (output["shape"], output["dtype"])
         assert f"| `{pte}` | `{output['method']}` | `{output['name']}` | {output['dtype']} | " in card

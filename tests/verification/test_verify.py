@@ -147,8 +147,8 @@ def test_a_second_method_that_is_false_is_named(
             return dict(self.session(inputs))
 
         @property
-        def generate(self) -> Generate:
-            return Generate(self.session)
+        def further(self) -> dict[str, Generate]:
+            return {"generate": Generate(self.session)}
 
     monkeypatch.setattr(type(registry.load("backend", "onnx")), "open", lambda self, path: Both(plain(self, path)))
     parity, _ = verify(artifact, path)

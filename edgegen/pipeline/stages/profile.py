@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from edgegen import registry
 from edgegen.artifacts.target import runs_here
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.pipeline.files import artifacts_of
@@ -61,7 +62,9 @@ def profile(context: Context) -> None:
 
 def _reason_not_measured(artifact: Artifact, status: str) -> str:
     """Why a file is not measured, "" where it is."""
-    if not runs_here(artifact.backend):
+    if simulator := registry.load("backend", artifact.backend).variants[artifact.variant].simulator:
+        return f"the {simulator} gives no latency: not measured here"
+    if not runs_here(artifact.backend, artifact.variant):
         return "Core ML runs on Apple devices only: not measured here"
     if status != "ok":
         return f"parity {status}: no latency for a wrong file"

@@ -129,7 +129,7 @@ def _check(
     inputs = verifier.source.examples(min(SHOWN, context.recipe.verify.samples))
     images = shown(torch.from_numpy(np.asarray(session(inputs)[OUTPUT], np.float32)))
     # Our evaluator takes minutes for what a runtime does in seconds.
-    is_judged = runs_here(artifact.backend) or (always_fd and artifact.scheme not in FLOAT_SCHEMES)
+    is_judged = runs_here(artifact.backend, artifact.variant) or (always_fd and artifact.scheme not in FLOAT_SCHEMES)
     fd_local = judge.fd_local(_images(session, verifier.signature, judge)) if is_judged else None
     return FileCheck(artifact, parity, fd_local, images)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen import noise
+from edgegen import noise, registry
 from edgegen.errors import DataError, UsageError
 from edgegen.exporters.base import backends_by_suffix
 from edgegen.formats.manifest import checked_entry
@@ -55,6 +55,11 @@ def read_subject(path: Path) -> Subject:
         raise UsageError(f"cannot measure {path.name}: there are runners for {', '.join(FORMATS)}")
     require(backends_by_suffix()[path.suffix], purpose=f"measuring {path.name}")
     row, sizes = _manifest(path)
+    kind = registry.load("backend", backends_by_suffix()[path.suffix]).variants.get(row.get("variant", ""))
+    if kind is not None and kind.simulator:
+        raise UsageError(
+            f"cannot measure {path.name}: it is for {kind.about.partition(':')[0]}, which no runner drives"
+        )
     inspection = inspect(path)
     inputs = tuple(_tensor(value, sizes) for value in inspection.main.inputs)
     facts = FileFacts(

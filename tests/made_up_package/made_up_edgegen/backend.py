@@ -44,7 +44,7 @@ class ArchiveBackend:
     def passes(self) -> tuple[str, ...]:
         return ()
 
-    def runs_here(self) -> bool:
+    def runs_here(self, variant: str = "") -> bool:
         return True
 
     def check_options(self, scheme: str, options: Export) -> None:
@@ -68,6 +68,9 @@ class ArchiveBackend:
         about = {"signature": json.dumps(signature.to_dict()), "metadata": json.dumps(dict(metadata))}
         torch.export.save(program, content, extra_files=about)
         path.write_bytes(content.getvalue())
+
+    def complete(self, path: Path, *, variant: str, options: Export = DEFAULTS) -> dict[str, Any]:
+        return {}
 
     def open(self, path: Path) -> ArchiveSession:
         import torch
