@@ -65,12 +65,7 @@ def sample_like(
     if output.exists() and output.samefile(picture):
         raise UsageError(f"--output {output}: is the file that is to be made again; give another name")
     place = _found(recipe, picture, runs) if source is None else _named(source, recipe, runs)
-    actual = sha256_of(place)
-    if actual != recipe.artifact and not other_artifact:
-        raise DataError(
-            f"{picture}: was made by the artifact with SHA-256 {recipe.artifact[:SHOWN]}..., and {place} has "
-            f"{actual[:SHOWN]}...; give the one that made it, or --other-artifact for what this one makes of its seed"
-        )
+    reason = _reason(place, recipe, picture, other_artifact=other_artifact)
     result = sample_to_png(
         place,
         output,
@@ -86,9 +81,21 @@ def sample_like(
     )
     before, after = values_of(picture), values_of(output)
     equal = np.array_equal(before, after)
-    reason = "another artifact" if actual != recipe.artifact else OTHER_PLACE
     notes = [] if equal else [_difference(picture, before, after, reason)]
     return {**result, "like": str(picture), "equal": equal, "notes": [*result["notes"], *notes]}
+
+
+def _reason(place: Path, recipe: PictureRecipe, picture: Path, *, other_artifact: bool) -> str:
+    """Why what `place` makes may differ from the picture. Raises DataError where another artifact was not asked for."""
+    actual = sha256_of(place)
+    if actual == recipe.artifact:
+        return OTHER_PLACE
+    if other_artifact:
+        return "another artifact"
+    raise DataError(
+        f"{picture}: was made by the artifact with SHA-256 {recipe.artifact[:SHOWN]}..., and {place} has "
+        f"{actual[:SHOWN]}...; give the one that made it, or --other-artifact for what this one makes of its seed"
+    )
 
 
 def _difference(picture: Path, before: NDArray[Any], after: NDArray[Any], reason: str) -> str:
