@@ -3,11 +3,11 @@
     python examples/bench_arm.py --fetch [--quick] [--json]
 
 Needs Debian, or Ubuntu with `debian-archive-keyring` (apt-get and dpkg-deb install nothing and need no root), and the
-compiler for ARM64: `apt install g++-aarch64-linux-gnu`. `--fetch` downloads 190 MB, once, as `edgegen devices arm64
---fetch` does: qemu 10 (7.2 computes 8-bit files wrongly, without an error), Debian's Python for ARM64, and the ARM64
+compiler for ARM64: `apt install g++-aarch64-linux-gnu`. `--fetch` downloads 115 MB, once, as `edgegen devices arm64
+--fetch` does: qemu 10 (7.2 computes 8-bit files wrongly, without an error), Debian's C library for ARM64, and the ARM64
 wheels of the onnxruntime and executorch that are installed here. Then each net of the export bench (`--quick`: the
 demo's student) goes through the runners of `edgegen profile`, here and on an emulated Cortex-A76, with the same noises.
-Before all that the .pte runner holds the emulator's 8-bit dot products against plain arithmetic.
+Before all that a runner holds the emulator's 8-bit dot products against plain arithmetic.
 """
 
 import argparse
@@ -140,7 +140,7 @@ def main() -> None:
     device = EmulatedDevice()
     if not device.userland.ready:
         if not options.fetch:
-            raise SystemExit(f"no ARM64 Linux in {device.userland.folder}: give --fetch to download it (190 MB)")
+            raise SystemExit(f"no ARM64 Linux in {device.userland.folder}: give --fetch to download it (115 MB)")
         print(f"fetching into {device.userland.folder} ...", file=sys.stderr, flush=True)
         device.fetch()
     rows = []

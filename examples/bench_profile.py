@@ -5,9 +5,9 @@
 On SlimFlow's 15.7 M shape with fixed random weights, in onnxruntime and ExecuTorch, on this machine: five `full`
 measurements one after the other (`--quick`: three `quick` ones) and how far apart their p50 are; the verdict beside a
 busy loop; 20 tries (5) of the same file twice and once 10 % slower by a sleep in its runner, measured in turn and
-judged by `edgegen compare`; p50 against a loop around the runtime's API that knows nothing of edgegen; a whole
-measurement on every device that one machine can have (bench_devices.py); and the ONNX part of bench_plan.py, three
-budgets of `edgegen plan`.
+judged by `edgegen compare`; p50 against a loop around the runtime's API that knows nothing of edgegen; the runners in
+C++ against those in Python, in turn; a whole measurement on every device that one machine can have (bench_devices.py);
+and the ONNX part of bench_plan.py, three budgets of `edgegen plan`. `--overhead` measures the runners alone.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from edgegen.profilers.devices.host_info import probe
 from edgegen.profilers.files.check import Check
 from edgegen.profilers.files.profile import profile_files
 from edgegen.profilers.files.record import measured_file
-from edgegen.profilers.files.subject import place, read_subject
+from edgegen.profilers.files.subject import Placement, place, read_subject
 from edgegen.profilers.schema import Profile
 from edgegen.profilers.timing.protocol import PROFILES, measure, timed
 from edgegen.program.fold import fold
@@ -129,19 +129,25 @@ def beside_a_busy_loop(name: str, path: Path) -> Row:
     return {"what": f"{name} beside a busy loop", "verdict": record.verdict.status, "why": list(record.verdict.reasons)}
 
 
+def in_python(placement: Placement, script: Path = PYTHON_RUNNER, *words: str) -> Placement:
+    """The same file in a runner of Python's."""
+    command = Command((sys.executable, "-P", str(script), NONCE, str(placement.subject.path), *words))
+    return replace(placement, command=command)
+
+
 def planted(path: Path, tries: int, folder: Path) -> Row:
     """The same file, itself again, and 10 % slower: how often `compare` says what is true."""
     limits = Limit.parse("p50>+5%")
-    placement = place(read_subject(path), DEVICE, folder)
+    placement = in_python(place(read_subject(path), DEVICE, folder))
     pair = [placement.job(label, 1) for label in ("before", "same")]
     p50_ms = statistics.median(latency.p50_ms or 0.0 for latency in measure(pair, options=PROFILES["quick"]).values())
     script = folder / "slow.py"
     script.write_text(SLOW)
-    slow = Command((sys.executable, "-P", str(script), NONCE, str(path), str(PLANTED * p50_ms / 1e3)))
+    slow = in_python(placement, script, str(PLANTED * p50_ms / 1e3))
     right = {"same": 0, "slow": 0}
     changes: dict[str, list[float]] = {"same": [], "slow": []}
     for number in range(tries):
-        jobs = [*pair, replace(placement, command=slow).job("slow", 1)]
+        jobs = [*pair, slow.job("slow", 1)]
         timings, interference = timed(jobs, options=PROFILES["quick"])
         records = {
             timing.job.label: measured_file(Check(placement), 1, timing, interference, target={}) for timing in timings
@@ -167,6 +173,19 @@ def overhead(name: str, path: Path, rounds: int) -> Row:
     return {"what": f"{name}: runner over a bare loop", "ratios": ratios, "ratio": statistics.median(ratios)}
 
 
+def against_python(name: str, path: Path, rounds: int, folder: Path) -> Row:
+    """p50 of the runner in C++ over that of the one in Python, in turn block by block: the median of the rounds."""
+    placement = place(read_subject(path), DEVICE, folder)
+    jobs = [placement.job("C++", 1), in_python(placement).job("Python", 1)]
+    ratios = []
+    for _ in range(rounds):
+        cpp, python = (latency.p50_ms for latency in measure(jobs, options=PROFILES["quick"]).values())
+        assert cpp is not None, "it ran before"
+        assert python is not None, "it ran before"
+        ratios.append(cpp / python)
+    return {"what": f"{name}: C++ over Python", "ratios": ratios, "ratio": statistics.median(ratios)}
+
+
 def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[Row]]:
     quick = options.quick
     files, rows, goals = make_files(folder), [], []
@@ -177,6 +196,13 @@ def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[Ro
         goals.append({"name": name, "target": target, "value": value, "met": value is not None and holds(value)})
 
     for name, path in files.items():
+        say(f"{name}: runners ...")
+        row = overhead(name, path, 3 if quick else 5)
+        add(row, f"{name}: overhead of the runner", "within 0.02", row["ratio"] - 1, lambda value: abs(value) <= 0.02)
+        row = against_python(name, path, 5 if quick else 9, folder)
+        add(row, f"{name}: runner in C++ over Python", "<= 0.02", row["ratio"] - 1, lambda value: value <= 0.02)
+        if options.overhead:
+            continue
         say(f"{name}: repeated ...")
         row = repeated(name, path, 3 if quick else 5, "quick" if quick else "full")
         add(
@@ -188,9 +214,8 @@ def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[Ro
         )
         row = beside_a_busy_loop(name, path)
         add(row, f"{name}: verdict beside a busy loop", "noisy", row["verdict"], lambda value: value == "noisy")
-        say(f"{name}: overhead ...")
-        row = overhead(name, path, 3 if quick else 5)
-        add(row, f"{name}: overhead of the runner", "within 0.02", row["ratio"] - 1, lambda value: abs(value) <= 0.02)
+    if options.overhead:
+        return rows, goals
     say("planted ...")
     tries = 5 if quick else 20
     row = planted(files["onnx-fp32"], tries, folder)
@@ -214,6 +239,7 @@ def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[Ro
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs, in minutes")
+    parser.add_argument("--overhead", action="store_true", help="of the runners alone")
     parser.add_argument("--json", action="store_true", help="goals and rows on stdout")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgegen-") as folder:

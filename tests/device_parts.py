@@ -21,11 +21,14 @@ from edgegen.errors import DeviceError, EdgegenError
 from edgegen.profilers.devices.browser import LIBRARIES, HeadlessDevice, runtime
 from edgegen.profilers.devices.chromium import find_browser
 from edgegen.profilers.devices.emulator import EmulatedDevice
+from edgegen.profilers.devices.host import HostDevice
+from edgegen.profilers.runners import debian
 from edgegen.profilers.runners.toolchain import cache, called
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 SUITE = "bookworm-backports"
 PACKAGES = ("adbd", "android-libbase", "android-libboringssl", "android-libcutils", "android-liblog")
+NEEDED = ("libprotobuf32", "bookworm")  # by adbd, and of which release
 KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 SERIAL = "127.0.0.1:5555"  # the server also lists the same daemon as emulator-5554
 SCRIPT = """
@@ -34,7 +37,10 @@ ip link set lo up || exit 1
 adbd=$!
 echo $adbd >"$2"/pid
 adb start-server >"$2"/server.log 2>&1
-until adb connect 127.0.0.1:5555 2>&1 | grep -q connected; do sleep 0.1; done
+until adb connect 127.0.0.1:5555 2>&1 | grep -q connected; do
+  sleep 0.1
+  kill -0 $adbd || { adb kill-server; exit 1; }
+done
 echo ready
 cat >/dev/null
 adb kill-server
@@ -97,8 +103,9 @@ def adbd_folder() -> Path:
 def fetch_adbd() -> None:
     """Debian's adbd and its libraries, unpacked; nothing is installed."""
     target = adbd_folder()
-    if target.is_dir():
+    if (target / "complete").exists():
         return
+    shutil.rmtree(target, ignore_errors=True)
     state = target.with_name("adbd.partial")
     shutil.rmtree(state, ignore_errors=True)
     for name in ("lists/partial", "archives/partial", "root"):
@@ -116,8 +123,10 @@ def fetch_adbd() -> None:
     called("apt-get", *given, "update")
     with contextlib.chdir(state / "archives"):
         called("apt-get", *given, "download", *(f"{package}/{SUITE}" for package in PACKAGES))
-    for archive in (state / "archives").glob("*.deb"):
+    needed = debian.download_alone(NEEDED[0], state / "needed", suite=NEEDED[1])
+    for archive in (*(state / "archives").glob("*.deb"), needed):
         called("dpkg-deb", "-x", archive, state / "root")
+    (state / "root/complete").touch()
     (state / "root").replace(target)
     shutil.rmtree(state)
 
@@ -126,7 +135,7 @@ def no_adbd() -> str | None:
     """Why there is no adbd to test against."""
     if shutil.which("adb") is None:
         return "no adb: apt install adb"
-    if not adbd_folder().is_dir():
+    if not (adbd_folder() / "complete").exists():
         return "no adbd: python tests/device_parts.py"
     alone = subprocess.run([*_alone(), "true"], capture_output=True, text=True)
     return f"no network of its own for adbd: {alone.stderr.strip()}" if alone.returncode else None
@@ -152,7 +161,7 @@ def adbd(folder: Path) -> Iterator[Mapping[str, str]]:
     """A running adbd; the environment by which an adb client reaches it. Its files go to `folder`."""
     environment = {"ADB_SERVER_SOCKET": f"localfilesystem:{folder}/s", "HOME": str(folder)}
     root = adbd_folder()
-    libraries = {"LD_LIBRARY_PATH": f"{root}/usr/lib/x86_64-linux-gnu/android"}
+    libraries = {"LD_LIBRARY_PATH": ":".join(f"{root}/usr/lib/x86_64-linux-gnu{part}" for part in ("/android", ""))}
     process = subprocess.Popen(
         [*_alone(), "sh", "-c", SCRIPT, "sh", str(root), str(folder)],
         env={**os.environ, **environment, **libraries},
@@ -164,7 +173,8 @@ def adbd(folder: Path) -> Iterator[Mapping[str, str]]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        assert process.stdout.readline() == "ready\n", (folder / "server.log").read_text()[-500:]
+        logs = [folder / "adbd.log", folder / "server.log"]
+        assert process.stdout.readline() == "ready\n", [log.read_text()[-500:] for log in logs if log.exists()]
         yield environment
     finally:
         process.stdin.close()
@@ -172,8 +182,30 @@ def adbd(folder: Path) -> Iterator[Mapping[str, str]]:
         process.stdout.close()
 
 
+def xnnpack_folder() -> Path:
+    return cache() / "onnxruntime-xnnpack-arm64"
+
+
+def fetch_xnnpack() -> None:
+    """Debian's ONNX Runtime for ARM64, which has XNNPACK; PyPI's has not. For EDGEGEN_ONNXRUNTIME."""
+    target = xnnpack_folder()
+    if target.is_dir():
+        return
+    state = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(state, ignore_errors=True)
+    for archive in debian.download(["libonnxruntime1.21"], state, suite="trixie", architectures=("arm64",)):
+        if not archive.name.startswith(("gcc", "libc6", "libgcc", "libstdc++")):  # the emulated Linux has them
+            called("dpkg-deb", "-x", archive, state / "root")
+    (state / "made").mkdir()
+    (state / "root/usr/lib/aarch64-linux-gnu").replace(state / "made/lib")
+    (state / "made").replace(target)
+    shutil.rmtree(state)
+
+
 def main() -> None:
     parts: Mapping[str, Callable[[], None]] = {
+        "runners in C++": HostDevice().fetch,
+        "an ONNX Runtime with XNNPACK": fetch_xnnpack,
         "adbd, an Android phone's daemon": fetch_adbd,
         "an emulated ARM64 Linux": lambda: EmulatedDevice().fetch(),
         "a browser": lambda: print(find_browser()),

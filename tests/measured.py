@@ -7,8 +7,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgegen.profilers.runners import programs
+from edgegen.profilers.runners.toolchain import NoProgramError, this_system
 from edgegen.profilers.schema import MeasuredFile, Profile
 from edgegen.profilers.timing.stats import summarize
+
+
+def needs_runners(system: str | None = None) -> None:
+    """Skips a test where a runner in C++ cannot be made."""
+    for form in ("onnx", "pte"):
+        try:
+            programs.program(form, system or this_system())
+        except NoProgramError as e:
+            pytest.skip(f"{e}; python tests/device_parts.py")
+
 
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler: apt install g++")
 

@@ -57,6 +57,10 @@ def profile(
     for_minutes: Annotated[
         bool, typer.Option("--sustained", help="Also how fast each file still is after five minutes without a pause.")
     ] = False,
+    provider: Annotated[
+        str | None,
+        typer.Option("--provider", metavar="NAME", help="ONNX Runtime's: cpu (default), xnnpack, nnapi, qnn."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE.json", help="Keep all samples, for edgegen compare.")
     ] = None,
@@ -67,7 +71,7 @@ def profile(
 ) -> None:
     """A recipe goes through its stages; files are measured directly."""
     flags = {"--device": device, "--profile": kind, "--threads": threads, "-o": output, "--per-op": per_op}
-    flags |= {"--sustained": for_minutes, **dict.fromkeys(files[1:], True)}
+    flags |= {"--sustained": for_minutes, "--provider": provider, **dict.fromkeys(files[1:], True)}
     options: dict[str, Any] = {"runs": runs, "force": force, "dry_run": dry_run, "as_json": as_json}
     if run_if_recipe(files[0], "profile", flags, why="its [profile] table says how", **options):
         return
@@ -88,6 +92,7 @@ def profile(
         threads=counts,
         per_op=per_op,
         for_minutes=for_minutes,
+        provider=_provider(provider),
         progress=progress(),
     )
     write_and_print(result, output=output, as_json=as_json)
@@ -116,6 +121,14 @@ def write_and_print(profile: "Profile", *, output: Path | None, as_json: bool) -
     else:
         show(*_table(profile))
     _raise_failures(profile)
+
+
+def _provider(text: str | None) -> str:
+    from edgegen.profilers.runners.programs import CPU, PROVIDERS
+
+    if text is not None and text not in PROVIDERS:
+        raise UsageError(f"--provider {text}: there are {', '.join(PROVIDERS)}")
+    return text or CPU
 
 
 def _threads(text: str | None) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ MARK = "EDGEGEN_OF_THIS_TEST"  # in the environment of all that a command starts
 CHILD, SERVICE, RUNNER, BROWSER = (
     "edgegen.support.isolation",
     "edgegen.support.service",
-    "python_runner.py",
+    "_runner",  # in Python or C++
     "--headless",
 )
 

@@ -18,6 +18,7 @@ from edgegen.profilers.devices.device import NONCE, Busy, Command, Finished
 from edgegen.profilers.devices.host import HostDevice
 from edgegen.profilers.devices.page import Page, PageChannel, PageFacts
 from edgegen.profilers.devices.page_server import PageServer
+from edgegen.profilers.runners.programs import CPU
 from edgegen.profilers.runners.toolchain import cache, called
 from edgegen.support.progress import Progress, Task
 
@@ -109,7 +110,9 @@ class BrowserDevice:
         self.serve().outputs[name] = None
         return name
 
-    def runner(self, form: str, model: str) -> Command:
+    def runner(self, form: str, model: str, provider: str = CPU) -> Command:
+        if provider != CPU:
+            raise UsageError(f"--provider {provider}: a browser has --device browser and browser:webgpu instead")
         if form != "onnx":
             raise UsageError(f"a .{form} does not run in a browser; .onnx files do")
         return Command((self.backend, NONCE, model))

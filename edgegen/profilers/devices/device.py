@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgegen.profilers.runners.programs import CPU
 from edgegen.support.processes import Finished as Finished
 
 NONCE = "{nonce}"
@@ -74,8 +75,11 @@ class Device(Protocol):
     def place(self, name: str) -> str:
         """Where the device may write a file of this name."""
 
-    def runner(self, form: str, model: str) -> Command:
-        """The runner of files of this form ("onnx", "pte", "mlpackage"), ready for the file `model` of the device's."""
+    def runner(self, form: str, model: str, provider: str = CPU) -> Command:
+        """The runner of files of this form ("onnx", "pte", "mlpackage"), ready for the file `model` of the device's.
+
+        `provider` is one of ONNX Runtime, see `programs.PROVIDERS`. Raises UsageError where the device has no choice.
+        """
 
     def start(self, command: Command) -> Channel:
         """A program that speaks as runners/python_runner.py does."""

@@ -1,23 +1,23 @@
 """A 64-bit ARM processor that this machine emulates: it shows whether files compute the same there, never how fast.
 
-The userland lies in a folder of the cache: qemu, Debian's Python for ARM64, onnxruntime and executorch's libraries.
+The userland lies in a folder of the cache: qemu, and Debian's C library for ARM64. The runners and their runtimes are
+those of ARM64 boards and phones.
 """
 
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from edgegen.errors import DeviceError, UsageError
 from edgegen.profilers.devices.device import NONCE, Command
-from edgegen.profilers.devices.host import NO_CORE_ML, PYTHON_RUNNER, HostDevice
-from edgegen.profilers.runners import debian, toolchain
+from edgegen.profilers.devices.host import NO_CORE_ML, HostDevice
+from edgegen.profilers.runners import debian, programs, toolchain
+from edgegen.profilers.runners.programs import CPU
 from edgegen.profilers.runners.toolchain import called
-from edgegen.support.extras import require
 
-SUITE, PYTHON = "trixie", "3.13"  # Debian's release, and the Python that is in it
+SUITE = "trixie"  # Debian's release
 # qemu 10: 7.2 computes 8-bit files wrongly, without an error.
-PACKAGES = ("qemu-user:amd64", "python3-minimal", "libpython3-stdlib", "libstdc++6", "libgomp1")
+PACKAGES = ("qemu-user:amd64", "libstdc++6")
 PROCESSOR = "cortex-a76"  # qemu's default, "max", has given wrong 8-bit results
 
 
@@ -26,7 +26,7 @@ class Userland:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or toolchain.cache() / "arm64"
-        self.root, self.wheels, self.marker = self.folder / "root", self.folder / "wheels", self.folder / "complete"
+        self.root, self.marker = self.folder / "root", self.folder / "complete"
         self.qemu = self.root / "usr/bin/qemu-aarch64"
 
     @property
@@ -35,12 +35,11 @@ class Userland:
 
     @property
     def ready(self) -> bool:
-        return self.marker.exists() and toolchain.arm64_executorch().is_dir()
+        return self.marker.exists()
 
     def fetch(self) -> None:
-        """Downloads some 170 MB, installs nothing and needs no root. Raises DeviceError: not Debian, no connection."""
+        """Downloads it, installs nothing and needs no root. Raises DeviceError: not Debian, no connection."""
         debian.require_tools("the emulated ARM64 Linux")
-        toolchain.fetch_executorch()
         if self.marker.exists():
             return
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -48,11 +47,6 @@ class Userland:
         (self.root / "lib").symlink_to("usr/lib")
         for archive in debian.download(PACKAGES, self.folder / "apt", suite=SUITE, architectures=("arm64", "amd64")):
             called("dpkg-deb", "-x", archive, self.root)
-        for requirement in (f"onnxruntime=={version('onnxruntime')}", "numpy"):
-            wheel = self.folder / requirement
-            toolchain.fetch_wheel(requirement, wheel, python=PYTHON)
-            shutil.copytree(wheel, self.wheels, dirs_exist_ok=True)
-            shutil.rmtree(wheel)
         for other in set(self.qemu.parent.glob("qemu-*")) - {self.qemu}:  # 500 MB of other processors
             other.unlink()
         shutil.rmtree(self.folder / "apt")
@@ -73,24 +67,18 @@ class EmulatedDevice(HostDevice):
         by = f"qemu on {here['cpu'] or here['arch']}"
         return {**here, "cpu": PROCESSOR, "arch": "aarch64", "python": None, "virtual": True, "emulated": by}
 
-    def runner(self, form: str, model: str) -> Command:
+    def runner(self, form: str, model: str, provider: str = CPU) -> Command:
         userland = self.userland
         if not userland.ready:
-            raise DeviceError(
-                f"its Linux is not in {userland.folder}: `edgegen devices arm64 --fetch` downloads it (170 MB)"
-            )
+            raise DeviceError(f"its Linux is not in {userland.folder}: `edgegen devices arm64 --fetch` downloads it")
         if form == "mlpackage":
             raise DeviceError(NO_CORE_ML)
-        if form == "onnx":
-            python = str(userland.root / f"usr/bin/python{PYTHON}")
-            settings = ("-E", f"PYTHONPATH={userland.wheels}", "-E", f"PYTHONHOME={userland.root}/usr")
-            return Command((*userland.emulator, *settings, python, str(PYTHON_RUNNER), NONCE, model))
-        program = toolchain.pte_program(toolchain.ARM64)
+        program = programs.program(form, toolchain.ARM64, provider)
         libraries = ("-E", f"LD_LIBRARY_PATH={program.folder}")
-        return Command((*userland.emulator, *libraries, str(program.runner), NONCE, model))
+        return Command((*userland.emulator, *libraries, str(program.runner), NONCE, *program.words, model))
 
     def fetch(self) -> None:
-        require("onnx", purpose="measuring on an emulated ARM64")
+        programs.fetch(toolchain.ARM64)
         self.userland.fetch()
 
 

@@ -12,7 +12,9 @@ from typing import Any
 from edgegen.errors import DeviceError, UsageError
 from edgegen.profilers.devices.device import NONCE, Busy, Command, Finished
 from edgegen.profilers.devices.host_info import probe
-from edgegen.profilers.runners.toolchain import pte_program, this_system, why_not_compiled
+from edgegen.profilers.runners import programs
+from edgegen.profilers.runners.programs import CPU
+from edgegen.profilers.runners.toolchain import NoProgramError, this_system
 from edgegen.profilers.timing.process import Pipes
 from edgegen.support import isolation
 from edgegen.support.processes import finish
@@ -45,19 +47,23 @@ class HostDevice:
         self.folder = self.folder or new_folder()
         return str(self.folder / name)
 
-    def runner(self, form: str, model: str) -> Command:
+    def runner(self, form: str, model: str, provider: str = CPU) -> Command:
         if form == "mlpackage" and sys.platform != "darwin":
             raise DeviceError(NO_CORE_ML)
         limit = isolation.memory_limit_of(Path(model))
         in_python = Command((sys.executable, "-P", str(PYTHON_RUNNER), NONCE, model), memory_limit=limit)
-        if form != "pte":
+        if form == "mlpackage":
+            programs.check_provider(form, provider)
             return in_python
         try:
-            program = pte_program(this_system())
-        except DeviceError:  # then by the Python package, whose runtime says so in every table
-            return replace(in_python, argv=(*in_python.argv, why_not_compiled()))
+            program = programs.program(form, this_system(), provider)
+        except NoProgramError as e:
+            if provider != CPU:
+                raise
+            return replace(in_python, argv=(*in_python.argv, e.why))  # its runtime says so in every table
         variable = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
-        return Command((str(program.runner), NONCE, model), {variable: str(program.folder)}, memory_limit=limit)
+        argv = (str(program.runner), NONCE, *program.words, model)
+        return Command(argv, {variable: str(program.folder)}, memory_limit=limit)
 
     def start(self, command: Command) -> Pipes:
         environment = {**isolation.environment(), **command.environment}
@@ -72,7 +78,7 @@ class HostDevice:
         return busy and replace(busy, used_s=busy.used_s - time.process_time())
 
     def fetch(self) -> None:
-        """Nothing to download: pip installs all that is needed."""
+        programs.fetch(this_system())
 
     def close(self) -> None:
         if self.folder is not None:

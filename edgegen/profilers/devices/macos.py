@@ -6,6 +6,7 @@ from dataclasses import replace
 from edgegen.errors import DeviceError, UsageError
 from edgegen.profilers.devices.device import Command
 from edgegen.profilers.devices.host import NO_CORE_ML, HostDevice
+from edgegen.profilers.runners.programs import CPU
 
 UNITS = ("all", "cpu_only", "cpu_and_gpu", "cpu_and_ne")
 
@@ -19,8 +20,8 @@ class MacDevice(HostDevice):
         super().__init__()
         self.units = units
 
-    def runner(self, form: str, model: str) -> Command:
-        command = super().runner(form, model)
+    def runner(self, form: str, model: str, provider: str = CPU) -> Command:
+        command = super().runner(form, model, provider)
         return command if form != "mlpackage" else replace(command, argv=(*command.argv, self.units.upper()))
 
 

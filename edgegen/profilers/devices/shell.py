@@ -13,7 +13,9 @@ from edgegen.errors import DeviceError
 from edgegen.profilers.devices.device import NONCE, Busy, Command, Finished
 from edgegen.profilers.devices.host import NO_CORE_ML, PYTHON_RUNNER, busy_of
 from edgegen.profilers.devices.host_info import describe
-from edgegen.profilers.runners import toolchain
+from edgegen.profilers.runners import programs, toolchain
+from edgegen.profilers.runners.programs import CPU
+from edgegen.profilers.runners.toolchain import NoProgramError, Program
 from edgegen.profilers.timing.process import Pipes
 from edgegen.support.processes import finish
 from edgegen.support.storage import sha256_of, storage_errors
@@ -47,7 +49,8 @@ class ShellDevice(ABC):
 
     def __init__(self) -> None:
         self.folder: str | None = None
-        self.pte_program: Command | None = None
+        self.programs: dict[str, Command] = {}  # by form, up to NONCE
+        self.c_library: set[str] = set()  # what lies there of one
 
     @abstractmethod
     def shell(self, script: str) -> list[str]:
@@ -118,14 +121,23 @@ class ShellDevice(ABC):
     def busy(self) -> Busy | None:
         return busy_of(self._sh("cat /proc/stat 2>/dev/null").stdout)
 
-    def runner(self, form: str, model: str) -> Command:
-        if form == "mlpackage" and not self._system().startswith("Darwin"):
-            raise DeviceError(NO_CORE_ML)
-        if form != "pte":
-            return Command((self.python, self.put(PYTHON_RUNNER, PYTHON_RUNNER.name), NONCE, model))
-        if self.pte_program is None:
-            self.pte_program = self._put_pte_program()
-        return Command((*self.pte_program.argv, model), self.pte_program.environment)
+    def runner(self, form: str, model: str, provider: str = CPU) -> Command:
+        system = self._system()
+        if form == "mlpackage":
+            programs.check_provider(form, provider)
+            if not system.startswith("Darwin"):
+                raise DeviceError(NO_CORE_ML)
+            return self._in_python(model)
+        try:
+            program = programs.program(form, system, provider)
+        except NoProgramError as e:
+            if form != "onnx" or provider != CPU or not self._has_python():
+                raise
+            return self._in_python(model, e.why)
+        if form not in self.programs:
+            self.programs[form] = self._put_program(program, system)
+        there = self.programs[form]
+        return Command((*there.argv, *program.words, model), there.environment)
 
     def close(self) -> None:
         if self.folder is not None:
@@ -133,27 +145,35 @@ class ShellDevice(ABC):
             self.folder = None
 
     def fetch(self) -> None:
-        if self._system() == toolchain.ARM64:
-            toolchain.fetch_executorch()
+        system = self._system()
+        if system in (toolchain.ARM64, toolchain.this_system()):
+            programs.fetch(system)
 
     def _system(self) -> str:
         return self._sh("uname -sm").stdout.strip()
 
-    def _put_pte_program(self) -> Command:
-        """The runner with its libraries, and with a C library where the device has none of that kind (Android)."""
-        system = self._system()
-        program = toolchain.pte_program(system)
-        for library in program.libraries:
-            self.put(library, library.name)
-        runner = self.put(program.runner, "pte_runner")
-        loader = toolchain.GLIBC[0]
-        if system != toolchain.ARM64 or not self._sh(f"[ -e /lib/{loader} ] || echo none").stdout.strip():
+    def _has_python(self) -> bool:
+        return bool(self._sh(f"command -v {shlex.quote(self.python)}").stdout.strip())
+
+    def _in_python(self, model: str, *words: str) -> Command:
+        return Command((self.python, self.put(PYTHON_RUNNER, PYTHON_RUNNER.name), NONCE, model, *words))
+
+    def _put_program(self, program: Program, system: str) -> Command:
+        """The runner with its libraries and the C library that it was compiled for: the device's is not used."""
+        c_library = toolchain.c_library(system)
+        for path in program.libraries:
+            self.put(path, path.name)
+        for name, path in c_library.items():
+            if name not in self.c_library:
+                self.put(path, name)
+                self.c_library.add(name)
+        runner = self.put(program.runner, program.runner.name)
+        if not c_library:
             self._sh(f"chmod 700 {shlex.quote(runner)}")
             return Command((runner, NONCE), {"LD_LIBRARY_PATH": self.place("")})
-        for name, path in toolchain.glibc().items():
-            self.put(path, name)
-        self._sh(f"chmod 700 {shlex.quote(self.place(loader))}")
-        return Command((self.place(loader), "--library-path", self.place(""), runner, NONCE))
+        loader = self.place(toolchain.LOADERS[system])
+        self._sh(f"chmod 700 {shlex.quote(loader)}")
+        return Command((loader, "--library-path", self.place(""), runner, NONCE))
 
     def _script(self, command: Command, pid: str) -> str:
         """The shell writes its process number to the file `pid` and becomes the program."""

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from edgegen.errors import DeviceError
 from edgegen.profilers.devices.device import Device
 from edgegen.profilers.files.subject import Placement
+from edgegen.profilers.runners.programs import CPU
 from edgegen.profilers.schema import Numerics
 from edgegen.profilers.timing.process import Worker
+from edgegen.profilers.trace.operators import read_trace
 from edgegen.support import isolation
 from edgegen.support.extras import version_of
 from edgegen.support.progress import Progress
@@ -26,12 +28,16 @@ NOT_COMPARED = Numerics(reference=None, snr_db=None, max_abs=None, passed=None)
 
 @dataclass(frozen=True)
 class Check:
-    """A placement after its first inference: `failure` says why it does not run, `runtime` is the runner's own name."""
+    """A placement after its first inference: `failure` says why it does not run, `runtime` is the runner's own name.
+
+    `notes` are facts for its verdict that do not make it a worse one.
+    """
 
     placement: Placement
     numerics: Numerics = NOT_COMPARED
     runtime: str | None = None
     failure: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def may_be_timed(self) -> bool:
@@ -67,9 +73,22 @@ def _run(placement: Placement, device: Device, temporary: Path, threads: int, ti
             remote_path = device.place(_output(path, temporary).name)
             worker.ask("run", remote_path)
             device.get(remote_path, _output(path, temporary))
+            notes = () if placement.provider == CPU else (_taken(placement.provider, worker, device, temporary),)
     except DeviceError as e:
         return Check(placement, failure=str(e).replace(str(path.resolve()), path.name))
-    return Check(placement, runtime=worker.runtime)
+    return Check(placement, runtime=worker.runtime, notes=notes)
+
+
+def _taken(provider: str, worker: Worker, device: Device, temporary: Path) -> str:
+    """How many operations a provider took. Raises DeviceError where none: ONNX Runtime does not say so itself."""
+    remote_path, trace = device.place("operations.trace"), temporary / "operations.trace"
+    worker.ask("trace", 1, remote_path)
+    device.get(remote_path, trace)
+    leaves = read_trace(form="onnx", trace=str(trace))
+    count = sum(leaf.place.lower() == f"{provider}executionprovider" for leaf in leaves)
+    if not count:
+        raise DeviceError(f"{provider} takes no operation of it: all {len(leaves)} would run on the CPU")
+    return f"{count} of {len(leaves)} operations run on {provider}, the others on the CPU"
 
 
 def _output(path: Path, temporary: Path) -> Path:

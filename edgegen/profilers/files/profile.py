@@ -13,6 +13,7 @@ from edgegen.profilers.files.check import Check, check_files
 from edgegen.profilers.files.record import measured_file, with_operations
 from edgegen.profilers.files.subject import place, read_subject
 from edgegen.profilers.files.trace import TRACED, traced
+from edgegen.profilers.runners.programs import CPU
 from edgegen.profilers.schema import Format, MeasuredFile, Profile, label
 from edgegen.profilers.timing.interference import Interference
 from edgegen.profilers.timing.jobs import Job
@@ -40,6 +41,7 @@ class _Wishes:
     per_op: bool
     for_minutes: bool
     options: ProfileOptions
+    provider: str = CPU
 
 
 def profile_files(
@@ -50,16 +52,17 @@ def profile_files(
     threads: Sequence[int] = (1,),
     per_op: bool = False,
     for_minutes: bool = False,
+    provider: str = CPU,
     options: ProfileOptions | None = None,
     progress: Progress,
 ) -> Profile:
     """Measures all files in turn, each with each number of threads.
 
     A file that computes something else than here has no latency. `for_minutes` adds how fast each still is after five
-    minutes without a pause. Raises DataError and UsageError for a file that cannot be measured at all, DeviceError
-    where the device cannot be used.
+    minutes without a pause; `provider` is one of `programs.PROVIDERS`. Raises DataError and UsageError for a file that
+    cannot be measured at all, DeviceError where the device cannot be used.
     """
-    wishes = _Wishes(profile, threads, per_op, for_minutes, options or PROFILES[profile])
+    wishes = _Wishes(profile, threads, per_op, for_minutes, options or PROFILES[profile], provider)
     return _measure(files, device, (), wishes, progress)[0]
 
 
@@ -83,7 +86,7 @@ def _measure(
         subjects = [read_subject(path) for path in files]
         target = device.probe()
         checks = check_files(
-            [place(subject, device, temporary) for subject in subjects],
+            [place(subject, device, temporary, provider=wishes.provider) for subject in subjects],
             device,
             temporary,
             threads=wishes.threads[0],

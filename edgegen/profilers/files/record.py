@@ -34,7 +34,7 @@ def measured_file(
         verdict=Verdict(status="failed", reasons=(check.failure or f"wrong: {check.numerics.reason}",)),
     )
     if timing is None and check.may_be_timed and target["emulated"]:
-        return untimed.model_copy(update={"verdict": _numbers_only(target["emulated"])})
+        return untimed.model_copy(update={"verdict": _numbers_only(target["emulated"], check.notes)})
     if timing is None:
         return untimed
     if failure := timing.reason or _too_short(timing, target):
@@ -50,7 +50,7 @@ def measured_file(
         warm_up=WarmUp(runs=sum(map(len, timing.warm_up)), stable=timing.stable),
         latency=latency,
         peak_rss_bytes=timing.latency().peak_rss_bytes,
-        verdict=Verdict(status="noisy" if reasons else "ok", reasons=(*reasons, *fewer)),
+        verdict=Verdict(status="noisy" if reasons else "ok", reasons=(*reasons, *fewer, *check.notes)),
     )
 
 
@@ -115,9 +115,9 @@ def _fewer_threads(config: Config, target: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _numbers_only(emulated: str) -> Verdict:
+def _numbers_only(emulated: str, notes: Sequence[str]) -> Verdict:
     reason = f"numbers only: {emulated} says nothing about a real device's time"
-    return Verdict(status="ok", performance_valid=False, reasons=(reason,))
+    return Verdict(status="ok", performance_valid=False, reasons=(reason, *notes))
 
 
 def with_operations(measured: MeasuredFile, leaves: Sequence[Leaf]) -> MeasuredFile:

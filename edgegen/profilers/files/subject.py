@@ -15,6 +15,7 @@ from edgegen.exporters.base import backends_by_suffix
 from edgegen.formats.manifest import checked_entry
 from edgegen.inspection.record import Value, inspect
 from edgegen.profilers.devices.device import Command, Device
+from edgegen.profilers.runners.programs import CPU
 from edgegen.profilers.schema import FileFacts, Format, Tensor
 from edgegen.profilers.timing.jobs import FileJob
 from edgegen.support.extras import require
@@ -38,11 +39,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Placement:
-    """A subject on a device: the `command` that starts its runner there, and the `inputs` as the runner takes them."""
+    """A subject on a device: the `command` that starts its runner there, and the `inputs` as the runner takes them.
+
+    `provider` is that of ONNX Runtime which the runner was told to use.
+    """
 
     subject: Subject
     command: Command
     inputs: tuple[str, ...]
+    provider: str = CPU
 
     def job(self, label: str, threads: int) -> FileJob:
         """What the protocol times."""
@@ -79,8 +84,8 @@ def untimed_reason(file: str) -> str:
     return "" if suffix in FORMATS else f"no runner for {suffix} files"
 
 
-def place(subject: Subject, device: Device, temporary: Path) -> Placement:
-    """Puts the file, its inputs and its runner onto the device. Raises DeviceError."""
+def place(subject: Subject, device: Device, temporary: Path, *, provider: str = CPU) -> Placement:
+    """Puts the file, its inputs and its runner onto the device. Raises DeviceError, UsageError for the provider."""
     path = subject.path
     weights = path.with_name(f"{path.name}.data")  # those above 2 GB lie beside the file
     if weights.exists():
@@ -91,7 +96,8 @@ def place(subject: Subject, device: Device, temporary: Path) -> Placement:
         local = temporary / f"{path.name}.{number}.bin"
         array.tofile(local)
         inputs.append(f"{'x'.join(map(str, tensor.shape))}:{device.put(local, local.name)}")
-    return Placement(subject, device.runner(subject.facts.format, remote_path), tuple(inputs))
+    command = device.runner(subject.facts.format, remote_path, provider)
+    return Placement(subject, command, tuple(inputs), provider)
 
 
 def _manifest(path: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, ...]]]:

@@ -22,6 +22,21 @@ def download(packages: Sequence[str], state: Path, *, suite: str, architectures:
 
     Raises DeviceError where apt fails: no connection, an unknown package.
     """
+    given = _configured(state, suite=suite, architectures=architectures)
+    called("apt-get", *given, "install", "-y", "--download-only", "--no-install-recommends", *packages)
+    return sorted((state / "archives").glob("*.deb"))
+
+
+def download_alone(package: str, state: Path, *, suite: str, architecture: str = "amd64") -> Path:
+    """One package of a release without what it needs, into the folder `state`. Raises DeviceError as `download`."""
+    given = _configured(state, suite=suite, architectures=[architecture])
+    called("env", "-C", state / "archives", "apt-get", *given, "download", package)
+    (archive,) = (state / "archives").glob("*.deb")
+    return archive
+
+
+def _configured(state: Path, *, suite: str, architectures: Sequence[str]) -> list[str]:
+    """apt's options for a release in the folder `state`, whose lists of packages are downloaded."""
     for name in ("lists/partial", "archives/partial", "etc/preferences.d", "etc/apt.conf.d"):
         (state / name).mkdir(parents=True, exist_ok=True)
     (state / "status").touch()
@@ -42,5 +57,4 @@ def download(packages: Sequence[str], state: Path, *, suite: str, architectures:
     }
     given = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
     called("apt-get", *given, "update")
-    called("apt-get", *given, "install", "-y", "--download-only", "--no-install-recommends", *packages)
-    return sorted((state / "archives").glob("*.deb"))
+    return given

@@ -1,7 +1,7 @@
 """Runs and times a file by its runtime's Python package, on commands read from stdin; needs no edgegen.
 
-    python python_runner.py NONCE MODEL.onnx
-    python python_runner.py NONCE MODEL.pte [NOTE]             where pte_runner.cpp cannot be compiled; NOTE says why
+    python python_runner.py NONCE MODEL.onnx [NOTE]            where there is no runner in C++; NOTE says why
+    python python_runner.py NONCE MODEL.pte [NOTE]
     python python_runner.py NONCE MODEL.mlpackage [UNITS]      ALL, CPU_ONLY, CPU_AND_GPU, CPU_AND_NE; needs a Mac
 
 A command's fields are separated by tabs; INPUT is SHAPE:FILE ("1x3x32x32:noise.bin", ":time.bin" of a scalar), raw
@@ -14,8 +14,8 @@ numbers in the file's order.
     probe                                 a fixed piece of arithmetic: has the processor slowed down?
 
 The first line of output says "ready" and the runtime, once the imports are done; each command is answered by one line
-of JSON with the nonce and its number in turn. An error ends the process with a traceback on stderr. pte_runner.cpp
-speaks the same protocol.
+of JSON with the nonce and its number in turn. An error ends the process with a traceback on stderr. runner.h speaks the
+same protocol.
 """
 
 import gc
@@ -112,11 +112,11 @@ def raw_numbers(given: str, dtype: str) -> Any:
 class OnnxModel:
     """An ONNX file in onnxruntime's CPU provider."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, note: str = "") -> None:
         import onnxruntime
 
         self.path, self.threads = path, 1
-        self.runtime = f"onnxruntime {onnxruntime.__version__} in Python"
+        self.runtime = f"onnxruntime {onnxruntime.__version__} {_in_python(note)}"
         self.inputs: Facts = {}
 
     def open(self, words: Sequence[str]) -> Facts:
@@ -176,7 +176,7 @@ class PteModel:
         from executorch.runtime import Runtime
 
         self.path, self.pool, self.vendor = path, portable_lib, Runtime.get()
-        self.runtime = f"executorch {version('executorch')} in Python{f' ({note})' if note else ''}"
+        self.runtime = f"executorch {version('executorch')} {_in_python(note)}"
         self.inputs: list[Any] = []
 
     def open(self, words: Sequence[str]) -> Facts:
@@ -264,6 +264,10 @@ class CoreMLModel:
             about.name: raw_numbers(given, self.DTYPES[about.type.multiArrayType.dataType])
             for about, given in described
         }
+
+
+def _in_python(note: str) -> str:
+    return f"in Python ({note})" if note else "in Python"
 
 
 def _peak_rss_bytes() -> int | None:

@@ -1,7 +1,7 @@
-"""The runner of `.pte` files, compiled once against the libraries of executorch's wheel and kept.
+"""Runners in C++: compiled once for a system, with the libraries that they need there, and kept.
 
-For this machine against the installed wheel; for 64-bit ARM by a cross compiler against the ARM64 wheel of the same
-version, which `fetch_executorch` downloads.
+For this machine by its compiler; for 64-bit ARM by a cross compiler, with the libraries of the ARM64 wheel of the
+version that is installed here, which only `fetch_arm64` downloads. `pte.py` and `onnx.py` make one runner each.
 """
 
 import hashlib
@@ -10,32 +10,31 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgegen.errors import DeviceError
-from edgegen.support.extras import require, version_of
+from edgegen.support.extras import version_of
 from edgegen.support.processes import finish
 from edgegen.support.storage import atomic_path
 
-SOURCE = Path(__file__).with_name("pte_runner.cpp")
-# The last three register themselves when they are loaded; nothing refers to them.
-LIBRARIES = ("", "_etdump", "_threadpool", "_kernels_optimized", "_kernels_quantized", "_backend_xnnpack")
-FLAGS = ("-std=c++17", "-O2", "-w", "-DC10_USING_CUSTOM_GENERATED_MACROS", "-DET_EVENT_TRACER_ENABLED")
+PROTOCOL = Path(__file__).with_name("runner.h")  # what all runners share
+FLAGS = ("-std=c++17", "-O2", "-w")
 SHOWN = 600  # characters of a compiler's message
 COMPILE_S, FETCH_S = 900.0, 7200.0  # until a compiler or a download counts as one that never ends
 
-COMPILER = "c++"
-ARM64, ARM64_COMPILER = "Linux aarch64", "aarch64-linux-gnu-g++"  # as `uname -sm` says it
-ARM64_FLAGS = ("-march=armv8.2-a+dotprod",)  # the runner holds dot products against plain arithmetic
-# What a system without glibc, such as Android, needs beside the runner, the loader first.
+ARM64 = "Linux aarch64"  # as `uname -sm` says it
+COMPILER, ARM64_COMPILER = "c++", "aarch64-linux-gnu-g++"
+ARM64_FLAGS = ("-march=armv8.2-a+dotprod",)  # the runners hold dot products against plain arithmetic
+LOADERS = {ARM64: "ld-linux-aarch64.so.1", "Linux x86_64": "ld-linux-x86-64.so.2"}  # which start a program by its path
+# The C library that a runner was compiled for: a device's own may be older, or another, such as Android's.
 GLIBC = (
-    "ld-linux-aarch64.so.1",
     "libc.so.6",
     "libm.so.6",
     "libdl.so.2",
     "libpthread.so.0",
+    "librt.so.1",
     "libgcc_s.so.1",
     "libstdc++.so.6",
 )
@@ -43,42 +42,23 @@ GLIBC = (
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled runner, and the folder of executorch's libraries that it needs at run time."""
+    """A compiled runner, and the libraries of one folder that it needs; `words` come between NONCE and the model."""
 
     runner: Path
-    folder: Path
+    libraries: Sequence[Path]
+    words: tuple[str, ...] = ()
 
     @property
-    def libraries(self) -> list[Path]:
-        return [self.folder / f"libexecutorch{library}.so" for library in LIBRARIES]
+    def folder(self) -> Path:
+        return self.libraries[0].parent
 
 
-def pte_program(system: str) -> Program:
-    """The runner for a system by its `uname -sm`.
+class NoProgramError(DeviceError):
+    """No runner in C++ can be had for a system; `why` says it in a few words."""
 
-    Raises MissingExtraError without executorch, DeviceError without a compiler, where it fails, where the ARM64 wheel
-    is not here, and for a system that no runner can be made for.
-    """
-    require("executorch", purpose="measuring a .pte")
-    if system == this_system():
-        home = executorch_home()
-        return Program(_compiled(COMPILER, home), home / "lib")
-    if system == ARM64:
-        home = arm64_executorch()
-        if not home.is_dir():
-            raise DeviceError(
-                f"executorch's libraries for {system} are not here: `edgegen devices DEVICE --fetch` downloads 18 MB"
-            )
-        return Program(_compiled(ARM64_COMPILER, home, flags=ARM64_FLAGS), home / "lib")
-    raise DeviceError(
-        f"a .pte runs there by a program for {system or 'an unknown system'}, and there are only those for "
-        f"{this_system()} and {ARM64}"
-    )
-
-
-def why_not_compiled() -> str:
-    """In a few words, why `pte_program` has no runner for this machine."""
-    return "no C++ compiler" if shutil.which(COMPILER) is None else f"{COMPILER} could not compile the C++ runner"
+    def __init__(self, message: str, *, why: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 def this_system() -> str:
@@ -87,26 +67,68 @@ def this_system() -> str:
     return f"{about.sysname} {about.machine}"
 
 
-def executorch_home() -> Path:
-    """Where the installed executorch is."""
-    spec = importlib.util.find_spec("executorch")
-    assert spec is not None, "required before"
-    assert spec.submodule_search_locations, "a package"
-    return Path(next(iter(spec.submodule_search_locations)))
+def home_of(package: str, system: str) -> Path:
+    """The folder of a package's files for a system: the installed one, or its ARM64 wheel. Raises NoProgramError."""
+    if system == this_system():
+        spec = importlib.util.find_spec(package)
+        assert spec is not None, "required before"
+        assert spec.submodule_search_locations, "a package"
+        return Path(next(iter(spec.submodule_search_locations)))
+    if system != ARM64:
+        named, known = system or "an unknown system", " and ".join(dict.fromkeys((this_system(), ARM64)))
+        raise NoProgramError(f"no runner can be made for {named}, only for {known}", why=f"no C++ runner for {named}")
+    home = arm64_home(package)
+    if not home.is_dir():
+        raise NoProgramError(
+            f"{package}'s libraries for {system} are not here: `edgegen devices DEVICE --fetch` downloads them",
+            why=f"no {package} for ARM64 here",
+        )
+    return home
 
 
-def arm64_executorch() -> Path:
-    """Where the ARM64 libraries of the installed executorch's version are, or would be."""
-    return cache() / f"executorch-{version_of('executorch')}-aarch64" / "executorch"
+def arm64_home(package: str) -> Path:
+    """Where the ARM64 files of a package's installed version are, or would be."""
+    return cache() / f"{package}-{version_of(package)}-aarch64" / package
 
 
-def fetch_executorch() -> None:
-    """Downloads the ARM64 wheel (18 MB) of the installed version. Raises MissingExtraError, DeviceError."""
-    require("executorch", purpose="measuring a .pte")
-    home = arm64_executorch()
+def fetch_arm64(package: str) -> None:
+    """Downloads the ARM64 wheel of a package's installed version. Raises DeviceError."""
+    home = arm64_home(package)
     if not home.is_dir():
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
-        fetch_wheel(f"executorch=={version_of('executorch')}", home.parent, python=python)
+        fetch_wheel(f"{package}=={version_of(package)}", home.parent, python=python)
+
+
+def compiled(source: Path, system: str, *, flags: Sequence[str] = (), linked: Sequence[str] = (), of: str) -> Path:
+    """The runner in `source` for a system; from the cache if there. `of` are the files that it runs.
+
+    `flags` must tell apart what it is compiled against. Raises NoProgramError without a compiler, or where it fails.
+    """
+    compiler = compiler_for(system)
+    program, failed = shutil.which(compiler), f"{compiler} could not compile the C++ runner"
+    if program is None:
+        package = "g++-aarch64-linux-gnu" if compiler == ARM64_COMPILER else "g++ (macOS: xcode-select --install)"
+        raise NoProgramError(
+            f"measuring a {of} needs a C++ compiler, and there is no '{compiler}': apt install {package}",
+            why="no C++ compiler",
+        )
+    given = (*FLAGS, *(ARM64_FLAGS if compiler == ARM64_COMPILER else ()), *flags)
+    texts = [path.read_text(encoding="utf-8") for path in (source, PROTOCOL)]
+    key = hashlib.sha256("\0".join([*texts, program, *given, *linked]).encode()).hexdigest()[:16]
+    target = cache() / f"{source.stem}-{key}"
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as path:
+        command = [program, *given, str(source), "-o", str(path), *linked]
+        try:
+            finished = finish(command, name=compiler, timeout_s=COMPILE_S)
+        except DeviceError as e:  # it does not start, or does not end
+            raise NoProgramError(str(e), why=failed) from e
+        if finished.code:
+            message = finished.stderr.strip()[-SHOWN:]
+            raise NoProgramError(f"{compiler} could not compile the runner of {of} files: {message}", why=failed)
+    return target
 
 
 def fetch_wheel(requirement: str, target: Path, *, python: str) -> None:
@@ -131,37 +153,18 @@ def called(*command: object) -> str:
     return finished.stdout
 
 
-def glibc() -> Mapping[str, Path]:
-    """By name, the files of GLIBC that the cross compiler came with."""
-    files = {name: Path(called(ARM64_COMPILER, f"-print-file-name={name}").strip()) for name in GLIBC}
-    missing = [name for name, path in files.items() if not path.is_absolute()]
-    if missing:
-        raise DeviceError(f"{ARM64_COMPILER} has no {missing[0]}: apt install g++-aarch64-linux-gnu")
-    return files
+def c_library(system: str) -> Mapping[str, Path]:
+    """By name, the C library that the compiler for a system came with, its loader first; nothing where it has none."""
+    if system not in LOADERS:
+        return {}
+    compiler = compiler_for(system)
+    names = (LOADERS[system], *GLIBC)
+    files = {name: Path(called(compiler, f"-print-file-name={name}").strip()) for name in names}
+    return files if all(path.is_absolute() for path in files.values()) else {}
 
 
-def _compiled(compiler: str, home: Path, *, flags: tuple[str, ...] = ()) -> Path:
-    """The runner by `compiler`, with the headers and libraries of the executorch in `home`; from the cache if there."""
-    program = shutil.which(compiler)
-    if program is None:
-        package = "g++-aarch64-linux-gnu" if compiler == ARM64_COMPILER else "g++ (macOS: xcode-select --install)"
-        raise DeviceError(f"measuring a .pte needs a C++ compiler, and there is no '{compiler}': apt install {package}")
-    given = (*FLAGS, f'-DRUNTIME="executorch {version_of("executorch")}"', *flags)
-    ingredients = (SOURCE.read_text(encoding="utf-8"), program, *given)
-    key = hashlib.sha256("\0".join(ingredients).encode()).hexdigest()[:16]
-    target = cache() / f"pte_runner-{key}"
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    includes = (home / "include", home / "include/executorch/runtime/core/portable_type/c10")
-    with atomic_path(target) as path:
-        command = [program, *given, *(f"-I{folder}" for folder in includes), str(SOURCE), "-o", str(path)]
-        linked = [f"-L{home / 'lib'}", "-Wl,--no-as-needed", *(f"-lexecutorch{name}" for name in LIBRARIES)]
-        finished = finish([*command, *linked, "-Wl,--allow-shlib-undefined"], name=compiler, timeout_s=COMPILE_S)
-        if finished.code:
-            message = finished.stderr.strip()[-SHOWN:]
-            raise DeviceError(f"{compiler} could not compile the runner of .pte files: {message}")
-    return target
+def compiler_for(system: str) -> str:
+    return COMPILER if system == this_system() else ARM64_COMPILER
 
 
 def cache() -> Path:

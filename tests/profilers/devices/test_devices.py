@@ -4,18 +4,21 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import device_parts
 import psutil
 import pytest
 from local_shell import Shell
-from small_nets import sigmoid
+from measured import needs_runners
+from small_nets import net_files, sigmoid
 
 from edgegen.errors import DeviceError, UsageError
 from edgegen.profilers.devices.adb import AdbDevice
 from edgegen.profilers.devices.device import NONCE, Command, Device
 from edgegen.profilers.devices.host import HostDevice
+from edgegen.profilers.devices.shell import ShellDevice
 from edgegen.profilers.devices.ssh import SshDevice
 from edgegen.profilers.files.profile import profile_files
 from edgegen.profilers.timing.process import Worker
@@ -23,6 +26,7 @@ from edgegen.profilers.timing.protocol import ProfileOptions
 from edgegen.support.progress import Silent
 from edgegen.support.storage import sha256_of
 
+FEW = ProfileOptions(min_runs=3, max_seconds=0.05, timeout_seconds=60.0, warm_seconds=0.0)
 ODD = "ein Bild; rm -rf $HOME `x` 'q' \"ü\".bin"
 TALKING = 'import sys; print(\'{"nonce": "\' + sys.argv[1] + \'", "number": 0, "event": "ready"}\', flush=True); '
 
@@ -160,14 +164,28 @@ def test_what_a_device_says_of_a_folder_is_neither_run_nor_taken_away(
 
 def test_a_pte_on_a_processor_that_no_runner_is_made_for() -> None:
     strange = Shell(spoil=("uname -sm", "echo Linux riscv64"))
-    with pytest.raises(DeviceError, match=r"a program for Linux riscv64, and there are only those for .*Linux aarch64"):
+    with pytest.raises(DeviceError, match=r"no runner can be made for Linux riscv64, only for .*Linux aarch64"):
         strange.runner("pte", "net.pte")
+    strange.close()
+
+
+def test_an_onnx_on_a_processor_that_no_runner_is_made_for(tmp_path: Path, in_process: None) -> None:
+    """A Python there runs it, and the table says so; without one, nothing does."""
+    strange = Shell(spoil=("uname -sm", "echo Linux riscv64"))
+    (record,) = profile_files([sigmoid(tmp_path / "net.onnx")], strange, options=FEW, progress=Silent()).results
+    assert record.config.runtime == f"onnxruntime {version('onnxruntime')} in Python (no C++ runner for Linux riscv64)"
+    assert record.numerics.passed
+    strange.python = "no-such-python"
+    with pytest.raises(DeviceError, match="no runner can be made for Linux riscv64"):
+        strange.runner("onnx", "net.onnx")
+    with pytest.raises(DeviceError, match="no runner can be made for Linux riscv64"):
+        strange.runner("onnx", "net.onnx", "xnnpack")
     strange.close()
 
 
 def test_an_onnx_on_a_device_without_its_runtime(tmp_path: Path) -> None:
     """Python is there, onnxruntime is not: the pip line comes, and no latency."""
-    bare = Shell()
+    bare = Shell(spoil=("uname -sm", "echo Linux riscv64"))
     bare.python = sys.executable
     Path(bare.place("onnxruntime.py")).write_text("raise ModuleNotFoundError(\"No module named 'onnxruntime'\")\n")
     (record,) = profile_files([sigmoid(tmp_path / "net.onnx")], bare, progress=Silent()).results
@@ -219,10 +237,31 @@ def test_a_place_that_ssh_would_read_as_an_option_is_refused() -> None:
             SshDevice(host)
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = net_files(tmp_path_factory.mktemp("files") / "net")
+    return [folder / "net_onnx_fp32.onnx", folder / "net_executorch_fp32.pte"]
+
+
+@pytest.mark.devices
+def test_files_are_measured_without_python(device: Device, files: list[Path], in_process: None) -> None:
+    """By the runners in C++, which bring their libraries, and the C library, too."""
+    needs_runners()
+    if isinstance(device, ShellDevice):
+        device.python = "no-such-python"
+    measured = profile_files(files, device, threads=(2,), per_op=True, options=FEW, progress=Silent())
+    runtimes = [f"{name} {version(name)} in C++" for name in ("onnxruntime", "executorch")]
+    assert [record.config.runtime for record in measured.results] == runtimes
+    for record in measured.results:
+        assert record.numerics.passed
+        assert record.latency is not None
+        assert record.config.threads_actual == 2
+        assert {"net.first", "net.last"} <= {row.block for row in record.leaves}
+
+
 def test_files_are_measured_over_ssh(sshd: Path, tmp_path: Path, in_process: None) -> None:
-    few = ProfileOptions(min_runs=3, max_seconds=0.05, timeout_seconds=60.0, warm_seconds=0.0)
     path = sigmoid(tmp_path / "net.onnx")
-    measured = profile_files([path], board(sshd), per_op=True, options=few, progress=Silent())
+    measured = profile_files([path], board(sshd), per_op=True, options=FEW, progress=Silent())
     (record,) = measured.results
     assert measured.device == "ssh"
     assert record.numerics.passed

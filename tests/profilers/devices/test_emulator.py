@@ -1,21 +1,21 @@
 """64-bit ARM by emulation: the same numbers, and never a time."""
 
-import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from local_shell import Shell
+from measured import needs_runners
 from small_nets import net_files
 
 from edgegen.errors import DeviceError, UsageError
 from edgegen.profilers.devices.device import Command
 from edgegen.profilers.devices.emulator import PROCESSOR, EmulatedDevice, Userland, connect
 from edgegen.profilers.files.profile import profile_files
-from edgegen.profilers.runners import toolchain
+from edgegen.profilers.runners import programs, toolchain
 from edgegen.profilers.timing.protocol import ProfileOptions
 from edgegen.support.progress import Silent
 
-COMPILER = "aarch64-linux-gnu-g++"  # of the runner of .pte files
 FEW = ProfileOptions(min_runs=3, max_seconds=0.05, timeout_seconds=60.0, warm_seconds=0.0)
 
 
@@ -29,8 +29,7 @@ def needs_userland() -> Userland:
     userland = Userland()
     if not userland.ready:
         pytest.skip(f"no ARM64 Linux in {userland.folder}: python tests/device_parts.py")
-    if shutil.which(COMPILER) is None:
-        pytest.skip(f"no {COMPILER}: apt install g++-aarch64-linux-gnu")
+    needs_runners(toolchain.ARM64)
     return userland
 
 
@@ -62,10 +61,11 @@ def test_a_phone_s_bundle_brings_its_own_c_library(files: list[Path], in_process
     """The files that go to an Android phone, on the emulated processor without any system of its own."""
     userland = needs_userland()
     phone = Phone((str(userland.qemu), "-cpu", PROCESSOR))
-    (record,) = profile_files(files[1:], phone, options=FEW, progress=Silent()).results
-    assert record.numerics.passed
-    assert record.config.runtime is not None
-    assert record.config.runtime.startswith("executorch")
+    phone.python = "no-such-python"
+    results = profile_files(files, phone, options=FEW, progress=Silent()).results
+    assert all(record.numerics.passed for record in results)
+    runtimes = [f"{name} {version(name)} in C++" for name in ("onnxruntime", "executorch")]
+    assert [record.config.runtime for record in results] == runtimes
 
 
 def test_without_its_linux_it_says_how_to_get_it(tmp_path: Path) -> None:
@@ -79,5 +79,6 @@ def test_a_board_whose_libraries_are_not_here_says_how_to_get_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(DeviceError, match="for Linux aarch64 are not here: `edgegen devices DEVICE --fetch`"):
-        toolchain.pte_program(toolchain.ARM64)
+    for form in ("onnx", "pte"):
+        with pytest.raises(DeviceError, match="for Linux aarch64 are not here: `edgegen devices DEVICE --fetch`"):
+            programs.program(form, toolchain.ARM64)

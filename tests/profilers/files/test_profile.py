@@ -26,7 +26,7 @@ from edgegen.profilers.files.check import compare_outputs
 from edgegen.profilers.files.profile import profile_files
 from edgegen.profilers.files.record import latency_of
 from edgegen.profilers.files.subject import read_subject
-from edgegen.profilers.runners import toolchain
+from edgegen.profilers.runners import pte, toolchain
 from edgegen.profilers.schema import MeasuredFile, read
 from edgegen.profilers.timing.protocol import ProfileOptions
 from edgegen.support.progress import Silent
@@ -122,12 +122,13 @@ def test_outputs_are_compared_by_signal_to_noise() -> None:
 
 @needs_compiler
 def test_without_a_compiler_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match=r"there is no 'no-such-c\+\+': apt install g\+\+"):
-        toolchain._compiled("no-such-c++", tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(DeviceError, match=r"c\+\+ could not compile the runner of .pte files: .*executorch"):
-        toolchain._compiled("c++", tmp_path)
+        toolchain.compiled(pte.SOURCE, toolchain.this_system(), of=".pte")
     assert not list((tmp_path / "edgegen").iterdir())
+    monkeypatch.setattr(toolchain, "COMPILER", "no-such-c++")
+    with pytest.raises(DeviceError, match=r"there is no 'no-such-c\+\+': apt install g\+\+"):
+        toolchain.compiled(pte.SOURCE, toolchain.this_system(), of=".pte")
 
 
 def test_without_a_compiler_python_runs_a_pte_and_the_table_says_so(
@@ -223,6 +224,12 @@ def test_the_command_keeps_all_samples_and_compares_them(folder: Path, tmp_path:
             UsageError,
             "no device 'phone'; there are: adb, arm64, browser, host, macos, ssh",
         ),
+        (["FILE", "--provider", "cuda"], UsageError, "--provider cuda: there are cpu, xnnpack, nnapi, qnn"),
+        (
+            ["FILE", "--provider", "qnn", "--device", "browser"],
+            UsageError,
+            "--device browser and browser:webgpu instead",
+        ),
         (["FILE", "--device", "ssh:"], UsageError, "give ssh:USER@HOST"),
         (["FILE", "--device", "host:1"], UsageError, "the host has no other name"),
         (["FILE", "-o", "no/such/folder/x.json"], UsageError, "no folder no/such/folder"),
@@ -261,7 +268,7 @@ def test_a_result_that_failed_ends_with_its_code(folder: Path, monkeypatch: pyte
 def test_devices_tells_what_runs_here_and_what_is_not_reached() -> None:
     done = call("devices", "host", "--json")
     (row,) = json.loads(done.stdout)["devices"]
-    assert row["runs"][".onnx"].endswith(" in Python")
+    assert row["runs"][".onnx"].startswith("onnxruntime ")
     assert row["runs"][".pte"].startswith("executorch ")
     lost = call("devices", "host", "ssh:nobody@edgegen.invalid", "--json")
     assert isinstance(lost.exception, DeviceError)
