@@ -1,6 +1,8 @@
 """Plug-in names -> "module:attribute", imported when one is used; other packages add names through entry points."""
 
+import functools
 import importlib
+import sys
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, Literal
@@ -28,6 +30,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "pair_regression": "edgegen.training.objectives.pair_regression:PairRegression",
         "adversarial": "edgegen.training.objectives.adversarial:Adversarial",
         "imle": "edgegen.training.objectives.imle:Imle",
+        "idempotent": "edgegen.training.objectives.idempotent:Idempotent",
         "inductive_moment_matching": ("edgegen.training.objectives.inductive_moment_matching:InductiveMomentMatching"),
         "drifting": "edgegen.training.objectives.drifting:Drifting",
         "flow_map": "edgegen.training.objectives.flow_map:FlowMap",
@@ -63,8 +66,12 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
 
 def names(kind: Kind) -> dict[str, str]:
     """Every name of a kind and its "module:attribute"; the name of a built-in cannot be taken by another package."""
-    third_party = {point.name: point.value for point in entry_points(group=f"edgegen.{kind}s")}
-    return {**third_party, **BUILT_IN[kind]}
+    return {**_third_party(kind, tuple(sys.path)), **BUILT_IN[kind]}
+
+
+@functools.cache  # a look at all packages takes 10 ms, and checking a recipe asks for dozens of names
+def _third_party(kind: Kind, path: tuple[str, ...]) -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=f"edgegen.{kind}s")}
 
 
 def load(kind: Kind, name: str) -> Any:

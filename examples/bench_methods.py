@@ -11,7 +11,9 @@ mean ratio to the teacher's best of the same seed, fd_random in features that no
 are those of the student's stages; they are wrong where another program ran beside them.
 
 Tables: `methods`; `slimflow`, what its parts are worth; `initialisation`, whether a student of the teacher's own size
-that learns from images alone needs the teacher's score, or its weights (the claim of arXiv:2502.08005).
+that learns from images alone needs the teacher's score, or its weights (the claim of arXiv:2502.08005); `guidance`,
+students of a teacher with and without classifier-free guidance. A guided row is compared with its guided teacher, whose
+fd_local is another one, so look at fd_local itself, precision and recall there.
 
 Rows are kept in --into (default: examples/bench_methods.json), and runs in --runs: the same command goes on where it
 was broken off. `--quick`: digits, one seed, three methods, a fifth of the steps.
@@ -23,7 +25,7 @@ import json
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +70,14 @@ GOALS = {"digits": (1.2, 1 / 3), "fashion": (1.3, 1 / 4)}
 class Way:
     """From fresh weights to one step: the methods of the stages, with their keys; `finish` gets a part of the steps.
 
-    `whole`: the student has the teacher's own size, and `distill` all steps.
+    `whole`: the student has the teacher's own size, and `distill` all steps. `teacher`: further keys of its table.
     """
 
     slim: dict[str, Any]
     distill: dict[str, Any]
     finish: dict[str, Any] | None = None
     whole: bool = False
+    teacher: Mapping[str, Any] = field(default_factory=dict)
 
 
 REGRESSION = {"method": "pair_regression"}
@@ -94,6 +97,9 @@ WAYS: Mapping[str, Way] = {
     "slimflow, then adversarial": Way(REFLOW, GUIDED, ADVERSARIAL),
     "slimflow, then density_ratio": Way(REFLOW, GUIDED, {"method": "density_ratio", "learning_rate": 2e-4}),
     "pair_regression, then adversarial": Way(REGRESSION, REGRESSION, ADVERSARIAL),
+    "pair_regression, init = teacher, then adversarial": Way(
+        {**REGRESSION, "init": "teacher"}, REGRESSION, ADVERSARIAL
+    ),
     "slimflow, then distribution_matching kl": Way(REFLOW, GUIDED, {**MATCHING, "learning_rate": 1e-3}),
     "cmt, progressive": Way({"method": "cmt"}, PROGRESSIVE),
     "annealing_reflow, progressive": Way(REFLOW, PROGRESSIVE),
@@ -118,6 +124,7 @@ WAYS: Mapping[str, Way] = {
     "flow_matching, inductive_moment_matching": Way(FLOW, {"method": "inductive_moment_matching"}),
     "pair_regression, imle": Way(REGRESSION, {"method": "imle"}),
     "slimflow, then drifting": Way(REFLOW, GUIDED, {"method": "drifting"}),
+    "flow_matching, idempotent": Way(FLOW, {"method": "idempotent"}),
 }
 FLIP = {"flip": True}
 SLIMFLOW: Mapping[str, Way] = {
@@ -139,7 +146,18 @@ INITIALISATION: Mapping[str, Way] = {
     for name, distill in SCORES.items()
     for init in ("teacher", "random")
 }
-TABLES: Mapping[str, Mapping[str, Way]] = {"methods": WAYS, "slimflow": SLIMFLOW, "initialisation": INITIALISATION}
+# The same teacher, which knows its classes and none; pairs, and what else asks it, have its guidance baked in.
+GUIDANCE: Mapping[str, Way] = {
+    f"{name}, guidance = {scale:g}": replace(WAYS[name], teacher={"label_dropout": 0.1, "guidance": scale})
+    for name in ("slimflow", "slimflow, then adversarial", "pair_regression, then adversarial")
+    for scale in (1.0, 1.5)
+}
+TABLES: Mapping[str, Mapping[str, Way]] = {
+    "methods": WAYS,
+    "slimflow": SLIMFLOW,
+    "initialisation": INITIALISATION,
+    "guidance": GUIDANCE,
+}
 ALL_WAYS: Mapping[str, Way] = {name: way for table in TABLES.values() for name, way in table.items()}
 
 
@@ -160,6 +178,7 @@ def tables(data: str, way: Way, seed: int, source: str, share: float) -> Tables:
         base["finish"] = {**way.finish, "steps": finish}
     base["slim"] |= {**way.slim, "steps": steps["slim"]}
     base["distill"] |= {**way.distill, "steps": steps["distill"]}
+    base["teacher"] |= way.teacher
     base["teacher"]["steps"] = round(base["teacher"]["steps"] * share)
     base["data"] |= {"source": source}
     base["evaluate"] = {"steps": [1, 20], "seeds": 3, **base.get("evaluate", {})}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundles import bundled, exported
+from bundles import bundled, exported, exported_students
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -22,6 +22,11 @@ from edgegen.types import Signature, TensorSpec
 def classes_bundle(place: Path, *, targets: tuple[str, ...] = ("onnx-fp32", "executorch-fp32")) -> Path:
     """Noise and ten classes to gray images."""
     return bundled(exported(place.with_name(f"{place.name}-export"), targets=targets), place)
+
+
+def students_bundle(place: Path, *, targets: tuple[str, ...] = ("onnx-fp32", "executorch-fp32")) -> Path:
+    """As `classes_bundle`, of two students for the classes 0 to 3 and 4 to 9."""
+    return bundled(exported_students(place.with_name(f"{place.name}-export"), targets=targets), place)
 
 
 class Enlarge(nn.Module):

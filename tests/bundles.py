@@ -14,6 +14,7 @@ from edgegen.artifacts.bundle import write_bundle
 from edgegen.artifacts.target import Target
 from edgegen.formats.bundle_folder import HASH
 from edgegen.formats.manifest import MANIFEST, write_manifest
+from edgegen.formats.router import Route, write_router
 from edgegen.program.one_step import OneStep
 from edgegen.support.progress import Silent
 
@@ -21,13 +22,15 @@ TARGETS = ("onnx-fp32", "executorch-fp32", "coreml-fp32")
 CLASSES = [f"class {number}" for number in range(10)]
 
 
-def exported(place: Path, *, targets: tuple[str, ...] = TARGETS, seed: int = 0, status: str = "ok") -> Path:
-    """A new folder with the files net_... of a net with random weights, and their manifest."""
+def exported(
+    place: Path, *, targets: tuple[str, ...] = TARGETS, seed: int = 0, status: str = "ok", name: str = "net"
+) -> Path:
+    """A new folder with the files `name`_... of a net with random weights, and their manifest."""
     place.mkdir(parents=True)
     torch.manual_seed(seed)
     net = OneStep(Net()).eval()
     made = [
-        build(net, SIGNATURE, name="net", target=Target.parse(target), folder=place, seed=3, metadata={}).artifact
+        build(net, SIGNATURE, name=name, target=Target.parse(target), folder=place, seed=3, metadata={}).artifact
         for target in targets
     ]
     lineage = {"recipe": "net", "license": "cc0-1.0"}
@@ -36,6 +39,14 @@ def exported(place: Path, *, targets: tuple[str, ...] = TARGETS, seed: int = 0, 
     for row in manifest["artifacts"]:
         row["parity"]["status"] = status
     (place / MANIFEST).write_text(json.dumps(manifest))
+    return place
+
+
+def exported_students(place: Path, *, targets: tuple[str, ...] = TARGETS) -> Path:
+    """The export of two students of other weights, for the classes 0 to 3 and 4 to 9."""
+    for number in range(2):
+        exported(place / f"net-{number}", targets=targets, seed=number, name=f"net-{number}")
+    write_router(place, [Route("net-0", tuple(range(4))), Route("net-1", tuple(range(4, 10)))])
     return place
 
 

@@ -1,5 +1,6 @@
 """Fixtures of many tests."""
 
+import contextlib
 import gc
 import getpass
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,19 @@ def in_process_of_module() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         run_here(monkeypatch)
         yield
+
+
+@pytest.fixture(scope="session")
+def in_process_during() -> Callable[[], AbstractContextManager[None]]:
+    """`run_here`, for a fixture of the whole session."""
+
+    @contextlib.contextmanager
+    def during() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            run_here(monkeypatch)
+            yield
+
+    return during
 
 
 @pytest.fixture(scope="session")

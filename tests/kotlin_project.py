@@ -64,8 +64,8 @@ def kotlin(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.kt"))
 
 
-def record(session: Path, calls: Sequence[tuple[dict[str, NDArray[Any]], NDArray[Any]]]) -> Path:
-    """Inputs and output of each call of a runtime, as ReplayTest.kt reads them."""
+def record(session: Path, calls: Sequence[tuple[dict[str, NDArray[Any]], NDArray[Any]]], **facts: object) -> Path:
+    """Inputs and output of each call of a runtime, as ReplayTest.kt reads them, and what else a replay has to know."""
     session.mkdir(parents=True)
     rows = []
     for position, (inputs, output) in enumerate(calls):
@@ -74,7 +74,7 @@ def record(session: Path, calls: Sequence[tuple[dict[str, NDArray[Any]], NDArray
             (session / names[name]).write_bytes(np.ascontiguousarray(values).tobytes())
         (session / f"{position}-out.bin").write_bytes(np.ascontiguousarray(output).tobytes())
         rows.append({"inputs": names, "output": f"{position}-out.bin"})
-    (session / "session.json").write_text(json.dumps({"calls": rows}))
+    (session / "session.json").write_text(json.dumps({"calls": rows, **facts}))
     return session
 
 

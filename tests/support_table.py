@@ -37,6 +37,7 @@ FAMILIES = {
 RUNTIMES = {"onnx-fp32": "ONNX", "executorch-fp32": "ExecuTorch", "coreml-fp32": "Core ML"}
 ANY_SIZE = {"onnx-fp32:any_size": "ONNX, any size", "coreml-fp32:sizes": "Core ML, several sizes"}
 ROUNDED = ("onnx-w8a8", "executorch-w8a8", "coreml-w8a8")
+NPU = ("onnx-fp16:qnn", "onnx-w8a8:qnn", "onnx-w8a16:qnn")
 # coremltools has no patches and positions of an open size
 TRANSFORMERS = ("pixart", "pixart_sized", "sd3", "flux", "flux_guidance", "auraflow", "sana", "sana_sprint")
 WITHOUT_SIZE = ("unet1d", "unet1d_trajectory")
@@ -52,10 +53,10 @@ def sized(family: str) -> list[str]:
 
 def table() -> str:
     """The table's lines."""
-    columns = {**RUNTIMES, **ANY_SIZE, ROUNDED: "w8a8 in all three"}
+    columns = {**RUNTIMES, **ANY_SIZE, ROUNDED: "w8a8 in all three", NPU: "Snapdragon's NPU (simulated)"}
     lines = ["| network | generator | " + " | ".join(columns.values()) + " |", "|---" * (2 + len(columns)) + "|"]
     for family, (network, kind) in FAMILIES.items():
-        cells = ["yes" if target in [*RUNTIMES, *sized(family), ROUNDED] else "" for target in columns]
+        cells = ["yes" if target in [*RUNTIMES, *sized(family), ROUNDED, NPU] else "" for target in columns]
         lines.append("| " + " | ".join([network, kind, *cells]) + " |")
     return "\n".join(lines)
 

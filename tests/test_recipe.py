@@ -66,7 +66,11 @@ def test_defaults_are_filled_in() -> None:
         ({"export": {"artifacts": ["onnx-fp32", "onnx-fp32"]}}, "lists one twice"),
         (
             {"bundle": {"artifacts": ["onnx-w8"]}},
-            r"bundle.artifacts: no artifact 'onnx-w8'; .* Did you mean 'onnx-w8a8'",
+            r"^here: bundle.artifacts: no artifact 'onnx-w8'; .* Did you mean 'onnx-w8a8'",
+        ),
+        (
+            {"slim": {"network": "a.py:b", "init": "teacher"}},
+            r"^here: slim.init = 'teacher': a student that cannot be sliced from the teacher",
         ),
         ({"data": []}, r"data: .*\(found \[\]\)"),
     ],

@@ -1,9 +1,10 @@
 """`edgegen app android`: what of a bundle an Android project gets, and what is written into its templates."""
 
-from edgegen.apps.fit import why_unfit
+from pathlib import Path
+
+from edgegen.apps.fit import chosen_artifact, why_unfit
 from edgegen.apps.names import check_title, for_strings_xml, identifier, in_kotlin
 from edgegen.apps.plan import Plan, example_arguments, one_of
-from edgegen.errors import UsageError, unknown_name
 from edgegen.formats.bundle import Bundle, BundledArtifact
 from edgegen.formats.bundle_folder import CARD, HASH
 from edgegen.formats.manifest import MANIFEST
@@ -19,13 +20,13 @@ LIBRARIES = {"executorch": "executorch", "onnx": "onnxruntime"}
 GLUES = {runtime: f"runtimes/{runtime}/ModelRuntime.kt" for runtime in LIBRARIES}
 
 
-def android_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Plan:
+def android_plan(bundle: Bundle, folder: Path, *, name: str, runtime: str | None = None) -> Plan:
     """The project with one artifact: the first of `runtime`, or of the first runtime that the bundle has a file for.
 
     Raises UsageError for a name that no package can have, an unknown runtime, and a bundle without a file for Android.
     """
     title = check_title(name)
-    artifact = _artifact(bundle, runtime)
+    artifact = chosen_artifact(bundle, runtime, LIBRARIES, platform="Android", why_not=_why_not)
     short = identifier(title)
     text = bundle.text
     condition = example_arguments(artifact, EXAMPLE)
@@ -44,7 +45,8 @@ def android_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Pl
     renamed = RENAMED | one_of(GLUES, artifact.runtime, GLUE)
     renamed |= one_of(TOKENIZERS, values["tokenizer"] or "none", TOKENIZER)
     given = {spec.name for spec in artifact.inputs}
-    files = [MANIFEST, HASH, CARD, artifact.file, *artifact.beside, artifact.golden.file]
+    files = [MANIFEST, HASH, CARD, artifact.golden.file]
+    files += [name for file in (artifact.students or (artifact,)) for name in (file.file, *file.beside)]
     files += [item.file for item in bundle.golden.inputs if item.name in given]
     if text is not None:
         encoder = text.encoder(artifact.text_encoder)
@@ -55,22 +57,6 @@ def android_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Pl
         "open the folder in Android Studio, or: gradle wrapper && ./gradlew :app:installDebug",
     )
     return Plan(values, assets, renamed, shown)
-
-
-def _artifact(bundle: Bundle, runtime: str | None) -> BundledArtifact:
-    if runtime is not None and runtime not in LIBRARIES:
-        raise UsageError(unknown_name("runtime of Android", runtime, LIBRARIES))
-    reasons = []
-    for wanted in [runtime] if runtime else LIBRARIES:
-        for artifact in bundle.artifacts:
-            if artifact.runtime == wanted:
-                reason = _why_not(artifact)
-                if not reason:
-                    return artifact
-                reasons.append(f"{artifact.file} {reason}")
-    there = "; ".join(reasons) or f"it has {', '.join(artifact.file for artifact in bundle.artifacts)}"
-    wanted_names = runtime or " or ".join(LIBRARIES)
-    raise UsageError(f"the bundle has no file of {wanted_names} that the Android app can run: {there}")
 
 
 def _why_not(artifact: BundledArtifact) -> str:

@@ -21,14 +21,15 @@ from edgegen.support.storage import atomic_path
 TEMPLATES = Path(__file__).with_name("templates")
 MARK = ".edgegen-app"  # at the top of a project: what may be replaced
 PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
-# Lines between {{#key}} and {{/key}} stay where the key's value is not empty: for lists of dependencies, never in code.
+# Lines between {{#key}} and {{/key}} stay where the key's value is not empty: for lists of dependencies, settings and
+# texts, never in code.
 SECTION = re.compile(r"^\{\{#(\w+)\}\}\n(.*?)^\{\{/\1\}\}\n", re.MULTILINE | re.DOTALL)
 
 
 class Platform(Protocol):
-    """Plans the project of a bundle. Raises UsageError for a name, a runtime or a bundle that does not fit."""
+    """Plans the project of the bundle in `folder`. Raises UsageError for a name, runtime or bundle that is unfit."""
 
-    def __call__(self, bundle: Bundle, *, name: str, runtime: str | None) -> Plan: ...
+    def __call__(self, bundle: Bundle, folder: Path, *, name: str, runtime: str | None) -> Plan: ...
 
 
 # By the name of its folder in templates/.
@@ -58,7 +59,7 @@ def write_app(
     _check_output(output, bundle_path, force=force)
     is_zip = bundle_path.suffix.lower() == SUFFIX
     with unpacked(bundle_path) if is_zip else nullcontext(bundle_path) as bundle_folder:
-        plan = PLATFORMS[platform](check_bundle(bundle_folder), name=name, runtime=runtime)
+        plan = PLATFORMS[platform](check_bundle(bundle_folder), bundle_folder, name=name, runtime=runtime)
         _write_project(output, TEMPLATES / platform, plan, bundle_folder)
     return plan
 
@@ -98,6 +99,8 @@ def _files(template: Path) -> list[str]:
 
 
 def _filled(path: Path, values: Mapping[str, str]) -> bytes:
+    if path.suffix == ".png":
+        return path.read_bytes()
     return filled(path.read_text(encoding="utf-8"), values).encode()
 
 

@@ -2,6 +2,7 @@
 
 import html
 import json
+from pathlib import Path
 
 from edgegen.apps.fit import why_unfit
 from edgegen.apps.names import check_title, identifier
@@ -19,7 +20,7 @@ TOKENIZERS = {name: f"tokenizers/{name}/tokenizer.ts" for name in ("huggingface"
 EXAMPLE = {"class": "label: 3", "image": "image: photo", "text": 'prompt: "a red cat"'}
 
 
-def web_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Plan:
+def web_plan(bundle: Bundle, folder: Path, *, name: str, runtime: str | None = None) -> Plan:
     """The project with all ONNX files of the bundle that a page can run; people choose one of them.
 
     Raises UsageError for a name that no package can have, an unknown runtime, and a bundle without such a file.
@@ -43,7 +44,8 @@ def web_plan(bundle: Bundle, *, name: str, runtime: str | None = None) -> Plan:
     given = {spec.name for artifact in artifacts for spec in artifact.inputs}
     files = [MANIFEST, HASH, CARD, *(item.file for item in bundle.golden.inputs if item.name in given)]
     for artifact in artifacts:
-        files += [artifact.file, *artifact.beside, artifact.golden.file]
+        files += [name for file in (artifact.students or (artifact,)) for name in (file.file, *file.beside)]
+        files.append(artifact.golden.file)
     if text is not None:
         encoders = [row for row in text.encoders if row.file in {artifact.text_encoder for artifact in artifacts}]
         files += [text.tokenizer.file, *(name for row in encoders for name in (row.file, *row.beside))]

@@ -1,6 +1,5 @@
 """`edgegen bundle`: the files of a run or an export as one folder for an app, with golden images of each."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.artifacts.bundle_artifact import beside, bundled_artifact, target_of
+from edgegen.artifacts.bundle_artifact import bundled_artifact, target_of
 from edgegen.artifacts.bundle_card import write_bundle_card
+from edgegen.artifacts.bundle_students import StudentParts, copy_files, run_artifact
 from edgegen.artifacts.bundle_text import PromptInputs, TextParts, golden_prompts
-from edgegen.artifacts.golden import FLOOR_DB, golden_inputs, golden_samples, images_of, write_given
+from edgegen.artifacts.golden import FLOOR_DB, golden_inputs, golden_samples, write_given
 from edgegen.artifacts.shipped import files_of
 from edgegen.artifacts.target import Target
 from edgegen.errors import (
@@ -26,6 +26,7 @@ from edgegen.errors import (
 )
 from edgegen.formats.bundle import Bundle, ExpectedImages, Golden
 from edgegen.formats.bundle_folder import GOLDEN, facts_of, is_bundle, write_bundle_manifest
+from edgegen.formats.bundle_students import Student
 from edgegen.formats.bundle_text import Prompt
 from edgegen.formats.bundle_zip import SUFFIX, write_zip
 from edgegen.formats.manifest import ManifestEntry, check_folder
@@ -63,7 +64,7 @@ def write_bundle(
     """Write the bundle `output` from the artifacts in the folder `files`; the same input gives the same bytes.
 
     Args:
-        files: a folder with manifest.json, as an export or a run writes it.
+        files: a folder with manifest.json, as an export or a run writes it; or with router.json, of several students.
         output: a new folder, or an older bundle, which is replaced.
         artifacts: names of files or targets such as "onnx-w8a8"; default: all that agreed with PyTorch.
         name: of the bundle; default: that of the recipe, or of the source of the export.
@@ -84,7 +85,8 @@ def write_bundle(
         raise UsageError("--name: is empty; give the bundle a name, or leave the option out")
     if is_bundle(files):
         raise UsageError(f"{files}: is a bundle already; give the run or the export that it was made from")
-    entries = check_folder(files)
+    students = StudentParts.of(files)
+    entries = check_folder(files) if students is None else students.of_all()
     chosen = _chosen(entries, artifacts, files)
     signature = check_signature(chosen[0].signature)
     if not signature.makes_images:
@@ -95,9 +97,13 @@ def write_bundle(
     name = name or str(lineage.get("recipe") or lineage.get("source") or output.name)
     with atomic_path(output) as folder:
         folder.mkdir()
+        by_file: dict[str, tuple[Student, ...]] = {}
         for entry in chosen:
-            _copy(files, entry, folder)
-        return _describe(folder, chosen, signature, name, profiles, progress, text)
+            if students is None:
+                copy_files(files, entry, folder)
+            else:
+                by_file[entry.row["file"]] = students.copy(entry, folder)
+        return _describe(folder, chosen, signature, name, profiles, progress, text, by_file)
 
 
 def _describe(
@@ -108,6 +114,7 @@ def _describe(
     profiles: Sequence[Profile],
     progress: Progress,
     parts: TextParts | None,
+    students: Mapping[str, tuple[Student, ...]],
 ) -> Bundle:
     """Adds to the artifacts in `folder` all that makes a bundle of them."""
     samples, facts = golden_samples(signature), entries[0]
@@ -125,13 +132,21 @@ def _describe(
             return inputs
         return PromptInputs(folder, text, prompts, samples, signature, inputs).of(encoders[file], process)
 
-    golden = _golden_images(folder, entries, inputs_of, signature, progress)
+    golden = _golden_images(folder, entries, students, inputs_of, signature, progress)
     artifacts = []
     for entry in entries:
         file = entry.row["file"]
         expected = _write_golden(folder, entry, golden[file])
         artifacts.append(
-            bundled_artifact(folder, entry, signature, expected, profiles, text_encoder=encoders.get(file))
+            bundled_artifact(
+                folder,
+                entry,
+                signature,
+                expected,
+                profiles,
+                text_encoder=encoders.get(file),
+                students=students.get(file, ()),
+            )
         )
     shown = golden[artifacts[0].file].images
     bundle = Bundle(
@@ -224,17 +239,10 @@ def _status(entry: ManifestEntry) -> str:
     return str(entry.row.get("parity", {}).get("status", "not checked"))
 
 
-def _copy(files: Path, entry: ManifestEntry, folder: Path) -> None:
-    for name in (entry.row["file"], *beside(entry)):
-        if (files / name).is_dir():
-            shutil.copytree(files / name, folder / name)
-        else:
-            shutil.copyfile(files / name, folder / name)
-
-
 def _golden_images(
     folder: Path,
     entries: Sequence[ManifestEntry],
+    students: Mapping[str, tuple[Student, ...]],
     inputs_of: Callable[[str, SessionProcess], Mapping[str, NDArray[Any]]],
     signature: Signature,
     progress: Progress,
@@ -251,8 +259,8 @@ def _golden_images(
                 file = entry.row["file"]
                 try:
                     inputs = inputs_of(file, process)
-                    session = process.open(entry.row["backend"], folder / file)
-                    images = images_of(session, inputs, signature)
+                    runtime, own = entry.row["backend"], students.get(file, ())
+                    images, session = run_artifact(process, folder / file, runtime, own, inputs, signature)
                     made[file] = GoldenImages(images, f"{file} by {session.method}")
                     task.update(number, f"{file}: {len(images)} images by {session.method}")
                 except (NoRuntimeError, MissingExtraError) as e:

@@ -7,6 +7,7 @@ from typing import Any
 from edgegen.artifacts.target import Target, interface
 from edgegen.exporters.base import Variant
 from edgegen.formats.bundle import BundledArtifact, ExpectedImages, Input, LatencyRow, MethodSpec, Output
+from edgegen.formats.bundle_students import Student
 from edgegen.formats.manifest import ManifestEntry
 from edgegen.profilers.schema import MeasuredFile, Profile
 from edgegen.recipe import Export
@@ -35,8 +36,12 @@ def bundled_artifact(
     profiles: Sequence[Profile],
     *,
     text_encoder: str | None = None,
+    students: tuple[Student, ...] = (),
 ) -> BundledArtifact:
-    """The artifact of `entry`, which lies in `folder`; `text_encoder` is the file that it needs. Raises DataError."""
+    """The artifact of `entry`, which lies in `folder`; `text_encoder` is the file that it needs. Raises DataError.
+
+    Of several `students`, `entry` is that of the first.
+    """
     row, target = entry.row, target_of(entry)
     kind = target.kind()
     details = row["details"]
@@ -55,13 +60,15 @@ def bundled_artifact(
                 seed_offset=position if spec.role == "noise" else 0,
             )
         )
+    hashes = [student.sha256 for student in students] or [row["sha256"]]
+    own = sum(nbytes_of(folder / name) for name in (row["file"], *beside(entry)))
     return BundledArtifact(
         file=row["file"],
         runtime=row["backend"],
         scheme=row["scheme"],
         variant=row.get("variant", ""),
         about=kind.about,
-        nbytes=sum(nbytes_of(folder / name) for name in (row["file"], *beside(entry))),
+        nbytes=sum(student.nbytes for student in students) or own,
         sha256=row["sha256"],
         beside=beside(entry),
         batch=kind.batch,
@@ -71,7 +78,8 @@ def bundled_artifact(
         parity=Parity(**row["parity"]),
         golden=golden,
         text_encoder=text_encoder,
-        latency=tuple(latency for profile in profiles for latency in _latencies(profile, row["sha256"])),
+        students=students,
+        latency=tuple(row for profile in profiles for sha256 in hashes for row in _latencies(profile, sha256)),
         caution=details.get("caution", ""),
     )
 

@@ -51,7 +51,7 @@ def write_bundle_card(
     }
     before, after = (
         [_picture(bundle, min(MOST, len(images)))],
-        ["## Check and use", CHECK, *_prompts(bundle), *_latencies(bundle)],
+        ["## Check and use", CHECK, *_students(bundle), *_prompts(bundle), *_latencies(bundle)],
     )
     write_bytes(folder / CARD, card(exported, before=before, after=after).encode())
 
@@ -60,6 +60,16 @@ def _picture(bundle: Bundle, count: int) -> str:
     made_by = bundle.artifacts[0].golden.made_by
     classes = ", the classes in turn" if bundle.signature.num_classes else ""
     return f"![{count} images]({PICTURE})\n\nGolden images of the seeds 0 to {count - 1}{classes}: {made_by}."
+
+
+def _students(bundle: Bundle) -> list[str]:
+    rows = [
+        (f"`{student.file}`", f"{student.nbytes / 1e6:.2f} MB", ", ".join(map(str, student.classes)))
+        for artifact in bundle.artifacts
+        for student in artifact.students
+    ]
+    how = f"Each file makes the images of some classes; an app takes that of the class (`students` in `{MANIFEST}`)."
+    return ["## Students", how, table(("file", "size", "classes"), rows)] if rows else []
 
 
 def _prompts(bundle: Bundle) -> list[str]:

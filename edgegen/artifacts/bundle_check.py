@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen import registry
+from edgegen.artifacts.bundle_students import run_artifact
 from edgegen.artifacts.bundle_text import PromptInputs
-from edgegen.artifacts.golden import golden_inputs, images_of, worst_psnr_db
+from edgegen.artifacts.golden import golden_inputs, worst_psnr_db
 from edgegen.artifacts.tokenizer import library_version, tokenized
 from edgegen.errors import DataError, ExportError, MissingExtraError, NoRuntimeError, ParityError
 from edgegen.formats.bundle import Bundle, BundledArtifact
@@ -127,8 +128,8 @@ def _check(
         return check("not checked", reason=f"nothing here knows the runtime '{artifact.runtime}'")
     try:
         inputs = inputs_of(artifact)
-        session = process.open(artifact.runtime, path)
-        psnr_db = worst_psnr_db(expected, images_of(session, inputs, signature))
+        images, session = run_artifact(process, path, artifact.runtime, artifact.students, inputs, signature)
+        psnr_db = worst_psnr_db(expected, images)
     except (NoRuntimeError, MissingExtraError) as e:
         return check("not checked", reason=str(e))
     except ExportError as e:

@@ -14,12 +14,12 @@ from edgegen.artifacts.model_card import write_card
 from edgegen.artifacts.real_inputs import InputFiles, generators_of, sentence
 from edgegen.artifacts.refinement_time import refinement_seconds
 from edgegen.artifacts.relative_latency import RelativeLatency
-from edgegen.artifacts.router import Route, write_router
 from edgegen.artifacts.shipped import class_names, units_of
 from edgegen.artifacts.target import Target, backends_of, runs_here
 from edgegen.artifacts.text_pipeline import write_text_parts
 from edgegen.errors import EdgegenError, UsageError
 from edgegen.formats.manifest import write_manifest
+from edgegen.formats.router import Route, write_router
 from edgegen.integrations.optimum_onnx import write_ort_pipeline
 from edgegen.models.sources.load import Source, load_sources
 from edgegen.program.generator import Generator, save_program

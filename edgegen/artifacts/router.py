@@ -1,7 +1,7 @@
-"""router.json: in the export folder of several students, which sub-folder's files serve which classes."""
+"""Several students as one: each image is made by the files of its class."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,54 +9,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.artifacts.sessions import ImageSource
-from edgegen.errors import DataError
-from edgegen.support.storage import read_json, write_json
+from edgegen.artifacts.shipped import artifact_in
+from edgegen.formats.bundle_folder import is_bundle, read_bundle
+from edgegen.formats.router import ROUTER, Route, read_router
 
-ROUTER, SCHEMA = "router.json", "edgegen.router/1"
-
-
-@dataclass(frozen=True)
-class Route:
-    """A folder of files, relative to the router's, and the classes that they serve."""
-
-    folder: str
-    classes: tuple[int, ...]
+Arrays = Mapping[str, NDArray[Any]]
 
 
-def write_router(folder: Path, routes: Sequence[Route]) -> None:
-    rows = [{"folder": route.folder, "classes": list(route.classes)} for route in routes]
-    write_json(folder / ROUTER, {"schema": SCHEMA, "routes": rows})
+def routes_in(folder: Path) -> list[Route]:
+    """The students in an export folder or a bundle, by folder or file; none where one network makes all images.
+
+    Raises DataError.
+    """
+    if (folder / ROUTER).is_file():
+        return read_router(folder)
+    if not folder.is_dir() or not is_bundle(folder):
+        return []
+    bundle, file = read_bundle(folder), artifact_in(folder).name
+    students = [row.students for row in bundle.artifacts if any(each.file == file for each in row.students)]
+    return [Route(student.file, student.classes) for student in students[0]] if students else []
 
 
-def read_router(folder: Path) -> list[Route]:
-    """Raises DataError for a router that was not written by `write_router`, or that leads outside of its folder."""
-    try:
-        rows = read_json(folder / ROUTER)["routes"]
-        routes = [Route(str(row["folder"]), tuple(int(number) for number in row["classes"])) for row in rows]
-        served = [number for route in routes for number in route.classes]
-        if sorted(served) != list(range(len(served))) or not served:
-            raise ValueError(f"the classes are {served}, and not each of 0, 1, ... once")
-        for route in routes:
-            if Path(route.folder).name != route.folder or not (folder / route.folder).is_dir():
-                raise ValueError(f"no folder '{route.folder}' beside it")
-    except (KeyError, TypeError, ValueError) as e:
-        raise DataError(f"{folder / ROUTER}: not a router of edgegen's ({e}); export the students again") from e
-    return routes
+def by_class(
+    inputs: Arrays, labels: NDArray[Any], served: Sequence[Sequence[int]], run: Callable[[int, Arrays], NDArray[Any]]
+) -> NDArray[Any]:
+    """The images of all samples: those of the classes `served[number]` are made by `run(number, their inputs)`."""
+    owner = {label: number for number, classes in enumerate(served) for label in classes}
+    owners = np.array([owner[int(label)] for label in labels])
+    made: dict[int, NDArray[Any]] = {}
+    for number in range(len(served)):
+        rows = np.flatnonzero(owners == number)
+        if len(rows):
+            own = {name: values[rows] if values.ndim else values for name, values in inputs.items()}
+            made |= dict(zip(rows.tolist(), run(number, own), strict=True))
+    return np.stack([made[row] for row in range(len(owners))])
 
 
 def routed(place: Path, routes: Sequence[Route], sources: Sequence[ImageSource]) -> ImageSource:
-    """One source of all classes: each image is made by the source whose route has its class."""
-    owner = {number: index for index, route in enumerate(routes) for number in route.classes}
+    """One source of all classes."""
 
-    def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        owners = np.array([owner[int(label)] for label in inputs["class_labels"]])
-        made: dict[int, NDArray[Any]] = {}
-        for index, source in enumerate(sources):
-            rows = np.flatnonzero(owners == index)
-            if len(rows):
-                images = source.run({name: values[rows] for name, values in inputs.items()})
-                made |= dict(zip(rows.tolist(), images, strict=True))
-        return np.stack([made[row] for row in range(len(owners))])
+    def run(inputs: Arrays) -> NDArray[Any]:
+        served = [route.classes for route in routes]
+        return by_class(inputs, inputs["class_labels"], served, lambda number, own: sources[number].run(own))
 
     first = sources[0]
     method = f"{first.method}, {len(sources)} students by class"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.artifacts.router import ROUTER, read_router, routed
+from edgegen.artifacts.router import routed, routes_in
 from edgegen.artifacts.sample_inputs import GivenInputs, paths_by_name, read_inputs, whole_steps
 from edgegen.artifacts.sessions import ImageSource, open_source
 from edgegen.artifacts.signal_files import SUFFIXES, write_signals
@@ -44,7 +44,7 @@ def sample_to_png(
     runs: Path = Path("runs"),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Writes one image, or a grid of several, with its recipe in a text chunk, or signals; and says what made it.
+    """Writes one image, or a grid of several, or signals, with its recipe in a .png or .npz; and says what made it.
 
     Args:
         source: an exported file, a folder of such files, a generator folder, the name of a run, a recipe.
@@ -68,7 +68,7 @@ def sample_to_png(
         ExportError: the runtime refuses the inputs.
     """
     if output is not None:
-        _check_output(Path(output), (PNG, *SUFFIXES))
+        check_output(Path(output), (PNG, *SUFFIXES))
     image_source = _open(str(source), steps=steps, runs=runs, best_of=best_of)
     signature = image_source.signature
     output = _output_for(image_source, output)
@@ -77,11 +77,11 @@ def sample_to_png(
     _check_given(hashes, given)
     number = None if label is None else _class_number(label, image_source)
     read = read_inputs(paths, signature, label=number, count=count, seed=seed, of=str(image_source.place))
+    recipe = _recipe(image_source, read, label=number, best_of=best_of, inputs=hashes)
     if signature.makes_images:
-        recipe = _recipe(image_source, read, label=number, best_of=best_of, inputs=hashes)
         written = _write_images(image_source, read, output, recipe=recipe, progress=progress or Silent())
     else:
-        written = _write_signals(image_source, read, output)
+        written = _write_signals(image_source, read, output, recipe=recipe)
     return {
         "file": str(output),
         "count": read.count,
@@ -101,11 +101,11 @@ def _write_images(
     return {"size": list(made.images.shape[1:3]), "tiles": made.tiles, "notes": notes}
 
 
-def _write_signals(source: ImageSource, given: GivenInputs, output: Path) -> dict[str, Any]:
+def _write_signals(source: ImageSource, given: GivenInputs, output: Path, *, recipe: PictureRecipe) -> dict[str, Any]:
     inputs = given.at(0, 0)[1]
     signals = np.asarray(source.run(inputs), np.float32)
     labels = next((inputs[spec.name] for spec in source.signature.inputs if spec.role == "class"), None)
-    write_signals(output, signals, source.units, labels=labels)
+    write_signals(output, signals, source.units, labels=labels, recipe=recipe.text())
     return {"size": list(signals.shape[1:]), "tiles": 1, "notes": given.notes()}
 
 
@@ -125,11 +125,11 @@ def _recipe(
 
 
 def _open(source: str, *, steps: int | None, runs: Path, best_of: int) -> ImageSource:
-    """What `source` is; of the export folder of several students all of them, each for its classes."""
+    """What `source` is; of the folder of several students all of them, each for its classes."""
     folder = Path(source)
-    if not (folder / ROUTER).is_file():
+    routes = routes_in(folder)
+    if not routes:
         return open_source(source, steps=steps, runs=runs, best_of=best_of)
-    routes = read_router(folder)
     parts = [open_source(str(folder / route.folder), steps=steps, runs=runs, best_of=best_of) for route in routes]
     return routed(folder, routes, parts)
 
@@ -163,11 +163,12 @@ def _output_for(source: ImageSource, output: str | Path | None) -> Path:
         raise UsageError(f"{source.place}: its output '{spec.name}' is {spec.role} {shape}, no image to show")
     suffixes = (PNG,) if source.signature.makes_images else SUFFIXES
     path = Path(f"sample{suffixes[0]}") if output is None else Path(output)
-    _check_output(path, suffixes)
+    check_output(path, suffixes)
     return path
 
 
-def _check_output(output: Path, suffixes: Sequence[str]) -> None:
+def check_output(output: Path, suffixes: Sequence[str]) -> None:
+    """Raises UsageError where a file that is to be written has another suffix, or is a folder."""
     if output.suffix.lower() not in suffixes:
         raise UsageError(f"--output {output}: give a name that ends in {', '.join(suffixes)}")
     if output.is_dir():

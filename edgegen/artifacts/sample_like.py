@@ -1,19 +1,21 @@
-"""`edgegen sample --like PICTURE`: the picture once more, by the artifact, seed and class that its PNG carries."""
+"""`edgegen sample --like FILE`: a picture or signals once more, by the artifact, seed and class that it carries."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgegen.artifacts import shipped
-from edgegen.artifacts.sample import sample_to_png
-from edgegen.data.pixels import read_image
+from edgegen.artifacts.router import routes_in
+from edgegen.artifacts.sample import PNG, check_output, sample_to_png
+from edgegen.artifacts.sampled_file import NPZ, is_signals, recipe_of, values_of
 from edgegen.errors import DataError, UsageError
 from edgegen.exporters.base import backends_by_suffix
 from edgegen.formats.file_hashes import SHOWN
 from edgegen.formats.manifest import MANIFEST, rows_of
-from edgegen.formats.picture import PictureRecipe, read_recipe
+from edgegen.formats.picture import PictureRecipe
 from edgegen.formats.stage_folder import ARTIFACTS, GENERATOR
 from edgegen.support.progress import Progress
 from edgegen.support.storage import sha256_of
@@ -24,50 +26,47 @@ ONLY_IN_APPS = (
     "by tokenizer, text encoder and generator, of which `edgegen sample` runs the last alone; give the prompt and the "
     "seed to the app"
 )
-OTHER_PLACE = "another machine, another version of the runtime, or a changed picture"
+OTHER_PLACE = "another machine, another version of the runtime, or a file that was changed"
 
 
 def sample_like(
     picture: Path,
     source: str | None,
-    output: Path,
+    output: Path | None = None,
     *,
     inputs: Sequence[str] = (),
     other_artifact: bool = False,
     runs: Path = Path("runs"),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Makes the images of `picture` again; with the same artifact on the same machine the pixels are equal.
+    """Makes the images or signals of `picture` again; with the same artifact on the same machine they are equal.
 
     Args:
-        picture: a PNG that edgegen or an app of its templates wrote.
+        picture: a PNG that edgegen or an app of its templates wrote, or a .npz of signals.
         source: as for `sample_to_png`; of several files the one that made the picture. None: it is looked for in
             `runs`, exports/ and bundles/.
-        output: the PNG.
+        output: the PNG or .npz. None: sample.png, or sample.npz.
         inputs: the images and arrays that went into the picture.
         other_artifact: whether another artifact may take the same seed and class.
         runs: where run folders are.
         progress: as for `sample_to_png`.
 
     Returns:
-        What `sample_to_png` gives, with `equal`: whether the pixels are those of `picture`.
+        What `sample_to_png` gives, with `equal`: whether the pixels or signals are those of `picture`.
 
     Raises:
         DataError: a picture without a recipe, another artifact, other inputs.
         UsageError: as `sample_to_png`, and an output that is `picture`.
     """
-    recipe = read_recipe(picture)
+    recipe, suffix = recipe_of(picture), NPZ if is_signals(picture) else PNG
+    output = output or Path(f"sample{suffix}")
+    check_output(output, (suffix,))
     if recipe.prompt is not None:
         raise UsageError(f"{picture}: was made from the prompt {recipe.prompt!r} {ONLY_IN_APPS}")
     if output.exists() and output.samefile(picture):
-        raise UsageError(f"--output {output}: is the picture that is to be made again; give another name")
+        raise UsageError(f"--output {output}: is the file that is to be made again; give another name")
     place = _found(recipe, picture, runs) if source is None else _named(source, recipe, runs)
-    actual = sha256_of(place)
-    if actual != recipe.artifact and not other_artifact:
-        raise DataError(
-            f"{picture}: was made by the artifact with SHA-256 {recipe.artifact[:SHOWN]}..., and {place} has "
-            f"{actual[:SHOWN]}...; give the one that made it, or --other-artifact for what this one makes of its seed"
-        )
+    reason = _reason(place, recipe, picture, other_artifact=other_artifact)
     result = sample_to_png(
         place,
         output,
@@ -81,20 +80,34 @@ def sample_like(
         runs=runs,
         progress=progress,
     )
-    equal = np.array_equal(read_image(output), read_image(picture))
-    reason = "another artifact" if actual != recipe.artifact else OTHER_PLACE
-    notes = [] if equal else [_difference(picture, output, reason)]
+    before, after = values_of(picture), values_of(output)
+    equal = np.array_equal(before, after)
+    notes = [] if equal else [_difference(picture, before, after, reason)]
     return {**result, "like": str(picture), "equal": equal, "notes": [*result["notes"], *notes]}
 
 
-def _difference(picture: Path, output: Path, reason: str) -> str:
-    before, after = read_image(picture).astype(np.int16), read_image(output).astype(np.int16)
+def _reason(place: Path, recipe: PictureRecipe, picture: Path, *, other_artifact: bool) -> str:
+    """Why what `place` makes may differ from the picture. Raises DataError where another artifact was not asked for."""
+    actual = sha256_of(place)
+    if actual == recipe.artifact:
+        return OTHER_PLACE
+    if other_artifact:
+        return "another artifact"
+    raise DataError(
+        f"{picture}: was made by the artifact with SHA-256 {recipe.artifact[:SHOWN]}..., and {place} has "
+        f"{actual[:SHOWN]}...; give the one that made it, or --other-artifact for what this one makes of its seed"
+    )
+
+
+def _difference(picture: Path, before: NDArray[Any], after: NDArray[Any], reason: str) -> str:
     if before.shape != after.shape:
         return f"{picture} has another size: it was cut or scaled since"
-    distance = np.abs(before - after)
+    distance, kind, of = np.abs(before - after), "pixels", " of 255"
+    if is_signals(picture):
+        kind, of = "signals", ""
     return (
-        f"not the same pixels as in {picture}: {np.count_nonzero(distance)} of {distance.size} values differ, by at "
-        f"most {distance.max()} of 255: {reason}"
+        f"not the same {kind} as in {picture}: {np.count_nonzero(distance)} of {distance.size} values differ, by at "
+        f"most {distance.max():.4g}{of}: {reason}"
     )
 
 
@@ -109,6 +122,8 @@ def _named(source: str, recipe: PictureRecipe, runs: Path) -> Path:
             artifact = _with_hash(folder, recipe.artifact)
             if artifact is not None:
                 return artifact
+    if routes_in(path) and sha256_of(path) == recipe.artifact:
+        return path
     return shipped.resolve(source, runs=runs, generator=recipe.steps is not None)
 
 

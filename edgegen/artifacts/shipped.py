@@ -14,6 +14,7 @@ from edgegen.errors import DataError, RecipeError, UsageError
 from edgegen.exporters.base import Backend
 from edgegen.formats.manifest import MANIFEST, rows_of
 from edgegen.formats.recipe_file import find
+from edgegen.formats.router import ROUTER
 from edgegen.formats.signal_units import SignalUnits
 from edgegen.formats.stage_folder import ARTIFACTS, AUTOENCODER, CHOICE, GENERATOR, RUN, STAGE
 from edgegen.formats.text_pipeline import TEXT
@@ -44,7 +45,7 @@ def files_of(source: str, *, runs: Path) -> tuple[Path, Path | None]:
     """
     path = Path(source)
     if path.is_dir() and not (path / RUN).is_file():
-        if not (path / MANIFEST).is_file() and not (path / TEXT).is_file():
+        if not any((path / name).is_file() for name in (MANIFEST, TEXT, ROUTER)):
             if (path / "text_encoder" / MANIFEST).is_file():
                 raise UsageError(
                     f"{source}: has the parts of a text pipeline and no {TEXT}, which joins them; export the "

@@ -4,6 +4,7 @@ import csv
 import io
 import wave
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +12,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import DataError, UsageError
+from edgegen.formats.picture import KEYWORD
 from edgegen.formats.signal_units import SignalUnits
 from edgegen.report.signals import signal_sheet
 from edgegen.support.storage import write_bytes
 
 SUFFIXES = (".npz", ".csv", ".wav", ".svg")
+SIGNALS = "signals"  # the array of a .npz
 FULL = 2**15 - 1  # of 16 bits
 MOST_CHANNELS, RATES_HZ = 2, (1.0, 2.0**31)  # of a .wav: what players play, and its head holds
 
 
 def write_signals(
-    path: Path, signals: NDArray[np.float32], units: SignalUnits | None, *, labels: NDArray[np.int64] | None
+    path: Path,
+    signals: NDArray[np.float32],
+    units: SignalUnits | None,
+    *,
+    labels: NDArray[np.int64] | None,
+    recipe: str | None = None,
 ) -> None:
     """Writes signals (n, channels, length) as a network makes them; `units` None leaves the values as they are.
 
-    .npz: `signals`, and `labels` and `sample_rate` where there are any. .csv: a line for each value of all channels.
+    .npz: `signals`, and where there are any `labels`, `sample_rate` and, as "edgegen", the text of `recipe`. .csv: a
+    line for each value of all channels.
+
     Raises UsageError for a .wav of several signals, of more than two channels or without a sample rate it can have;
     DataError for values that are not finite.
     """
     if not np.isfinite(signals).all():
         raise DataError("signals hold values that are not finite (NaN or infinity): the network is broken")
-    writers: Mapping[str, Callable[..., bytes]] = {".npz": _npz, ".csv": _csv, ".wav": _wav, ".svg": _svg}
+    writers: Mapping[str, Callable[..., bytes]] = {
+        ".npz": partial(_npz, recipe=recipe),
+        ".csv": _csv,
+        ".wav": _wav,
+        ".svg": _svg,
+    }
     write_bytes(path, writers[path.suffix.lower()](signals, units, labels))
 
 
-def _npz(signals: NDArray[np.float32], units: SignalUnits | None, labels: NDArray[np.int64] | None) -> bytes:
-    arrays: dict[str, Any] = {"signals": signals if units is None else units.restored(signals)}
+def _npz(
+    signals: NDArray[np.float32], units: SignalUnits | None, labels: NDArray[np.int64] | None, *, recipe: str | None
+) -> bytes:
+    arrays: dict[str, Any] = {SIGNALS: signals if units is None else units.restored(signals)}
     if labels is not None:
         arrays["labels"] = labels
     if units is not None and units.sample_rate_hz is not None:
         arrays["sample_rate"] = np.float64(units.sample_rate_hz)
+    if recipe is not None:
+        arrays[KEYWORD] = np.array(recipe)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()

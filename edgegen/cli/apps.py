@@ -12,8 +12,8 @@ from edgegen.cli.terminal import show
 
 TEXT = """Make a project for an app from a bundle: sources that can be read and changed, with the model inside.
 
-PLATFORM: android (Kotlin, Compose, ExecuTorch or ONNX Runtime), ios (Swift, SwiftUI, Core ML) or web (TypeScript, Vite,
-ONNX Runtime).
+PLATFORM: android (Kotlin, Compose, ExecuTorch or ONNX Runtime), ios (Swift, SwiftUI, Core ML or ExecuTorch) or web
+(TypeScript, Vite, ONNX Runtime).
 
 Example: edgegen app web bundles/digits --name Digits -o DigitsPage"""
 
@@ -29,7 +29,9 @@ def make_app(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new folder.")],
     runtime: Annotated[
         str | None,
-        typer.Option("--runtime", metavar="R", help="executorch or onnx; default: what the bundle has files for."),
+        typer.Option(
+            "--runtime", metavar="R", help="executorch, onnx or coreml; default: what the bundle has files for."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an app that this command wrote to DIR.")] = False,
     as_json: JsonOption = False,

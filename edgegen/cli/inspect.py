@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TEXT = """Show what an exported file holds: weights, operations, multiply-accumulates, what runs where and why.
 
-For a source of `edgegen export`: its inputs and output. For a PNG of edgegen's: what made the picture.
+For a source of `edgegen export`: its inputs and output. For a PNG of edgegen's, or a .npz of signals: what made it.
 
 Example: edgegen inspect digits_executorch_fp32.pte
 
@@ -60,8 +60,8 @@ def inspect(
         return
     if signature is not None or random_weights is not None:
         raise UsageError(f"{file}: --signature and --random-weights are for sources, and this is an exported file")
-    if Path(file).suffix.lower() == ".png":
-        _print_picture(Path(file), as_json=as_json)
+    if Path(file).suffix.lower() in (".png", ".npz"):
+        _print_recipe(Path(file), as_json=as_json)
         return
     from edgegen.formats.manifest import checked_entry
     from edgegen.inspection.record import inspect as inspect_file
@@ -77,15 +77,15 @@ def inspect(
     _print(inspection, every_weight=every_weight)
 
 
-def _print_picture(path: Path, *, as_json: bool) -> None:
-    from edgegen.formats.picture import read_recipe
+def _print_recipe(path: Path, *, as_json: bool) -> None:
+    from edgegen.artifacts.sampled_file import is_signals, recipe_of
 
-    recipe = read_recipe(path)
+    recipe, kind = recipe_of(path), "signal" if is_signals(path) else "image"
     content = recipe.model_dump(mode="json", by_alias=True)
     if as_json:
         print(json.dumps({"file": str(path), "recipe": content}, indent=2))
         return
-    show(f"{path}: {recipe.count} image{'s' * (recipe.count > 1)} of edgegen {recipe.edgegen}")
+    show(f"{path}: {recipe.count} {kind}{'s' * (recipe.count > 1)} of edgegen {recipe.edgegen}")
     show(f"  artifact  SHA-256 {recipe.artifact}")
     show(f"  seed      {recipe.seed}")
     show(f"  class     {'none, or all in turn' if recipe.label is None else recipe.label}")
@@ -93,7 +93,7 @@ def _print_picture(path: Path, *, as_json: bool) -> None:
         show(f"  steps     {recipe.steps}, in PyTorch")
     for name, sha256 in recipe.inputs.items():
         show(f"  input     {name}: SHA-256 {sha256}")
-    show(f"  again: edgegen sample --like {path} -o again.png")
+    show(f"  again: edgegen sample --like {path} -o again{path.suffix.lower()}")
 
 
 def _is_source(text: str) -> bool:

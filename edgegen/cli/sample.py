@@ -13,7 +13,7 @@ from edgegen.errors import UsageError
 from edgegen.support.numbers import LARGEST_WHOLE
 from edgegen.support.printable import printable
 
-MOST_STEPS, MOST_CANDIDATES, DEFAULT = 10_000, 1_000, "sample.png"
+MOST_STEPS, MOST_CANDIDATES = 10_000, 1_000
 TEXT = """Make images by a run's shipped file, a recipe's student, a generator folder, or an exported file.
 
 Networks that take an image get it by --input: a file for any size takes the whole picture, one of a fixed size takes
@@ -22,7 +22,8 @@ it in overlapping tiles.
 The PNG carries its recipe: the artifact's SHA-256, seed, class. `edgegen inspect FILE.png` shows it, and --like makes
 the picture again.
 
-Signals go into a .npz or .csv in the units of the data, one of them into a .wav, plots of them into an .svg.
+Signals go into a .npz or .csv in the units of the data, one of them into a .wav, plots of them into an .svg. A .npz
+carries its recipe, as a PNG does.
 
 Example: edgegen sample digits --count 16 --class 7 -o sevens.png
 
@@ -53,7 +54,7 @@ OutputOption = Annotated[
 ]
 LikeOption = Annotated[
     Path | None,
-    typer.Option("--like", metavar="PNG", help="Make this picture again; SOURCE may be left out where it is known."),
+    typer.Option("--like", metavar="FILE", help="Make this PNG or .npz again; SOURCE is looked for if left out."),
 ]
 OtherOption = Annotated[
     bool, typer.Option("--other-artifact", help="With --like: also by an artifact that did not make the picture.")
@@ -107,11 +108,11 @@ def sample(
     chosen = {"--count": count, "--seed": seed, "--class": label, "--steps": steps, "--best-of": best_of}
     if like is not None:
         if extra := [flag for flag, value in chosen.items() if value is not None]:
-            raise UsageError(f"{extra[0]} does not go with --like: the picture says it")
+            raise UsageError(f"{extra[0]} does not go with --like: the file says it")
         result = sample_like(
             like,
             source,
-            output or Path(DEFAULT),
+            output,
             inputs=given,
             other_artifact=other_artifact,
             runs=runs,
@@ -119,7 +120,7 @@ def sample(
         )
     elif source is None or other_artifact:
         raise UsageError(
-            "--other-artifact goes with --like" if source else "give a SOURCE, such as digits; or --like PNG"
+            "--other-artifact goes with --like" if source else "give a SOURCE, such as digits; or --like FILE"
         )
     else:
         result = sample_to_png(
@@ -149,6 +150,6 @@ def _print(result: Mapping[str, Any]) -> None:
     size = f"{width}x{height}" if is_image else f"{height} x {width} (channels x length)"
     images = f"1 {kind}" if result["count"] == 1 else f"{result['count']} {kind}s"
     tiles = f" in {result['tiles']} tiles" if result["tiles"] > 1 else ""
-    again = ", the same pixels" if result.get("equal") else ""
+    again = f", the same {'pixels' if is_image else 'signals'}" if result.get("equal") else ""
     made_by = f"{result['source']} ({result['method']})"
     print(printable(f"{result['file']}: {images}, {size}{tiles}, by {made_by}{again}"))

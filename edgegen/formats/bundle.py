@@ -14,8 +14,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from edgegen.errors import DataError
+from edgegen.formats.bundle_students import Student, check_students
 from edgegen.formats.bundle_text import Prompt, TextEncoder, TextInput, check_prompts
-from edgegen.formats.bundle_types import BundlePath, Dtype, Finite, Ms, Shape, Size
+from edgegen.formats.bundle_types import WIDTHS, BundlePath, Dtype, Finite, Ms, Shape, Size, check_unique, is_unset
 from edgegen.formats.signature_values import check_signature
 from edgegen.support.schema import Count, Document, FileName, Record, Sha256
 from edgegen.types import Parity, Role, Signature
@@ -25,11 +26,6 @@ MOST_NUMBERS = 1 << 28  # of the inputs of all golden images: a GiB
 FAMILY = SCHEMA.partition("/")[0] + "/"
 REMEDY = "copy the bundle again, or make it again by `edgegen bundle`"
 LARGEST_SEED = (1 << 53) - 1  # of the golden images: JavaScript reads no larger whole number from JSON
-
-
-def _is_unset(value: object) -> bool:
-    """Bundles without text have no keys of it."""
-    return value is None or value == ()
 
 
 class Input(Record):
@@ -99,7 +95,8 @@ class BundledArtifact(Record):
     """One exported file, or .mlpackage folder, with all that an app has to know of it.
 
     `sha256` identifies it in pictures: of a folder it is that of the sorted relative names, sizes and contents of its
-    files, each as name, NUL, size in digits, NUL, content. `nbytes` counts what lies beside it as well.
+    files, each as name, NUL, size in digits, NUL, content. `nbytes` counts what lies beside it as well. Of several
+    `students` the first is `file`, with its `sha256` and `beside`, and `nbytes` are those of all.
     """
 
     file: FileName
@@ -119,14 +116,18 @@ class BundledArtifact(Record):
     parity: Parity = Field(description="against PyTorch, when it was exported")
     golden: ExpectedImages
     text_encoder: FileName | None = Field(
-        None, exclude_if=_is_unset, description="of `text.encoders`, what makes its input with the role text"
+        None, exclude_if=is_unset, description="of `text.encoders`, what makes its input with the role text"
+    )
+    students: tuple[Student, ...] = Field(
+        (), exclude_if=is_unset, description="its files, where each makes the images of some classes; else empty"
     )
     latency: tuple[LatencyRow, ...] = ()
     caution: str = Field("", description="what to know before the file is shipped")
 
     def holds(self, path: str) -> bool:
         """Whether `path` is this artifact, lies in it, or belongs beside it."""
-        return PurePosixPath(path).parts[0] in (self.file, *self.beside)
+        own = PurePosixPath(path).parts[0] in (self.file, *self.beside)
+        return own or any(student.holds(path) for student in self.students)
 
 
 class Sample(Record):
@@ -135,7 +136,7 @@ class Sample(Record):
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)]
     index: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     label: Count | None = Field(description="class number; null where no input is a class")
-    prompt: Count | None = Field(None, exclude_if=_is_unset, description="number of one of `prompts`")
+    prompt: Count | None = Field(None, exclude_if=is_unset, description="number of one of `prompts`")
 
 
 class GivenInput(Record):
@@ -155,7 +156,7 @@ class Golden(Record):
     """What the golden images of all artifacts are made from."""
 
     samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
-    prompts: tuple[Prompt, ...] = Field((), exclude_if=_is_unset)
+    prompts: tuple[Prompt, ...] = Field((), exclude_if=is_unset)
     inputs: tuple[GivenInput, ...] = ()
     shape: tuple[Size, Size, Size, Size] = Field(description="of each file of images: samples, height, width, channels")
 
@@ -189,7 +190,7 @@ class Bundle(Document):
     noise: NoiseSpec = NoiseSpec()
     artifacts: Annotated[tuple[BundledArtifact, ...], Field(min_length=1)]
     golden: Golden
-    text: TextInput | None = Field(None, exclude_if=_is_unset, description="how a prompt becomes an input")
+    text: TextInput | None = Field(None, exclude_if=is_unset, description="how a prompt becomes an input")
     lineage: dict[str, Any] = Field(description="what the generator comes from")
     tools: dict[str, str] = Field(description="versions of what exported the files")
     files: tuple[BundledFile, ...]
@@ -200,15 +201,17 @@ class Bundle(Document):
         if not self.signature.inputs or len(self.signature.outputs) != 1 or not self.signature.makes_images:
             raise ValueError("signature: has no inputs, or no image as its one output")
         paths = [file.path for file in self.files]
-        _unique(paths, "files: paths")
+        check_unique(paths, "files: paths")
         encoders = self.text.encoders if self.text else ()
-        _unique([*(row.file for row in self.artifacts), *(row.file for row in encoders)], "artifacts: files")
+        students = [student.file for row in self.artifacts for student in row.students[1:]]
+        names = [*(row.file for row in self.artifacts), *students, *(row.file for row in encoders)]
+        check_unique(names, "artifacts: files")
         sizes = {file.path: file.nbytes for file in self.files}
         for artifact in self.artifacts:
             self._check_artifact(artifact)
         self._check_text()
         for item in self.golden.inputs:
-            _check_size(sizes, item.file, math.prod(item.shape) * _width(item.dtype), f"golden input {item.name}")
+            _check_size(sizes, item.file, math.prod(item.shape) * WIDTHS[item.dtype], f"golden input {item.name}")
         self._check_golden()
         return self
 
@@ -237,10 +240,17 @@ class Bundle(Document):
         names = [spec.name for spec in self.signature.inputs]
         if [spec.name for spec in artifact.inputs] != names:
             raise ValueError(f"{artifact.file}: its inputs are other than those of the signature, {', '.join(names)}")
+        if artifact.students:
+            first = artifact.students[0]
+            if (first.file, first.sha256, first.beside) != (artifact.file, artifact.sha256, artifact.beside):
+                raise ValueError(f"{artifact.file}: its first student is another file")
+            check_students(artifact.students, classes=self.signature.num_classes)
+            for student in artifact.students:
+                self._check_file(student)
         sizes = {file.path: file.nbytes for file in self.files}
         _check_size(sizes, artifact.golden.file, math.prod(self.golden.shape), f"golden images of {artifact.file}")
 
-    def _check_file(self, artifact: BundledArtifact | TextEncoder) -> None:
+    def _check_file(self, artifact: BundledArtifact | Student | TextEncoder) -> None:
         own = [file for file in self.files if artifact.holds(file.path)]
         if sum(file.nbytes for file in own) != artifact.nbytes:
             raise ValueError(f"{artifact.file}: has {artifact.nbytes} bytes, and its files {_sum(own)}")
@@ -297,22 +307,9 @@ def bundle_of(values: Any, *, where: str) -> Bundle:
         raise DataError(f"{where}: signature: {e}; {REMEDY}") from e
 
 
-def _unique(names: Iterable[str], what: str) -> None:
-    """File systems of phones and desktops differ in whether A and a are one name."""
-    seen: set[str] = set()
-    for name in names:
-        if name.casefold() in seen:
-            raise ValueError(f"{what}: '{name}' is there twice")
-        seen.add(name.casefold())
-
-
 def _check_size(sizes: dict[str, int], path: str, nbytes: int, what: str) -> None:
     if sizes.get(path) != nbytes:
         raise ValueError(f"{what}: {nbytes} bytes in {path}; `files` says {sizes.get(path, 'nothing of it')}")
-
-
-def _width(dtype: str) -> int:
-    return {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "uint8": 1}[dtype]
 
 
 def _sum(files: Iterable[BundledFile]) -> int:

@@ -107,9 +107,10 @@ def _faults(folder: Path, bundle: Bundle) -> Iterator[str]:
                 f"{place}: does not hold what was written there: its SHA-256 is {actual[:SHOWN]}..., {MANIFEST} says "
                 f"{listed[path].sha256[:SHOWN]}..."
             )
-    for artifact in bundle.artifacts:
-        place = folder / artifact.file
-        if place.is_dir() and sha256_of(place) != artifact.sha256:
+    hashes = {file.file: file.sha256 for row in bundle.artifacts for file in (row.students or (row,))}
+    for name, sha256 in hashes.items():
+        place = folder / name
+        if place.is_dir() and sha256_of(place) != sha256:
             yield f"{place}: its SHA-256 as a folder is another than its artifact's in {MANIFEST}"
 
 

@@ -196,20 +196,21 @@ def _entries_of_bundle(bundle: Bundle) -> list[ManifestEntry]:
     """What the manifest of an app bundle says of its files, as that of an export says it."""
     hashes = {file.path: file.sha256 for file in bundle.files}
     entries = []
-    for artifact in bundle.artifacts:
+    files = [(row, file) for row in bundle.artifacts for file in (row.students or (row,))]
+    for artifact, file in files:
         details = {
             "batch": artifact.batch,
             "heights_widths": [list(size) for size in (artifact.heights_widths or ())[1:]],  # the first is its own
             "inputs": [{"name": spec.name, "shape": list(spec.shape)} for spec in artifact.inputs],
-            "extra_files": {name: {"sha256": hashes[name]} for name in artifact.beside},
+            "extra_files": {name: {"sha256": hashes[name]} for name in file.beside},
         }
         row = {
-            "file": artifact.file,
+            "file": file.file,
             "backend": artifact.runtime,
             "scheme": artifact.scheme,
             "variant": artifact.variant,
-            "nbytes": artifact.nbytes,
-            "sha256": artifact.sha256,
+            "nbytes": file.nbytes,
+            "sha256": file.sha256,
             "details": details,
             "parity": artifact.parity.to_dict(),
         }

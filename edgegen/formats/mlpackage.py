@@ -10,13 +10,13 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field
 
 from edgegen.errors import DataError, ExportError, MissingExtraError
 from edgegen.support import vendor_logs
-from edgegen.support.bounded_files import check_regular, tree
+from edgegen.support.bounded_files import check_regular, opened, tree
 from edgegen.support.storage import atomic_path, read_json
 
 SUFFIX = ".mlpackage"
@@ -24,6 +24,17 @@ MODEL = "com.apple.CoreML/model.mlmodel"  # as Xcode and coremltools lay a packa
 WEIGHTS = "com.apple.CoreML/weights"
 PIECE = 1 << 20  # bytes read at a time
 CONVERSION_DATE = "com.github.apple.coremltools.conversion_date"
+
+
+class Systems(NamedTuple):
+    """The oldest systems that run a file."""
+
+    ios: int
+    macos: int
+
+
+# By the version of the specification, as coremltools has them (AvailableTarget).
+SYSTEMS = {6: Systems(15, 12), 7: Systems(16, 13), 8: Systems(17, 14), 9: Systems(18, 15), 10: Systems(26, 26)}
 
 # coremltools imports every one of these that is installed, to convert its models: four seconds of each process.
 OTHER_FRAMEWORKS = ("executorch.exir", "libsvm", "sklearn", "tensorflow", "torchao", "transformers", "xgboost")
@@ -130,6 +141,21 @@ def read(path: Path) -> Package:
     except Exception as e:
         raise unreadable(path, e) from e
     return Package(spec, path / "Data" / WEIGHTS)
+
+
+def specification_version(path: Path) -> int:
+    """Of the package `path`, without coremltools. Raises ExportError where it cannot be read.
+
+    It is the first field of the Model protobuf, so it comes first: its key (field 1, a varint) and a byte below 128.
+    """
+    try:
+        with opened(model_file(path)) as file:
+            start = file.read(2)
+        if len(start) < 2 or start[0] != 1 << 3 or start[1] >= 128:
+            raise ValueError(f"model.mlmodel begins with {start!r}, not with the version of its specification")
+    except (OSError, ValueError, DataError) as e:
+        raise unreadable(path, e) from e
+    return start[1]
 
 
 def unreadable(path: Path, cause: Exception) -> ExportError:

@@ -30,16 +30,16 @@ HEAD = 80  # bytes of a chunk that hold its keyword, which has at most 79
 
 
 class PictureRecipe(Record):
-    """What a picture was made by; of a grid of several images, all of them."""
+    """What a picture, or a file of signals, was made by; of a grid of several images, all of them."""
 
     schema_: Literal["edgegen.picture/1"] = Field(SCHEMA, alias="schema")
-    edgegen: Annotated[str, Field(max_length=100)] = Field(description="version of what wrote the picture")
+    edgegen: Annotated[str, Field(max_length=100)] = Field(description="version of what wrote it")
     artifact: Sha256 = Field(description="of the exported file, or of the generator folder that PyTorch ran")
     seed: Annotated[int, Field(ge=0, lt=1 << 63)]
     label: Annotated[int, Field(ge=0, lt=1 << 31)] | None = Field(
         None, description="class of all images; null: none, or the classes 0, 1, 2, ... in turn"
     )
-    count: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="images, numbered 0, 1, 2, ... of the seed")
+    count: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="images or signals: 0, 1, 2, ... of the seed")
     steps: Annotated[int, Field(ge=1, le=10_000)] | None = Field(None, description="of a generator folder's solver")
     best_of: Annotated[int, Field(ge=1, le=1000)] = Field(1, description="candidates for each image that is shown")
     prompt: Annotated[str, Field(max_length=LONGEST_PROMPT)] | None = Field(
@@ -66,10 +66,11 @@ def read_recipe(path: Path) -> PictureRecipe:
         raise DataError(f"{path}: carries no recipe: edgegen did not make it, or another program took the recipe out")
     if len(texts) > 1:
         raise DataError(f"{path}: carries {len(texts)} recipes; a picture has one")
-    return _recipe(texts[0], path)
+    return recipe_of_text(texts[0], path)
 
 
-def _recipe(text: bytes, path: Path) -> PictureRecipe:
+def recipe_of_text(text: bytes, path: Path) -> PictureRecipe:
+    """The recipe in the JSON that a file carries. Raises DataError."""
     where = f"{path}: its recipe"
     content = parse_json(text, where=where, unique_keys=True)
     try:

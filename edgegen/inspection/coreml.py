@@ -20,13 +20,6 @@ from edgegen.support.extras import require
 from edgegen.support.storage import nbytes_of
 
 MESSAGES = "edgegen_coreml_messages"  # what coremltools.proto is called where it is loaded alone
-OS = {
-    6: "iOS 15, macOS 12",
-    7: "iOS 16, macOS 13",
-    8: "iOS 17, macOS 14",
-    9: "iOS 18, macOS 15",
-    10: "iOS 26, macOS 26",
-}
 BLOB = struct.Struct("<IIQQ")  # sentinel, type, bytes, place: how an entry of weight.bin begins (Core ML's MIL blobs)
 SENTINEL = 0xDEADBEEF
 # The stored part that names a compressed weight, per kind of constexpr op (both generations: iOS 16 and iOS 18).
@@ -220,7 +213,8 @@ def _precision(programs: Mapping[str, Any]) -> list[str]:
 def _needs(spec: Any) -> tuple[str, ...]:
     version = spec.specificationVersion
     sets = sorted({function.opset for _, function in _functions(spec)})
-    system = OS.get(version, "a system that edgegen does not know")
+    systems = mlpackage.SYSTEMS.get(version)
+    system = f"iOS {systems.ios}, macOS {systems.macos}" if systems else "a system that edgegen does not know"
     return (f"specification version {version}: {system} or newer", f"operator sets: {', '.join(sets)}")
 
 

@@ -4,6 +4,7 @@ What is timed: steps of every training, with the recipe's networks and batch, an
 student. Files, parity and latencies cost what they cost in the demo (examples/digits.toml, 2 cores). Nothing is kept.
 """
 
+import contextlib
 import copy
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgegen import registry
 from edgegen.artifacts.target import Target, runs_here
@@ -28,6 +29,7 @@ from edgegen.models.student import architecture
 from edgegen.models.teacher_size import teacher_architecture, words
 from edgegen.pipeline.forecast import StageTime, by_file, in_ms, sampling
 from edgegen.pipeline.guided_teacher import with_guidance
+from edgegen.pipeline.image_seconds import SMALL, image_seconds
 from edgegen.pipeline.methods import (
     OF_PAIRS,
     baseline_objective,
@@ -46,16 +48,14 @@ from edgegen.program.inputs import InputSource
 from edgegen.recipe import Recipe, Training
 from edgegen.support.storage import read_json
 from edgegen.training.batch import Examples, FreshInputs, PairsAndImages, TrainingSet
-from edgegen.training.distributed import accelerator, state, use_threads
+from edgegen.training.distributed import accelerator, use_threads
 from edgegen.training.objective import Objective
-from edgegen.training.trainer import Trainer, wait_for
+from edgegen.training.trainer import Trainer
 
 LIMIT_S = 10.0  # of all that is timed
 READ_S = 5.0  # of reading the images
 PIECES = 7  # five trainings and the sampling of two networks share the time
-SMALL = 4  # images in the first, careful try of a network whose speed is not known
 SHARE, MOST_STEPS = 50, 20  # a fiftieth of a training's steps is timed, so that a short run does not become longer
-LARGEST_BATCH = 512  # images that are sampled at once
 # Of the demo, whose seconds are in docs/run.md: of a file's making, of its comparison, of a measurement, of the report.
 FILE_S, VERIFY_S, MEASURE_S, REPORT_S = 9.0, 1.2, 3.5, 4.5
 
@@ -94,6 +94,8 @@ class _Estimate:
         if why:
             return {stage: StageTime(None, why) for stage in stages}
         times: dict[str, StageTime] = {}
+        with contextlib.suppress(MissingExtraError):  # which each stage says for itself
+            self.check_networks(stages)
         for stage in stages:
             try:
                 times[stage] = getattr(self, stage)()
@@ -140,13 +142,20 @@ class _Estimate:
             return load_generator(self.finished["slim"] / GENERATOR)
         return new_student(self.recipe, self.teacher_network, signature_of_data(self.facts), base=self.base)
 
+    def check_networks(self, stages: Collection[str]) -> None:
+        """Makes the networks before anything is timed, so that what does not fit the images is refused at once."""
+        if set(stages) <= {"data", "extractor"}:
+            return
+        if self.teacher_network is not None:
+            with_guidance(self.teacher_network, self.recipe, base=self.base)
+        self.student_network  # noqa: B018
+
     def data(self) -> StageTime:
         not_encoded = ", not encoded" * ("autoencoder" in self.facts)
         return StageTime(self.reading_s, f"measured: the images were read{not_encoded}")
 
     def teacher(self) -> StageTime:
         settings = self.recipe.teacher
-        self.student_network  # noqa: B018  an impossible student is refused now
         if settings.folder is not None:
             return StageTime(0.0, "a copy, and a short comparison")
         stage_time = self._training(settings.objective, self._known_teacher().net, settings)
@@ -290,31 +299,9 @@ class _Estimate:
 
     @cached_property
     def teacher_image_s(self) -> float:
-        return self._image_s(with_guidance(self._known_teacher(), self.recipe, base=self.base))
+        guided = with_guidance(self._known_teacher(), self.recipe, base=self.base)
+        return image_seconds(guided, limit_s=self.share_s)
 
     @cached_property
     def student_image_s(self) -> float:
-        return self._image_s(self.student_network)
-
-    def _image_s(self, loaded: Loaded) -> float:
-        """Seconds of one evaluation for one image, in as large a batch as the time allows."""
-        device = state().device
-        network = loaded.net.to(device).eval()
-        batch, seconds = SMALL, 0.0
-        while True:
-            noise, condition = _inputs(loaded, batch, device)
-            for _ in range(2 if batch == SMALL else 1):  # the first evaluation of all sets things up
-                before = time.monotonic()
-                with torch.no_grad():
-                    network(noise, torch.ones(batch, device=device), condition)
-                wait_for(device)
-                seconds = time.monotonic() - before
-            larger = min(LARGEST_BATCH, batch * 8)
-            if larger == batch or seconds * 8 > self.share_s:
-                return seconds / batch
-            batch = larger
-
-
-def _inputs(loaded: Loaded, batch: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    noise, condition = torch.randn(batch, *loaded.signature.sample_shape), made_up(loaded.signature, batch)
-    return noise.to(device), None if condition is None else condition.to(device)
+        return image_seconds(self.student_network, limit_s=self.share_s)

@@ -31,11 +31,12 @@ ON_THE_WAY: frozenset[Need] = frozenset(
         "feature_network",
     }
 )
+OF_STAGE_BEFORE: frozenset[Need] = frozenset({"slimmed_network", "earlier_network", "trained_student"})
 AVAILABLE: Mapping[str, frozenset[Need]] = {  # what a method can have in a stage
     "teacher": frozenset({"real_images", "second_time", "unconditional_class"}),
     "slim": ON_THE_WAY,
-    "distill": ON_THE_WAY | {"slimmed_network", "earlier_network"},
-    "finish": ON_THE_WAY | {"slimmed_network", "earlier_network"},
+    "distill": ON_THE_WAY | OF_STAGE_BEFORE,
+    "finish": ON_THE_WAY | OF_STAGE_BEFORE,
     "refine": frozenset({"float_network"}),
 }
 OF_ONE_NETWORK = frozenset({"refine", "export", "quantize", "verify", "profile", "report"})

@@ -197,6 +197,6 @@ def _validated(kind: type[T], values: dict[str, Any], *, where: str) -> T:
         # By way of JSON: its strict mode takes arrays as tuples, and still refuses "100" where a number belongs.
         return kind.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as e:
-        faults = [explain(error, Recipe, values, whole="the recipe") for error in e.errors()]
+        faults = [explain(error, Recipe, values) for error in e.errors()]
         text = "\n".join(f"{where}: {fault}" for fault in faults)
         raise RecipeError(re.sub("slim: missing; .*", "slim: missing; say how small: [slim] keep = 0.3", text)) from e

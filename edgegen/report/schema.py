@@ -168,10 +168,11 @@ class ArtifactRow(Record):
     fd_local: float | None
     parity: Parity
     latency: Latency
+    variant: str = ""
 
     @property
     def label(self) -> str:
-        return f"{self.backend} {self.scheme}"
+        return f"{self.backend} {self.scheme}" + (f":{self.variant}" if self.variant else "")
 
 
 class ChoiceRow(Record):

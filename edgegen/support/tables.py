@@ -86,16 +86,16 @@ def read_toml(path: Path, error: type[EdgegenError]) -> dict[str, Any]:
         raise error(str(e)) from e
 
 
-def explain(error: Any, root: type[BaseModel], values: dict[str, Any], *, whole: str) -> str:
+def explain(error: Any, root: type[BaseModel], values: dict[str, Any]) -> str:
     """One of a ValidationError's errors: at which key, what was found, what would do.
 
-    `root` is the record of the whole file, `values` are the file's, and `whole` is what a fault of no key belongs to.
+    `root` is the record of the whole file, `values` are the file's. A fault of several keys may name them itself.
     """
     keys = [str(part) for part in error["loc"] if str(part).strip()]  # of a table or a text, pydantic adds its own tag
     of_method = keys[1:2] == ["objective"]
     if of_method:
         del keys[1]  # the user's table is flat
-    key = ".".join(keys) or whole
+    key = ".".join(keys)
     if error["type"] == "extra_forbidden" and of_method:
         return f"{key}: {_no_key_of_method(keys[1:], _table_at(root, keys[:1]), values[keys[0]])}"
     return fault(error, key, lambda: _table_at(root, keys[:-1]).model_fields)
@@ -108,7 +108,8 @@ def fault(error: Any, key: str, known: Callable[[], Iterable[str]]) -> str:
     if error["type"] == "missing":
         return f"{key}: missing; this key must be given"
     if error["type"] == "value_error":
-        return f"{key}: {error['ctx']['error']}"
+        text = str(error["ctx"]["error"])
+        return text if not key or text.startswith(f"{key}.") else f"{key}: {text}"
     return f"{key}: {error['msg']} (found {error['input']!r})"
 
 

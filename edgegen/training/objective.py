@@ -22,6 +22,7 @@ Need = Literal[
     "earlier_network",  # networks["earlier"], frozen: the averaged weights of the stage before
     "feature_network",  # networks["features"], frozen: layers of the stage `extractor` (edgegen.training.distances)
     "float_network",  # networks["float"], frozen: a generator whose quantized self is trained
+    "trained_student",  # networks["student"] has been trained: a fresh one, which gives zeros, has no gradient
     "second_time",  # networks["student"] takes a second time r (edgegen.flow.path)
     "unconditional_class",  # networks["student"] has a label that stands for no class (edgegen.flow.guidance)
     "classifier",  # networks["student"] is a classifier of images and not a velocity

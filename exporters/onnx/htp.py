@@ -23,7 +23,7 @@ from edgegen.errors import ExportError, NoRuntimeError
 from edgegen.exporters.base import Arrays, one_by_one
 from edgegen.exporters.onnx.chips import CHIPS
 from edgegen.exporters.onnx.htp_forms import MOST_AXES
-from edgegen.support.extras import missing, require
+from edgegen.support.extras import require
 from edgegen.support.vendor_logs import native_messages
 
 PROVIDER = "QNNExecutionProvider"
@@ -85,10 +85,12 @@ def assignment_of(metadata: Mapping[str, str], prefix: str = "") -> Assignment |
 
 
 def compile_contexts(path: Path, chips: Sequence[str]) -> Assignment:
-    """Write the context of each chip beside the file. Raises ExportError where Qualcomm's compiler refuses it."""
+    """Write the context of each chip beside the file; returns what the NPU takes of it on the chip that takes least.
+
+    Raises ExportError where Qualcomm's compiler refuses it.
+    """
     _require_compiler("compiling for Snapdragon's NPU")
-    assignments = [_compile(path, chip, chips) for chip in chips]
-    return assignments[0]  # what the NPU takes was the same for every chip of CHIPS, for every network of the bench
+    return min((_compile(path, chip, chips) for chip in chips), key=lambda assignment: assignment.on_npu)
 
 
 def open_contexts(path: Path, assignment: Assignment) -> HtpSession:
@@ -113,8 +115,7 @@ def _require_compiler(purpose: str) -> None:
             f"{purpose}: Qualcomm's compiler and simulator are for Linux on x86-64, this is "
             f"{sys.platform} on {platform.machine()}"
         )
-    if missing("qnn"):
-        require("qnn", purpose=purpose)
+    require("qnn", purpose=purpose)
     _devices()
 
 

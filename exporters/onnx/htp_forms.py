@@ -3,56 +3,19 @@
 Each form is kept by what it puts onto the NPU, or mends, in examples/bench_qnn.md.
 """
 
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgegen.exporters.onnx.graph_facts import sizes_of, users_of
+from edgegen.exporters.onnx.htp_operators import open_gelus, plain_group_norms, plain_mish, plain_splits
+
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto
 
 MOST_AXES = 5  # of a tensor on the HTP
 ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 FIRST_KERNEL, LENGTHS = 5, 8  # of `longer_convolutions`
-
-
-def plain_splits(model: "ModelProto") -> None:
-    """SplitToSequence and the SequenceAt of its parts -> Split, in place.
-
-    torch.onnx writes them where its optimiser may not run (see `_adds_tiny` of the backend).
-    """
-    from onnx import helper
-    from onnx.numpy_helper import from_array, to_array
-
-    graph = model.graph
-    sizes = _sizes(model)
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    users = _users(graph)
-    nodes = list(graph.node)
-    for node in graph.node:
-        if node.op_type != "SplitToSequence" or len(node.input) < 2 or node.input[1] not in constants:
-            continue
-        parts = users[node.output[0]]
-        if any(part.op_type != "SequenceAt" or part.input[1] not in constants for part in parts):
-            continue
-        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
-        lengths = to_array(constants[node.input[1]])
-        if lengths.ndim == 0:  # of each part, but for the last
-            whole = sizes.get(node.input[0], [])
-            if not whole:
-                continue
-            lengths = np.diff(np.r_[np.arange(0, whole[axis], lengths), whole[axis]])
-        names = [f"{node.output[0]}_{number}" for number in range(len(lengths))]
-        for part in parts:
-            names[int(to_array(constants[part.input[1]]))] = part.output[0]
-            nodes.remove(part)
-        stored = from_array(lengths.astype(np.int64), f"{node.output[0]}_lengths")
-        graph.initializer.append(stored)
-        split = helper.make_node("Split", [node.input[0], stored.name], names, name=node.name, axis=axis)
-        nodes[nodes.index(node)] = split
-    if len(nodes) < len(graph.node):
-        del graph.node[:]
-        graph.node.extend(nodes)
 
 
 def filled_pads(model: "ModelProto") -> None:
@@ -65,7 +28,7 @@ def filled_pads(model: "ModelProto") -> None:
     from onnx.numpy_helper import from_array, to_array
 
     graph = model.graph
-    sizes = _sizes(model)
+    sizes = sizes_of(model)
     constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
     nodes: list[NodeProto] = []
     for node in graph.node:
@@ -103,9 +66,9 @@ def few_axes(model: "ModelProto") -> None:
     from onnx.numpy_helper import from_array, to_array
 
     graph = model.graph
-    sizes = _sizes(model)
+    sizes = sizes_of(model)
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    users = _users(graph)
+    users = users_of(graph)
 
     def region(start: "NodeProto") -> "list[NodeProto] | None":
         """The nodes up to the Reshape that ends it; None where something else computes with that many axes."""
@@ -162,64 +125,6 @@ def permutation(node: "NodeProto") -> list[int]:
     return []
 
 
-def plain_mish(model: "ModelProto") -> None:
-    """Mish -> x tanh(softplus(x)), in place: the provider divides the graph at each, and then writes no context."""
-    from onnx import helper
-
-    graph = model.graph
-    nodes: list[NodeProto] = []
-    for node in graph.node:
-        if node.op_type != "Mish":
-            nodes.append(node)
-            continue
-        (x,), (y,) = node.input, node.output
-        nodes += [
-            helper.make_node("Softplus", [x], [f"{y}_softplus"], f"{node.name}_softplus"),
-            helper.make_node("Tanh", [f"{y}_softplus"], [f"{y}_tanh"], f"{node.name}_tanh"),
-            helper.make_node("Mul", [x, f"{y}_tanh"], [y], f"{node.name}_mul"),
-        ]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def open_gelus(model: "ModelProto") -> None:
-    """A Max that changes no number stands between a GELU by Erf and the rounding of its result, in place.
-
-    The provider makes one operator of all GELU's nodes where the result is a float; rounded at once, it leaves Erf to
-    the CPU.
-    """
-    from onnx import helper
-    from onnx.numpy_helper import from_array
-
-    graph = model.graph
-    users = _users(graph)
-    ends = set()
-    for node in graph.node:
-        if node.op_type != "Erf":
-            continue
-        last = node
-        for kind in ("Add", "Mul", "Mul"):
-            after = users[last.output[0]]
-            if [user.op_type for user in after] != [kind]:
-                break
-            last = after[0]
-        else:
-            if any(user.op_type == ROUNDING[0] for user in users[last.output[0]]):
-                ends.add(last.output[0])
-    if not ends:
-        return
-    graph.initializer.append(from_array(np.array(np.finfo(np.float16).min, np.float32), "least_float16"))
-    nodes: list[NodeProto] = []
-    for node in graph.node:
-        nodes.append(node)
-        if node.output[0] in ends:
-            (name,) = node.output
-            node.output[0] = f"{name}_open"
-            nodes.append(helper.make_node("Max", [f"{name}_open", "least_float16"], [name], f"{node.name}_open"))
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
 def longer_convolutions(model: "ModelProto") -> None:
     """Float convolutions along one axis, with a kernel of 5 or more, give no length of a multiple of 8, in place.
 
@@ -231,7 +136,7 @@ def longer_convolutions(model: "ModelProto") -> None:
     from onnx.numpy_helper import from_array
 
     graph = model.graph
-    sizes = _sizes(model)
+    sizes = sizes_of(model)
     weights = {tensor.name: tensor.dims for tensor in graph.initializer}
     nodes: list[NodeProto] = []
     for node in graph.node:
@@ -257,29 +162,11 @@ def longer_convolutions(model: "ModelProto") -> None:
     graph.node.extend(nodes)
 
 
-def _sizes(model: "ModelProto") -> dict[str, list[int]]:
-    """Of each tensor, where they are known."""
-    from onnx import shape_inference
-
-    graph = shape_inference.infer_shapes(model).graph
-    return {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in (*graph.value_info, *graph.input, *graph.output)
-    }
-
-
-def _users(graph: "GraphProto") -> "defaultdict[str, list[NodeProto]]":
-    users: defaultdict[str, list[NodeProto]] = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            users[name].append(node)
-    return users
-
-
 NPU_FORMS = {
     "plain_splits": plain_splits,
     "filled_pads": filled_pads,
     "few_axes": few_axes,
+    "plain_group_norms": plain_group_norms,
     "plain_mish": plain_mish,
     "open_gelus": open_gelus,
     "longer_convolutions": longer_convolutions,

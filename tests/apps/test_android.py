@@ -152,6 +152,10 @@ def test_the_runtime_follows_the_bundle_or_the_option(bundle: Path, tmp_path: Pa
     ("change", "reason"),
     [
         (lambda row: row.update(variant="vulkan"), "is for vulkan, and the app's library has XNNPACK"),
+        (
+            lambda row: row.update(runtime="onnx", variant="qnn"),
+            "is for Snapdragon's NPU, and the app's library has no",
+        ),
         (lambda row: row.update(batch=4), "takes 4 samples at once, and the app makes one"),
         (lambda row: row["inputs"][1].update(role="text"), r"needs 'class_labels' \(text, int64\)"),
         (lambda row: row["inputs"][0].update(dtype="float16"), r"needs 'sample' \(noise, float16\)"),
@@ -165,7 +169,7 @@ def test_files_that_the_app_cannot_run_are_named(bundle: Path, change: Callable[
     from edgegen.apps.android import android_plan
 
     with pytest.raises(UsageError, match=rf"the Android app can run: net_executorch_fp32.pte {reason}"):
-        android_plan(Bundle.model_validate_json(json.dumps(content), strict=True), name="Net")
+        android_plan(Bundle.model_validate_json(json.dumps(content), strict=True), bundle, name="Net")
 
 
 @pytest.mark.parametrize(

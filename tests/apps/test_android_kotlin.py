@@ -18,6 +18,7 @@ from app_bundles import (
     classes_bundle,
     golden_feeds,
     photo_bundle,
+    students_bundle,
 )
 from numpy.typing import NDArray
 from PIL import Image
@@ -71,7 +72,7 @@ def test_recorded_sessions_give_the_golden_images(
     said = kotlin_project.run_tests(core, project, session)
 
     assert " 0 tests failed" in said
-    assert " 22 tests successful" in said
+    assert " 24 tests successful" in said
     for position, (sample, pixels) in enumerate(zip(bundle.golden.samples, expected, strict=True)):
         with Image.open(io.BytesIO((session / f"{position}.png").read_bytes())) as picture:
             assert np.array_equal(np.asarray(picture).reshape(pixels.shape[1:]), pixels[0])
@@ -84,6 +85,37 @@ def test_recorded_sessions_give_the_golden_images(
     assert measurement.what.startswith(artifact.file)
     assert measurement.runs == len(feeds) - 1
     assert measurement.device == "android: a processor, JVM"
+
+
+def test_each_class_is_made_by_the_session_of_its_student(core: Path, place: Path, tmp_path: Path) -> None:
+    """Each file has a recording of its own, which knows the classes of that file alone."""
+    folder = students_bundle(place / "students", targets=("onnx-fp32",))
+    write_app("android", folder, tmp_path / "project", name="Nets")
+    bundle = read_bundle(folder)
+    (artifact,) = bundle.artifacts
+    output = artifact.methods[0].output
+    feeds = golden_feeds(bundle, folder, artifact)
+    owner = {label: student for student in artifact.students for label in student.classes}
+    of_samples = [owner[sample.label or 0] for sample in bundle.golden.samples]
+    answers = [
+        answers_of_onnx(folder / student.file, [feed], output.name)[0]
+        for student, feed in zip(of_samples, feeds, strict=True)
+    ]
+    session = tmp_path / "session"
+    for student in artifact.students:
+        calls = [call for own, *call in zip(of_samples, feeds, answers, strict=True) if own is student]
+        kotlin_project.record(session / student.file, [(feed, answer) for feed, answer in calls])
+
+    said = kotlin_project.run_tests(core, tmp_path / "project", session)
+
+    assert " 0 tests failed" in said
+    golden = np.fromfile(folder / artifact.golden.file, np.uint8).reshape(bundle.golden.shape)
+    for position, (student, expected) in enumerate(zip(of_samples, golden, strict=True)):
+        with Image.open(io.BytesIO((session / f"{position}.png").read_bytes())) as picture:
+            assert np.abs(np.asarray(picture).reshape(expected.shape).astype(int) - expected).max() <= 1
+        assert read_recipe(session / f"{position}.png").artifact == student.sha256
+    measured = {row.what.split()[0].rstrip(","): row.runs for row in read(session / "latency.json")}
+    assert measured == {"net-0_onnx_fp32.onnx": 7, "net-1_onnx_fp32.onnx": 7}
 
 
 @pytest.mark.parametrize("runtime", ["executorch", "onnx"])

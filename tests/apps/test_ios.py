@@ -3,18 +3,20 @@
 import json
 import plistlib
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from app_bundles import classes_bundle
+from app_bundles import classes_bundle, students_bundle
 from typer.testing import CliRunner
 
 from edgegen.apps.ios import ios_plan
 from edgegen.apps.names import quoted
 from edgegen.apps.project import TEMPLATES, write_app
 from edgegen.cli.main import app
-from edgegen.errors import UsageError
+from edgegen.errors import ExportError, UsageError
+from edgegen.formats.bundle import Bundle
 from edgegen.formats.bundle_folder import read_bundle
 from edgegen.support.storage import sha256_of
 
@@ -25,7 +27,7 @@ NAME = """Blüten & "Co's" <1> \\(x)"""
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, in_process_of_module: None) -> Path:
     place = tmp_path_factory.mktemp("app bundles") / "net"
-    return classes_bundle(place, targets=("onnx-fp32", "coreml-fp32"))
+    return classes_bundle(place, targets=("onnx-fp32", "executorch-fp32", "coreml-fp32"))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,23 @@ def project_file(text: str) -> Any:
     return whole
 
 
-def test_the_project_refers_to_what_is_there(project: Path) -> None:
+@pytest.fixture(scope="module")
+def over_executorch(bundle: Path) -> Path:
+    place = bundle.parent / "over ExecuTorch"
+    write_app("ios", bundle, place, name=NAME, runtime="executorch")
+    return place
+
+
+def settings_of(project: Path) -> list[dict[str, str]]:
+    """Of each configuration: of the project, of the app, of its tests."""
+    (path,) = project.glob("*.xcodeproj/project.pbxproj")
+    objects = project_file(path.read_text())["objects"].values()
+    return [item["buildSettings"] for item in objects if item["isa"] == "XCBuildConfiguration"]
+
+
+@pytest.mark.parametrize("name", ["project", "over_executorch"])
+def test_the_project_refers_to_what_is_there(name: str, request: pytest.FixtureRequest) -> None:
+    project = request.getfixturevalue(name)
     content = project_file((project / "blutencos1x.xcodeproj/project.pbxproj").read_text())
     objects = content["objects"]
     kinds = {key: item["isa"] for key, item in objects.items()}
@@ -84,13 +102,18 @@ def test_the_project_refers_to_what_is_there(project: Path) -> None:
     assert set(keys) == set(objects)  # nothing refers to nothing, and nothing is left over
     paths = [item["path"] for item in objects.values() if item.get("sourceTree") == "<group>" and "path" in item]
     paths += [item["relativePath"] for item in objects.values() if "relativePath" in item]
-    assert sorted(paths) == ["App", "AppTests", "EdgegenKit", "bundle"]
+    assert sorted(paths) == ["App", "AppTests", "EdgegenKit", "EdgegenRuntime", "bundle"]
     assert all((project / path).is_dir() for path in paths)
     names = {item["buildSettings"].get("INFOPLIST_KEY_CFBundleDisplayName") for item in objects.values()
              if item["isa"] == "XCBuildConfiguration"}  # fmt: skip
     assert names == {None, NAME}
     products = {item["productName"] for item in objects.values() if item["isa"] == "XCSwiftPackageProductDependency"}
-    assert products == set(re.findall(r'\.library\(name: "(\w+)"', (project / "EdgegenKit/Package.swift").read_text()))
+    packages = [(project / name / "Package.swift").read_text() for name in ("EdgegenKit", "EdgegenRuntime")]
+    assert products == {name for text in packages for name in re.findall(r'\.library\(name: "(\w+)"', text)}
+    assert {path.name for path in project.iterdir()} >= {"App", "EdgegenKit", "EdgegenRuntime"}
+    assert not (project / "runtimes").exists()
+    sources = [path.name for path in (project / "EdgegenRuntime").rglob("*") if path.is_file()]
+    assert sorted(sources) == ["DeviceRuntime.swift", "Package.swift"]
 
 
 def test_the_model_and_what_proves_it_are_in_the_app(bundle: Path, project: Path) -> None:
@@ -115,6 +138,10 @@ def test_no_placeholder_is_left_and_property_lists_are_read(project: Path) -> No
     assert {path.suffix for path in sources} >= {".swift", ".pbxproj", ".xcprivacy", ".md"}
     for path in sources:
         assert "{{" not in path.read_text(), path
+    readme = (project / "README.md").read_text()
+    assert "generate(seed: 42, label: 3)" in readme
+    assert "in Core ML" in readme
+    assert "ExecuTorch" not in readme
     privacy = plistlib.loads((project / "App/PrivacyInfo.xcprivacy").read_bytes())
     assert privacy["NSPrivacyTracking"] is False
     assert (project / ".gitignore").is_file()
@@ -139,9 +166,9 @@ def test_the_same_bundle_and_name_give_the_same_bytes(bundle: Path, project: Pat
 
 def test_a_bundle_without_a_core_ml_file_is_refused_by_name(bundle: Path, tmp_path: Path) -> None:
     other = classes_bundle(tmp_path / "other", targets=("onnx-fp32",))
-    with pytest.raises(UsageError, match=r"no file of Core ML that the iOS app can run: it has net_onnx_fp32\.onnx"):
+    with pytest.raises(UsageError, match=r"no file of coreml or executorch that the iOS app can run: it has net_onnx"):
         write_app("ios", other, tmp_path / "out", name="Net")
-    with pytest.raises(UsageError, match=r"no runtime of iOS apps 'onnx'; there are: coreml\."):
+    with pytest.raises(UsageError, match=r"no runtime of iOS 'onnx'; there are: coreml, executorch\."):
         write_app("ios", bundle, tmp_path / "out", name="Net", runtime="onnx")
     with pytest.raises(UsageError, match=r"has a \$, which Xcode reads as a variable"):
         write_app("ios", bundle, tmp_path / "out", name="$(HOME)")
@@ -152,7 +179,88 @@ def test_a_prompt_is_refused_by_name(bundle: Path) -> None:
     inside = read_bundle(bundle)
     artifacts = tuple(row.model_copy(update={"text_encoder": "text.mlpackage"}) for row in inside.artifacts)
     with pytest.raises(UsageError, match=r"net_coreml_fp32\.mlpackage takes a prompt, which the iOS app does not make"):
-        ios_plan(inside.model_copy(update={"artifacts": artifacts}), name="Net")
+        ios_plan(inside.model_copy(update={"artifacts": artifacts}), bundle, name="Net")
+
+
+def changed(bundle: Path, runtime: str, **values: object) -> Bundle:
+    """The bundle with one of its artifacts alone, and other facts of that."""
+    inside = read_bundle(bundle)
+    artifacts = tuple(row.model_copy(update=values) for row in inside.artifacts if row.runtime == runtime)
+    return inside.model_copy(update={"artifacts": artifacts})
+
+
+def test_an_app_over_executorch(bundle: Path, project: Path, over_executorch: Path) -> None:
+    """Only the app is linked with -all_load, and nothing else links the packages: a second copy has no backends."""
+    package = (over_executorch / "EdgegenRuntime/Package.swift").read_text()
+    products = set(re.findall(r'\.product\(name: "(\w+)", package: "executorch"\)', package))
+    assert products == {"executorch", "backend_xnnpack", "kernels_optimized"}
+    (branch,) = re.findall(r'executorch\.git", branch: "swiftpm-([\d.]+)"', package)
+    assert f"`swiftpm-{branch}`" in (over_executorch / "README.md").read_text()
+    assert "unsafeFlags" not in package
+    assert [settings.get("OTHER_LDFLAGS") for settings in settings_of(over_executorch) if "TEST_HOST" not in settings
+            and "PRODUCT_NAME" in settings] == ["$(inherited) -all_load"] * 2  # fmt: skip
+    assert sum("OTHER_LDFLAGS" in settings for settings in settings_of(over_executorch)) == 2
+    assert not any("OTHER_LDFLAGS" in settings for settings in settings_of(project))
+    assert (
+        "import ExecuTorch"
+        in (over_executorch / "EdgegenRuntime/Sources/EdgegenRuntime/DeviceRuntime.swift").read_text()
+    )
+    assert (over_executorch / "bundle/net_executorch_fp32.pte").is_file()
+    plan = ios_plan(changed(bundle, "executorch", variant="coreml", scheme="w8a8"), bundle, name="Net")
+    assert (plan.values["delegate"], plan.values["quantized"]) == ("backend_coreml", "yes")
+    with pytest.raises(
+        UsageError, match=r"net_executorch_fp32\.pte is for vulkan, and the app's libraries have XNNPACK"
+    ):
+        ios_plan(changed(bundle, "executorch", variant="vulkan"), bundle, name="Net")
+
+
+@pytest.mark.parametrize(
+    ("version", "ios", "xcode"), [(7, "17.0", "16"), (8, "17.0", "16"), (9, "18.0", "16"), (10, "26.0", "26")]
+)
+def test_the_oldest_system_is_that_of_the_file(
+    bundle: Path, tmp_path: Path, version: int, ios: str, xcode: str
+) -> None:
+    inside = read_bundle(bundle)
+    (file,) = (row.file for row in inside.artifacts if row.runtime == "coreml")
+    shutil.copytree(bundle / file, tmp_path / file)
+    (model,) = (tmp_path / file).rglob("*.mlmodel")
+    model.write_bytes(bytes([8, version]) + model.read_bytes()[2:])
+    plan = ios_plan(inside, tmp_path, name="Net")
+    assert (plan.values["ios"], plan.values["xcode"]) == (ios, xcode)
+    model.write_bytes(bytes([8, 99]) + model.read_bytes()[2:])
+    with pytest.raises(UsageError, match=r"net_coreml_fp32\.mlpackage: has version 99 of Core ML's specification"):
+        ios_plan(inside, tmp_path, name="Net")
+    model.write_bytes(b"")
+    with pytest.raises(
+        ExportError, match=r"cannot read the Core ML package net_coreml_fp32\.mlpackage .*begins with b''"
+    ):
+        ios_plan(inside, tmp_path, name="Net")
+
+
+def test_the_oldest_system_is_in_the_project(project: Path) -> None:
+    assert [settings["IPHONEOS_DEPLOYMENT_TARGET"] for settings in settings_of(project) if "SDKROOT" in settings] == [
+        "17.0"
+    ] * 2
+    assert '.iOS("17.0")' in (project / "EdgegenRuntime/Package.swift").read_text()
+
+
+def test_an_image_of_core_ml_s_is_shown(bundle: Path) -> None:
+    """What `coreml-...:generate` gives, a CVPixelBuffer."""
+    inside = read_bundle(bundle)
+    (artifact,) = (row for row in inside.artifacts if row.runtime == "coreml")
+    (method,) = artifact.methods
+    image = method.output.model_copy(update={"dtype": "uint8", "layout": "CVPixelBuffer"})
+    methods = (method.model_copy(update={"output": image}),)
+    plan = ios_plan(changed(bundle, "coreml", methods=methods), bundle, name="Net")
+    assert plan.values["artifact"] == artifact.file
+
+
+def test_several_students_are_refused_by_name(tmp_path: Path) -> None:
+    nets = students_bundle(tmp_path / "nets", targets=("coreml-fp32",))
+    with pytest.raises(
+        UsageError, match=r"net-0_coreml_fp32\.mlpackage has 2 files, each for its classes, and the iOS app"
+    ):
+        ios_plan(read_bundle(nets), nets, name="Nets")
 
 
 def test_the_command_says_what_to_do_next(bundle: Path, tmp_path: Path) -> None:

@@ -11,10 +11,19 @@ import kotlin_project
 import numpy as np
 import pytest
 import swift_project
-from app_bundles import answers_of, artifact_of, classes_bundle, golden_feeds, photo_bundle
+from app_bundles import (
+    answers_of,
+    answers_of_executorch,
+    artifact_of,
+    classes_bundle,
+    golden_feeds,
+    photo_bundle,
+)
+from numpy.typing import NDArray
 from PIL import Image
 
 from edgegen.apps.project import write_app
+from edgegen.formats.bundle import Output
 from edgegen.formats.bundle_folder import read_bundle
 from edgegen.formats.picture import read_recipe
 from edgegen.profilers.importers import read
@@ -29,11 +38,11 @@ def place(tmp_path_factory: pytest.TempPathFactory, in_process_of_module: None) 
     return tmp_path_factory.mktemp("swift")
 
 
-@pytest.mark.parametrize("name", ["classes", "photo"])
-def test_recorded_sessions_give_the_golden_images_in_swift(place: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "target"), [("classes", "coreml-fp32"), ("photo", "coreml-fp32:generate")])
+def test_recorded_sessions_give_the_golden_images_in_swift(place: Path, name: str, target: str) -> None:
     """Inputs are made in Swift and must be those that the evaluator got here, bit by bit; pixels are compared."""
     make = {"classes": classes_bundle, "photo": photo_bundle}[name]
-    folder, project = make(place / name, targets=("coreml-fp32",)), place / f"{name}-project"
+    folder, project = make(place / name, targets=(target,)), place / f"{name}-project"
     write_app("ios", folder, project, name="Net")
     bundle = read_bundle(folder)
     artifact = artifact_of(bundle, "coreml")
@@ -44,10 +53,10 @@ def test_recorded_sessions_give_the_golden_images_in_swift(place: Path, name: st
 
     said = swift_project.run_tests(project)
 
-    assert "Executed 15 tests, with 0 failures" in said
-    scale = 255 / (output.high - output.low)
+    assert "Executed 18 tests, with 0 failures" in said
+    assert output.layout == ("NCHW" if name == "classes" else "CVPixelBuffer")
     for position, (sample, values) in enumerate(zip(bundle.golden.samples, answers, strict=True)):
-        pixels = np.rint((values - output.low) * np.float32(scale)).clip(0, 255).astype(np.uint8)[0].transpose(1, 2, 0)
+        pixels = values[0] if values.dtype == np.uint8 else _pixels(values, output)
         with Image.open(io.BytesIO((project / f"session/{position}.png").read_bytes())) as picture:
             assert np.array_equal(np.asarray(picture).reshape(pixels.shape), pixels)
         recipe = read_recipe(project / f"session/{position}.png")
@@ -62,11 +71,33 @@ def test_recorded_sessions_give_the_golden_images_in_swift(place: Path, name: st
         _check_what_needs_apple(project)
 
 
+def _pixels(values: NDArray[np.float32], output: Output) -> NDArray[np.uint8]:
+    scale = np.float32(255 / (output.high - output.low))
+    return np.rint((values - output.low) * scale).clip(0, 255).astype(np.uint8)[0].transpose(1, 2, 0)
+
+
+def test_the_executorch_side_runs_what_was_recorded(place: Path) -> None:
+    """Method, names and order of the inputs, their types, the output's: what ExecuTorch was given here, and gave."""
+    folder, project = classes_bundle(place / "executorch", targets=("executorch-fp32",)), place / "executorch-project"
+    write_app("ios", folder, project, name="Net")
+    bundle = read_bundle(folder)
+    artifact = artifact_of(bundle, "executorch")
+    (method,) = (method for method in artifact.methods if method.output.dtype == "uint8")
+    assert method.name is not None
+    feeds = golden_feeds(bundle, folder, artifact)
+    answers = answers_of_executorch(folder / artifact.file, feeds, method.name)
+    facts = {"method": method.name, "order": list(feeds[0]), "shape": list(answers[0].shape)}
+    kotlin_project.record(project / "session", list(zip(feeds, answers, strict=True)), **facts)
+
+    assert "Executed 5 tests, with 0 failures" in swift_project.run_runtime_tests(project)
+    swift_project.check_screen_model(project)
+
+
 def _check_what_needs_apple(project: Path) -> None:
     """Types of the Core ML side against our stub; of SwiftUI and XCTest in the app, the grammar."""
     swift_project.check_core_ml(project)
     swift_project.parse(project, "App", "AppTests")
-    source = project / "EdgegenKit/Sources/EdgegenCoreML/CoreMLRuntime.swift"
+    source = project / "EdgegenRuntime/Sources/EdgegenRuntime/DeviceRuntime.swift"
     source.write_text(source.read_text().replace("shaped.scalars", "shaped.numbers"))
     with pytest.raises(AssertionError, match="has no member 'numbers'"):  # the check can fail
         swift_project.check_core_ml(project)

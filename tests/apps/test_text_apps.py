@@ -39,6 +39,10 @@ def project(bundle: Path) -> Path:
     return bundle.with_name("project")
 
 
+def texts_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png"]
+
+
 def test_tokenizer_and_encoder_come_along(bundle: Path, project: Path) -> None:
     assets = project / "app/src/main/assets/bundle"
     there = {path.relative_to(assets).as_posix() for path in assets.rglob("*") if path.is_file()}
@@ -73,14 +77,14 @@ def test_a_page_has_its_tokenizer_in_the_lock_file(bundle: Path, tmp_path: Path)
     assert "@huggingface/tokenizers" in (tmp_path / "page/src/tokenizer.ts").read_text()
     there = {path.name for path in (tmp_path / "page/public/bundle").iterdir()}
     assert {"tokenizer.json", "text_encoder_onnx_fp32.onnx", "sdxs_onnx_fp32.onnx"} <= there
-    texts = [path for path in (tmp_path / "page").rglob("*") if path.is_file() and "bundle" not in path.parts]
+    texts = [path for path in texts_in(tmp_path / "page") if "bundle" not in path.parts]
     assert [path for path in texts if "{{" in path.read_text()] == []
     inside = read_bundle(bundle)
     assert inside.text is not None
     (encoder,) = inside.text.encoders
     other = encoder.model_copy(update={"file": "text_encoder.pte", "runtime": "executorch"})
     both = inside.model_copy(update={"text": inside.text.model_copy(update={"encoders": (other, encoder)})})
-    assert "text_encoder.pte" not in web_plan(both, name="Words").assets  # what no page runs
+    assert "text_encoder.pte" not in web_plan(both, bundle, name="Words").assets  # what no page runs
     assert '{ prompt: "a red cat" }' in (tmp_path / "page/README.md").read_text()
 
 
@@ -90,10 +94,11 @@ def test_sections_of_a_template() -> None:
     assert filled(template, {"text": "", "name": "x"}) == "a\nc\n"
 
 
-def test_sections_stand_in_lists_of_dependencies_alone() -> None:
-    paths = [path for path in TEMPLATES.rglob("*") if path.is_file() and "{{#" in path.read_text()]
+def test_no_section_stands_in_code() -> None:
+    paths = [path for path in texts_in(TEMPLATES) if "{{#" in path.read_text()]
     assert {path.name for path in paths} == {
         "build.gradle.kts", "libs.versions.toml", "package-lock.json", "package.json", "proguard-rules.pro",
+        "Package.swift", "project.pbxproj", "README.md",
     }  # fmt: skip
 
 
@@ -102,7 +107,7 @@ def test_a_project_without_text_has_no_tokenizer(bundle: Path, tmp_path: Path) -
     photo = photo_bundle(tmp_path / "photo")
     for platform in ("android", "web"):
         write_app(platform, photo, tmp_path / platform, name="Enlarge")
-        paths = [path for path in (tmp_path / platform).rglob("*") if path.is_file() and "bundle" not in path.parts]
+        paths = [path for path in texts_in(tmp_path / platform) if "bundle" not in path.parts]
         text = "\n".join(path.read_text() for path in paths)
         assert not re.search(r"djl|fbjni =|huggingface", text)
         assert "was made without a tokenizer" in text
@@ -140,7 +145,7 @@ def test_recorded_sessions_give_the_golden_images(bundle: Path, project: Path, t
     said = kotlin_project.run_tests(core, project, session)
 
     assert " 0 tests failed" in said
-    assert " 22 tests successful" in said
+    assert " 24 tests successful" in said
     images = np.fromfile(bundle / artifact.golden.file, np.uint8).reshape(golden.shape)
     for position, (sample, expected) in enumerate(zip(golden.samples, images, strict=True)):
         path = session / f"{position}.png"

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from app_bundles import classes_bundle, photo_bundle
+from app_bundles import classes_bundle, photo_bundle, students_bundle
 from bundles import edit_manifest
 from typer.testing import CliRunner
 
@@ -70,6 +70,14 @@ def test_the_pictures_that_are_given_come_along(tmp_path: Path) -> None:
     assert "generator.generate(42, { image: photo })" in (tmp_path / "app/README.md").read_text()
 
 
+def test_the_files_of_all_students_come_along(tmp_path: Path) -> None:
+    bundle = students_bundle(tmp_path / "nets", targets=("onnx-fp32",))
+    plan = web_plan(read_bundle(bundle), bundle, name="Nets")
+    models = {path for path in plan.assets if path.endswith(".onnx")}
+    assert models == {"net-0_onnx_fp32.onnx", "net-1_onnx_fp32.onnx"}
+    assert json.loads(plan.values["models"]) == ["net-0_onnx_fp32.onnx"]  # one model, of which people choose classes
+
+
 def test_names_are_quoted_where_they_stand(project: Path) -> None:
     page = Page((project / "index.html").read_text())
     assert page.texts.count(NAME) == 2
@@ -114,7 +122,8 @@ def test_versions_are_pinned_once(project: Path) -> None:
 def test_no_placeholder_is_left_and_the_same_input_gives_the_same_bytes(
     bundle: Path, project: Path, tmp_path: Path
 ) -> None:
-    sources = [path for path in project.rglob("*") if path.is_file() and "bundle" not in path.parts]
+    there = [path for path in project.rglob("*") if path.is_file() and "bundle" not in path.parts]
+    sources = [path for path in there if path.suffix != ".png"]
     assert len(sources) > 20
     assert [path for path in sources if "{{" in path.read_text().replace(NAME, "")] == [
         # as HTML and JSON have the name
@@ -133,7 +142,8 @@ def test_bundles_without_a_file_for_pages_are_refused(bundle: Path, tmp_path: Pa
     (onnx,) = (row for row in rows if row["runtime"] == "onnx")
 
     def plan(*artifacts: object) -> None:
-        web_plan(Bundle.model_validate_json(json.dumps(content | {"artifacts": artifacts}), strict=True), name="Net")
+        changed = Bundle.model_validate_json(json.dumps(content | {"artifacts": artifacts}), strict=True)
+        web_plan(changed, bundle, name="Net")
 
     with pytest.raises(UsageError, match=r"no \.onnx file that a page can run: it has net_executorch_fp32\.pte;"):
         plan(*(row for row in rows if row is not onnx))
@@ -172,4 +182,5 @@ def test_the_command_says_what_to_do_next(bundle: Path, tmp_path: Path) -> None:
 def test_the_template_is_text_without_what_npm_leaves() -> None:
     paths = [path for path in (TEMPLATES / "web").rglob("*") if path.is_file()]
     assert not {"node_modules", "dist"} & {part for path in paths for part in path.parts}
-    assert all(path.read_text(encoding="utf-8").endswith("\n") for path in paths)
+    texts = [path for path in paths if path.name != "apple-touch-icon.png"]
+    assert all(path.read_text(encoding="utf-8").endswith("\n") for path in texts)

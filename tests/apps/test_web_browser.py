@@ -1,10 +1,8 @@
 """The page of `edgegen app web`, built by npm's Vite, in a browser: against golden images and against Python."""
 
-import contextlib
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 import web_project
 from app_bundles import answers_of_onnx, photo_bundle
-from bundles import bundled, edit_manifest, exported, hash_again
+from bundles import edit_manifest, hash_again
 from web_project import downloaded, host, pictures, pixels_of, psnr_db, settled, without_cache
 
 from edgegen.apps.project import write_app
@@ -30,19 +28,6 @@ pytestmark = [
 ]
 SEEDS, CLASSES = 16, 10
 WASM = "?backend=wasm"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, in_process_of_module: None) -> Path:
-    place = tmp_path_factory.mktemp("web bundles") / "net"
-    return bundled(exported(place.with_name("export"), targets=("onnx-fp32", "onnx-w8a8")), place)
-
-
-@pytest.fixture(scope="module")
-def dist(bundle: Path) -> Path:
-    project = bundle.parent / "a page"
-    write_app("web", bundle, project, name='Net & "Co"')
-    return web_project.built(project)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -228,17 +213,6 @@ def test_without_a_service_worker_there_is_one_thread_and_a_reason(dist: Path, c
         assert isolated.inner_text("#status").startswith("WebAssembly, 2 threads ")
         assert isolated.inner_text("#notes") == ""
     context.close()
-
-
-def test_webgpu_on_a_gpu_in_software(dist: Path, start_browser: Callable[..., Any]) -> None:
-    with host(dist) as address, contextlib.closing(start_browser(*web_project.SOFTWARE_GPU)) as started:
-        page = started.new_page()
-        page.goto(f"{address}?backend=webgpu#self-test")
-        if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
-            pytest.skip("this browser has no WebGPU in software")
-        page.wait_for_selector("#self-test.passed, #self-test.failed", timeout=3 * web_project.PATIENCE_MS)
-        assert page.inner_text("#status").startswith("WebGPU ")
-        assert page.inner_text("#self-test").startswith("Self-test passed: 16 pictures")
 
 
 def test_calls_that_a_model_does_not_take_are_told(dist: Path, page: Any) -> None:

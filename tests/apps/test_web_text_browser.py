@@ -31,7 +31,7 @@ pytestmark = [
 ]
 SEEDS = 4
 WASM = "?backend=wasm"
-MODEL = "sdxs_onnx_fp32.onnx"
+MODEL, ENCODER = "sdxs_onnx_fp32.onnx", "text_encoder_onnx_fp32.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,8 @@ def test_four_prompts_of_four_seeds_are_those_of_diffusers(bundle: Path, dist: P
         settled(page)
         assert page.input_value("#prompt") == PROMPTS[0]
         assert page.evaluate("crossOriginIsolated")
+        nbytes = sum((dist / "bundle" / name).stat().st_size for name in (MODEL, ENCODER, "tokenizer.json"))
+        assert page.inner_text("#status").endswith(f" · {nbytes / 1e3:.0f} kB")  # of all that the page fetched for it
         for prompt in prompts:
             shown = make(page, prompt)
             assert not page.locator("#error").is_visible()

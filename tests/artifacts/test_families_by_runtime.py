@@ -12,6 +12,7 @@ from support_table import (
     ANY_SIZE,
     FAMILIES,
     ITS_OWN_SIZE,
+    NPU,
     ROUNDED,
     RUNTIMES,
     TRANSFORMERS,
@@ -25,6 +26,7 @@ from edgegen.artifacts.export import ExportSettings, export_source
 from edgegen.artifacts.export_result import ExportResult
 from edgegen.artifacts.target import Target
 from edgegen.recipe import Export
+from edgegen.support.extras import missing
 from edgegen.support.progress import Silent
 
 FLOOR_DB = 60.0  # the project's goal for fp32 files; a cell of the matrix asks for more
@@ -93,7 +95,16 @@ def test_a_family_is_rounded_alike_for_every_runtime(family: str, tmp_path: Path
     run_true(family, list(ROUNDED), tmp_path, floor_db=30.0)
 
 
-def run_true(family: str, wanted: list[str], tmp_path: Path, *, floor_db: float = FLOOR_DB) -> None:
+@pytest.mark.slow
+@pytest.mark.skipif(bool(missing("qnn")), reason="onnxruntime-qnn is not installed: pip install 'edgegen[qnn]'")
+@pytest.mark.parametrize("family", NETWORKS)
+def test_a_family_is_the_npus_in_every_scheme(family: str, tmp_path: Path, in_process: None) -> None:
+    done = run_true(family, list(NPU), tmp_path, floor_db=30.0)
+    for parity in done.parity.values():
+        assert re.fullmatch(r"all \d+ nodes on the NPU", parity.arithmetic)
+
+
+def run_true(family: str, wanted: list[str], tmp_path: Path, *, floor_db: float = FLOOR_DB) -> ExportResult:
     """Every one of `wanted` is made, and none is false."""
     done = export(NETWORKS[family](tmp_path / family), tmp_path / "out", *wanted)
     assert not done.failures
@@ -104,6 +115,7 @@ def run_true(family: str, wanted: list[str], tmp_path: Path, *, floor_db: float 
         parity = done.parity[one.artifact.file]
         assert parity.status == "ok", (one.artifact.file, parity)
         assert (parity.psnr_db or 0.0) >= floor_db, (one.artifact.file, parity)
+    return done
 
 
 @pytest.mark.slow

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgegen.artifacts.export import ExportSettings, export_source
-from edgegen.artifacts.router import ROUTER, Route, read_router, routed, write_router
+from edgegen.artifacts.router import routed
 from edgegen.artifacts.sample import _open
 from edgegen.artifacts.sessions import ImageSource
 from edgegen.artifacts.target import Target
 from edgegen.errors import DataError
 from edgegen.formats.manifest import MANIFEST
+from edgegen.formats.router import ROUTER, Route, read_router, write_router
 from edgegen.models.class_partition import ClassPartition
 from edgegen.models.edge_unet import EdgeUNet, EdgeUNetConfig
 from edgegen.models.load import save

@@ -108,7 +108,7 @@ def test_a_generator_folder_is_known_by_its_hash_and_steps(tmp_path: Path) -> No
     [
         (["--like", "a.png", "--seed", "0"], "--seed does not go with --like"),
         (["--like", "a.png", "--count", "3"], "--count does not go with --like"),
-        (["--like", "a.png", "-o", "./a.png"], "is the picture that is to be made again"),
+        (["--like", "a.png", "-o", "./a.png"], "is the file that is to be made again"),
         (["net", "--other-artifact"], "--other-artifact goes with --like"),
         ([], "give a SOURCE"),
     ],

@@ -97,6 +97,29 @@ def test_what_would_end_the_run_later_ends_the_dry_run(tmp_path: Path) -> None:
         times(tiny(data={"source": "few.npz"}), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        (
+            {"slim": {"keep": None, "network": {"channels": [8] * 5, "blocks": 1}}},
+            "halve the image 4 times, but 8",
+        ),
+        ({"slim": {"students": 11}}, "at most 10"),
+        ({"teacher": {"guidance": 2.0, "guidance_network": "absent"}}, "absent"),
+    ],
+    ids=["sides", "classes", "guidance"],
+)
+def test_networks_that_do_not_fit_are_refused_before_anything_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: dict[str, Any], message: str
+) -> None:
+    """Also where the stage `extractor` is the first: the perceptual distance needs it."""
+    monkeypatch.setattr("edgegen.pipeline.estimate.Trainer", lambda *_, **__: pytest.fail("a training was timed"))
+    recipe = tiny(**{"distill": {"distance": "perceptual"}, **tables})
+    stages = ["extractor", *(stage.name for stage in select(recipe, to="evaluate") if stage.name != "extractor")]
+    with pytest.raises((RecipeError, DataError), match=message):
+        estimate(recipe, stages, base=tmp_path, finished={}, limit_s=1.0)
+
+
 def test_finished_stages_correct_what_is_left() -> None:
     forecast = Forecast({"teacher": StageTime(60, ""), "slim": StageTime(120, ""), "refine": StageTime(None, "")})
     assert forecast.left(["teacher", "slim"]) == "about 3 min"

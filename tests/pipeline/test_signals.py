@@ -15,16 +15,18 @@ from typer.testing import CliRunner
 from edgegen.artifacts.bundle import write_bundle
 from edgegen.artifacts.library import export
 from edgegen.artifacts.sample import sample_to_png
+from edgegen.artifacts.sample_like import sample_like
 from edgegen.artifacts.signal_files import write_signals
 from edgegen.cli.main import app
 from edgegen.errors import DataError, RecipeError, UsageError
+from edgegen.formats.picture import PictureRecipe
 from edgegen.formats.signal_units import SignalUnits
 from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.signals import check_signals
 from edgegen.recipe import Recipe, parse
 from edgegen.search.plan import Request, search_students
 from edgegen.support.progress import Silent
-from edgegen.support.storage import read_json
+from edgegen.support.storage import read_json, sha256_of
 from edgegen.support.tables import read_toml
 
 SET = 'name = "tiny"\n[data]\nsource = "waves.npz"\n'
@@ -125,6 +127,64 @@ def test_samples_are_in_the_units_of_the_data(run: Path, tmp_path: Path) -> None
     np.testing.assert_allclose(values.T, units.normalised(signals[:1])[0].clip(-1, 1), atol=1e-3)
     sample_to_png(files / "tiny_onnx_fp32.onnx", tmp_path / "a.svg", count=3)
     assert (tmp_path / "a.svg").read_text().count("<polyline") == 6
+
+
+def test_signals_are_made_again_by_the_recipe_that_they_carry(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, first = run / "verify" / "latest" / "artifacts" / "tiny_onnx_fp32.onnx", tmp_path / "a.npz"
+    sample_to_png(file, first, count=3, seed=5, label="high")
+    shown = CliRunner().invoke(app, ["inspect", str(first)])
+    assert shown.exit_code == 0, shown.output
+    assert all(part in shown.stdout for part in ("3 signals of edgegen", sha256_of(file), "seed      5", "again.npz"))
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["sample", "--like", "a.npz", "--runs", str(run.parent)])
+    assert done.exit_code == 0, done.output
+    assert "sample.npz: 3 signals, 2 x 32" in done.output
+    assert " CPU), the same signals" in done.output
+    assert Path("sample.npz").read_bytes() == first.read_bytes()
+
+    with np.load(first) as content:
+        arrays = dict(content)
+    arrays["signals"][0, 1, 4] += 0.25
+    np.savez(first, **arrays)
+    result = sample_like(first, str(file), Path("b.npz"))
+    assert not result["equal"]
+    assert "not the same signals as in" in result["notes"][-1]
+    assert "1 of 192 values differ, by at most 0.25:" in result["notes"][-1]
+    np.savez(first, **{**arrays, "signals": arrays["signals"][:1]})
+    assert "has another size" in sample_like(first, str(file), Path("b.npz"))["notes"][-1]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "carries no recipe: it has no array 'edgegen'"),
+        ({"edgegen": np.array("{")}, "its recipe"),
+        ({"edgegen": np.array(["{}", "{}"])}, r"its recipe cannot be read: it is <U2 \(2,\); needed: one text"),
+        ({"edgegen": np.zeros(3)}, r"it is float64 \(3,\); needed: one text"),
+        ({"edgegen": np.array("{}" + " " * (1 << 17))}, "its recipe has 524,424 bytes; at most 262,144 are read"),
+        ({"edgegen": np.array('{"schema": "edgegen.picture/1", "seed": -1}')}, "its recipe cannot be read: edgegen"),
+    ],
+)
+def test_a_file_of_signals_without_a_sound_recipe_is_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
+    np.savez(tmp_path / "a.npz", signals=np.zeros((2, 1, 16)), **arrays)
+    with pytest.raises(DataError, match=message):
+        sample_like(tmp_path / "a.npz", "net", tmp_path / "b.npz")
+
+
+def test_only_a_npz_of_signals_carries_its_recipe(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("signal,index,channel_0")
+    with pytest.raises(DataError, match=r"a.csv: carries no recipe; of signals, .npz files do"):
+        sample_like(tmp_path / "a.csv", "net")
+    recipe = PictureRecipe(edgegen="0.1.0", artifact="ab" * 32, seed=1)
+    write_signals(tmp_path / "a.npz", np.zeros((1, 1, 16), np.float32), None, labels=None, recipe=recipe.text())
+    with pytest.raises(UsageError, match=r"b.csv: give a name that ends in .npz"):
+        sample_like(tmp_path / "a.npz", "net", tmp_path / "b.csv")
+    with pytest.raises(UsageError, match="is the file that is to be made again"):
+        sample_like(tmp_path / "a.npz", "net", tmp_path / "a.npz")
 
 
 def test_samples_of_signals_are_no_pictures(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,8 @@ def test_reading_it_back_gives_the_same(written: Path, made_up: ModuleType) -> N
 def test_the_documented_keys(written: Path) -> None:
     content = json.loads((written / "report.json").read_text())
     assert set(content["artifacts"][0]) == {
-        *("file", "backend", "scheme", "nbytes", "sha256", "engine", "fd_local", "parity", "latency")
+        *("file", "backend", "scheme", "nbytes", "sha256", "engine", "fd_local", "parity", "latency"),
+        "variant",
     }
     parity, latency = content["artifacts"][-1]["parity"], content["artifacts"][-1]["latency"]
     assert set(parity) == {

@@ -10,6 +10,7 @@ from training_runs import CONFIG, pairs_and_helpers
 from edgegen.errors import RecipeError, TrainingError
 from edgegen.formats.stage_folder import CHECKPOINT
 from edgegen.models.edge_unet import EdgeUNet
+from edgegen.models.zero_layers import randomize_zero_layers
 from edgegen.recipe import Training, parse
 from edgegen.registry import BUILT_IN, load
 from edgegen.support.progress import Silent
@@ -73,11 +74,14 @@ def trained(method: str, folder: Path, accumulate: int) -> Fitted:
     folder.mkdir()
     data, frozen = pairs_and_helpers(method)
     torch.manual_seed(0)
-    config = CONFIG if "second_time" not in load("objective", method)().needs else replace(CONFIG, second_time=True)
+    objective = load("objective", method)()
+    student = EdgeUNet(replace(CONFIG, second_time="second_time" in objective.needs))
+    if "trained_student" in objective.needs:
+        randomize_zero_layers(student, 0)
     return fit(
-        load("objective", method)(),
+        objective,
         data,
-        student=EdgeUNet(config),
+        student=student,
         frozen=frozen,
         settings=Training(steps=20, batch=WHOLE, warmup=3, accumulate=accumulate),
         seed=5,

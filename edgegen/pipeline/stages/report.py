@@ -96,7 +96,7 @@ def _trained_on_features(context: Context) -> list[str]:
 
 def _artifacts(context: Context) -> dict[str, Any]:
     latency = read_json(context.inputs["profile"] / "latency.json")
-    keys = ("file", "backend", "scheme", "nbytes", "sha256", "engine", "fd_local", "parity")
+    keys = ("file", "backend", "scheme", "nbytes", "sha256", "engine", "fd_local", "parity", "variant")
     rows = [
         {**{key: row[key] for key in keys}, "latency": latency["artifacts"][row["file"]]}
         for row in read_json(context.inputs["verify"] / "parity.json")["artifacts"]

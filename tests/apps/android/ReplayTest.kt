@@ -54,12 +54,13 @@ class ReplayTest {
     private val text = bundle.manifest.text?.let {
         TextInput(it, artifact, AppBundle.tokenizer, Recorded(File(session, "encoder")))
     }
-    private val generator = Generator(artifact, Recorded(session), text)
+    private val runtimes = Runtimes { Recorded(if (artifact.students.isEmpty()) session else File(session, it.name)) }
+    private val generator = Generator(artifact, runtimes, text)
 
     @Test
     fun theGoldenImagesAreMadeFromTheirSeeds() {
         val log = LatencyLog(artifact, bundle.manifest.edgegen, "recorded", 1)
-        log.loadMs = 1.0
+        log.loaded(artifact.files.first(), 1.0)
         val result = SelfTest.run(bundle, artifact, generator)
         assertTrue(result.passed, "$result")
         val given = artifact.input(Role.IMAGE)?.let { bundle.goldenInputs(it) }
@@ -68,9 +69,9 @@ class ReplayTest {
             val input = given?.get(at)
             val prompt = sample.prompt?.let { bundle.manifest.golden.prompts[it].text }
             val image = generator.generate(sample.seed, sample.label, input, sample.index, prompt)
-            log.add((System.nanoTime() - began) / 1e6)
+            log.add(artifact.fileOf(sample.label), (System.nanoTime() - began) / 1e6)
             val inputs = input?.let { mapOf("photo" to Bundle.sha256(it.pixels)) }.orEmpty()
-            val recipe = Recipe(artifact.sha256, sample.seed, sample.label, bundle.manifest.edgegen, inputs, prompt)
+            val recipe = Recipe(artifact.fileOf(sample.label).sha256, sample.seed, sample.label, bundle.manifest.edgegen, inputs, prompt)
             File(session, "$at.png").writeBytes(Png.encode(image, recipe))
         }
         val json = checkNotNull(log.toJson(mapOf("cpu" to "a processor", "os" to "JVM"), result))

@@ -11,16 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
-from edgegen.exporters.onnx.htp_forms import (
-    MOST_AXES,
-    few_axes,
-    filled_pads,
-    longer_convolutions,
-    open_gelus,
-    permutation,
-    plain_mish,
-    plain_splits,
-)
+from edgegen.exporters.onnx.htp_forms import MOST_AXES, few_axes, filled_pads, longer_convolutions, permutation
+from edgegen.exporters.onnx.htp_operators import open_gelus, plain_group_norms, plain_mish, plain_splits
 
 RNG = np.random.default_rng(0)
 
@@ -160,6 +152,18 @@ def test_a_gelu_that_is_rounded_gets_a_node_that_changes_nothing(is_gated: bool)
     before, after = changed(made, open_gelus)
     assert np.array_equal(before, after)
     assert ("Max" in [node.op_type for node in made.graph.node]) == (not is_gated)
+
+
+def test_a_group_norm_of_sequences_in_parts() -> None:
+    scale, bias = RNG.standard_normal((2, 6)).astype(np.float32)
+    node = helper.make_node("GroupNormalization", ["x", "scale", "bias"], ["y"], num_groups=3, epsilon=1e-3)
+    made = model([node], [1, 6, 10], [1, 6, 10], scale=scale, bias=bias)
+    before, after = changed(made, plain_group_norms)
+    assert np.allclose(before, after, atol=1e-5)
+    assert "InstanceNormalization" in [node.op_type for node in made.graph.node]
+    images = model([node], [1, 6, 5, 2], [1, 6, 5, 2], scale=scale, bias=bias)
+    plain_group_norms(images)
+    assert [node.op_type for node in images.graph.node] == ["GroupNormalization"]
 
 
 def test_mish_in_parts() -> None:

@@ -1,5 +1,6 @@
 package androidx.compose.material3
 
+import androidx.compose.foundation.layout.ColumnScope
 import androidx.compose.foundation.layout.RowScope
 import androidx.compose.runtime.Composable
 import androidx.compose.ui.Modifier
@@ -65,6 +66,52 @@ fun OutlinedTextField(
     onValueChange: (String) -> Unit,
     modifier: Modifier = Modifier,
     enabled: Boolean = true,
+    readOnly: Boolean = false,
     label: (@Composable () -> Unit)? = null,
+    trailingIcon: (@Composable () -> Unit)? = null,
     singleLine: Boolean = false,
+): Unit = TODO()
+
+@RequiresOptIn
+annotation class ExperimentalMaterial3Api
+
+class ExposedDropdownMenuAnchorType private constructor() {
+    companion object {
+        val PrimaryNotEditable: ExposedDropdownMenuAnchorType = TODO()
+    }
+}
+
+abstract class ExposedDropdownMenuBoxScope {
+    abstract fun Modifier.menuAnchor(type: ExposedDropdownMenuAnchorType, enabled: Boolean = true): Modifier
+
+    @Composable
+    fun ExposedDropdownMenu(
+        expanded: Boolean,
+        onDismissRequest: () -> Unit,
+        modifier: Modifier = Modifier,
+        content: @Composable ColumnScope.() -> Unit,
+    ): Unit = TODO()
+}
+
+@ExperimentalMaterial3Api
+@Composable
+fun ExposedDropdownMenuBox(
+    expanded: Boolean,
+    onExpandedChange: (Boolean) -> Unit,
+    modifier: Modifier = Modifier,
+    content: @Composable ExposedDropdownMenuBoxScope.() -> Unit,
+): Unit = TODO()
+
+@ExperimentalMaterial3Api
+object ExposedDropdownMenuDefaults {
+    @Composable
+    fun TrailingIcon(expanded: Boolean, modifier: Modifier = Modifier): Unit = TODO()
+}
+
+@Composable
+fun DropdownMenuItem(
+    text: @Composable () -> Unit,
+    onClick: () -> Unit,
+    modifier: Modifier = Modifier,
+    enabled: Boolean = true,
 ): Unit = TODO()

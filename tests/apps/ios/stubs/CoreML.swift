@@ -1,4 +1,5 @@
 // Of Core ML, what the template calls, with the signatures of Apple's documentation; nothing here runs.
+import CoreVideo
 import Foundation
 
 public enum MLComputeUnits: Int, Sendable {
@@ -20,6 +21,7 @@ public protocol MLFeatureProvider {
 public class MLFeatureValue {
     public init(multiArray value: MLMultiArray) {}
     public var multiArrayValue: MLMultiArray? { nil }
+    public var imageBufferValue: CVPixelBuffer? { nil }
 }
 
 public class MLDictionaryFeatureProvider: MLFeatureProvider {
@@ -42,10 +44,20 @@ public struct MLShapedArray<Scalar: MLShapedArrayScalar> {
     public var scalars: [Scalar] { [] }
 }
 
-public class MLModel: @unchecked Sendable {
+public class MLPredictionOptions {
+    public init() {}
+}
+
+public class MLModel {
     public class func load(contentsOf url: URL, configuration: MLModelConfiguration) async throws -> MLModel {
         fatalError()
     }
     public class func compileModel(at modelURL: URL) async throws -> URL { fatalError() }
     public func prediction(from input: any MLFeatureProvider) throws -> any MLFeatureProvider { fatalError() }
+    public func prediction(
+        from input: any MLFeatureProvider, options: MLPredictionOptions
+    ) throws -> any MLFeatureProvider { fatalError() }
+    public func prediction(
+        from input: any MLFeatureProvider, options: MLPredictionOptions = MLPredictionOptions()
+    ) async throws -> any MLFeatureProvider { fatalError() }
 }

@@ -1,14 +1,11 @@
-import CoreML
 import EdgegenCore
-import EdgegenCoreML
+import EdgegenRuntime
 import PhotosUI
 import SwiftUI
 
 struct ContentView: View {
     @State private var model = GeneratorModel()
     @State private var photoItem: PhotosPickerItem?
-
-    private static let choices: [MLComputeUnits] = [.all, .cpuAndNeuralEngine, .cpuAndGPU, .cpuOnly]
 
     var body: some View {
         NavigationStack {
@@ -43,8 +40,10 @@ struct ContentView: View {
             PhotosPicker("Choose a photo", selection: $photoItem, matching: .images)
                 .onChange(of: photoItem) { Task { model.photo = await photo(for: input) } }
         }
-        Picker("Compute units", selection: $model.units) {
-            ForEach(Self.choices, id: \.rawValue) { Text($0.name).tag($0) }
+        if ComputeUnits.allCases.count > 1 {
+            Picker("Compute units", selection: $model.units) {
+                ForEach(ComputeUnits.allCases, id: \.self) { Text($0.name).tag($0) }
+            }
         }
         Button("Make pictures") { Task { await model.makeGrid() } }
             .disabled(model.isBusy || model.artifact == nil || needsPhoto)

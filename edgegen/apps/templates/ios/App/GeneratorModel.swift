@@ -1,6 +1,5 @@
-import CoreML
 import EdgegenCore
-import EdgegenCoreML
+import EdgegenRuntime
 import Foundation
 import Observation
 import UIKit
@@ -30,7 +29,7 @@ final class GeneratorModel {
 
     var seed: UInt64 = 1
     var label = 0
-    var units: MLComputeUnits = .all
+    var units = ComputeUnits.allCases[0]
     var photo: Picture?
 
     private var bundle: ModelBundle?
@@ -45,13 +44,14 @@ final class GeneratorModel {
             let began = ContinuousClock.now
             let units = units
             let generator = try await Self.opened(bundle, artifact, units)
-            var log = LatencyLog(artifact, edgegen: bundle.manifest.tools.edgegen, runtime: await generator.about)
+            var log = LatencyLog(artifact, edgegen: bundle.manifest.tools.edgegen, runtime: generator.about)
             log.loadMs = Self.milliseconds(since: began)
             if artifact.input(.image) == nil {  // the first picture is the slowest: nobody waits for it yet
                 let warming = ContinuousClock.now
                 _ = try await generator.generate(seed: 0, label: artifact.classes > 0 ? 0 : nil)
                 log.add(Self.milliseconds(since: warming))
             }
+            try Task.checkCancellation()  // other units were chosen meanwhile
             (self.bundle, self.artifact, self.generator, self.log) = (bundle, artifact, generator, log)
             classNames = bundle.manifest.classNames
             #if DEBUG
@@ -104,7 +104,12 @@ final class GeneratorModel {
     private func working(_ work: () async throws -> Void) async {
         isBusy = true
         failure = nil
-        do { try await work() } catch { failure = error.localizedDescription }
+        do {
+            try await work()
+        } catch is CancellationError {  // nobody waits for it any more
+        } catch {
+            failure = error.localizedDescription
+        }
         isBusy = false
     }
 
@@ -113,9 +118,9 @@ final class GeneratorModel {
     }
 
     private nonisolated static func opened(
-        _ bundle: ModelBundle, _ artifact: Artifact, _ units: MLComputeUnits
+        _ bundle: ModelBundle, _ artifact: Artifact, _ units: ComputeUnits
     ) async throws -> Generator {
-        let runtime = try await CoreMLRuntime.open(bundle, artifact, units: units)
+        let runtime = try await DeviceRuntime.open(bundle, artifact, units: units)
         return try Generator(artifact, runtime: runtime)
     }
 

@@ -1,21 +1,20 @@
-import CoreML
 import EdgegenCore
-import EdgegenCoreML
+import EdgegenRuntime
 import Foundation
 import XCTest
 
 /// On a device or in the simulator, inside of the app: `xcodebuild test -scheme {{identifier}} -destination ...`.
 final class ModelTests: XCTestCase {
-    private func opened(_ units: MLComputeUnits) async throws -> (ModelBundle, Generator) {
+    private func opened(_ units: ComputeUnits) async throws -> (ModelBundle, Generator) {
         let resources = try XCTUnwrap(Bundle.main.resourceURL)
         let bundle = try ModelBundle(folder: resources.appendingPathComponent("bundle"))
         let artifact = try bundle.manifest.artifact({{artifact_quoted}})
-        let runtime = try await CoreMLRuntime.open(bundle, artifact, units: units)
+        let runtime = try await DeviceRuntime.open(bundle, artifact, units: units)
         return (bundle, try Generator(artifact, runtime: runtime))
     }
 
     func testGoldenImagesOnEveryComputeUnit() async throws {
-        for units in [MLComputeUnits.cpuOnly, .cpuAndGPU, .cpuAndNeuralEngine, .all] {
+        for units in ComputeUnits.allCases {
             let (bundle, generator) = try await opened(units)
             let result = try await SelfTest.run(bundle, generator)
             XCTAssertTrue(result.passed, "\(units.name): \(result)")
@@ -23,7 +22,7 @@ final class ModelTests: XCTestCase {
     }
 
     func testTimeOfTheGoldenImages() async throws {
-        let (bundle, generator) = try await opened(.all)
+        let (bundle, generator) = try await opened(ComputeUnits.allCases[0])
         _ = try await SelfTest.run(bundle, generator)  // the first pictures are slower
         let options = XCTMeasureOptions()
         options.invocationOptions = [.manuallyStart, .manuallyStop]

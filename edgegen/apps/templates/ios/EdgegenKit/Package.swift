@@ -4,10 +4,9 @@ import PackageDescription
 let package = Package(
     name: "EdgegenKit",
     platforms: [.iOS(.v17), .macOS(.v14)],
-    products: [.library(name: "EdgegenKit", targets: ["EdgegenCore", "EdgegenCoreML"])],
+    products: [.library(name: "EdgegenCore", targets: ["EdgegenCore"])],
     targets: [
         .target(name: "EdgegenCore"),
-        .target(name: "EdgegenCoreML", dependencies: ["EdgegenCore"]),
         .testTarget(name: "EdgegenCoreTests", dependencies: ["EdgegenCore"]),
     ]
 )

@@ -1,7 +1,9 @@
 import { GeneratorError } from "./errors";
-import { classes, inputOf, sizes, type Artifact, type Manifest } from "./manifest";
+import { classes, inputOf, sizes, type Artifact, type Manifest, type ModelFile } from "./manifest";
 import type { Picture } from "./picture";
-import type { Answer, Backend, Loaded, Made, Request, Tokens } from "./protocol";
+import type { Answer, Backend, LoadOptions, Loaded, Made, Request, Tokens } from "./protocol";
+
+const LONGEST_REASON = 120; // characters
 
 export interface Options {
   /** The bundle's folder, relative to the page. */
@@ -25,51 +27,52 @@ export interface Condition {
   index?: number;
 }
 
-type Call = Request extends infer Each ? (Each extends Request ? Omit<Each, "id"> : never) : never;
+type Call = Request extends infer Each ? (Each extends Request ? Omit<Each, "id" | "backend"> : never) : never;
+type Value = Loaded | Made | Tokens;
 
 /** Makes pictures with one model of a bundle, in a worker of its own. */
 export class Generator {
   /** Time of the last picture in the worker: noise, model and pixels. */
   lastMs = 0;
+  /** What made the last picture, and how long it took to load: of several students the one that has its class. */
+  lastFile!: ModelFile;
+  lastLoadMs = 0;
+  private worker = this.started();
   private next = 0;
-  private readonly waiting = new Map<number, { resolve: (value: Loaded | Made | Tokens) => void; reject: (error: Error) => void }>();
+  private over: Error | null = null; // what ended the worker: it answers nothing any more
+  private readonly waiting = new Map<number, { call: Call; resolve: (value: Value) => void; reject: (error: Error) => void }>();
 
-  private constructor(private readonly worker: Worker) {
-    worker.onmessage = ({ data }: MessageEvent<Answer>) => {
-      const caller = this.waiting.get(data.id);
-      this.waiting.delete(data.id);
-      if ("error" in data) caller?.reject(new GeneratorError(data.error.kind, data.error.message));
-      else caller?.resolve(data.value);
-    };
-    worker.onerror = (event) => this.end(new GeneratorError("inference", `The worker stopped: ${event.message || "it could not be loaded"}.`));
-  }
+  private constructor(
+    private readonly options: LoadOptions,
+    /** WebAssembly, too, where WebGPU was chosen and gave up; `notes` say why. */
+    public backend: Backend,
+  ) {}
 
   manifest!: Manifest;
   artifact!: Artifact;
-  backend!: Backend;
   loadMs!: number;
-  threads!: number;
   /** What is not as it could be, and why: sentences for people. */
   notes: string[] = [];
 
   /** Throws a GeneratorError where a file is damaged or missing, or the runtime refuses the model. */
   static async load({ bundle, file, backend, threads }: Options): Promise<Generator> {
-    const generator = new Generator(new Worker(new URL("./worker.ts", import.meta.url), { type: "module" }));
     const { chosen, note } = await choose(backend);
     const most = crossOriginIsolated ? Math.min(4, Math.max(1, Math.ceil(navigator.hardwareConcurrency / 2))) : 1;
-    generator.threads = crossOriginIsolated ? (threads ?? most) : 1;
+    const address = new URL(bundle, document.baseURI).href;
+    const generator = new Generator({ address, file, threads: crossOriginIsolated ? (threads ?? most) : 1 }, chosen);
     if (note) generator.notes.push(note);
     try {
-      const address = new URL(bundle, document.baseURI).href;
-      const options = { address, file, backend: chosen, threads: generator.threads };
-      const loaded = (await generator.call({ call: "load", options })) as Loaded;
-      const { notes, ...facts } = loaded;
-      generator.notes.push(...notes);
-      return Object.assign(generator, facts);
+      await generator.open();
+      return generator;
     } catch (error) {
       generator.close();
       throw error;
     }
+  }
+
+  /** Of WebAssembly. */
+  get threads(): number {
+    return this.options.threads;
   }
 
   /** Number of classes; 0 where there are none. */
@@ -102,9 +105,11 @@ export class Generator {
   async generate(seed: number | bigint, { label = null, image = null, prompt = null, index = 0 }: Condition = {}): Promise<Picture> {
     this.check(seed, label, image);
     if (this.takesPrompt !== (prompt !== null)) throw new GeneratorError("input", `This model ${this.takesPrompt ? "needs a" : "takes no"} prompt.`);
-    const { picture, ms } = (await this.call({ call: "generate", seed, label, image, prompt, index })) as Made;
-    this.lastMs = ms;
-    return picture;
+    const made = (await this.call({ call: "generate", seed, label, image, prompt, index })) as Made;
+    this.lastMs = made.ms;
+    this.lastFile = made.file;
+    this.lastLoadMs = made.loadMs;
+    return made.picture;
   }
 
   /** The token numbers of a prompt, as the model's text encoder gets them. */
@@ -130,19 +135,66 @@ export class Generator {
     }
   }
 
-  private call(call: Call): Promise<Loaded | Made | Tokens> {
+  private async open(): Promise<void> {
+    Object.assign(this, (await this.call({ call: "load", options: this.options })) as Loaded);
+  }
+
+  private started(): Worker {
+    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+    worker.onmessage = ({ data }: MessageEvent<Answer>) => {
+      if (worker === this.worker) this.hear(data); // and not one that was given up
+    };
+    worker.onerror = (event) => {
+      if (worker === this.worker) this.giveUp(`the worker stopped: ${event.message || "it could not be loaded"}`);
+    };
+    return worker;
+  }
+
+  private hear(answer: Answer): void {
+    if ("refusal" in answer) return this.giveUp(answer.refusal);
+    const caller = this.waiting.get(answer.id);
+    this.waiting.delete(answer.id);
+    if ("error" in answer) caller?.reject(new GeneratorError(answer.error.kind, answer.error.message));
+    else caller?.resolve(answer.value);
+  }
+
+  /** Where WebGPU does not do it, now or any more, a new worker does all that is waiting, in the same order, by WebAssembly. */
+  private giveUp(reason: string): void {
+    if (this.backend === "wasm") return this.end(new GeneratorError("inference", `The model cannot be run: ${reason}.`));
+    const before = this.artifact === undefined ? "does not run this model" : "stopped";
+    this.notes.push(`WebGPU ${before} (${shortened(reason)}): pictures come from WebAssembly.`);
+    this.backend = "wasm";
+    this.worker.terminate();
+    this.worker = this.started();
+    const calls = [...this.waiting];
+    if (!calls.some(([, { call }]) => call.call === "load")) this.open().catch((error) => this.end(error));
+    for (const [id, { call }] of calls) this.post(id, call);
+  }
+
+  private call(call: Call): Promise<Value> {
+    if (this.over) return Promise.reject(this.over);
     const id = this.next++;
     return new Promise((resolve, reject) => {
-      this.waiting.set(id, { resolve, reject });
-      this.worker.postMessage({ id, ...call });
+      this.waiting.set(id, { call, resolve, reject });
+      this.post(id, call);
     });
   }
 
+  private post(id: number, call: Call): void {
+    this.worker.postMessage({ id, backend: this.backend, ...call });
+  }
+
   private end(error: Error): void {
+    this.over = error;
     this.worker.terminate();
     for (const { reject } of this.waiting.values()) reject(error);
     this.waiting.clear();
   }
+}
+
+/** The runtime's messages have paths and addresses of its own sources. */
+function shortened(reason: string): string {
+  return reason.length > LONGEST_REASON ? `${reason.slice(0, LONGEST_REASON)} …` : reason;
 }
 
 /** WebGPU where there is a GPU and not a program in its place; one that is asked for by name may be a program. */

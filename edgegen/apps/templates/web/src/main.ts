@@ -6,7 +6,7 @@ import { GeneratorError } from "./errors";
 import { Generator } from "./generator";
 import { isolate } from "./isolation";
 import { LatencyLog } from "./latency-log";
-import { inputOf } from "./manifest";
+import { fileOf, inputOf, wholeSize } from "./manifest";
 import { fromImageData, toImageData, type Picture } from "./picture";
 import { png } from "./png";
 import type { Backend } from "./protocol";
@@ -29,6 +29,7 @@ const address = new URL(BUNDLE, document.baseURI).href;
 const choices = new URLSearchParams(location.search); // ?backend=wasm|webgpu, ?threads=N: for trying things out
 
 let generator: Generator | undefined;
+let oneThread: string | null = null; // why there is no second one
 let log: LatencyLog;
 let test: SelfTest | null = null;
 let given: Picture | null = null;
@@ -37,7 +38,7 @@ let turn = 0; // of the newest grid; older ones stop
 start().catch(fail);
 
 async function start(): Promise<void> {
-  const oneThread = await isolate();
+  oneThread = await isolate();
   for (const file of MODELS) modelField.add(new Option(file, file));
   element("controls").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -53,19 +54,19 @@ async function start(): Promise<void> {
     makeAll().catch(fail);
   });
   element("classes").addEventListener("change", () => makeAll().catch(fail));
-  modelField.addEventListener("change", () => open(oneThread).catch(fail));
+  modelField.addEventListener("change", () => open().catch(fail));
   element<HTMLInputElement>("image").addEventListener("change", ({ target }) => choose((target as HTMLInputElement).files?.[0]).catch(fail));
   element("run-self-test").addEventListener("click", () => check().catch(fail));
   element("save-log").addEventListener("click", () => {
     const text = log.toJson(test);
     if (text) save(new Blob([text], { type: "application/json" }), "latency.json");
   });
-  await open(oneThread);
+  await open();
   if (import.meta.env.DEV || location.hash === "#self-test") await check();
 }
 
 /** Loads the chosen model and makes the first pictures with it. */
-async function open(oneThread: string | null): Promise<void> {
+async function open(): Promise<void> {
   turn++;
   element("error").hidden = true;
   busy(true);
@@ -75,12 +76,23 @@ async function open(oneThread: string | null): Promise<void> {
   const threads = Number(choices.get("threads")) || undefined;
   const loaded = await Generator.load({ bundle: BUNDLE, file: modelField.value, backend: backend(), threads });
   generator = loaded;
-  log = new LatencyLog(loaded);
+  forget(loaded);
+  await showInputs(loaded);
+  reveal();
+  await makeAll();
+}
+
+/** What was measured and tested was another model's, or another runtime's. */
+function forget(model: Generator): void {
+  log = new LatencyLog(model);
   test = null;
   showSelfTest("Does this device make the pictures that it should?", "");
-  element("notes").textContent = [...loaded.notes, ...(oneThread && loaded.backend === "wasm" ? [oneThread] : [])].join(" ");
-  await showInputs(loaded);
-  await makeAll();
+  element("notes").textContent = [...model.notes, ...(oneThread && model.backend === "wasm" ? [oneThread] : [])].join(" ");
+}
+
+/** All at once, so that nothing moves while the first model loads. */
+function reveal(): void {
+  element("main").classList.remove("starting");
 }
 
 function backend(): Backend | undefined {
@@ -93,7 +105,7 @@ async function showInputs(model: Generator): Promise<void> {
   const { manifest, imageSize } = model;
   for (const option of modelField.options) {
     const row = manifest.artifacts.find(({ file }) => file === option.value);
-    if (row) option.text = `${row.scheme}, ${size(row.nbytes)}`;
+    if (row) option.text = `${row.scheme}, ${size(wholeSize(manifest, row))}`;
   }
   element("model-field").hidden = MODELS.length < 2;
   element("prompt-field").hidden = !model.takesPrompt;
@@ -161,8 +173,9 @@ async function makeAll(): Promise<void> {
   element("error").hidden = true;
   busy(true);
   grid.classList.toggle("single", count === 1);
+  grid.classList.toggle("large", model.manifest.golden.shape[2] >= SMALL);
   while (grid.childElementCount > count) grid.lastElementChild?.remove();
-  while (grid.childElementCount < count) grid.append(frame());
+  while (grid.childElementCount < count) grid.append(frame(model));
   for (const figure of grid.children) figure.classList.add("waiting");
   const chosen = new FormData(element<HTMLFormElement>("controls")).get("class") ?? ALL;
   const prompt = model.takesPrompt ? promptField.value : null;
@@ -174,41 +187,51 @@ async function makeAll(): Promise<void> {
     });
     if (mine !== turn || !picture) return;
     performance.mark("picture");
-    log.add(model.lastMs);
+    if (model.backend !== log.backend) forget(model); // WebGPU stopped
+    log.add();
     fill(grid.children[at] as HTMLElement, picture, { seed: first + at, label, image, prompt });
     show(facts(model));
   }
   busy(false);
 }
 
-function facts({ backend, threads, loadMs, lastMs, artifact }: Generator): string {
+function facts({ backend, threads, loadMs, lastMs, manifest, artifact }: Generator): string {
   const where = backend === "webgpu" ? "WebGPU" : `WebAssembly, ${threads} thread${threads === 1 ? "" : "s"}`;
-  return `${where} · ${(log.medianMs ?? lastMs).toFixed(1)} ms a picture · loaded in ${loadMs.toFixed(0)} ms · ${size(artifact.nbytes)}`;
+  return `${where} · ${(log.medianMs ?? lastMs).toFixed(1)} ms a picture · loaded in ${loadMs.toFixed(0)} ms · ${size(wholeSize(manifest, artifact))}`;
 }
 
-function frame(): HTMLElement {
+/** In the shape of the pictures to come, and with as many lines as they have. */
+function frame({ manifest, classes, takesNoise }: Generator): HTMLElement {
   const figure = document.createElement("figure");
-  figure.innerHTML = `<button type="button" disabled><canvas></canvas>${DOWNLOAD}</button><figcaption>&nbsp;</figcaption>`;
+  const [, height, width] = manifest.golden.shape;
+  const lines = Array<string>(Math.max(1, Number(classes > 0) + Number(takesNoise))).fill("\xa0");
+  figure.innerHTML = `<button type="button" disabled><canvas></canvas>${DOWNLOAD}</button><figcaption></figcaption>`;
+  figure.querySelector("figcaption")!.append(...lines.map(line));
+  figure.querySelector("button")!.style.aspectRatio = `${width} / ${height}`;
   return figure;
+}
+
+function line(textContent: string): HTMLElement {
+  return Object.assign(document.createElement("span"), { textContent });
 }
 
 function fill(figure: HTMLElement, picture: Picture, made: { seed: number; label: number | null; image: Picture | null; prompt: string | null }): void {
   const { manifest, artifact, takesNoise } = generator!;
   const { seed, label, image, prompt } = made;
   const name = label === null ? "" : (manifest.class_names[label] ?? `class ${label}`);
-  const title = [name, takesNoise ? `seed ${seed}` : ""].filter(Boolean).join(" · ");
+  const parts = [name, takesNoise ? `seed ${seed}` : ""].filter(Boolean);
+  const title = parts.join(" · ");
   const canvas = figure.querySelector("canvas")!;
   draw(canvas, picture);
-  grid.classList.toggle("large", picture.width >= SMALL);
-  figure.querySelector("figcaption")!.textContent = title || `${picture.width} x ${picture.height}`;
+  const lines = parts.length ? parts : [`${picture.width} x ${picture.height}`];
+  figure.querySelector("figcaption")!.replaceChildren(...lines.map(line));
   const button = figure.querySelector("button")!;
   button.disabled = false;
-  button.style.aspectRatio = `${picture.width} / ${picture.height}`;
   button.title = button.ariaLabel = `Save ${title || "the picture"} as PNG`;
   button.onclick = async () => {
     const input = inputOf(artifact, "image");
     const inputs: Record<string, string> = image && input ? { [input.name]: await sha256(image.pixels) } : {};
-    const recipe = { artifact: artifact.sha256, seed, label, prompt, edgegen: manifest.tools.edgegen ?? "unknown", inputs };
+    const recipe = { artifact: fileOf(artifact, label).sha256, seed, label, prompt, edgegen: manifest.tools.edgegen ?? "unknown", inputs };
     save(await png(picture, recipe), `${[manifest.name, label, takesNoise ? seed : null].filter((part) => part !== null).join("-")}.png`);
   };
   figure.classList.remove("waiting");
@@ -218,13 +241,20 @@ function draw(canvas: HTMLCanvasElement, picture: Picture): void {
   canvas.width = picture.width;
   canvas.height = picture.height;
   canvas.classList.toggle("pixels", Math.max(picture.width, picture.height) < SMALL);
-  canvas.getContext("2d")!.putImageData(toImageData(picture), 0, 0);
+  // Kept out of the GPU, with which pictures would be lost.
+  canvas.getContext("2d", { willReadFrequently: true })!.putImageData(toImageData(picture), 0, 0);
 }
 
 async function check(): Promise<void> {
   if (!generator) return;
+  const model = generator;
   showSelfTest("Self-test …", "");
-  test = await selfTest(address, generator);
+  const result = await selfTest(address, model);
+  if (model.backend !== log.backend) { // WebGPU stopped in the middle of it
+    forget(model);
+    return check();
+  }
+  test = result;
   showSelfTest(summary(test), test.passed ? "passed" : "failed");
 }
 
@@ -244,6 +274,7 @@ function busy(is: boolean): void {
 
 function fail(error: unknown): void {
   const message = error instanceof GeneratorError ? error.message : `Something went wrong: ${error instanceof Error ? error.message : error}`;
+  reveal();
   element("error").textContent = message;
   element("error").hidden = false;
   show("");

@@ -1,3 +1,5 @@
+import { GeneratorError } from "./errors";
+
 /** What this app reads of manifest.json, schema "edgegen.bundle/1"; keys that it does not know are ignored. */
 export interface Manifest {
   schema: "edgegen.bundle/1";
@@ -17,12 +19,23 @@ export interface Manifest {
   files: { path: string; nbytes: number; sha256: string }[];
 }
 
-export interface Artifact {
+/** What a runtime loads. */
+export interface ModelFile {
   file: string;
-  scheme: string;
-  nbytes: number;
+  nbytes: number; // with what lies beside it
   sha256: string;
   beside: string[];
+}
+
+/** One of several files that share the classes of a model. */
+export interface Student extends ModelFile {
+  classes: number[];
+}
+
+/** Of several students, `file` is that of the first, and `nbytes` are those of all. */
+export interface Artifact extends ModelFile {
+  scheme: string;
+  students?: Student[];
   inputs: Input[];
   methods: { name: string | null; output: Output }[];
   golden: { file: string; floor_db: number };
@@ -35,9 +48,7 @@ export interface TextInput {
   encoders: TextEncoder[];
 }
 
-export interface TextEncoder {
-  file: string;
-  beside: string[];
+export interface TextEncoder extends ModelFile {
   tokens: { name: string; dtype: "int64" | "int32" };
   hidden_states: { name: string; shape: (number | "batch_size")[] };
 }
@@ -73,6 +84,20 @@ export function inputOf(artifact: Artifact, role: Input["role"]): Input | undefi
 /** Number of classes; 0 where the model has none. */
 export function classes(artifact: Artifact): number {
   return (inputOf(artifact, "class")?.high ?? -1) + 1;
+}
+
+/** The file that makes the pictures of a class: that of its student, where there are several. */
+export function fileOf(artifact: Artifact, label: number | null): ModelFile {
+  const file = artifact.students ? artifact.students.find(({ classes }) => classes.includes(label ?? -1)) : artifact;
+  if (!file) throw new GeneratorError("manifest", `The bundle has no file for the class ${label} of ${artifact.file}.`);
+  return file;
+}
+
+/** Of all that the page fetches for a model: its files, and text encoder and tokenizer where it takes a prompt. */
+export function wholeSize({ text, files }: Manifest, artifact: Artifact): number {
+  const encoder = text?.encoders.find(({ file }) => file === artifact.text_encoder);
+  const tokenizer = encoder && files.find(({ path }) => path === text?.tokenizer.file);
+  return artifact.nbytes + (encoder?.nbytes ?? 0) + (tokenizer?.nbytes ?? 0);
 }
 
 /** The method whose output is a picture: one of uint8 first, which needs no conversion. */

@@ -1,7 +1,7 @@
 // What generator.ts and its worker say to each other.
 
 import type { Kind } from "./errors";
-import type { Artifact, Manifest } from "./manifest";
+import type { Artifact, Manifest, ModelFile } from "./manifest";
 import type { Picture } from "./picture";
 
 export type Backend = "webgpu" | "wasm";
@@ -9,30 +9,34 @@ export type Backend = "webgpu" | "wasm";
 export interface LoadOptions {
   address: string;
   file: string;
-  backend: Backend;
   threads: number;
 }
 
 export type Request =
-  | { id: number; call: "load"; options: LoadOptions }
+  | { id: number; call: "load"; backend: Backend; options: LoadOptions }
   | { id: number; call: "generate"; seed: number | bigint; label: number | null; image: Picture | null; prompt: string | null; index: number }
   | { id: number; call: "tokens"; prompt: string };
 
 export interface Loaded {
   manifest: Manifest;
   artifact: Artifact;
-  backend: Backend;
   loadMs: number;
-  notes: string[];
 }
 
 export interface Made {
   picture: Picture;
   ms: number;
+  /** What made it, and how long that took to load. */
+  file: ModelFile;
+  loadMs: number;
 }
 
 export interface Tokens {
   tokens: number[];
 }
 
-export type Answer = { id: number; value: Loaded | Made | Tokens } | { id: number; error: { kind: Kind; message: string } };
+/** `refusal`: why WebGPU does not do it, or any more; another worker may do all that is waiting by WebAssembly. */
+export type Answer =
+  | { id: number; value: Loaded | Made | Tokens }
+  | { id: number; error: { kind: Kind; message: string } }
+  | { refusal: string };

@@ -1,28 +1,33 @@
 // Everything heavy: the model's file, onnxruntime, noise and pixels. generator.ts is what talks to it.
 
-import type { InferenceSession, Tensor } from "onnxruntime-web";
+import type { Tensor } from "onnxruntime-web";
 import wasmScript from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
 import wasmBinary from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import gpuScript from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.mjs?url";
 import gpuBinary from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm?url";
 import { Bundle } from "./bundle";
 import { GeneratorError } from "./errors";
-import { inputOf, outputOf, sizes, type Artifact, type Input } from "./manifest";
+import { fileOf, inputOf, outputOf, sizes, type Artifact, type Input } from "./manifest";
 import { normal } from "./noise";
 import { pictureOf, toPlanes, type Picture } from "./picture";
+import { Sessions } from "./sessions";
 import { Text } from "./text";
 import type { Answer, Backend, LoadOptions, Loaded, Made, Request, Tokens } from "./protocol";
 
 type Runtime = Pick<typeof import("onnxruntime-web"), "InferenceSession" | "Tensor" | "env">;
+type Device = { lost: Promise<unknown> };
+
+const LOSS_MS = 200; // a run fails a moment before the browser says that the GPU is lost
 
 interface Model {
   artifact: Artifact;
-  session: InferenceSession;
+  sessions: Sessions;
   Tensor: Runtime["Tensor"];
   text: Text | null; // null where it takes no prompt
 }
 
 let model: Model | undefined;
+let backend: Backend;
 let turn: Promise<unknown> = Promise.resolve(); // a session runs one picture at a time
 
 self.onmessage = ({ data }: MessageEvent<Request>) => {
@@ -35,13 +40,26 @@ async function obey(request: Request): Promise<void> {
     const kept = "picture" in value ? [value.picture.pixels.buffer] : [];
     self.postMessage({ id: request.id, value } satisfies Answer, { transfer: kept });
   } catch (error) {
-    const { kind, message } = error instanceof GeneratorError ? error : new GeneratorError("inference", `The model failed: ${error}`);
-    self.postMessage({ id: request.id, error: { kind, message } } satisfies Answer);
+    self.postMessage((await failure(request.id, error)) satisfies Answer);
   }
 }
 
+/** Wrong files and calls are so with WebAssembly, too; what else fails in WebGPU may be its own fault. */
+async function failure(id: number, error: unknown): Promise<Answer> {
+  const isOwn = error instanceof GeneratorError;
+  if (backend === "webgpu" && (!isOwn || error.kind === "output")) {
+    await new Promise((resolve) => setTimeout(resolve, LOSS_MS));
+    return { refusal: error instanceof Error ? error.message : String(error) };
+  }
+  const { kind, message } = isOwn ? error : new GeneratorError("inference", `The model failed: ${error}`);
+  return { id, error: { kind, message } };
+}
+
 async function done(request: Request): Promise<Loaded | Made | Tokens> {
-  if (request.call === "load") return load(request.options);
+  if (request.call === "load") {
+    backend = request.backend;
+    return load(request.options);
+  }
   if (request.call === "generate") return make(request);
   if (!model) throw new GeneratorError("input", "The model is not loaded.");
   return { tokens: textOf(model).tokens(request.prompt) };
@@ -52,44 +70,37 @@ function textOf({ text }: Model): Text {
   return text;
 }
 
-async function load({ address, file, backend, threads }: LoadOptions): Promise<Loaded> {
-  const runtime = library(backend, threads); // its download goes on beside the model's
-  runtime.catch(() => {}); // thrown below, where it is awaited
+async function load({ address, file, threads }: LoadOptions): Promise<Loaded> {
+  const runtime = library(threads); // its download goes on beside the model's
+  runtime.catch(() => {}); // thrown where it is awaited
   const bundle = await Bundle.open(address);
   const artifact = bundle.artifact(file);
-  const bytes = await bundle.read(file);
-  const externalData = await Promise.all(artifact.beside.map(async (path) => ({ path, data: await bundle.read(path) })));
   const text = inputOf(artifact, "text") ? await Text.read(bundle, artifact) : null;
-  const notes: string[] = [];
-  const start = async (chosen: Backend, { InferenceSession, Tensor }: Runtime): Promise<Model> => {
-    const session = await InferenceSession.create(bytes, { executionProviders: [chosen], externalData });
-    await text?.start(chosen, { InferenceSession, Tensor });
-    return { artifact, session, Tensor, text };
-  };
-  let used: Backend = backend;
-  let began = 0; // downloads are not counted
-  try {
-    const loaded = await runtime;
-    began = performance.now();
-    model = await start(backend, loaded);
-  } catch (error) {
-    if (backend === "wasm") throw error instanceof GeneratorError ? error : new GeneratorError("inference", `The model cannot be loaded: ${error}`);
-    notes.push(`WebGPU does not run this model (${error}).`);
-    used = "wasm";
-    const loaded = await library("wasm", threads);
-    began = performance.now();
-    model = await start("wasm", loaded);
-  }
-  return { manifest: bundle.manifest, artifact, backend: used, loadMs: performance.now() - began, notes };
+  const sessions = new Sessions(bundle, runtime, backend);
+  let { loadMs } = await sessions.of(fileOf(artifact, artifact.students?.[0].classes[0] ?? null));
+  const { InferenceSession, Tensor, env } = await runtime;
+  const began = performance.now();
+  await text?.start(backend, { InferenceSession, Tensor });
+  loadMs += performance.now() - began;
+  if (backend === "webgpu") watch((await env.webgpu.device) as Device);
+  model = { artifact, sessions, Tensor, text };
+  return { manifest: bundle.manifest, artifact, loadMs };
 }
 
-async function library(backend: Backend, threads: number): Promise<Runtime> {
+/** Told at once: a run on a GPU that is gone may never end. */
+function watch(device: Device): void {
+  device.lost.then(() => self.postMessage({ refusal: "the browser has lost the GPU" } satisfies Answer));
+}
+
+async function library(threads: number): Promise<Runtime> {
   const gpu = backend === "webgpu";
   const runtime: Runtime = gpu ? await import("onnxruntime-web/webgpu") : await import("onnxruntime-web/wasm");
   runtime.env.logLevel = "error";
   runtime.env.wasm.numThreads = threads;
   runtime.env.wasm.wasmPaths = { mjs: absolute(gpu ? gpuScript : wasmScript) };
-  runtime.env.wasm.wasmBinary = await webAssembly(absolute(gpu ? gpuBinary : wasmBinary));
+  runtime.env.wasm.wasmBinary = await webAssembly(absolute(gpu ? gpuBinary : wasmBinary)).catch((error) => {
+    throw gpu ? new Error(error.message) : error; // the other runtime may be there
+  });
   return runtime;
 }
 
@@ -120,7 +131,8 @@ async function webAssembly(address: string): Promise<ArrayBuffer> {
 
 async function make({ seed, label, image, prompt, index }: Extract<Request, { call: "generate" }>): Promise<Made> {
   if (!model) throw new GeneratorError("input", "The model is not loaded.");
-  const { artifact, session, Tensor } = model;
+  const { artifact, sessions, Tensor } = model;
+  const { file, session, loadMs } = await sessions.of(fileOf(artifact, label));
   const began = performance.now();
   const feeds: Record<string, Tensor> = {};
   for (const input of artifact.inputs) {
@@ -132,7 +144,7 @@ async function make({ seed, label, image, prompt, index }: Extract<Request, { ca
   const picture = pictureOf((await result.getData()) as Float32Array | Uint8Array, result.dims, output);
   result.dispose();
   for (const feed of Object.values(feeds)) feed.dispose();
-  return { picture, ms: performance.now() - began };
+  return { picture, ms: performance.now() - began, file, loadMs };
 }
 
 function tensor(

@@ -1,11 +1,11 @@
-/// Makes pictures with one artifact of a bundle: an actor, so that its work is off the main thread and calls wait for
-/// each other.
+/// Makes pictures with one artifact of a bundle: an actor, so that its work is off the main thread. While the runtime
+/// computes, no thread waits for it, and another call may begin.
 public actor Generator {
     public nonisolated let artifact: Artifact
     private let runtime: any ModelRuntime
 
     /// - Throws: ``GeneratorError/manifest(_:)`` where the artifact takes something that this app does not give
-    public init(_ artifact: Artifact, runtime: sending any ModelRuntime) throws {
+    public init(_ artifact: Artifact, runtime: any ModelRuntime) throws {
         for input in artifact.inputs { try Self.check(input, of: artifact) }
         let output = artifact.method.output
         if output.layout == .other || output.shape.count != 4 || ![.float32, .uint8].contains(output.dtype) {
@@ -24,8 +24,10 @@ public actor Generator {
     ///   - image: of the size of the input, where the model takes a picture
     ///   - index: of the sample of this seed
     /// - Throws: ``GeneratorError``: `input` for a label or an image that the model does not take, `inference` where the
-    ///   runtime fails, `output` where it gives something else than the manifest says
-    public func generate(seed: UInt64, label: Int? = nil, image: Picture? = nil, index: Int = 0) throws -> Picture {
+    ///   runtime fails, `output` where it gives something else than the manifest says; `CancellationError`
+    public func generate(
+        seed: UInt64, label: Int? = nil, image: Picture? = nil, index: Int = 0
+    ) async throws -> Picture {
         if index < 0 { throw GeneratorError.input("index \(index): must be 0 or more") }
         if let label, artifact.classes == 0 { throw GeneratorError.input("label \(label): this model has no classes") }
         if image != nil, artifact.input(.image) == nil { throw GeneratorError.input("this model takes no picture") }
@@ -34,11 +36,11 @@ public actor Generator {
             inputs[input.name] = try tensor(input, seed: seed, index: index, label: label, image: image)
         }
         let method = artifact.method
-        return try Picture(runtime.run(method, inputs: inputs), output: method.output)
+        return try await Picture(runtime.run(method, inputs: inputs), output: method.output)
     }
 
     /// Name and version of what runs the model.
-    public var about: String { runtime.about }
+    public nonisolated var about: String { runtime.about }
 
     private static func check(_ input: Input, of artifact: Artifact) throws {
         let fits =

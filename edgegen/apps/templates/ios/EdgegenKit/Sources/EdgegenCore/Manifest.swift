@@ -18,6 +18,8 @@ public enum ElementType: String, Decodable, Sendable {
 public enum Layout: String, Decodable, Sendable {
     case nchw = "NCHW"
     case nhwc = "NHWC"
+    /// An image of the system's, which a ``ModelRuntime`` gives in the order NHWC.
+    case pixelBuffer = "CVPixelBuffer"
     case other
 
     public init(from decoder: any Decoder) throws {

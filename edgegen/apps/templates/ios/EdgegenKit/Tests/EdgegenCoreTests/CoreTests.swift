@@ -3,16 +3,14 @@ import XCTest
 
 @testable import EdgegenCore
 
-/// Gives one value everywhere, and remembers what it was asked.
-private final class Constant: ModelRuntime {
+/// Gives one value everywhere.
+private struct Constant: ModelRuntime {
     let about = "constant"
-    var value: Float
-    private(set) var asked: [String: Tensor] = [:]
+    let value: Float
 
     init(_ value: Float) { self.value = value }
 
     func run(_ method: EdgegenCore.Method, inputs: [String: Tensor]) throws -> Tensor {
-        asked = inputs
         let shape = method.output.shape
         let count = shape.reduce(1, *)
         if method.output.dtype == .uint8 { return Tensor(shape, .uint8([UInt8](repeating: UInt8(value), count: count))) }
@@ -116,6 +114,35 @@ final class PictureTests: XCTestCase {
         XCTAssertEqual(black.psnr(black), .infinity)
         XCTAssertEqual(black.psnr(Picture(width: 2, height: 1, channels: 1, pixels: [255, 255])), 0)
         XCTAssertEqual(black.psnr(Picture(width: 2, height: 1, channels: 1, pixels: [0, 51])), 16.9897, accuracy: 1e-4)
+    }
+}
+
+final class PixelRowsTests: XCTestCase {
+    /// Two rows of two pixels, each with padding, which is 99.
+    func testGrayRowsWithPadding() throws {
+        let tensor = try tensor([1, 2, 99, 99, 3, 4, 99, 99], bytesPerRow: 4, .gray)
+        XCTAssertEqual(tensor, Tensor([1, 2, 2, 1], .uint8([1, 2, 3, 4])))
+    }
+
+    /// The last row of a buffer may end with its pixels.
+    func testColoursAreInTheOrderOfAPicture() throws {
+        let rows: [UInt8] = [3, 2, 1, 0, 6, 5, 4, 0, 99, 99, 99, 99, 9, 8, 7, 0, 12, 11, 10, 0]
+        let tensor = try tensor(rows, bytesPerRow: 12, .bgra)
+        XCTAssertEqual(tensor, Tensor([1, 2, 2, 3], .uint8([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])))
+    }
+
+    func testRowsThatDoNotHoldThePixelsAreRefused() {
+        for (count, bytesPerRow) in [(19, 12), (16, 7)] {
+            XCTAssertThrowsError(try tensor([UInt8](repeating: 0, count: count), bytesPerRow: bytesPerRow, .bgra)) {
+                XCTAssertTrue($0.localizedDescription.contains("2 x 2 pixels of 4 bytes"), "\($0)")
+            }
+        }
+    }
+
+    private func tensor(_ rows: [UInt8], bytesPerRow: Int, _ format: PixelFormat) throws -> Tensor {
+        try rows.withUnsafeBytes {
+            try Tensor(rows: $0, bytesPerRow: bytesPerRow, width: 2, height: 2, format: format)
+        }
     }
 }
 

@@ -21,6 +21,11 @@ import androidx.compose.foundation.lazy.itemsIndexed
 import androidx.compose.foundation.rememberScrollState
 import androidx.compose.foundation.verticalScroll
 import androidx.compose.material3.Button
+import androidx.compose.material3.DropdownMenuItem
+import androidx.compose.material3.ExperimentalMaterial3Api
+import androidx.compose.material3.ExposedDropdownMenuAnchorType
+import androidx.compose.material3.ExposedDropdownMenuBox
+import androidx.compose.material3.ExposedDropdownMenuDefaults
 import androidx.compose.material3.FilterChip
 import androidx.compose.material3.MaterialTheme
 import androidx.compose.material3.OutlinedButton
@@ -31,7 +36,9 @@ import androidx.compose.material3.darkColorScheme
 import androidx.compose.material3.lightColorScheme
 import androidx.compose.runtime.Composable
 import androidx.compose.runtime.getValue
+import androidx.compose.runtime.mutableStateOf
 import androidx.compose.runtime.remember
+import androidx.compose.runtime.setValue
 import androidx.compose.ui.Alignment
 import androidx.compose.ui.Modifier
 import androidx.compose.ui.graphics.FilterQuality
@@ -43,6 +50,9 @@ import androidx.lifecycle.compose.collectAsStateWithLifecycle
 
 /** Pixels are shown as squares in pictures that are narrower. */
 private const val SMALL = 128
+
+/** More classes are a menu. */
+private const val MOST_CHIPS = 24
 
 @Composable
 fun GeneratorScreen(generator: GeneratorViewModel) {
@@ -81,13 +91,17 @@ private fun Shown(picture: Picture) {
 @OptIn(ExperimentalLayoutApi::class)
 @Composable
 private fun Controls(state: UiState, generator: GeneratorViewModel) {
-    LazyRow(horizontalArrangement = Arrangement.spacedBy(8.dp)) {
-        itemsIndexed(state.classNames) { label, name ->
-            FilterChip(
-                selected = label == state.label,
-                onClick = { generator.setLabel(label) },
-                label = { Text(name) },
-            )
+    if (state.classNames.size > MOST_CHIPS) {
+        ClassMenu(state, generator)
+    } else {
+        LazyRow(horizontalArrangement = Arrangement.spacedBy(8.dp)) {
+            itemsIndexed(state.classNames) { label, name ->
+                FilterChip(
+                    selected = label == state.label,
+                    onClick = { generator.setLabel(label) },
+                    label = { Text(name) },
+                )
+            }
         }
     }
     if (state.prompt != null) {
@@ -131,6 +145,35 @@ private fun Controls(state: UiState, generator: GeneratorViewModel) {
         if (state.picture != null) {
             OutlinedButton(onClick = { saver.launch("picture-${state.picture.recipe.seed}.png") }) {
                 Text(stringResource(R.string.save))
+            }
+        }
+    }
+}
+
+/** Of many classes, which no row has room for. */
+@OptIn(ExperimentalMaterial3Api::class)
+@Composable
+private fun ClassMenu(state: UiState, generator: GeneratorViewModel) {
+    var expanded by remember { mutableStateOf(false) }
+    ExposedDropdownMenuBox(expanded = expanded, onExpandedChange = { expanded = it }) {
+        OutlinedTextField(
+            value = state.label?.let { state.classNames[it] }.orEmpty(),
+            onValueChange = {},
+            modifier = Modifier.menuAnchor(ExposedDropdownMenuAnchorType.PrimaryNotEditable),
+            readOnly = true,
+            label = { Text(stringResource(R.string.class_choice)) },
+            trailingIcon = { ExposedDropdownMenuDefaults.TrailingIcon(expanded) },
+            singleLine = true,
+        )
+        ExposedDropdownMenu(expanded = expanded, onDismissRequest = { expanded = false }) {
+            state.classNames.forEachIndexed { label, name ->
+                DropdownMenuItem(
+                    text = { Text(name) },
+                    onClick = {
+                        generator.setLabel(label)
+                        expanded = false
+                    },
+                )
             }
         }
     }

@@ -10,6 +10,7 @@ import edgegen.Generator
 import edgegen.Image
 import edgegen.LatencyLog
 import edgegen.Recipe
+import edgegen.Runtimes
 import edgegen.SelfTest
 import edgegen.TextInput
 import edgegen.encoderOf
@@ -27,10 +28,10 @@ class Model private constructor(
 
     /** One picture and its time in milliseconds, which goes into the latency log. */
     fun generate(seed: Long, label: Int?, image: Image?, prompt: String?): Pair<Image, Double> = traced("edgegen: generate") {
-        val began = SystemClock.elapsedRealtimeNanos()
-        val picture = generator.generate(seed, label, image, prompt = prompt)
-        val milliseconds = (SystemClock.elapsedRealtimeNanos() - began) / 1e6
-        log.add(milliseconds)
+        val (file, loadMs) = timed { generator.prepare(label) }
+        log.loaded(file, loadMs)
+        val (picture, milliseconds) = timed { generator.generate(seed, label, image, prompt = prompt) }
+        log.add(file, milliseconds)
         picture to milliseconds
     }
 
@@ -38,7 +39,7 @@ class Model private constructor(
     fun recipe(seed: Long, label: Int?, image: Image?, prompt: String?): Recipe {
         val name = generator.imageInput?.name
         val inputs = if (name != null && image != null) mapOf(name to Bundle.sha256(image.pixels)) else emptyMap()
-        return Recipe(artifact.sha256, seed, label, bundle.manifest.edgegen, inputs, prompt)
+        return Recipe(artifact.fileOf(label).sha256, seed, label, bundle.manifest.edgegen, inputs, prompt)
     }
 
     /** Makes every golden image again. */
@@ -71,15 +72,21 @@ class Model private constructor(
             val bundle = files.bundle()
             val artifact = bundle.manifest.artifact(ModelFiles.ARTIFACT)
             val threads = Runtime.getRuntime().availableProcessors().coerceAtMost(MOST_THREADS)
-            val file = files.model(bundle, artifact)
-            val runtime = ModelRuntime(file, threads)
+            val folder = files.model(bundle, artifact)
+            val runtimes = Runtimes { ModelRuntime(File(folder, it.name), threads) }
+            val about = runtimes.of(artifact.files.first()).about
             val text = bundle.manifest.text?.let { spec ->
-                val encoder = ModelRuntime(file.resolveSibling(spec.encoderOf(artifact).file), threads)
-                TextInput(spec, artifact, PromptTokenizer(file.resolveSibling(spec.tokenizer.file)), encoder)
+                val encoder = ModelRuntime(File(folder, spec.encoderOf(artifact).file), threads)
+                TextInput(spec, artifact, PromptTokenizer(File(folder, spec.tokenizer.file)), encoder)
             }
-            val log = LatencyLog(artifact, bundle.manifest.edgegen, runtime.about, threads)
-            log.loadMs = (SystemClock.elapsedRealtimeNanos() - began) / 1e6
-            Model(context.applicationContext, bundle, artifact, Generator(artifact, runtime, text), log)
+            val log = LatencyLog(artifact, bundle.manifest.edgegen, about, threads)
+            log.loaded(artifact.files.first(), (SystemClock.elapsedRealtimeNanos() - began) / 1e6)
+            Model(context.applicationContext, bundle, artifact, Generator(artifact, runtimes, text), log)
+        }
+
+        private fun <T> timed(call: () -> T): Pair<T, Double> {
+            val began = SystemClock.elapsedRealtimeNanos()
+            return call() to (SystemClock.elapsedRealtimeNanos() - began) / 1e6
         }
 
         private fun <T> traced(section: String, call: () -> T): T {

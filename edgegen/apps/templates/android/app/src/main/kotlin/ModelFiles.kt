@@ -15,7 +15,7 @@ class ModelFiles(private val context: Context) {
     fun bundle(): Bundle = Bundle.open(BundleFiles { context.assets.open("$FOLDER/$it") })
 
     /**
-     * The model in the app's own folder. The first time it is copied from the assets, which no runtime can map, and
+     * The folder of the app with the model in it. The first time it is copied from the assets, which no runtime can map, and
      * its SHA-256 is compared with the manifest; a copy that was interrupted or is damaged is never used.
      */
     fun model(bundle: Bundle, artifact: Artifact): File {
@@ -39,7 +39,7 @@ class ModelFiles(private val context: Context) {
                 partial.deleteRecursively()
             }
         }
-        return File(folder, artifact.file)
+        return folder
     }
 
     companion object {
@@ -52,6 +52,6 @@ class ModelFiles(private val context: Context) {
             Bundle.sha256(names(bundle, artifact).joinToString { bundle.manifest.hashes.getValue(it) }.encodeToByteArray())
 
         private fun names(bundle: Bundle, artifact: Artifact): List<String> =
-            listOf(artifact.file) + artifact.beside + bundle.manifest.text?.filesOf(artifact).orEmpty()
+            artifact.files.flatMap { listOf(it.name) + it.beside } + bundle.manifest.text?.filesOf(artifact).orEmpty()
     }
 }

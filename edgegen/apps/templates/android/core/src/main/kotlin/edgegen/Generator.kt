@@ -4,14 +4,18 @@ package edgegen
  * Makes pictures with one artifact of a bundle. Calls from several threads wait for each other; none belongs on the
  * main thread.
  *
+ * @param runtimes opens the artifact's file, or that of the student that makes a class
  * @param text makes hidden states of prompts, where the artifact takes such
  * @throws ManifestException where the artifact takes something that this app does not give
  */
 class Generator(
     private val artifact: Artifact,
-    private val runtime: Runtime,
+    private val runtimes: Runtimes,
     private val text: TextInput? = null,
 ) : AutoCloseable {
+    /** With one file, which is open. */
+    constructor(artifact: Artifact, runtime: Runtime, text: TextInput? = null) : this(artifact, Runtimes { runtime }, text)
+
     init {
         for (input in artifact.inputs) check(input)
         val output = artifact.method.output
@@ -47,17 +51,26 @@ class Generator(
         if (image != null && imageInput == null) throw InputException("this model takes no picture")
         if (prompt != null && !takesPrompt) throw InputException("this model takes no prompt")
         val method = artifact.method
-        val tensor = synchronized(runtime) {
-            runtime.run(method, artifact.inputs.associate { it.name to tensor(it, seed, index, label, image, prompt) })
+        val tensor = synchronized(runtimes) {
+            val inputs = artifact.inputs.associate { it.name to tensor(it, seed, index, label, image, prompt) }
+            runtimes.of(artifact.fileOf(label)).run(method, inputs)
         }
         return Image.of(tensor, method.output)
     }
 
-    /** The token numbers of a prompt, as the text encoder gets them. */
-    fun tokens(prompt: String): LongArray = synchronized(runtime) { textInput().tokens(prompt) }
+    /**
+     * Opens what makes a class, so that the next picture does not wait for it; nothing where it is open.
+     *
+     * @throws ManifestException where nothing makes this class
+     * @throws InferenceException where the runtime refuses the file
+     */
+    fun prepare(label: Int?): ModelFile = artifact.fileOf(label).also { synchronized(runtimes) { runtimes.of(it) } }
 
-    override fun close() = synchronized(runtime) {
-        runtime.close()
+    /** The token numbers of a prompt, as the text encoder gets them. */
+    fun tokens(prompt: String): LongArray = synchronized(runtimes) { textInput().tokens(prompt) }
+
+    override fun close() = synchronized(runtimes) {
+        runtimes.close()
         text?.close() ?: Unit
     }
 

@@ -18,24 +18,30 @@ class LatencyLog(
     private val runtime: String,
     private val threads: Int,
 ) {
-    private val runsMs = ArrayDeque<Double>()
+    private class Times(val file: ModelFile, val loadMs: Double?) {
+        var firstMs: Double? = null // it is not among the others
+        val runsMs = ArrayDeque<Double>()
+    }
 
-    /** From the start of loading until the model can be run. */
-    var loadMs: Double? = null
+    private val times = LinkedHashMap<String, Times>() // several students have one each
 
-    /** Of the first picture after that; it is not among the others. */
-    var firstMs: Double? = null
-        private set
-
-    /** Adds the time of one picture. */
+    /** Notes how long it took until a file of the artifact could be run; the first time counts. */
     @Synchronized
-    fun add(milliseconds: Double) {
+    fun loaded(file: ModelFile, milliseconds: Double?) {
+        if (file.name !in times) times[file.name] = Times(file, milliseconds)
+    }
+
+    /** Adds the time of one picture that a file made. */
+    @Synchronized
+    fun add(file: ModelFile, milliseconds: Double) {
         require(milliseconds > 0) { "a picture in $milliseconds ms" }
-        if (firstMs == null) {
-            firstMs = milliseconds
+        loaded(file, null)
+        val own = times.getValue(file.name)
+        if (own.firstMs == null) {
+            own.firstMs = milliseconds
         } else {
-            runsMs.addLast(milliseconds)
-            if (runsMs.size > LONGEST) runsMs.removeFirst()
+            own.runsMs.addLast(milliseconds)
+            if (own.runsMs.size > LONGEST) own.runsMs.removeFirst()
         }
     }
 
@@ -47,27 +53,8 @@ class LatencyLog(
      */
     @Synchronized
     fun toJson(target: Map<String, String?>, selfTest: SelfTest?, now: Instant = Instant.now()): String? {
-        if (runsMs.isEmpty()) return null
-        val failed = selfTest != null && !selfTest.passed
-        val reason = if (failed) selfTest.toString() else "an app in use, not edgegen's protocol of measuring"
-        val result = JSONObject()
-            .put("artifact", facts())
-            .put(
-                "config",
-                JSONObject()
-                    .put("runtime", runtime)
-                    .put("threads_requested", threads)
-                    .put("threads_actual", JSONObject.NULL),
-            )
-            .put("numerics", numerics(selfTest))
-            .put("cold", JSONArray(if (loadMs == null) emptyList() else listOf(cold())))
-            .put("latency", if (failed) JSONObject.NULL else latency())
-            .put(
-                "verdict",
-                JSONObject()
-                    .put("status", if (failed) "failed" else "noisy")
-                    .put("reasons", JSONArray(listOf(reason))),
-            )
+        val measured = times.values.filter { it.runsMs.isNotEmpty() }
+        if (measured.isEmpty()) return null
         return JSONObject()
             .put("schema", "edgegen.profile/1")
             .put("created", now.truncatedTo(ChronoUnit.SECONDS).toString())
@@ -77,19 +64,43 @@ class LatencyLog(
             .put("profile", "quick")
             .put("others_cores", JSONObject.NULL)
             .put("stolen_cores", JSONObject.NULL)
-            .put("results", JSONArray(listOf(result)))
+            .put("results", JSONArray(measured.map { result(it, selfTest) }))
             .toString(2)
     }
 
-    private fun facts(): JSONObject {
+    private fun result(own: Times, selfTest: SelfTest?): JSONObject {
+        val failed = selfTest != null && !selfTest.passed
+        val reason = if (failed) selfTest.toString() else "an app in use, not edgegen's protocol of measuring"
+        val cold = own.loadMs?.let { listOf(JSONObject().put("load_ms", it).put("first_ms", own.firstMs)) }
+        return JSONObject()
+            .put("artifact", facts(own.file))
+            .put(
+                "config",
+                JSONObject()
+                    .put("runtime", runtime)
+                    .put("threads_requested", threads)
+                    .put("threads_actual", JSONObject.NULL),
+            )
+            .put("numerics", numerics(selfTest))
+            .put("cold", JSONArray(cold.orEmpty()))
+            .put("latency", if (failed) JSONObject.NULL else latency(own.runsMs))
+            .put(
+                "verdict",
+                JSONObject()
+                    .put("status", if (failed) "failed" else "noisy")
+                    .put("reasons", JSONArray(listOf(reason))),
+            )
+    }
+
+    private fun facts(file: ModelFile): JSONObject {
         val inputs = artifact.inputs.map {
             JSONObject().put("name", it.name).put("dtype", it.type.name.lowercase()).put("shape", JSONArray(it.shape))
         }
         return JSONObject()
-            .put("name", artifact.file)
-            .put("format", artifact.file.substringAfterLast('.'))
-            .put("sha256", artifact.sha256)
-            .put("nbytes", artifact.bytes)
+            .put("name", file.name)
+            .put("format", file.name.substringAfterLast('.'))
+            .put("sha256", file.sha256)
+            .put("nbytes", file.bytes)
             .put("scheme", artifact.scheme)
             .put("inputs", JSONArray(inputs))
     }
@@ -101,10 +112,8 @@ class LatencyLog(
         .put("passed", selfTest?.passed ?: JSONObject.NULL)
         .put("reason", selfTest?.toString() ?: "the self-test did not run")
 
-    private fun cold() = JSONObject().put("load_ms", loadMs).put("first_ms", firstMs)
-
     /** All runs are one block, of which the bootstrap over blocks gives the median itself as both ends. */
-    private fun latency(): JSONObject {
+    private fun latency(runsMs: List<Double>): JSONObject {
         val sorted = runsMs.sorted()
         val median = quantile(sorted, 0.5)
         return JSONObject()

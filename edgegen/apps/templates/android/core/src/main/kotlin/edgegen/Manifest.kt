@@ -60,7 +60,23 @@ data class Artifact(
     val floorDb: Double,
     /** File of [TextSpec.encoders], null where no input is text. */
     val textEncoder: String? = null,
+    /** Empty where one file makes the pictures of all classes; [file] is that of the first, [bytes] are those of all. */
+    val students: List<Student> = emptyList(),
 ) {
+    /** What a runtime opens for this artifact. */
+    val files: List<ModelFile> get() = students.map { it.file }.ifEmpty { listOf(ModelFile(file, bytes, sha256, beside)) }
+
+    /**
+     * What makes the pictures of a class.
+     *
+     * @throws ManifestException where no student does
+     */
+    fun fileOf(label: Int?): ModelFile {
+        if (students.isEmpty()) return files.single()
+        return students.find { label in it.classes }?.file
+            ?: throw ManifestException("manifest.json: no student of $file makes the class $label")
+    }
+
     /** The method that gives bytes, where there is one: an app shows them as they are. */
     val method: Method get() = methods.find { it.output.type == Type.UINT8 } ?: methods.first()
 
@@ -69,6 +85,12 @@ data class Artifact(
     /** Number of classes; 0 where no input is a class. */
     val classes: Int get() = input(Role.CLASS)?.high?.let { it.toInt() + 1 } ?: 0
 }
+
+/** One file of an artifact; [bytes] are those of the files [beside] it, too. */
+data class ModelFile(val name: String, val bytes: Long, val sha256: String, val beside: List<String>)
+
+/** One of several files of an artifact, which makes the pictures of some classes. */
+data class Student(val file: ModelFile, val classes: List<Int>)
 
 /** One input; [low] and [high] are its least and greatest value, null where unbounded. */
 data class Input(
@@ -162,6 +184,12 @@ private class Reader(private val values: JSONObject, private val place: String) 
         goldenFile = at("golden").text("file"),
         floorDb = at("golden").number("floor_db"),
         textEncoder = optional("text_encoder") { text(it) },
+        students = optional("students") { key -> list(key) { it.student() } }.orEmpty(),
+    )
+
+    private fun student() = Student(
+        ModelFile(text("file"), whole("nbytes"), text("sha256"), texts("beside")),
+        items("classes") { (it as? Int) ?: fail("classes", "has $it") },
     )
 
     private fun textSpec() = TextSpec(at("tokenizer").tokenizer(), list("encoders") { it.encoder() })

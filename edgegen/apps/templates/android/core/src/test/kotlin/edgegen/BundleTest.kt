@@ -15,7 +15,7 @@ class BundleTest {
         val bundle = Bundle.open(AppBundle.files)
         val artifact = AppBundle.artifact
         var bytes = 0L
-        for (file in listOf(artifact.file) + artifact.beside) bundle.copy(file) { _, count -> bytes += count }
+        for (file in artifact.files.flatMap { listOf(it.name) + it.beside }) bundle.copy(file) { _, count -> bytes += count }
         assertEquals(artifact.bytes, bytes)
         bundle.manifest.text?.let { text ->
             for (file in text.filesOf(artifact)) bundle.copy(file) { _, _ -> }

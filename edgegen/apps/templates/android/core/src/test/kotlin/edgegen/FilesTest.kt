@@ -42,10 +42,12 @@ class FilesTest {
     @Test
     fun theLatencyLogHasTheFiguresOfItsRuns() {
         val log = LatencyLog(AppBundle.artifact, "0.1.0", "a runtime", 4)
-        log.loadMs = 12.5
-        log.add(50.0)
+        val file = AppBundle.artifact.files.first()
+        log.loaded(file, 12.5)
+        log.loaded(file, 0.1) // it was open
+        log.add(file, 50.0)
         assertNull(log.toJson(emptyMap(), null))
-        for (milliseconds in listOf(4.0, 1.0, 3.0, 2.5)) log.add(milliseconds)
+        for (milliseconds in listOf(4.0, 1.0, 3.0, 2.5)) log.add(file, milliseconds)
         val now = Instant.parse("2026-01-02T03:04:05.678Z")
         val json = JSONObject(checkNotNull(log.toJson(mapOf("cpu" to "x", "os" to null), null, now)))
         assertEquals("2026-01-02T03:04:05Z", json.get("created"))

@@ -1,0 +1,44 @@
+"""The bench of the methods: every way of it is a recipe that a run accepts."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from edgegen.pipeline.graph import check, select
+from edgegen.recipe import parse
+
+ROWS = Path(__file__).parents[2] / "examples" / "bench_methods.json"
+
+
+@pytest.fixture
+def bench(example: Callable[[str], ModuleType]) -> ModuleType:
+    return example("bench_methods")
+
+
+@pytest.mark.parametrize("data", ["digits", "fashion"])
+def test_every_way_is_a_recipe_of_both_data_sets_with_as_many_steps(bench: ModuleType, data: str) -> None:
+    for name, way in bench.ALL_WAYS.items():
+        recipe = parse(bench.tables(data, way, 0, data, 1.0), where=name)
+        check(recipe, select(recipe, to="evaluate"))
+        steps = recipe.slim.steps + recipe.distill.steps + (0 if recipe.finish is None else recipe.finish.steps)
+        assert steps == sum(bench.DATA[data][table]["steps"] for table in ("slim", "distill")), name
+
+
+def test_the_guidance_of_a_teacher_is_all_that_differs_in_its_table(bench: ModuleType) -> None:
+    plain, guided = (
+        parse(bench.tables("fashion", bench.GUIDANCE[f"slimflow, guidance = {scale}"], 0, "x", 1.0), where="x")
+        for scale in ("1", "1.5")
+    )
+    assert guided.teacher.guidance == 1.5
+    assert plain.model_dump(exclude={"teacher"}) == guided.model_dump(exclude={"teacher"})
+    assert plain.teacher.model_copy(update={"guidance": 1.5}) == guided.teacher
+
+
+def test_guided_rows_decide_no_goal(bench: ModuleType) -> None:
+    rows = json.loads(ROWS.read_text())["rows"]
+    guided = [{**row, "method": "slimflow, guidance = 1.5", "teacher": 1e6} for row in rows]
+    assert bench.goals([*rows, *guided]) == bench.goals(rows)
+    assert bench.best_ways([*rows, *guided]) == bench.best_ways(rows)
