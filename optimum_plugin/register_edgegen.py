@@ -23,6 +23,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--random-weights": {"metavar": "SEED", "help": "Draw the weights: latency before training."},
     "--fuse-decoder": {"action": "store_true", "help": "A pipeline's denoiser and decoder in one file."},
     "--etrecord": {"action": "store_true", "help": "Write ExecuTorch's profiling record."},
+    "--chip": {"metavar": "LIST", "help": "Snapdragon chips of onnx-...:qnn files. Default: 8gen3,8elite."},
     "--memory-limit": {"metavar": "SIZE", "help": "Of each exporting process, such as 8GB."},
     "--measure": {"action": BooleanOptionalAction, "help": "Host latency of each file."},
     "--yes": {"action": "store_true", "help": "Start refinements that take more than ten minutes."},

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 def sensitivity(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A generator; see above.")],
-    scheme: Annotated[str, typer.Option("--scheme", metavar="NAME", help="w8a8, w8 or w4-block.")] = "w8a8",
+    scheme: Annotated[str, typer.Option("--scheme", metavar="NAME", help="w8a8, w8a16, w8 or w4-block.")] = "w8a8",
     signature: Annotated[
         Path | None, typer.Option("--signature", metavar="FILE", help="TOML: inputs and outputs of a factory or .pt2.")
     ] = None,

@@ -73,6 +73,7 @@ class MadeUpBackend:
 def publish(monkeypatch: pytest.MonkeyPatch) -> Publish:
     """Publishes an object as the backend of an installed package; an exception is what importing it raises."""
     points: list[EntryPoint] = []
+    monkeypatch.setattr(registry, "_third_party", registry._third_party.__wrapped__)  # no cache of what was published
     monkeypatch.setattr(registry, "entry_points", lambda **wanted: EntryPoints(points).select(**wanted))
 
     def call(name: str, backend: object) -> None:

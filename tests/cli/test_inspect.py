@@ -85,7 +85,7 @@ def test_sensitivity_lists_every_layer_and_a_pareto_set(tmp_path: Path) -> None:
     assert {"net.stem", "net.head"} < {layer["name"] for layer in figures["layers"]}
     assert figures["pareto"][0]["float_layers"] == []
     refused = CliRunner().invoke(app, ["sensitivity", str(folder), "--scheme", "w5"])
-    assert "no scheme 'w5'; there are: mixed, w4-block, w8, w8a8" in str(refused.exception)
+    assert "no scheme 'w5'; there are: mixed, w4-block, w8, w8a16, w8a8" in str(refused.exception)
 
 
 def test_a_source_shows_its_inputs(tmp_path: Path) -> None:
