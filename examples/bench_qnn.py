@@ -164,7 +164,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         nodes = f"{row['on_npu']} of {row['nodes']}"
         if row["left"]:
             nodes += f" ({', '.join(f'{name} {why}' for name, why in row['left'].items())})"
-        figures = f"{row['psnr_db']:.1f}" + ("" if row["status"] == "ok" else f" ({row['status']})")
+        figures = "none" if row["psnr_db"] is None else f"{row['psnr_db']:.1f}"
+        figures += "" if row["status"] == "ok" else f" ({row['status']}: {row['reason']})"
         size = f"{row['context_bytes'] / 1e6:.2f} MB"
         lines.append(f"| {row['net']} | {row['scheme']} | {nodes} | {figures} | {size} | {row['seconds']:.0f} |")
     forms = [row for row in rows if "form" in row]

@@ -102,7 +102,7 @@ class Tail:
         self.thread.start()
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # closed by `close`
+        with contextlib.suppress(OSError, ValueError), self.source:  # also where `close` did not wait for it
             while block := os.read(self.source.fileno(), BLOCK):
                 self.content = (self.content + block)[-TAIL:]
 
@@ -113,8 +113,6 @@ class Tail:
     def close(self) -> bytes:
         """Its content, once the program has ended; may be called twice."""
         self.thread.join(REST_S)
-        if not self.thread.is_alive():  # else closing would wait for it
-            self.source.close()
         return self.content
 
 
