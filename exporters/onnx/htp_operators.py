@@ -50,7 +50,7 @@ def plain_splits(model: "ModelProto") -> None:
 
 
 def plain_group_norms(model: "ModelProto") -> None:
-    """GroupNormalization of sequences (batch, channels, length) -> InstanceNormalization of the groups, in place.
+    """GroupNormalization (batch, channels, ...) -> InstanceNormalization of the groups, in place.
 
     onnxruntime's layout pass makes one of the provider's own of it, which the provider then refuses.
     """
@@ -62,7 +62,7 @@ def plain_group_norms(model: "ModelProto") -> None:
     nodes: list[NodeProto] = []
     for node in graph.node:
         shape = sizes.get(node.input[0], [])
-        if node.op_type != "GroupNormalization" or len(shape) != 3:
+        if node.op_type != "GroupNormalization" or len(shape) < 3:
             nodes.append(node)
             continue
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
@@ -72,7 +72,7 @@ def plain_group_norms(model: "ModelProto") -> None:
             "ungrouped": np.array(shape, np.int64),
             "ones": np.ones(groups, np.float32),
             "zeros": np.zeros(groups, np.float32),
-            "channels": np.array([shape[1], 1], np.int64),
+            "channels": np.array([shape[1], *[1] * (len(shape) - 2)], np.int64),
         }
         graph.initializer.extend(from_array(array, f"{y}_{key}") for key, array in stored.items())
         steps = [
