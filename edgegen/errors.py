@@ -46,8 +46,9 @@ class DataError(EdgegenError):
 class MissingExtraError(EdgegenError):
     exit_code = 3
 
-    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs '{package}', which is not installed: pip install 'edgegen[{extra}]'")
+    def __init__(self, package: str, *, extra: str, purpose: str, note: str = "") -> None:
+        remedy = f"pip install 'edgegen[{extra}]'" + (f" ({note})" if note else "")
+        super().__init__(f"{purpose} needs '{package}', which is not installed: {remedy}")
 
 
 class ParityError(EdgegenError):

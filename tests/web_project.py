@@ -13,6 +13,7 @@ from typing import Any
 
 import app_parts
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from edgegen.profilers.devices.chromium import find_browser
@@ -75,6 +76,33 @@ def browsers() -> Iterator[Callable[..., Any]]:
             return playwright.chromium.launch(executable_path=find_browser(), args=list(flags or ["--disable-gpu"]))
 
         yield start
+
+
+def on_gpu(page: Any, address: str) -> None:
+    """Opens a page on a GPU in software; the test is skipped where the browser has none."""
+    page.goto(address)
+    if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
+        pytest.skip("this browser has no WebGPU in software")
+
+
+def passes_on_gpu(dist: Path, start_browser: Callable[..., Any]) -> str:
+    """What the self-test of a page says on a GPU in software, once it has ended."""
+    with host(dist) as address, contextlib.closing(start_browser(*SOFTWARE_GPU)) as started:
+        page = started.new_page()
+        on_gpu(page, f"{address}?backend=webgpu#self-test")
+        page.wait_for_selector("#self-test.passed, #self-test.failed", timeout=3 * PATIENCE_MS)
+        assert page.inner_text("#status").startswith("WebGPU ")
+        text: str = page.inner_text("#self-test")
+        return text
+
+
+def pictures_of_class(page: Any, address: str, label: int) -> list[NDArray[np.uint8]]:
+    """Opens a page, chooses a class, and waits for its grid."""
+    page.goto(address)
+    settled(page)
+    page.click(f'.chip:has(input[value="{label}"])')
+    settled(page)
+    return pictures(page)
 
 
 def settled(page: Any) -> None:

@@ -15,7 +15,7 @@ from edgegen.artifacts.real_inputs import InputFiles, generators_of, sentence
 from edgegen.artifacts.refinement_time import refinement_seconds
 from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.shipped import class_names, units_of
-from edgegen.artifacts.target import Target, backends_of, runs_here
+from edgegen.artifacts.target import Target, backends_of, require_extras, why_untimed
 from edgegen.artifacts.text_pipeline import write_text_parts
 from edgegen.errors import EdgegenError, UsageError
 from edgegen.formats.manifest import write_manifest
@@ -73,11 +73,12 @@ def export_source(
 
     Several students go to `output/<student>`, with router.json; a pipeline's components to `output/<component>`, with
     what optimum-onnx needs to load `output` where it has a pipeline for it. A target that fails does not stop the
-    others: it is in `failures`. Raises DataError and UsageError for a source that cannot be read, ExportError where it
-    cannot be captured or folded.
+    others: it is in `failures`. Raises MissingExtraError before any work, DataError and UsageError for a source that
+    cannot be read, ExportError where it cannot be captured or folded.
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output} is a file; give a folder, new or with an older export")
+    require_extras(settings.targets)
     sources = load_sources(
         source, name=settings.name, signature=signature, random_weights=random_weights, fuse_decoder=fuse_decoder
     )
@@ -302,16 +303,12 @@ def _measure(
     from edgegen.profilers.devices.host import DEVICE
     from edgegen.profilers.files.profile import profile_files
     from edgegen.profilers.files.record import latency_of
-    from edgegen.profilers.files.subject import untimed_reason
     from edgegen.profilers.timing.protocol import ProfileOptions
 
     latency: dict[str, Latency] = {}
     for artifact in artifacts:
-        reason = "" if runs_here(artifact.backend, artifact.variant) else "no runtime for it here"
-        if parity[artifact.file].status != "ok":
-            reason = f"parity {parity[artifact.file].status}"
-        if reason := reason or untimed_reason(artifact.file):
-            latency[artifact.file] = Latency(None, reason=f"not measured: {reason}")
+        if reason := why_untimed(artifact, parity[artifact.file].status):
+            latency[artifact.file] = Latency(None, reason=reason)
     files = [folder / artifact.file for artifact in artifacts if artifact.file not in latency]
     if files:
         records = profile_files(files, DEVICE, options=ProfileOptions(), progress=progress).results

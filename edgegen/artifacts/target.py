@@ -6,12 +6,13 @@ from typing import Any
 
 from edgegen import registry
 from edgegen.errors import ExportError, UsageError, unknown_name
-from edgegen.exporters.base import Backend, Variant
+from edgegen.exporters.base import DEFAULTS, Backend, Variant
 from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.schemes import DEFAULT_OPTIONS, GRIDS
 from edgegen.quantize.support_matrix import cell, cells
 from edgegen.recipe import FLOAT_SCHEMES, Export, Files, Quantize, Recipe
-from edgegen.types import LAYOUTS, SchemeCell, Signature, TensorSpec
+from edgegen.support.extras import EXTRAS, require
+from edgegen.types import LAYOUTS, Artifact, SchemeCell, Signature, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Target:
         """The cell of its scheme on its backend."""
         return cell(self.scheme, self.backend, self.variant)
 
+    def extras(self) -> list[str]:
+        """The optional dependencies that its file is made with."""
+        return sorted({self.backend, *self.cell().extras} & EXTRAS.keys())
+
     def is_float16(self) -> bool:
         """Whether its file computes in float16."""
         return "fp16" in (self.scheme, self.cell().precision)
@@ -61,6 +66,13 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.backend}-{self.scheme}" + (f":{self.variant}" if self.variant else "")
+
+
+def require_extras(targets: Iterable[Target]) -> None:
+    """Raises MissingExtraError, with the pip line, where a package that makes one of the files is not installed."""
+    for target in targets:
+        for extra in target.extras():
+            require(extra, purpose=f"the artifact {target}")
 
 
 def interface(target: Target, signature: Signature, options: Export) -> dict[str, Any]:
@@ -120,6 +132,8 @@ def check_targets(targets: Sequence[Target], options: Export) -> None:
 
     A target may lack the sizes of its file, or sizes a target; a device's system may be too old for a scheme.
     """
+    if options.chips != DEFAULTS.chips and not any(target.variant == "qnn" for target in targets):
+        raise UsageError(f"the chips {','.join(options.chips)} go with a target onnx-...:qnn; there is none")
     for target in targets:
         backend: Backend = registry.load("backend", target.backend)
         try:
@@ -145,8 +159,8 @@ def check_quantization(
         scheme_cell = target.cell()
         if quantization.float_layers and scheme_cell.stage == "file" and target.scheme not in FLOAT_SCHEMES:
             raise UsageError(
-                f"{target}: {scheme_cell.engine} compresses every large weight; float layers are for w8a8, mixed and "
-                "ONNX w8"
+                f"{target}: {scheme_cell.engine} compresses every large weight; float layers are for w8a8, w8a16, "
+                "mixed and ONNX w8"
             )
         if target.scheme == "mixed":
             require_mixed(budget)
@@ -156,11 +170,13 @@ def check_quantization(
             )
     scheme_cells = [target.cell() for target in targets]
     if quantization.float_layers and not any(scheme_cell.stage == "program" for scheme_cell in scheme_cells):
-        raise UsageError(f"float layers are for w8a8, mixed and ONNX w8; none of them is among {_listed(targets)}")
+        raise UsageError(
+            f"float layers are for w8a8, w8a16, mixed and ONNX w8; none of them is among {_listed(targets)}"
+        )
     if quantization.ranges != DEFAULT_OPTIONS.ranges and not any(
         scheme_cell.calibrated for scheme_cell in scheme_cells
     ):
-        raise UsageError(f"ranges are for w8a8 and mixed files; none is among {_listed(targets)}")
+        raise UsageError(f"ranges are for w8a8, w8a16 and mixed files; none is among {_listed(targets)}")
     if budget is not None and budget.latency is not None:
         compressed = [target for target in targets if target.scheme not in FLOAT_SCHEMES]
         untimed = [target for target in compressed if not runs_here(target.backend, target.variant)]
@@ -181,6 +197,21 @@ def runs_here(backend: str, variant: str) -> bool:
     """Whether a runtime, and not our evaluator or a simulator, executes such files of `backend` on this machine."""
     loaded: Backend = registry.load("backend", backend)
     return loaded.runs_here(variant)
+
+
+def why_untimed(artifact: Artifact, status: str) -> str:
+    """Why a file of this parity is not timed on this machine; "" where it is."""
+    from edgegen.profilers.files.subject import untimed_reason  # imported here: it opens files
+
+    if simulator := Target(artifact.backend, artifact.scheme, artifact.variant).kind().simulator:
+        reason = f"the {simulator} gives no latency"
+    elif not runs_here(artifact.backend, artifact.variant):
+        reason = "no runtime for it here"
+    elif status != "ok":
+        reason = f"parity {status}"
+    else:
+        reason = untimed_reason(artifact.file)
+    return f"not measured: {reason}" if reason else ""
 
 
 def _listed(targets: Sequence[Target]) -> str:

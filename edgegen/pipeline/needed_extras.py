@@ -6,7 +6,7 @@ from edgegen.artifacts.target import Target
 from edgegen.errors import MissingExtraError
 from edgegen.pipeline.graph import Stage
 from edgegen.recipe import Recipe
-from edgegen.support.extras import EXTRAS, missing
+from edgegen.support.extras import lacking
 
 
 def missing_extras(recipe: Recipe, stages: list[Stage], *, base: Path) -> list[MissingExtraError]:
@@ -26,16 +26,11 @@ def missing_extras(recipe: Recipe, stages: list[Stage], *, base: Path) -> list[M
     if "evaluate" in names and recipe.evaluate.dinov2 is not None:
         purposes["dinov2"] = "evaluate.dinov2"
     for target in map(Target.parse, recipe.export.artifacts):
-        needed = {target.backend, *target.cell().extras} & EXTRAS.keys()
-        for extra in sorted(needed) if names & {"export", "quantize"} else ():
+        for extra in target.extras() if names & {"export", "quantize"} else ():
             purposes.setdefault(extra, f"the artifact {target}")
     if "report" in names:
         purposes["report"] = "the report"
-    return [
-        MissingExtraError(package, extra=extra, purpose=purpose)
-        for extra, purpose in purposes.items()
-        for package in missing(extra)[:1]
-    ]
+    return [error for extra, purpose in purposes.items() for error in lacking(extra, purpose=purpose)[:1]]
 
 
 def require_extras(recipe: Recipe, stages: list[Stage], *, base: Path) -> None:

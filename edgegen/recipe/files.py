@@ -66,6 +66,8 @@ class Export(Table):
                 )
         if len(set(self.artifacts)) != len(self.artifacts):
             raise ValueError("artifacts lists one twice")
+        if len(set(self.chips)) != len(self.chips):
+            raise ValueError("chips lists one twice")
         return self
 
     def targets(self, *, floating: bool) -> list[str]:

@@ -20,6 +20,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "text": ("transformers",),
     "qnn": ("onnxruntime_qnn",),
 }
+# What the pip line alone does not say.
+NOTES: Mapping[str, str] = {"qnn": "it is there for Linux on x86-64 alone"}
 
 
 def missing(extra: str) -> list[str]:
@@ -35,8 +37,14 @@ def _is_absent(package: str) -> bool:
 
 def require(extra: str, *, purpose: str) -> None:
     """Raises MissingExtraError, with the pip line, when a package of the extra is not installed."""
-    for package in missing(extra):
-        raise MissingExtraError(package, extra=extra, purpose=purpose)
+    for error in lacking(extra, purpose=purpose):
+        raise error
+
+
+def lacking(extra: str, *, purpose: str) -> list[MissingExtraError]:
+    """What `require` raises, for each package of the extra that is not installed."""
+    note = NOTES.get(extra, "")
+    return [MissingExtraError(package, extra=extra, purpose=purpose, note=note) for package in missing(extra)]
 
 
 def version_of(package: str) -> str | None:

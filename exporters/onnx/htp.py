@@ -1,14 +1,13 @@
 """Snapdragon's NPU: contexts compiled by onnxruntime-qnn for chosen chips, and run by its HTP simulator.
 
-The provider is a plug-in of onnxruntime, with Qualcomm's compiler and a simulator of the NPU for x86-64 Linux. The
-simulator computes what the NPU does; its time says nothing about a phone's.
+The provider is a plug-in of onnxruntime, with Qualcomm's compiler and a simulator of the NPU for x86-64 Linux, whose
+time says nothing about a phone's.
 Source: onnxruntime.ai/docs/execution-providers/QNN-ExecutionProvider.html, .../EP-Context-Design.html.
 """
 
 import json
 import platform
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgegen.errors import ExportError, NoRuntimeError
+from edgegen.errors import ExportError
 from edgegen.exporters.base import Arrays, one_by_one
 from edgegen.exporters.onnx.chips import CHIPS
 from edgegen.exporters.onnx.htp_forms import MOST_AXES
@@ -79,7 +78,10 @@ def assignment_of(metadata: Mapping[str, str], prefix: str = "") -> Assignment |
         return None
     try:
         fields = json.loads(text)
-        return Assignment(int(fields["nodes"]), int(fields["on_npu"]), tuple(fields["chips"]), dict(fields["left"]))
+        chips = tuple(fields["chips"])
+        if not chips or not CHIPS.keys() >= set(chips):  # names of files come from them
+            raise ValueError("no chips, or others than those of CHIPS")
+        return Assignment(int(fields["nodes"]), int(fields["on_npu"]), chips, dict(fields["left"]))
     except (ValueError, KeyError, TypeError) as e:
         raise ExportError(f"its field {prefix}{FIELD} is not what edgegen writes; export the file again") from e
 
@@ -89,16 +91,13 @@ def compile_contexts(path: Path, chips: Sequence[str]) -> Assignment:
 
     Raises ExportError where Qualcomm's compiler refuses it.
     """
-    _require_compiler("compiling for Snapdragon's NPU")
+    require("qnn", purpose="compiling for Snapdragon's NPU")
     return min((_compile(path, chip, chips) for chip in chips), key=lambda assignment: assignment.on_npu)
 
 
 def open_contexts(path: Path, assignment: Assignment) -> HtpSession:
-    """The contexts beside the file, in the simulator. Raises NoRuntimeError where there is none for this machine."""
-    try:
-        _require_compiler("running a file of Snapdragon's NPU in the HTP simulator")
-    except ExportError as e:
-        raise NoRuntimeError(str(e)) from e
+    """The contexts beside the file, in the simulator. Raises MissingExtraError, ExportError where one is damaged."""
+    require("qnn", purpose="running a file of Snapdragon's NPU in the HTP simulator")
     sessions = {chip: _open(context_of(path, chip), chip, assignment) for chip in assignment.chips}
     first, *others = sessions
     return HtpSession(sessions[first].runtime, sessions[first].method, {chip: sessions[chip] for chip in others})
@@ -107,16 +106,6 @@ def open_contexts(path: Path, assignment: Assignment) -> HtpSession:
 def compiler() -> str:
     """What compiles, and simulates, with its version."""
     return f"onnxruntime-qnn {version('onnxruntime-qnn')}"
-
-
-def _require_compiler(purpose: str) -> None:
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise ExportError(
-            f"{purpose}: Qualcomm's compiler and simulator are for Linux on x86-64, this is "
-            f"{sys.platform} on {platform.machine()}"
-        )
-    require("qnn", purpose=purpose)
-    _devices()
 
 
 @cache

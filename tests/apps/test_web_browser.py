@@ -12,7 +12,7 @@ import pytest
 import web_project
 from app_bundles import answers_of_onnx, photo_bundle
 from bundles import edit_manifest, hash_again
-from web_project import downloaded, host, pictures, pixels_of, psnr_db, settled, without_cache
+from web_project import downloaded, host, pictures, pictures_of_class, pixels_of, psnr_db, settled, without_cache
 
 from edgegen.apps.project import write_app
 from edgegen.formats.bundle_folder import read_bundle
@@ -235,11 +235,7 @@ def test_calls_that_a_model_does_not_take_are_told(dist: Path, page: Any) -> Non
 def test_many_classes_are_a_list(dist: Path, page: Any, tmp_path: Path) -> None:
     """The manifest says 30 classes of a net that knows the first ten."""
     with host(dist) as address:
-        page.goto(f"{address}{WASM}")
-        settled(page)
-        page.click('.chip:has(input[value="3"])')
-        settled(page)
-        expected = pictures(page)
+        expected = pictures_of_class(page, f"{address}{WASM}", 3)
         assert not page.locator("#prompt").is_visible()
     shutil.copytree(dist, tmp_path / "dist")
     edit_manifest(

@@ -10,7 +10,7 @@ from typing import Any
 import app_parts
 import pytest
 import web_project
-from web_project import downloaded, host, pictures, psnr_db, settled
+from web_project import downloaded, host, on_gpu, passes_on_gpu, pictures, pictures_of_class, psnr_db, settled
 
 REASON = app_parts.no_page()
 pytestmark = [pytest.mark.apps, pytest.mark.skipif(REASON is not None, reason=f"{REASON}")]
@@ -29,14 +29,7 @@ self.postMessage = (answer, ...rest) => {
 
 
 def test_webgpu_on_a_gpu_in_software(dist: Path, start_browser: Callable[..., Any]) -> None:
-    with host(dist) as address, contextlib.closing(start_browser(*web_project.SOFTWARE_GPU)) as started:
-        page = started.new_page()
-        page.goto(f"{address}?backend=webgpu#self-test")
-        if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
-            pytest.skip("this browser has no WebGPU in software")
-        page.wait_for_selector("#self-test.passed, #self-test.failed", timeout=3 * web_project.PATIENCE_MS)
-        assert page.inner_text("#status").startswith("WebGPU ")
-        assert page.inner_text("#self-test").startswith("Self-test passed: 16 pictures")
+    assert passes_on_gpu(dist, start_browser).startswith("Self-test passed: 16 pictures")
 
 
 @pytest.mark.parametrize("way", ["the device is destroyed in the middle of a grid", "the process of the GPU ends"])
@@ -47,16 +40,10 @@ def test_a_lost_gpu_costs_no_picture(
     (script,) = (tmp_path / "dist/assets").glob("worker-*.js")
     script.write_text(LOSE_GPU + script.read_text())
     with host(dist) as address:
-        page.goto(f"{address}?backend=wasm")
-        settled(page)
-        page.click('.chip:has(input[value="3"])')
-        settled(page)
-        expected = pictures(page)
+        expected = pictures_of_class(page, f"{address}?backend=wasm", 3)
     with host(tmp_path / "dist") as address, contextlib.closing(start_browser(*web_project.SOFTWARE_GPU)) as started:
         gpu_page = started.new_page()
-        gpu_page.goto(f"{address}?backend=webgpu&threads=2")
-        if not gpu_page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
-            pytest.skip("this browser has no WebGPU in software")
+        on_gpu(gpu_page, f"{address}?backend=webgpu&threads=2")
         settled(gpu_page)
         assert gpu_page.inner_text("#status").startswith("WebGPU ")
         worker = next(each for each in gpu_page.workers if "/worker-" in each.url)  # others are its threads

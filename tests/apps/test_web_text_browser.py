@@ -1,6 +1,5 @@
 """A page that takes a prompt, in a browser: against diffusers' own pipeline and transformers' tokenizer."""
 
-import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytest
 import web_project
 from bundles import edit_manifest
 from text_pipelines import TRICKY, images_of_diffusers, text_bundle, tokens_of_transformers
-from web_project import downloaded, host, pictures, psnr_db, settled
+from web_project import downloaded, host, passes_on_gpu, pictures, psnr_db, settled
 
 from edgegen.apps.project import write_app
 from edgegen.artifacts.bundle_text import PROMPTS
@@ -144,14 +143,7 @@ def test_damage_is_one_message(
 
 
 def test_webgpu_on_a_gpu_in_software(dist: Path, start_browser: Callable[..., Any]) -> None:
-    with host(dist) as address, contextlib.closing(start_browser(*web_project.SOFTWARE_GPU)) as started:
-        page = started.new_page()
-        page.goto(f"{address}?backend=webgpu#self-test")
-        if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
-            pytest.skip("this browser has no WebGPU in software")
-        page.wait_for_selector("#self-test.passed, #self-test.failed", timeout=3 * web_project.PATIENCE_MS)
-        assert page.inner_text("#status").startswith("WebGPU ")
-        assert page.inner_text("#self-test").startswith("Self-test passed: 16 pictures")
+    assert passes_on_gpu(dist, start_browser).startswith("Self-test passed: 16 pictures")
 
 
 def test_the_page_itself_is_small(bundle: Path, dist: Path) -> None:

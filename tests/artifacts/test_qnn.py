@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import onnx
 import pytest
@@ -17,17 +17,19 @@ from typer.testing import CliRunner
 
 from edgegen.artifacts.export import ExportSettings, export_source
 from edgegen.artifacts.export_result import ExportResult
-from edgegen.artifacts.target import Target, check_quantization
+from edgegen.artifacts.target import Target, check_quantization, why_untimed
 from edgegen.cli.main import app
-from edgegen.errors import DataError, ExportError, MissingExtraError, NoRuntimeError, RecipeError, UsageError
+from edgegen.errors import DataError, ExportError, MissingExtraError, RecipeError, UsageError
 from edgegen.exporters.onnx import htp
 from edgegen.exporters.onnx.backend import BACKEND, NAMESPACE
 from edgegen.exporters.onnx.chips import CHIPS
 from edgegen.formats.manifest import check_folder
 from edgegen.quantize.budget import Budget
 from edgegen.recipe import Export, Quantize, read
+from edgegen.recipe.files import Chip
 from edgegen.support.extras import missing
 from edgegen.support.progress import Silent
+from edgegen.verification.verify import SIMULATED
 
 needs_qnn = pytest.mark.skipif(
     bool(missing("qnn")), reason="onnxruntime-qnn is not installed: pip install 'edgegen[qnn]' (Linux on x86-64)"
@@ -38,7 +40,7 @@ SIMULATOR = "HTP simulator of onnxruntime-qnn"
 
 def export(source: str, output: Path, *targets: str, **options: Any) -> ExportResult:
     chosen = tuple(map(Target.parse, targets))
-    settings = ExportSettings(chosen, export=Export(generate=False, **options), quantize=QUICK, measure=True, samples=4)
+    settings = ExportSettings(chosen, export=Export(generate=False, **options), quantize=QUICK, measure=True, samples=5)
     (done,) = export_source(source, output, settings, progress=Silent())
     return done
 
@@ -58,6 +60,7 @@ def test_a_network_with_classes_is_the_npus_and_true(made: ExportResult) -> None
     for result in made.built:
         artifact, parity = result.artifact, made.parity[result.artifact.file]
         assert parity.status == "ok", parity
+        assert parity.samples == SIMULATED
         assert parity.method.startswith(f"{SIMULATOR} {version('onnxruntime-qnn')}, Snapdragon 8")
         assert re.fullmatch(r"all \d+ nodes on the NPU", parity.arithmetic)
         facts = artifact.details["npu"]
@@ -85,8 +88,11 @@ def test_what_a_phone_loads_lies_beside_each_file(made: ExportResult) -> None:
 
 @needs_qnn
 def test_the_simulator_gives_no_latency(made: ExportResult) -> None:
-    for file, latency in made.latency.items():
-        assert latency.p50_ms is None, file
+    assert len(made.latency) == 3
+    for result in made.built:
+        latency = made.latency[result.artifact.file]
+        assert (latency.p50_ms, latency.reason) == (None, "not measured: the HTP simulator gives no latency")
+        assert why_untimed(result.artifact, "ok") == latency.reason
     result = CliRunner().invoke(app, ["profile", str(made.folder / made.built[0].artifact.file)])
     assert isinstance(result.exception, UsageError)
     assert "it is for Snapdragon's NPU, which no runner drives" in str(result.exception)
@@ -182,19 +188,36 @@ def test_schemes_of_the_npu_alone() -> None:
     assert Target.parse("onnx:qnn").scheme == "w8a8"
 
 
-def test_a_missing_wheel_is_named_with_the_pip_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_wheel_is_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgegen.support.extras._is_absent", lambda package: package == "onnxruntime_qnn")
-    with pytest.raises(MissingExtraError, match=r"pip install 'edgegen\[qnn\]'"):
-        htp.compile_contexts(tmp_path / "net.onnx", ["8gen3"])
+    arguments = [
+        "export",
+        str(TINY["edge_unet"](tmp_path / "net")),
+        "--to",
+        "onnx-w8a8:qnn",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, MissingExtraError)
+    assert str(result.exception) == (
+        "the artifact onnx-w8a8:qnn needs 'onnxruntime_qnn', which is not installed: pip install 'edgegen[qnn]' "
+        "(it is there for Linux on x86-64 alone)"
+    )
+    assert not (tmp_path / "out").exists()
 
 
-def test_other_machines_and_systems_are_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "arm64")
-    monkeypatch.setattr("sys.platform", "darwin")
-    with pytest.raises(ExportError, match="are for Linux on x86-64, this is darwin on arm64"):
-        htp.compile_contexts(tmp_path / "net.onnx", ["8gen3"])
-    with pytest.raises(NoRuntimeError, match="this is darwin on arm64"):
-        htp.open_contexts(tmp_path / "net.onnx", htp.Assignment(1, 1, ("8gen3",)))
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--to", "onnx-w8a8", "--chip", "8gen2"], "the chips 8gen2 go with a target onnx-...:qnn; there is none"),
+        (["--to", "onnx-w8a8:qnn", "--chip", ""], "no Snapdragon chip ''; there are: 8elite, "),
+    ],
+)
+def test_chips_without_effect_or_without_a_name(tmp_path: Path, arguments: list[str], reason: str) -> None:
+    result = CliRunner().invoke(app, ["export", str(tmp_path), *arguments])
+    assert isinstance(result.exception, UsageError)
+    assert reason in str(result.exception)
 
 
 @needs_qnn
@@ -208,10 +231,12 @@ def test_an_old_glibc_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         htp.compile_contexts(tmp_path / "net.onnx", ["8gen3"])
 
 
-@needs_qnn
-def test_a_note_that_edgegen_did_not_write() -> None:
+@pytest.mark.parametrize(
+    "note", [{"nodes": "many"}, {"nodes": 1, "on_npu": 1, "left": {}, "chips": ["../8gen3"]}, {"chips": []}]
+)
+def test_a_note_that_edgegen_did_not_write(note: dict[str, object]) -> None:
     with pytest.raises(ExportError, match=r"its field edgegen\.npu is not what edgegen writes"):
-        htp.assignment_of({f"{NAMESPACE}npu": json.dumps({"nodes": "many"})}, NAMESPACE)
+        htp.assignment_of({f"{NAMESPACE}npu": json.dumps(note)}, NAMESPACE)
 
 
 def test_numbers_of_chips_are_those_of_executorch() -> None:
@@ -220,4 +245,4 @@ def test_numbers_of_chips_are_those_of_executorch() -> None:
         assert schema.QcomChipset[chip.part].value == chip.soc_model
         architecture = schema._soc_info_table[schema.QcomChipset[chip.part]].htp_info.htp_arch
         assert f"v{architecture.value}" == chip.architecture
-    assert set(Export.model_fields["chips"].default) <= set(CHIPS)
+    assert get_args(Chip) == tuple(CHIPS)

@@ -126,34 +126,47 @@ def test_a_network_whose_numbers_are_no_images_is_told_so(
     assert parity.reason.endswith("are cut off: is the network trained?")
 
 
-def test_a_second_method_that_is_false_is_named(
-    generator: Generator, verify: Verifier, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "reason"), [("generate", "the uint8 images of generate: "), ("another chip", "dB is below the floor")]
+)
+def test_a_further_session_that_is_false_fails(
+    generator: Generator,
+    verify: Verifier,
+    tmp_path: Path,
+    in_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    reason: str,
 ) -> None:
-    """As in a .pte: `forward` true, and `generate` an image upside down."""
+    """As in a .pte, or a file of an NPU: the session itself is true, and the further one gives it upside down."""
     artifact, path = made(generator, "onnx", tmp_path)
     plain = type(registry.load("backend", "onnx")).open
 
-    class Generate:
+    class UpsideDown:
         method = "planted"
 
         def __init__(self, session: Run) -> None:
             self.session = session
 
         def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-            return {"out_image": to_uint8(self.session(inputs)["out_sample"])[:, ::-1]}
+            values = self.session(inputs)["out_sample"]
+            return {"out_image": to_uint8(values)[:, ::-1], "out_sample": values[:, :, ::-1]}
 
-    class Both(Generate):
+    class Both(UpsideDown):
+        method = "true"
+
         def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             return dict(self.session(inputs))
 
         @property
-        def further(self) -> dict[str, Generate]:
-            return {"generate": Generate(self.session)}
+        def further(self) -> dict[str, UpsideDown]:
+            return {name: UpsideDown(self.session)}
 
     monkeypatch.setattr(type(registry.load("backend", "onnx")), "open", lambda self, path: Both(plain(self, path)))
     parity, _ = verify(artifact, path)
     assert parity.status == "failed"
-    assert parity.reason.startswith("the uint8 images of generate: ")
+    assert reason in parity.reason
+    assert parity.method.startswith("planted")
 
 
 @pytest.mark.parametrize(("target", "width"), [("onnx:any_size", 16), ("coreml-fp32:sizes", 16)])

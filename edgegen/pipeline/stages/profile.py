@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from edgegen import registry
-from edgegen.artifacts.target import runs_here
+from edgegen.artifacts.target import why_untimed
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.pipeline.files import artifacts_of
 from edgegen.pipeline.graph import Context
@@ -17,12 +16,11 @@ from edgegen.pipeline.methods import teacher_steps
 from edgegen.profilers.devices.host import DEVICE
 from edgegen.profilers.files.profile import profile_beside
 from edgegen.profilers.files.record import latency_of
-from edgegen.profilers.files.subject import untimed_reason
 from edgegen.profilers.timing.interference import Interference
 from edgegen.profilers.timing.jobs import PythonJob
 from edgegen.profilers.timing.protocol import ProfileOptions, Timing
 from edgegen.support.storage import read_json, write_json
-from edgegen.types import Artifact, Latency
+from edgegen.types import Latency
 
 
 def profile(context: Context) -> None:
@@ -39,7 +37,7 @@ def profile(context: Context) -> None:
     files: list[Path] = []
     latencies: dict[str, Latency] = {}
     for artifact, path in artifacts_of(context.inputs):
-        if reason := _reason_not_measured(artifact, statuses[artifact.file]):
+        if reason := why_untimed(artifact, statuses[artifact.file]):
             latencies[artifact.file] = Latency(None, reason=reason)
         else:
             files.append(path)
@@ -58,17 +56,6 @@ def profile(context: Context) -> None:
     write_json(context.folder / "latency.json", content)
     samples = {timing.job.label: [block.tolist() for block in timing.blocks] for timing in timings}
     write_json(context.folder / "samples.json", {"blocks_ms": samples})
-
-
-def _reason_not_measured(artifact: Artifact, status: str) -> str:
-    """Why a file is not measured, "" where it is."""
-    if simulator := registry.load("backend", artifact.backend).variants[artifact.variant].simulator:
-        return f"the {simulator} gives no latency: not measured here"
-    if not runs_here(artifact.backend, artifact.variant):
-        return "Core ML runs on Apple devices only: not measured here"
-    if status != "ok":
-        return f"parity {status}: no latency for a wrong file"
-    return untimed_reason(artifact.file)
 
 
 def _networks(context: Context) -> list[tuple[str, str, int]]:

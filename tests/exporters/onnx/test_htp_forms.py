@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
+from onnx_models import run
 
 from edgegen.exporters.onnx.htp_forms import MOST_AXES, few_axes, filled_pads, longer_convolutions, permutation
 from edgegen.exporters.onnx.htp_operators import open_gelus, plain_group_norms, plain_mish, plain_splits
@@ -24,14 +24,6 @@ def model(nodes: list[onnx.NodeProto], x: list[int], y: list[int], **constants: 
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     onnx.checker.check_model(made, full_check=True)
     return made
-
-
-def run(made: onnx.ModelProto, x: NDArray[np.float32]) -> NDArray[Any]:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    out: NDArray[Any] = session.run(None, {"x": x})[0]
-    return out
 
 
 def changed(made: onnx.ModelProto, form: Callable[[onnx.ModelProto], None]) -> tuple[NDArray[Any], NDArray[Any]]:
