@@ -69,6 +69,14 @@ def test_a_finished_run_is_its_first_file_that_passed(runs: Path, tmp_path: Path
     assert resolved("mine", runs) == "verify/latest/artifacts/net_executorch_fp32.pte"
 
 
+def test_a_file_that_a_simulator_runs_comes_behind_those_of_a_runtime(runs: Path) -> None:
+    manifest_path = runs / "mine/verify/latest/artifacts" / MANIFEST
+    manifest = json.loads(manifest_path.read_text())
+    manifest["artifacts"][0]["variant"] = "qnn"
+    write(manifest_path, manifest)
+    assert resolved("mine", runs).endswith("/net_executorch_fp32.pte")
+
+
 def test_a_run_whose_student_is_newer_than_its_files_is_its_student(runs: Path) -> None:
     write(runs / "mine" / "choose" / "latest" / "stage.json", {"digest": "chosen again"})
     assert resolved("mine", runs) == "choose/latest/generator"

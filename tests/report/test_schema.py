@@ -94,6 +94,12 @@ def test_an_artifact_refuses(key: str, value: object, message: str) -> None:
         ArtifactRow(**{**good, key: value})
 
 
+def test_two_files_of_one_scheme_have_two_names(made_up: ModuleType) -> None:
+    plain = made_up.artifacts()[0]
+    assert plain.label == "onnx fp32"
+    assert plain.model_copy(update={"variant": "qnn"}).label == "onnx fp32:qnn"
+
+
 def test_a_latency_is_that_of_the_profile(made_up: ModuleType) -> None:
     """`report.json` holds the measurement "edgegen.profile/1" of its files, and the summaries agree with it."""
     record = result(np.full((10, 4), 2.0))
