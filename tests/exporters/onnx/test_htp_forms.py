@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 from onnx_models import run
 
+from edgegen.exporters.onnx.graph_facts import sizes_of
 from edgegen.exporters.onnx.htp_forms import MOST_AXES, few_axes, filled_pads, longer_convolutions, permutation
 from edgegen.exporters.onnx.htp_operators import open_gelus, plain_group_norms, plain_mish, plain_splits
 
@@ -125,6 +126,7 @@ def test_a_convolution_along_one_axis_gives_one_value_more(shape: list[int], ker
     before, after = changed(made := model(nodes, shape, shape, weight=weight), longer_convolutions)
     assert np.allclose(before, after, atol=1e-6)  # another length may take another kernel
     assert [node.op_type for node in made.graph.node] == ["Conv", "Slice"]
+    assert sizes_of(made)["y_longer"][-1] == shape[-1] + 1
 
 
 @pytest.mark.parametrize("is_gated", [False, True])
