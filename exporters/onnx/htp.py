@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgegen.errors import ExportError
 from edgegen.exporters.base import Arrays, one_by_one
 from edgegen.exporters.onnx.chips import CHIPS
+from edgegen.exporters.onnx.graph_facts import sizes_of
 from edgegen.exporters.onnx.htp_forms import MOST_AXES
 from edgegen.support.extras import require
 from edgegen.support.vendor_logs import native_messages
@@ -165,7 +166,7 @@ def _compile(path: Path, chip: str, chips: Sequence[str]) -> Assignment:
         nodes=sum(len(group.get_nodes()) for group in groups),
         on_npu=sum(len(group.get_nodes()) for group in groups if group.ep_name == PROVIDER),
         chips=tuple(chips),
-        left=_reasons(left, path, messages) if left else {},
+        left=reasons(left, path, messages) if left else {},
     )
 
 
@@ -184,28 +185,29 @@ def _open(context: Path, chip: str, assignment: Assignment) -> HtpSession:
     return HtpSession(runtime, f"HTP simulator of onnxruntime-qnn {version('onnxruntime-qnn')}, {CHIPS[chip].name}")
 
 
-def _reasons(left: Sequence[Any], path: Path, messages: str) -> dict[str, str]:
-    """By operator, how many are left and why, with what would help where that is known."""
-    from onnx import load, shape_inference
+def reasons(left: Sequence[Any], path: Path, messages: str) -> dict[str, str]:
+    """By operator of the nodes `left` on the CPU, how many and why, with what would help where that is known.
 
-    graph = shape_inference.infer_shapes(load(path, load_external_data=False)).graph
-    axes = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
-    nodes = {node.name: node for node in graph.node}
-    refused = {match["node"]: match for match in REFUSED.finditer(messages)}
-    counts = Counter(node.op_type for node in left)
-    reasons = {}
-    for operator, count in sorted(counts.items()):
-        (node, *_) = [node for node in left if node.op_type == operator]
-        known = nodes.get(node.name)
-        most = max((axes.get(name, 0) for name in (*known.input, *known.output)), default=0) if known else 0
+    `messages` are the provider's. Of several nodes of an operator the first says why.
+    """
+    from onnx import load
+
+    model = load(path, load_external_data=False)
+    sizes, nodes = sizes_of(model), {node.name: node for node in model.graph.node}
+    refused = {match["node"]: match["code"] for match in REFUSED.finditer(messages)}
+    by_operator: dict[str, str] = {}
+    for operator, count in sorted(Counter(node.op_type for node in left).items()):
+        name = next(node.name for node in left if node.op_type == operator)
+        tensors = (*nodes[name].input, *nodes[name].output) if name in nodes else ()
+        most = max((len(sizes.get(tensor, ())) for tensor in tensors), default=0)
         if most > MOST_AXES:
             reason = f"a tensor of {most} axes, and the HTP has {MOST_AXES}: reshape it with fewer"
-        elif node.name in refused:
-            reason = f"Qualcomm's validation refuses it, code {refused[node.name]['code']}"
+        elif name in refused:
+            reason = f"Qualcomm's validation refuses it, code {refused[name]}"
         else:
             reason = "no form of it for the NPU"
-        reasons[operator] = f"{count}, {reason}"
-    return reasons
+        by_operator[operator] = f"{count}, {reason}"
+    return by_operator
 
 
 def _first_line(error: Exception) -> str:

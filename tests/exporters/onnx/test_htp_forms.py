@@ -1,6 +1,8 @@
 """Forms for Snapdragon's NPU: the same numbers in onnxruntime as the file that they change, bit by bit."""
 
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 from onnx_models import run
 
+from edgegen.exporters.onnx import htp
 from edgegen.exporters.onnx.graph_facts import sizes_of
 from edgegen.exporters.onnx.htp_forms import MOST_AXES, few_axes, filled_pads, longer_convolutions, permutation
 from edgegen.exporters.onnx.htp_operators import open_gelus, plain_group_norms, plain_mish, plain_splits
@@ -173,6 +176,24 @@ def test_other_convolutions_along_one_axis_stay(length: int, kernel: int, stride
     text = made.SerializeToString()
     longer_convolutions(made)
     assert made.SerializeToString() == text
+
+
+def test_why_a_node_stays_on_the_cpu(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "six"], ["a"], "wide"),
+        helper.make_node("Erf", ["a"], ["b"], "none"),
+        helper.make_node("Reshape", ["b", "two"], ["c"], "narrow"),
+        helper.make_node("Tanh", ["c"], ["y"], "refused"),
+    ]
+    made = model(nodes, [1, 64], [8, 8], six=np.array([1, 2, 2, 2, 2, 4]), two=np.array([8, 8]))
+    onnx.save(made, tmp_path / "net.onnx")
+    log = "QNN.backendValidateOpConfig() failed for node `refused` of type `Tanh` with error code 3110"
+    left = [SimpleNamespace(name=node.name, op_type=node.op_type) for node in nodes]
+    assert htp.reasons(left, tmp_path / "net.onnx", log) == {
+        "Erf": "1, a tensor of 6 axes, and the HTP has 5: reshape it with fewer",
+        "Reshape": "2, a tensor of 6 axes, and the HTP has 5: reshape it with fewer",
+        "Tanh": "1, Qualcomm's validation refuses it, code 3110",
+    }
 
 
 def test_convolutions_of_images_stay() -> None:
