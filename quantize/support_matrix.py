@@ -42,7 +42,7 @@ def cell(scheme: str, backend: str, variant: str = "") -> SchemeCell:
         raise UsageError(unknown_name("backend", backend, backends))
     if own := _own_cells(backend, variant):
         if scheme not in own:
-            raise UsageError(unknown_name(f"scheme for {backend}:{variant}", scheme, own))
+            raise UsageError(unknown_name(f"{backend}:{variant} scheme", scheme, own))
         return own[scheme]
     schemes = cells(backend)
     if scheme in schemes:

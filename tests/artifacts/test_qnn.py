@@ -181,7 +181,7 @@ def test_a_chip_that_nobody_knows(tmp_path: Path) -> None:
 
 
 def test_schemes_of_the_npu_alone() -> None:
-    with pytest.raises(UsageError, match="no scheme for onnx:qnn 'fp32'; there are: fp16, w8a16, w8a8"):
+    with pytest.raises(UsageError, match="no onnx:qnn scheme 'fp32'; there are: fp16, w8a16, w8a8"):
         Target.parse("onnx-fp32:qnn")
     with pytest.raises(UsageError, match="no quantization scheme 'w8a16' for backend 'onnx'"):
         Target.parse("onnx-w8a16")
