@@ -194,7 +194,7 @@ def test_what_is_wrong_on_the_command_line(net: Path, arguments: list[str], code
         ("onnx", "quantize.float_layers = ['net.head']", "none of them is among onnx-fp32"),
         ("onnx-w8a8", "quantize.methods = ['smoothin']", "quantize.methods.0: Input should be 'equalization'"),
         ("onnx", "quantize.methods = ['smoothing']", "none of them is among onnx-fp32"),
-        ("onnx-w8", "quantize.ranges = 'mse'", "ranges are for w8a8 and mixed files"),
+        ("onnx-w8", "quantize.ranges = 'mse'", "ranges are for w8a8, w8a16 and mixed files"),
         ("onnx,coreml", "quantize.budget = 'psnr>=30'", "a budget is for compressed files"),
         ("onnx", "exprot.opset = 19", "exprot: no key 'exprot'"),
     ],

@@ -164,9 +164,7 @@ def test_sizes_and_their_artifact_need_each_other(artifact: str, sizes: list[lis
 
 
 def test_a_missing_extra_is_an_error_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "edgegen.pipeline.needed_extras.missing", lambda extra: ["coremltools"] if extra == "coreml" else []
-    )
+    monkeypatch.setattr("edgegen.support.extras._is_absent", lambda package: package == "coremltools")
     recipe = parse(tomllib.loads(TINY), where="test")
     with pytest.raises(
         MissingExtraError, match=r"coreml-fp16 needs 'coremltools'.*pip install 'edgegen\[coreml\]'"
