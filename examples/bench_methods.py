@@ -1,7 +1,7 @@
 """Bench of the training methods: which gives the best one-step generator of one size, for one number of images?
 
     python examples/bench_methods.py [--quick] [--json] [--data digits|fashion] [--table NAME ...] [--method NAME ...]
-                                     [--seeds N] [--into FILE.json] [--runs DIR] [--fashion FILE.npz]
+                                     [--seeds N] [--into FILE.json] [--again] [--runs DIR] [--fashion FILE.npz]
 
 Equal conditions: of a data set and a seed, one teacher, one set of its paths, one student (at most a third of the
 teacher's parameters), and the same number of training images for the student, whatever the method does with them. A row
@@ -15,8 +15,9 @@ that learns from images alone needs the teacher's score, or its weights (the cla
 students of a teacher with and without classifier-free guidance. A guided row is compared with its guided teacher, whose
 fd_local is another one, so look at fd_local itself, precision and recall there.
 
-Rows are kept in --into (default: examples/bench_methods.json), and runs in --runs: the same command goes on where it
-was broken off. `--quick`: digits, one seed, three methods, a fifth of the steps.
+Rows are kept in --into (default: examples/bench_methods.json) and are not made again without --again, on no machine;
+runs are in --runs: the same command goes on where it was broken off. `--quick`: digits, one seed, three methods, a
+fifth of the steps.
 """
 
 import argparse
@@ -311,6 +312,7 @@ def main() -> None:
     parser.add_argument("--method", choices=list(ALL_WAYS), action="append", help="default: all of the tables")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--into", type=Path, default=None, help="rows of earlier runs are kept here")
+    parser.add_argument("--again", action="store_true", help="make rows again that are there")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench_methods"))
     parser.add_argument("--fashion", type=Path, help="fashion_mnist.npz, for --data fashion")
     arguments = parser.parse_args()
@@ -325,10 +327,12 @@ def main() -> None:
             parser.error("--data fashion needs --fashion FILE.npz")
         for seed in range(seeds):
             for name in methods:
-                made = row(data, name, ALL_WAYS[name], seed, source=source, runs=arguments.runs, share=share)
                 same = (data, name, seed, share)
-                rows = [item for item in rows if (item["data"], item["method"], item["seed"], item["share"]) != same]
-                rows.append(made)
+                others = [item for item in rows if (item["data"], item["method"], item["seed"], item["share"]) != same]
+                if len(others) < len(rows) and not arguments.again:
+                    continue
+                made = row(data, name, ALL_WAYS[name], seed, source=source, runs=arguments.runs, share=share)
+                rows = [*others, made]
                 if into is not None:
                     write_json(into, {"machine": probe(), "rows": rows})
                 if into == HERE / ROWS:
