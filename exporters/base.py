@@ -110,10 +110,10 @@ class Backend(Protocol):
         options: Export = DEFAULTS,
         variant: str = "",
         left_out: Collection[str] = (),
-    ) -> None:
+    ) -> Mapping[str, Any] | None:
         """Write `path` from a program of the variant's batch. The keys of `metadata` come without a namespace.
 
-        `left_out` are those of `passes` that are not to run, because they change what the file computes.
+        `left_out` are those of `passes` that are not to run. Returns facts for the artifact's `details`, if any.
 
         Raises ExportError where the vendor's converter fails, MissingExtraError where it is not installed.
         """
@@ -126,6 +126,19 @@ class Backend(Protocol):
 
     def open(self, path: Path) -> Session:
         """Load the file on this machine. Raises ExportError where it cannot be run here."""
+
+
+def speed_passes(backend: Backend) -> tuple[str, ...]:
+    """Those of its passes that only make files faster, which `edgegen tune` tries; a backend need not have the name."""
+    names: tuple[str, ...] = getattr(backend, "speed_passes", ())
+    return names
+
+
+def switches(backend: Backend) -> list[str]:
+    """What `Export.rewrites` may switch on or off in its files."""
+    from edgegen.exporters.rewrites import names
+
+    return sorted({*names(), *backend.passes(), *speed_passes(backend)})
 
 
 def backends_by_suffix() -> dict[str, str]:

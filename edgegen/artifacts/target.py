@@ -6,7 +6,7 @@ from typing import Any
 
 from edgegen import registry
 from edgegen.errors import ExportError, UsageError, unknown_name
-from edgegen.exporters.base import DEFAULTS, Backend, Variant
+from edgegen.exporters.base import DEFAULTS, Backend, Variant, switches
 from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.schemes import DEFAULT_OPTIONS, GRIDS
 from edgegen.quantize.support_matrix import cell, cells
@@ -134,6 +134,12 @@ def check_targets(targets: Sequence[Target], options: Export) -> None:
     """
     if options.chips != DEFAULTS.chips and not any(target.variant == "qnn" for target in targets):
         raise UsageError(f"the chips {','.join(options.chips)} go with a target onnx-...:qnn; there is none")
+    if options.rewrites:
+        require_extras(targets)  # a backend's passes are its vendor's
+        known = {name for target in targets for name in switches(registry.load("backend", target.backend))}
+        for name in options.rewrites:
+            if name not in known:
+                raise UsageError(f"export.rewrites: {unknown_name('rewrite', name, sorted(known))}")
     for target in targets:
         backend: Backend = registry.load("backend", target.backend)
         try:

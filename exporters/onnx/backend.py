@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, Precision, Session, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.growth import Growth
 from edgegen.exporters.onnx import htp, slim
 from edgegen.exporters.onnx.cells import CELLS, NPU_CELLS
 from edgegen.exporters.onnx.htp_forms import NPU_FORMS
@@ -35,9 +36,9 @@ OPSET_OF_VOLUMES = 20  # GridSample-20 is the first for 5D inputs (ONNX's Operat
 OPSET_OF_16_BITS = 21  # QuantizeLinear-21 is the first with 16-bit numbers
 NAMESPACE = "edgegen."
 BATCH_AXIS = "batch_size"
-# In this order: PRelu goes behind the convolutions that stayed.
-CPU_FORMS = {"winograd": winograd, "prelu": prelu}  # for onnxruntime's kernels on CPUs; an NPU's compiler has its own
-FORMS = {**CPU_FORMS, **NPU_FORMS}
+CPU_FORMS = ("winograd", "prelu")  # for onnxruntime's kernels on CPUs; an NPU's compiler has its own
+FORMS = (*CPU_FORMS, *NPU_FORMS)
+PLAIN = ("batch1", "qnn", "any_size")  # variants for other compilers than onnxruntime's, or of unknown sizes
 TINY = 1e-8  # onnxscript compares constants with this absolute tolerance
 OPTIMIZER = "torch.onnx.optimize"  # onnxscript's passes, by the argument of torch.onnx.export
 AXES = {0: BATCH_AXIS, 2: "height", 3: "width"}  # of the first input
@@ -95,6 +96,8 @@ class OnnxBackend:
         default=("modulated_conv", "resampling", "pointwise", "conv_bias", "einsum", "batch_chunk"), init=False
     )
 
+    speed_passes: tuple[str, ...] = field(default=CPU_FORMS, init=False)
+
     def passes(self) -> tuple[str, ...]:
         return (OPTIMIZER, *slim.names(), "unsigned", *FORMS)
 
@@ -115,7 +118,7 @@ class OnnxBackend:
         options: Export = DEFAULTS,
         variant: str = "",
         left_out: Collection[str] = (),
-    ) -> None:
+    ) -> dict[str, Any]:
         """Write `path` with `metadata` and the signature under "edgegen."; checked by onnx's full checker.
 
         Weights of more than 2 GB lie beside it in `<name>.onnx.data`. The variant "ort" writes
@@ -126,6 +129,7 @@ class OnnxBackend:
         require("onnx", purpose="writing an ONNX file")
         if variant == "generate":
             signature, program = pixels(program, signature, self.variants[variant].batch)
+        growth = Growth(options.added_weight_bytes)
         fields = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
         try:
             optimize = OPTIMIZER not in left_out and not _adds_tiny(program)
@@ -134,13 +138,14 @@ class OnnxBackend:
             if variant == "ort":
                 _write_ort(exported, fields, path, left_out)
             else:
-                plain = options.winograd is False or variant in ("batch1", "qnn", "any_size")
-                other = (*(CPU_FORMS if plain else ()), *(() if variant == "qnn" else NPU_FORMS))
-                _write(exported, fields, path, (*left_out, *other))
+                default = (*(() if variant in PLAIN else CPU_FORMS), *(NPU_FORMS if variant == "qnn" else ()))
+                forms = [name for name in options.chosen(default, FORMS) if name not in left_out]
+                _write(exported, fields, path, left_out, forms, growth)
         except ExportError:
             raise
         except Exception as e:
             raise ExportError(refusal("torch.onnx", e, program)) from e
+        return growth.facts()
 
     def complete(self, path: Path, *, variant: str, options: Export = DEFAULTS) -> dict[str, Any]:
         """Compiles the variant "qnn" for the chips of `options`, and notes in the file what their NPU takes."""
@@ -243,15 +248,26 @@ def _older_opset(subject: str, opset: int, needed: int) -> ExportError:
     )
 
 
-def _write(exported: Any, fields: Mapping[str, str], path: Path, left_out: Collection[str]) -> None:
+def _write(
+    exported: Any,
+    fields: Mapping[str, str],
+    path: Path,
+    left_out: Collection[str],
+    forms: Collection[str] = (),
+    growth: Growth | None = None,
+) -> None:
     import onnx
 
     if sum(value.const_value.nbytes for value in exported.model.graph.initializers.values()) < LARGEST:
         model = slim.slim(exported.model_proto, left_out=left_out)
         if "unsigned" not in left_out:
             unsigned(model)
-        for name, form in FORMS.items():
-            if name not in left_out:
+        if "winograd" in forms and growth is not None:
+            winograd(model, growth)
+        if "prelu" in forms:  # behind the convolutions that stayed
+            prelu(model)
+        for name, form in NPU_FORMS.items():
+            if name in forms:
                 form(model)
         _clean(model)
         _stamp(model, fields)
@@ -272,7 +288,7 @@ def _write_ort(exported: Any, fields: Mapping[str, str], path: Path, left_out: C
 
     with temporary_folder() as temporary, contextlib.redirect_stdout(io.StringIO()):
         source = Path(temporary) / f"{path.stem}.onnx"
-        _write(exported, fields, source, (*left_out, *FORMS))
+        _write(exported, fields, source, left_out)
         converter.convert_onnx_models_to_ort(
             source,
             Path(temporary) / "out",
