@@ -128,17 +128,20 @@ class Backend(Protocol):
         """Load the file on this machine. Raises ExportError where it cannot be run here."""
 
 
-def speed_passes(backend: Backend) -> tuple[str, ...]:
-    """Those of its passes that only make files faster, which `edgegen tune` tries; a backend need not have the name."""
-    names: tuple[str, ...] = getattr(backend, "speed_passes", ())
-    return names
+def speed_passes(backend: Backend, variant: str) -> Mapping[str, bool]:
+    """Those of its passes that only make float files faster, and whether they are on in a file of `variant`.
+
+    `edgegen tune` tries them. A backend need not have the method.
+    """
+    passes: Mapping[str, bool] = backend.speed_passes(variant) if hasattr(backend, "speed_passes") else {}
+    return passes
 
 
 def switches(backend: Backend) -> list[str]:
     """What `Export.rewrites` may switch on or off in its files."""
     from edgegen.exporters.rewrites import names
 
-    return sorted({*names(), *backend.passes(), *speed_passes(backend)})
+    return sorted({*names(), *backend.passes()})
 
 
 def backends_by_suffix() -> dict[str, str]:

@@ -104,7 +104,7 @@ def lower(
         of_file = _write(
             rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export, left_out=left_out
         )
-        facts.update(growth.facts() | of_file)
+        facts.update({**growth.facts(), **of_file})
         del rewritten
         return "" if expected is None else fault_of(Path(path), file_target, specs, inputs, expected)
 

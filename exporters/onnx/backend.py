@@ -96,10 +96,11 @@ class OnnxBackend:
         default=("modulated_conv", "resampling", "pointwise", "conv_bias", "einsum", "batch_chunk"), init=False
     )
 
-    speed_passes: tuple[str, ...] = field(default=CPU_FORMS, init=False)
-
     def passes(self) -> tuple[str, ...]:
         return (OPTIMIZER, *slim.names(), "unsigned", *FORMS)
+
+    def speed_passes(self, variant: str) -> dict[str, bool]:
+        return {} if variant in ("qnn", "ort") else dict.fromkeys(CPU_FORMS, variant not in PLAIN)
 
     def runs_here(self, variant: str = "") -> bool:
         return not self.variants[variant].simulator

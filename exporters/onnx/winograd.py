@@ -85,6 +85,11 @@ class WinogradSite:
     padding: int = 1
 
     @property
+    def name(self) -> str:
+        """Its layer in the network, of a node that is named after one."""
+        return self.node.name.rpartition("/")[0] or self.node.name
+
+    @property
     def pays(self) -> bool:
         """Whether the image divides into tiles and the work is large enough to gain."""
         fits = self.rows % M == 0 and self.columns % M == 0 and self.inputs % LANES == 0 and self.outputs % LANES == 0
@@ -106,14 +111,15 @@ def winograd(model: "ModelProto", growth: Growth) -> int:
     """Rewrite, in place, every 3x3 convolution that gains by it, as far as `growth` allows; gives their number.
 
     Rewritten are those with constant weights, stride 1, padding 1 or 0, no groups and no dilation, on images (batch,
-    channels, height, width) of known size; the batch may be symbolic. The largest images come first. All others stay. `model` is of opset 13 or more and holds the shapes of its values, as
-    torch.onnx writes them; `onnx.shape_inference.infer_shapes` adds them elsewhere.
+    channels, height, width) of known size; the batch may be symbolic. The largest images come first. All others stay.
+    `model` is of opset 13 or more and holds the shapes of its values, as torch.onnx writes them;
+    `onnx.shape_inference.infer_shapes` adds them elsewhere.
     """
     graph = model.graph
     constants = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     shapes = _shapes(graph)
     sites = {i: site for i, node in enumerate(graph.node) if (site := _site(node, constants, shapes)) is not None}
-    layers = {i: Layer(site.node.name.rpartition("/")[0] or site.node.name, site.memory, site.pixels) for i, site in sites.items()}
+    layers = {i: Layer(site.name, site.memory, site.pixels) for i, site in sites.items()}
     chosen = growth.choose(layers, rewrite="winograd")
     sites = {i: sites[i] for i in chosen}
     if not sites:
