@@ -42,8 +42,8 @@ class Candidate:
 class Trial:
     """What is known of a candidate: its warm runs beside those of a `reference`, or the `reason` why it has none.
 
-    `is_same`: its file is that of the reference byte by byte, with as many threads. `facts` are for the manifest: hash,
-    size, parity. `doubt` says what disturbed the measurement.
+    `is_same`: its file is that of the reference byte by byte, with as many threads, and needs no time of its own.
+    `facts` are for the manifest: hash, size, parity. `doubt` says what disturbed the measurement.
     """
 
     candidate: Candidate
@@ -69,7 +69,7 @@ class Trial:
     @property
     def is_faster(self) -> bool:
         """Whether the whole interval lies below the reference's time, by more than a median is known to."""
-        return self.is_timed and not self.is_same and self.change()[1] < 1 - PRECISION
+        return self.is_timed and self.change()[1] < 1 - PRECISION
 
     def verdict(self) -> str:
         """In words."""
@@ -167,9 +167,7 @@ def _bases(trials: Sequence[Trial], targets: Sequence[Target]) -> list[Candidate
 def _best(timed: Sequence[Trial]) -> Trial:
     """The first, unless another is surely faster than it: then the fastest."""
     first, *others = timed
-    faster = [
-        trial for trial in others if ratio_interval(first.blocks, trial.blocks)[1] < 1 - PRECISION and not trial.is_same
-    ]
+    faster = [trial for trial in others if ratio_interval(first.blocks, trial.blocks)[1] < 1 - PRECISION]
     return min(faster, key=lambda trial: summarize(trial.blocks).p50_ms, default=first)
 
 

@@ -96,18 +96,25 @@ class TuningBench:
         self._make([reference, *candidates])
         made = {candidate: self.made_of(candidate) for candidate in (reference, *candidates)}
         if made[reference].path is None:
-            return [self._refused(candidate, reference, made[candidate]) for candidate in candidates]
-        true = [candidate for candidate in made if made[candidate].path is not None]
+            return [self._untimed(candidate, reference) for candidate in candidates]
+        true = [one for one in made if made[one].path is not None and not self._is_same(one, reference)]
+        if true == [reference] and reference not in candidates:  # nothing to be timed
+            return [self._untimed(candidate, reference) for candidate in candidates]
         records = self._measured(true, final=final)
         of_reference = _record(records, made[reference], reference)
         if of_reference.latency is None and reference not in candidates:
             raise DeviceError(f"{reference}: {'; '.join(of_reference.verdict.reasons)}")
         return [
             self._trial(candidate, reference, made, records)
-            if made[candidate].path is not None and of_reference.latency is not None
-            else self._refused(candidate, reference, made[candidate], of_reference)
+            if candidate in true and of_reference.latency is not None
+            else self._untimed(candidate, reference, of_reference)
             for candidate in candidates
         ]
+
+    def _is_same(self, candidate: Candidate, reference: Candidate) -> bool:
+        """Whether another candidate is run as the reference is, from a file of the same bytes."""
+        hashes = {self.made_of(one).facts.get("sha256") for one in (candidate, reference)}
+        return candidate != reference and len(hashes) == 1 and candidate.threads == reference.threads
 
     def made_of(self, candidate: Candidate) -> Made:
         """The file of a candidate that was compared."""
@@ -160,18 +167,19 @@ class TuningBench:
             reference,
             tuple(np.array(block) for block in record.latency.blocks_ms),
             tuple(np.array(block) for block in of_reference.latency.blocks_ms),
-            is_same=candidate != reference and record is of_reference,
             doubt="; ".join(sorted(doubts)),
             facts=facts,
         )
 
-    def _refused(
-        self, candidate: Candidate, reference: Candidate, made: Made, of_reference: MeasuredFile | None = None
-    ) -> Trial:
-        reason = made.reason
-        if not reason and of_reference is not None and candidate == reference:
+    def _untimed(self, candidate: Candidate, reference: Candidate, of_reference: MeasuredFile | None = None) -> Trial:
+        """A trial without a time: the file is refused, the reference's own, or the reference could not be timed."""
+        made = self.made_of(candidate)
+        if made.path is not None and self._is_same(candidate, reference):
+            return Trial(candidate, reference, is_same=True, facts=made.facts)
+        reason = made.reason or f"not timed: {reference} cannot be"
+        if not made.reason and of_reference is not None and candidate == reference:
             reason = "; ".join(of_reference.verdict.reasons)
-        return Trial(candidate, reference, reason=reason or f"not timed: {reference} cannot be", facts=made.facts)
+        return Trial(candidate, reference, reason=reason, facts=made.facts)
 
     def _make(self, candidates: Sequence[Candidate]) -> None:
         """Builds what is not there, several at once, and proves it."""
