@@ -136,6 +136,7 @@ class TuningBench:
                 if is_pass or self._rewritten(target, options.chosen(backend.rewrites, names())) not in (plain, None):
                     kept.append((name, is_on))
                 task.update(number)
+        self.progress.message(f"{target}: {len(kept)} of {len(switches)} rewrites change this network's file, or may")
         return kept
 
     def _rewritten(self, target: Target, rewrites: Sequence[str]) -> str | None:
