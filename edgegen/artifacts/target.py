@@ -119,6 +119,10 @@ def checked_targets(names: Iterable[str], tables: Files | Recipe) -> tuple[Targe
     """Each named target once. Raises UsageError for one that cannot be made as the tables say, before any work."""
     targets = tuple(dict.fromkeys(map(Target.parse, names)))
     check_targets(targets, tables.export)
+    if tables.export.tune_on is not None:
+        from edgegen.profilers.files.profile import connect
+
+        connect(tables.export.tune_on)  # by its name: nothing is reached yet
     budget = None if tables.quantize.budget is None else Budget.parse(tables.quantize.budget)
     if budget is not None and budget.fd_local is not None and not isinstance(tables, Recipe):
         raise UsageError("quantize.budget: fd_local needs images to compare with, which only a run of a recipe has")

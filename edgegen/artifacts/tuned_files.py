@@ -85,10 +85,10 @@ def tuned_files(
     for target in others:
         reason = facts["runs"].get(_form(target), "no: no runner takes such files").removeprefix("no: ")
         maker.progress.message(f"{target}: not tuned on {facts['name']}: {reason}")
-    if not tried:
-        raise DeviceError(f"{facts['name']}: no runner for any of {', '.join(map(str, targets))}")
     if not tuning.one_of_all:
         yield from maker.make(others, folder)
+    elif not tried:
+        raise DeviceError(f"{facts['name']}: no runner for any of {', '.join(map(str, targets))}")
     place = tuning.folder or folder / "candidates"
     with TuningBench(maker, device=tuning.device, about=facts, samples=samples, context=context, folder=place) as bench:
         for group in [tried] if tuning.one_of_all else [[target] for target in tried]:

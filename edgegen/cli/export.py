@@ -139,6 +139,7 @@ def export(
         return _print_plan(folder, [str(target) for target in targets], as_json=as_json)
     from edgegen.artifacts.export import ExportSettings, export_source
     from edgegen.artifacts.export_result import raise_failures
+    from edgegen.artifacts.tuned_files import Tuning
     from edgegen.support.progress import progress
 
     results = export_source(
@@ -154,6 +155,7 @@ def export(
             longest_refinement_s=longest_refinement(yes=yes),
             name=name,
             inputs=input_files(inputs, files),
+            tuning=None if files.export.tune_on is None else Tuning(files.export.tune_on),
         ),
         signature=signature,
         random_weights=random_weights,

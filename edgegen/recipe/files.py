@@ -51,6 +51,11 @@ class Export(Table):
     generate: bool = Field(True, description="a second method in the .pte files: noise to uint8 image")
     heights_widths: tuple[tuple[Count, Count], ...] = Field((), description="further sizes of a coreml-...:sizes file")
     # Left out where they are not asked for, so that the keys of older results stay.
+    tune_on: str | None = Field(
+        None,
+        description="device that chooses the rewrites of each file, such as ssh:pi@board",
+        exclude_if=operator.not_,
+    )
     rewrites: dict[str, bool] = Field(
         default_factory=dict,
         description="of speed, on or off beside the runtimes' own choice, such as winograd = false",

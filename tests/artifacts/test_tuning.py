@@ -1,17 +1,21 @@
 """The choice of `edgegen tune`, with a made-up clock: planted rewrites, slow, fast, and fast but wrong."""
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from edgegen.artifacts.target import Target
-from edgegen.artifacts.tuned_files import evidence, speed_switches, timed_targets
+from edgegen.artifacts.target import Target, check_targets, checked_targets
+from edgegen.artifacts.tuned_files import check_tuning, evidence, speed_switches, timed_targets
 from edgegen.artifacts.tuning import Candidate, Choice, Trial, search
+from edgegen.cli.main import app
 from edgegen.errors import DeviceError, ParityError, UsageError
 from edgegen.formats.tuned import sentence, table
-from edgegen.recipe import Export
+from edgegen.recipe import Export, Files
 
 ONNX, PTE = Target("onnx", "fp32"), Target("executorch", "fp32")
 SWITCHES = [("a", False), ("b", False), ("c", False), ("d", True), ("e", True)]
@@ -128,10 +132,34 @@ def test_the_switches_are_those_of_speed_that_nobody_set() -> None:
     assert of_rounded["transposed_conv"] is False
 
 
+def test_a_rewrite_that_is_not_there_is_refused() -> None:
+    check_targets([ONNX], Export(rewrites={"winograd": False, "upsample_conv": True}))
+    with pytest.raises(UsageError, match=r"export\.rewrites: no rewrite 'winogrd'.* Did you mean 'winograd'\?"):
+        check_targets([ONNX], Export(rewrites={"winogrd": False}))
+
+
+def test_the_command_lists_the_candidates_and_refuses_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "net.toml").write_text("[export]\nrewrites = { einsum = false }\n")
+    arguments = ["tune", str(tmp_path), "--to", "onnx,executorch", "--threads", "1,2", "--dry-run"]
+    plan = json.loads(CliRunner().invoke(app, [*arguments, "--recipe", str(tmp_path / "net.toml"), "--json"]).stdout)
+    assert plan["default"] == plan["plain"][0] == "onnx-fp32, 1 thread"
+    assert len(plan["plain"]) == 4
+    assert "onnx-fp32, without winograd, 1 thread" in plan["changed"]
+    assert not any("einsum" in one for one in plan["changed"] if one.startswith("onnx"))
+    text = CliRunner().invoke(app, arguments).stdout
+    assert "default: onnx-fp32, 1 thread" in text
+    assert "  with upsample_conv" in text
+    refused = CliRunner().invoke(app, ["tune", "digits", "--device", "adb"]).exception
+    assert str(refused) == 'digits is a recipe: write tune_on = "adb" into its table [export]'
+
+
+def test_a_device_that_is_not_there_is_refused_before_any_work() -> None:
+    with pytest.raises(UsageError, match="no device 'hots'"):
+        checked_targets(["onnx"], Files(export=Export(tune_on="hots")))
+
+
 def test_only_what_a_runner_times_is_tuned() -> None:
     assert timed_targets([Target("onnx", "w8a8", "qnn"), ONNX, PTE]) == [ONNX, PTE]
-    from edgegen.artifacts.tuned_files import check_tuning
-
     with pytest.raises(UsageError, match="nothing to tune on host: no runner times onnx-w8a8:qnn"):
         check_tuning([Target("onnx", "w8a8", "qnn")], "host")
     with pytest.raises(UsageError, match="no device 'hots'"):
