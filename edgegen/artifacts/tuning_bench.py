@@ -242,6 +242,7 @@ class TuningBench:
             "metadata": dict(maker.metadata),
             "target": str(target),
             "rewrites": dict(rewrites),
+            "default": list(registry.load("backend", target.backend).rewrites),
             "export": maker.options.model_dump(mode="json", exclude={"artifacts", "tune_on"}),
             "quantize": maker.quantization.model_dump(mode="json"),
             "seed": maker.seed,

@@ -1,11 +1,11 @@
 """`edgegen tune` with real files, real times and planted rewrites, on this machine and on a board behind ssh."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import fx
@@ -20,8 +20,10 @@ from edgegen.profilers.timing.protocol import ProfileOptions
 from edgegen.support.progress import Silent
 
 NET = """
+import torch
 from torch import nn
 def make():
+    torch.manual_seed(0)
     wide = [layer for _ in range(4) for layer in (nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())]
     return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), *wide, nn.Conv2d(16, 3, 3, padding=1))
 """
@@ -69,6 +71,11 @@ def shortened(module: fx.GraphModule) -> None:
     module.recompile()
 
 
+@pytest.fixture(scope="module")
+def candidates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("candidates")
+
+
 @pytest.fixture(params=["host", "ssh"])
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "ssh":
@@ -97,16 +104,15 @@ def plant(monkeypatch: pytest.MonkeyPatch, own: dict[str, Any], others: dict[str
 @pytest.mark.devices
 @pytest.mark.parametrize("case", range(CASES))
 def test_the_fastest_of_planted_files_is_kept_and_no_wrong_one(
-    case: int, place: str, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+    case: int, place: str, tmp_path: Path, candidates: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In even cases the runtime's own choice is slow, in odd ones what it does not take; one is fast and wrong."""
-    torch.manual_seed(case)
-    slow, wrong = slowed(int(np.random.default_rng(case).integers(2, 6))), SimpleNamespace(rewrite=shortened)
+    slow, wrong = slowed(3), SimpleNamespace(rewrite=shortened)
     own, others = ({"slow": slow}, {}) if case % 2 == 0 else ({}, {"slow": slow})
     before = BACKEND.rewrites
     try:
         plant(monkeypatch, own, {**others, "wrong": wrong})
-        row = _tuned(tmp_path, place)
+        row = _tuned(tmp_path, place, candidates / str(case % 2))
     finally:
         object.__setattr__(BACKEND, "rewrites", before)
     facts = row["details"]["tuned"]
@@ -118,12 +124,13 @@ def test_the_fastest_of_planted_files_is_kept_and_no_wrong_one(
     assert "p50_ms" not in refused
 
 
-def _tuned(folder: Path, place: str) -> dict[str, Any]:
+def _tuned(folder: Path, place: str, candidates: Path) -> dict[str, Any]:
+    """The files are those of an earlier case, the measurements new."""
+    shutil.rmtree(candidates / "times", ignore_errors=True)
     (folder / "net.py").write_text(NET)
     (folder / "net.toml").write_text(SIGNATURE)
-    settings = ExportSettings(
-        (Target("onnx", "fp32"),), measure=False, samples=4, tuning=Tuning(place, seconds=300.0, one_of_all=True)
-    )
+    tuning = Tuning(place, seconds=300.0, one_of_all=True, folder=candidates)
+    settings = ExportSettings((Target("onnx", "fp32"),), measure=False, samples=4, tuning=tuning)
     source = f"{folder / 'net.py'}:make"
     export_source(source, folder / "out", settings, signature=folder / "net.toml", progress=Silent())
     (row,) = json.loads((folder / "out" / "manifest.json").read_text())["artifacts"]
