@@ -175,16 +175,7 @@ def _export(
         metadata={"license": str(license_name), "family": str(source_facts["family"])},
         options=settings.export,
         quantization=settings.quantize,
-        refined=Refiner(
-            generator,
-            settings.targets,
-            quantize=settings.quantize,
-            recover=settings.recover,
-            seed=settings.seed,
-            relative_latency=relative_latency,
-            folder=temporary,
-            progress=progress,
-        ),
+        refined=_refiner(generator, settings, relative_latency, temporary, progress),
         seed=settings.seed,
         memory_limit=settings.memory_limit,
         progress=progress,
@@ -214,6 +205,25 @@ def _export(
     if built:
         write_card(folder, result.to_dict())
     return result
+
+
+def _refiner(
+    generator: Generator,
+    settings: ExportSettings,
+    relative_latency: RelativeLatency,
+    folder: Path,
+    progress: Progress,
+) -> Refiner:
+    return Refiner(
+        generator,
+        settings.targets,
+        quantize=settings.quantize,
+        recover=settings.recover,
+        seed=settings.seed,
+        relative_latency=relative_latency,
+        folder=folder,
+        progress=progress,
+    )
 
 
 def _make(

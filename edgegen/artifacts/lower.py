@@ -89,8 +89,8 @@ def lower(
     def write(names: Sequence[str]) -> str:
         graph = load()
         if scheme_cell.stage == "program":
-            canonical = export.chosen(CANONICAL, ())
-            graph = _quantized(graph, canonical, source, file_target, Quantize.model_validate(quantization))
+            numbers = Quantize.model_validate(quantization)
+            graph = _quantized(graph, export.chosen(CANONICAL, ()), source, file_target, numbers)
         inputs = trial_inputs(graph, source)
         expected = reference(graph, inputs) if backend.runs_here() else None
         chosen, growth = [name for name in names if name in rewrites], Growth(export.added_weight_bytes)
@@ -101,18 +101,16 @@ def lower(
         if file_target.is_float16():
             facts.update(_fit_float16(rewritten, source, is_safe=export.fp16 == "safe"))
         left_out = [name for name in backend.passes() if name not in names]
-        of_file = _write(
-            rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export, left_out=left_out
-        )
-        facts.update({**growth.facts(), **of_file})
+        about: dict[str, Any] = {"signature": specs, "metadata": metadata, "options": export, "left_out": left_out}
+        facts.update({**growth.facts(), **_write(rewritten, Path(path), file_target, **about)})
         del rewritten
         return "" if expected is None else fault_of(Path(path), file_target, specs, inputs, expected)
 
     if variant.lists_sizes:
         try_sizes(load(), specs, export.heights_widths)
     left_out = write_what_is_true(write, {"rewrites": rewrites, "passes": passes})
-    further_facts = backend.complete(Path(path), variant=file_target.variant, options=export)
-    return ({"left_out": left_out} if left_out else {}) | facts | further_facts
+    facts |= backend.complete(Path(path), variant=file_target.variant, options=export)
+    return ({"left_out": left_out} if left_out else {}) | facts
 
 
 def _of_stage(

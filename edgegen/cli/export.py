@@ -13,6 +13,9 @@ from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.support.numbers import LARGEST_WHOLE, number
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgegen.artifacts.export_result import ExportResult
     from edgegen.artifacts.real_inputs import InputFiles
     from edgegen.artifacts.target import Target
     from edgegen.recipe import Files
@@ -138,7 +141,6 @@ def export(
     if dry_run:
         return _print_plan(folder, [str(target) for target in targets], as_json=as_json)
     from edgegen.artifacts.export import ExportSettings, export_source
-    from edgegen.artifacts.export_result import raise_failures
     from edgegen.artifacts.tuned_files import Tuning
     from edgegen.support.progress import progress
 
@@ -155,15 +157,14 @@ def export(
             longest_refinement_s=longest_refinement(yes=yes),
             name=name,
             inputs=input_files(inputs, files),
-            tuning=None if files.export.tune_on is None else Tuning(files.export.tune_on),
+            tuning=Tuning.of(files.export),
         ),
         signature=signature,
         random_weights=random_weights,
         fuse_decoder=fuse_decoder,
         progress=progress(),
     )
-    _print([result.to_dict() for result in results], as_json=as_json)
-    raise_failures(results)
+    _print_and_raise(results, as_json=as_json)
 
 
 def require_source(source: str, command: str) -> None:
@@ -175,6 +176,13 @@ def require_source(source: str, command: str) -> None:
 def longest_refinement(*, yes: bool) -> float | None:
     """Seconds of learned rounding and recovery that start without --yes."""
     return None if yes else LONGEST_REFINEMENT_S
+
+
+def _print_and_raise(results: "Sequence[ExportResult]", *, as_json: bool) -> None:
+    from edgegen.artifacts.export_result import raise_failures
+
+    _print([result.to_dict() for result in results], as_json=as_json)
+    raise_failures(results)
 
 
 def _with_flags(files: "Files", *, etrecord: bool, chip: str | None) -> "Files":

@@ -56,34 +56,35 @@ Example: edgegen tune ./my-unet --device ssh:pi@raspberrypi -o board
 Default of --to: {TARGETS}"""
 
 
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="Where: host (default), ssh:USER@HOST, adb[:SERIAL], browser.")
+]
+ToOption = Annotated[
+    str | None,
+    typer.Option("--to", metavar="LIST", help="What competes, RUNTIME[-SCHEME][:VARIANT]; the first is the default."),
+]
+ThreadsOption = Annotated[
+    str | None, typer.Option("--threads", metavar="LIST", help="Such as 1,2,4: the best is kept; default 1.")
+]
+MinutesOption = Annotated[
+    float,
+    typer.Option("--minutes", metavar="N", min=0.0, max=MOST_MINUTES, help="No new candidate after that; default 20."),
+]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Default: tuned/NAME.")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="List the candidates; build nothing.")]
+
+
 def register(app: typer.Typer) -> None:
     app.command("tune", help=TEXT)(tune)
 
 
 def tune(
     source: SourceArgument,
-    device: Annotated[
-        str,
-        typer.Option("--device", metavar="DEVICE", help="Where: host (default), ssh:USER@HOST, adb[:SERIAL], browser."),
-    ] = "host",
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to", metavar="LIST", help="What competes, RUNTIME[-SCHEME][:VARIANT]; the first is the default."
-        ),
-    ] = None,
-    threads: Annotated[
-        str | None, typer.Option("--threads", metavar="LIST", help="Such as 1,2,4: the best is kept; default 1.")
-    ] = None,
-    minutes: Annotated[
-        float,
-        typer.Option(
-            "--minutes", metavar="N", min=0.0, max=MOST_MINUTES, help="No new candidate after that; default 20."
-        ),
-    ] = 20.0,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Default: tuned/NAME.")
-    ] = None,
+    device: DeviceOption = "host",
+    to: ToOption = None,
+    threads: ThreadsOption = None,
+    minutes: MinutesOption = 20.0,
+    output: OutputOption = None,
     name: NameOption = None,
     recipe: RecipeOption = None,
     signature: SignatureOption = None,
@@ -91,7 +92,7 @@ def tune(
     random_weights: RandomWeightsOption = None,
     memory_limit: MemoryOption = None,
     yes: YesOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the candidates; build nothing.")] = False,
+    dry_run: DryOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Writes the fastest file, manifest.json and README.md."""

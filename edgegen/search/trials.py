@@ -122,7 +122,7 @@ class Trials:
         return {
             "config": config,
             "target": str(self.target),
-            "export": self.recipe.export.model_dump(mode="json", exclude={"artifacts", "license"}),
+            "export": self.recipe.export.model_dump(mode="json", exclude={"artifacts", "license", "tune_on"}),
             "quantize": self.recipe.quantize.model_dump(mode="json", exclude={"budget", "methods"}),
             "seed": stage_seed(self.recipe.seed, "plan"),
         }
