@@ -81,7 +81,7 @@ def lower(
     source = InputSource(specs, seed, real)
     backend: Backend = registry.load("backend", file_target.backend)
     rewrites, passes = _of_stage(scheme_cell.stage, export, rewrites, backend.passes())
-    facts: dict[str, Any] = {}
+    facts, numbers = dict[str, Any](), Quantize.model_validate(quantization)
 
     def load() -> "fx.GraphModule":
         return load_graph(SavedProgram(Path(program), unfolded), specs)
@@ -89,7 +89,6 @@ def lower(
     def write(names: Sequence[str]) -> str:
         graph = load()
         if scheme_cell.stage == "program":
-            numbers = Quantize.model_validate(quantization)
             graph = _quantized(graph, export.chosen(CANONICAL, ()), source, file_target, numbers)
         inputs = trial_inputs(graph, source)
         expected = reference(graph, inputs) if backend.runs_here() else None
