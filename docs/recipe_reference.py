@@ -124,7 +124,9 @@ def _values(annotation: Any, metadata: typing.Sequence[Any] = ()) -> str:
         return f"[{', '.join(map(_values, arguments))}]"
     if table_of(annotation) is not None:
         return "table"
-    words = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}[annotation]
+    switch = "`true`, `false`"
+    known = {str: "text", int: "whole number", float: "number", bool: switch, dict[str, bool]: f"a table of {switch}"}
+    words = known[annotation]
     limits = list(_limits(_constraints(metadata)))
     return ", ".join([words, *limits])
 
