@@ -225,7 +225,7 @@ def without_one(net: str, runtime: str, folder: Path, *, rounds: int) -> list[di
         left_out: {"rewrites": [name for name in names if name != left_out]} for left_out in names
     }
     if runtime == "onnx":
-        variants["winograd"] = {"options": Export(winograd=False)}
+        variants["winograd"] = {"options": Export(rewrites={"winograd": False})}
     files = []
     for label, options in {"": {}, **variants}.items():
         variant_folder = folder / (label or "all")

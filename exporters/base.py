@@ -110,10 +110,10 @@ class Backend(Protocol):
         options: Export = DEFAULTS,
         variant: str = "",
         left_out: Collection[str] = (),
-    ) -> None:
+    ) -> Mapping[str, Any] | None:
         """Write `path` from a program of the variant's batch. The keys of `metadata` come without a namespace.
 
-        `left_out` are those of `passes` that are not to run, because they change what the file computes.
+        `left_out` are those of `passes` that are not to run. Returns facts for the artifact's `details`, if any.
 
         Raises ExportError where the vendor's converter fails, MissingExtraError where it is not installed.
         """
@@ -126,6 +126,22 @@ class Backend(Protocol):
 
     def open(self, path: Path) -> Session:
         """Load the file on this machine. Raises ExportError where it cannot be run here."""
+
+
+def speed_passes(backend: Backend, variant: str) -> Mapping[str, bool]:
+    """Those of its passes that only make float files faster, and whether they are on in a file of `variant`.
+
+    `edgegen tune` tries them. A backend need not have the method.
+    """
+    passes: Mapping[str, bool] = backend.speed_passes(variant) if hasattr(backend, "speed_passes") else {}
+    return passes
+
+
+def switches(backend: Backend) -> list[str]:
+    """What `Export.rewrites` may switch on or off in its files."""
+    from edgegen.exporters.rewrites import names
+
+    return sorted({*names(), *backend.passes()})
 
 
 def backends_by_suffix() -> dict[str, str]:

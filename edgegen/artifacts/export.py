@@ -7,22 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.artifacts.budget import BudgetCheck
-from edgegen.artifacts.build import BuildInput, BuildResult
+from edgegen.artifacts.build import BuildResult
 from edgegen.artifacts.export_result import ExportResult, onnx_files
 from edgegen.artifacts.maker import Maker
 from edgegen.artifacts.model_card import write_card
 from edgegen.artifacts.real_inputs import InputFiles, generators_of, sentence
 from edgegen.artifacts.refinement_time import refinement_seconds
+from edgegen.artifacts.refiner import Refiner
 from edgegen.artifacts.relative_latency import RelativeLatency
 from edgegen.artifacts.shipped import class_names, units_of
-from edgegen.artifacts.target import Target, backends_of, require_extras, why_untimed
+from edgegen.artifacts.target import Target, require_extras, why_untimed
 from edgegen.artifacts.text_pipeline import write_text_parts
+from edgegen.artifacts.tuned_files import Tuning, tuned_files
 from edgegen.errors import EdgegenError, UsageError
 from edgegen.formats.manifest import write_manifest
 from edgegen.formats.router import Route, write_router
 from edgegen.integrations.optimum_onnx import write_ort_pipeline
 from edgegen.models.sources.load import Source, load_sources
-from edgegen.program.generator import Generator, save_program
+from edgegen.program.generator import Generator
 from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import GRIDS
 from edgegen.recipe import Export as Export
@@ -43,7 +45,7 @@ class ExportSettings:
 
     `memory_limit` in bytes is for each child process; `measure` adds host latencies; `name` begins the files' names;
     `inputs` are real ones, in place of those that the source's signature names; a longer refinement than
-    `longest_refinement_s` is refused.
+    `longest_refinement_s` is refused; `tuning` chooses the rewrites on a device.
     """
 
     targets: tuple[Target, ...]
@@ -57,6 +59,7 @@ class ExportSettings:
     name: str | None = None
     inputs: InputFiles | None = None
     longest_refinement_s: float | None = None
+    tuning: Tuning | None = None
 
 
 def export_source(
@@ -172,7 +175,16 @@ def _export(
         metadata={"license": str(license_name), "family": str(source_facts["family"])},
         options=settings.export,
         quantization=settings.quantize,
-        refined=_Refiner(generator, settings, relative_latency, temporary, progress),
+        refined=Refiner(
+            generator,
+            settings.targets,
+            quantize=settings.quantize,
+            recover=settings.recover,
+            seed=settings.seed,
+            relative_latency=relative_latency,
+            folder=temporary,
+            progress=progress,
+        ),
         seed=settings.seed,
         memory_limit=settings.memory_limit,
         progress=progress,
@@ -215,7 +227,12 @@ def _make(
     parity: dict[str, Parity] = {}
     failures: dict[str, EdgegenError] = {}
     with verifier as verify, progress.task(f"{maker.name}: export", len(settings.targets)) as task:
-        results = maker.make(settings.targets, folder, meanwhile=verify.prepare)
+        if settings.tuning is None:
+            results = maker.make(settings.targets, folder, meanwhile=verify.prepare)
+        else:
+            context = {"recover": settings.recover.model_dump(mode="json") if settings.recover else None}
+            about: dict[str, Any] = {"samples": settings.samples, "context": context}
+            results = tuned_files(maker, settings.targets, folder, settings.tuning, **about)
         for number, (target, result) in enumerate(results, start=1):
             if isinstance(result, EdgegenError):
                 failures[str(target)] = result
@@ -245,55 +262,6 @@ def _over_budget(
     return {
         artifact.file: check.broken(artifact, folder / artifact.file, parity[artifact.file]) for artifact in artifacts
     }
-
-
-class _Refiner:
-    """Calls `refine` once for each scheme, and keeps its result or the error that it ended with."""
-
-    def __init__(
-        self,
-        generator: Generator,
-        settings: ExportSettings,
-        relative_latency: RelativeLatency,
-        folder: Path,
-        progress: Progress,
-    ) -> None:
-        self.generator, self.settings, self.relative_latency = generator, settings, relative_latency
-        self.folder, self.progress = folder, progress
-        self.results: dict[str, BuildInput | EdgegenError] = {}
-
-    def __call__(self, scheme: str) -> BuildInput | None:
-        quantize = self.settings.quantize
-        if scheme not in GRIDS or not (self.settings.recover or quantize.methods or scheme == "mixed"):
-            return None
-        if scheme not in self.results:
-            try:
-                self.results[scheme] = self._refine(scheme)
-            except EdgegenError as e:  # raised for every file of the scheme
-                self.results[scheme] = e
-        result = self.results[scheme]
-        if isinstance(result, EdgegenError):
-            raise result
-        return result
-
-    def _refine(self, scheme: str) -> BuildInput:
-        from edgegen.artifacts.refine import refine  # imported here: it imports what training needs
-
-        settings, folder = self.settings, self.folder / scheme
-        folder.mkdir()
-        refined = refine(
-            self.generator,
-            scheme,
-            options=settings.quantize,
-            recover=settings.recover,
-            relative_latency=self.relative_latency,
-            backends=backends_of(scheme, settings.targets),
-            seed=settings.seed,
-            folder=folder,
-            progress=self.progress,
-        )
-        saved = save_program(refined.program, folder / "refined.pt2")
-        return BuildInput(saved, refined.program.module(check_guards=False), refined.options)
 
 
 def _measure(

@@ -9,6 +9,8 @@ from edgegen import registry
 from edgegen.artifacts.bisect_rewrites import fault_of, trial_inputs, write_what_is_true
 from edgegen.artifacts.target import Target
 from edgegen.exporters.base import Backend
+from edgegen.exporters.growth import Growth
+from edgegen.exporters.rewrites import names as all_rewrites
 from edgegen.program.inputs import InputSource, RealInputs
 from edgegen.quantize.calibration import calibration_batches
 from edgegen.recipe import Export, Quantize
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 # The rewrites that come before a quantization of the program.
 CANONICAL = ("modulated_conv", "resampling", "pointwise", "conv_bias", "transposed_conv")
+PLAIN_CONVOLUTIONS = ("winograd", "prelu")  # passes that quantizers and converters of files do not get
 
 
 def preload(*, name: str) -> None:
@@ -73,12 +76,12 @@ def lower(
 
     file_target, specs = Target(**target), Signature.from_dict(signature)
     variant, scheme_cell = file_target.kind(), file_target.cell()
-    export, rewrites = _of_stage(scheme_cell.stage, Export.model_validate(options), rewrites)
+    export = Export.model_validate(options)
     real = None if calibration is None else RealInputs(_arrays(Path(calibration)), {})
     source = InputSource(specs, seed, real)
     backend: Backend = registry.load("backend", file_target.backend)
-    passes = backend.passes()
-    float16_facts: dict[str, Any] = {}
+    rewrites, passes = _of_stage(scheme_cell.stage, export, rewrites, backend.passes())
+    facts: dict[str, Any] = {}
 
     def load() -> "fx.GraphModule":
         return load_graph(SavedProgram(Path(program), unfolded), specs)
@@ -86,35 +89,40 @@ def lower(
     def write(names: Sequence[str]) -> str:
         graph = load()
         if scheme_cell.stage == "program":
-            graph = _quantized(graph, source, file_target, Quantize.model_validate(quantization))
+            canonical = export.chosen(CANONICAL, ())
+            graph = _quantized(graph, canonical, source, file_target, Quantize.model_validate(quantization))
         inputs = trial_inputs(graph, source)
         expected = reference(graph, inputs) if backend.runs_here() else None
-        chosen = [name for name in names if name in rewrites]
-        rewritten = apply(graph, chosen, signature=specs, batch=variant.batch, any_size=variant.any_size)
+        chosen, growth = [name for name in names if name in rewrites], Growth(export.added_weight_bytes)
+        sizes: dict[str, Any] = {"batch": variant.batch, "any_size": variant.any_size}
+        rewritten = apply(graph, chosen, signature=specs, growth=growth, **sizes)
+        facts.clear()
         del graph
         if file_target.is_float16():
-            float16_facts.update(_fit_float16(rewritten, source, is_safe=export.fp16 == "safe"))
-        left_out = [name for name in passes if name not in names]
-        _write(
+            facts.update(_fit_float16(rewritten, source, is_safe=export.fp16 == "safe"))
+        left_out = [name for name in backend.passes() if name not in names]
+        of_file = _write(
             rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export, left_out=left_out
         )
+        facts.update({**growth.facts(), **of_file})
         del rewritten
         return "" if expected is None else fault_of(Path(path), file_target, specs, inputs, expected)
 
     if variant.lists_sizes:
         try_sizes(load(), specs, export.heights_widths)
     left_out = write_what_is_true(write, {"rewrites": rewrites, "passes": passes})
-    facts = backend.complete(Path(path), variant=file_target.variant, options=export)
-    return ({"left_out": left_out} if left_out else {}) | float16_facts | facts
+    further_facts = backend.complete(Path(path), variant=file_target.variant, options=export)
+    return ({"left_out": left_out} if left_out else {}) | facts | further_facts
 
 
-def _of_stage(stage: str, options: Export, rewrites: Sequence[str]) -> tuple[Export, Sequence[str]]:
-    """The options and rewrites of a cell of this stage, without Winograd's form where that is not asked for."""
-    if not options.winograd:
-        rewrites = [name for name in rewrites if name != "winograd_rows"]
-    if stage != "float":  # quantizers and converters of files need plain convolutions
-        options = options.model_copy(update={"winograd": False})
-    return options, [name for name in rewrites if stage != "program" or name not in CANONICAL]
+def _of_stage(
+    stage: str, options: Export, rewrites: Sequence[str], passes: Sequence[str]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The rewrites and the graph passes of a cell of this stage, as the options have them."""
+    plain = () if stage == "float" else PLAIN_CONVOLUTIONS
+    before = CANONICAL if stage == "program" else ()
+    default, known = ([name for name in names if name not in before] for names in (rewrites, all_rewrites()))
+    return options.chosen(default, known), options.chosen([name for name in passes if name not in plain], passes)
 
 
 def _fit_float16(program: "ExportedProgram", source: InputSource, *, is_safe: bool) -> dict[str, Any]:
@@ -131,11 +139,13 @@ def _arrays(path: Path) -> dict[str, "NDArray[Any]"]:
     return {name: tensor.numpy() for name, tensor in load_tensors(path).items()}
 
 
-def _quantized(graph: "fx.GraphModule", source: InputSource, target: Target, options: Quantize) -> "fx.GraphModule":
+def _quantized(
+    graph: "fx.GraphModule", rewrites: Sequence[str], source: InputSource, target: Target, options: Quantize
+) -> "fx.GraphModule":
     from edgegen.exporters.rewrites import apply
 
     # Whatever becomes a convolution becomes one before quantization, in the same way for every runtime.
-    canonical = apply(graph, CANONICAL, signature=source.signature, batch=None, any_size=target.kind().any_size)
+    canonical = apply(graph, rewrites, signature=source.signature, batch=None, any_size=target.kind().any_size)
     # PT2E observes weights when they are used, so the program must run once even where nothing is calibrated.
     calibration = calibration_batches(source, samples=options.samples or 1)
     quantized: fx.GraphModule = target.cell().load()(canonical, target.scheme, calibration, options)
@@ -151,15 +161,18 @@ def _write(
     metadata: Mapping[str, str],
     options: Export,
     left_out: Sequence[str],
-) -> None:
-    """The backend's file of a rewritten program; a scheme that quantizes files gets the float file first."""
+) -> Mapping[str, Any]:
+    """The backend's file of a rewritten program, and what it says of it.
+
+    A scheme that quantizes files gets the float file first.
+    """
     scheme_cell = target.cell()
     backend: Backend = registry.load("backend", target.backend)
     if path.is_dir():  # a package that was tried before
         shutil.rmtree(path)
 
-    def write(to: Path) -> None:
-        backend.lower(
+    def write(to: Path) -> Mapping[str, Any]:
+        facts = backend.lower(
             program,
             to,
             signature=signature,
@@ -169,11 +182,12 @@ def _write(
             variant=target.variant,
             left_out=left_out,
         )
+        return facts or {}
 
     if scheme_cell.stage != "file":
-        write(path)
-        return
+        return write(path)
     with temporary_folder() as temporary:
         float_file = Path(temporary) / path.name
-        write(float_file)
+        facts = write(float_file)
         scheme_cell.load()(float_file, path)
+        return facts

@@ -75,6 +75,14 @@ class Maker:
                 waiting.remove(str(target))
                 yield target, result
 
+    def build(self, target: Target, folder: Path, *, options: Export | None = None) -> BuildResult:
+        """Writes one file, with `options` in place of its own. Safe in a thread once `input` was called.
+
+        Raises what `build` raises.
+        """
+        build_input = self.input(target.scheme, any_size=target.kind().any_size)
+        return self._build(build_input, target, folder, {}, options=options)
+
     def _results(
         self,
         targets: Sequence[Target],
@@ -135,7 +143,13 @@ class Maker:
         return pool.submit(self._build, build_input, target, folder, children)
 
     def _build(
-        self, build_input: BuildInput, target: Target, folder: Path, children: dict[Target, Child]
+        self,
+        build_input: BuildInput,
+        target: Target,
+        folder: Path,
+        children: dict[Target, Child],
+        *,
+        options: Export | None = None,
     ) -> BuildResult:
         if target not in children:
             children[target] = _child(target)
@@ -149,7 +163,7 @@ class Maker:
             real=self.generator.real,
             metadata=self.metadata,
             quantization=build_input.quantization,
-            options=self.options,
+            options=options or self.options,
             memory_limit=self.memory_limit,
             child=children[target],
         )

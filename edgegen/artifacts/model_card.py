@@ -9,6 +9,7 @@ from typing import Any
 from edgegen import registry
 from edgegen.exporters.base import Backend
 from edgegen.formats.signal_units import UNITS
+from edgegen.formats.tuned import sentence
 from edgegen.support.storage import write_bytes
 from edgegen.types import Artifact, Parity, Signature, TensorSpec
 
@@ -189,9 +190,13 @@ def _classes(names: Sequence[str]) -> str:
 
 def _description(row: Mapping[str, Any]) -> str:
     sizes = ", ".join(f"{height}x{width}" for height, width in row["details"].get("heights_widths", ()))
-    caution = row["details"].get("caution")
+    caution, tuned = row["details"].get("caution"), sentence(row["details"])
     sizes_note = f" (its own and {sizes})" if sizes else ""
-    return f"- `{row['file']}`: {row['about']}{sizes_note}" + (f"; **{caution}**" if caution else "")
+    return (
+        f"- `{row['file']}`: {row['about']}{sizes_note}"
+        + (f"; **{caution}**" if caution else "")
+        + (f"; {tuned}" if tuned else "")
+    )
 
 
 def _inputs(exported: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgegen import registry
 from edgegen.errors import ExportError, UsageError, unknown_name
-from edgegen.exporters.base import DEFAULTS, Backend, Variant
+from edgegen.exporters.base import DEFAULTS, Backend, Variant, switches
 from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.schemes import DEFAULT_OPTIONS, GRIDS
 from edgegen.quantize.support_matrix import cell, cells
@@ -119,6 +119,10 @@ def checked_targets(names: Iterable[str], tables: Files | Recipe) -> tuple[Targe
     """Each named target once. Raises UsageError for one that cannot be made as the tables say, before any work."""
     targets = tuple(dict.fromkeys(map(Target.parse, names)))
     check_targets(targets, tables.export)
+    if tables.export.tune_on is not None:
+        from edgegen.profilers.files.profile import connect
+
+        connect(tables.export.tune_on)  # by its name: nothing is reached yet
     budget = None if tables.quantize.budget is None else Budget.parse(tables.quantize.budget)
     if budget is not None and budget.fd_local is not None and not isinstance(tables, Recipe):
         raise UsageError("quantize.budget: fd_local needs images to compare with, which only a run of a recipe has")
@@ -134,6 +138,12 @@ def check_targets(targets: Sequence[Target], options: Export) -> None:
     """
     if options.chips != DEFAULTS.chips and not any(target.variant == "qnn" for target in targets):
         raise UsageError(f"the chips {','.join(options.chips)} go with a target onnx-...:qnn; there is none")
+    if options.rewrites:
+        require_extras(targets)  # a backend's passes are its vendor's
+        known = {name for target in targets for name in switches(registry.load("backend", target.backend))}
+        for name in options.rewrites:
+            if name not in known:
+                raise UsageError(f"export.rewrites: {unknown_name('rewrite', name, sorted(known))}")
     for target in targets:
         backend: Backend = registry.load("backend", target.backend)
         try:

@@ -133,13 +133,13 @@ def export(
 
     files = _with_flags(Files() if recipe is None else read_files(recipe), etrecord=etrecord, chip=chip)
     targets = _targets(to, files, from_file=recipe is not None)
-    folder = output or Path("exports") / (_checked(name) or name_of(source, signature))
-    if ":" not in source and not Path(source).exists():
-        raise DataError(f"no source {source!r}: nothing is there; see `edgegen export --help`")
+    folder = output or Path("exports") / (checked_name(name) or name_of(source, signature))
+    require_source(source, "export")
     if dry_run:
         return _print_plan(folder, [str(target) for target in targets], as_json=as_json)
     from edgegen.artifacts.export import ExportSettings, export_source
     from edgegen.artifacts.export_result import raise_failures
+    from edgegen.artifacts.tuned_files import Tuning
     from edgegen.support.progress import progress
 
     results = export_source(
@@ -150,11 +150,12 @@ def export(
             export=files.export,
             quantize=files.quantize,
             recover=files.recover,
-            memory_limit=_bytes(memory_limit),
+            memory_limit=memory_bytes(memory_limit),
             measure=measure,
-            longest_refinement_s=None if yes else LONGEST_REFINEMENT_S,
+            longest_refinement_s=longest_refinement(yes=yes),
             name=name,
             inputs=input_files(inputs, files),
+            tuning=None if files.export.tune_on is None else Tuning(files.export.tune_on),
         ),
         signature=signature,
         random_weights=random_weights,
@@ -163,6 +164,17 @@ def export(
     )
     _print([result.to_dict() for result in results], as_json=as_json)
     raise_failures(results)
+
+
+def require_source(source: str, command: str) -> None:
+    """Raises DataError where nothing is there, before any work."""
+    if ":" not in source and not Path(source).exists():
+        raise DataError(f"no source {source!r}: nothing is there; see `edgegen {command} --help`")
+
+
+def longest_refinement(*, yes: bool) -> float | None:
+    """Seconds of learned rounding and recovery that start without --yes."""
+    return None if yes else LONGEST_REFINEMENT_S
 
 
 def _with_flags(files: "Files", *, etrecord: bool, chip: str | None) -> "Files":
@@ -178,7 +190,7 @@ def _with_flags(files: "Files", *, etrecord: bool, chip: str | None) -> "Files":
     return files.model_copy(update={"export": files.export.model_copy(update=changes)}) if changes else files
 
 
-def _checked(name: str | None) -> str | None:
+def checked_name(name: str | None) -> str | None:
     if name is not None and not SAFE_NAME.fullmatch(name):
         raise UsageError(f"--name {name!r}: give letters, digits, '.', '_' and '-', the first a letter or digit")
     return name
@@ -188,11 +200,16 @@ def _targets(to: str | None, files: "Files", *, from_file: bool) -> "tuple[Targe
     """Those of --to, or else the file's artifacts. Raises UsageError for one that cannot be made, before any work."""
     from edgegen.artifacts.target import checked_targets
 
+    return checked_targets(target_names(to, files, default=TARGETS, from_file=from_file), files)
+
+
+def target_names(to: str | None, files: "Files", *, default: str, from_file: bool) -> tuple[str, ...]:
+    """Those of --to, or else the file's artifacts, or else the default's. Raises UsageError where --to is empty."""
     file_has_targets = from_file and "artifacts" in files.export.model_fields_set
-    names = files.export.artifacts if to is None and file_has_targets else _parts(TARGETS if to is None else to)
+    names = files.export.artifacts if to is None and file_has_targets else _parts(default if to is None else to)
     if not names:
-        raise UsageError(f"--to {to!r} names nothing; for example --to {TARGETS}")
-    return checked_targets(names, files)
+        raise UsageError(f"--to {to!r} names nothing; for example --to {default}")
+    return names
 
 
 def input_files(texts: list[str] | None, files: "Files") -> "InputFiles | None":
@@ -222,7 +239,7 @@ def _parts(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def _bytes(text: str | None) -> int | None:
+def memory_bytes(text: str | None) -> int | None:
     """8GB, 500MB -> bytes. Raises UsageError."""
     if text is None:
         return None

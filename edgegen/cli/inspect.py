@@ -64,17 +64,21 @@ def inspect(
         _print_recipe(Path(file), as_json=as_json)
         return
     from edgegen.formats.manifest import checked_entry
+    from edgegen.formats.tuned import TUNED, table
     from edgegen.inspection.record import inspect as inspect_file
 
-    checked_entry(Path(file))
+    entry = checked_entry(Path(file))
     try:
         inspection = inspect_file(Path(file))
     except ExportError as e:  # exit code of damaged data: no export has failed
         raise DataError(str(e)) from e
+    tuned = {} if entry is None else {TUNED: entry.row["details"][TUNED]} if TUNED in entry.row["details"] else {}
     if as_json:
-        print(json.dumps(inspection.to_dict(), indent=2))
+        print(json.dumps(inspection.to_dict() | tuned, indent=2))
         return
     _print(inspection, every_weight=every_weight)
+    if tuned:
+        show("", *table(tuned))
 
 
 def _print_recipe(path: Path, *, as_json: bool) -> None:

@@ -26,6 +26,7 @@ from edgegen.cli import (
     sensitivity,
     serve_bench,
     status,
+    tune,
     verify,
 )
 from edgegen.errors import EdgegenError, UsageError
@@ -63,6 +64,7 @@ inspect.register(app)
 sensitivity.register(app)
 plan.register(app)
 methods.register(app)
+tune.register(app)
 
 
 def _print_versions(is_given: bool) -> None:

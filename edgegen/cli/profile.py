@@ -107,7 +107,7 @@ def check_options(kind: str | None, threads: str | None, output: Path | None) ->
         raise UsageError(f"--profile {profile_name}: there are {' and '.join(PROFILES)}")
     if output is not None and not output.parent.is_dir():
         raise UsageError(f"-o {output}: no folder {output.parent}")
-    return profile_name, _threads(threads)
+    return profile_name, thread_counts(threads)
 
 
 def write_and_print(profile: "Profile", *, output: Path | None, as_json: bool) -> None:
@@ -131,7 +131,7 @@ def _provider(text: str | None) -> str:
     return text or CPU
 
 
-def _threads(text: str | None) -> tuple[int, ...]:
+def thread_counts(text: str | None) -> tuple[int, ...]:
     counts = [whole(part, least=1, most=MOST_THREADS) for part in (text or "1").split(",")]
     if None in counts:
         raise UsageError(f"--threads {text}: give whole numbers from 1 to {MOST_THREADS}, such as 1,2,4")

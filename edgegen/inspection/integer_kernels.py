@@ -47,8 +47,8 @@ def _sentence(whole: Iterable[bool]) -> str:
 def _on_npu(path: Path) -> "Assignment | None":
     import onnx
 
-    from edgegen.exporters.onnx.backend import NAMESPACE
     from edgegen.exporters.onnx.htp import assignment_of
+    from edgegen.exporters.onnx.metadata import NAMESPACE
 
     fields = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
     return assignment_of(fields, NAMESPACE)

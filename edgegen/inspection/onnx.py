@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.errors import EdgegenError, ExportError
-from edgegen.exporters.onnx.backend import FATAL, NAMESPACE
+from edgegen.exporters.onnx.backend import FATAL
+from edgegen.exporters.onnx.metadata import NAMESPACE
 from edgegen.formats.signature_values import signature_in
 from edgegen.inspection.onnx_macs import count_macs, shape_of
 from edgegen.inspection.ort import batch_of_one, to_onnx

@@ -1,11 +1,14 @@
 """Shared by the stages that make and check files: the student as a generator, and the maker of its files."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgegen.artifacts.build import BuildInput, BuildResult, unchecked
 from edgegen.artifacts.maker import Maker
 from edgegen.artifacts.target import Target
+from edgegen.artifacts.tuned_files import Tuning, tuned_files
+from edgegen.errors import EdgegenError
 from edgegen.formats.manifest import MANIFEST, write_manifest
 from edgegen.formats.stage_folder import GENERATOR
 from edgegen.models.load import load as load_generator
@@ -75,13 +78,26 @@ def make_files(context: Context, maker: Maker, targets: list[str]) -> None:
     """The files of a stage and their manifest. Raises the error of the first file that cannot be made."""
     artifacts: list[Artifact] = []
     with context.progress.task(context.stage, len(targets)) as task:
-        for _, result in maker.make([Target.parse(text) for text in targets], context.folder):
+        for _, result in _made(context, maker, [Target.parse(text) for text in targets]):
             if not isinstance(result, BuildResult):
                 raise result
             artifacts.append(result.artifact)
             task.update(len(artifacts), f"{result.artifact.file} {result.artifact.nbytes / 1e6:.2f} MB")
     lineage = lineage_of(context.recipe, context.inputs)
     write_manifest(context.folder, artifacts, maker.generator.signature, lineage=lineage, parity=unchecked(artifacts))
+
+
+def _made(context: Context, maker: Maker, targets: list[Target]) -> Iterator[tuple[Target, BuildResult | EdgegenError]]:
+    """The files, each with the rewrites that are the fastest on `export.tune_on`, where the recipe names a device."""
+    device = context.recipe.export.tune_on
+    if device is None or not targets:
+        yield from maker.make(targets, context.folder)
+        return
+    inputs = {stage: folder.name for stage, folder in context.inputs.items()}
+    candidates = context.folder / "candidates"  # of a run that was killed they are there
+    tuning, samples = Tuning(device, folder=candidates), context.recipe.verify.samples
+    yield from tuned_files(maker, targets, context.folder, tuning, samples=samples, context={"inputs": inputs})
+    shutil.rmtree(candidates, ignore_errors=True)
 
 
 def artifacts_of(folders: Mapping[str, Path]) -> list[tuple[Artifact, Path]]:

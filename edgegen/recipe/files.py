@@ -2,6 +2,7 @@
 
 import operator
 import re
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -14,6 +15,7 @@ CHIPS: tuple[Chip, ...] = ("8gen3", "8elite")
 CoreMLTarget = Literal["iOS17", "iOS18", "iOS26"]
 Ranges = Literal["minmax", "percentile", "mse", "entropy"]
 FLOAT_SCHEMES = ("fp32", "fp16")
+ADDED_WEIGHTS_MB = 512
 
 
 class Evaluate(Table):
@@ -48,8 +50,22 @@ class Export(Table):
     coreml_target: CoreMLTarget = Field("iOS17", description="oldest system of the Core ML files")
     generate: bool = Field(True, description="a second method in the .pte files: noise to uint8 image")
     heights_widths: tuple[tuple[Count, Count], ...] = Field((), description="further sizes of a coreml-...:sizes file")
-    winograd: bool = Field(True, description="fp32: 3x3 convolutions faster, for memory (ONNX 4 times theirs)")
-    # Left out where it is not asked for, so that the keys of older results stay.
+    # Left out where they are not asked for, so that the keys of older results stay.
+    tune_on: str | None = Field(
+        None,
+        description="device that chooses the rewrites of each file, such as ssh:pi@board",
+        exclude_if=operator.not_,
+    )
+    rewrites: dict[str, bool] = Field(
+        default_factory=dict,
+        description="of speed, on or off beside the runtimes' own choice, such as winograd = false",
+        exclude_if=operator.not_,
+    )
+    added_weights_mb: Annotated[int, Field(ge=0, le=10**6)] = Field(
+        ADDED_WEIGHTS_MB,
+        description="MB that faster forms of convolutions may add to the weights in memory",
+        exclude_if=ADDED_WEIGHTS_MB.__eq__,
+    )
     etrecord: bool = Field(False, description="profiling record beside .pte files", exclude_if=operator.not_)
     fp16: Literal["plain", "safe"] = Field("plain", description="safe: float32 where needed", exclude_if="plain".__eq__)
     chips: Annotated[tuple[Chip, ...], Field(min_length=1)] = Field(
@@ -69,6 +85,16 @@ class Export(Table):
         if len(set(self.chips)) != len(self.chips):
             raise ValueError("chips lists one twice")
         return self
+
+    @property
+    def added_weight_bytes(self) -> int:
+        """`added_weights_mb` in bytes."""
+        return self.added_weights_mb * 10**6
+
+    def chosen(self, default: Iterable[str], known: Iterable[str]) -> list[str]:
+        """The names of `default` that `rewrites` does not switch off, then those of `known` that it switches on."""
+        kept = [name for name in default if self.rewrites.get(name, True)]
+        return kept + [name for name in known if self.rewrites.get(name, False) and name not in kept]
 
     def targets(self, *, floating: bool) -> list[str]:
         """The float artifacts, or the compressed ones."""

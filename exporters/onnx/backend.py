@@ -3,11 +3,9 @@
 import contextlib
 import io
 import json
-import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +13,11 @@ from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Arrays, Precision, Session, Variant, one_by_one, pixels, refusal
+from edgegen.exporters.growth import Growth
 from edgegen.exporters.onnx import htp, slim
 from edgegen.exporters.onnx.cells import CELLS, NPU_CELLS
 from edgegen.exporters.onnx.htp_forms import NPU_FORMS
+from edgegen.exporters.onnx.metadata import NAMESPACE, clean, stamp
 from edgegen.exporters.onnx.prelu import prelu
 from edgegen.exporters.onnx.unsigned import unsigned
 from edgegen.exporters.onnx.winograd import winograd
@@ -33,14 +33,11 @@ if TYPE_CHECKING:
 LARGEST = 2_000_000_000  # bytes of one protobuf, with room for the program; above it weights lie in a second file
 OPSET_OF_VOLUMES = 20  # GridSample-20 is the first for 5D inputs (ONNX's Operators.md)
 OPSET_OF_16_BITS = 21  # QuantizeLinear-21 is the first with 16-bit numbers
-NAMESPACE = "edgegen."
-BATCH_AXIS = "batch_size"
-# In this order: PRelu goes behind the convolutions that stayed.
-CPU_FORMS = {"winograd": winograd, "prelu": prelu}  # for onnxruntime's kernels on CPUs; an NPU's compiler has its own
-FORMS = {**CPU_FORMS, **NPU_FORMS}
+CPU_FORMS = ("winograd", "prelu")  # for onnxruntime's kernels on CPUs; an NPU's compiler has its own
+FORMS = (*CPU_FORMS, *NPU_FORMS)
+PLAIN = ("batch1", "qnn", "any_size")  # variants for other compilers than onnxruntime's, or of unknown sizes
 TINY = 1e-8  # onnxscript compares constants with this absolute tolerance
 OPTIMIZER = "torch.onnx.optimize"  # onnxscript's passes, by the argument of torch.onnx.export
-AXES = {0: BATCH_AXIS, 2: "height", 3: "width"}  # of the first input
 FATAL = 4  # onnxruntime's log severity; at a lower one it also prints the messages of its exceptions
 
 SNIPPET = """import numpy as np, onnxruntime
@@ -98,6 +95,9 @@ class OnnxBackend:
     def passes(self) -> tuple[str, ...]:
         return (OPTIMIZER, *slim.names(), "unsigned", *FORMS)
 
+    def speed_passes(self, variant: str) -> dict[str, bool]:
+        return {} if variant in ("qnn", "ort") else dict.fromkeys(CPU_FORMS, variant not in PLAIN)
+
     def runs_here(self, variant: str = "") -> bool:
         return not self.variants[variant].simulator
 
@@ -115,7 +115,7 @@ class OnnxBackend:
         options: Export = DEFAULTS,
         variant: str = "",
         left_out: Collection[str] = (),
-    ) -> None:
+    ) -> dict[str, Any]:
         """Write `path` with `metadata` and the signature under "edgegen."; checked by onnx's full checker.
 
         Weights of more than 2 GB lie beside it in `<name>.onnx.data`. The variant "ort" writes
@@ -126,6 +126,7 @@ class OnnxBackend:
         require("onnx", purpose="writing an ONNX file")
         if variant == "generate":
             signature, program = pixels(program, signature, self.variants[variant].batch)
+        growth = Growth(options.added_weight_bytes)
         fields = {**metadata, "signature": json.dumps(signature.to_dict(), sort_keys=True)}
         try:
             optimize = OPTIMIZER not in left_out and not _adds_tiny(program)
@@ -134,13 +135,14 @@ class OnnxBackend:
             if variant == "ort":
                 _write_ort(exported, fields, path, left_out)
             else:
-                plain = options.winograd is False or variant in ("batch1", "qnn", "any_size")
-                other = (*(CPU_FORMS if plain else ()), *(() if variant == "qnn" else NPU_FORMS))
-                _write(exported, fields, path, (*left_out, *other))
+                default = (*(() if variant in PLAIN else CPU_FORMS), *(NPU_FORMS if variant == "qnn" else ()))
+                forms = [name for name in options.chosen(default, FORMS) if name not in left_out]
+                _write(exported, fields, path, left_out, forms, growth)
         except ExportError:
             raise
         except Exception as e:
             raise ExportError(refusal("torch.onnx", e, program)) from e
+        return growth.facts()
 
     def complete(self, path: Path, *, variant: str, options: Export = DEFAULTS) -> dict[str, Any]:
         """Compiles the variant "qnn" for the chips of `options`, and notes in the file what their NPU takes."""
@@ -243,25 +245,36 @@ def _older_opset(subject: str, opset: int, needed: int) -> ExportError:
     )
 
 
-def _write(exported: Any, fields: Mapping[str, str], path: Path, left_out: Collection[str]) -> None:
+def _write(
+    exported: Any,
+    fields: Mapping[str, str],
+    path: Path,
+    left_out: Collection[str],
+    forms: Collection[str] = (),
+    growth: Growth | None = None,
+) -> None:
     import onnx
 
     if sum(value.const_value.nbytes for value in exported.model.graph.initializers.values()) < LARGEST:
         model = slim.slim(exported.model_proto, left_out=left_out)
         if "unsigned" not in left_out:
             unsigned(model)
-        for name, form in FORMS.items():
-            if name not in left_out:
+        if "winograd" in forms and growth is not None:
+            winograd(model, growth)
+        if "prelu" in forms:  # behind the convolutions that stayed
+            prelu(model)
+        for name, form in NPU_FORMS.items():
+            if name in forms:
                 form(model)
-        _clean(model)
-        _stamp(model, fields)
+        clean(model)
+        stamp(model, fields)
         onnx.checker.check_model(model, full_check=True)
         path.write_bytes(model.SerializeToString(deterministic=True))
         return
     exported.save(path, external_data=True)  # weight by weight, straight from torch's memory
     model = onnx.load(path, load_external_data=False)
-    _clean(model)
-    _stamp(model, fields)
+    clean(model)
+    stamp(model, fields)
     path.write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(path, full_check=True)
 
@@ -272,7 +285,7 @@ def _write_ort(exported: Any, fields: Mapping[str, str], path: Path, left_out: C
 
     with temporary_folder() as temporary, contextlib.redirect_stdout(io.StringIO()):
         source = Path(temporary) / f"{path.stem}.onnx"
-        _write(exported, fields, source, (*left_out, *FORMS))
+        _write(exported, fields, source, left_out)
         converter.convert_onnx_models_to_ort(
             source,
             Path(temporary) / "out",
@@ -282,31 +295,6 @@ def _write_ort(exported: Any, fields: Mapping[str, str], path: Path, left_out: C
         files = {file.suffix: file for file in (Path(temporary) / "out").iterdir()}
         shutil.move(files[".ort"], path)
         shutil.move(files[".config"], path.with_suffix(".required_operators.config"))
-
-
-def _clean(model: Any) -> None:
-    """Drop torch's notes on its own run, such as source paths, and name the symbolic axes."""
-    graph = model.graph
-    values = [*graph.input, *graph.output, *graph.value_info]
-    for part in [model, graph, *graph.node, *graph.initializer, *values]:
-        del part.metadata_props[:]
-        part.ClearField("doc_string")
-    first = [size.dim_param for size in graph.input[0].type.tensor_type.shape.dim]
-    for axis, name in AXES.items():
-        for dim in _symbolic(values) if first[axis : axis + 1] not in ([], [""]) else ():
-            dim.dim_param = re.sub(rf"\b{re.escape(first[axis])}\b", name, dim.dim_param)
-
-
-def _symbolic(values: Iterable[Any]) -> Iterator[Any]:
-    for value in values:
-        yield from (dim for dim in value.type.tensor_type.shape.dim if dim.dim_param)
-
-
-def _stamp(model: Any, metadata: Mapping[str, str]) -> None:
-    model.producer_name = "edgegen"
-    model.producer_version = version("edgegen")
-    for key in sorted(metadata):
-        model.metadata_props.add(key=NAMESPACE + key, value=metadata[key])
 
 
 def _shapes(inputs: Mapping[str, NDArray[Any]]) -> str:

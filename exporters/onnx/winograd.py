@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegen.exporters.growth import Growth, Layer
+
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
@@ -31,7 +33,6 @@ PREFIX = "winograd"
 # Where it pays, measured on x86-64 (AVX-512) with onnxruntime 1.32 and one thread. Below 256 pixels reading four
 # times the weights costs more than the multiplications saved, below 96 channels the transforms do.
 LEAST_PIXELS, LEAST_CHANNELS = 256, 96
-MOST_MEMORY = 1 << 29  # bytes that all rewritten weights together may take more than before
 LANES = 16  # onnxruntime blocks the channels of a group by this many; other widths take a slow path
 
 
@@ -84,6 +85,11 @@ class WinogradSite:
     padding: int = 1
 
     @property
+    def name(self) -> str:
+        """Its layer in the network, of a node that is named after one."""
+        return self.node.name.rpartition("/")[0] or self.node.name
+
+    @property
     def pays(self) -> bool:
         """Whether the image divides into tiles and the work is large enough to gain."""
         fits = self.rows % M == 0 and self.columns % M == 0 and self.inputs % LANES == 0 and self.outputs % LANES == 0
@@ -101,18 +107,21 @@ class WinogradSite:
         return 4 * (N * N - 9) * self.inputs * self.outputs
 
 
-def winograd(model: "ModelProto") -> int:
-    """Rewrite, in place, every 3x3 convolution that gains by it; gives their number.
+def winograd(model: "ModelProto", growth: Growth) -> int:
+    """Rewrite, in place, every 3x3 convolution that gains by it, as far as `growth` allows; gives their number.
 
     Rewritten are those with constant weights, stride 1, padding 1 or 0, no groups and no dilation, on images (batch,
-    channels, height, width) of known size; the batch may be symbolic. Where MOST_MEMORY does not suffice for all, the
-    largest images come first. All others stay. `model` is of opset 13 or more and holds the shapes of its values, as
-    torch.onnx writes them; `onnx.shape_inference.infer_shapes` adds them elsewhere.
+    channels, height, width) of known size; the batch may be symbolic. The largest images come first. All others stay.
+    `model` is of opset 13 or more and holds the shapes of its values, as torch.onnx writes them;
+    `onnx.shape_inference.infer_shapes` adds them elsewhere.
     """
     graph = model.graph
     constants = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     shapes = _shapes(graph)
-    sites = _affordable({i: _site(node, constants, shapes) for i, node in enumerate(graph.node)})
+    sites = {i: site for i, node in enumerate(graph.node) if (site := _site(node, constants, shapes)) is not None}
+    layers = {i: Layer(site.name, site.memory, site.pixels) for i, site in sites.items()}
+    chosen = growth.choose(layers, rewrite="winograd")
+    sites = {i: sites[i] for i in chosen}
     if not sites:
         return 0
     _share_constants(graph)
@@ -122,18 +131,6 @@ def winograd(model: "ModelProto") -> int:
     del graph.node[:]
     graph.node.extend(nodes)
     return len(sites)
-
-
-def _affordable(sites: dict[int, WinogradSite | None]) -> dict[int, WinogradSite]:
-    """The sites that fit into MOST_MEMORY, the largest images first."""
-    affordable: dict[int, WinogradSite] = {}
-    left = MOST_MEMORY
-    candidates = [(i, site) for i, site in sites.items() if site is not None]
-    for i, site in sorted(candidates, key=lambda pair: -pair[1].pixels):
-        if site.memory <= left:
-            affordable[i] = site
-            left -= site.memory
-    return affordable
 
 
 def _shapes(graph: Any) -> dict[str, list[int | None]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgegen.errors import ExportError, UsageError, unknown_name
+from edgegen.exporters.growth import META, Growth
 from edgegen.types import Signature
 
 if TYPE_CHECKING:
@@ -34,9 +35,11 @@ def apply(
     signature: Signature,
     batch: int | None,
     any_size: bool = False,
+    growth: Growth | None = None,
 ) -> "ExportedProgram":
     """The program of a graph after `rewrites`, which change it; `batch` and `any_size` as in `capture`.
 
+    `growth` bounds the weights that they add, and notes what stayed as it was; None is that of `Export`.
     Raises UsageError for an unknown name, ExportError where a rewrite fails on this program.
     """
     from edgegen.program.capture import capture, note_shapes
@@ -51,6 +54,8 @@ def apply(
             graph_module = program.module(check_guards=False)
         else:
             note_shapes(graph_module, signature, batch)
+    if growth is not None:
+        graph_module.meta[META] = growth
     operators: dict[Any, Callable[..., Any]] = {}
     for name, module in zip(rewrites, modules, strict=True):
         if hasattr(module, "rewrite"):
@@ -59,6 +64,7 @@ def apply(
             except Exception as e:
                 raise ExportError(f"the rewrite {name} fails on this program: {e}") from e
         operators |= getattr(module, "OPS", {})
+    graph_module.meta.pop(META, None)
     graph_module.graph.eliminate_dead_code()
     graph_module.recompile()
     return capture(RetracedModule(graph_module, operators).eval(), signature, batch=batch, any_size=any_size)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
+from edgegen.exporters.growth import Layer, growth_of
 from edgegen.exporters.rewrites._graph import (
     ATEN,
     Convolution,
@@ -32,7 +33,7 @@ from edgegen.exporters.rewrites._graph import (
 # Where it pays, measured with XNNPACK on x86-64 (AVX-512, one thread): the sums weigh less the more channels there are.
 LEAST_PIXELS, LEAST_CHANNELS = 256, 64
 MOST_GROWTH = 0.1  # of all weights; folding the time has removed some 8 % of them before
-FREE_GROWTH = 1 << 19  # numbers, 2 MB: small networks, whose files weigh less than the runtime, grow by up to a third
+FREE_GROWTH = 1 << 21  # bytes: small networks, whose files weigh less than the runtime, grow by up to a third
 
 
 def rewrite(module: fx.GraphModule) -> None:
@@ -99,14 +100,14 @@ def convolve(parts: list[Any], kernels: list[Any], bias: Any, site: Convolution)
 def _affordable(module: fx.GraphModule, sites: dict[fx.Node, Convolution]) -> dict[fx.Node, Convolution]:
     """Those that the growth of the weights allows, in their order."""
     weights = {node.target: constant(module, node) for node in module.graph.nodes if node.op == "get_attr"}
-    room = max(FREE_GROWTH, MOST_GROWTH * sum(weight.numel() for weight in weights.values() if weight is not None))
-    chosen = set()
-    for node, site in sorted(sites.items(), key=lambda pair: -pair[1].sizes[2] * pair[1].sizes[3]):
-        room -= site.weight.numel() / 3
-        if room < 0:
-            break
-        chosen.add(node)
-    return {node: site for node, site in sites.items() if node in chosen}
+    numbers = sum(weight.numel() for weight in weights.values() if weight is not None)
+    layers = {
+        node: Layer(site.name.removesuffix(".weight"), 4 * site.weight.numel() // 3, site.sizes[2] * site.sizes[3])
+        for node, site in sites.items()
+    }
+    most = max(FREE_GROWTH, int(MOST_GROWTH * 4 * numbers))
+    chosen = growth_of(module).choose(layers, rewrite="winograd_rows", most=most)
+    return {node: site for node, site in sites.items() if node in set(chosen)}
 
 
 def _pays(site: Convolution) -> bool:

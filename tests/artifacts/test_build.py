@@ -208,19 +208,22 @@ class Wide(torch.nn.Module):
         return out
 
 
-def test_winograd_false_keeps_a_pte_small(tmp_path: Path, in_process: None) -> None:
-    sizes = {}
-    for winograd in (True, False):
+def test_without_winograd_or_room_for_it_a_pte_stays_small(tmp_path: Path, in_process: None) -> None:
+    sizes, facts = {}, {}
+    chosen = {"on": Export(), "off": Export(rewrites={"winograd_rows": False}), "no room": Export(added_weights_mb=0)}
+    for name, options in chosen.items():
         artifact = builder.build(
             Wide().eval(),
             Signature.of(channels=64, size=16, num_classes=0),
-            name=f"wide{winograd}",
+            name=name.replace(" ", "_"),
             target=builder.Target("executorch", "fp32"),
             folder=tmp_path,
             seed=0,
             metadata={},
-            options=Export(winograd=winograd),
+            options=options,
         ).artifact
-        sizes[winograd] = artifact.nbytes
+        sizes[name], facts[name] = artifact.nbytes, artifact.details.get("plain_for_memory")
     weights = 64 * 64 * 9 * 4
-    assert sizes[True] - sizes[False] == pytest.approx(weights / 3, rel=0.1)
+    assert sizes["on"] - sizes["off"] == pytest.approx(weights / 3, rel=0.1)
+    assert sizes["no room"] == pytest.approx(sizes["off"], abs=16)
+    assert facts == {"on": None, "off": None, "no room": {"winograd_rows": ["conv"]}}

@@ -21,8 +21,9 @@ from edgegen.artifacts.target import Target, check_quantization, why_untimed
 from edgegen.cli.main import app
 from edgegen.errors import DataError, ExportError, MissingExtraError, RecipeError, UsageError
 from edgegen.exporters.onnx import htp
-from edgegen.exporters.onnx.backend import BACKEND, NAMESPACE
+from edgegen.exporters.onnx.backend import BACKEND
 from edgegen.exporters.onnx.chips import CHIPS
+from edgegen.exporters.onnx.metadata import NAMESPACE
 from edgegen.formats.manifest import check_folder
 from edgegen.quantize.budget import Budget
 from edgegen.recipe import Export, Quantize, read

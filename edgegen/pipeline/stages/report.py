@@ -5,6 +5,7 @@ from typing import Any
 
 from edgegen.formats.manifest import tool_versions
 from edgegen.formats.stage_folder import CHOICE, GENERATOR
+from edgegen.formats.tuned import sentence
 from edgegen.models.load import load as load_generator
 from edgegen.models.macs import macs
 from edgegen.models.observed import decoder_in
@@ -122,6 +123,7 @@ def _notes(context: Context) -> list[str]:
     notes += _of_latents(context)
     rows = read_json(context.inputs["verify"] / "parity.json")["artifacts"]
     notes += [f"{row['file']}: {row['details']['caution']}." for row in rows if "caution" in row["details"]]
+    notes += [f"{row['file']}: {tuned}." for row in rows if (tuned := sentence(row["details"]))]
     if recipe.quantize.budget:
         broken = [f"{row['file']}: {'; '.join(row['budget'])}" for row in rows if row["budget"]]
         notes.append(

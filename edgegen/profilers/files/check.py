@@ -58,7 +58,7 @@ def check_files(
     with progress.task("checking", len(placements)) as task:
         for number, placement in enumerate(placements, start=1):
             checks.append(_run(placement, device, temporary, threads, timeout_s))
-            task.update(number, placement.subject.path.name)
+            task.update(number, placement.subject.facts.name)
     return _compare(checks, temporary)
 
 
@@ -70,9 +70,10 @@ def _run(placement: Placement, device: Device, temporary: Path, threads: int, ti
     try:
         with Worker(device, placement.command, timeout_s=timeout_s) as worker:
             worker.ready().ask("open", threads, *placement.inputs)
-            remote_path = device.place(_output(path, temporary).name)
+            output = _output(placement, temporary)
+            remote_path = device.place(output.name)
             worker.ask("run", remote_path)
-            device.get(remote_path, _output(path, temporary))
+            device.get(remote_path, output)
             notes = () if placement.provider == CPU else (_taken(placement.provider, worker, device, temporary),)
     except DeviceError as e:
         return Check(placement, failure=str(e).replace(str(path.resolve()), path.name))
@@ -91,8 +92,8 @@ def _taken(provider: str, worker: Worker, device: Device, temporary: Path) -> st
     return f"{count} of {len(leaves)} operations run on {provider}, the others on the CPU"
 
 
-def _output(path: Path, temporary: Path) -> Path:
-    return temporary / f"{path.name}.out"
+def _output(placement: Placement, temporary: Path) -> Path:
+    return temporary / f"{placement.subject.facts.name}.out"
 
 
 def _compare(checks: Sequence[Check], temporary: Path) -> list[Check]:
@@ -102,7 +103,7 @@ def _compare(checks: Sequence[Check], temporary: Path) -> list[Check]:
         if check.runtime is None:
             continue
         subject = check.placement.subject
-        names = {key: str(temporary / f"{subject.path.name}.{key}") for key in ("inputs.npz", "expected.npy")}
+        names = {key: str(temporary / f"{subject.facts.name}.{key}") for key in ("inputs.npz", "expected.npy")}
         np.savez(names["inputs.npz"], *subject.arrays)
         rows.append(
             {
@@ -121,7 +122,7 @@ def _compare(checks: Sequence[Check], temporary: Path) -> list[Check]:
     references = isolation.call(function, {"rows": rows}, memory_limit=limit).value
     for index, row, reference in zip(indices, rows, references, strict=True):
         expected = np.load(row["expected"], allow_pickle=False)
-        output = np.fromfile(_output(checks[index].placement.subject.path, temporary), expected.dtype)
+        output = np.fromfile(_output(checks[index].placement, temporary), expected.dtype)
         numerics = compare_outputs(expected.reshape(-1), output, reference=reference)
         compared[index] = replace(checks[index], numerics=numerics)
     return compared

@@ -42,6 +42,7 @@ class _Wishes:
     for_minutes: bool
     options: ProfileOptions
     provider: str = CPU
+    names: Sequence[str] = ()
 
 
 def profile_files(
@@ -53,16 +54,17 @@ def profile_files(
     per_op: bool = False,
     for_minutes: bool = False,
     provider: str = CPU,
+    names: Sequence[str] = (),
     options: ProfileOptions | None = None,
     progress: Progress,
 ) -> Profile:
-    """Measures all files in turn, each with each number of threads.
+    """Measures all files in turn, each with each number of threads, under `names`, where their own are not different.
 
     A file that computes something else than here has no latency. `for_minutes` adds how fast each still is after five
     minutes without a pause; `provider` is one of `programs.PROVIDERS`. Raises DataError and UsageError for a file that
     cannot be measured at all, DeviceError where the device cannot be used.
     """
-    wishes = _Wishes(profile, threads, per_op, for_minutes, options or PROFILES[profile], provider)
+    wishes = _Wishes(profile, threads, per_op, for_minutes, options or PROFILES[profile], provider, names)
     return _measure(files, device, (), wishes, progress)[0]
 
 
@@ -80,10 +82,11 @@ def _measure(
         stack.callback(device.close)
         if wishes.per_op and not device.traces:
             raise UsageError(f"--per-op: {device.name} has no profiler of single operations; leave it out")
-        if len({path.name for path in files}) < len(files):
+        names = wishes.names or [path.name for path in files]
+        if len(set(names)) < len(files):
             raise UsageError("two files have one name; measure them one after the other, and compare the two results")
         temporary = Path(folder)
-        subjects = [read_subject(path) for path in files]
+        subjects = [read_subject(path, name) for path, name in zip(files, names, strict=True)]
         target = device.probe()
         checks = check_files(
             [place(subject, device, temporary, provider=wishes.provider) for subject in subjects],
@@ -118,7 +121,7 @@ def _measure(
 
 
 def _label(check: Check, threads: int) -> str:
-    return label(check.placement.subject.path.name, threads)
+    return label(check.placement.subject.facts.name, threads)
 
 
 def _job(check: Check, threads: int) -> Job:

@@ -54,8 +54,11 @@ class Placement:
         return FileJob(label, self.command, (threads, *self.inputs), [str(self.subject.path.resolve())])
 
 
-def read_subject(path: Path) -> Subject:
-    """What is known of a file. Raises UsageError, DataError and MissingExtraError where it cannot be measured."""
+def read_subject(path: Path, name: str | None = None) -> Subject:
+    """What is known of a file, which is measured under `name`, its own where that is None.
+
+    Raises UsageError, DataError and MissingExtraError where it cannot be measured.
+    """
     if path.suffix not in FORMATS:
         raise UsageError(f"cannot measure {path.name}: there are runners for {', '.join(FORMATS)}")
     require(backends_by_suffix()[path.suffix], purpose=f"measuring {path.name}")
@@ -68,7 +71,7 @@ def read_subject(path: Path) -> Subject:
     inspection = inspect(path)
     inputs = tuple(_tensor(value, sizes) for value in inspection.main.inputs)
     facts = FileFacts(
-        name=path.name,
+        name=name or path.name,
         format=FORMATS[path.suffix],
         sha256=sha256_of(path),
         nbytes=inspection.nbytes,
@@ -86,14 +89,14 @@ def untimed_reason(file: str) -> str:
 
 def place(subject: Subject, device: Device, temporary: Path, *, provider: str = CPU) -> Placement:
     """Puts the file, its inputs and its runner onto the device. Raises DeviceError, UsageError for the provider."""
-    path = subject.path
+    path, name = subject.path, subject.facts.name
     weights = path.with_name(f"{path.name}.data")  # those above 2 GB lie beside the file
     if weights.exists():
         device.put(weights, weights.name)
-    remote_path = device.put(path, path.name)
+    remote_path = device.put(path, name)
     inputs = []
     for number, (tensor, array) in enumerate(zip(subject.facts.inputs, subject.arrays, strict=True)):
-        local = temporary / f"{path.name}.{number}.bin"
+        local = temporary / f"{name}.{number}.bin"
         array.tofile(local)
         inputs.append(f"{'x'.join(map(str, tensor.shape))}:{device.put(local, local.name)}")
     command = device.runner(subject.facts.format, remote_path, provider)

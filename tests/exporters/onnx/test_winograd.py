@@ -9,10 +9,15 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edgegen.exporters.growth import Growth, Layer
 from edgegen.exporters.onnx import winograd as onnx_winograd
 from edgegen.exporters.onnx.winograd import WinogradSite, transforms, winograd
 
 WIDE = 96  # the least channels that pay
+
+
+def growth() -> Growth:
+    return Growth(10**9)
 
 
 def model(
@@ -68,7 +73,7 @@ def test_a_convolution_stays_what_it_is(declared: int | str, batch: int, bias: b
     made = model(batch=declared, bias=bias, outputs=112)
     x = np.random.default_rng(2).standard_normal((batch, WIDE, 16, 20)).astype(np.float32)
     expected, nbytes = torch_conv(made, x), made.ByteSize()
-    assert winograd(made) == 1
+    assert winograd(made, growth()) == 1
     onnx.checker.check_model(made, full_check=True)
     assert "Relu" in [node.op_type for node in made.graph.node]
     error = np.abs(run(made, x) - expected).max() / np.abs(expected).max()
@@ -80,7 +85,7 @@ def test_a_convolution_without_padding_stays_what_it_is() -> None:
     made = model(size=(18, 22), pads=[0] * 4)
     x = np.random.default_rng(2).standard_normal((1, WIDE, 18, 22)).astype(np.float32)
     expected = torch_conv(made, x)[:, :, 1:-1, 1:-1]  # the padded one without its border
-    assert winograd(made) == 1
+    assert winograd(made, growth()) == 1
     error = np.abs(run(made, x) - expected).max() / np.abs(expected).max()
     assert 0 < error < 1e-5
 
@@ -89,7 +94,7 @@ def test_onnxruntime_transforms_the_weights_when_it_loads(tmp_path: Any) -> None
     import onnxruntime
 
     made = model()
-    winograd(made)
+    winograd(made, growth())
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
@@ -109,7 +114,7 @@ def test_constants_are_shared_and_names_unique() -> None:
         first.graph.node.append(node)
     first.graph.initializer.append(second.graph.initializer[1])
     first = onnx.shape_inference.infer_shapes(first)
-    assert winograd(first) == 2
+    assert winograd(first, growth()) == 2
     onnx.checker.check_model(first, full_check=True)
     names = [tensor.name for tensor in first.graph.initializer]
     assert len(names) == len(set(names))
@@ -141,7 +146,7 @@ def test_the_rest_is_left_alone(options: dict[str, Any]) -> None:
         attributes = made.graph.node[0].attribute
         attributes.remove(next(attribute for attribute in attributes if attribute.name == "pads"))
     before = made.SerializeToString(deterministic=True)
-    assert winograd(made) == 0
+    assert winograd(made, growth()) == 0
     assert made.SerializeToString(deterministic=True) == before
 
 
@@ -150,17 +155,19 @@ def test_weights_that_are_computed_stay() -> None:
     weight = made.graph.initializer[0]
     weight.name = "stored"
     made.graph.node.insert(0, helper.make_node("Identity", ["stored"], ["w"]))
-    assert winograd(made) == 0
+    assert winograd(made, growth()) == 0
 
 
-def test_memory_goes_to_the_largest_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_goes_to_the_largest_pictures() -> None:
     small, large = WinogradSite(onnx.NodeProto(), 96, 96, 16, 16), WinogradSite(onnx.NodeProto(), 96, 96, 32, 32)
     assert large.memory == 4 * (36 - 9) * 96 * 96
-    monkeypatch.setattr(onnx_winograd, "MOST_MEMORY", large.memory)
-    assert onnx_winograd._affordable({0: small, 1: None, 2: large}) == {2: large}
-    monkeypatch.setattr(onnx_winograd, "MOST_MEMORY", large.memory - 1)
-    made = model()
-    assert winograd(made) == 0
+    layers = {0: Layer("small", small.memory, small.pixels), 2: Layer("large", large.memory, large.pixels)}
+    enough = Growth(large.memory)
+    assert enough.choose(layers, rewrite="winograd") == [2]
+    assert enough.facts() == {"plain_for_memory": {"winograd": ["small"]}}
+    made, too_little = model(), Growth(large.memory - 1)
+    assert winograd(made, too_little) == 0
+    assert list(too_little.plain) == ["winograd"]
 
 
 def test_where_it_pays() -> None:
