@@ -68,7 +68,7 @@ def ios_plan(bundle: Bundle, folder: Path, *, name: str, runtime: str | None = N
 def _why_not(artifact: BundledArtifact) -> str:
     """Why an app of this template cannot run it; "" where it can."""
     if artifact.text_encoder:
-        return "takes a prompt, which the iOS app does not make"
+        return "takes a prompt, for which no maintained Swift library has the tokenizer; web and Android apps take one"
     if artifact.runtime == "executorch" and artifact.variant not in DELEGATES:
         return f"is for {artifact.variant}, and the app's libraries have XNNPACK or Core ML"
     return why_unfit(artifact)
