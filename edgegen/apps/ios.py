@@ -59,7 +59,8 @@ def ios_plan(bundle: Bundle, folder: Path, *, name: str, runtime: str | None = N
         variants = {runtime: f"runtimes/{runtime}/{file}" for runtime in RUNTIMES}
         renamed |= one_of(variants, artifact.runtime, f"EdgegenRuntime/{place}")
     shown = (
-        f"{', '.join(model_files(artifact))} in {values['runtime']}, iOS {oldest} or newer, bundle identifier com.example.{short}",
+        f"{', '.join(model_files(artifact))} in {values['runtime']}, iOS {oldest} or newer, "
+        f"bundle identifier com.example.{short}",
         f"on a Mac: open {short}.xcodeproj, choose your team under Signing, and run",
     )
     return Plan(values, {path: f"{ASSETS}/{path}" for path in dict.fromkeys(files)}, renamed, shown)
