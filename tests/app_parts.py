@@ -166,7 +166,7 @@ def no_kotlin() -> str | None:
 
 
 def kotlin_compiler() -> list[str]:
-    """The command line before its options. It ends before the JVM's optimizing compiler pays: a third less CPU time."""
+    """The command line before its options. It ends before the JVM's optimizing compiler pays: half the CPU time."""
     jars = npm_package("kotlin-compiler") / "lib/*"
     jvm = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(jars)]
     return [*jvm, "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
