@@ -87,7 +87,8 @@ class WinogradSite:
     @property
     def name(self) -> str:
         """Its layer in the network, of a node that is named after one."""
-        return self.node.name.rpartition("/")[0] or self.node.name
+        name: str = self.node.name
+        return name.rpartition("/")[0] or name
 
     @property
     def pays(self) -> bool:
