@@ -77,8 +77,7 @@ def lower(
     file_target, specs = Target(**target), Signature.from_dict(signature)
     variant, scheme_cell = file_target.kind(), file_target.cell()
     export = Export.model_validate(options)
-    real = None if calibration is None else RealInputs(_arrays(Path(calibration)), {})
-    source = InputSource(specs, seed, real)
+    source = InputSource(specs, seed, None if calibration is None else RealInputs(_arrays(Path(calibration)), {}))
     backend: Backend = registry.load("backend", file_target.backend)
     rewrites, passes = _of_stage(scheme_cell.stage, export, rewrites, backend.passes())
     facts: dict[str, Any] = {}
@@ -93,26 +92,23 @@ def lower(
             graph = _quantized(graph, canonical, source, file_target, Quantize.model_validate(quantization))
         inputs = trial_inputs(graph, source)
         expected = reference(graph, inputs) if backend.runs_here() else None
-        chosen, growth = [name for name in names if name in rewrites], Growth(export.added_weight_bytes)
-        sizes: dict[str, Any] = {"batch": variant.batch, "any_size": variant.any_size}
-        rewritten = apply(graph, chosen, signature=specs, growth=growth, **sizes)
+        growth, kept = Growth(export.added_weight_bytes), [name for name in names if name in rewrites]
+        rewritten = apply(graph, kept, signature=specs, batch=variant.batch, any_size=variant.any_size, growth=growth)
         facts.clear()
         del graph
         if file_target.is_float16():
             facts.update(_fit_float16(rewritten, source, is_safe=export.fp16 == "safe"))
-        left_out = [name for name in backend.passes() if name not in names]
-        of_file = _write(
-            rewritten, Path(path), file_target, signature=specs, metadata=metadata, options=export, left_out=left_out
-        )
-        facts.update({**growth.facts(), **of_file})
+        others: dict[str, Any] = {"left_out": [name for name in backend.passes() if name not in names]}
+        others |= {"signature": specs, "metadata": metadata, "options": export}
+        facts.update(growth.facts(), **_write(rewritten, Path(path), file_target, **others))
         del rewritten
         return "" if expected is None else fault_of(Path(path), file_target, specs, inputs, expected)
 
     if variant.lists_sizes:
         try_sizes(load(), specs, export.heights_widths)
     left_out = write_what_is_true(write, {"rewrites": rewrites, "passes": passes})
-    further_facts = backend.complete(Path(path), variant=file_target.variant, options=export)
-    return ({"left_out": left_out} if left_out else {}) | facts | further_facts
+    facts |= backend.complete(Path(path), variant=file_target.variant, options=export)
+    return {"left_out": left_out, **facts} if left_out else facts
 
 
 def _of_stage(

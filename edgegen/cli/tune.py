@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +18,9 @@ from edgegen.cli.export import (
     SourceArgument,
     YesOption,
     checked_name,
-    input_files,
-    longest_refinement,
-    memory_bytes,
     name_of,
     require_source,
+    settings_of,
     target_names,
 )
 from edgegen.cli.profile import thread_counts
@@ -56,34 +55,36 @@ Example: edgegen tune ./my-unet --device ssh:pi@raspberrypi -o board
 Default of --to: {TARGETS}"""
 
 
+DeviceOption = Annotated[
+    str,
+    typer.Option("--device", metavar="DEVICE", help="Where: host (default), ssh:USER@HOST, adb[:SERIAL], browser."),
+]
+ToOption = Annotated[
+    str | None,
+    typer.Option("--to", metavar="LIST", help="What competes, RUNTIME[-SCHEME][:VARIANT]; the first is the default."),
+]
+ThreadsOption = Annotated[
+    str | None, typer.Option("--threads", metavar="LIST", help="Such as 1,2,4: the best is kept; default 1.")
+]
+MinutesOption = Annotated[
+    float,
+    typer.Option("--minutes", metavar="N", min=0.0, max=MOST_MINUTES, help="No new candidate after that; default 20."),
+]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Default: tuned/NAME.")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="List the candidates; build nothing.")]
+
+
 def register(app: typer.Typer) -> None:
     app.command("tune", help=TEXT)(tune)
 
 
 def tune(
     source: SourceArgument,
-    device: Annotated[
-        str,
-        typer.Option("--device", metavar="DEVICE", help="Where: host (default), ssh:USER@HOST, adb[:SERIAL], browser."),
-    ] = "host",
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to", metavar="LIST", help="What competes, RUNTIME[-SCHEME][:VARIANT]; the first is the default."
-        ),
-    ] = None,
-    threads: Annotated[
-        str | None, typer.Option("--threads", metavar="LIST", help="Such as 1,2,4: the best is kept; default 1.")
-    ] = None,
-    minutes: Annotated[
-        float,
-        typer.Option(
-            "--minutes", metavar="N", min=0.0, max=MOST_MINUTES, help="No new candidate after that; default 20."
-        ),
-    ] = 20.0,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Default: tuned/NAME.")
-    ] = None,
+    device: DeviceOption = "host",
+    to: ToOption = None,
+    threads: ThreadsOption = None,
+    minutes: MinutesOption = 20.0,
+    output: OutputOption = None,
     name: NameOption = None,
     recipe: RecipeOption = None,
     signature: SignatureOption = None,
@@ -91,7 +92,7 @@ def tune(
     random_weights: RandomWeightsOption = None,
     memory_limit: MemoryOption = None,
     yes: YesOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the candidates; build nothing.")] = False,
+    dry_run: DryOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Writes the fastest file, manifest.json and README.md."""
@@ -111,25 +112,15 @@ def tune(
     check_tuning(targets, device)
     if dry_run:
         return _print_plan(files, targets, tuning.threads, as_json=as_json)
-    from edgegen.artifacts.export import ExportSettings, export_source
+    from edgegen.artifacts.export import export_source
     from edgegen.artifacts.export_result import raise_failures
     from edgegen.support.progress import progress
 
+    settings = settings_of(files, targets, memory_limit=memory_limit, yes=yes, name=name, inputs=inputs)
     results = export_source(
         source,
         folder,
-        ExportSettings(
-            targets,
-            export=files.export,
-            quantize=files.quantize,
-            recover=files.recover,
-            memory_limit=memory_bytes(memory_limit),
-            measure=False,
-            longest_refinement_s=longest_refinement(yes=yes),
-            name=name,
-            inputs=input_files(inputs, files),
-            tuning=tuning,
-        ),
+        replace(settings, measure=False, tuning=tuning),
         signature=signature,
         random_weights=random_weights,
         progress=progress(),
