@@ -26,7 +26,7 @@ from typing import Any
 
 from bench_arm import net
 from bench_race import measure
-from counting_qemu import Counts, CountingUserland, inferences
+from counting_qemu import CountingUserland, Counts, inferences
 
 from edgegen.artifacts.build import build
 from edgegen.artifacts.lower import CANONICAL
@@ -45,6 +45,10 @@ NEEDED = ("modulated_conv", "batch_chunk", "quantized_cat")  # so that a file ca
 ROUNDS = 30
 SEED = 1
 CONTRADICTS = 0.10  # so much more or less on one processor than on the other
+NAMES = (
+    *("integer", "branch", "system", "load", "store", "vector_load", "vector_store"),
+    *("scalar_float", "float_multiply", "dot_product", "other_vector", "unknown"),
+)
 MULTIPLIES = ("float_multiply", "dot_product")
 MEMORY = ("load", "store", "vector_load", "vector_store")
 
@@ -117,10 +121,11 @@ def counts_of(variant: Variant, root: Path) -> Counts:
 
 
 def times_of(variants: list[Variant], root: Path) -> list[list[float]]:
-    """Milliseconds of each here, in turn, at one thread."""
+    """Milliseconds of this machine's processor for each, in turn, at one thread."""
     inputs = list(example_inputs(folded(variants[0].net)[1], 1, SEED).values())
     runtime = variants[0].cell.partition("-")[0]
-    return measure(runtime, [(file_of(variant, root), inputs) for variant in variants], threads=1, rounds=ROUNDS)
+    files = [(file_of(variant, root), inputs) for variant in variants]
+    return measure(runtime, files, threads=1, rounds=ROUNDS, processor_time=True)
 
 
 def rows_of(name: str, cell: str, root: Path, chosen: list[str] | None) -> Iterator[dict[str, Any]]:
@@ -144,10 +149,15 @@ def rows_of(name: str, cell: str, root: Path, chosen: list[str] | None) -> Itera
             "counts_without": without,
             "instructions_with_over_without": arm,
             "host_time_with_over_without": host,
-            "contradicts": (arm > 1 + CONTRADICTS and host < 1) or (arm < 1 - CONTRADICTS and host > 1),
+            "contradicts": contradicts(arm, host),
         }
     same = [other.without for other in others if other not in changed]
     yield from ({**shared, "rewrite": rewrite, "changes_nothing": True} for rewrite in same)
+
+
+def contradicts(arm: float, host: float) -> bool:
+    """Whether a rewrite that pays here costs a tenth more instructions on ARM, or the other way round."""
+    return (arm > 1 + CONTRADICTS and host < 1) or (arm < 1 - CONTRADICTS and host > 1)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -156,7 +166,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in [row for row in rows if row["rewrite"] is None]:
         cells = [row["net"], row["cell"], *shares(row["counts"]), f"{row['host_ms']:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    columns = ("net", "cell", "rewrite", "instructions with / without", "multiplies", "memory", "time here with / without")
+    columns = (
+        "net",
+        "cell",
+        "rewrite",
+        "instructions with / without",
+        "multiplies",
+        "memory",
+        "time here with / without",
+    )
     lines += ["", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     whole = {(row["net"], row["cell"]): row["counts"] for row in rows if row["rewrite"] is None}
     for row in [row for row in rows if "counts_without" in row]:

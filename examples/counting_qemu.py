@@ -1,9 +1,10 @@
 """The instructions of 64-bit ARM that an inference takes, by class, counted on an emulated Cortex-A76: never a time.
 
 Debian builds its qemu-aarch64 without plug-ins. `fetch` downloads Debian's source of the same version (40 MB) and builds
-that one program with them (13 minutes on 2 busy cores); examples/instruction_classes.c is the plug-in. Of the runners of
-`edgegen profile` each answer is one write to the standard output, where the plug-in notes its counts: an inference is
-what lies between two answers, without loading and packing.
+this one program with them: 5 minutes of a processor, 20 beside other work. The plug-in, instruction_classes.c, notes its
+counts before each write to the standard output, which each answer of the runners of `edgegen profile` is: an inference
+is what lies between two answers, without loading and packing. The emulator tells programs that it is a Cortex-A76 (in
+/proc/cpuinfo, too), so that the runtimes choose their kernels for one.
 """
 
 import os
@@ -13,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from edgegen.errors import DeviceError
@@ -113,5 +115,7 @@ def inferences(model: Path, inputs: Sequence[str], *, runs: int = 1) -> tuple[li
                 worker.ask("run", output)
             noted = counted(userland)
         if len(noted) != runs + 2:
-            raise DeviceError(f"{len(noted)} writes of the runner were counted, not {runs + 2}: one answer is not one write")
-        return [difference(a, b) for a, b in zip(noted[1:], noted[2:], strict=False)], output.read_bytes()
+            raise DeviceError(
+                f"{len(noted)} writes of the runner were counted, not {runs + 2}: one answer is not one write"
+            )
+        return [difference(a, b) for a, b in pairwise(noted[1:])], output.read_bytes()
