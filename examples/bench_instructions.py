@@ -34,9 +34,11 @@ from edgegen.artifacts.target import Target
 from edgegen.profilers.devices.emulator import PROCESSOR
 from edgegen.profilers.devices.host_info import probe
 from edgegen.profilers.runners import programs, toolchain
+from edgegen.profilers.runners.toolchain import called
 from edgegen.program.inputs import example_inputs
 from edgegen.recipe import Export, Quantize
 from edgegen.registry import load
+from edgegen.support.extras import version_of
 
 NETS = ("demo student", "slimflow 15.7 M", "ddpm 35.7 M")
 CELLS = ("onnx-fp32", "onnx-w8a8", "executorch-fp32", "executorch-w8a8")
@@ -45,10 +47,6 @@ NEEDED = ("modulated_conv", "batch_chunk", "quantized_cat")  # so that a file ca
 ROUNDS = 30
 SEED = 1
 CONTRADICTS = 0.10  # so much more or less on one processor than on the other
-NAMES = (
-    *("integer", "branch", "system", "load", "store", "vector_load", "vector_store"),
-    *("scalar_float", "float_multiply", "dot_product", "other_vector", "unknown"),
-)
 MULTIPLIES = ("float_multiply", "dot_product")
 MEMORY = ("load", "store", "vector_load", "vector_store")
 
@@ -207,7 +205,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="rows as JSON on stdout")
     parser.add_argument("--net", action="append", choices=NETS, help="only this net; may be given again")
     parser.add_argument("--cell", action="append", choices=CELLS, help="only this cell; may be given again")
-    parser.add_argument("--rewrite", action="append", help="only this rewrite; may be given again")
+    rewrites = sorted({rewrite for cell in CELLS for rewrite in rewrites_of(cell)})
+    parser.add_argument("--rewrite", action="append", choices=rewrites, help="only this rewrite; may be given again")
     options = parser.parse_args()
     userland = CountingUserland()
     if options.fetch:
@@ -220,7 +219,10 @@ def main() -> None:
         for cell in options.cell or CELLS:
             rows += rows_of(name, cell, options.folder, options.rewrite)
     if options.json:
-        print(json.dumps({"machine": probe(), "processor": PROCESSOR, "rows": rows}, indent=2))
+        emulator = called(userland.qemu, "--version").splitlines()[0]
+        runtimes = {name: version_of(name) for name in ("onnxruntime", "executorch")}
+        about = {"machine": probe(), "processor": PROCESSOR, "emulator": emulator, "runtimes": runtimes}
+        print(json.dumps({**about, "rows": rows}, indent=2))
     else:
         print(table(rows))
 

@@ -1,10 +1,10 @@
 """The instructions of 64-bit ARM that an inference takes, by class, counted on an emulated Cortex-A76: never a time.
 
-Debian builds its qemu-aarch64 without plug-ins. `fetch` downloads Debian's source of the same version (40 MB) and builds
-this one program with them: 5 minutes of a processor, 20 beside other work. The plug-in, instruction_classes.c, notes its
-counts before each write to the standard output, which each answer of the runners of `edgegen profile` is: an inference
-is what lies between two answers, without loading and packing. The emulator tells programs that it is a Cortex-A76 (in
-/proc/cpuinfo, too), so that the runtimes choose their kernels for one.
+Debian builds its qemu-aarch64 without plug-ins. `fetch` downloads Debian's source of the same version (40 MB) and
+builds this one program with them: 5 minutes of a processor, 20 beside other work. The plug-in, instruction_classes.c,
+notes its counts before each write to the standard output, which each answer of the runners of `edgegen profile` is: an
+inference is what lies between two answers, without loading and packing. The emulator tells programs that it is a
+Cortex-A76 (in /proc/cpuinfo, too), so that the runtimes choose their kernels for one.
 """
 
 import os
