@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench_arm import net
+from bench_arm import NETS, net
 from bench_race import measure
 from counting_qemu import CountingUserland, Counts, inferences
 
@@ -40,7 +40,6 @@ from edgegen.recipe import Export, Quantize
 from edgegen.registry import load
 from edgegen.support.extras import version_of
 
-NETS = ("demo student", "slimflow 15.7 M", "ddpm 35.7 M")
 CELLS = ("onnx-fp32", "onnx-w8a8", "executorch-fp32", "executorch-w8a8")
 WINOGRAD = "winograd"  # of ONNX files, where it is no rewrite of the program but an option
 NEEDED = ("modulated_conv", "batch_chunk", "quantized_cat")  # so that a file can be made or loaded, and not for speed
@@ -73,9 +72,11 @@ def rewrites_of(cell: str) -> list[str]:
     return [*names, WINOGRAD] if runtime == "onnx" else names
 
 
-@cache
-def folded(name: str) -> Any:
-    return net(name)
+folded = cache(net)  # which takes a while, for every file of a net
+
+
+def inputs_of(name: str) -> dict[str, Any]:
+    return example_inputs(NETS[name][1], 1, SEED)
 
 
 def file_of(variant: Variant, root: Path) -> Path:
@@ -109,7 +110,7 @@ def counts_of(variant: Variant, root: Path) -> Counts:
         path = file_of(variant, root)
         print(f"{variant}: counting ...", file=sys.stderr, flush=True)
         inputs = []
-        for name, array in example_inputs(folded(variant.net)[1], 1, SEED).items():
+        for name, array in inputs_of(variant.net).items():
             array.tofile(noted.with_name(f"{name}.bin"))
             inputs.append(f"{'x'.join(map(str, array.shape))}:{noted.with_name(f'{name}.bin')}")
         (counts,), _ = inferences(path, inputs)
@@ -120,7 +121,7 @@ def counts_of(variant: Variant, root: Path) -> Counts:
 
 def times_of(variants: list[Variant], root: Path) -> list[list[float]]:
     """Milliseconds of this machine's processor for each, in turn, at one thread."""
-    inputs = list(example_inputs(folded(variants[0].net)[1], 1, SEED).values())
+    inputs = list(inputs_of(variants[0].net).values())
     runtime = variants[0].cell.partition("-")[0]
     files = [(file_of(variant, root), inputs) for variant in variants]
     return measure(runtime, files, threads=1, rounds=ROUNDS, processor_time=True)
@@ -214,7 +215,7 @@ def main() -> None:
     elif not userland.ready:
         raise SystemExit(f"no emulator that counts in {userland.built}: give --fetch to build it")
     rows: list[dict[str, Any]] = []
-    for name in options.net or (NETS[:1] if options.quick else NETS):
+    for name in options.net or list(NETS)[: 1 if options.quick else None]:
         for cell in options.cell or CELLS:
             rows += rows_of(name, cell, options.folder, options.rewrite)
     if options.json:
