@@ -202,12 +202,21 @@ def fetch_xnnpack() -> None:
     shutil.rmtree(state)
 
 
+def fetch_counting() -> None:
+    """A qemu that counts instructions, built from Debian's source: 5 minutes of a processor."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+    from counting_qemu import CountingUserland
+
+    CountingUserland().fetch()
+
+
 def main() -> None:
     parts: Mapping[str, Callable[[], None]] = {
         "runners in C++": HostDevice().fetch,
         "an ONNX Runtime with XNNPACK": fetch_xnnpack,
         "adbd, an Android phone's daemon": fetch_adbd,
         "an emulated ARM64 Linux": lambda: EmulatedDevice().fetch(),
+        "an emulator that counts instructions": fetch_counting,
         "a browser": lambda: print(find_browser()),
         "onnxruntime-web": lambda: HeadlessDevice("wasm").fetch(),
     }
