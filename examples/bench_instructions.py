@@ -87,7 +87,6 @@ def file_of(variant: Variant, root: Path) -> Path:
         print(f"{variant} ...", file=sys.stderr, flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         module, signature = folded(variant.net)
-        names = [name for name in load("backend", target.backend).rewrites if name != variant.without]
         build(
             module,
             signature,
@@ -96,9 +95,9 @@ def file_of(variant: Variant, root: Path) -> Path:
             folder=folder,
             seed=SEED,
             metadata={},
-            rewrites=names,
+            rewrites=load("backend", target.backend).rewrites,
             quantization=Quantize(samples=1),
-            options=Export(winograd=variant.without != WINOGRAD),
+            options=Export(rewrites={variant.without: False} if variant.without else {}),
         )
     return path
 

@@ -87,7 +87,7 @@ def bench(counting: ModuleType) -> ModuleType:
 
 def needs_counting(counting: ModuleType) -> None:
     if not counting.CountingUserland().ready:
-        pytest.skip("no emulator that counts instructions: python tests/device_parts.py")
+        pytest.skip("no emulator that counts instructions: python tests/device_parts.py counting")
     if shutil.which(COMPILER) is None:
         pytest.skip("no compiler for ARM64: apt install g++-aarch64-linux-gnu")
 
