@@ -20,11 +20,11 @@ test-devices: install-test  ## a phone's daemon, an emulated ARM64, a browser: w
 
 test-apps: install-test  ## the sources of apps: TypeScript in node and a browser, Kotlin on the JVM, the web page; Swift where test-swift fetched it
 	$(BIN)/python tests/app_parts.py
-	$(BIN)/python -m pytest -m apps
+	$(BIN)/python -m pytest tests/apps -m apps $(PARALLEL)
 
 test-swift: install-test  ## the same with Swift, which Debian has: 600 MB to download, 2.5 GB in edgegen's cache
 	$(BIN)/python tests/app_parts.py swift
-	$(BIN)/python -m pytest -m apps -k swift
+	$(BIN)/python -m pytest tests/apps -m apps -k swift
 
 test-slow: install-test  ## the whole demo; a run killed in every stage; several processes; sizes of every family; optimum-onnx
 	$(BIN)/python -m pytest -m slow

@@ -44,6 +44,12 @@ SEED = 1
 
 Inputs = dict[str, NDArray[Any]]
 
+NETS: dict[str, tuple[Callable[[], nn.Module], Signature]] = {
+    "demo student": (demo_student, Signature.of(channels=1, size=8, num_classes=10)),
+    "slimflow 15.7 M": (slimflow_cifar10, Signature.of(channels=3, size=32, num_classes=0)),
+    "ddpm 35.7 M": (ddpm_cifar10, Signature.of(channels=3, size=32, num_classes=0)),
+}
+
 
 def images_on_arm(model: Path, inputs: Inputs, shape: tuple[int, ...], folder: Path) -> NDArray[np.float32]:
     """A file's images, made on the emulated processor. Raises DeviceError with the runner's message."""
@@ -68,12 +74,7 @@ def images_on_arm(model: Path, inputs: Inputs, shape: tuple[int, ...], folder: P
 
 def net(name: str) -> tuple[nn.Module, Signature]:
     """The network with fixed weights, folded, and its signature."""
-    makers: dict[str, tuple[Callable[[], nn.Module], Signature]] = {
-        "demo student": (demo_student, Signature.of(channels=1, size=8, num_classes=10)),
-        "slimflow 15.7 M": (slimflow_cifar10, Signature.of(channels=3, size=32, num_classes=0)),
-        "ddpm 35.7 M": (ddpm_cifar10, Signature.of(channels=3, size=32, num_classes=0)),
-    }
-    make, signature = makers[name]
+    make, signature = NETS[name]
     return fold(OneStep(make(), time=1.0), signature).module, signature
 
 

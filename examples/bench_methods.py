@@ -13,7 +13,8 @@ are those of the student's stages; they are wrong where another program ran besi
 Tables: `methods`; `slimflow`, what its parts are worth; `initialisation`, whether a student of the teacher's own size
 that learns from images alone needs the teacher's score, or its weights (the claim of arXiv:2502.08005); `guidance`,
 students of a teacher with and without classifier-free guidance. A guided row is compared with its guided teacher, whose
-fd_local is another one, so look at fd_local itself, precision and recall there.
+fd_local is another one, so look at fd_local itself, precision and recall there. `students`: one network, or two of half
+its size, each for half of the classes.
 
 Rows are kept in --into (default: examples/bench_methods.json) and are not made again without --again, on no machine;
 runs are in --runs: the same command goes on where it was broken off. `--quick`: digits, one seed, three methods, a
@@ -71,13 +72,15 @@ GOALS = {"digits": (1.2, 1 / 3), "fashion": (1.3, 1 / 4)}
 class Way:
     """From fresh weights to one step: the methods of the stages, with their keys; `finish` gets a part of the steps.
 
-    `whole`: the student has the teacher's own size, and `distill` all steps. `teacher`: further keys of its table.
+    `whole`: the student has the teacher's own size, and `distill` all steps. `students`: so many, which share its size
+    and the classes. `teacher`: further keys of its table.
     """
 
     slim: dict[str, Any]
     distill: dict[str, Any]
     finish: dict[str, Any] | None = None
     whole: bool = False
+    students: int = 1
     teacher: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -153,11 +156,18 @@ GUIDANCE: Mapping[str, Way] = {
     for name in ("slimflow", "slimflow, then adversarial", "pair_regression, then adversarial")
     for scale in (1.0, 1.5)
 }
+# One network, and two of half its size, each for half of the classes and with half of the images.
+STUDENTS: Mapping[str, Way] = {
+    name + (f", {number} students" if number > 1 else ""): replace(WAYS[name], students=number)
+    for name in ("slimflow", "slimflow, then adversarial")
+    for number in (1, 2)
+}
 TABLES: Mapping[str, Mapping[str, Way]] = {
     "methods": WAYS,
     "slimflow": SLIMFLOW,
     "initialisation": INITIALISATION,
     "guidance": GUIDANCE,
+    "students": STUDENTS,
 }
 ALL_WAYS: Mapping[str, Way] = {name: way for table in TABLES.values() for name, way in table.items()}
 
@@ -173,6 +183,8 @@ def tables(data: str, way: Way, seed: int, source: str, share: float) -> Tables:
         steps = {"slim": 1, "distill": steps["slim"] + steps["distill"] - 1}
         base["slim"]["network"] = base["teacher"]["model"]
         del base["slim"]["keep"]
+    if way.students > 1:
+        base["slim"] |= {"keep": base["slim"]["keep"] / way.students, "students": way.students}
     if way.finish is not None:
         finish = round(sum(steps.values()) * FINISH_SHARE)
         steps["distill"] -= finish

@@ -1,8 +1,9 @@
 """What tests of devices need beside pip's packages, and how it is fetched: `python tests/device_parts.py`.
 
 Each part is fetched where it can be, into edgegen's cache; what cannot is said with its reason, and its tests skip with
-that reason. Debian's adbd is the real daemon of an Android phone. It asks nobody for a key and listens everywhere: it
-runs in a network of its own, and the client reaches its server through a socket in a folder.
+that reason. With the argument `counting` also an emulator that counts instructions, which takes minutes to build.
+Debian's adbd is the real daemon of an Android phone. It asks nobody for a key and listens everywhere: it runs in a
+network of its own, and the client reaches its server through a socket in a folder.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -202,7 +203,15 @@ def fetch_xnnpack() -> None:
     shutil.rmtree(state)
 
 
-def main() -> None:
+def fetch_counting() -> None:
+    """A qemu that counts instructions, built from Debian's source: 5 minutes of a processor."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+    from counting_qemu import CountingUserland
+
+    CountingUserland().fetch()
+
+
+def main(further: Sequence[str]) -> None:
     parts: Mapping[str, Callable[[], None]] = {
         "runners in C++": HostDevice().fetch,
         "an ONNX Runtime with XNNPACK": fetch_xnnpack,
@@ -211,6 +220,8 @@ def main() -> None:
         "a browser": lambda: print(find_browser()),
         "onnxruntime-web": lambda: HeadlessDevice("wasm").fetch(),
     }
+    if "counting" in further:
+        parts = {**parts, "an emulator that counts instructions": fetch_counting}
     for name, fetch in parts.items():
         try:
             fetch()
@@ -220,4 +231,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -12,7 +12,10 @@ import app_parts
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegen.apps.project import TEMPLATES
+
 HERE = Path(__file__).parent / "apps/android"
+CORE = TEMPLATES / "android/core/src"
 # Of Kotlin in the project's version catalogue: this compiler reads the language as that one does.
 LANGUAGE = ("-language-version", "2.3", "-api-version", "2.3", "-jvm-target", "17")
 
@@ -22,19 +25,24 @@ def compiled(sources: Sequence[Path], classpath: Sequence[Path], output: Path) -
     package = app_parts.npm_package("kotlin-compiler")
     libraries = [package / "lib/kotlin-stdlib.jar", *classpath]
     options = ["-kotlin-home", str(package), "-no-stdlib", "-no-reflect", "-Werror", *LANGUAGE]
-    compiler = ["java", "-cp", f"{package}/lib/*", "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler", *options]
-    _run([*compiler, "-classpath", ":".join(map(str, libraries)), *map(str, sources), "-d", str(output)])
+    command = [*app_parts.kotlin_compiler(), *options, "-classpath", ":".join(map(str, libraries))]
+    _run([*command, *map(str, sources), "-d", str(output)])
     return output
 
 
-def core_with_tests(project: Path, output: Path) -> Path:
-    """The core, its own tests and the one that replays a session."""
-    sources = [*kotlin(project / "core/src"), HERE / "ReplayTest.kt"]
-    return compiled(sources, [*app_parts.jvm_jars(), *_kotlin_test()], output)
+def core_with_tests(output: Path) -> Path:
+    """The core, which is the same in all projects, its own tests and the one that replays a session."""
+    return compiled([*kotlin(CORE), HERE / "ReplayTest.kt"], [*app_parts.jvm_jars(), *_kotlin_test()], output)
+
+
+def stubs(output: Path) -> Path:
+    """Of the libraries that the Android side calls."""
+    return compiled(kotlin(HERE / "stubs"), _of_stubs(), output)
 
 
 def run_tests(classes: Path, project: Path, session: Path) -> str:
     """What JUnit says of all tests; a failed one is an AssertionError."""
+    _check_core(project)
     stdlib = app_parts.npm_package("kotlin-compiler") / "lib/kotlin-stdlib.jar"
     places = [classes, stdlib, *_kotlin_test(), *app_parts.jvm_jars()]
     properties = [f"-Dedgegen.bundle={project / 'app/src/main/assets/bundle'}", f"-Dedgegen.session={session}"]
@@ -43,21 +51,27 @@ def run_tests(classes: Path, project: Path, session: Path) -> str:
     return _run(["java", *properties, "-cp", ":".join(map(str, places)), *launcher, *options])
 
 
-def glue(project: Path, folder: Path) -> Path:
-    """The Android side against stubs of the APIs that it uses: types and names, nothing more."""
+def glue(project: Path, folder: Path, *, core: Path, stubs: Path) -> Path:
+    """The Android side against the core and stubs of the APIs that it uses: types and names, nothing more."""
+    _check_core(project)
     package = re.search(r'namespace = "(.+)"', (project / "app/build.gradle.kts").read_text())
     assert package
     generated = folder / "Generated.kt"
     generated.write_text(_generated(project, package[1]))
-    sources = [
-        *kotlin(project / "core/src/main"),
-        *kotlin(project / "app/src"),
-        *kotlin(project / "macrobenchmark/src"),
-    ]
+    sources = [*kotlin(project / "app/src"), *kotlin(project / "macrobenchmark/src")]
+    return compiled([*sources, generated], [core, stubs, *_of_stubs()], folder / "app")
+
+
+def _check_core(project: Path) -> None:
+    def texts(folder: Path) -> dict[str, str]:
+        return {path.relative_to(folder).as_posix(): path.read_text() for path in kotlin(folder)}
+
+    assert texts(project / "core/src") == texts(CORE)
+
+
+def _of_stubs() -> list[Path]:
     coroutines = app_parts.npm_package("kotlin-compiler") / "lib/kotlinx-coroutines-core-jvm.jar"
-    libraries = [coroutines, *app_parts.jvm_jars()]
-    stubs = compiled(kotlin(HERE / "stubs"), libraries, folder / "stubs")
-    return compiled([*sources, generated], [stubs, *libraries], folder / "app")
+    return [coroutines, *app_parts.jvm_jars()]
 
 
 def kotlin(folder: Path) -> list[Path]:

@@ -102,10 +102,9 @@ def chromium(folder: Path) -> Answer:
 def kotlin(folder: Path) -> Answer:
     package = app_parts.npm_package("kotlin-compiler")
     library = package / "lib/kotlin-stdlib.jar"
-    compiler = ["java", "-cp", f"{package}/lib/*", "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
     options = ["-kotlin-home", str(package), "-no-stdlib", "-no-reflect", "-Werror", "-classpath", str(library)]
     sources = [TEMPLATES / "android/core/src/main/kotlin/edgegen/Noise.kt", CHECKS / "NoiseCheck.kt"]
-    _run([*compiler, *options, *map(str, sources), "-d", str(folder / "noise.jar")])
+    _run([*app_parts.kotlin_compiler(), *options, *map(str, sources), "-d", str(folder / "noise.jar")])
     return _program(["java", "-cp", f"{folder / 'noise.jar'}:{library}", "NoiseCheckKt"])
 
 

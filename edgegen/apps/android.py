@@ -4,7 +4,7 @@ from pathlib import Path
 
 from edgegen.apps.fit import chosen_artifact, why_unfit
 from edgegen.apps.names import check_title, for_strings_xml, identifier, in_kotlin
-from edgegen.apps.plan import Plan, example_arguments, one_of
+from edgegen.apps.plan import Plan, example_arguments, model_files, one_of
 from edgegen.formats.bundle import Bundle, BundledArtifact
 from edgegen.formats.bundle_folder import CARD, HASH
 from edgegen.formats.manifest import MANIFEST
@@ -36,7 +36,7 @@ def android_plan(bundle: Bundle, folder: Path, *, name: str, runtime: str | None
         "title_xml": for_strings_xml(title),
         "identifier": short,
         "package": f"com.example.{short}",
-        "artifact": artifact.file,
+        "models": ", ".join(f"`{file}`" for file in model_files(artifact)),
         "artifact_kotlin": in_kotlin(artifact.file),
         "runtime": LIBRARIES[artifact.runtime],
         "megabytes": f"{artifact.nbytes / 1e6:.1f}",
@@ -53,7 +53,7 @@ def android_plan(bundle: Bundle, folder: Path, *, name: str, runtime: str | None
         files += [text.tokenizer.file, encoder.file, *encoder.beside]
     assets = {path: f"{ASSETS}/{path}" for path in files}
     shown = (
-        f"{artifact.file} in {LIBRARIES[artifact.runtime]}, package {values['package']}",
+        f"{', '.join(model_files(artifact))} in {LIBRARIES[artifact.runtime]}, package {values['package']}",
         "open the folder in Android Studio, or: gradle wrapper && ./gradlew :app:installDebug",
     )
     return Plan(values, assets, renamed, shown)

@@ -26,7 +26,7 @@ def chosen_artifact(
     """
     if runtime is not None and runtime not in runtimes:
         raise UsageError(unknown_name(f"runtime of {platform}", runtime, runtimes))
-    wanted = [runtime] if runtime else runtimes
+    wanted = [runtime] if runtime else list(runtimes)
     reasons = {}
     for name in wanted:
         for artifact in bundle.artifacts:
@@ -35,7 +35,8 @@ def chosen_artifact(
                 if not reasons[artifact.file]:
                     return artifact
     there = "; ".join(f"{file} {reason}" for file, reason in reasons.items())
-    there = there or f"it has {', '.join(artifact.file for artifact in bundle.artifacts)}"
+    files = ", ".join(artifact.file for artifact in bundle.artifacts)
+    there = there or f"it has {files}; make it with one, e.g. --artifact {wanted[0]}-fp32"
     raise UsageError(f"the bundle has no file of {' or '.join(wanted)} that the {platform} app can run: {there}")
 
 

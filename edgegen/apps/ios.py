@@ -4,7 +4,7 @@ from pathlib import Path
 
 from edgegen.apps.fit import chosen_artifact, why_unfit
 from edgegen.apps.names import check_title, identifier, quoted
-from edgegen.apps.plan import Plan, example_arguments, one_of
+from edgegen.apps.plan import Plan, example_arguments, model_files, one_of
 from edgegen.errors import UsageError
 from edgegen.formats.bundle import Bundle, BundledArtifact
 from edgegen.formats.bundle_folder import CARD, HASH
@@ -38,7 +38,7 @@ def ios_plan(bundle: Bundle, folder: Path, *, name: str, runtime: str | None = N
         "title": title,
         "title_quoted": quoted(title),
         "identifier": short,
-        "artifact": artifact.file,
+        "models": ", ".join(f"`{file}`" for file in model_files(artifact)),
         "artifact_quoted": quoted(artifact.file),
         "megabytes": f"{artifact.nbytes / 1e6:.1f}",
         "example_condition": f", {condition}" if condition else "",
@@ -59,7 +59,8 @@ def ios_plan(bundle: Bundle, folder: Path, *, name: str, runtime: str | None = N
         variants = {runtime: f"runtimes/{runtime}/{file}" for runtime in RUNTIMES}
         renamed |= one_of(variants, artifact.runtime, f"EdgegenRuntime/{place}")
     shown = (
-        f"{artifact.file} in {values['runtime']}, iOS {oldest} or newer, bundle identifier com.example.{short}",
+        f"{', '.join(model_files(artifact))} in {values['runtime']}, iOS {oldest} or newer, "
+        f"bundle identifier com.example.{short}",
         f"on a Mac: open {short}.xcodeproj, choose your team under Signing, and run",
     )
     return Plan(values, {path: f"{ASSETS}/{path}" for path in dict.fromkeys(files)}, renamed, shown)
@@ -68,9 +69,7 @@ def ios_plan(bundle: Bundle, folder: Path, *, name: str, runtime: str | None = N
 def _why_not(artifact: BundledArtifact) -> str:
     """Why an app of this template cannot run it; "" where it can."""
     if artifact.text_encoder:
-        return "takes a prompt, which the iOS app does not make"
-    if artifact.students:
-        return f"has {len(artifact.students)} files, each for its classes, and the iOS app runs one"
+        return "takes a prompt, for which no maintained Swift library has the tokenizer; web and Android apps take one"
     if artifact.runtime == "executorch" and artifact.variant not in DELEGATES:
         return f"is for {artifact.variant}, and the app's libraries have XNNPACK or Core ML"
     return why_unfit(artifact)
@@ -91,11 +90,14 @@ def _of_runtime(artifact: BundledArtifact) -> dict[str, str]:
 def _oldest_ios(artifact: BundledArtifact, folder: Path) -> int:
     if artifact.runtime != "coreml":
         return OLDEST_IOS
-    version = specification_version(folder / artifact.file)
-    if version not in SYSTEMS:
-        known = max(SYSTEMS)
-        raise UsageError(
-            f"{artifact.file}: has version {version} of Core ML's specification, and this edgegen knows up to {known}: "
-            "which iOS the app needs is not known; export the file with edgegen"
-        )
-    return max(OLDEST_IOS, SYSTEMS[version].ios)
+    oldest = OLDEST_IOS
+    for file in model_files(artifact):
+        version = specification_version(folder / file)
+        if version not in SYSTEMS:
+            known = max(SYSTEMS)
+            raise UsageError(
+                f"{file}: has version {version} of Core ML's specification, and this edgegen knows up to {known}: "
+                "which iOS the app needs is not known; export the file with edgegen"
+            )
+        oldest = max(oldest, SYSTEMS[version].ios)
+    return oldest

@@ -34,3 +34,8 @@ def example_arguments(artifact: BundledArtifact, by_role: Mapping[str, str]) -> 
     """What a README's call of `generate` gives for the inputs of the artifact, in the order of `by_role`."""
     roles = {spec.role for spec in artifact.inputs}
     return ", ".join(argument for role, argument in by_role.items() if role in roles)
+
+
+def model_files(artifact: BundledArtifact) -> list[str]:
+    """What a runtime opens: one file, or that of each student."""
+    return [student.file for student in artifact.students] or [artifact.file]

@@ -161,25 +161,8 @@ def _export(
         license_name = source.about.get("license") or license_name
     source_facts = {**source.about, "license": license_name, **({"inputs": facts} if facts else {})}
     _check_time(source.name, generator, settings, progress)
-    relative_latency = RelativeLatency(
-        generator,
-        folder=temporary,
-        options=settings.export,
-        seed=settings.seed,
-        memory_limit=settings.memory_limit,
-        progress=progress,
-    )
-    maker = Maker(
-        generator,
-        name=source.name,
-        metadata={"license": str(license_name), "family": str(source_facts["family"])},
-        options=settings.export,
-        quantization=settings.quantize,
-        refined=_refiner(generator, settings, relative_latency, temporary, progress),
-        seed=settings.seed,
-        memory_limit=settings.memory_limit,
-        progress=progress,
-    )
+    metadata = {"license": str(license_name), "family": str(source_facts["family"])}
+    maker, relative_latency = _maker(generator, source.name, metadata, temporary, settings, progress)
     built, parity, failures = _make(maker, folder, settings, progress)
     artifacts = [build_result.artifact for build_result in built]
     if built:
@@ -207,23 +190,45 @@ def _export(
     return result
 
 
-def _refiner(
+def _maker(
     generator: Generator,
+    name: str,
+    metadata: Mapping[str, str],
+    temporary: Path,
     settings: ExportSettings,
-    relative_latency: RelativeLatency,
-    folder: Path,
     progress: Progress,
-) -> Refiner:
-    return Refiner(
+) -> tuple[Maker, RelativeLatency]:
+    """What makes the files, and what measures those of a budget beside their float ones."""
+    relative_latency = RelativeLatency(
+        generator,
+        folder=temporary,
+        options=settings.export,
+        seed=settings.seed,
+        memory_limit=settings.memory_limit,
+        progress=progress,
+    )
+    refined = Refiner(
         generator,
         settings.targets,
         quantize=settings.quantize,
         recover=settings.recover,
         seed=settings.seed,
         relative_latency=relative_latency,
-        folder=folder,
+        folder=temporary,
         progress=progress,
     )
+    maker = Maker(
+        generator,
+        name=name,
+        metadata=metadata,
+        options=settings.export,
+        quantization=settings.quantize,
+        refined=refined,
+        seed=settings.seed,
+        memory_limit=settings.memory_limit,
+        progress=progress,
+    )
+    return maker, relative_latency
 
 
 def _make(

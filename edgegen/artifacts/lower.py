@@ -77,11 +77,10 @@ def lower(
     file_target, specs = Target(**target), Signature.from_dict(signature)
     variant, scheme_cell = file_target.kind(), file_target.cell()
     export = Export.model_validate(options)
-    real = None if calibration is None else RealInputs(_arrays(Path(calibration)), {})
-    source = InputSource(specs, seed, real)
+    source = InputSource(specs, seed, None if calibration is None else RealInputs(_arrays(Path(calibration)), {}))
     backend: Backend = registry.load("backend", file_target.backend)
     rewrites, passes = _of_stage(scheme_cell.stage, export, rewrites, backend.passes())
-    facts, numbers = dict[str, Any](), Quantize.model_validate(quantization)
+    facts: dict[str, Any] = {}
 
     def load() -> "fx.GraphModule":
         return load_graph(SavedProgram(Path(program), unfolded), specs)
@@ -89,19 +88,19 @@ def lower(
     def write(names: Sequence[str]) -> str:
         graph = load()
         if scheme_cell.stage == "program":
-            graph = _quantized(graph, export.chosen(CANONICAL, ()), source, file_target, numbers)
+            canonical = export.chosen(CANONICAL, ())
+            graph = _quantized(graph, canonical, source, file_target, Quantize.model_validate(quantization))
         inputs = trial_inputs(graph, source)
         expected = reference(graph, inputs) if backend.runs_here() else None
-        chosen, growth = [name for name in names if name in rewrites], Growth(export.added_weight_bytes)
-        sizes: dict[str, Any] = {"batch": variant.batch, "any_size": variant.any_size}
-        rewritten = apply(graph, chosen, signature=specs, growth=growth, **sizes)
+        growth, kept = Growth(export.added_weight_bytes), [name for name in names if name in rewrites]
+        rewritten = apply(graph, kept, signature=specs, batch=variant.batch, any_size=variant.any_size, growth=growth)
         facts.clear()
         del graph
         if file_target.is_float16():
             facts.update(_fit_float16(rewritten, source, is_safe=export.fp16 == "safe"))
-        left_out = [name for name in backend.passes() if name not in names]
-        about: dict[str, Any] = {"signature": specs, "metadata": metadata, "options": export, "left_out": left_out}
-        facts.update({**growth.facts(), **_write(rewritten, Path(path), file_target, **about)})
+        others: dict[str, Any] = {"left_out": [name for name in backend.passes() if name not in names]}
+        others |= {"signature": specs, "metadata": metadata, "options": export}
+        facts.update(growth.facts(), **_write(rewritten, Path(path), file_target, **others))
         del rewritten
         return "" if expected is None else fault_of(Path(path), file_target, specs, inputs, expected)
 
@@ -109,7 +108,7 @@ def lower(
         try_sizes(load(), specs, export.heights_widths)
     left_out = write_what_is_true(write, {"rewrites": rewrites, "passes": passes})
     facts |= backend.complete(Path(path), variant=file_target.variant, options=export)
-    return ({"left_out": left_out} if left_out else {}) | facts
+    return {"left_out": left_out, **facts} if left_out else facts
 
 
 def _of_stage(

@@ -39,11 +39,6 @@ class Tuning:
     one_of_all: bool = False
     folder: Path | None = None
 
-    @staticmethod
-    def of(options: Export) -> "Tuning | None":
-        """Of each target one, on `options.tune_on`; None where that names no device."""
-        return None if options.tune_on is None else Tuning(options.tune_on)
-
 
 def speed_switches(target: Target, options: Export) -> list[tuple[str, bool]]:
     """The changes to the rewrites of a target that are tried one at a time: what is on off, and what is off on.

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +14,7 @@ from edgegen.errors import DataError, UsageError, unknown_name
 from edgegen.support.numbers import LARGEST_WHOLE, number
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from edgegen.artifacts.export_result import ExportResult
+    from edgegen.artifacts.export import ExportSettings
     from edgegen.artifacts.real_inputs import InputFiles
     from edgegen.artifacts.target import Target
     from edgegen.recipe import Files
@@ -140,31 +139,24 @@ def export(
     require_source(source, "export")
     if dry_run:
         return _print_plan(folder, [str(target) for target in targets], as_json=as_json)
-    from edgegen.artifacts.export import ExportSettings, export_source
+    from edgegen.artifacts.export import export_source
+    from edgegen.artifacts.export_result import raise_failures
     from edgegen.artifacts.tuned_files import Tuning
     from edgegen.support.progress import progress
 
+    settings = settings_of(files, targets, memory_limit=memory_limit, yes=yes, name=name, inputs=inputs)
+    tuning = None if files.export.tune_on is None else Tuning(files.export.tune_on)
     results = export_source(
         source,
         folder,
-        ExportSettings(
-            targets,
-            export=files.export,
-            quantize=files.quantize,
-            recover=files.recover,
-            memory_limit=memory_bytes(memory_limit),
-            measure=measure,
-            longest_refinement_s=longest_refinement(yes=yes),
-            name=name,
-            inputs=input_files(inputs, files),
-            tuning=Tuning.of(files.export),
-        ),
+        replace(settings, measure=measure, tuning=tuning),
         signature=signature,
         random_weights=random_weights,
         fuse_decoder=fuse_decoder,
         progress=progress(),
     )
-    _print_and_raise(results, as_json=as_json)
+    _print([result.to_dict() for result in results], as_json=as_json)
+    raise_failures(results)
 
 
 def require_source(source: str, command: str) -> None:
@@ -173,16 +165,28 @@ def require_source(source: str, command: str) -> None:
         raise DataError(f"no source {source!r}: nothing is there; see `edgegen {command} --help`")
 
 
-def longest_refinement(*, yes: bool) -> float | None:
-    """Seconds of learned rounding and recovery that start without --yes."""
-    return None if yes else LONGEST_REFINEMENT_S
+def settings_of(
+    files: "Files",
+    targets: "tuple[Target, ...]",
+    *,
+    memory_limit: str | None,
+    yes: bool,
+    name: str | None,
+    inputs: list[str] | None,
+) -> "ExportSettings":
+    """What the flags and the tables of a file say. Raises UsageError for a flag that cannot be read."""
+    from edgegen.artifacts.export import ExportSettings
 
-
-def _print_and_raise(results: "Sequence[ExportResult]", *, as_json: bool) -> None:
-    from edgegen.artifacts.export_result import raise_failures
-
-    _print([result.to_dict() for result in results], as_json=as_json)
-    raise_failures(results)
+    return ExportSettings(
+        targets,
+        export=files.export,
+        quantize=files.quantize,
+        recover=files.recover,
+        memory_limit=_bytes(memory_limit),
+        longest_refinement_s=None if yes else LONGEST_REFINEMENT_S,
+        name=name,
+        inputs=input_files(inputs, files),
+    )
 
 
 def _with_flags(files: "Files", *, etrecord: bool, chip: str | None) -> "Files":
@@ -247,7 +251,7 @@ def _parts(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def memory_bytes(text: str | None) -> int | None:
+def _bytes(text: str | None) -> int | None:
     """8GB, 500MB -> bytes. Raises UsageError."""
     if text is None:
         return None

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +18,9 @@ from edgegen.cli.export import (
     SourceArgument,
     YesOption,
     checked_name,
-    input_files,
-    longest_refinement,
-    memory_bytes,
     name_of,
     require_source,
+    settings_of,
     target_names,
 )
 from edgegen.cli.profile import thread_counts
@@ -57,7 +56,8 @@ Default of --to: {TARGETS}"""
 
 
 DeviceOption = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="Where: host (default), ssh:USER@HOST, adb[:SERIAL], browser.")
+    str,
+    typer.Option("--device", metavar="DEVICE", help="Where: host (default), ssh:USER@HOST, adb[:SERIAL], browser."),
 ]
 ToOption = Annotated[
     str | None,
@@ -112,25 +112,15 @@ def tune(
     check_tuning(targets, device)
     if dry_run:
         return _print_plan(files, targets, tuning.threads, as_json=as_json)
-    from edgegen.artifacts.export import ExportSettings, export_source
+    from edgegen.artifacts.export import export_source
     from edgegen.artifacts.export_result import raise_failures
     from edgegen.support.progress import progress
 
+    settings = settings_of(files, targets, memory_limit=memory_limit, yes=yes, name=name, inputs=inputs)
     results = export_source(
         source,
         folder,
-        ExportSettings(
-            targets,
-            export=files.export,
-            quantize=files.quantize,
-            recover=files.recover,
-            memory_limit=memory_bytes(memory_limit),
-            measure=False,
-            longest_refinement_s=longest_refinement(yes=yes),
-            name=name,
-            inputs=input_files(inputs, files),
-            tuning=tuning,
-        ),
+        replace(settings, measure=False, tuning=tuning),
         signature=signature,
         random_weights=random_weights,
         progress=progress(),

@@ -9,7 +9,7 @@ import typer
 
 from edgegen.cli.run import DryOption, ForceOption, JsonOption, RunsOption, run_stages
 from edgegen.cli.terminal import show
-from edgegen.errors import UsageError
+from edgegen.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from edgegen.formats.manifest import ManifestEntry
@@ -54,6 +54,9 @@ def verify(
         _refuse_flags(source, "a bundle", force=force, dry_run=dry_run)
         _verify_bundle(folder, as_json=as_json)
         return
+    if not folder.exists() and folder.suffix != ".toml" and source not in shipped():
+        reason = unknown_name("recipe", source, shipped())
+        raise UsageError(f"{source}: no bundle, no folder of files and no .toml file is there, and {reason}")
     if not (folder / MANIFEST).is_file():
         if folder.is_dir() and source not in shipped():
             raise UsageError(f"{source}: a folder without {MANIFEST}; give one of `edgegen export` or `edgegen bundle`")

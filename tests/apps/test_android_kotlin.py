@@ -1,9 +1,11 @@
 """The Kotlin of an Android project on the JVM: the core against recorded sessions, the rest against stubs.
 
-Gradle, Android and the runtimes' own libraries are not to be had here: no test says that the app itself works.
+Gradle, Android and the runtimes' own libraries are not to be had here: no test says that the app itself works. DJL,
+which splits prompts, neither: token numbers are recorded, and what calls it is checked against a stub.
 """
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ from app_bundles import (
 )
 from numpy.typing import NDArray
 from PIL import Image
+from text_pipelines import text_bundle
 
 from edgegen.apps.project import write_app
 from edgegen.formats.bundle_folder import read_bundle
 from edgegen.formats.picture import read_recipe
+from edgegen.noise import normal
 from edgegen.profilers.importers import read
 
 pytestmark = [pytest.mark.apps, pytest.mark.usefixtures("in_process_of_module")]
@@ -44,10 +48,21 @@ def bundles(place: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def core(place: Path, bundles: dict[str, Path]) -> Path:
-    """The compiled core and its tests, which are the same in all projects."""
-    write_app("android", bundles["classes"], place / "any", name="Any")
-    return kotlin_project.core_with_tests(place / "any", place / "classes-of-core")
+def core(place: Path) -> Path:
+    return kotlin_project.core_with_tests(place / "classes-of-core")
+
+
+@pytest.fixture(scope="module")
+def stubs(place: Path) -> Path:
+    return kotlin_project.stubs(place / "classes-of-stubs")
+
+
+@pytest.fixture(scope="module")
+def words(place: Path) -> Path:
+    """A bundle that takes a prompt; its project lies beside it."""
+    bundle = text_bundle(place / "words")
+    write_app("android", bundle, bundle.with_name("words-project"), name="Words")
+    return bundle
 
 
 @pytest.mark.parametrize(("name", "runtime"), [("classes", "executorch"), ("classes", "onnx"), ("photo", "onnx")])
@@ -119,17 +134,56 @@ def test_each_class_is_made_by_the_session_of_its_student(core: Path, place: Pat
 
 
 @pytest.mark.parametrize("runtime", ["executorch", "onnx"])
-def test_the_android_side_is_typed(bundles: dict[str, Path], tmp_path: Path, runtime: str) -> None:
+def test_the_android_side_is_typed(
+    core: Path, stubs: Path, bundles: dict[str, Path], tmp_path: Path, runtime: str
+) -> None:
     """Against stubs of ours, whose signatures are those of the libraries' documentation."""
     project = tmp_path / "project"
     write_app("android", bundles["classes"], project, name="Net", runtime=runtime)
-    kotlin_project.glue(project, tmp_path)
+    kotlin_project.glue(project, tmp_path, core=core, stubs=stubs)
     if runtime == "executorch":  # the check can fail
         source = project / "app/src/main/kotlin/Model.kt"
         source.write_text(source.read_text().replace("Build.VERSION.RELEASE", "Build.VERSION.NAME"))
         (tmp_path / "again").mkdir()
         with pytest.raises(AssertionError, match=r"Model.kt:\d+:\d+: error: unresolved reference 'NAME'"):
-            kotlin_project.glue(project, tmp_path / "again")
+            kotlin_project.glue(project, tmp_path / "again", core=core, stubs=stubs)
+
+
+def test_recorded_prompts_give_the_golden_images(core: Path, words: Path, tmp_path: Path) -> None:
+    """From recorded token numbers to pixels: what the encoder and the generator get must be what they got in Python."""
+    bundle, project = words, words.with_name("words-project")
+    inside = read_bundle(bundle)
+    assert inside.text is not None
+    (encoder,), (artifact,), golden = inside.text.encoders, inside.artifacts, inside.golden
+    tokens = [{encoder.tokens.name: np.array([prompt.tokens], np.int64)} for prompt in golden.prompts]
+    states = answers_of_onnx(bundle / encoder.file, tokens, encoder.hidden_states.name)
+    feeds = []
+    for sample in golden.samples:
+        feed = {inside.text.input: states[sample.prompt or 0]}
+        for spec in artifact.inputs:
+            if spec.role == "noise":
+                size = [int(each) for each in spec.shape[1:]]
+                feed[spec.name] = normal(sample.seed + spec.seed_offset, sample.index, 1, size).astype(np.float32)
+        feeds.append(feed)
+    answers = answers_of_onnx(bundle / artifact.file, feeds, artifact.methods[0].output.name)
+    session = kotlin_project.record(tmp_path / "session", list(zip(feeds, answers, strict=True)))
+    kotlin_project.record(session / "encoder", list(zip(tokens, states, strict=True)))
+
+    said = kotlin_project.run_tests(core, project, session)
+
+    assert " 0 tests failed" in said
+    assert " 24 tests successful" in said
+    images = np.fromfile(bundle / artifact.golden.file, np.uint8).reshape(golden.shape)
+    for position, (sample, expected) in enumerate(zip(golden.samples, images, strict=True)):
+        path = session / f"{position}.png"
+        with Image.open(io.BytesIO(path.read_bytes())) as picture:
+            assert np.array_equal(np.asarray(picture), expected)
+        assert read_recipe(path).prompt == golden.prompts[sample.prompt or 0].text
+    assert json.loads((session / "session.json").read_text())["calls"]
+
+
+def test_the_android_side_of_prompts_is_typed(core: Path, stubs: Path, words: Path, tmp_path: Path) -> None:
+    kotlin_project.glue(words.with_name("words-project"), tmp_path, core=core, stubs=stubs)
 
 
 def _pixels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

@@ -166,7 +166,10 @@ def test_the_same_bundle_and_name_give_the_same_bytes(bundle: Path, project: Pat
 
 def test_a_bundle_without_a_core_ml_file_is_refused_by_name(bundle: Path, tmp_path: Path) -> None:
     other = classes_bundle(tmp_path / "other", targets=("onnx-fp32",))
-    with pytest.raises(UsageError, match=r"no file of coreml or executorch that the iOS app can run: it has net_onnx"):
+    with pytest.raises(
+        UsageError,
+        match=r"coreml or executorch that .*: it has net_onnx.*; make it with one, e\.g\. --artifact coreml-fp32",
+    ):
         write_app("ios", other, tmp_path / "out", name="Net")
     with pytest.raises(UsageError, match=r"no runtime of iOS 'onnx'; there are: coreml, executorch\."):
         write_app("ios", bundle, tmp_path / "out", name="Net", runtime="onnx")
@@ -178,7 +181,7 @@ def test_a_bundle_without_a_core_ml_file_is_refused_by_name(bundle: Path, tmp_pa
 def test_a_prompt_is_refused_by_name(bundle: Path) -> None:
     inside = read_bundle(bundle)
     artifacts = tuple(row.model_copy(update={"text_encoder": "text.mlpackage"}) for row in inside.artifacts)
-    with pytest.raises(UsageError, match=r"net_coreml_fp32\.mlpackage takes a prompt, which the iOS app does not make"):
+    with pytest.raises(UsageError, match=r"net_coreml_fp32\.mlpackage takes a prompt, .* web and Android apps"):
         ios_plan(inside.model_copy(update={"artifacts": artifacts}), bundle, name="Net")
 
 
@@ -252,15 +255,21 @@ def test_an_image_of_core_ml_s_is_shown(bundle: Path) -> None:
     image = method.output.model_copy(update={"dtype": "uint8", "layout": "CVPixelBuffer"})
     methods = (method.model_copy(update={"output": image}),)
     plan = ios_plan(changed(bundle, "coreml", methods=methods), bundle, name="Net")
-    assert plan.values["artifact"] == artifact.file
+    assert plan.values["models"] == f"`{artifact.file}`"
 
 
-def test_several_students_are_refused_by_name(tmp_path: Path) -> None:
+def test_all_students_are_in_the_app(tmp_path: Path) -> None:
     nets = students_bundle(tmp_path / "nets", targets=("coreml-fp32",))
-    with pytest.raises(
-        UsageError, match=r"net-0_coreml_fp32\.mlpackage has 2 files, each for its classes, and the iOS app"
-    ):
-        ios_plan(read_bundle(nets), nets, name="Nets")
+    files = [f"net-{number}_coreml_fp32.mlpackage" for number in range(2)]
+    plan = write_app("ios", nets, tmp_path / "out", name="Nets")
+    assert plan.shown[0].startswith(", ".join(files))
+    for file in files:
+        assert (tmp_path / "out/bundle" / file / "Manifest.json").is_file()
+    readme = (tmp_path / "out/README.md").read_text()
+    assert ", ".join(f"`{file}`" for file in files) in readme
+    (model,) = (nets / files[1]).rglob("*.mlmodel")
+    model.write_bytes(bytes([8, 9]) + model.read_bytes()[2:])
+    assert ios_plan(read_bundle(nets), nets, name="Nets").values["ios"] == "18.0"  # one of them needs it
 
 
 def test_the_command_says_what_to_do_next(bundle: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from app_bundles import (
     classes_bundle,
     golden_feeds,
     photo_bundle,
+    students_bundle,
 )
 from numpy.typing import NDArray
 from PIL import Image
@@ -53,7 +54,7 @@ def test_recorded_sessions_give_the_golden_images_in_swift(place: Path, name: st
 
     said = swift_project.run_tests(project)
 
-    assert "Executed 18 tests, with 0 failures" in said
+    assert "Executed 26 tests, with 0 failures" in said
     assert output.layout == ("NCHW" if name == "classes" else "CVPixelBuffer")
     for position, (sample, values) in enumerate(zip(bundle.golden.samples, answers, strict=True)):
         pixels = values[0] if values.dtype == np.uint8 else _pixels(values, output)
@@ -69,6 +70,41 @@ def test_recorded_sessions_give_the_golden_images_in_swift(place: Path, name: st
     assert measurement.device == "ios: a processor, Linux"
     if name == "classes":
         _check_what_needs_apple(project)
+
+
+@pytest.fixture(scope="module")
+def students(place: Path, in_process_of_module: None) -> Path:
+    return students_bundle(place / "students", targets=("coreml-fp32", "executorch-fp32"))
+
+
+@pytest.mark.parametrize("runtime", ["coreml", "executorch"])
+def test_each_class_is_made_by_the_session_of_its_student(students: Path, place: Path, runtime: str) -> None:
+    """Each file has a recording of its own, which knows the classes of that file alone."""
+    project = place / f"students-{runtime}"
+    write_app("ios", students, project, name="Nets", runtime=runtime)
+    bundle = read_bundle(students)
+    artifact = artifact_of(bundle, runtime)
+    feeds = golden_feeds(bundle, students, artifact)
+    owner = {label: student for student in artifact.students for label in student.classes}
+    of_samples = [owner[sample.label or 0] for sample in bundle.golden.samples]
+    for student in artifact.students:
+        own = [feed for feed, of_sample in zip(feeds, of_samples, strict=True) if of_sample is student]
+        facts: dict[str, object] = {}
+        if runtime == "coreml":
+            answers = answers_of("coreml", students / student.file, own, artifact.methods[0].output.name)
+        else:
+            answers = answers_of_executorch(students / student.file, own, "generate")
+            facts = {"method": "generate", "order": list(own[0]), "shape": list(answers[0].shape)}
+        kotlin_project.record(project / "session" / student.file, list(zip(own, answers, strict=True)), **facts)
+
+    if runtime == "executorch":
+        assert "Executed 5 tests, with 0 failures" in swift_project.run_runtime_tests(project)
+        return
+    assert "Executed 26 tests, with 0 failures" in swift_project.run_tests(project)
+    for position, student in enumerate(of_samples):
+        assert read_recipe(project / f"session/{position}.png").artifact == student.sha256
+    measured = {row.what.split()[0].rstrip(","): row.runs for row in read(project / "session/latency.json")}
+    assert measured == {"net-0_coreml_fp32.mlpackage": 7, "net-1_coreml_fp32.mlpackage": 7}
 
 
 def _pixels(values: NDArray[np.float32], output: Output) -> NDArray[np.uint8]:

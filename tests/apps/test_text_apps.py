@@ -1,29 +1,19 @@
-"""Projects that take a prompt: their files; Android's core on the JVM by recorded token numbers and sessions.
+"""Projects that take a prompt: their files."""
 
-DJL, which splits prompts in the app, is not to be had here: what calls it is checked against a stub.
-"""
-
-import io
 import json
 import re
 import tomllib
 from pathlib import Path
 
-import app_parts
-import kotlin_project
-import numpy as np
 import pytest
-from app_bundles import answers_of_onnx, photo_bundle
+from app_bundles import photo_bundle
 from bundles import bundled
-from PIL import Image
 from text_pipelines import text_bundle
 
 from edgegen.apps.project import TEMPLATES, filled, write_app
 from edgegen.apps.web import web_plan
 from edgegen.errors import UsageError
 from edgegen.formats.bundle_folder import read_bundle
-from edgegen.formats.picture import read_recipe
-from edgegen.noise import normal
 
 pytestmark = pytest.mark.usefixtures("in_process_of_module")
 
@@ -118,44 +108,3 @@ def test_a_project_without_text_has_no_tokenizer(bundle: Path, tmp_path: Path) -
             UsageError, match=r"needs 'encoder_hidden_states' \(text, float32\), which the app does not"
         ):
             write_app(platform, alone, tmp_path / "none", name="Words")
-
-
-@pytest.mark.apps
-@pytest.mark.skipif(app_parts.no_kotlin_tests() is not None, reason=f"{app_parts.no_kotlin_tests()}")
-def test_recorded_sessions_give_the_golden_images(bundle: Path, project: Path, tmp_path: Path) -> None:
-    """From recorded token numbers to pixels: what the encoder and the generator get must be what they got in Python."""
-    inside = read_bundle(bundle)
-    assert inside.text is not None
-    (encoder,), (artifact,), golden = inside.text.encoders, inside.artifacts, inside.golden
-    tokens = [{encoder.tokens.name: np.array([prompt.tokens], np.int64)} for prompt in golden.prompts]
-    states = answers_of_onnx(bundle / encoder.file, tokens, encoder.hidden_states.name)
-    feeds = []
-    for sample in golden.samples:
-        feed = {inside.text.input: states[sample.prompt or 0]}
-        for spec in artifact.inputs:
-            if spec.role == "noise":
-                size = [int(each) for each in spec.shape[1:]]
-                feed[spec.name] = normal(sample.seed + spec.seed_offset, sample.index, 1, size).astype(np.float32)
-        feeds.append(feed)
-    answers = answers_of_onnx(bundle / artifact.file, feeds, artifact.methods[0].output.name)
-    session = kotlin_project.record(tmp_path / "session", list(zip(feeds, answers, strict=True)))
-    kotlin_project.record(session / "encoder", list(zip(tokens, states, strict=True)))
-    core = kotlin_project.core_with_tests(project, tmp_path / "classes")
-
-    said = kotlin_project.run_tests(core, project, session)
-
-    assert " 0 tests failed" in said
-    assert " 24 tests successful" in said
-    images = np.fromfile(bundle / artifact.golden.file, np.uint8).reshape(golden.shape)
-    for position, (sample, expected) in enumerate(zip(golden.samples, images, strict=True)):
-        path = session / f"{position}.png"
-        with Image.open(io.BytesIO(path.read_bytes())) as picture:
-            assert np.array_equal(np.asarray(picture), expected)
-        assert read_recipe(path).prompt == golden.prompts[sample.prompt or 0].text
-    assert json.loads((session / "session.json").read_text())["calls"]
-
-
-@pytest.mark.apps
-@pytest.mark.skipif(app_parts.no_kotlin_tests() is not None, reason=f"{app_parts.no_kotlin_tests()}")
-def test_the_android_side_is_typed(project: Path, tmp_path: Path) -> None:
-    kotlin_project.glue(project, tmp_path)

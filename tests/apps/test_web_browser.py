@@ -285,7 +285,9 @@ def test_the_first_picture_is_there_within_two_seconds(dist: Path, page: Any) ->
             page.goto(f"{address}{WASM}")
             settled(page)
             first_ms.append(page.evaluate("performance.getEntriesByName('picture')[0].startTime"))
-    assert min(first_ms) < 2000, first_ms
+            if first_ms[-1] < 2000:
+                return
+    pytest.fail(f"the first picture is there after {first_ms} ms")
 
 
 def test_the_page_itself_is_small(dist: Path) -> None:

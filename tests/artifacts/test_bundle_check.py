@@ -336,3 +336,11 @@ def test_a_folder_that_is_neither_files_nor_bundle_is_said_to_be_one(tmp_path: P
     assert isinstance(result.exception, UsageError)
     with pytest.raises(UsageError, match=r"a folder without manifest.json; give one of `edgegen export`"):
         raise result.exception
+
+
+def test_a_bundle_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["verify", str(tmp_path / "digits")])
+    with pytest.raises(
+        UsageError, match=r"digits: no bundle, no folder of files and no \.toml file is there, and no recipe"
+    ):
+        raise result.exception or AssertionError(result.output)

@@ -35,13 +35,21 @@ def download_alone(package: str, state: Path, *, suite: str, architecture: str =
     return archive
 
 
-def _configured(state: Path, *, suite: str, architectures: Sequence[str]) -> list[str]:
+def download_source(package: str, state: Path, *, suite: str) -> Path:
+    """The archive of a package's source, as its authors published it, into the folder `state`. Raises as `download`."""
+    given = _configured(state, suite=suite, architectures=["amd64"], kind="deb-src")
+    called("env", "-C", state / "archives", "apt-get", *given, "source", "--download-only", package)
+    (archive,) = (state / "archives").glob("*.orig.tar.*[!c]")
+    return archive
+
+
+def _configured(state: Path, *, suite: str, architectures: Sequence[str], kind: str = "deb") -> list[str]:
     """apt's options for a release in the folder `state`, whose lists of packages are downloaded."""
     for name in ("lists/partial", "archives/partial", "etc/preferences.d", "etc/apt.conf.d"):
         (state / name).mkdir(parents=True, exist_ok=True)
     (state / "status").touch()
     known = ",".join(architectures)
-    source = f"deb [arch={known} signed-by={KEYS}] http://deb.debian.org/debian {suite} main\n"
+    source = f"{kind} [arch={known} signed-by={KEYS}] http://deb.debian.org/debian {suite} main\n"
     (state / "sources.list").write_text(source, encoding="utf-8")
     options = {
         "APT::Architecture": architectures[0],

@@ -54,25 +54,33 @@ private final class Recorded: ModelRuntime {
 final class ReplayTests: XCTestCase {
     private let session = AppBundle.folder.deletingLastPathComponent().appendingPathComponent("session")
 
+    /// Of several students each has a recording of its own, in a folder with its name.
+    private func generator(of artifact: Artifact) throws -> Generator {
+        let (session, hasStudents) = (session, artifact.students != nil)
+        return try Generator(
+            artifact, runtimes: Runtimes { try Recorded(hasStudents ? session.appendingPathComponent($0.name) : session) })
+    }
+
     func testTheGoldenImagesAreMadeFromTheirSeeds() async throws {
         let bundle = try ModelBundle(folder: AppBundle.folder)
         let artifact = try bundle.manifest.artifact(AppBundle.artifact)
-        let generator = try Generator(artifact, runtime: Recorded(session))
+        let generator = try generator(of: artifact)
         let result = try await SelfTest.run(bundle, generator)
         XCTAssertTrue(result.passed, "\(result)")
 
         let edgegen = bundle.manifest.tools.edgegen
         var log = LatencyLog(artifact, edgegen: edgegen, runtime: "recorded")
-        log.loadMs = 1
+        log.loaded(artifact.files[0], 1)
         let given = try artifact.input(.image).map(bundle.goldenInputs)
         for (at, sample) in bundle.manifest.golden.samples.enumerated() {
             let began = Date()
             let picture = try await generator.generate(
                 seed: sample.seed, label: sample.label, image: given?[at], index: sample.index)
-            log.add(max(Date().timeIntervalSince(began) * 1000, 1e-3))
+            let file = try artifact.file(of: sample.label)
+            log.add(file, max(Date().timeIntervalSince(began) * 1000, 1e-3))
             let inputs = given.map { ["photo": SHA256Digest.hex(Data($0[at].pixels))] } ?? [:]
             let recipe = Recipe(
-                artifactSha256: artifact.sha256, seed: sample.seed, label: sample.label, edgegen: edgegen, inputs: inputs)
+                artifactSha256: file.sha256, seed: sample.seed, label: sample.label, edgegen: edgegen, inputs: inputs)
             try PNG.encode(picture, recipe: recipe).write(to: session.appendingPathComponent("\(at).png"))
         }
         let json = try XCTUnwrap(log.json(target: ["cpu": "a processor", "os": "Linux"], selfTest: result))
@@ -93,7 +101,7 @@ final class ReplayTests: XCTestCase {
         let bundle = try ModelBundle(folder: AppBundle.folder)
         let artifact = try bundle.manifest.artifact(AppBundle.artifact)
         if artifact.input(.noise) == nil { return }
-        let generator = try Generator(artifact, runtime: Recorded(session))
+        let generator = try generator(of: artifact)
         do {
             _ = try await generator.generate(seed: 987_654_321, label: artifact.classes > 0 ? 0 : nil)
             XCTFail("no error")

@@ -43,13 +43,18 @@ final class GeneratorModel {
             let artifact = try bundle.manifest.artifact(Self.artifactFile)
             let began = ContinuousClock.now
             let units = units
-            let generator = try await Self.opened(bundle, artifact, units)
-            var log = LatencyLog(artifact, edgegen: bundle.manifest.tools.edgegen, runtime: generator.about)
-            log.loadMs = Self.milliseconds(since: began)
+            let runtimes = Runtimes { file in try await DeviceRuntime.open(file, bundle, artifact, units: units) }
+            let generator = try Generator(artifact, runtimes: runtimes)
+            let first = artifact.files[0]
+            let about = try await runtimes.runtime(of: first).about
+            var log = LatencyLog(artifact, edgegen: bundle.manifest.tools.edgegen, runtime: about)
+            log.loaded(first, Self.milliseconds(since: began))
             if artifact.input(.image) == nil {  // the first picture is the slowest: nobody waits for it yet
+                let label = artifact.classes > 0 ? 0 : nil
+                let file = try await generator.prepare(label: label)
                 let warming = ContinuousClock.now
-                _ = try await generator.generate(seed: 0, label: artifact.classes > 0 ? 0 : nil)
-                log.add(Self.milliseconds(since: warming))
+                _ = try await generator.generate(seed: 0, label: label)
+                log.add(file, Self.milliseconds(since: warming))
             }
             try Task.checkCancellation()  // other units were chosen meanwhile
             (self.bundle, self.artifact, self.generator, self.log) = (bundle, artifact, generator, log)
@@ -70,14 +75,17 @@ final class GeneratorModel {
             let photo = photo
             let inputs = photo.map { given in [artifact.input(.image)?.name ?? "image": SHA256Digest.hex(Data(given.pixels))] }
             let takesNoise = artifact.input(.noise) != nil
+            let label = artifact.classes > 0 ? label : nil
+            let opening = ContinuousClock.now
+            let file = try await generator.prepare(label: label)
+            log?.loaded(file, Self.milliseconds(since: opening))
             for number in 0..<UInt64(takesNoise ? Self.picturesOfAGrid : 1) {
-                let label = artifact.classes > 0 ? label : nil
                 let began = ContinuousClock.now
                 let picture = try await generator.generate(seed: seed &+ number, label: label, image: photo)
                 let milliseconds = Self.milliseconds(since: began)
-                log?.add(milliseconds)
+                log?.add(file, milliseconds)
                 let recipe = Recipe(
-                    artifactSha256: artifact.sha256, seed: seed &+ number, label: label,
+                    artifactSha256: file.sha256, seed: seed &+ number, label: label,
                     edgegen: bundle.manifest.tools.edgegen, inputs: inputs ?? [:])
                 pictures.append(MadePicture(picture: picture, recipe: recipe, milliseconds: milliseconds))
             }
@@ -115,13 +123,6 @@ final class GeneratorModel {
 
     private static var folder: URL {
         (Bundle.main.resourceURL ?? Bundle.main.bundleURL).appendingPathComponent("bundle")
-    }
-
-    private nonisolated static func opened(
-        _ bundle: ModelBundle, _ artifact: Artifact, _ units: ComputeUnits
-    ) async throws -> Generator {
-        let runtime = try await DeviceRuntime.open(bundle, artifact, units: units)
-        return try Generator(artifact, runtime: runtime)
     }
 
     private static func milliseconds(since start: ContinuousClock.Instant) -> Double {

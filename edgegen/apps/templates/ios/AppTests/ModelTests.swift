@@ -9,8 +9,8 @@ final class ModelTests: XCTestCase {
         let resources = try XCTUnwrap(Bundle.main.resourceURL)
         let bundle = try ModelBundle(folder: resources.appendingPathComponent("bundle"))
         let artifact = try bundle.manifest.artifact({{artifact_quoted}})
-        let runtime = try await DeviceRuntime.open(bundle, artifact, units: units)
-        return (bundle, try Generator(artifact, runtime: runtime))
+        let runtimes = Runtimes { file in try await DeviceRuntime.open(file, bundle, artifact, units: units) }
+        return (bundle, try Generator(artifact, runtimes: runtimes))
     }
 
     func testGoldenImagesOnEveryComputeUnit() async throws {

@@ -13,7 +13,7 @@ public final class DeviceRuntime: ModelRuntime, @unchecked Sendable {
         about = "Core ML of \(ProcessInfo.processInfo.operatingSystemVersionString), \(units.name)"
     }
 
-    /// Compares the files with the manifest, compiles them at the first start, and loads the model.
+    /// Compares a file of the artifact with the manifest, compiles it at the first start, and loads the model.
     ///
     /// The compiled model is kept in Application Support by the hash of what it was made from: a new model of an update
     /// is compiled again, and an older one is removed.
@@ -21,16 +21,16 @@ public final class DeviceRuntime: ModelRuntime, @unchecked Sendable {
     /// - Throws: ``GeneratorError``: `file`, `hash` or `manifest` where the bundle is not as written, `inference` where
     ///   Core ML refuses the model
     public static func open(
-        _ bundle: ModelBundle, _ artifact: Artifact, units: ComputeUnits = .all
+        _ file: ModelFile, _ bundle: ModelBundle, _ artifact: Artifact, units: ComputeUnits = .all
     ) async throws -> DeviceRuntime {
-        let compiled = try await compiledPlace(bundle, artifact)
+        let compiled = try await compiledPlace(file, bundle, artifact)
         let configuration = MLModelConfiguration()
         configuration.computeUnits = units.ofCoreML
         do {
             let model = try await MLModel.load(contentsOf: compiled, configuration: configuration)
             return DeviceRuntime(model, units: units)
         } catch {
-            throw GeneratorError.inference("Core ML cannot load \(artifact.file): \(error.localizedDescription)")
+            throw GeneratorError.inference("Core ML cannot load \(file.name): \(error.localizedDescription)")
         }
     }
 
@@ -90,24 +90,20 @@ public final class DeviceRuntime: ModelRuntime, @unchecked Sendable {
         }
     }
 
-    private static func compiledPlace(_ bundle: ModelBundle, _ artifact: Artifact) async throws -> URL {
-        let files = FileManager.default
+    private static func compiledPlace(
+        _ file: ModelFile, _ bundle: ModelBundle, _ artifact: Artifact
+    ) async throws -> URL {
         do {
-            let folder = try files.url(
+            let folder = try FileManager.default.url(
                 for: .applicationSupportDirectory, in: .userDomainMask, appropriateFor: nil, create: true
             ).appendingPathComponent("edgegen", isDirectory: true)
-            let place = folder.appendingPathComponent("\(artifact.sha256).mlmodelc", isDirectory: true)
-            if files.fileExists(atPath: place.path) { return place }
-            let source = try bundle.checkedPlace(of: artifact)
-            let made = try await MLModel.compileModel(at: source)
-            try? files.removeItem(at: folder)
-            try files.createDirectory(at: folder, withIntermediateDirectories: true)
-            try files.moveItem(at: made, to: place)
-            return place
+            return try await CompiledModels(folder: folder).place(of: file, bundle, artifact) { source in
+                try await MLModel.compileModel(at: source)
+            }
         } catch let error as GeneratorError {
             throw error
         } catch {
-            throw GeneratorError.inference("Core ML cannot compile \(artifact.file): \(error.localizedDescription)")
+            throw GeneratorError.inference("Core ML cannot compile \(file.name): \(error.localizedDescription)")
         }
     }
 }

@@ -18,14 +18,14 @@ public actor DeviceRuntime: ModelRuntime {
         inputNames = artifact.inputs.map(\.name)
     }
 
-    /// Compares the file with the manifest, and loads it.
+    /// Compares a file of the artifact with the manifest, and loads it.
     ///
     /// - Throws: ``GeneratorError``: `file`, `hash` or `manifest` where the bundle is not as written, `inference` where
     ///   ExecuTorch refuses the file
     public static func open(
-        _ bundle: ModelBundle, _ artifact: Artifact, units: ComputeUnits = .ofFile
+        _ file: ModelFile, _ bundle: ModelBundle, _ artifact: Artifact, units: ComputeUnits = .ofFile
     ) async throws -> DeviceRuntime {
-        let runtime = DeviceRuntime(try bundle.checkedPlace(of: artifact), artifact, units: units)
+        let runtime = DeviceRuntime(try bundle.checkedPlace(of: file), artifact, units: units)
         try await runtime.load(artifact.method)
         return runtime
     }

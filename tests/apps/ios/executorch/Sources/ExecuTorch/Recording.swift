@@ -1,6 +1,7 @@
 import Foundation
 
-/// What a real runtime answered, in the folder `session` beside the bundle: inputs by position, and no two calls at once.
+/// What a real runtime answered, in the folder `session` beside the bundle, or of several students in folders in it with
+/// their names: inputs by position, and no two calls at once.
 final class Recording {
     struct Failure: LocalizedError {
         let errorDescription: String?
@@ -23,7 +24,9 @@ final class Recording {
 
     init(file: URL) {
         self.file = file
-        folder = file.deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("session")
+        let session = file.deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("session")
+        let own = session.appendingPathComponent(file.lastPathComponent)
+        folder = FileManager.default.fileExists(atPath: own.path) ? own : session
     }
 
     func check(_ method: String) throws {

@@ -13,14 +13,16 @@ final class RuntimeTests: XCTestCase {
     private func opened() async throws -> (ModelBundle, Generator) {
         let bundle = try ModelBundle(folder: folder)
         let artifact = try XCTUnwrap(bundle.manifest.artifacts.first { $0.runtime == "executorch" })
-        return (bundle, try Generator(artifact, runtime: try await DeviceRuntime.open(bundle, artifact)))
+        return (bundle, try Generator(artifact, runtimes: Runtimes { try await DeviceRuntime.open($0, bundle, artifact) }))
     }
 
     func testTheGoldenImagesAreMade() async throws {
         let (bundle, generator) = try await opened()
         let result = try await SelfTest.run(bundle, generator)
         XCTAssertEqual(result.worstDb, .infinity, "\(result)")
-        XCTAssertTrue(generator.about.hasPrefix("ExecuTorch on "), generator.about)
+        let artifact = generator.artifact
+        let about = try await DeviceRuntime.open(artifact.files[0], bundle, artifact).about
+        XCTAssertTrue(about.hasPrefix("ExecuTorch on "), about)
     }
 
     /// The stub traps where two calls of one module meet.

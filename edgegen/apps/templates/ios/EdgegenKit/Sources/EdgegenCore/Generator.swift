@@ -2,10 +2,11 @@
 /// computes, no thread waits for it, and another call may begin.
 public actor Generator {
     public nonisolated let artifact: Artifact
-    private let runtime: any ModelRuntime
+    private let runtimes: Runtimes
 
+    /// - Parameter runtimes: opens the artifact's file, or that of the student that makes a class
     /// - Throws: ``GeneratorError/manifest(_:)`` where the artifact takes something that this app does not give
-    public init(_ artifact: Artifact, runtime: any ModelRuntime) throws {
+    public init(_ artifact: Artifact, runtimes: Runtimes) throws {
         for input in artifact.inputs { try Self.check(input, of: artifact) }
         let output = artifact.method.output
         if output.layout == .other || output.shape.count != 4 || ![.float32, .uint8].contains(output.dtype) {
@@ -13,7 +14,7 @@ public actor Generator {
                 "\(artifact.file): its output \(output.name) of \(output.dtype) is no picture of this app")
         }
         self.artifact = artifact
-        self.runtime = runtime
+        self.runtimes = runtimes
     }
 
     /// One picture. The same arguments give the same picture on every device.
@@ -24,7 +25,7 @@ public actor Generator {
     ///   - image: of the size of the input, where the model takes a picture
     ///   - index: of the sample of this seed
     /// - Throws: ``GeneratorError``: `input` for a label or an image that the model does not take, `inference` where the
-    ///   runtime fails, `output` where it gives something else than the manifest says; `CancellationError`
+    ///   runtime fails or cannot open the file, `output` where it gives something else than the manifest says; `CancellationError`
     public func generate(
         seed: UInt64, label: Int? = nil, image: Picture? = nil, index: Int = 0
     ) async throws -> Picture {
@@ -36,11 +37,19 @@ public actor Generator {
             inputs[input.name] = try tensor(input, seed: seed, index: index, label: label, image: image)
         }
         let method = artifact.method
+        let runtime = try await runtimes.runtime(of: artifact.file(of: label))
         return try await Picture(runtime.run(method, inputs: inputs), output: method.output)
     }
 
-    /// Name and version of what runs the model.
-    public nonisolated var about: String { runtime.about }
+    /// Opens what makes a class, so that the next picture does not wait for it; nothing where it is open.
+    ///
+    /// - Throws: ``GeneratorError``: `manifest` where nothing makes this class; what opening throws
+    @discardableResult
+    public func prepare(label: Int? = nil) async throws -> ModelFile {
+        let file = try artifact.file(of: label)
+        _ = try await runtimes.runtime(of: file)
+        return file
+    }
 
     private static func check(_ input: Input, of artifact: Artifact) throws {
         let fits =

@@ -9,12 +9,14 @@ public struct LatencyLog: Sendable {
     private let artifact: Artifact
     private let edgegen: String
     private let runtime: String
-    private var runsMs: [Double] = []
+    private var times: [Times] = []  // several students have one each
 
-    /// From the start of loading until the model can be run.
-    public var loadMs: Double?
-    /// Of the first picture after that; it is not among the others.
-    public private(set) var firstMs: Double?
+    private struct Times {
+        let file: ModelFile
+        let loadMs: Double?
+        var firstMs: Double?  // it is not among the others
+        var runsMs: [Double] = []
+    }
 
     public init(_ artifact: Artifact, edgegen: String, runtime: String) {
         self.artifact = artifact
@@ -22,13 +24,21 @@ public struct LatencyLog: Sendable {
         self.runtime = runtime
     }
 
-    /// Adds the time of one picture.
-    public mutating func add(_ milliseconds: Double) {
+    /// Notes how long it took until a file of the artifact could be run; the first time counts.
+    public mutating func loaded(_ file: ModelFile, _ milliseconds: Double?) {
+        if !times.contains(where: { $0.file == file }) { times.append(Times(file: file, loadMs: milliseconds)) }
+    }
+
+    /// Adds the time of one picture that a file made.
+    public mutating func add(_ file: ModelFile, _ milliseconds: Double) {
         precondition(milliseconds > 0, "a picture in \(milliseconds) ms")
-        if firstMs == nil {
-            firstMs = milliseconds
-        } else {
-            runsMs = runsMs.suffix(Self.longest - 1) + [milliseconds]
+        loaded(file, nil)
+        for at in times.indices where times[at].file == file {
+            if times[at].firstMs == nil {
+                times[at].firstMs = milliseconds
+            } else {
+                times[at].runsMs = times[at].runsMs.suffix(Self.longest - 1) + [milliseconds]
+            }
         }
     }
 
@@ -38,17 +48,8 @@ public struct LatencyLog: Sendable {
     ///   - target: what is known of the device: "cpu", "os", "model"
     ///   - selfTest: of this artifact on this device, where it ran; a failed one has no latency
     public func json(target: [String: String], selfTest: SelfTest?, now: Date = Date()) throws -> Data? {
-        if runsMs.isEmpty { return nil }
-        let failed = selfTest.map { !$0.passed } ?? false
-        let reason = failed ? "\(selfTest!)" : "an app in use, not edgegen's protocol of measuring"
-        let result: [String: Any] = [
-            "artifact": facts,
-            "config": ["runtime": runtime, "threads_requested": 0, "threads_actual": NSNull()] as [String: Any],
-            "numerics": numerics(selfTest),
-            "cold": cold,
-            "latency": failed ? NSNull() : latency,
-            "verdict": ["status": failed ? "failed" : "noisy", "reasons": [reason]] as [String: Any],
-        ]
+        let measured = times.filter { !$0.runsMs.isEmpty }
+        if measured.isEmpty { return nil }
         let log: [String: Any] = [
             "schema": "edgegen.profile/1",
             "created": ISO8601DateFormatter().string(from: now),
@@ -58,27 +59,36 @@ public struct LatencyLog: Sendable {
             "profile": "quick",
             "others_cores": NSNull(),
             "stolen_cores": NSNull(),
-            "results": [result],
+            "results": measured.map { result($0, selfTest) },
         ]
         return try JSONSerialization.data(withJSONObject: log, options: [.prettyPrinted, .sortedKeys])
     }
 
-    private var facts: [String: Any] {
+    private func result(_ times: Times, _ selfTest: SelfTest?) -> [String: Any] {
+        let failed = selfTest.map { !$0.passed } ?? false
+        let reason = failed ? "\(selfTest!)" : "an app in use, not edgegen's protocol of measuring"
+        let cold = times.loadMs.map { [["load_ms": $0, "first_ms": times.firstMs!]] } ?? []
+        return [
+            "artifact": facts(times.file),
+            "config": ["runtime": runtime, "threads_requested": 0, "threads_actual": NSNull()] as [String: Any],
+            "numerics": numerics(selfTest),
+            "cold": cold,
+            "latency": failed ? NSNull() : Self.latency(times.runsMs),
+            "verdict": ["status": failed ? "failed" : "noisy", "reasons": [reason]] as [String: Any],
+        ]
+    }
+
+    private func facts(_ file: ModelFile) -> [String: Any] {
         [
-            "name": artifact.file,
-            "format": (artifact.file as NSString).pathExtension,
-            "sha256": artifact.sha256,
-            "nbytes": artifact.nbytes,
+            "name": file.name,
+            "format": (file.name as NSString).pathExtension,
+            "sha256": file.sha256,
+            "nbytes": file.nbytes,
             "scheme": artifact.scheme,
             "inputs": artifact.inputs.map {
                 ["name": $0.name, "dtype": $0.dtype.rawValue, "shape": $0.shape] as [String: Any]
             },
         ]
-    }
-
-    private var cold: [[String: Double]] {
-        guard let loadMs, let firstMs else { return [] }
-        return [["load_ms": loadMs, "first_ms": firstMs]]
     }
 
     private func numerics(_ selfTest: SelfTest?) -> [String: Any] {
@@ -92,15 +102,15 @@ public struct LatencyLog: Sendable {
     }
 
     /// All runs are one block, of which the bootstrap over blocks gives the median itself as both ends.
-    private var latency: [String: Any] {
+    private static func latency(_ runsMs: [Double]) -> [String: Any] {
         let sorted = runsMs.sorted()
-        let median = Self.quantile(sorted, 0.5)
+        let median = quantile(sorted, 0.5)
         return [
             "blocks_ms": [runsMs],
             "runs": sorted.count,
             "p50_ms": median,
             "p50_ci95_ms": [median, median],
-            "p90_ms": Self.quantile(sorted, 0.9),
+            "p90_ms": quantile(sorted, 0.9),
             "min_ms": sorted[0],
             "mean_ms": sorted.reduce(0, +) / Double(sorted.count),
             "converged": false,

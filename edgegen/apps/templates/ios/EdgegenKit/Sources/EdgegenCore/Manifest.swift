@@ -71,6 +71,7 @@ public struct Manifest: Decodable, Sendable {
             throw fail("files: has no \(path)")
         }
         for artifact in artifacts {
+            if artifact.students?.isEmpty == true { throw fail("artifacts: \(artifact.file): students: is empty") }
             if artifact.methods.isEmpty { throw fail("artifacts: \(artifact.file): methods: is empty") }
             for output in artifact.methods.map(\.output) where !(output.low < output.high) {
                 throw fail("artifacts: \(artifact.file): low is \(output.low), and high is \(output.high)")
@@ -111,7 +112,8 @@ public struct FileEntry: Decodable, Sendable {
     public let sha256: String
 }
 
-/// One exported file, or folder.
+/// One exported file, or folder; or several, of which each makes the pictures of some classes: `file` and `sha256` are
+/// those of the first, `nbytes` those of all.
 public struct Artifact: Decodable, Sendable {
     public let file: String
     public let runtime: String
@@ -121,6 +123,23 @@ public struct Artifact: Decodable, Sendable {
     public let inputs: [Input]
     public let methods: [Method]
     public let golden: Expected
+    /// nil where one file makes the pictures of all classes.
+    public let students: [Student]?
+
+    /// What a runtime opens for this artifact.
+    public var files: [ModelFile] {
+        students?.map(\.file) ?? [ModelFile(name: file, nbytes: nbytes, sha256: sha256)]
+    }
+
+    /// What makes the pictures of a class.
+    ///
+    /// - Throws: ``GeneratorError/manifest(_:)`` where no student does
+    public func file(of label: Int?) throws -> ModelFile {
+        guard let students else { return files[0] }
+        if let label, let student = students.first(where: { $0.classes.contains(label) }) { return student.file }
+        throw GeneratorError.manifest(
+            "manifest.json: no student of \(file) makes the class \(label.map(String.init) ?? "that is missing")")
+    }
 
     /// The method that gives bytes, where there is one: an app shows them as they are.
     public var method: Method { methods.first { $0.output.dtype == .uint8 } ?? methods[0] }
@@ -129,6 +148,31 @@ public struct Artifact: Decodable, Sendable {
 
     /// Number of classes; 0 where no input is a class.
     public var classes: Int { input(.class)?.high.map { Int($0) + 1 } ?? 0 }
+}
+
+/// A file, or folder, that a runtime opens.
+public struct ModelFile: Hashable, Sendable {
+    public let name: String
+    public let nbytes: Int
+    public let sha256: String
+}
+
+/// One of several files of an artifact, which makes the pictures of some classes.
+public struct Student: Decodable, Sendable {
+    public let file: ModelFile
+    public let classes: [Int]
+
+    private enum CodingKeys: CodingKey { case file, nbytes, sha256, classes }
+}
+
+extension Student {
+    public init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        file = ModelFile(
+            name: try values.decode(String.self, forKey: .file), nbytes: try values.decode(Int.self, forKey: .nbytes),
+            sha256: try values.decode(String.self, forKey: .sha256))
+        classes = try values.decode([Int].self, forKey: .classes)
+    }
 }
 
 /// Golden images of an artifact, and how near a device must come, in dB of PSNR.

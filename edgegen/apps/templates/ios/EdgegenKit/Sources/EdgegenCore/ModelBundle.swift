@@ -31,14 +31,14 @@ public struct ModelBundle: Sendable {
         return content
     }
 
-    /// Compares all files of an artifact, which may be a folder, with the manifest; where it lies.
+    /// Compares a model, which may be a folder, with the manifest; where it lies.
     ///
     /// - Throws: ``GeneratorError`` as ``read(_:)`` does
-    public func checkedPlace(of artifact: Artifact) throws -> URL {
-        let paths = manifest.files.map(\.path).filter { $0 == artifact.file || $0.hasPrefix("\(artifact.file)/") }
-        if paths.isEmpty { throw GeneratorError.manifest("manifest.json: files: has no \(artifact.file)") }
+    public func checkedPlace(of file: ModelFile) throws -> URL {
+        let paths = manifest.files.map(\.path).filter { $0 == file.name || $0.hasPrefix("\(file.name)/") }
+        if paths.isEmpty { throw GeneratorError.manifest("manifest.json: files: has no \(file.name)") }
         for path in paths { _ = try read(path) }
-        return folder.appendingPathComponent(artifact.file)
+        return folder.appendingPathComponent(file.name)
     }
 
     /// The golden images of an artifact.

@@ -46,7 +46,7 @@ final class BundleTests: XCTestCase {
     func testTheFilesOfThisAppAreAsWritten() throws {
         let bundle = try ModelBundle(folder: AppBundle.folder)
         let artifact = try bundle.manifest.artifact(AppBundle.artifact)
-        XCTAssertNoThrow(try bundle.checkedPlace(of: artifact))
+        for file in artifact.files { XCTAssertNoThrow(try bundle.checkedPlace(of: file)) }
         XCTAssertEqual(try bundle.goldenImages(artifact).count, bundle.manifest.golden.samples.count)
     }
 
@@ -160,19 +160,19 @@ final class GeneratorTests: XCTestCase {
 
     func testThePictureIsThatOfTheOutput() async throws {
         let output = artifact.method.output
-        let generator = try Generator(artifact, runtime: Constant(Float(output.high)))
+        let generator = try Generator(artifact, runtimes: Runtimes { _ in Constant(Float(output.high)) })
         let picture = try await generator.generate(seed: 1, label: label, image: image)
         XCTAssertEqual(Set(picture.pixels), [255])
     }
 
     func testNotANumberIsNoPixel() async throws {
         guard artifact.method.output.dtype == .float32 else { return }
-        let generator = try Generator(artifact, runtime: Constant(.nan))
+        let generator = try Generator(artifact, runtimes: Runtimes { _ in Constant(.nan) })
         await assertFails("which is no pixel") { try await generator.generate(seed: 1, label: self.label, image: self.image) }
     }
 
     func testWhatTheModelDoesNotTakeIsRefused() async throws {
-        let generator = try Generator(artifact, runtime: Constant(0))
+        let generator = try Generator(artifact, runtimes: Runtimes { _ in Constant(0) })
         let (classes, image, label) = (artifact.classes, image, label)
         await assertFails("label \(classes)") { try await generator.generate(seed: 1, label: classes, image: image) }
         await assertFails("index -1") { try await generator.generate(seed: 1, label: label, image: image, index: -1) }
