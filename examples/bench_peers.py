@@ -20,6 +20,7 @@ prints the table of --into and measures nothing; examples/bench_peers.json was m
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -71,7 +72,7 @@ ONNXRUNTIME = ("onnxruntime==1.32.0", "onnx==1.23.2", "onnxscript==0.7.2")
 PEERS = {
     "torch.onnx": Peer("onnx"),
     "executorch": Peer("executorch"),
-    "olive": Peer("onnx", ("olive-ai==0.13.0", *ONNXRUNTIME)),
+    "olive": Peer("onnx", ("olive-ai==0.13.0", "requests==2.34.2", *ONNXRUNTIME)),
     "optimum-onnx": Peer("onnx", ("optimum-onnx==0.1.0", *ONNXRUNTIME)),
     "ncnn": Peer("ncnn", ("ncnn==1.0.20261020", "pnnx==20261020", "numpy==2.4.6")),
     "mnn": Peer("mnn", ("MNN==3.6.1", "numpy==2.4.6"), torch=False),
@@ -129,15 +130,16 @@ class Runner:
 
     def close(self) -> None:
         for stream in (self.process.stdin, self.process.stdout, self.log):
-            if stream is not None:
-                stream.close()
+            with contextlib.suppress(BrokenPipeError):  # what a dead one was not told
+                if stream is not None:
+                    stream.close()
         self.process.wait()
 
 
 def environment() -> dict[str, str]:
     """One thread, and nothing of edgegen's own path for the peers' interpreters."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OLIVE_DISABLE_TELEMETRY": "1"}
 
 
 def ending(code: int, log: Path) -> str:
@@ -173,7 +175,7 @@ def interpreter(name: str, venvs: Path | None) -> str:
 def prepare(case: BenchNet, folder: Path) -> NDArray[np.float32]:
     """What the converters start from, in `folder`; PyTorch's output for the noises, (samples, ...)."""
     net = case.make().eval().requires_grad_(False)
-    module = OneStep(net, time=1.0) if case.has_time else net
+    module = (OneStep(net, time=1.0) if case.has_time else net).eval()
     inputs = example_inputs(case.signature, SAMPLES, SEED)
     expected = reference(module, inputs)
     if (folder / "inputs.json").is_file():
@@ -340,8 +342,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             lines.append(f"{head} {row['error'].replace('|', '/')} |" + " |" * 5)
             continue
         cells = [f"{row['bytes'] / 1e6:.2f}", f"{row['psnr_db']:.1f}"]
-        cells += [f"{row['least_ms']:.2f} ({row['median_ms']:.2f})", f"{row['cpu_ms']:.2f}", f"{row['ratio']:.2f}"]
-        lines.append(f"{head} {' | '.join([*cells, f'{row["over_best"]:.2f}'])} |")
+        cells += [f"{row['least_ms']:.2f} ({row['median_ms']:.2f})", *(f"{row[key]:.2f}" for key in ("cpu_ms", "ratio", "over_best"))]
+        lines.append(f"{head} {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

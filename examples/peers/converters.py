@@ -39,6 +39,24 @@ def program(folder: Path) -> Any:
     return torch.export.load(folder / "net.pt2")
 
 
+def module(folder: Path) -> Any:
+    """The program as a module with named inputs that can be put into evaluation mode: exported ones can do neither."""
+    import torch
+
+    exported = program(folder).module()
+    exported.eval = exported.train = lambda mode=False: exported
+
+    class Named(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = exported
+
+        def forward(self, sample: Any, class_labels: Any = None, style: Any = None) -> Any:
+            return self.net(sample, *(value for value in (class_labels, style) if value is not None))
+
+    return Named().eval()
+
+
 def sample(folder: Path) -> tuple[Any, ...]:
     import torch
 
@@ -141,6 +159,8 @@ def olive(folder: Path, scheme: str) -> Made:
             "log_severity_level": 2,
         }
     )
+    if not result.has_output_model():  # Olive goes on after errors
+        raise RuntimeError("Olive made no file; its log above says why")
     path = Path(result.get_best_candidate().model_path)
     return (str(path.relative_to(folder)), *(str(p.relative_to(folder)) for p in path.parent.glob("*.data")))
 
@@ -158,7 +178,7 @@ import converters
 
 
 def load_model(_):
-    return converters.program(FOLDER).module()
+    return converters.module(FOLDER)
 
 
 class Noises(torch.utils.data.Dataset):
@@ -213,12 +233,11 @@ def optimum(folder: Path, scheme: str) -> Made:
             self.net = net
 
         def forward(self, sample: Any, class_labels: Any = None, style: Any = None) -> dict[str, Any]:
-            others = [value for value in (class_labels, style) if value is not None]
-            return {"out_sample": self.net(sample, *others)}
+            return {"out_sample": self.net(sample, class_labels, style)}
 
     output = folder / "optimum_fp32" / "model.onnx"
     output.parent.mkdir(exist_ok=True)
-    model = Model(program(folder).module())
+    model = Model(module(folder))
     export(model, Config(model.config, task="feature-extraction"), output)
     if scheme == "fp32":
         return (str(output.relative_to(folder)),)
@@ -257,7 +276,7 @@ def ncnn(folder: Path, scheme: str) -> Made:
 
 
 def mnn(folder: Path, scheme: str) -> Made:
-    """MNN's converter on plain.onnx; its offline quantization (KL ranges, its default) for int8.
+    """MNN's converter on plain.onnx; its offline quantization (EMA ranges; with KL, its default, it dies of signal 11 on the 15.7 M net) for int8.
 
     Called below their scripts mnnconvert and mnnquant, which install a package and send a report to their makers.
     """
@@ -276,7 +295,7 @@ def mnn(folder: Path, scheme: str) -> Made:
             (place / "input.json").write_text(json.dumps({"inputs": listed, "outputs": ["out_sample"]}))
         settings = {"input_type": "sequence", "path": f"{folder / 'mnn_calibration'}/", "used_sample_num": index + 1}
         settings |= {"format": "RGB", "batch_size": 1, "quant_bits": 8}
-        settings |= {"feature_quantize_method": "KL", "weight_quantize_method": "MAX_ABS"}
+        settings |= {"feature_quantize_method": "EMA", "weight_quantize_method": "MAX_ABS"}
         (folder / "mnn_quant.json").write_text(json.dumps(settings))
         _tools.mnnquant(["mnnquant", str(fp32), str(target), str(folder / "mnn_quant.json")])
     listing = folder / "mnn_listing.json"
@@ -292,7 +311,7 @@ def litert(folder: Path, scheme: str) -> Made:
     import litert_torch
 
     fp32 = folder / "litert_fp32.tflite"
-    litert_torch.convert(program(folder).module(), sample(folder)).export(str(fp32))
+    litert_torch.convert(module(folder), sample(folder)).export(str(fp32))
     if scheme == "fp32":
         return (fp32.name,)
     from ai_edge_quantizer import quantizer, recipe
