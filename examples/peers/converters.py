@@ -202,7 +202,7 @@ def optimum(folder: Path, scheme: str) -> Made:
     """optimum-onnx: its export with a configuration of one's own; ORTQuantizer, static, for the int8 file."""
     import torch
     from optimum.exporters.onnx import OnnxConfig, export
-    from optimum.utils import DummyInputGenerator
+    from optimum.utils import DummyInputGenerator, NormalizedConfig
     from transformers import PretrainedConfig, PreTrainedModel
 
     first = next(calibration(folder))
@@ -218,7 +218,7 @@ def optimum(folder: Path, scheme: str) -> Made:
     class Config(OnnxConfig):  # type: ignore[misc]
         DEFAULT_ONNX_OPSET = 18
         DUMMY_INPUT_GENERATOR_CLASSES = (Inputs,)
-        NORMALIZED_CONFIG_CLASS = dict
+        NORMALIZED_CONFIG_CLASS = NormalizedConfig
         inputs = {name: {} for name in first}  # noqa: RUF012
         outputs = {"out_sample": {}}  # noqa: RUF012
 
@@ -255,9 +255,7 @@ def optimum(folder: Path, scheme: str) -> Made:
         calibration_config=AutoCalibrationConfig.minmax(rows),
         operators_to_quantize=settings.operators_to_quantize,
     )
-    quantizer.quantize(
-        save_dir=folder / "optimum_int8", quantization_config=settings, calibration_tensors_range=ranges
-    )
+    quantizer.quantize(save_dir=folder / "optimum_int8", quantization_config=settings, calibration_tensors_range=ranges)
     (path,) = (folder / "optimum_int8").glob("*.onnx")
     return (str(path.relative_to(folder)),)
 
@@ -269,16 +267,18 @@ def ncnn(folder: Path, scheme: str) -> Made:
     if scheme == "int8":
         raise RuntimeError("not measured: ncnn2table and ncnn2int8 are in neither pip package, ncnn nor pnnx")
     kinds = {"float32": "f32", "int64": "i64"}
-    shapes = [f"{json.dumps(a.shape).replace(' ', '')}{kinds[str(a.dtype)]}" for a in next(calibration(folder)).values()]
+    first = next(calibration(folder)).values()
+    shapes = [f"{list(array.shape)}{kinds[str(array.dtype)]}".replace(" ", "") for array in first]
     command = [str(Path(sys.executable).parent / "pnnx"), "net.pt", f"inputshape={','.join(shapes)}", "fp16=0"]
     subprocess.run(command, cwd=folder, check=True, stdout=sys.stderr)
     return ("net.ncnn.param", "net.ncnn.bin")
 
 
 def mnn(folder: Path, scheme: str) -> Made:
-    """MNN's converter on plain.onnx; its offline quantization (EMA ranges; with KL, its default, it dies of signal 11 on the 15.7 M net) for int8.
+    """MNN's converter on plain.onnx; its offline quantization for int8.
 
-    Called below their scripts mnnconvert and mnnquant, which install a package and send a report to their makers.
+    By EMA ranges: with KL, its default, it dies of signal 11 on the 15.7 M net. Called below its scripts mnnconvert and
+    mnnquant, which install a package with pip wherever `pip` points to, and send a report to their makers.
     """
     import _tools
 

@@ -49,7 +49,7 @@ def onnx(path: str, threads: int) -> Opened:
 
         nodes = format_of_onnx.load(optimized, load_external_data=False).graph.node
         kinds = dict(collections.Counter(node.op_type for node in nodes))
-        os.remove(optimized)
+        Path(optimized).unlink()
     return Opened(lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))[0], kinds)
 
 
@@ -139,7 +139,7 @@ def serve(runtime: str, threads: int) -> None:
     for line in sys.stdin:
         try:
             answer = _answer(json.loads(line), files, runtime, threads)
-        except Exception as e:
+        except Exception as e:  # noqa: BLE001  whatever a runtime raises is its answer
             answer = {"error": " ".join(f"{type(e).__name__}: {e}".split())}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
