@@ -9,6 +9,8 @@ last line of stdout is JSON: {"file": NAME, "parts": [NAME, ...]}, all in FOLDER
 """
 
 import json
+import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -149,6 +151,8 @@ def olive(folder: Path, scheme: str) -> Made:
     model = {"type": "PyTorchModel", "model_loader": "load_model", "model_script": str(script), "io_config": io_config}
     output = folder / f"olive_{scheme}"
     shutil.rmtree(output, ignore_errors=True)
+    told = Told()
+    logging.getLogger("olive").addHandler(told)
     result = run(
         {
             "input_model": model,
@@ -160,9 +164,19 @@ def olive(folder: Path, scheme: str) -> Made:
         }
     )
     if not result.has_output_model():  # Olive goes on after errors
-        raise RuntimeError("Olive made no file; its log above says why")
+        raise RuntimeError(f"Olive made no file: {told.error}")
     path = Path(result.get_best_candidate().model_path)
     return (str(path.relative_to(folder)), *(str(p.relative_to(folder)) for p in path.parent.glob("*.data")))
+
+
+class Told(logging.Handler):
+    """Keeps the last exception that was logged."""
+
+    error = "its log does not say why"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1]:
+            self.error = " ".join(str(record.exc_info[1]).split())
 
 
 OLIVE_SCRIPT = """
@@ -335,5 +349,8 @@ PEERS = {
 
 
 if __name__ == "__main__":
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the tools print is no answer
     file, *parts = PEERS[sys.argv[1]](Path(sys.argv[3]).resolve(), sys.argv[2])
-    print(json.dumps({"file": file, "parts": parts}))
+    print(json.dumps({"file": file, "parts": parts}), file=answer)
+    answer.close()
