@@ -316,7 +316,7 @@ def mnn(folder: Path, scheme: str) -> Made:
     _tools.mnnconvert(["mnnconvert", "-f", "MNN", "--modelFile", str(target), "--JsonFile", str(listing)])
     kinds = Counter(operation["type"] for operation in json.loads(listing.read_text())["oplists"])
     facts = {"inputs": names(folder), "outputs": ["out_sample"], "operations": kinds}
-    target.with_suffix(".json").write_text(json.dumps(facts))
+    target.with_suffix(".facts.json").write_text(json.dumps(facts))
     return (target.name,)
 
 

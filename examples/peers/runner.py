@@ -94,7 +94,7 @@ def mnn(path: str, threads: int) -> Opened:
     import MNN.nn as nn
 
     settings = {"backend": "CPU", "precision": "normal", "memory": "low", "numThread": threads}
-    names = json.loads(Path(path).with_suffix(".json").read_text())
+    names = json.loads(Path(path).with_suffix(".facts.json").read_text())
     manager = nn.create_runtime_manager((settings,))
     module = nn.load_module_from_file(path, names["inputs"], names["outputs"], runtime_manager=manager)
 
