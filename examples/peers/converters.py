@@ -203,7 +203,7 @@ class Noises(torch.utils.data.Dataset):
         return len(self.samples)
 
     def __getitem__(self, index):
-        return {{name: torch.from_numpy(array[0]) for name, array in self.samples[index].items()}}, 0
+        return {{name: torch.from_numpy(array)[0] for name, array in self.samples[index].items()}}, 0
 
 
 @Registry.register_dataset("noises")
@@ -279,7 +279,7 @@ def ncnn(folder: Path, scheme: str) -> Made:
     import subprocess
 
     if scheme == "int8":
-        raise RuntimeError("not measured: ncnn2table and ncnn2int8 are in neither pip package, ncnn nor pnnx")
+        raise RuntimeError("no quantizer: ncnn2table and ncnn2int8 are in neither pip package, ncnn nor pnnx")
     kinds = {"float32": "f32", "int64": "i64"}
     first = next(calibration(folder)).values()
     shapes = [f"{list(array.shape)}{kinds[str(array.dtype)]}".replace(" ", "") for array in first]
@@ -331,7 +331,10 @@ def litert(folder: Path, scheme: str) -> Made:
     from ai_edge_quantizer import quantizer, recipe
 
     tool = quantizer.Quantizer(str(fp32), recipe.static_wi8_ai8())
-    samples = [{f"args_{i}": array for i, array in enumerate(row.values())} for row in calibration(folder)]
+    samples = [  # its files take whole numbers as int32
+        {f"args_{i}": a.astype(np.int32) if a.dtype == np.int64 else a for i, a in enumerate(row.values())}
+        for row in calibration(folder)
+    ]
     statistics = tool.calibrate({"serving_default": samples})
     tool.quantize(statistics).export_model(str(folder / "litert_int8.tflite"), overwrite=True)
     return ("litert_int8.tflite",)
