@@ -41,7 +41,7 @@ high = 1.0
 """
 SHORT = ProfileOptions(min_runs=10, max_seconds=0.6, timeout_seconds=120.0)
 ATEN = torch.ops.aten
-CASES = 10
+CASES = 10  # of which the first two, one of each kind, run with the tests of devices, the others with the slow ones
 
 
 def slowed(times: int) -> Any:
@@ -101,8 +101,9 @@ def plant(monkeypatch: pytest.MonkeyPatch, own: dict[str, Any], others: dict[str
     object.__setattr__(BACKEND, "rewrites", tuple(own))
 
 
-@pytest.mark.devices
-@pytest.mark.parametrize("case", range(CASES))
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.devices if case < 2 else pytest.mark.slow) for case in range(CASES)]
+)
 def test_the_fastest_of_planted_files_is_kept_and_no_wrong_one(
     case: int, place: str, tmp_path: Path, candidates: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
