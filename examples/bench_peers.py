@@ -393,8 +393,9 @@ def main() -> None:
         print(json.dumps(machine))
         print(table(rows))
         for goal in goals(rows):
-            value = "not run" if goal["value"] is None else f"{goal['value']:.2f}"
-            print(f"{'met    ' if goal['met'] else 'NOT MET'}  {goal['name']}: {value} (goal {goal['target']})")
+            met = "not run" if goal["value"] is None else "met    " if goal["met"] else "NOT MET"
+            value = "" if goal["value"] is None else f": {goal['value']:.2f}"
+            print(f"{met}  {goal['name']}{value} (goal {goal['target']})")
     if failures:
         sys.exit(1)
 
