@@ -141,7 +141,7 @@ def switches(backend: Backend) -> list[str]:
     """What `Export.rewrites` may switch on or off in its files."""
     from edgegen.exporters.rewrites import names
 
-    return sorted({*names(), *backend.passes()})
+    return sorted({*names(), *speed_passes(backend, "")})
 
 
 def backends_by_suffix() -> dict[str, str]:

@@ -139,7 +139,6 @@ def check_targets(targets: Sequence[Target], options: Export) -> None:
     if options.chips != DEFAULTS.chips and not any(target.variant == "qnn" for target in targets):
         raise UsageError(f"the chips {','.join(options.chips)} go with a target onnx-...:qnn; there is none")
     if options.rewrites:
-        require_extras(targets)  # a backend's passes are its vendor's
         known = {name for target in targets for name in switches(registry.load("backend", target.backend))}
         for name in options.rewrites:
             if name not in known:

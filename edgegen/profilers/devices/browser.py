@@ -55,6 +55,7 @@ class BrowserDevice:
     """The page of `server`, once a user has opened it, whom `invite` tells the address; the caller closes `server`."""
 
     traces = False
+    providers = False
 
     def __init__(
         self, backend: str, server: PageServer | None = None, *, invite: Callable[[], object] = lambda: None
@@ -111,8 +112,6 @@ class BrowserDevice:
         return name
 
     def runner(self, form: str, model: str, provider: str = CPU) -> Command:
-        if provider != CPU:
-            raise UsageError(f"--provider {provider}: a browser has --device browser and browser:webgpu instead")
         if form != "onnx":
             raise UsageError(f"a .{form} does not run in a browser; .onnx files do")
         return Command((self.backend, NONCE, model))

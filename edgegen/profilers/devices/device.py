@@ -58,6 +58,7 @@ class Device(Protocol):
 
     name: str
     traces: bool  # whether its runners obey "trace"
+    providers: bool  # whether its runners take one of ONNX Runtime's, see `runner`
 
     def probe(self) -> dict[str, Any]:
         """What it is and in which state, see `host_info.probe`; unknown is None.
@@ -78,7 +79,7 @@ class Device(Protocol):
     def runner(self, form: str, model: str, provider: str = CPU) -> Command:
         """The runner of files of this form ("onnx", "pte", "mlpackage"), ready for the file `model` of the device's.
 
-        `provider` is one of ONNX Runtime, see `programs.PROVIDERS`. Raises UsageError where the device has no choice.
+        `provider` is one of ONNX Runtime, see `programs.PROVIDERS`. Raises UsageError where there is none for the form.
         """
 
     def start(self, command: Command) -> Channel:

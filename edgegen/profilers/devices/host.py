@@ -30,6 +30,7 @@ class HostDevice:
 
     name = "host"
     traces = True
+    providers = True
 
     def __init__(self) -> None:
         self.folder: Path | None = None

@@ -46,6 +46,7 @@ class ShellDevice(ABC):
     name: str
     python: str
     traces = True
+    providers = True
 
     def __init__(self) -> None:
         self.folder: str | None = None

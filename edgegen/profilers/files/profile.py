@@ -82,6 +82,8 @@ def _measure(
         stack.callback(device.close)
         if wishes.per_op and not device.traces:
             raise UsageError(f"--per-op: {device.name} has no profiler of single operations; leave it out")
+        if wishes.provider != CPU and not device.providers:
+            raise UsageError(f"--provider {wishes.provider}: {device.name} has no providers; leave it out")
         names = wishes.names or [path.name for path in files]
         if len(set(names)) < len(files):
             raise UsageError("two files have one name; measure them one after the other, and compare the two results")

@@ -23,7 +23,7 @@ from edgegen.formats.manifest import write_manifest
 from edgegen.profilers.devices.host import DEVICE
 from edgegen.profilers.files import check, profile
 from edgegen.profilers.files.check import compare_outputs
-from edgegen.profilers.files.profile import connect, profile_files
+from edgegen.profilers.files.profile import profile_files
 from edgegen.profilers.files.record import latency_of
 from edgegen.profilers.files.subject import read_subject
 from edgegen.profilers.runners import pte, toolchain
@@ -225,6 +225,11 @@ def test_the_command_keeps_all_samples_and_compares_them(folder: Path, tmp_path:
             "no device 'phone'; there are: adb, arm64, browser, host, macos, ssh",
         ),
         (["FILE", "--provider", "cuda"], UsageError, "--provider cuda: there are cpu, xnnpack, nnapi, qnn"),
+        (
+            ["FILE", "--provider", "qnn", "--device", "browser"],
+            UsageError,
+            "--provider qnn: browser has no providers; leave it out",
+        ),
         (["FILE", "--device", "ssh:"], UsageError, "give ssh:USER@HOST"),
         (["FILE", "--device", "host:1"], UsageError, "the host has no other name"),
         (["FILE", "-o", "no/such/folder/x.json"], UsageError, "no folder no/such/folder"),
@@ -240,11 +245,6 @@ def test_wrong_input(folder: Path, arguments: list[str], error: type[Exception],
     done = call("profile", *[record.replace("FOLDER", str(folder)) for record in named])
     assert isinstance(done.exception, error), done.exception
     assert message in str(done.exception)
-
-
-def test_a_browser_has_no_providers() -> None:
-    with pytest.raises(UsageError, match="--device browser and browser:webgpu instead"):
-        connect("browser").runner("onnx", "net.onnx", "qnn")
 
 
 def test_a_result_that_failed_ends_with_its_code(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
