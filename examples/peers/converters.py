@@ -203,7 +203,7 @@ class Noises(torch.utils.data.Dataset):
         return len(self.samples)
 
     def __getitem__(self, index):
-        return {{name: torch.from_numpy(array)[0] for name, array in self.samples[index].items()}}, 0
+        return {{name: torch.from_numpy(array) for name, array in self.samples[index].items()}}, 0
 
 
 @Registry.register_dataset("noises")
@@ -255,8 +255,9 @@ def optimum(folder: Path, scheme: str) -> Made:
     export(model, Config(model.config, task="feature-extraction"), output)
     if scheme == "fp32":
         return (str(output.relative_to(folder)),)
+    from onnxruntime.quantization import CalibrationMethod
     from optimum.onnxruntime import ORTQuantizer
-    from optimum.onnxruntime.configuration import AutoCalibrationConfig, AutoQuantizationConfig
+    from optimum.onnxruntime.configuration import AutoQuantizationConfig, CalibrationConfig
 
     model.config.save_pretrained(output.parent)
     quantizer = ORTQuantizer.from_pretrained(output.parent, file_name=output.name)
@@ -266,7 +267,7 @@ def optimum(folder: Path, scheme: str) -> Made:
     rows = [{name: array[0] for name, array in row.items()} for row in calibration(folder)]
     ranges = quantizer.fit(
         dataset=rows,
-        calibration_config=AutoCalibrationConfig.minmax(rows),
+        calibration_config=CalibrationConfig("noises", "", "", len(rows), CalibrationMethod.MinMax),
         operators_to_quantize=settings.operators_to_quantize,
     )
     quantizer.quantize(save_dir=folder / "optimum_int8", quantization_config=settings, calibration_tensors_range=ranges)

@@ -111,6 +111,15 @@ def mnn(path: str, threads: int) -> Opened:
     return Opened(run, names.get("operations", {}))
 
 
+def _rounded(array: Any, detail: Any) -> Any:
+    """What a tensor of LiteRT takes: floats as they are, or by its scale in whole numbers."""
+    scale, zero_point = detail["quantization"]
+    if not scale:
+        return array.astype(detail["dtype"])
+    limits = np.iinfo(detail["dtype"])
+    return np.clip(np.rint(array / scale) + zero_point, limits.min, limits.max).astype(detail["dtype"])
+
+
 def litert(path: str, threads: int) -> Opened:
     from ai_edge_litert.interpreter import Interpreter
 
@@ -121,9 +130,11 @@ def litert(path: str, threads: int) -> Opened:
 
     def run(arrays: Arrays) -> Any:
         for detail, array in zip(inputs, arrays, strict=True):
-            interpreter.set_tensor(detail["index"], array.astype(detail["dtype"]))
+            interpreter.set_tensor(detail["index"], _rounded(array, detail))
         interpreter.invoke()
-        return interpreter.get_tensor(output["index"])
+        numbers = interpreter.get_tensor(output["index"])
+        scale, zero_point = output["quantization"]  # (0, 0) of a float tensor
+        return (numbers.astype(np.float32) - zero_point) * np.float32(scale) if scale else numbers
 
     kinds = collections.Counter(detail["op_name"] for detail in interpreter._get_ops_details())
     return Opened(run, dict(kinds))
