@@ -228,7 +228,9 @@ def peer_file(name: str, scheme: str, folder: Path, venvs: Path | None) -> File:
     if not record.is_file():
         command = [python, str(HERE / "peers" / "converters.py"), name, scheme, str(folder)]
         with log.open("wb") as errors:
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, env=environment(), check=False)
+            # In the folder: some leave files where they run.
+            piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": errors, "cwd": folder}
+            done = subprocess.run(command, **piped, env=environment(), check=False)
         if done.returncode:
             raise Failed(ending(done.returncode, log))
         record.write_bytes(done.stdout.splitlines()[-1])

@@ -241,7 +241,8 @@ def _make(
     built: list[BuildResult] = []
     parity: dict[str, Parity] = {}
     failures: dict[str, EdgegenError] = {}
-    with verifier as verify, progress.task(f"{maker.name}: export", len(settings.targets)) as task:
+    count = 1 if settings.tuning and settings.tuning.one_of_all else len(settings.targets)
+    with verifier as verify, progress.task(f"{maker.name}: export", count) as task:
         if settings.tuning is None:
             results = maker.make(settings.targets, folder, meanwhile=verify.prepare)
         else:

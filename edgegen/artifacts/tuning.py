@@ -189,7 +189,7 @@ def _last_comparison(
     of_default = next(trial for trial in finals if trial.candidate == default)
     faster = [trial for trial in finals if trial.is_faster]
     if not faster:
-        why = "no candidate was surely faster than the default: the differences lie within the measurement's interval"
+        why = "in the last comparison no candidate was surely faster than the default"
         return Choice(of_default, default, why, [*trials, *finals], is_complete)
     # Of those that cannot be told from the fastest, the one with the fewest changes.
     faster.sort(key=lambda trial: (len(trial.candidate.rewrites), list(relative).index(trial.candidate)))
