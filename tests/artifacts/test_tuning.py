@@ -80,6 +80,14 @@ def test_what_the_interval_leaves_open_changes_nothing(seed: int) -> None:
     assert choice.why.startswith(("no candidate was faster", "in the last comparison no candidate was surely faster"))
 
 
+def test_what_is_slower_is_not_measured_once_more() -> None:
+    bench = MadeUp(0, factors=dict.fromkeys(SWITCHES, 1.5))
+    choice = chosen(bench)
+    assert choice.kept.candidate == choice.default
+    assert choice.why == "no candidate was faster than the default"
+    assert len(bench.compared) == len(set(bench.compared))
+
+
 def test_another_runtime_and_more_threads_win_where_they_are_faster() -> None:
     choice = chosen(MadeUp(0, factors={("a", False): 0.8}, plain_ms={ONNX: 10.0, PTE: 5.0}), threads=(1, 2))
     assert choice.kept.candidate == Candidate(PTE, (("a", False),), threads=2)

@@ -86,6 +86,52 @@ def test_inputs_that_would_have_to_be_unpickled_are_refused(bench: ModuleType, t
         runner.close()
 
 
+class RoundedInterpreter:
+    """In place of LiteRT's: doubles, by tensors of 8 bits with scales of their own."""
+
+    def __init__(self, **_: Any) -> None:
+        self.numbers: dict[int, np.ndarray[Any, Any]] = {}
+
+    def allocate_tensors(self) -> None:
+        pass
+
+    def get_input_details(self) -> list[dict[str, Any]]:
+        return [{"name": "args_0", "index": 0, "dtype": np.int8, "quantization": (0.25, 4)}]
+
+    def get_output_details(self) -> list[dict[str, Any]]:
+        return [{"name": "out", "index": 1, "dtype": np.int8, "quantization": (0.5, -2)}]
+
+    def _get_ops_details(self) -> list[dict[str, Any]]:
+        return [{"op_name": "MUL"}]
+
+    def set_tensor(self, index: int, numbers: np.ndarray[Any, Any]) -> None:
+        assert numbers.dtype == np.int8
+        self.numbers[index] = numbers
+
+    def invoke(self) -> None:
+        doubled = 2 * 0.25 * (self.numbers[0].astype(float) - 4)
+        self.numbers[1] = (doubled / 0.5 - 2).astype(np.int8)
+
+    def get_tensor(self, index: int) -> np.ndarray[Any, Any]:
+        return self.numbers[index]
+
+
+def test_whole_numbers_of_litert_go_by_their_scales(
+    example: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("ai_edge_litert.interpreter")
+    module.Interpreter = RoundedInterpreter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", ModuleType("ai_edge_litert"))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
+    opened = example("peers/runner").litert("any.tflite", 1)
+    assert opened.run([np.array([-1.0, 0.5, 100.0], np.float32)]).tolist() == [
+        -2.0,
+        1.0,
+        61.5,
+    ]  # the last one is clipped
+    assert opened.operations == {"MUL": 1}
+
+
 def rows_where(bench: ModuleType, over_best: float, *, without: str = "") -> list[dict[str, Any]]:
     peers = [peer for peer in bench.PEERS if peer != without]
     return [
