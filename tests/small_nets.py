@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from edgegen.artifacts.build import build, unchecked
@@ -21,6 +22,18 @@ def sigmoid(path: Path) -> Path:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("sample", "out")]
     graph = helper.make_graph([helper.make_node("Sigmoid", ["sample"], ["out"])], "g", values[:1], values[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+def scaling(path: Path, factor: float) -> Path:
+    """An ONNX file of sample * factor, whose weight lies beside it."""
+    path.parent.mkdir()
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 64]) for name in ("sample", "out")]
+    weight = numpy_helper.from_array(np.full((1, 64), factor, np.float32), "weight")
+    nodes = [helper.make_node("Mul", ["sample", "weight"], ["out"])]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=0)
     return path
 
 

@@ -68,7 +68,7 @@ class Device(Protocol):
         """
 
     def put(self, path: Path, name: str) -> str:
-        """A file under `name` in the folder of this session; returns its path there."""
+        """A file under `name`, a/b for b in a new folder a, in the folder of this session; returns its path there."""
 
     def get(self, path: str, target: Path) -> None:
         """A file of the device's, to `target`."""

@@ -86,12 +86,12 @@ class ShellDevice(ABC):
     def put(self, path: Path, name: str) -> str:
         there = self.place(name)
         if path.is_dir():
-            for folder in (path, *(inner for inner in sorted(path.rglob("*")) if inner.is_dir())):
-                self._sh(f"mkdir -p {shlex.quote(self.place(str(Path(name, folder.relative_to(path)))))}")
             for file in sorted(path.rglob("*")):
                 if file.is_file():
                     self.put(file, str(Path(name, file.relative_to(path))))
             return there
+        if "/" in name:
+            self._sh(f"mkdir -p {shlex.quote(str(Path(there).parent))}")
         with path.open("rb") as source:
             done = self._call(self.shell(f"cat > {shlex.quote(there)}"), TRANSFER_S, stdin=source)
         if done.code or self._sha256(there) != sha256_of(path):

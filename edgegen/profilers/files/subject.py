@@ -90,10 +90,12 @@ def untimed_reason(file: str) -> str:
 def place(subject: Subject, device: Device, temporary: Path, *, provider: str = CPU) -> Placement:
     """Puts the file, its inputs and its runner onto the device. Raises DeviceError, UsageError for the provider."""
     path, name = subject.path, subject.facts.name
-    weights = path.with_name(f"{path.name}.data")  # those above 2 GB lie beside the file
+    weights = path.with_name(f"{path.name}.data")  # those above 2 GB lie beside the file, which knows them by that name
     if weights.exists():
-        device.put(weights, weights.name)
-    remote_path = device.put(path, name)
+        device.put(weights, f"{name}.files/{weights.name}")
+        remote_path = device.put(path, f"{name}.files/{path.name}")
+    else:
+        remote_path = device.put(path, name)
     inputs = []
     for number, (tensor, array) in enumerate(zip(subject.facts.inputs, subject.arrays, strict=True)):
         local = temporary / f"{name}.{number}.bin"

@@ -46,7 +46,7 @@ const COMMANDS = { open, block, run, probe };
 async function open([threads, ...given]) {
   const model = new Uint8Array(await file(start.model));
   const externalData = await Promise.all(
-    start.weights.map(async (path) => ({ path, data: new Uint8Array(await file(path)) })),
+    start.weights.map(async (path) => ({ path: path.split("/").pop(), data: new Uint8Array(await file(path)) })),
   );
   const raw = await Promise.all(given.map(read));
   ort.env.wasm.numThreads = Number(threads);

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from browser_parts import layers, needs_browser, right
 from onnx import TensorProto, helper
+from small_nets import scaling
 from typer.testing import CliRunner
 
 from edgegen.cli.main import app
@@ -125,6 +126,15 @@ def test_a_browser_that_dies_ends_the_measuring(
     with pytest.raises(DeviceError, match="the browser ended with -9"):
         profile_files([layers(tmp_path / "net.onnx")], device, options=FEW, progress=Silent())
     assert left() == []
+
+
+@needs_browser
+@pytest.mark.devices
+def test_weights_beside_a_file_reach_the_browser_under_their_name(tmp_path: Path, in_process: None) -> None:
+    files = [scaling(tmp_path / "a" / "net.onnx", 1.0), scaling(tmp_path / "b" / "net.onnx", 2.0)]
+    names = ["a-net.onnx", "b-net.onnx"]
+    measured = profile_files(files, HeadlessDevice("wasm"), names=names, options=FEW, progress=Silent()).results
+    assert [record.verdict.reasons for record in measured if not record.numerics.passed] == []
 
 
 @needs_browser

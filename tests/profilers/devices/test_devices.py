@@ -12,7 +12,7 @@ import psutil
 import pytest
 from local_shell import Shell
 from measured import needs_runners
-from small_nets import net_files, sigmoid
+from small_nets import net_files, scaling, sigmoid
 
 from edgegen.errors import DeviceError, UsageError
 from edgegen.profilers.devices.adb import AdbDevice
@@ -235,6 +235,18 @@ def test_a_place_that_ssh_would_read_as_an_option_is_refused() -> None:
     for host in ("", "-oProxyCommand=touch /tmp/x"):
         with pytest.raises(UsageError, match=r"give ssh:USER@HOST"):
             SshDevice(host)
+
+
+def test_files_with_weights_beside_them_keep_their_own(device: Device, tmp_path: Path, in_process: None) -> None:
+    """As above 2 GB: candidates of a tuning share a name, and a file knows its weights by their name."""
+    measured = profile_files(
+        [scaling(tmp_path / "a" / "net.onnx", 1.0), scaling(tmp_path / "b" / "net.onnx", 2.0)],
+        device,
+        names=["a-net.onnx", "b-net.onnx"],
+        options=FEW,
+        progress=Silent(),
+    )
+    assert [record.verdict.reasons for record in measured.results if not record.numerics.passed] == []
 
 
 @pytest.fixture(scope="module")
