@@ -17,6 +17,7 @@ from torch import nn
 
 from edgegen import registry
 from edgegen.artifacts.target import Target, runs_here
+from edgegen.artifacts.tuned_files import Tuning, timed_targets
 from edgegen.data import hf
 from edgegen.data import load as load_images
 from edgegen.errors import MissingExtraError
@@ -227,10 +228,16 @@ class _Estimate:
         return StageTime(None, "not estimated: rounding and recovery")
 
     def export(self) -> StageTime:
-        return by_file(FILE_S, len(self.recipe.export.targets(floating=True)))
+        return self._files(self.recipe.export.targets(floating=True))
 
     def quantize(self) -> StageTime:
-        return by_file(FILE_S, len(self.recipe.export.targets(floating=False)))
+        return self._files(self.recipe.export.targets(floating=False))
+
+    def _files(self, targets: list[str]) -> StageTime:
+        device = self.recipe.export.tune_on
+        if device is None or not timed_targets(list(map(Target.parse, targets))):
+            return by_file(FILE_S, len(targets))
+        return StageTime(Tuning.seconds, f"tuned on {device}: the limit of its trials")
 
     def verify(self) -> StageTime:
         return by_file(VERIFY_S, len(self.recipe.export.artifacts))

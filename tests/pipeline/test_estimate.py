@@ -87,6 +87,13 @@ def test_what_is_not_known_says_why(tmp_path: Path, tables: dict[str, Any], stag
     assert why in row.how
 
 
+def test_tuning_takes_its_time_where_a_file_of_the_stage_can_be_timed(tmp_path: Path) -> None:
+    files = {"artifacts": ["onnx-fp32", "executorch-w8a8:bundled"], "tune_on": "host"}
+    expected = estimate(tiny(export=files), ["export", "quantize"], base=tmp_path, finished={}, limit_s=1.0)
+    assert (expected["export"].seconds, expected["export"].how.partition(":")[0]) == (1200.0, "tuned on host")
+    assert expected["quantize"].how.startswith("as in the demo")
+
+
 def test_what_would_end_the_run_later_ends_the_dry_run(tmp_path: Path) -> None:
     odd = np.zeros((40, 9, 9, 1), np.uint8)
     np.savez(tmp_path / "odd.npz", images=odd)
