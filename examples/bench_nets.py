@@ -7,6 +7,7 @@ are tested. All nets are in evaluation mode; forward(sample, t): noise (batch, c
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,19 @@ TIME_SCALE = 999.0  # SlimFlow feeds t in [0, 1] as 999 t
 def slimflow_cifar10(seed: int = SEED) -> nn.Module:
     """SlimFlow's CIFAR-10 student of 15.7 M parameters: forward(sample (batch, 3, 32, 32), t (batch,) in [0, 1])."""
     return _ready(lambda: NCSNpp(width=96, multipliers=(1, 2, 2), blocks=2, size=32, attention=(16,)), seed)
+
+
+def slimflow_respelled(seed: int = SEED) -> nn.Module:
+    """The same network, resampled by torch's functions in place of views of six axes, which some converters refuse."""
+    net = slimflow_cifar10(seed)
+    spelled: dict[Any, Callable[[Tensor], Tensor]] = {
+        _double: lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest"),
+        _halve: lambda x: F.avg_pool2d(x, 2),
+    }
+    for block in net.modules():
+        if isinstance(block, BigGanBlock):
+            block.resample = spelled.get(block.resample, block.resample)
+    return net
 
 
 def ddpm_cifar10(seed: int = SEED) -> nn.Module:

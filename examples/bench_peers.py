@@ -29,13 +29,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+import bench_export
 import numpy as np
 import torch
-from bench_export import IMAGE_NETS, LARGE, NETS, BenchNet
+from bench_export import IMAGE_NETS, LARGE, BenchNet
+from bench_nets import slimflow_respelled
 from numpy.typing import NDArray
 
 from edgegen.artifacts.build import build
@@ -51,6 +53,8 @@ from edgegen.support.storage import nbytes_of, write_json
 from edgegen.verification.parity import psnr_db, psnr_range
 
 HERE = Path(__file__).parent
+RESPELLED = "slimflow 15.7 M, respelled"  # for the converters that refuse views of six axes
+NETS = {**bench_export.NETS, RESPELLED: replace(bench_export.NETS[LARGE[0]], make=slimflow_respelled)}
 SCHEMES = {"fp32": "fp32", "int8": "w8a8"}  # of the bench, and edgegen's name of it
 OURS = {"edgegen onnx": "onnx", "edgegen executorch": "executorch"}
 REFERENCE = ("edgegen onnx", "fp32")
@@ -319,7 +323,7 @@ def figures(key: Key, times: Mapping[Key, Sequence[Mapping[str, float]]]) -> dic
 def goals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """On the large nets no peer is faster than edgegen's best file of the scheme; a net that was not run: not met."""
     listed = []
-    for net in LARGE:
+    for net in (*LARGE, RESPELLED):
         for scheme in SCHEMES:
             ran = [row for row in rows if (row["net"], row["scheme"]) == (net, scheme) and row["peer"] not in OURS]
             timed = {row["peer"]: row["over_best"] for row in ran if "over_best" in row}
@@ -352,7 +356,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    nets = ["demo student", *LARGE, IMAGE_NETS[0]]
+    nets = ["demo student", *LARGE, IMAGE_NETS[0], RESPELLED]
     parser.add_argument("--quick", action="store_true", help="two nets, fewer rounds")
     parser.add_argument("--json", action="store_true", help="goals and rows on stdout")
     parser.add_argument("--net", action="append", choices=list(NETS), help="only this net; may be given again")

@@ -33,6 +33,13 @@ def test_slimflow_has_the_published_size_and_work(nets: ModuleType) -> None:
     assert all(p.any() for name, p in net.named_parameters() if name.endswith("weight"))
 
 
+def test_the_respelled_net_is_the_same(nets: ModuleType) -> None:
+    noise, times = torch.randn(1, 3, 32, 32), torch.ones(1)
+    with torch.no_grad():
+        expected, respelled = (make()(noise, times) for make in (nets.slimflow_cifar10, nets.slimflow_respelled))
+    assert torch.allclose(expected, respelled, atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # diffusers' own imports
 def test_ddpm_has_the_published_size_and_work(nets: ModuleType) -> None:
     pytest.importorskip("diffusers")
