@@ -148,7 +148,8 @@ def olive(folder: Path, scheme: str) -> Made:
         "input_types": [str(array.dtype) for array in inputs.values()],
         "output_names": ["out_sample"],
     }
-    model = {"type": "PyTorchModel", "model_loader": "load_model", "model_script": str(script), "io_config": io_config}
+    loading = {"model_loader": "load_model", "dummy_inputs_func": "example", "model_script": str(script)}
+    model = {"type": "PyTorchModel", **loading, "io_config": io_config}
     output = folder / f"olive_{scheme}"
     shutil.rmtree(output, ignore_errors=True)
     told = Told()
@@ -193,6 +194,10 @@ import converters
 
 def load_model(_):
     return converters.module(FOLDER)
+
+
+def example(_):  # of its own, Olive takes one input apart along the batch
+    return converters.sample(FOLDER)
 
 
 class Noises(torch.utils.data.Dataset):
