@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, fx
 
+NARROW = 16  # channels
+LAYER_GROUPS = ("dense layers", "1x1 convolutions", "narrow convolutions", "the first and last layer")
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -20,6 +23,11 @@ class Layer:
     node: "fx.Node"
     axis: int
     inputs: int
+
+    def inputs_and_outputs(self, module: "fx.GraphModule") -> tuple[int, int]:
+        """Its channels; of a convolution in groups, those of one output and all outputs."""
+        sizes = tensor_of(module, self.target).shape
+        return sizes[self.inputs], sizes[self.axis]
 
 
 def layers_of(module: "fx.GraphModule") -> list[Layer]:
@@ -43,6 +51,26 @@ def plain_layers(module: "fx.GraphModule") -> list[Layer]:
         for layer, count in zip(layers, groups, strict=True)
         if layer.axis == 0 and count == 1 and targets.count(layer.target) == 1
     ]
+
+
+def layer_groups(module: "fx.GraphModule") -> dict[str, tuple[str, ...]]:
+    """Names of layers that may be slower in 8 bits than in float, by what they have in common; no group is all layers.
+
+    Their conversions cost as much as those of large layers, and their products save less.
+    """
+    layers = layers_of(module)
+    kernels = {layer.name: tuple(tensor_of(module, layer.target).shape[2:]) for layer in layers}
+    narrow = {layer.name for layer in layers if min(layer.inputs_and_outputs(module)) < NARROW}
+    members: tuple[list[str], ...] = (
+        [name for name, kernel in kernels.items() if not kernel],
+        [name for name, kernel in kernels.items() if kernel and set(kernel) == {1}],
+        [name for name, kernel in kernels.items() if kernel and name in narrow],
+        [layers[0].name, layers[-1].name] if layers else [],
+    )
+    distinct: dict[tuple[str, ...], str] = {}
+    for group, names in zip(LAYER_GROUPS, members, strict=True):
+        distinct.setdefault(tuple(dict.fromkeys(names)), group)
+    return {group: names for names, group in distinct.items() if names and len(names) < len(kernels)}
 
 
 def name_of(target: str) -> str:

@@ -1,6 +1,6 @@
 """The numbers that each quantization scheme allows, and layers chosen by pattern. Imports no torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -54,3 +54,8 @@ def matching(patterns: Iterable[str], names: Iterable[str]) -> set[str]:
             raise UsageError(unknown_name("layer that matches", pattern, known))
         matches |= matched
     return matches
+
+
+def with_float(options: Quantize, layers: Sequence[str]) -> Quantize:
+    """The options with more layers that stay float."""
+    return options.model_copy(update={"float_layers": (*options.float_layers, *layers)})

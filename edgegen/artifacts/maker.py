@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -11,6 +12,7 @@ from edgegen.artifacts.build import BuildInput, BuildResult, build
 from edgegen.artifacts.target import Target
 from edgegen.errors import EdgegenError, StorageError
 from edgegen.program.generator import Generator
+from edgegen.quantize.schemes import with_float
 from edgegen.recipe import Export, Quantize
 from edgegen.support.isolation import Child
 from edgegen.support.progress import Progress, heartbeat
@@ -75,12 +77,16 @@ class Maker:
                 waiting.remove(str(target))
                 yield target, result
 
-    def build(self, target: Target, folder: Path, *, options: Export | None = None) -> BuildResult:
-        """Writes one file, with `options` in place of its own. Safe in a thread once `input` was called.
+    def build(
+        self, target: Target, folder: Path, *, options: Export | None = None, float_layers: Sequence[str] = ()
+    ) -> BuildResult:
+        """Writes one file, with `options` in place of its own, and `float_layers` more than its own.
 
-        Raises what `build` raises.
+        Safe in a thread once `input` was called. Raises what `build` raises.
         """
         build_input = self.input(target.scheme, any_size=target.kind().any_size)
+        if float_layers:
+            build_input = replace(build_input, quantization=with_float(build_input.quantization, float_layers))
         return self._build(build_input, target, folder, {}, options=options)
 
     def _results(

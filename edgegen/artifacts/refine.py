@@ -24,6 +24,7 @@ from edgegen.quantize.budget import Budget, require_mixed
 from edgegen.quantize.calibration import Batches, calibration_batches, correcting_samples
 from edgegen.quantize.cross_layer_equalization import equalize
 from edgegen.quantize.fake_quant import FakeQuantizedNetwork, floating, simulate
+from edgegen.quantize.schemes import with_float
 from edgegen.quantize.sensitivity import (
     FLOAT_BYTES,
     Figures,
@@ -112,7 +113,7 @@ def refine(
             latencies=latencies,
             progress=progress,
         )
-        options = _with_float(options, float_layers)
+        options = with_float(options, float_layers)
         progress.message(f"mixed: float are {', '.join(options.float_layers) or 'no layers'}")
     simulated = simulate(program, scheme, calibration, options)
     before = float_images.psnr_db(simulated if program is plain else simulate(plain, scheme, calibration, options))
@@ -139,14 +140,11 @@ def _choose_float_layers(
 ) -> tuple[str, ...]:
     """Those of the smallest file of the budget's psnr, or of the best psnr of its size; by `latencies` fast enough."""
 
-    def with_float(choice: FloatLayers) -> Quantize:
-        return _with_float(options, choice.float_layers)
-
     def slowest(file_options: Quantize) -> float | None:
         return max((latency(program, file_options) for latency in latencies), default=None)
 
     def measured(choice: FloatLayers) -> Figures:
-        file_options = with_float(choice)
+        file_options = with_float(options, choice.float_layers)
         mse = None
         if limits.mse is not None:
             mse = float_images.mse(simulate(program, "mixed", calibration, file_options))
@@ -166,10 +164,6 @@ def _choose_float_layers(
         progress.message(f"mixed: all rounded takes {rounded_latency:.2f} of the float file's time")
     choice = fitting(costs, measured, limits, rounded_latency=1.0 if rounded_latency is None else rounded_latency)
     return choice.float_layers
-
-
-def _with_float(options: Quantize, layers: Sequence[str]) -> Quantize:
-    return options.model_copy(update={"float_layers": (*options.float_layers, *layers)})
 
 
 def _rescaled(

@@ -1,4 +1,4 @@
-"""The files of targets, each with the rewrites that are the fastest on a device; or of all of them the fastest one."""
+"""The files of targets, each in the form that is the fastest on a device; or of all of them the fastest one."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,21 +6,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgegen import registry
-from edgegen.artifacts.bisect_rewrites import NEEDED
 from edgegen.artifacts.build import BuildResult
-from edgegen.artifacts.lower import CANONICAL
 from edgegen.artifacts.maker import Maker
 from edgegen.artifacts.target import Target
 from edgegen.artifacts.tuning import Choice, Trial, search
 from edgegen.artifacts.tuning_bench import TuningBench, about
+from edgegen.artifacts.tuning_switches import rewrites_of
 from edgegen.errors import DeviceError, EdgegenError, UsageError
-from edgegen.exporters.base import Backend, speed_passes
-from edgegen.exporters.rewrites import names
 from edgegen.formats.tuned import TUNED
 from edgegen.profilers.files.subject import untimed_reason
 from edgegen.profilers.timing.stats import summarize
-from edgegen.recipe import Export
 from edgegen.support.storage import atomic_path
 from edgegen.types import Artifact
 
@@ -38,20 +33,6 @@ class Tuning:
     seconds: float = 1200.0
     one_of_all: bool = False
     folder: Path | None = None
-
-
-def speed_switches(target: Target, options: Export) -> list[tuple[str, bool]]:
-    """The changes to the rewrites of a target that are tried one at a time: what is on off, and what is off on.
-
-    Left as they are: those that `options` set, and those without which the runtime refuses a file.
-    """
-    backend: Backend = registry.load("backend", target.backend)
-    stage = target.cell().stage
-    used = [*backend.rewrites, *(name for name in CANONICAL if stage == "program" and name not in backend.rewrites)]
-    passes = speed_passes(backend, target.variant) if stage == "float" else {}
-    switches = dict.fromkeys(used, False) | {name: not is_on for name, is_on in passes.items()}
-    switches |= {name: True for name in names() if name not in switches}
-    return [(name, to) for name, to in switches.items() if name not in (*NEEDED, *options.rewrites)]
 
 
 def timed_targets(targets: Sequence[Target]) -> list[Target]:
@@ -96,7 +77,7 @@ def tuned_files(
                 choice = search(
                     bench,
                     group,
-                    lambda target: bench.effective(target, speed_switches(target, maker.options)),
+                    bench.switches.of,
                     threads=tuning.threads,
                     seconds=tuning.seconds / (1 if tuning.one_of_all else len(tried)),
                 )
@@ -124,11 +105,16 @@ def _keep(bench: TuningBench, choice: Choice, about_device: Mapping[str, Any], f
         source = made.path.parent / name
         with atomic_path(folder / name) as target:
             (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
-    return replace(artifact, details={**artifact.details, TUNED: evidence(choice, about_device)})
+    float_layers = bench.switches.float_layers(choice.kept.candidate.target, choice.kept.candidate.changes)
+    facts = evidence(choice, about_device, float_layers)
+    return replace(artifact, details={**artifact.details, TUNED: facts})
 
 
-def evidence(choice: Choice, about_device: Mapping[str, Any]) -> dict[str, Any]:
-    """What goes into the manifest: the device, what was kept and why, and every measurement."""
+def evidence(choice: Choice, about_device: Mapping[str, Any], float_layers: Sequence[str] = ()) -> dict[str, Any]:
+    """What goes into the manifest: the device, what was kept and why, and every measurement.
+
+    `float_layers` are those that a change of the kept file leaves float.
+    """
     kept = choice.kept.candidate
     return {
         "device": about_device["name"],
@@ -138,7 +124,8 @@ def evidence(choice: Choice, about_device: Mapping[str, Any]) -> dict[str, Any]:
         "default": str(choice.default),
         "why": choice.why,
         "threads": kept.threads,
-        "rewrites": dict(kept.rewrites),
+        "rewrites": rewrites_of(kept.changes),
+        "float_layers": list(float_layers),
         "all_tried": choice.is_complete,
         "candidates": [_row(trial) for trial in choice.trials],
     }

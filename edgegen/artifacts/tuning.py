@@ -1,6 +1,6 @@
-"""The search of `edgegen tune`: one rewrite at a time off or on, what helped together, and a last comparison.
+"""The search of `edgegen tune`: one change at a time, what helped together, and a last comparison.
 
-    the plain files of all targets and threads ──> of each target, every rewrite the other way ──> what helped, together
+    the plain files of all targets and threads ──> of each target, every change for itself ──> what helped, together
                                                                                                         │
     the kept one: the fastest that is surely faster than the first plain file <── a longer run of the best, in turn
 
@@ -18,23 +18,28 @@ from edgegen.errors import DeviceError, ParityError
 from edgegen.profilers.timing.protocol import PRECISION
 from edgegen.profilers.timing.stats import Samples, ratio_interval, summarize
 
+Changes = tuple[tuple[str, bool], ...]
+FLOAT = "float "  # before the name of a group of layers
 AT_ONCE = 4  # candidates beside their reference: each is a process that holds the network
 FINALISTS = 3  # that are compared with the default once more: chance made some of the best
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file, by its target and what of the rewrites differs from the runtime's own choice, and how it is run."""
+    """A file, by its target and what differs from the runtime's own choice, and how it is run.
+
+    A change is a rewrite, on or off, or `FLOAT` and the name of a group of layers, which are not rounded then.
+    """
 
     target: Target
-    rewrites: tuple[tuple[str, bool], ...] = ()
+    changes: Changes = ()
     threads: int = 1
 
     def changed(self, *changes: tuple[str, bool]) -> "Candidate":
-        return replace(self, rewrites=tuple(sorted({**dict(self.rewrites), **dict(changes)}.items())))
+        return replace(self, changes=tuple(sorted({**dict(self.changes), **dict(changes)}.items())))
 
     def __str__(self) -> str:
-        words = [f"{'with' if is_on else 'without'} {name}" for name, is_on in self.rewrites]
+        words = [f"{'with' if is_on else 'without'} {name}" for name, is_on in self.changes]
         return ", ".join([str(self.target), *words, f"{self.threads} thread{'s' * (self.threads > 1)}"])
 
 
@@ -113,7 +118,7 @@ def search(
     seconds: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Choice:
-    """The fastest candidate. `switches` are, of a target, the changes to its rewrites that are tried.
+    """The fastest candidate. `switches` are, of a target, the changes that are tried.
 
     The default is the first target with the first number of threads. Once `seconds` are over nothing new is built.
     Raises ParityError where no plain file is true, DeviceError where none runs on the device.
@@ -132,7 +137,7 @@ def search(
                 break
             tried += bench.compare(base, [base.changed(change) for change in changes[first : first + AT_ONCE]])
         helpful = [trial for trial in tried if trial.is_faster]
-        together = base.changed(*(change for trial in helpful for change in trial.candidate.rewrites))
+        together = base.changed(*(change for trial in helpful for change in trial.candidate.changes))
         if len(helpful) > 1:
             tried += bench.compare(base, [together])
         trials += tried
@@ -155,7 +160,7 @@ def _plain(bench: Bench, plain: Sequence[Candidate]) -> list[Trial]:
 
 
 def _bases(trials: Sequence[Trial], targets: Sequence[Target]) -> list[Candidate]:
-    """Of each target the plain file whose rewrites are changed, with its best number of threads; the fastest first."""
+    """Of each target the plain file that is changed, with its best number of threads; the fastest first."""
     bases = []
     for target in targets:
         timed = [trial for trial in trials if trial.candidate.target == target and trial.is_timed]
@@ -192,7 +197,7 @@ def _last_comparison(
         why = "in the last comparison no candidate was surely faster than the default"
         return Choice(of_default, default, why, [*trials, *finals], is_complete)
     # Of those that cannot be told from the fastest, the one with the fewest changes.
-    faster.sort(key=lambda trial: (len(trial.candidate.rewrites), list(relative).index(trial.candidate)))
+    faster.sort(key=lambda trial: (len(trial.candidate.changes), list(relative).index(trial.candidate)))
     kept = _best(faster)
     low, high = kept.change()
     why = f"surely faster than the default, {default}: {kept.ratio():.2f} ({low:.2f} to {high:.2f}) of its time"

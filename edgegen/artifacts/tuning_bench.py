@@ -20,22 +20,20 @@ import numpy as np
 from edgegen import registry
 from edgegen.artifacts.maker import Maker, parallel_children
 from edgegen.artifacts.target import Target
-from edgegen.artifacts.tuning import Candidate, Trial
+from edgegen.artifacts.tuning import Candidate, Changes, Trial
+from edgegen.artifacts.tuning_switches import Switches, rewrites_of
 from edgegen.errors import DataError, DeviceError, ExportError, UsageError
-from edgegen.exporters.base import Backend
-from edgegen.exporters.rewrites import apply, names
 from edgegen.formats.manifest import MANIFEST, tool_versions, write_manifest
 from edgegen.profilers import schema as measurements
 from edgegen.profilers.files.profile import connect, profile_files, runners_of
 from edgegen.profilers.schema import MeasuredFile, Profile
 from edgegen.profilers.timing.protocol import ProfileOptions
 from edgegen.program.fingerprint import fingerprint
-from edgegen.program.generator import load_graph
 from edgegen.support.storage import read_json, sha256_of, write_json
 from edgegen.types import Artifact
 from edgegen.verification.verify import Verifier
 
-VERSION = 1  # raised whenever edgegen makes other files than before from the same arguments
+VERSION = 2  # raised whenever edgegen makes other files than before from the same arguments
 IDENTITY = ("cpu", "model", "arch", "threads", "memory_bytes")  # the properties of a device that do not change
 QUICK = ProfileOptions(min_runs=20, max_seconds=3.0)
 FINAL = ProfileOptions(min_runs=40, min_seconds=3.0, max_seconds=10.0, cold_starts=1)
@@ -83,7 +81,8 @@ class TuningBench:
             memory_limit=maker.memory_limit,
         )
         self.samples = samples
-        self.made: dict[tuple[Target, tuple[tuple[str, bool], ...]], Made] = {}
+        self.made: dict[tuple[Target, Changes], Made] = {}
+        self.switches = Switches(maker)
 
     def __enter__(self) -> "TuningBench":
         return self
@@ -118,36 +117,7 @@ class TuningBench:
 
     def made_of(self, candidate: Candidate) -> Made:
         """The file of a candidate that was compared."""
-        return self.made[candidate.target, candidate.rewrites]
-
-    def effective(self, target: Target, switches: Sequence[tuple[str, bool]]) -> list[tuple[str, bool]]:
-        """Those that change this network's program, as far as that is known before a file is made."""
-        if target.cell().stage == "program":
-            return list(switches)
-        backend: Backend = registry.load("backend", target.backend)
-        kept: list[tuple[str, bool]] = []
-        with self.progress.task(f"{target}: what changes it", len(switches)) as task:
-            plain = self._rewritten(target, self.maker.options.chosen(backend.rewrites, names()))
-            for number, (name, is_on) in enumerate(switches, start=1):
-                options = self.maker.options.model_copy(
-                    update={"rewrites": {**self.maker.options.rewrites, name: is_on}}
-                )
-                is_pass = name not in names()
-                if is_pass or self._rewritten(target, options.chosen(backend.rewrites, names())) not in (plain, None):
-                    kept.append((name, is_on))
-                task.update(number)
-        self.progress.message(f"{target}: {len(kept)} of {len(switches)} rewrites change this network's file, or may")
-        return kept
-
-    def _rewritten(self, target: Target, rewrites: Sequence[str]) -> str | None:
-        """The fingerprint of the program after `rewrites`; None where one of them fails on it."""
-        variant, signature = target.kind(), self.maker.generator.signature
-        graph = load_graph(self.maker.input(target.scheme, any_size=variant.any_size).program, signature)
-        try:
-            program = apply(graph, rewrites, signature=signature, batch=variant.batch, any_size=variant.any_size)
-        except ExportError:
-            return None
-        return fingerprint(program, signature, None)
+        return self.made[candidate.target, candidate.changes]
 
     def _trial(
         self,
@@ -184,7 +154,7 @@ class TuningBench:
 
     def _make(self, candidates: Sequence[Candidate]) -> None:
         """Builds what is not there, several at once, and proves it."""
-        wanted = list(dict.fromkeys((one.target, one.rewrites) for one in candidates))
+        wanted = list(dict.fromkeys((one.target, one.changes) for one in candidates))
         missing = []
         for key in wanted:
             if key not in self.made:
@@ -203,13 +173,15 @@ class TuningBench:
                 self.made[key] = self._prove(built, self._folder(*key)) if isinstance(built, Artifact) else built
                 task.update(number, str(Candidate(*key)).rpartition(", ")[0])
 
-    def _build(self, key: tuple[Target, tuple[tuple[str, bool], ...]]) -> Artifact | Made:
-        target, rewrites = key
+    def _build(self, key: tuple[Target, Changes]) -> Artifact | Made:
+        target, changes = key
         folder = self._folder(*key)
         folder.mkdir(parents=True, exist_ok=True)
-        changes = {"rewrites": {**self.maker.options.rewrites, **dict(rewrites)}}
+        options = self.maker.options
+        options = options.model_copy(update={"rewrites": {**options.rewrites, **rewrites_of(changes)}})
         try:
-            return self.maker.build(target, folder, options=self.maker.options.model_copy(update=changes)).artifact
+            layers = self.switches.float_layers(target, changes)
+            return self.maker.build(target, folder, options=options, float_layers=layers).artifact
         except (ExportError, UsageError) as e:  # of this candidate; any other, such as a full disk, ends the search
             write_json(folder / "refused.json", {"reason": str(e)})
             return Made(None, {}, str(e))
@@ -234,14 +206,15 @@ class TuningBench:
                 return made
         return None
 
-    def _folder(self, target: Target, rewrites: tuple[tuple[str, bool], ...]) -> Path:
+    def _folder(self, target: Target, changes: Changes) -> Path:
         maker = self.maker
         content = {
             "network": self.network,
             "name": maker.name,
             "metadata": dict(maker.metadata),
             "target": str(target),
-            "rewrites": dict(rewrites),
+            "rewrites": rewrites_of(changes),
+            "float_layers": self.switches.float_layers(target, changes),
             "default": list(registry.load("backend", target.backend).rewrites),
             "export": maker.options.model_dump(mode="json", exclude={"artifacts", "tune_on"}),
             "quantize": maker.quantization.model_dump(mode="json"),

@@ -130,8 +130,9 @@ def tune(
 
 
 def _print_plan(files: "Files", targets: "tuple[Target, ...]", threads: tuple[int, ...], *, as_json: bool) -> None:
-    from edgegen.artifacts.tuned_files import speed_switches
-    from edgegen.artifacts.tuning import Candidate
+    from edgegen.artifacts.tuning import FLOAT, Candidate
+    from edgegen.artifacts.tuning_switches import speed_switches
+    from edgegen.quantize.layers import LAYER_GROUPS
 
     plain = [Candidate(target, threads=count) for target in targets for count in threads]
     single = {
@@ -144,7 +145,9 @@ def _print_plan(files: "Files", targets: "tuple[Target, ...]", threads: tuple[in
     show(f"default: {plain[0]}", *(f"beside it: {one}" for one in plain[1:]))
     for target, changed in single.items():
         show(f"{target}, one at a time, with its best number of threads:")
-        show(*(f"  {'with' if is_on else 'without'} {name}" for one in changed for name, is_on in one.rewrites))
+        show(*(f"  {'with' if is_on else 'without'} {name}" for one in changed for name, is_on in one.changes))
+        if target.cell().stage == "program":
+            show(f"  with {FLOAT}layers of a kind: {', '.join(LAYER_GROUPS)}, as far as the network has them")
     show("then what helped together, and the best of all once more beside the default")
 
 

@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from edgegen.artifacts.target import Target, check_targets, checked_targets
-from edgegen.artifacts.tuned_files import check_tuning, evidence, speed_switches, timed_targets
+from edgegen.artifacts.tuned_files import check_tuning, evidence, timed_targets
 from edgegen.artifacts.tuning import Candidate, Choice, Trial, search
+from edgegen.artifacts.tuning_switches import speed_switches
 from edgegen.cli.main import app
 from edgegen.errors import DeviceError, ParityError, UsageError
 from edgegen.formats.tuned import sentence, table
@@ -44,14 +45,14 @@ class MadeUp:
         return [self._trial(candidate, reference, hour) for candidate in candidates]
 
     def _trial(self, candidate: Candidate, reference: Candidate, hour: float) -> Trial:
-        if self.wrong & set(candidate.rewrites) or candidate.target in self.failing:
+        if self.wrong & set(candidate.changes) or candidate.target in self.failing:
             return Trial(candidate, reference, reason="failed", facts={"parity": {"status": "failed"}})
         blocks = [self._blocks(one, hour) for one in (candidate, reference)]
         return Trial(candidate, reference, blocks[0], blocks[1])
 
     def _blocks(self, candidate: Candidate, hour: float) -> tuple[np.ndarray, ...]:
         ms = hour * self.plain_ms[candidate.target] / candidate.threads**0.5
-        ms *= math.prod(self.factors.get(change, 1.0) for change in candidate.rewrites)
+        ms *= math.prod(self.factors.get(change, 1.0) for change in candidate.changes)
         return tuple(ms * self.rng.normal(1.0, 0.02, 6) for _ in range(12))
 
 
@@ -69,7 +70,7 @@ def test_the_fastest_is_kept_and_never_a_wrong_one(seed: int) -> None:
     assert choice.kept.candidate == Candidate(ONNX, tuple(sorted([first, second])))
     assert choice.is_complete
     assert choice.why.startswith("surely faster than the default, onnx-fp32, 1 thread: 0.")
-    assert [trial.reason for trial in choice.trials if wrong in trial.candidate.rewrites] == ["failed"] * 2
+    assert [trial.reason for trial in choice.trials if wrong in trial.candidate.changes] == ["failed"] * 2
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -108,7 +109,7 @@ def test_nothing_new_is_begun_once_the_time_is_over() -> None:
     assert not choice.is_complete
     assert choice.kept.candidate == Candidate(ONNX, (("a", False),))
     assert Candidate(ONNX, (("e", True),)) not in bench.compared
-    assert not any(one.rewrites for one in bench.compared if one.target == PTE)
+    assert not any(one.changes for one in bench.compared if one.target == PTE)
 
 
 def test_the_manifest_has_every_measurement_and_the_reason() -> None:
@@ -125,6 +126,15 @@ def test_the_manifest_has_every_measurement_and_the_reason() -> None:
     assert any("| refused: failed |" in line for line in table({"tuned": facts}))
     assert table({}) == []
     assert sentence({}) == ""
+
+
+def test_layers_that_stay_float_are_a_change_like_a_rewrite() -> None:
+    narrow = ("float narrow convolutions", True)
+    bench = MadeUp(1, factors={narrow: 0.6, ("a", False): 0.8})
+    choice = search(bench, [ONNX], lambda _: [*SWITCHES, narrow], seconds=60.0, clock=lambda: 0.0)
+    facts = evidence(choice, ABOUT, ["net.stem"])
+    assert facts["kept"] == "onnx-fp32, without a, with float narrow convolutions, 1 thread"
+    assert (facts["rewrites"], facts["float_layers"]) == ({"a": False}, ["net.stem"])
 
 
 def test_the_switches_are_those_of_speed_that_nobody_set() -> None:
@@ -154,7 +164,10 @@ def test_the_command_lists_the_candidates_and_refuses_a_recipe(tmp_path: Path) -
     assert len(plan["plain"]) == 4
     assert "onnx-fp32, without winograd, 1 thread" in plan["changed"]
     assert not any("einsum" in one for one in plan["changed"] if one.startswith("onnx"))
+    of_rounded = CliRunner().invoke(app, ["tune", str(tmp_path), "--to", "onnx-w8a8", "--dry-run"]).stdout
+    assert "  with float layers of a kind: dense layers, 1x1 convolutions, narrow convolutions" in of_rounded
     text = CliRunner().invoke(app, arguments).stdout
+    assert "float layers" not in text
     assert "default: onnx-fp32, 1 thread" in text
     assert "  with upsample_conv" in text
     refused = CliRunner().invoke(app, ["tune", "digits", "--device", "adb"]).exception

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import fx
@@ -26,6 +27,15 @@ def make():
     torch.manual_seed(0)
     wide = [layer for _ in range(4) for layer in (nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())]
     return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), *wide, nn.Conv2d(16, 3, 3, padding=1))
+"""
+NARROW = """
+import torch
+from torch import nn
+def make():
+    torch.manual_seed(0)
+    narrow = [nn.Conv2d(1, 1, 3, padding=1) for _ in range(4)]
+    wide = nn.Conv2d(16, 16, 3, padding=1)
+    return nn.Sequential(nn.Conv2d(3, 16, 1), wide, nn.Conv2d(16, 1, 1), *narrow, nn.Conv2d(1, 3, 1))
 """
 SIGNATURE = """
 [[inputs]]
@@ -90,15 +100,20 @@ def plant(monkeypatch: pytest.MonkeyPatch, own: dict[str, Any], others: dict[str
     """The rewrites of the ONNX backend, `own` by its own choice and `others` that it does not take."""
     planted = own | others
     monkeypatch.setattr("edgegen.exporters.rewrites._load", lambda name: planted[name])
-    for where in ("artifacts.lower.all_rewrites", "artifacts.tuning_bench.names", "artifacts.tuned_files.names"):
+    for where in ("artifacts.lower.all_rewrites", "artifacts.tuning_switches.names"):
         monkeypatch.setattr(f"edgegen.{where}", lambda: sorted(planted))
-    monkeypatch.setattr("edgegen.artifacts.tuned_files.speed_passes", lambda backend, variant: {})
+    monkeypatch.setattr("edgegen.artifacts.tuning_switches.speed_passes", lambda backend, variant: {})
     # Or the wrong file would be noticed where it is made, and written without the rewrite that makes it wrong.
     monkeypatch.setattr("edgegen.artifacts.lower.fault_of", lambda *_: "")
+    shorter(monkeypatch)
+    object.__setattr__(BACKEND, "rewrites", tuple(own))
+
+
+def shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file at a time, which this process makes, and short measurements."""
     monkeypatch.setattr("edgegen.artifacts.tuning_bench.parallel_children", lambda generator: 1)
     for name in ("QUICK", "FINAL"):
         monkeypatch.setattr(f"edgegen.artifacts.tuning_bench.{name}", SHORT)
-    object.__setattr__(BACKEND, "rewrites", tuple(own))
 
 
 @pytest.mark.parametrize(
@@ -125,13 +140,35 @@ def test_the_fastest_of_planted_files_is_kept_and_no_wrong_one(
     assert "p50_ms" not in refused
 
 
-def _tuned(folder: Path, place: str, candidates: Path) -> dict[str, Any]:
+@pytest.mark.devices
+def test_layers_of_an_8_bit_file_are_left_float_where_that_is_faster(
+    tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Convolutions of one channel gain nothing by 8 bits: each has two conversions as large as itself."""
+    monkeypatch.setattr("edgegen.artifacts.tuning_bench.connect", lambda name: HostDevice())
+    monkeypatch.setattr("edgegen.artifacts.tuning_switches.speed_switches", lambda target, options: [])
+    shorter(monkeypatch)
+    row = _tuned(tmp_path, "host", tmp_path / "candidates", net=NARROW, scheme="w8a8")
+    facts = row["details"]["tuned"]
+    tried = {one["candidate"]: one for one in facts["candidates"]}
+    narrow = tried["onnx-w8a8, with float narrow convolutions, 1 thread"]
+    plain = tried["onnx-w8a8, 1 thread"]
+    assert (facts["kept"], facts["rewrites"]) == (narrow["candidate"], {}), facts["candidates"]
+    assert facts["float_layers"] == [f"net.{number}" for number in (0, 2, 3, 4, 5, 6, 7)]
+    assert (row["sha256"], row["parity"]["status"]) == (narrow["sha256"], "ok")
+    assert narrow["parity"]["psnr_db"] > plain["parity"]["psnr_db"]
+    graph = onnx.load(tmp_path / "out" / row["file"]).graph
+    rounded = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert len(rounded) == 2, "around the one layer that stays 8 bits"
+
+
+def _tuned(folder: Path, place: str, candidates: Path, *, net: str = NET, scheme: str = "fp32") -> dict[str, Any]:
     """The files are those of an earlier case, the measurements new."""
     shutil.rmtree(candidates / "times", ignore_errors=True)
-    (folder / "net.py").write_text(NET)
+    (folder / "net.py").write_text(net)
     (folder / "net.toml").write_text(SIGNATURE)
     tuning = Tuning(place, seconds=300.0, one_of_all=True, folder=candidates)
-    settings = ExportSettings((Target("onnx", "fp32"),), measure=False, samples=4, tuning=tuning)
+    settings = ExportSettings((Target("onnx", scheme),), measure=False, samples=4, tuning=tuning)
     source = f"{folder / 'net.py'}:make"
     export_source(source, folder / "out", settings, signature=folder / "net.toml", progress=Silent())
     (row,) = json.loads((folder / "out" / "manifest.json").read_text())["artifacts"]

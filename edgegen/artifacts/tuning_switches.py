@@ -1,0 +1,100 @@
+"""What `edgegen tune` tries with a target: the rewrites that are a matter of speed, and layers that stay float."""
+
+from collections.abc import Sequence
+
+from edgegen import registry
+from edgegen.artifacts.bisect_rewrites import NEEDED
+from edgegen.artifacts.lower import CANONICAL
+from edgegen.artifacts.maker import Maker
+from edgegen.artifacts.sensitivity import canonical
+from edgegen.artifacts.target import Target
+from edgegen.artifacts.tuning import FLOAT, Changes
+from edgegen.errors import ExportError
+from edgegen.exporters.base import Backend, speed_passes
+from edgegen.exporters.rewrites import apply, names
+from edgegen.program.fingerprint import fingerprint
+from edgegen.program.generator import load_graph
+from edgegen.quantize.layers import layer_groups, layers_of
+from edgegen.quantize.schemes import matching
+from edgegen.recipe import Export
+
+
+def speed_switches(target: Target, options: Export) -> list[tuple[str, bool]]:
+    """The changes to the rewrites of a target that are tried one at a time: what is on off, and what is off on.
+
+    Left as they are: those that `options` set, and those without which the runtime refuses a file.
+    """
+    backend: Backend = registry.load("backend", target.backend)
+    stage = target.cell().stage
+    used = [*backend.rewrites, *(name for name in CANONICAL if stage == "program" and name not in backend.rewrites)]
+    passes = speed_passes(backend, target.variant) if stage == "float" else {}
+    switches = dict.fromkeys(used, False) | {name: not is_on for name, is_on in passes.items()}
+    switches |= {name: True for name in names() if name not in switches}
+    return [(name, to) for name, to in switches.items() if name not in (*NEEDED, *options.rewrites)]
+
+
+def rewrites_of(changes: Changes) -> dict[str, bool]:
+    """Those of the changes that are rewrites."""
+    return {name: is_on for name, is_on in changes if not name.startswith(FLOAT)}
+
+
+class Switches:
+    """Of one generator, by its `maker`."""
+
+    def __init__(self, maker: Maker) -> None:
+        self.maker = maker
+        self.groups: dict[str, dict[str, tuple[str, ...]]] = {}  # of layers, by scheme
+
+    def of(self, target: Target) -> list[tuple[str, bool]]:
+        """The changes to the target's plain file that are tried one at a time."""
+        return [*self._effective(target), *self._layers(target)]
+
+    def float_layers(self, target: Target, changes: Changes) -> tuple[str, ...]:
+        """The layers of the groups among `changes`."""
+        groups = [name.removeprefix(FLOAT) for name, _ in changes if name.startswith(FLOAT)]
+        return tuple(sorted({layer for group in groups for layer in self.groups[target.scheme][group]}))
+
+    def _effective(self, target: Target) -> list[tuple[str, bool]]:
+        """The rewrites that change this network's program, as far as that is known before a file is made."""
+        switches = speed_switches(target, self.maker.options)
+        if target.cell().stage == "program":
+            return switches
+        backend: Backend = registry.load("backend", target.backend)
+        kept: list[tuple[str, bool]] = []
+        with self.maker.progress.task(f"{target}: what changes it", len(switches)) as task:
+            plain = self._rewritten(target, self.maker.options.chosen(backend.rewrites, names()))
+            for number, (name, is_on) in enumerate(switches, start=1):
+                options = self.maker.options.model_copy(
+                    update={"rewrites": {**self.maker.options.rewrites, name: is_on}}
+                )
+                is_pass = name not in names()
+                if is_pass or self._rewritten(target, options.chosen(backend.rewrites, names())) not in (plain, None):
+                    kept.append((name, is_on))
+                task.update(number)
+        self.maker.progress.message(
+            f"{target}: {len(kept)} of {len(switches)} rewrites change this network's file, or may"
+        )
+        return kept
+
+    def _rewritten(self, target: Target, rewrites: Sequence[str]) -> str | None:
+        """The fingerprint of the program after `rewrites`; None where one of them fails on it."""
+        variant, signature = target.kind(), self.maker.generator.signature
+        graph = load_graph(self.maker.input(target.scheme, any_size=variant.any_size).program, signature)
+        try:
+            program = apply(graph, rewrites, signature=signature, batch=variant.batch, any_size=variant.any_size)
+        except ExportError:
+            return None
+        return fingerprint(program, signature, None)
+
+    def _layers(self, target: Target) -> list[tuple[str, bool]]:
+        """The groups of layers that may be left float, of a scheme that rounds layers of the program."""
+        if target.cell().stage != "program":
+            return []
+        if target.scheme not in self.groups:
+            made_from = self.maker.input(target.scheme)
+            module = canonical(made_from.program, self.maker.generator.signature).module(check_guards=False)
+            known = {layer.name for layer in layers_of(module)}
+            floating = matching(made_from.quantization.float_layers, known)
+            groups = {group: tuple(set(names) - floating) for group, names in layer_groups(module).items()}
+            self.groups[target.scheme] = {group: tuple(sorted(names)) for group, names in groups.items() if names}
+        return [(f"{FLOAT}{group}", True) for group in self.groups[target.scheme]]
