@@ -79,7 +79,7 @@ def lower(
     export = Export.model_validate(options)
     source = InputSource(specs, seed, None if calibration is None else RealInputs(_arrays(Path(calibration)), {}))
     backend: Backend = registry.load("backend", file_target.backend)
-    rewrites, passes = _of_stage(scheme_cell.stage, export, rewrites, backend.passes())
+    rewrites, passes = of_stage(scheme_cell.stage, export, rewrites, backend.passes())
     facts: dict[str, Any] = {}
 
     def load() -> "fx.GraphModule":
@@ -89,7 +89,7 @@ def lower(
         graph = load()
         if scheme_cell.stage == "program":
             canonical = export.chosen(CANONICAL, ())
-            graph = _quantized(graph, canonical, source, file_target, Quantize.model_validate(quantization))
+            graph = quantized(graph, canonical, source, file_target, Quantize.model_validate(quantization))
         inputs = trial_inputs(graph, source)
         expected = reference(graph, inputs) if backend.runs_here() else None
         growth, kept = Growth(export.added_weight_bytes), [name for name in names if name in rewrites]
@@ -111,7 +111,7 @@ def lower(
     return {"left_out": left_out, **facts} if left_out else facts
 
 
-def _of_stage(
+def of_stage(
     stage: str, options: Export, rewrites: Sequence[str], passes: Sequence[str]
 ) -> tuple[Sequence[str], Sequence[str]]:
     """The rewrites and the graph passes of a cell of this stage, as the options have them."""
@@ -135,17 +135,18 @@ def _arrays(path: Path) -> dict[str, "NDArray[Any]"]:
     return {name: tensor.numpy() for name, tensor in load_tensors(path).items()}
 
 
-def _quantized(
+def quantized(
     graph: "fx.GraphModule", rewrites: Sequence[str], source: InputSource, target: Target, options: Quantize
 ) -> "fx.GraphModule":
+    """The graph with the numbers of the target's scheme, after `rewrites`; PT2E calibrates it on `source`."""
     from edgegen.exporters.rewrites import apply
 
     # Whatever becomes a convolution becomes one before quantization, in the same way for every runtime.
     canonical = apply(graph, rewrites, signature=source.signature, batch=None, any_size=target.kind().any_size)
     # PT2E observes weights when they are used, so the program must run once even where nothing is calibrated.
     calibration = calibration_batches(source, samples=options.samples or 1)
-    quantized: fx.GraphModule = target.cell().load()(canonical, target.scheme, calibration, options)
-    return quantized
+    rounded: fx.GraphModule = target.cell().load()(canonical, target.scheme, calibration, options)
+    return rounded
 
 
 def _write(

@@ -1,10 +1,12 @@
 """What `edgegen tune` tries with a target: the rewrites that are a matter of speed, and layers that stay float."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from edgegen import registry
 from edgegen.artifacts.bisect_rewrites import NEEDED
-from edgegen.artifacts.lower import CANONICAL
+from edgegen.artifacts.lower import CANONICAL, of_stage, quantized
 from edgegen.artifacts.maker import Maker
 from edgegen.artifacts.sensitivity import canonical
 from edgegen.artifacts.target import Target
@@ -14,9 +16,16 @@ from edgegen.exporters.base import Backend, speed_passes
 from edgegen.exporters.rewrites import apply, names
 from edgegen.program.fingerprint import fingerprint
 from edgegen.program.generator import load_graph
+from edgegen.program.inputs import InputSource
 from edgegen.quantize.layers import layer_groups, layers_of
 from edgegen.quantize.schemes import matching
 from edgegen.recipe import Export
+from edgegen.support.vendor_logs import EXPORT, quiet
+
+if TYPE_CHECKING:
+    from torch import fx
+
+ProgramOf = Callable[[Export], str | tuple[str, str] | None]
 
 
 def speed_switches(target: Target, options: Export) -> list[tuple[str, bool]]:
@@ -56,32 +65,59 @@ class Switches:
 
     def _effective(self, target: Target) -> list[tuple[str, bool]]:
         """The rewrites that change this network's program, as far as that is known before a file is made."""
-        switches = speed_switches(target, self.maker.options)
-        if target.cell().stage == "program":
-            return switches
-        backend: Backend = registry.load("backend", target.backend)
+        switches, mine = speed_switches(target, self.maker.options), self.maker.options
         kept: list[tuple[str, bool]] = []
         with self.maker.progress.task(f"{target}: what changes it", len(switches)) as task:
-            plain = self._rewritten(target, self.maker.options.chosen(backend.rewrites, names()))
+            programs = self._rounded if target.cell().stage == "program" else self._float
+            program_of = programs(target)
+            plain = program_of(mine)
             for number, (name, is_on) in enumerate(switches, start=1):
-                options = self.maker.options.model_copy(
-                    update={"rewrites": {**self.maker.options.rewrites, name: is_on}}
-                )
+                options = mine.model_copy(update={"rewrites": {**mine.rewrites, name: is_on}})
                 is_pass = name not in names()
-                if is_pass or self._rewritten(target, options.chosen(backend.rewrites, names())) not in (plain, None):
+                if is_pass or program_of(options) not in (plain, None):
                     kept.append((name, is_on))
                 task.update(number)
-        self.maker.progress.message(
-            f"{target}: {len(kept)} of {len(switches)} rewrites change this network's file, or may"
-        )
+        count = f"{len(kept)} of {len(switches)}"
+        self.maker.progress.message(f"{target}: {count} rewrites change this network's file, or may")
         return kept
 
-    def _rewritten(self, target: Target, rewrites: Sequence[str]) -> str | None:
+    def _float(self, target: Target) -> ProgramOf:
+        """The fingerprint of the program that a float file is made from; None where a rewrite fails on it."""
+        backend: Backend = registry.load("backend", target.backend)
+        return lambda options: self._rewritten(target, self._graph(target), options.chosen(backend.rewrites, names()))
+
+    def _rounded(self, target: Target) -> ProgramOf:
+        """As `_float`, of a file whose program is quantized between two groups of rewrites.
+
+        One sample gives the ranges, since the operations do not depend on them.
+        """
+        maker, backend = self.maker, registry.load("backend", target.backend)
+        source = InputSource(maker.generator.signature, maker.seed, maker.generator.real)
+        quantization = maker.input(target.scheme).quantization.model_copy(update={"samples": 1})
+        rounded = quantized(self._graph(target), maker.options.chosen(CANONICAL, ()), source, target, quantization)
+
+        def program_of(options: Export) -> tuple[str, str] | None:
+            first = self._rewritten(target, self._graph(target), options.chosen(CANONICAL, ()), any_batch=True)
+            rewrites, _ = of_stage("program", options, backend.rewrites, ())
+            with quiet(EXPORT):
+                graph = copy.deepcopy(rounded)
+            second = self._rewritten(target, graph, rewrites)
+            return None if first is None or second is None else (first, second)
+
+        return program_of
+
+    def _graph(self, target: Target) -> "fx.GraphModule":
+        saved = self.maker.input(target.scheme, any_size=target.kind().any_size).program
+        return load_graph(saved, self.maker.generator.signature)
+
+    def _rewritten(
+        self, target: Target, graph: "fx.GraphModule", rewrites: Sequence[str], *, any_batch: bool = False
+    ) -> str | None:
         """The fingerprint of the program after `rewrites`; None where one of them fails on it."""
         variant, signature = target.kind(), self.maker.generator.signature
-        graph = load_graph(self.maker.input(target.scheme, any_size=variant.any_size).program, signature)
         try:
-            program = apply(graph, rewrites, signature=signature, batch=variant.batch, any_size=variant.any_size)
+            batch = None if any_batch else variant.batch
+            program = apply(graph, rewrites, signature=signature, batch=batch, any_size=variant.any_size)
         except ExportError:
             return None
         return fingerprint(program, signature, None)
