@@ -340,15 +340,14 @@ def goals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = ("net", "scheme", "made by", "MB", "dB", "ms, least (median)", "processor ms", "/ edgegen's fp32 ONNX")
+    columns = ("net", "scheme", "made by", "MB", "dB", "processor ms", "/ edgegen's fp32 ONNX")
     lines = ["| " + " | ".join((*columns, "/ edgegen's best of the scheme")) + " |", "|---" * (len(columns) + 1) + "|"]
     for row in rows:
         head = f"| {row['net']} | {row['scheme']} | {row['peer']} |"
         if "error" in row:
-            lines.append(f"{head} {row['error'].replace('|', '/')} |" + " |" * 5)
+            lines.append(f"{head} {row['error'].replace('|', '/')} |" + " |" * 4)
             continue
         cells = [f"{row['bytes'] / 1e6:.2f}", f"{row['psnr_db']:.1f}"]
-        cells += [f"{row['least_ms']:.2f} ({row['median_ms']:.2f})"]
         cells += [f"{row[key]:.2f}" for key in ("cpu_ms", "ratio", "over_best")]
         lines.append(f"{head} {' | '.join(cells)} |")
     return "\n".join(lines)
