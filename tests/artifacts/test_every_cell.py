@@ -21,7 +21,7 @@ from edgegen.registry import load
 from edgegen.verification.parity import check
 
 # Wide enough that the weights dominate the file, few blocks so that lowering takes seconds.
-CONFIG = EdgeUNetConfig(sample_size=8, in_channels=3, channels=(32, 64), blocks=1, attention=(1,), num_classes=4)
+CONFIG = EdgeUNetConfig(sample_size=8, in_channels=3, channels=(64,), blocks=1, attention=(0,), num_classes=4)
 OVERHEAD = 150_000  # bytes of program text and headers, whatever the weights
 BYTES = {"fp32": 4, "fp16": 2, "w8": 1, "w8a8": 1, "mixed": 1, "w6": 0.75, "w4": 0.5, "w4-block": 0.5}
 METHODS = {

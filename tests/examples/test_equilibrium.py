@@ -77,7 +77,7 @@ def test_a_patch_goes_back_where_it_came_from(equilibrium: ModuleType, monkeypat
     assert not changed.any()
 
 
-@pytest.mark.parametrize("method", ["flow_matching", "mean_flow"])
+@pytest.mark.parametrize("method", ["flow_matching", pytest.param("mean_flow", marks=pytest.mark.slow)])
 def test_methods_of_one_and_two_times_train_it_and_files_hold_it_unrolled(tmp_path: Path, method: str) -> None:
     path = EXAMPLES / "equilibrium.py"
     (tmp_path / "recipe.toml").write_text(RECIPE.format(network=path, method=method))
