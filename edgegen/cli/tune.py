@@ -36,9 +36,9 @@ TARGETS = "onnx,onnx:batch1,executorch"
 MOST_MINUTES = 1e5
 TEXT = f"""Find the file of a generator that is the fastest on a device, and keep it with the evidence.
 
-Of each file of --to, the rewrites that are a matter of speed are switched off or on one at a time, and then those
-together that helped. Every file is compared with PyTorch first, as `edgegen export` does it, and one that is wrong is
-never measured. The times are taken in turn on the device, as `edgegen profile` does it. The fastest is kept where it is
+Of each file of --to, the rewrites that are a matter of speed are switched off or on one at a time, in 8-bit files kinds
+of layers are left float, and then all that helped is done together. Every file is compared with PyTorch first, as
+`edgegen export` does it, and one that is wrong is never measured. The times are taken in turn on the device, as `edgegen profile` does it. The fastest is kept where it is
 surely faster than the first file of --to, which is the default; manifest.json has all measurements.
 
 Files and measurements stay in FOLDER/candidates: an interrupted search goes on from there, and a further device builds
