@@ -38,8 +38,9 @@ TEXT = f"""Find the file of a generator that is the fastest on a device, and kee
 
 Of each file of --to, the rewrites that are a matter of speed are switched off or on one at a time, in 8-bit files kinds
 of layers are left float, and then all that helped is done together. Every file is compared with PyTorch first, as
-`edgegen export` does it, and one that is wrong is never measured. The times are taken in turn on the device, as `edgegen profile` does it. The fastest is kept where it is
-surely faster than the first file of --to, which is the default; manifest.json has all measurements.
+`edgegen export` does it, and one that is wrong is never measured. The times are taken in turn on the device, as
+`edgegen profile` does it. The fastest is kept where it is surely faster than the first file of --to, which is the
+default; manifest.json has all measurements.
 
 Files and measurements stay in FOLDER/candidates: an interrupted search goes on from there, and a further device builds
 nothing again. Different schemes (--to onnx,onnx-w8a8) compete as well: what is proven is as true as its scheme asks.
