@@ -180,7 +180,7 @@ class TuningBench:
         options = self.maker.options
         options = options.model_copy(update={"rewrites": {**options.rewrites, **rewrites_of(changes)}})
         try:
-            layers = self.switches.float_layers(target, changes)
+            layers = self.switches.checked_float_layers(target, changes)
             return self.maker.build(target, folder, options=options, float_layers=layers).artifact
         except (ExportError, UsageError) as e:  # of this candidate; any other, such as a full disk, ends the search
             write_json(folder / "refused.json", {"reason": str(e)})

@@ -53,6 +53,7 @@ class Switches:
     def __init__(self, maker: Maker) -> None:
         self.maker = maker
         self.groups: dict[str, dict[str, tuple[str, ...]]] = {}  # of layers, by scheme
+        self.rounded: dict[str, set[str]] = {}  # the layers of a plain file that are, by scheme
 
     def of(self, target: Target) -> list[tuple[str, bool]]:
         """The changes to the target's plain file that are tried one at a time."""
@@ -62,6 +63,13 @@ class Switches:
         """The layers of the groups among `changes`."""
         groups = [name.removeprefix(FLOAT) for name, _ in changes if name.startswith(FLOAT)]
         return tuple(sorted({layer for group in groups for layer in self.groups[target.scheme][group]}))
+
+    def checked_float_layers(self, target: Target, changes: Changes) -> tuple[str, ...]:
+        """As `float_layers`. Raises ExportError where nothing would stay rounded: such a file is none of its scheme."""
+        layers = self.float_layers(target, changes)
+        if layers and self.rounded[target.scheme] <= set(layers):
+            raise ExportError(f"no layer would be left in {target.scheme}")
+        return layers
 
     def _effective(self, target: Target) -> list[tuple[str, bool]]:
         """The rewrites that change this network's program, as far as that is known before a file is made."""
@@ -131,6 +139,9 @@ class Switches:
             module = canonical(made_from.program, self.maker.generator.signature).module(check_guards=False)
             known = {layer.name for layer in layers_of(module)}
             floating = matching(made_from.quantization.float_layers, known)
-            groups = {group: tuple(set(names) - floating) for group, names in layer_groups(module).items()}
-            self.groups[target.scheme] = {group: tuple(sorted(names)) for group, names in groups.items() if names}
+            rounded = self.rounded[target.scheme] = known - floating
+            groups = {group: rounded.intersection(names) for group, names in layer_groups(module).items()}
+            self.groups[target.scheme] = {
+                group: tuple(sorted(names)) for group, names in groups.items() if names and names != rounded
+            }
         return [(f"{FLOAT}{group}", True) for group in self.groups[target.scheme]]
