@@ -1,7 +1,7 @@
 """Bench of the training methods: which gives the best one-step generator of one size, for one number of images?
 
     python examples/bench_methods.py [--quick] [--json] [--data digits|fashion] [--table NAME ...] [--method NAME ...]
-                                     [--seeds N] [--into FILE.json] [--again] [--runs DIR] [--fashion FILE.npz]
+                                     [--seed N ...] [--into FILE.json] [--again] [--runs DIR] [--fashion FILE.npz]
 
 Equal conditions: of a data set and a seed, one teacher, one set of its paths, one student (at most a third of the
 teacher's parameters), and the same number of training images for the student, whatever the method does with them. A row
@@ -237,7 +237,7 @@ def summary(rows: Sequence[Mapping[str, Any]], data: str, table: str) -> Iterato
         yield {
             "data": data,
             "method": name,
-            "seeds": len(own),
+            "seeds": sorted(item["seed"] for item in own),
             "fd_local": statistics.mean(distances),
             "sd": statistics.stdev(distances) if len(own) > 1 else None,
             "of_teacher": statistics.mean(item["figures"]["fd_local"] / item["teacher"] for item in own),
@@ -252,12 +252,12 @@ def best_ways(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of each method and data set the best of the ways with most seeds: what `edgegen methods` tells."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for data in DATA:
-        for item in sorted(summary(rows, data, "methods"), key=lambda item: (-item["seeds"], item["of_teacher"])):
+        for item in sorted(summary(rows, data, "methods"), key=lambda item: (-len(item["seeds"]), item["of_teacher"])):
             way = WAYS[item["method"]]
             for stage in (way.slim, way.distill, way.finish or {}):
                 if "method" in stage:
                     result = {"data": data, "way": item["method"], "of_teacher": round(item["of_teacher"], 4)}
-                    result = {"method": stage["method"], **result, "seeds": item["seeds"]}
+                    result = {"method": stage["method"], **result, "seeds": len(item["seeds"])}
                     best.setdefault((stage["method"], data), result)
     return [best[key] for key in sorted(best)]
 
@@ -268,7 +268,7 @@ def goals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for data, (times, size) in GOALS.items():
         table = {item["method"]: item for item in summary(rows, data, "methods")}
         plain = table.pop(PLAIN, None)
-        rivals = [item for item in table.values() if plain is not None and item["seeds"] >= plain["seeds"]]
+        rivals = [item for item in table.values() if plain is not None and {*item["seeds"]} >= {*plain["seeds"]}]
         if not rivals:
             continue
         best = min(rivals, key=lambda item: item["of_teacher"])
@@ -304,9 +304,10 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
         print("|---" * len(columns) + "|")
         for item in table:
             spread = "" if item["sd"] is None else f" ± {item['sd']:.3f}"
+            seeds = ", ".join(map(str, item["seeds"]))
             figures = " | ".join(f"{item['figures'].get(key, float('nan')):.3g}" for key in others)
             print(
-                f"| {item['method']} | {item['seeds']} | {item['fd_local']:.3f}{spread} | {item['of_teacher']:.2f} | "
+                f"| {item['method']} | {seeds} | {item['fd_local']:.3f}{spread} | {item['of_teacher']:.2f} | "
                 f"{figures} | {item['minutes']:.1f} | {item['images_per_s']:.0f} |",
                 flush=True,
             )
@@ -322,13 +323,14 @@ def main() -> None:
     parser.add_argument("--data", choices=list(DATA), action="append", help="default: digits")
     parser.add_argument("--table", choices=list(TABLES), action="append", help="default: methods")
     parser.add_argument("--method", choices=list(ALL_WAYS), action="append", help="default: all of the tables")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed", type=int, action="append", help="default: 0, 1 and 2")
     parser.add_argument("--into", type=Path, default=None, help="rows of earlier runs are kept here")
     parser.add_argument("--again", action="store_true", help="make rows again that are there")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench_methods"))
     parser.add_argument("--fashion", type=Path, help="fashion_mnist.npz, for --data fashion")
     arguments = parser.parse_args()
-    share, seeds = (0.2, 1) if arguments.quick else (1.0, arguments.seeds)
+    share = 0.2 if arguments.quick else 1.0
+    seeds = arguments.seed or ([0] if arguments.quick else [0, 1, 2])
     tables_shown = arguments.table or ["methods"]
     methods = arguments.method or (QUICK if arguments.quick else [way for name in tables_shown for way in TABLES[name]])
     into = arguments.into or (None if arguments.quick else HERE / ROWS)
@@ -337,7 +339,7 @@ def main() -> None:
         source = "digits" if data == "digits" else str(arguments.fashion)
         if data == "fashion" and (arguments.fashion is None or not arguments.fashion.is_file()):
             parser.error("--data fashion needs --fashion FILE.npz")
-        for seed in range(seeds):
+        for seed in seeds:
             for name in methods:
                 same = (data, name, seed, share)
                 others = [item for item in rows if (item["data"], item["method"], item["seed"], item["share"]) != same]

@@ -62,7 +62,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage gets: the folder to write to, the folders to read from, the progress to report to."""
+    """What a stage gets: the folder to write to, the folders to read from, the progress to report to.
+
+    `earlier`: folders of this stage's results with the same settings, from other inputs; empty where it is forced.
+    """
 
     recipe: Recipe
     stage: str
@@ -71,6 +74,7 @@ class Context:
     base: Path
     progress: Progress
     results: Mapping[str, StageResult]
+    earlier: tuple[Path, ...] = ()
 
     @property
     def seed(self) -> int:

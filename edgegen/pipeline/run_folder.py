@@ -187,6 +187,17 @@ class RunFolder:
         self.check_content(result)
         return result
 
+    def earlier(self, stage: str, key: str, content: Mapping[str, Any]) -> tuple[Path, ...]:
+        """Finished results of a stage with the same content but for their inputs, which give them other keys."""
+        found = []
+        for path in sorted((self.path / stage).glob(f"*/{STAGE}")):
+            with contextlib.suppress(DataError, KeyError, TypeError):
+                manifest = read_json(path)
+                same = all(manifest[name] == value for name, value in content.items() if name != "inputs")
+                if path.parent.name == manifest["key"] != key and same:  # neither a `.partial` nor `latest`
+                    found.append(path.parent)
+        return tuple(found)
+
     def check_content(self, result: StageResult) -> None:
         """Raises DataError when a file of a finished result no longer holds what was written, at the same size."""
         check_files(result.folder, read_json(result.folder / STAGE)["files"], hashes=self.hashes)

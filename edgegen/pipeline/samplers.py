@@ -40,10 +40,12 @@ BATCH = 512  # images sampled at once
 class Sampler:
     """One row of the table: samples (n, ...) from noise, conditions and a seed, in `steps` steps.
 
-    `cost` is that of one evaluation of the network, the teacher's being 1; of each image it makes `candidates`.
+    `stage` made the network ("": none did). `cost` is that of one evaluation of the network, the teacher's being 1;
+    of each image it makes `candidates`.
     """
 
     role: str
+    stage: str
     steps: int
     network: torch.nn.Module
     cost: float
@@ -70,7 +72,7 @@ def samplers(context: Context) -> list[Sampler]:
     rows: list[Sampler] = []
     if upscale := read_json(context.inputs["data"] / "data.json").get("upscale"):
         bicubic = Bicubic(upscale)
-        rows.append(Sampler("bicubic", 1, bicubic, 0.0, _by_euler(bicubic, 1, device)))
+        rows.append(Sampler("bicubic", "", 1, bicubic, 0.0, _by_euler(bicubic, 1, device)))
     teachers_macs = 0
     for role, stage in NETWORKS:
         if stage not in context.inputs:
@@ -81,10 +83,10 @@ def samplers(context: Context) -> list[Sampler]:
         network, cost = loaded.net.to(device), network_macs / max(teachers_macs, 1)
         verifier = context.inputs[stage] / VERIFIER
         counts = sorted({*context.recipe.evaluate.steps, full if role == "teacher" else 1})
-        rows += [Sampler(role, count, network, cost, _by_euler(network, count, device)) for count in counts]
+        rows += [Sampler(role, stage, count, network, cost, _by_euler(network, count, device)) for count in counts]
         if stage == last and verifier.is_dir():
             best = _by_verifier(network, verifier, device)
-            rows.append(Sampler(BEST_OF, 1, network, cost, best, candidates=CANDIDATES))
+            rows.append(Sampler(BEST_OF, stage, 1, network, cost, best, candidates=CANDIDATES))
         if isinstance(unguided(network), ScheduledVelocity) and network is not unguided(network):
             context.progress.message("evaluate: no row of the teacher by its own scheduler, which does not guide it")
         if role == "teacher" and isinstance(network, ScheduledVelocity):
@@ -93,7 +95,7 @@ def samplers(context: Context) -> list[Sampler]:
             except DataError as e:  # PNDM's corrections need four steps; ours do without
                 context.progress.message(f"evaluate: no row of the teacher by its own scheduler: {e}")
                 continue
-            rows.append(Sampler("scheduler", full, network, cost, _by_scheduler(network, full, device)))
+            rows.append(Sampler("scheduler", stage, full, network, cost, _by_scheduler(network, full, device)))
     return rows
 
 

@@ -19,7 +19,7 @@ from edgegen.pipeline.needed_extras import missing_extras
 from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run import run_recipe
 from edgegen.pipeline.run_folder import RunFolder, StageResult
-from edgegen.pipeline.samplers import samplers
+from edgegen.pipeline.samplers import Sampler, samplers
 from edgegen.pipeline.stages import evaluate as stage
 from edgegen.pipeline.stages.report import _trained_on_features
 from edgegen.recipe import Recipe, parse, read
@@ -187,3 +187,45 @@ def test_which_stages_trained_on_the_features(tmp_path: Path, trained: tuple[Rec
     values["distill"]["distance"] = "perceptual"
     leaky = dataclasses.replace(context, recipe=parse(values, where="test"))
     assert _trained_on_features(leaky) == ["distill", "baseline"]
+
+
+def test_a_network_that_an_earlier_evaluation_measured_is_not_sampled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampled: list[str] = []
+    observed = stage._observed
+
+    def watched(real: Any, judge: Any, condition: Any, row: Sampler, block: observed_sets.Block) -> Any:
+        sampled.append(row.role)
+        return observed(real, judge, condition, row, block)
+
+    def run(text: str, **further: Any) -> tuple[set[str], Path]:
+        sampled.clear()
+        (tmp_path / "tiny.toml").write_text(text)
+        results = run_recipe(tmp_path / "tiny.toml", runs=tmp_path / "runs", to="evaluate", **further)
+        return {*sampled}, results[-1].folder
+
+    monkeypatch.setattr(stage, "_observed", watched)
+    recipe = tomllib.loads(RECIPE)
+    networks, first = run(RECIPE)
+    assert networks == {"teacher", "reflowed", "student", "baseline"}
+    old = f"steps = {recipe['distill']['steps']}"
+    other_student = RECIPE.replace(f"[distill]\n{old}", f"[distill]\nsteps = {recipe['distill']['steps'] + 1}")
+    assert other_student != RECIPE
+    networks, second = run(other_student)
+    assert networks <= {"student", "baseline"}, "the baseline has as many steps as the student"
+    assert "student" in networks
+    old_figures, figures = (json.loads((folder / "quality.json").read_text())["quality"] for folder in (first, second))
+    assert figures["teacher"] == old_figures["teacher"]
+    assert figures["student"] != old_figures["student"]
+    networks, third = run(other_student, force=["evaluate"])
+    assert networks == {"teacher", "reflowed", "student", "baseline"}
+    assert json.loads((third / "quality.json").read_text())["quality"] == figures, "and nothing changes by it"
+    networks, _ = run(other_student.replace("seeds = 2", "seeds = 3"))
+    assert "teacher" in networks, "of other samples"
+    damaged = first / "parts" / "teacher-1.json"
+    damaged.write_text(damaged.read_text().replace("1", "2", 1))
+    shutil.rmtree(second)
+    networks, _ = run(RECIPE.replace(f"[distill]\n{old}", f"[distill]\nsteps = {recipe['distill']['steps'] + 2}"))
+    assert "teacher" in networks, "what was changed by hand is no figure"
+    assert "reflowed" not in networks

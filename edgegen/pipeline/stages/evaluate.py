@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgegen.flow.condition import enlarged, unpacked
 from edgegen.flow.evaluations import evaluations
-from edgegen.formats.stage_folder import sample_shape
+from edgegen.formats.stage_folder import STAGE, sample_shape
 from edgegen.metrics.distances import frechet
 from edgegen.metrics.observation import Observation
 from edgegen.metrics.quality import LOCAL, measure
@@ -30,7 +30,7 @@ from edgegen.pipeline.stored_images import IMAGES, in_range, shown
 from edgegen.recipe import Recipe
 from edgegen.support.progress import Task
 from edgegen.support.rng import generator
-from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
+from edgegen.support.storage import load_tensors, read_json, save_tensors, sha256_of, write_bytes, write_json
 from edgegen.training.distributed import state
 
 SHOWN = 12  # images of each network that the report shows
@@ -123,6 +123,9 @@ def evaluate(context: Context) -> None:
     rows = samplers(context)
     work = {row: row.cost * row.evaluations * (recipe.evaluate.seeds * judge.samples + SHOWN) for row in rows}
     paths = {row: context.folder / "parts" / f"{row.role}-{row.steps}.json" for row in rows}
+    if is_main:
+        _take_known(context, paths)
+    state().wait_for_everyone()
     left = [row for row, path in paths.items() if not path.exists()]
     done = sum(work.values()) - sum(work[row] for row in left)
     with context.progress.task("evaluate", round(sum(work.values())), start=round(done)) as task:
@@ -138,6 +141,31 @@ def evaluate(context: Context) -> None:
             task.update(round(done), _note(paths[row], row) if is_main else "")
     if is_main:
         _collect(context, judge, real, paths)
+
+
+def _take_known(context: Context, paths: Mapping[Sampler, Path]) -> None:
+    """Copies the parts of rows that an earlier evaluation of this run has measured on the same images, such as the
+    teacher's where only the student is another one.
+    """
+    taken = set()
+    for row, path in paths.items():
+        sources = {name: context.results[name].digest for name in ("data", "extractor", row.stage) if name}
+        for folder in context.earlier:
+            manifest = read_json(folder / STAGE)
+            # The figures come last: they say that the row is complete.
+            parts = [str(part.relative_to(context.folder)) for part in (path.with_suffix(".safetensors"), path)]
+            same = sources.items() <= manifest["made_from"].items() and not path.exists()
+            if same and all(_holds(folder / part, manifest["files"].get(part)) for part in parts):
+                for part in parts:
+                    write_bytes(context.folder / part, (folder / part).read_bytes())
+                taken.add(row.role)
+    if taken:
+        context.progress.message(f"evaluate: known from an earlier evaluation: {', '.join(sorted(taken))}")
+
+
+def _holds(path: Path, facts: Mapping[str, Any] | None) -> bool:
+    """Whether a file of a finished stage is there and still holds what was written."""
+    return facts is not None and path.is_file() and sha256_of(path) == facts["sha256"]
 
 
 def _real_images(context: Context, judge: Judge) -> RealImages:
