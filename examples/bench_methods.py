@@ -1,14 +1,17 @@
 """Bench of the training methods: which gives the best one-step generator of one size, for one number of images?
 
     python examples/bench_methods.py [--quick] [--json] [--data digits|fashion] [--table NAME ...] [--method NAME ...]
-                                     [--seed N ...] [--into FILE.json] [--again] [--runs DIR] [--fashion FILE.npz]
+                                     [--seed N ...] [--memory] [--into FILE.json] [--again] [--runs DIR]
+                                     [--fashion FILE.npz]
 
 Equal conditions: of a data set and a seed, one teacher, one set of its paths, one student (at most a third of the
 teacher's parameters), and the same number of training images for the student, whatever the method does with them. A row
 is a way from fresh weights to one step: the tables [slim], [distill] and, for some, [finish] of a recipe. Figures are
 those of the run's own stage `evaluate`, means and standard deviations over the training seeds: one-step fd_local, its
 mean ratio to the teacher's best of the same seed, fd_random in features that no method trains on, and others. Minutes
-are those of the student's stages; they are wrong where another program ran beside them.
+are those of the student's stages; they are wrong where another program ran beside them. `networks` are those in memory
+beside the student while it trains, or has trained before; MB are the most that the process holds meanwhile (torch and
+the images with it), which --memory measures in a few steps of each way.
 
 Tables: `methods`; `slimflow`, what its parts are worth; `initialisation`, whether a student of the teacher's own size
 that learns from images alone needs the teacher's score, or its weights (the claim of arXiv:2502.08005); `guidance`,
@@ -24,15 +27,18 @@ fifth of the steps.
 import argparse
 import itertools
 import json
+import multiprocessing
+import re
 import statistics
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edgegen.models.load import load as load_generator
-from edgegen.pipeline.method_table import BENCH
+from edgegen.pipeline.method_table import BENCH, beside
 from edgegen.pipeline.run import run_recipe
 from edgegen.profilers.devices.host_info import probe
 from edgegen.recipe import parse
@@ -43,6 +49,7 @@ HERE = Path(__file__).parent
 ROWS = "bench_methods.json"
 PLAIN = "pair_regression"
 SHOWN = ("fd_random", "precision", "recall", "coverage", "class_distance", "copied")
+FEW_STEPS = {"slim": 12, "distill": 12, "finish": 6}  # for the memory that they take
 QUICK = (PLAIN, "slimflow", "cmt")
 Tables = dict[str, dict[str, Any]]
 
@@ -228,6 +235,32 @@ def row(data: str, name: str, way: Way, seed: int, *, source: str, runs: Path, s
     }
 
 
+def networks_beside(data: str, way: Way) -> list[str]:
+    """Those of all stages of a way."""
+    recipe = parse(tables(data, way, 0, "digits", 1.0), where=data)
+    stages = [table for table in (recipe.slim, recipe.distill, recipe.finish) if table is not None]
+    return sorted({name for table in stages for name in beside(table.objective)})
+
+
+def memory_mb(data: str, name: str, source: str) -> float:
+    """The most memory of this process while a student trains for a few steps (Linux)."""
+    values = tables(data, ALL_WAYS[name], 0, source, 1.0)
+    for table, steps in {**FEW_STEPS, "teacher": 2}.items():
+        if table in values:
+            values[table]["steps"] = steps
+        if values.get(table, {}).get("method") == "distribution_matching":
+            values[table]["head_start"] = 0  # longer than these steps
+    values["pairs"]["count"] = 128
+    recipe = parse(values, where=name)
+    with tempfile.TemporaryDirectory() as runs:
+        run_recipe(recipe, runs=Path(runs), to="pairs")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+        run_recipe(recipe, runs=Path(runs), to="distill" if recipe.finish is None else "finish")
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None, "Linux tells it"
+    return int(found[1]) * 1024 / 1e6
+
+
 def summary(rows: Sequence[Mapping[str, Any]], data: str, table: str) -> Iterator[dict[str, Any]]:
     """By method of a table: mean and standard deviation over the seeds."""
     for name in sorted({item["method"] for item in rows if item["data"] == data and item["method"] in TABLES[table]}):
@@ -293,13 +326,14 @@ def goal(name: str, target: str, value: float, met: bool) -> dict[str, Any]:
     return {"name": name, "target": target, "value": round(value, 3), "met": met}
 
 
-def show(rows: Sequence[Mapping[str, Any]]) -> None:
+def show(rows: Sequence[Mapping[str, Any]], memory: Mapping[str, Mapping[str, float]]) -> None:
     for data, name in itertools.product(DATA, TABLES):
         table = sorted(summary(rows, data, name), key=lambda item: item["of_teacher"])
         if not table:
             continue
         others = [key for key in SHOWN if key in table[0]["figures"]]
         columns = ["method", "seeds", "fd_local", "of the teacher's", *others, "minutes", "images/s"]
+        columns += ["MB", "networks"]
         print(f"\n## {data}, {name}\n\n| {' | '.join(columns)} |")
         print("|---" * len(columns) + "|")
         for item in table:
@@ -308,7 +342,9 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
             figures = " | ".join(f"{item['figures'].get(key, float('nan')):.3g}" for key in others)
             print(
                 f"| {item['method']} | {seeds} | {item['fd_local']:.3f}{spread} | {item['of_teacher']:.2f} | "
-                f"{figures} | {item['minutes']:.1f} | {item['images_per_s']:.0f} |",
+                f"{figures} | {item['minutes']:.1f} | {item['images_per_s']:.0f} | "
+                f"{memory.get(data, {}).get(item['method'], float('nan')):.0f} | "
+                f"{', '.join(networks_beside(data, ALL_WAYS[item['method']]))} |",
                 flush=True,
             )
     print("\n| goal | target | value | met |\n|---|---|---|---|")
@@ -324,6 +360,7 @@ def main() -> None:
     parser.add_argument("--table", choices=list(TABLES), action="append", help="default: methods")
     parser.add_argument("--method", choices=list(ALL_WAYS), action="append", help="default: all of the tables")
     parser.add_argument("--seed", type=int, action="append", help="default: 0, 1 and 2")
+    parser.add_argument("--memory", action="store_true", help="measure the memory of each way with rows, train nothing")
     parser.add_argument("--into", type=Path, default=None, help="rows of earlier runs are kept here")
     parser.add_argument("--again", action="store_true", help="make rows again that are there")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench_methods"))
@@ -334,11 +371,21 @@ def main() -> None:
     tables_shown = arguments.table or ["methods"]
     methods = arguments.method or (QUICK if arguments.quick else [way for name in tables_shown for way in TABLES[name]])
     into = arguments.into or (None if arguments.quick else HERE / ROWS)
-    rows: list[dict[str, Any]] = read_json(into)["rows"] if into is not None and into.exists() else []
+    kept = read_json(into) if into is not None and into.exists() else {"rows": []}
+    rows: list[dict[str, Any]] = kept["rows"]
+    memory: dict[str, dict[str, float]] = kept.get("memory", {})
     for data in arguments.data or ["digits"]:
         source = "digits" if data == "digits" else str(arguments.fashion)
         if data == "fashion" and (arguments.fashion is None or not arguments.fashion.is_file()):
             parser.error("--data fashion needs --fashion FILE.npz")
+        if arguments.memory:
+            for name in sorted({item["method"] for item in rows if item["data"] == data} - {*memory.get(data, {})}):
+                with multiprocessing.get_context("spawn").Pool(1) as pool:  # nothing is in its memory yet
+                    memory.setdefault(data, {})[name] = round(pool.apply(memory_mb, (data, name, source)))
+                print(f"{data} {name}: {memory[data][name]} MB", file=sys.stderr)
+                if into is not None:
+                    write_json(into, {**kept, "memory": memory})
+            continue
         for seed in seeds:
             for name in methods:
                 same = (data, name, seed, share)
@@ -348,14 +395,14 @@ def main() -> None:
                 made = row(data, name, ALL_WAYS[name], seed, source=source, runs=arguments.runs, share=share)
                 rows = [*others, made]
                 if into is not None:
-                    write_json(into, {"machine": probe(), "rows": rows})
+                    write_json(into, {"machine": probe(), "rows": rows, "memory": memory})
                 if into == HERE / ROWS:
                     write_json(BENCH, best_ways(rows))
                 print(f"{data} {name} seed {seed}: fd_local {made['figures']['fd_local']:.3f}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps({"goals": goals(rows), "rows": rows}))
+        print(json.dumps({"goals": goals(rows), "rows": rows, "memory": memory}))
     else:
-        show(rows)
+        show(rows, memory)
 
 
 if __name__ == "__main__":

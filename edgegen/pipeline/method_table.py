@@ -99,6 +99,15 @@ def _counted(objective: Objective) -> tuple[tuple[str, ...], float]:
     return tuple(sorted(networks.keys() - {"student"})), total / counter.get_total_flops()
 
 
+def beside(objective: Objective) -> tuple[str, ...]:
+    """The networks that a method holds in memory beside the student: those that it trains, and frozen ones."""
+    student = _network(objective)
+    trained = objective.networks(student, _network(objective) if "teacher" in objective.needs else None)
+    frozen = {name for need, name in FROZEN.items() if need in objective.needs}
+    features = {"features"} if "feature_network" in objective.needs else set()
+    return tuple(sorted({*trained, *frozen, *features} - {"student"}))
+
+
 def _network(objective: Objective) -> nn.Module:
     if "classifier" in objective.needs:
         return SmallCNN(channels=1, classes=CLASSES)
