@@ -42,3 +42,17 @@ def test_guided_rows_decide_no_goal(bench: ModuleType) -> None:
     guided = [{**row, "method": "slimflow, guidance = 1.5", "teacher": 1e6} for row in rows]
     assert bench.goals([*rows, *guided]) == bench.goals(rows)
     assert bench.best_ways([*rows, *guided]) == bench.best_ways(rows)
+
+
+def test_a_plan_that_measured_the_teacher_at_few_steps_is_compared_with_its_best(bench: ModuleType) -> None:
+    shown = {"figures": {"fd_local": 3.0}, "parameters": 1, "teacher_parameters": 4, "seconds": 1, "images_per_s": 1}
+    rows = [
+        {"data": "fashion", "method": "cmt", "seed": 0, "teacher": 2.0, **shown},
+        {"data": "fashion", "method": "flow_matching, mean_flow", "seed": 0, "teacher": 40.0, **shown},
+        {"data": "fashion", "method": "slimflow, guidance = 1.5", "seed": 0, "teacher": 1.0, **shown},
+        {"data": "fashion", "method": "cmt", "seed": 1, "teacher": 1.5, **shown},
+    ]
+    ratios = {item["method"]: item["of_teacher"] for item in bench.summary(rows, "fashion", "methods")}
+    assert ratios == {"cmt": (1.5 + 2.0) / 2, "flow_matching, mean_flow": 1.5}
+    (guided,) = bench.summary(rows, "fashion", "guidance")
+    assert guided["of_teacher"] == 3.0
