@@ -70,6 +70,8 @@ DATA: Mapping[str, Tables] = {
         "evaluate": {"samples": 2000, "steps": [1], "seeds": 2},
     },
 }
+# Of a data set, keys of a method: with the student at 2e-3 it collapses on Fashion-MNIST (recall 0.18, here 0.67).
+KEYS = {"fashion": {"distribution_matching": {"learning_rate": 5e-4, "fake_learning_rate": 2e-3}}}
 LOOP = {"slim": {"learning_rate": 2e-3, "decay": "none"}, "distill": {"learning_rate": 2e-3}, "finish": {}}
 # Of each data set, the target of the best one-step fd_local over the teacher's, and the student's share of parameters.
 GOALS = {"digits": (1.2, 1 / 3), "fashion": (1.3, 1 / 4)}
@@ -111,6 +113,7 @@ WAYS: Mapping[str, Way] = {
     "pair_regression, init = teacher, then adversarial": Way(
         {**REGRESSION, "init": "teacher"}, REGRESSION, ADVERSARIAL
     ),
+    "slimflow, init = teacher, then adversarial": Way({**REFLOW, "init": "teacher"}, GUIDED, ADVERSARIAL),
     "slimflow, then distribution_matching kl": Way(REFLOW, GUIDED, {**MATCHING, "learning_rate": 1e-3}),
     "cmt, progressive": Way({"method": "cmt"}, PROGRESSIVE),
     "annealing_reflow, progressive": Way(REFLOW, PROGRESSIVE),
@@ -198,6 +201,9 @@ def tables(data: str, way: Way, seed: int, source: str, share: float) -> Tables:
         base["finish"] = {**way.finish, "steps": finish}
     base["slim"] |= {**way.slim, "steps": steps["slim"]}
     base["distill"] |= {**way.distill, "steps": steps["distill"]}
+    for table in ("distill", "finish"):
+        if table in base:
+            base[table] |= KEYS.get(data, {}).get(base[table]["method"], {})
     base["teacher"] |= way.teacher
     base["teacher"]["steps"] = round(base["teacher"]["steps"] * share)
     base["data"] |= {"source": source}
