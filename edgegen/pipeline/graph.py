@@ -202,13 +202,14 @@ STAGES = (
         },
         "edgegen.pipeline.stages.evaluate:evaluate",
         everywhere=True,
-        version=3,
+        version=4,
     ),
     Stage(
         "choose",
         ("data", "extractor", "slim", "distill", "finish", "baseline"),
         lambda r: {"ship": r.evaluate.ship, "samples": r.evaluate.samples, "seeds": r.evaluate.seeds, "seed": r.seed},
         "edgegen.pipeline.stages.choose:choose",
+        version=2,
     ),
     Stage(
         "refine",

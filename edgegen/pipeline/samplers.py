@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NETWORKS = (  # role, stage
     ("teacher", "teacher"),
-    ("reflowed", "slim"),
+    ("slimmed", "slim"),
     ("student", "distill"),
     ("finished", "finish"),
     ("baseline", "baseline"),

@@ -23,7 +23,7 @@ ORDER = (
     "autoencoder",
     "teacher",
     "scheduler",
-    "reflowed",
+    "slimmed",
     "student",
     "finished",
     "best_of_4",

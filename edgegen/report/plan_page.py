@@ -8,7 +8,7 @@ from edgegen.report import environment, formats
 from edgegen.report.svg import CARD, DIM, label_marks, log_scale, svg
 from edgegen.support.extras import require
 
-BLUE, ORANGE, GREY = "#00a007", "#00a006", "#00a005"  # --c-student, --c-reflowed, --c-teacher
+BLUE, ORANGE, GREY = "#00a007", "#00a006", "#00a005"  # --c-student, --c-slimmed, --c-teacher
 SIZE = (5.2, 3.6)  # inches
 RADIUS = 5.0  # points, of a chosen shape's mark
 

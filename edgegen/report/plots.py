@@ -16,7 +16,7 @@ from edgegen.report.tables import EQUAL_DB, NETWORKS
 COLOUR = {
     "teacher": "#00a005",
     "scheduler": "#00a009",
-    "reflowed": "#00a006",
+    "slimmed": "#00a006",
     "student": "#00a007",
     "finished": "#00a009",
     "best_of_4": "#00a009",
@@ -30,7 +30,7 @@ OTHER = "#00a009"
 MARKER = {
     "teacher": "o",
     "scheduler": "x",
-    "reflowed": "s",
+    "slimmed": "s",
     "student": "D",
     "finished": "*",
     "best_of_4": "P",

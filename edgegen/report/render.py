@@ -21,7 +21,7 @@ SHIPS = {  # what the files hold, in words
     "student": "the distilled student",
     "finished": "the student after its last training",
     "baseline": "the baseline: plain regression of the same network on the same pairs, not the distilled student",
-    "reflowed": "the reflowed network, before distillation, in one step",
+    "slimmed": "the slimmed network, before distillation, in one step",
 }
 
 

@@ -138,7 +138,7 @@ class QualityTable(Record):
     teacher: BySteps | None = None
     scheduler: BySteps | None = None
     bicubic: BySteps | None = None
-    reflowed: BySteps
+    slimmed: BySteps
     student: BySteps
     finished: BySteps | None = None
     best_of_4: BySteps | None = None
@@ -243,7 +243,7 @@ class Report(Document):
     spaces: tuple[FeatureSpace, ...] = ()
     n: Count = Field(description="generated images of each quality figure")
     n_heldout: Count | None = Field(None, description="real images of the floor; null: as many")
-    ships: Literal["student", "finished", "baseline", "reflowed"] = Field(
+    ships: Literal["student", "finished", "baseline", "slimmed"] = Field(
         "student", description="the generator in the files"
     )
     choice: str = Field("", description="why that one is in the files")

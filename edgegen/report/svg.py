@@ -16,7 +16,7 @@ VARIABLES = {
     "#00a003": "--line",
     "#00a004": "--card",
     "#00a005": "--c-teacher",
-    "#00a006": "--c-reflowed",
+    "#00a006": "--c-slimmed",
     "#00a007": "--c-student",
     "#00a008": "--c-baseline",
     "#00a009": "--c-other",

@@ -9,7 +9,7 @@ from edgegen.report.schema import ArtifactRow, Report
 from edgegen.types import Latency, Parity
 
 Tone = Literal["", "ok", "failed", "warn", "muted"]
-NETWORKS = ("bicubic", "teacher", "scheduler", "reflowed", "student", "finished", "best_of_4", "baseline")
+NETWORKS = ("bicubic", "teacher", "scheduler", "slimmed", "student", "finished", "best_of_4", "baseline")
 VERDICT_TONE: Mapping[str, Tone] = {"usable": "ok", "weak": "warn", "not usable": "failed", "not judged": "warn"}
 PARITY_TONE: Mapping[str, Tone] = {"ok": "ok", "failed": "failed", "not checked": "warn"}
 EQUAL_DB = 200.0  # edgegen.verification.parity's stand-in for "not one bit differs"

@@ -93,17 +93,17 @@ def _advice(report: Report) -> str:
             f"The teacher {at} is far from the real images itself (fd_local {number(teacher.fd_local)}): more "
             "[teacher] steps, or a larger [teacher] size or model."
         )
-    reflowed = _best(report, "reflowed")
+    slimmed = _best(report, "slimmed")
     if report.quality.teacher is None:
-        if reflowed is not None and strong is not None and reflowed >= NEAR * strong:
+        if slimmed is not None and strong is not None and slimmed >= NEAR * strong:
             return (
-                f"The network is far from the real images at any number of steps (fd_local {number(reflowed)}): more "
+                f"The network is far from the real images at any number of steps (fd_local {number(slimmed)}): more "
                 "[slim] steps, or a larger [slim] model."
             )
         return "One step is what costs: more [distill] steps, or another learning_rate."
-    if teacher is not None and teacher.fd_local and reflowed is not None and reflowed > USABLE_TIMES * teacher.fd_local:
+    if teacher is not None and teacher.fd_local and slimmed is not None and slimmed > USABLE_TIMES * teacher.fd_local:
         return (
-            f"The smaller network is far from the teacher at any number of steps (fd_local {number(reflowed)}): more "
+            f"The smaller network is far from the teacher at any number of steps (fd_local {number(slimmed)}): more "
             "[slim] steps, more [pairs] count, or a larger [slim] keep."
         )
     return "One step is what costs: more [distill] steps, or another learning_rate; more [pairs] count."
@@ -143,7 +143,7 @@ def _warnings(report: Report) -> list[str]:
         warnings.append(
             f"Recall {number(recall)}, where the teacher has {number(teacher.recall)}: parts of the data are missing."
         )
-    warnings += [_copies(report), _wrong_classes(report), _worse(report, "reflowed"), _worse(report, "baseline")]
+    warnings += [_copies(report), _wrong_classes(report), _worse(report, "slimmed"), _worse(report, "baseline")]
     if report.extractor.trained_on:
         warnings.append(
             f"The features of fd_local were used in the training of {', '.join(report.extractor.trained_on)}, which "
@@ -200,6 +200,6 @@ def _worse(report: Report, before: str) -> str:
     if new.fd_local - old.fd_local <= (old.sd or 0.0) + (new.sd or 0.0):
         return ""
     change = f"fd_local {number(old.fd_local)} → {number(new.fd_local)} in one step"
-    if before == "reflowed":
+    if before == "slimmed":
         return f"distill made the images worse ({change}): a lower [distill] learning_rate, or fewer steps?"
     return f"distill ended further than plain regression for as many steps ({change}): another learning_rate?"

@@ -53,8 +53,8 @@ def sizes(chosen: tuple[Target, ...], source: Path) -> tuple[tuple[int, int], ..
     return ((size, 2 * size),) if any(target.kind().any_size for target in chosen) else ()
 
 
-# 13 to 60 seconds each, nearly all of it in the vendors' converters; the others, or shorter tests of one runtime, have the
-# same operators.
+# 13 to 60 seconds each, nearly all of it in the vendors' converters; the others, or shorter tests of one runtime, have
+# the same operators.
 LONG = (
     "edge_unet",
     "edge_unet_class",

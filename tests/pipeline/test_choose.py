@@ -25,7 +25,7 @@ from edgegen.support.storage import load_tensors, read_json
         ({"student": (1.0, 1.2), "baseline": (0.5, 0.7)}, "baseline"),
         ({"student": (1.0, 1.2), "baseline": (0.9, 1.25)}, "student"),  # nearer by chance at most
         ({"student": (3.0, 9.0), "baseline": (2.9, 8.8)}, "baseline"),  # on every noise, though the noises differ
-        ({"student": (3.0, 3.1), "baseline": (2.0, 2.1), "reflowed": (1.0, 1.2)}, "reflowed"),
+        ({"student": (3.0, 3.1), "baseline": (2.0, 2.1), "slimmed": (1.0, 1.2)}, "slimmed"),
         ({"student": (3.0, 3.1)}, "student"),
     ],
 )
@@ -47,7 +47,7 @@ def test_what_ships_is_the_weights_of_the_nearest(tmp_path: Path, monkeypatch: p
 
     def sample(network: object, noise: Tensor, labels: Tensor, steps: int, device: object) -> Tensor:
         assert steps == 1
-        return real[: len(noise)] if 2 <= next(calls) < 4 else noise  # two seeds each: student, baseline, reflowed
+        return real[: len(noise)] if 2 <= next(calls) < 4 else noise  # two seeds each: student, baseline, slimmed
 
     monkeypatch.setattr(choose, "sample", sample)
     chosen = run_recipe(tmp_path / "tiny.toml", runs=runs, only="choose")[-1].folder

@@ -21,5 +21,5 @@ def test_the_digits_recipe_keeps_its_promises(tmp_path: Path) -> None:
     assert quality["finished"]["1"]["fd_local"] <= 1.5 * quality["teacher"]["20"]["fd_local"]
     assert report["extractor"]["accuracy"] > 0.97
     judged = {name for name, table in quality.items() if table}
-    assert judged >= {"teacher", "reflowed", "student", "finished", "floor"}
+    assert judged >= {"teacher", "slimmed", "student", "finished", "floor"}
     assert quality["scheduler"] is None, "a teacher that was trained here has no scheduler of its own"

@@ -208,7 +208,7 @@ def test_a_network_that_an_earlier_evaluation_measured_is_not_sampled_again(
     monkeypatch.setattr(stage, "_observed", watched)
     recipe = tomllib.loads(RECIPE)
     networks, first = run(RECIPE)
-    assert networks == {"teacher", "reflowed", "student", "baseline"}
+    assert networks == {"teacher", "slimmed", "student", "baseline"}
     old = f"steps = {recipe['distill']['steps']}"
     other_student = RECIPE.replace(f"[distill]\n{old}", f"[distill]\nsteps = {recipe['distill']['steps'] + 1}")
     assert other_student != RECIPE
@@ -219,7 +219,7 @@ def test_a_network_that_an_earlier_evaluation_measured_is_not_sampled_again(
     assert figures["teacher"] == old_figures["teacher"]
     assert figures["student"] != old_figures["student"]
     networks, third = run(other_student, force=["evaluate"])
-    assert networks == {"teacher", "reflowed", "student", "baseline"}
+    assert networks == {"teacher", "slimmed", "student", "baseline"}
     assert json.loads((third / "quality.json").read_text())["quality"] == figures, "and nothing changes by it"
     networks, _ = run(other_student.replace("seeds = 2", "seeds = 3"))
     assert "teacher" in networks, "of other samples"
@@ -228,4 +228,4 @@ def test_a_network_that_an_earlier_evaluation_measured_is_not_sampled_again(
     shutil.rmtree(second)
     networks, _ = run(RECIPE.replace(f"[distill]\n{old}", f"[distill]\nsteps = {recipe['distill']['steps'] + 2}"))
     assert "teacher" in networks, "what was changed by hand is no figure"
-    assert "reflowed" not in networks
+    assert "slimmed" not in networks

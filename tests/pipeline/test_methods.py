@@ -177,7 +177,7 @@ def test_a_last_training_goes_on_from_the_student_and_can_have_paths_and_real_im
     quality = json.loads((results["evaluate"].folder / "quality.json").read_text())["quality"]
     assert quality["finished"].keys() == quality["student"].keys()
     choice = json.loads((results["choose"].folder / "choice.json").read_text())
-    assert [row["role"] for row in choice["candidates"]] == ["finished", "student", "baseline", "reflowed"]
+    assert [row["role"] for row in choice["candidates"]] == ["finished", "student", "baseline", "slimmed"]
 
 
 def test_the_knots_of_a_pair_are_the_teachers_states(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_without_a_teacher_a_generator_is_judged_and_chosen(tmp_path: Path) -> N
     results = {item.stage: item for item in run_recipe(tmp_path / "alone.toml", runs=tmp_path / "runs", to="choose")}
     assert list(results) == ["data", "slim", "distill", "extractor", "evaluate", "choose"]
     quality = json.loads((results["evaluate"].folder / "quality.json").read_text())["quality"]
-    assert quality.keys() == {"floor", "reflowed", "student"}
+    assert quality.keys() == {"floor", "slimmed", "student"}
     about = json.loads((results["slim"].folder / "generator" / "edgegen.json").read_text())
     assert about["lineage"] == {"data": results["data"].key}
 

@@ -94,7 +94,7 @@ def test_a_student_of_another_kind_is_trained_judged_and_loaded_again(base: Path
     (base / "own.toml").write_text(textwrap.dedent(text))
     results = {item.stage: item.folder for item in run_recipe(base / "own.toml", runs=base / "runs", to="choose")}
     quality = json.loads((results["evaluate"] / "quality.json").read_text())["quality"]
-    assert quality.keys() == {"floor", "reflowed", "student"}
+    assert quality.keys() == {"floor", "slimmed", "student"}
     (base / "nets.py").unlink()  # a generator needs no code of the user's
     chosen = load(results["choose"] / "generator")
     assert chosen.signature.to_dict() == DIGITS.to_dict()

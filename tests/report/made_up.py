@@ -165,7 +165,7 @@ def report(**changes: Any) -> Report:
     """The report; `changes` replace parts of it."""
     quality = QualityTable(
         teacher=figures((1240.0, 410.0, 121.0, 52.3)),
-        reflowed=figures((182.0, 96.0, 74.0, 63.0)),
+        slimmed=figures((182.0, 96.0, 74.0, 63.0)),
         student=figures((71.2, 70.4, 69.9, 70.3)),
         baseline=figures((144.0, 141.0, 139.0, 140.0)),
         floor={
@@ -244,7 +244,7 @@ def pictures() -> dict[str, NDArray[np.uint8]]:
         return np.clip(noisy, 0, 255).astype(np.uint8)[..., None]
 
     made = {"real": row(0, 0)}
-    for net, spoilt in (("baseline", 30), ("student", 15), ("reflowed", 40), ("teacher", 90)):
+    for net, spoilt in (("baseline", 30), ("student", 15), ("slimmed", 40), ("teacher", 90)):
         made |= {f"{net}-{steps}": row(3, spoilt / math.sqrt(steps)) for steps in STEPS}
     return {**made, **{item.file: row(3, 15) for item in artifacts()[:-1]}}
 

@@ -13,7 +13,7 @@ from edgegen.report.schema import QualityFigure, QualityTable, Refinement
 from edgegen.types import Latency
 
 UNKNOWN = QualityFigure(fd_local=None, sd=None, kd_local=None, precision=None, recall=None)
-NOTHING = QualityTable(teacher={"1": UNKNOWN}, reflowed={}, student={}, baseline=None, floor={"0": UNKNOWN})
+NOTHING = QualityTable(teacher={"1": UNKNOWN}, slimmed={}, student={}, baseline=None, floor={"0": UNKNOWN})
 
 
 def no_latency(made_up: ModuleType) -> Any:

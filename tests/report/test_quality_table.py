@@ -38,7 +38,7 @@ def test_a_column_for_each_figure(made_up: ModuleType) -> None:
 def test_figures_that_nobody_measured_have_no_column(made_up: ModuleType) -> None:
     """As in a report of an older version, or of data without classes."""
     plain = {"1": QualityFigure(fd_local=1.0, sd=0.1, kd_local=0.1, precision=0.9, recall=0.8)}
-    quality = QualityTable(teacher=plain, reflowed=plain, student=plain, baseline=None, floor={"0": plain["1"]})
+    quality = QualityTable(teacher=plain, slimmed=plain, student=plain, baseline=None, floor={"0": plain["1"]})
     report = made_up.report(quality=quality, spaces=())
     assert titles(report) == ["Images", "Steps", "fd_local", "kd_local", "Precision", "Recall"]
     assert "Copies" not in quality_table(report).note
@@ -58,7 +58,7 @@ def test_further_spaces_and_fewer_held_out_images(made_up: ModuleType) -> None:
         recall=None,
         spaces={"inception": SpaceFigure(fd=4.53, sd=0.02, kd=0.001), "dinov2": SpaceFigure(fd=211.0, sd=1.0, kd=0.1)},
     )
-    tables = {"teacher": {"1": figure}, "reflowed": {}, "student": {}, "baseline": None, "floor": {}}
+    tables = {"teacher": {"1": figure}, "slimmed": {}, "student": {}, "baseline": None, "floor": {}}
     report = made_up.report(quality=QualityTable.model_validate(tables), spaces=spaces, n=50_000, n_heldout=10_000)
     assert titles(report) == ["Images", "Steps", "fd_local", "FID", "fd_dinov2"]
     note = quality_table(report).note

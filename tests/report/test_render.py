@@ -93,7 +93,7 @@ def test_every_row_of_pictures_is_there_in_order(written: Path) -> None:
     assert labels == [
         ("real images", "other images, not from this noise"),
         ("teacher", "PyTorch, 20 steps"),
-        ("reflowed", "PyTorch, 1 step"),
+        ("slimmed", "PyTorch, 1 step"),
         ("student", "PyTorch, 1 step"),
         ("baseline", "PyTorch, 1 step"),
         ("onnx fp32", "same as PyTorch"),
@@ -109,7 +109,7 @@ def test_every_row_of_pictures_is_there_in_order(written: Path) -> None:
         ("teacher", "PyTorch, 4 steps"),
     ]
     assert others[3:] == [
-        (net, f"PyTorch, {n} steps") for net in ("reflowed", "student", "baseline") for n in (2, 4, 20)
+        (net, f"PyTorch, {n} steps") for net in ("slimmed", "student", "baseline") for n in (2, 4, 20)
     ]
     assert html.count("data:image/png;base64,") == 12 * (len(labels) + len(others))
 
@@ -184,7 +184,7 @@ def test_what_a_user_wrote_is_text_and_never_markup(made_up: ModuleType, tmp_pat
 def test_a_report_of_unknowns_says_so_and_invents_nothing(made_up: ModuleType, tmp_path: Path) -> None:
     row = made_up.artifacts()[-1]
     quality = made_up.report().quality.model_copy(
-        update={"baseline": None, "teacher": {}, "reflowed": {}, "student": {}, "floor": {}}
+        update={"baseline": None, "teacher": {}, "slimmed": {}, "student": {}, "floor": {}}
     )
     report = made_up.report(
         elsewhere=(),

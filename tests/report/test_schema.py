@@ -52,7 +52,7 @@ def test_the_documented_keys(written: Path) -> None:
     }
     assert (parity["status"], parity["psnr_db"], latency["p50_ms"]) == ("not checked", None, None)
     assert set(content["quality"]) == {
-        *("teacher", "scheduler", "reflowed", "student", "finished", "best_of_4", "baseline", "floor", "autoencoder"),
+        *("teacher", "scheduler", "slimmed", "student", "finished", "best_of_4", "baseline", "floor", "autoencoder"),
         "bicubic",
     }
     assert content["quality"]["floor"]["0"]["sd"] is None

@@ -25,7 +25,7 @@ def made(made_up: ModuleType) -> Any:
         quality = plain.quality
         tables = {
             "teacher": {steps: figure(row) for steps, row in quality.teacher.items()},
-            "reflowed": None,
+            "slimmed": None,
             "baseline": None,
             "student": {"1": figure(quality.student["1"], fd_local=fd_local, sd=0.1, **pixels)},
             "floor": {"0": figure(quality.floor["0"])},
@@ -96,6 +96,6 @@ def test_without_a_teacher_images_are_judged_by_real_ones_with_noise(made: Any, 
     if level == "weak":
         assert judged.reason.endswith("held-out real images have 18.7, and with noise of standard deviation 0.4 400")
         assert judged.advice == "One step is what costs: more [distill] steps, or another learning_rate."
-    far = {"reflowed": alone.quality.student}
+    far = {"slimmed": alone.quality.student}
     further = alone.model_copy(update={"quality": alone.quality.model_copy(update=far)})
     assert ("at any number of steps" in verdict(further).advice) == (level != "usable")

@@ -10,9 +10,9 @@ from edgegen.report.verdict import verdict
 
 # fd_local of the demo (examples/digits.toml), and of garments from a brought teacher after two minutes of training:
 # by network and steps, and of real images with noise of 0, 0.1, 0.2 and 0.4.
-DIGITS = {"teacher": {1: 5.494, 4: 0.925, 20: 0.727}, "reflowed": {1: 1.301, 20: 0.948}, "student": {1: 0.999}}
+DIGITS = {"teacher": {1: 5.494, 4: 0.925, 20: 0.727}, "slimmed": {1: 1.301, 20: 0.948}, "student": {1: 0.999}}
 DIGITS_NOISE = (0.258, 0.480, 1.108, 4.138)
-GARMENTS = {"teacher": {1: 35.5, 20: 0.66}, "reflowed": {1: 7.19, 20: 3.89}, "student": {1: 3.547}}
+GARMENTS = {"teacher": {1: 35.5, 20: 0.66}, "slimmed": {1: 7.19, 20: 3.89}, "student": {1: 3.547}}
 GARMENTS_NOISE = (0.234, 0.698, 1.875, 7.722)
 
 
@@ -52,7 +52,7 @@ def test_it_is_the_teacher_at_its_most_steps_that_counts(made_up: ModuleType) ->
     result = verdict(judged(made_up, GARMENTS, GARMENTS_NOISE))
     assert result.level == "weak"
     assert "5.4 times the teacher's at 20 steps, 0.660" in result.reason
-    assert "[slim] steps" in result.advice, "the reflowed network is far at 20 steps, too"
+    assert "[slim] steps" in result.advice, "the slimmed network is far at 20 steps, too"
 
 
 def test_what_is_as_far_as_strong_noise_is_not_usable(made_up: ModuleType) -> None:
@@ -64,7 +64,7 @@ def test_what_is_as_far_as_strong_noise_is_not_usable(made_up: ModuleType) -> No
 
 def test_a_student_as_bad_as_its_bad_teacher_is_not_usable(made_up: ModuleType) -> None:
     """The ratio to the teacher alone would call rubble from a rubble teacher good."""
-    rubble: dict[str, dict[int, float | None]] = {net: {1: 30.0, 20: 28.0} for net in ("teacher", "reflowed")}
+    rubble: dict[str, dict[int, float | None]] = {net: {1: 30.0, 20: 28.0} for net in ("teacher", "slimmed")}
     result = verdict(judged(made_up, {**rubble, "student": {1: 29.0}}, DIGITS_NOISE))
     assert result.level == "not usable"
     assert result.advice.startswith("The teacher at 20 steps is far from the real images itself")
@@ -81,13 +81,13 @@ def test_rubble_and_collapse_are_seen_whatever_the_features_say(
     made_up: ModuleType, pixels: dict[str, float], reason: str
 ) -> None:
     assert verdict(judged(made_up, DIGITS, DIGITS_NOISE, shipped=pixels)).reason == reason
-    unknown: dict[str, dict[int, float | None]] = {"teacher": {20: None}, "reflowed": {1: None}, "student": {1: None}}
+    unknown: dict[str, dict[int, float | None]] = {"teacher": {20: None}, "slimmed": {1: None}, "student": {1: None}}
     blind = verdict(judged(made_up, unknown, DIGITS_NOISE, shipped=pixels, fault="features are worth nothing"))
     assert (blind.level, blind.reason) == ("not usable", reason)
 
 
 def test_without_figures_nothing_is_judged(made_up: ModuleType) -> None:
-    unknown: dict[str, dict[int, float | None]] = {"teacher": {20: None}, "reflowed": {1: None}, "student": {1: None}}
+    unknown: dict[str, dict[int, float | None]] = {"teacher": {20: None}, "slimmed": {1: None}, "student": {1: None}}
     result = verdict(judged(made_up, unknown, DIGITS_NOISE, fault="the extractor guesses"))
     assert (result.level, result.reason) == ("not judged", "the extractor guesses")
 

@@ -93,7 +93,7 @@ def test_the_nearest_width_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     choice = read_json(chosen / "choice.json")
     assert choice["role"] == "student"
     assert choice["reason"].endswith("the student is further from them than the student of width 0.2")
-    assert [row["role"] for row in choice["candidates"]] == ["student", "student of width 0.2", "reflowed"]
+    assert [row["role"] for row in choice["candidates"]] == ["student", "student of width 0.2", "slimmed"]
     weights = "diffusion_pytorch_model.safetensors"
     assert (chosen / "generator" / weights).read_bytes() == (before["distill"] / "average-0.2.safetensors").read_bytes()
 

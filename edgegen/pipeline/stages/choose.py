@@ -23,7 +23,7 @@ from edgegen.pipeline.stages.evaluate import Judge
 from edgegen.support.storage import load_tensors, read_json, write_json
 from edgegen.training.distributed import state
 
-CANDIDATES = {"finished": "finish", "student": "distill", "baseline": "baseline", "reflowed": "slim"}  # role: stage
+CANDIDATES = {"finished": "finish", "student": "distill", "baseline": "baseline", "slimmed": "slim"}  # role: stage
 
 
 @dataclass(frozen=True)

@@ -9,4 +9,4 @@ def slim(context: Context) -> None:
     settings = context.recipe.slim
     fitted = train(context, settings.objective, first_student(context, context.seed), settings)
     source = next(stage for stage in ("pairs", "data", "teacher") if stage in context.inputs)
-    save(context, fitted, role="reflowed", lineage={source: context.inputs[source].name})
+    save(context, fitted, role="slimmed", lineage={source: context.inputs[source].name})
