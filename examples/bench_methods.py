@@ -356,7 +356,7 @@ def show(rows: Sequence[Mapping[str, Any]], memory: Mapping[str, Mapping[str, fl
             print(
                 f"| {item['method']} | {seeds} | {item['fd_local']:.3f}{spread} | {item['of_teacher']:.2f} | "
                 f"{figures} | {item['minutes']:.1f} | {item['images_per_s']:.0f} | "
-                f"{memory.get(data, {}).get(item['method'], float('nan')):.0f} | "
+                f"{memory.get(data, {}).get(item['method'], '-')} | "
                 f"{', '.join(networks_beside(data, ALL_WAYS[item['method']]))} |",
                 flush=True,
             )
