@@ -73,7 +73,8 @@ def search_students(request: Request, *, progress: Progress) -> SearchResult:
         trials = Trials(
             recipe, data, target, request.device, about_device, request.threads, folder=folder, progress=progress
         )
-        search = Search({shape: complexity_of(shape, data) for shape in shapes(largest)})
+        students = shapes(largest, sliced=recipe.slim.init == "teacher")
+        search = Search({shape: complexity_of(shape, data) for shape in students})
         tried = _search(search, trials, request, began=began, progress=progress)
         seconds = time.monotonic() - began
         names = {budget: output.name for budget, output in outputs.items()}

@@ -7,18 +7,19 @@ from edgegen.models.student import WIDTH_STEP, to_step
 from edgegen.recipe import Architecture
 
 
-def shapes(largest: Architecture) -> list[Architecture]:
+def shapes(largest: Architecture, *, sliced: bool = False) -> list[Architecture]:
     """Every student within `largest`, each once, `largest` itself included.
 
     Widths are scaled by one factor, to multiples of 8; then those of up to two resolutions may be a step wider or
     narrower, because with one factor alone the next shape can take half as long again. Depths start at 1, attention is
-    that of `largest` or none, and the deepest resolutions may be left out.
+    that of `largest` or none, and the deepest resolutions may be left out; not with `sliced`, where the weights shall
+    start as slices of `largest` (`slim.init = "teacher"`).
     """
     students = {
         largest.model_copy(
             update={"channels": channels, "blocks": blocks, "attention": attention}
         ): None  # keys: a set that keeps its order
-        for levels in range(len(largest.channels), 0, -1)
+        for levels in range(len(largest.channels), len(largest.channels) - 1 if sliced else 0, -1)
         for attention in dict.fromkeys((tuple(sorted({level for level in largest.attention if level < levels})), ()))
         for blocks in range(largest.blocks, 0, -1)
         for channels in _widths(largest.channels[:levels])

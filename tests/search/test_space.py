@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from edgegen.recipe import Architecture
+from edgegen.recipe import Architecture, slices_fault
 from edgegen.search.complexity import DataSpec, complexity_of
 from edgegen.search.space import shapes
 
@@ -47,3 +47,10 @@ def test_macs_grow_in_small_steps_from_shape_to_shape() -> None:
     data = DataSpec(3, 32, 0)
     macs = sorted(complexity_of(shape, data).macs for shape in shapes(TEACHERS[1]) if len(shape.channels) == 3)
     assert max(b / a for a, b in itertools.pairwise(macs) if a > macs[-1] / 20) < 1.05
+
+
+def test_students_that_start_as_slices_have_all_resolutions() -> None:
+    teacher = Architecture(channels=(16, 24, 32), blocks=2, attention=(2,), embedding=64)
+    sliced = shapes(teacher, sliced=True)
+    assert sliced == [student for student in shapes(teacher) if not slices_fault(student, teacher)]
+    assert 0 < len(sliced) < len(shapes(teacher))
