@@ -373,7 +373,7 @@ def main() -> None:
     parser.add_argument("--table", choices=list(TABLES), action="append", help="default: methods")
     parser.add_argument("--method", choices=list(ALL_WAYS), action="append", help="default: all of the tables")
     parser.add_argument("--seed", type=int, action="append", help="default: 0, 1 and 2")
-    parser.add_argument("--memory", action="store_true", help="measure the memory of each way with rows, train nothing")
+    parser.add_argument("--memory", action="store_true", help="(Linux) measure the memory of each way with rows")
     parser.add_argument("--into", type=Path, default=None, help="rows of earlier runs are kept here")
     parser.add_argument("--again", action="store_true", help="make rows again that are there")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench_methods"))

@@ -64,7 +64,7 @@ class Stage:
 class Context:
     """What a stage gets: the folder to write to, the folders to read from, the progress to report to.
 
-    `earlier`: folders of this stage's results with the same settings, from other inputs; empty where it is forced.
+    `earlier` finds folders of this stage's results with the same settings, from other inputs; none where it is forced.
     """
 
     recipe: Recipe
@@ -74,7 +74,7 @@ class Context:
     base: Path
     progress: Progress
     results: Mapping[str, StageResult]
-    earlier: tuple[Path, ...] = ()
+    earlier: Callable[[], tuple[Path, ...]] = tuple
 
     @property
     def seed(self) -> int:

@@ -1,6 +1,7 @@
 """Runs a plan: the stages in order, in one process or in all processes of `accelerate launch`."""
 
 import contextlib
+import functools
 import importlib
 import os
 import time
@@ -81,7 +82,7 @@ def _run_stages(
             inputs = {need: result.folder for need, result in needed.items()}
             for result in needed.values() if is_main else ():
                 folder.check_content(result)
-            earlier = () if name in force else folder.earlier(name, key, planned_stage.content)
+            earlier = tuple if name in force else functools.partial(folder.earlier, name, key, planned_stage.content)
             context = Context(recipe, name, partial, inputs, base, status, results, earlier)
             results[name] = _run_stage(context, planned_stage, folder, is_main=is_main, several=several)
             status.message(f"{name}: done in {results[name].seconds:.1f} s ({results[name].folder})")

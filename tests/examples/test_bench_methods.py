@@ -56,3 +56,16 @@ def test_a_plan_that_measured_the_teacher_at_few_steps_is_compared_with_its_best
     assert ratios == {"cmt": (1.5 + 2.0) / 2, "flow_matching, mean_flow": 1.5}
     (guided,) = bench.summary(rows, "fashion", "guidance")
     assert guided["of_teacher"] == 3.0
+
+
+def test_distribution_matching_has_a_rate_of_its_own_on_fashion_alone(bench: ModuleType) -> None:
+    for name in ("annealing_reflow, distribution_matching f", "slimflow, then distribution_matching kl"):
+        of_digits, of_fashion = (bench.tables(data, bench.WAYS[name], 0, "x", 1.0) for data in ("digits", "fashion"))
+        stage = "finish" if "finish" in of_digits else "distill"
+        assert of_fashion[stage]["learning_rate"] == 5e-4 < of_digits[stage]["learning_rate"]
+        assert "fake_learning_rate" not in of_digits[stage]
+
+
+def test_the_networks_of_all_stages_of_a_way(bench: ModuleType) -> None:
+    assert bench.networks_beside("digits", bench.WAYS["pair_regression"]) == []
+    assert bench.networks_beside("digits", bench.WAYS["slimflow, then adversarial"]) == ["critic", "slimmed", "teacher"]

@@ -100,6 +100,15 @@ def test_a_further_budget_and_a_further_device_reuse_files_and_measurements(plac
     assert {answer.outcome for answer in plan.answers} == {"within"}
 
 
+def test_students_of_a_recipe_that_slices_its_teacher_can_be_sliced(place: Path, device: MadeUp) -> None:
+    text = (place / "my.toml").read_text()
+    assert {len(shape.shape.channels) for shape in planned(0.5).measured} == {1, 2}
+    (place / "my.toml").write_text(text.replace("[slim]", '[slim]\ninit = "teacher"'))
+    assert {len(shape.shape.channels) for shape in planned(0.5).measured} == {2}
+    planned(4.0)
+    assert read(place / "my-4ms.toml").slim.init == "teacher"
+
+
 def test_measurements_are_kept_when_the_device_is_lost(place: Path, device: MadeUp) -> None:
     def fail_later() -> None:
         if len(device.measured) == 4:

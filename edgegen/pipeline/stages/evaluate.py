@@ -148,10 +148,10 @@ def _take_known(context: Context, paths: Mapping[Sampler, Path]) -> None:
     teacher's where only the student is another one.
     """
     taken = set()
-    for row, path in paths.items():
-        sources = {name: context.results[name].digest for name in ("data", "extractor", row.stage) if name}
-        for folder in context.earlier:
-            manifest = read_json(folder / STAGE)
+    for folder in context.earlier():
+        manifest = read_json(folder / STAGE)
+        for row, path in paths.items():
+            sources = {name: context.results[name].digest for name in ("data", "extractor", row.stage) if name}
             # The figures come last: they say that the row is complete.
             parts = [str(part.relative_to(context.folder)) for part in (path.with_suffix(".safetensors"), path)]
             same = sources.items() <= manifest["made_from"].items() and not path.exists()
