@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TINY, command, environment
+from helpers import TINY, NoChild, command, environment
 
 torch.set_num_threads(1)  # tiny nets: more threads only wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # in child processes, too
@@ -40,16 +40,6 @@ def edgegen(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return call
-
-
-class NoChild:
-    """Stands for a process that waits: nothing is started."""
-
-    def __init__(self, *arguments: object) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class ServiceHere:
@@ -81,7 +71,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(isolation, "call", call)
     monkeypatch.setattr("edgegen.verification.session_process.Service", ServiceHere)
-    monkeypatch.setattr("edgegen.artifacts.maker.Child", NoChild)
+    monkeypatch.setattr("edgegen.support.children.Child", NoChild)
     monkeypatch.setattr("edgegen.artifacts.maker.parallel_children", lambda generator: 1)
 
 

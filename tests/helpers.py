@@ -2,6 +2,7 @@
 
 import os
 import sys
+import types
 
 TINY = """
 name = "tiny"
@@ -36,6 +37,18 @@ samples = 4
 min_runs = 3
 max_seconds = 0.2
 """
+
+
+class NoChild:
+    """Stands for a process that waits: nothing is started, and it has ended before it is given back."""
+
+    process = types.SimpleNamespace(poll=lambda: 0)
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def command(*arguments: object) -> list[str]:

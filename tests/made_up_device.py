@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import NoChild
 from measured import profile, result
 
 from edgegen.errors import ExportError
@@ -79,6 +80,7 @@ def install(monkeypatch: pytest.MonkeyPatch, data: DataSpec) -> MadeUp:
     """Replaces exports, measurements and the search for runners by the made-up device."""
     device = MadeUp(data)
     monkeypatch.setattr(isolation, "call", device.export)
+    monkeypatch.setattr("edgegen.support.children.Child", NoChild)
     monkeypatch.setattr(trials, "profile_files", device.profile_files)
     monkeypatch.setattr(trials, "AT_ONCE", 2)
     monkeypatch.setattr(plan, "AT_ONCE", 2)

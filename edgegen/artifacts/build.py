@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from edgegen.quantize.schemes import DEFAULT_OPTIONS
 from edgegen.quantize.support_matrix import cell
 from edgegen.recipe import Export, Quantize
 from edgegen.support import isolation
+from edgegen.support.children import Children
 from edgegen.support.isolation import Child
 from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import atomic_path, nbytes_of, save_tensors, sha256_of
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from edgegen.program.generator import SavedProgram
 
-LOWER = "edgegen.artifacts.lower:lower"
+LOWER, PRELOAD = "edgegen.artifacts.lower:lower", "edgegen.artifacts.lower:preload"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def build(
     real: RealInputs | None = None,
     rewrites: Sequence[str] | None = None,
     memory_limit: int | None = None,
-    child: Child | None = None,
+    children: Children | None = None,
 ) -> BuildResult:
     """Write the file of a folded generator into `folder`, by the vendor's tools in a child process.
 
@@ -77,7 +79,7 @@ def build(
         real: inputs that the user gave.
         rewrites: names of edgegen.exporters.rewrites; None takes the backend's own.
         memory_limit: bytes that the child process may hold; None: no limit.
-        child: a process that waits for this work; None starts one.
+        children: processes of which one does the work; None starts one for it.
 
     Returns:
         The artifact's record, and the seconds and memory that it took.
@@ -100,10 +102,16 @@ def build(
             "rewrites": _rewrites(target) if rewrites is None else list(rewrites),
             **_calibration(inputs, target, quantization, Path(temporary) / "calibration.safetensors"),
         }
-        outcome = isolation.call(LOWER, job, memory_limit=memory_limit, child=child, doing=f"made {file}")
+        with nullcontext() if children is None else lowering(children, target) as child:
+            outcome = isolation.call(LOWER, job, memory_limit=memory_limit, child=child, doing=f"made {file}")
         extra = _move_files(output, folder, file)
     facts = _file_facts(target, options, job["quantization"]["samples"] or 0, inputs, outcome.value)
     return BuildResult(_artifact(folder, target, file, extra, facts), outcome.seconds, outcome.peak_rss_bytes)
+
+
+def lowering(children: Children, target: Target) -> AbstractContextManager[Child]:
+    """A process that has the tools of the target's vendor; one that is taken and not used imports them meanwhile."""
+    return children.child(PRELOAD, name=target.backend)
 
 
 def _calibration_samples(inputs: InputSource, target: Target, quantization: Quantize) -> int:

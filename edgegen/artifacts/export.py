@@ -29,6 +29,7 @@ from edgegen.quantize.budget import Budget
 from edgegen.quantize.schemes import GRIDS
 from edgegen.recipe import Export as Export
 from edgegen.recipe import Quantize, Recover
+from edgegen.support.children import Children
 from edgegen.support.progress import Progress
 from edgegen.support.scratch import temporary_folder
 from edgegen.support.storage import storage_errors
@@ -96,16 +97,18 @@ def export_source(
         if facts:
             progress.message(f"{component.name}: {sentence(facts)}")
     results = []
-    for component, (generator, facts) in zip(sources, generators, strict=True):
-        folder = output / component.name if len(sources) > 1 else output
-        with storage_errors(folder):  # before minutes of work
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary_folder() as temporary:
-                results.append(_export(component, generator, facts, folder, Path(temporary), settings, progress))
-        finally:
-            with contextlib.suppress(OSError):  # a folder with files stays
-                folder.rmdir()
+    with Children() as children:
+        for component, (generator, facts) in zip(sources, generators, strict=True):
+            folder = output / component.name if len(sources) > 1 else output
+            with storage_errors(folder):  # before minutes of work
+                folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary_folder() as place:
+                    result = _export(component, generator, facts, folder, Path(place), settings, children, progress)
+                results.append(result)
+            finally:
+                with contextlib.suppress(OSError):  # a folder with files stays
+                    folder.rmdir()
     if sources[0].serves:
         write_router(output, [Route(part.name, part.serves) for part in sources])
     elif len(sources) > 1:
@@ -154,6 +157,7 @@ def _export(
     folder: Path,
     temporary: Path,
     settings: ExportSettings,
+    children: Children,
     progress: Progress,
 ) -> ExportResult:
     license_name = settings.export.license
@@ -162,13 +166,14 @@ def _export(
     source_facts = {**source.about, "license": license_name, **({"inputs": facts} if facts else {})}
     _check_time(source.name, generator, settings, progress)
     metadata = {"license": str(license_name), "family": str(source_facts["family"])}
-    maker, relative_latency = _maker(generator, source.name, metadata, temporary, settings, progress)
+    maker, relative_latency = _maker(generator, source.name, metadata, temporary, settings, children, progress)
     built, parity, failures = _make(maker, folder, settings, progress)
     artifacts = [build_result.artifact for build_result in built]
     if built:
         lineage = {"source": source.name, **source_facts}
         classes: dict[str, Any] = {"class_names": source.class_names, "serves": source.serves, "units": source.units}
         write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity, **classes)
+    children.close()  # nothing waits beside files that are timed
     latency = _measure(artifacts, folder, parity, progress) if settings.measure else {}
     over_budget = _over_budget(artifacts, folder, parity, maker, relative_latency, settings, progress)
     result = ExportResult(
@@ -196,6 +201,7 @@ def _maker(
     metadata: Mapping[str, str],
     temporary: Path,
     settings: ExportSettings,
+    children: Children,
     progress: Progress,
 ) -> tuple[Maker, RelativeLatency]:
     """What makes the files, and what measures those of a budget beside their float ones."""
@@ -203,6 +209,7 @@ def _maker(
         generator,
         folder=temporary,
         options=settings.export,
+        children=children,
         seed=settings.seed,
         memory_limit=settings.memory_limit,
         progress=progress,
@@ -224,6 +231,7 @@ def _maker(
         options=settings.export,
         quantization=settings.quantize,
         refined=refined,
+        children=children,
         seed=settings.seed,
         memory_limit=settings.memory_limit,
         progress=progress,

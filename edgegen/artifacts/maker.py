@@ -3,21 +3,21 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
-from edgegen.artifacts.build import BuildInput, BuildResult, build
+from edgegen.artifacts.build import BuildInput, BuildResult, build, lowering
 from edgegen.artifacts.target import Target
 from edgegen.errors import EdgegenError, StorageError
 from edgegen.program.generator import Generator
 from edgegen.quantize.schemes import with_float
 from edgegen.recipe import Export, Quantize
-from edgegen.support.isolation import Child
+from edgegen.support.children import CHILD_BYTES, Children
 from edgegen.support.progress import Progress, heartbeat
 
-CHILD_BYTES = 1_200_000_000  # of a child process with its vendor's tools, before it holds a network
 CHILD_WEIGHTS = 5  # copies of the weights that a child holds at most (examples/bench_export.md: 860 M parameters)
 
 
@@ -26,7 +26,7 @@ RefinedInputs = Callable[[str], BuildInput | None]
 
 
 class Maker:
-    """Makes the files of one `generator`, captured once for all of them.
+    """Makes the files of one `generator`, captured once for all of them, in processes of `children`.
 
     `metadata` goes into every file, `seed` draws the calibration. `memory_limit` in bytes is for each child process.
     """
@@ -40,12 +40,14 @@ class Maker:
         options: Export,
         quantization: Quantize,
         refined: RefinedInputs,
+        children: Children,
         seed: int,
         memory_limit: int | None = None,
         progress: Progress,
     ) -> None:
         self.generator, self.name, self.metadata = generator, name, metadata
         self.options, self.quantization, self.refined = options, quantization, refined
+        self.children = children
         self.seed, self.memory_limit, self.progress = seed, memory_limit, progress
 
     def input(self, scheme: str, *, any_size: bool = False) -> BuildInput:
@@ -66,14 +68,16 @@ class Maker:
         Raises ExportError where it cannot be captured or folded, StorageError where the disk refuses.
         """
         count = parallel_children(self.generator)
-        children = {target: _child(target) for target in targets[:count]}
+        with ExitStack() as stack:
+            for target in targets[:count]:  # started now, used below
+                stack.enter_context(lowering(self.children, target))
         waiting = list(map(str, targets))
 
         def state() -> str:
             return f"{self.name}: making {', '.join(waiting[:count])}" if waiting else ""
 
         with heartbeat(self.progress, state):
-            for target, result in self._results(targets, folder, children, count, meanwhile):
+            for target, result in self._results(targets, folder, count, meanwhile):
                 waiting.remove(str(target))
                 yield target, result
 
@@ -87,34 +91,27 @@ class Maker:
         build_input = self.input(target.scheme, any_size=target.kind().any_size)
         if float_layers:
             build_input = replace(build_input, quantization=with_float(build_input.quantization, float_layers))
-        return self._build(build_input, target, folder, {}, options=options)
+        return self._build(build_input, target, folder, options=options)
 
     def _results(
         self,
         targets: Sequence[Target],
         folder: Path,
-        children: dict[Target, Child],
         count: int,
         meanwhile: Callable[[], object],
     ) -> Iterator[tuple[Target, BuildResult | EdgegenError]]:
-        try:
-            with self.progress.task(f"{self.name}: fold", 1) as task:
-                task.update(1, self.generator.folded().sentence())
-            if count == 1:
-                for target in targets:
-                    yield target, self._build_or_error(target, folder, children)
-                return
-            yield from self._make_in_parallel(targets, folder, children, count, meanwhile)
-        finally:
-            for child in list(children.values()):  # after Ctrl-C some still run
-                child.close()
+        with self.progress.task(f"{self.name}: fold", 1) as task:
+            task.update(1, self.generator.folded().sentence())
+        if count > 1:
+            yield from self._make_in_parallel(targets, folder, count, meanwhile)
+            return
+        for target in targets:
+            yield target, self._build_or_error(target, folder)
 
-    def _build_or_error(
-        self, target: Target, folder: Path, children: dict[Target, Child]
-    ) -> BuildResult | EdgegenError:
+    def _build_or_error(self, target: Target, folder: Path) -> BuildResult | EdgegenError:
         try:
             build_input = self.input(target.scheme, any_size=target.kind().any_size)
-            return self._build(build_input, target, folder, children)
+            return self._build(build_input, target, folder)
         except EdgegenError as e:
             return _of_target(e)
 
@@ -122,43 +119,38 @@ class Maker:
         self,
         targets: Sequence[Target],
         folder: Path,
-        children: dict[Target, Child],
         count: int,
         meanwhile: Callable[[], object],
     ) -> Iterator[tuple[Target, BuildResult | EdgegenError]]:
         """As `make`, in threads that wait for child processes; capture and training stay in this thread."""
         pool = ThreadPoolExecutor(count)
         try:
-            futures = [self._submit(pool, target, folder, children) for target in targets]
+            futures = [self._submit(pool, target, folder) for target in targets]
             meanwhile()
             for target, future in zip(targets, futures, strict=True):
                 yield target, _result_or_error(future)
-        finally:
+        except BaseException:  # Ctrl-C, or nobody wants the other files
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in list(children.values()):
-                child.close()
+            self.children.close()
+            raise
+        finally:
             pool.shutdown()
 
-    def _submit(
-        self, pool: ThreadPoolExecutor, target: Target, folder: Path, children: dict[Target, Child]
-    ) -> "Future[BuildResult] | EdgegenError":
+    def _submit(self, pool: ThreadPoolExecutor, target: Target, folder: Path) -> "Future[BuildResult] | EdgegenError":
         try:
             build_input = self.input(target.scheme, any_size=target.kind().any_size)
         except EdgegenError as e:
             return _of_target(e)
-        return pool.submit(self._build, build_input, target, folder, children)
+        return pool.submit(self._build, build_input, target, folder)
 
     def _build(
         self,
         build_input: BuildInput,
         target: Target,
         folder: Path,
-        children: dict[Target, Child],
         *,
         options: Export | None = None,
     ) -> BuildResult:
-        if target not in children:
-            children[target] = _child(target)
         return build(
             build_input.program,
             self.generator.signature,
@@ -171,12 +163,8 @@ class Maker:
             quantization=build_input.quantization,
             options=options or self.options,
             memory_limit=self.memory_limit,
-            child=children[target],
+            children=self.children,
         )
-
-
-def _child(target: Target) -> Child:
-    return Child("edgegen.artifacts.lower:preload", {"name": target.backend})
 
 
 def _result_or_error(future: "Future[BuildResult] | EdgegenError") -> BuildResult | EdgegenError:

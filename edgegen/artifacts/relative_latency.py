@@ -16,6 +16,7 @@ from edgegen.profilers.files.record import latency_of
 from edgegen.profilers.timing.protocol import ProfileOptions
 from edgegen.program.generator import Generator, SavedProgram, save_program
 from edgegen.recipe import Export, Quantize
+from edgegen.support.children import Children
 from edgegen.support.progress import Progress
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ class RelativeLatency:
         *,
         folder: Path,
         options: Export = DEFAULTS,
+        children: Children,
         seed: int,
         memory_limit: int | None = None,
         progress: Progress,
     ) -> None:
         self.generator, self.folder, self.options, self.progress = generator, folder, options, progress
-        self.seed, self.memory_limit = seed, memory_limit
+        self.children, self.seed, self.memory_limit = children, seed, memory_limit
         self.float_files: dict[Target, Path] = {}
 
     def of_mixed(self, backend: str) -> MixedLatency:
@@ -82,6 +84,7 @@ class RelativeLatency:
             quantization=quantization,
             options=self.options,
             memory_limit=self.memory_limit,
+            children=self.children,
         ).artifact
         write_manifest(self.folder, [artifact], self.generator.signature, lineage={}, parity=unchecked([artifact]))
         return self.folder / artifact.file

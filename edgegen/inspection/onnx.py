@@ -17,6 +17,7 @@ from edgegen.inspection.record import Inspection, Method, Partition, Value, Weig
 from edgegen.support import isolation
 from edgegen.support.bounded_files import LARGEST_PROTOBUF, read_bytes
 from edgegen.support.extras import require, version_of
+from edgegen.support.memory import memory_limit_of
 from edgegen.support.scratch import temporary_folder
 
 SESSION_LIMIT = 2**30  # above this the file is not loaded into onnxruntime only to count nodes
@@ -173,7 +174,7 @@ def _optimised(path: Path, nbytes: int) -> tuple[tuple[Partition, ...], tuple[st
         operations = isolation.call(
             "edgegen.inspection.onnx:optimised_operations",
             {"path": str(path)},
-            memory_limit=isolation.memory_limit_of(path),
+            memory_limit=memory_limit_of(path),
         ).value
     except ExportError as e:  # what onnxruntime refuses is worth a note: the rest was read
         return (), (f"{runtime} cannot open it: {str(e).replace(f'{path.parent}/', '')}",)

@@ -34,11 +34,11 @@ from edgegen.pipeline.image_seconds import SMALL, image_seconds
 from edgegen.pipeline.methods import (
     OF_PAIRS,
     baseline_objective,
+    evaluated_steps,
     further_inputs,
     has_baseline,
     has_teacher,
     student_steps,
-    teacher_steps,
 )
 from edgegen.pipeline.stages.data import divided, signature_of_data
 from edgegen.pipeline.stages.extractor import extractor_settings, small_cnn
@@ -209,12 +209,11 @@ class _Estimate:
     def evaluate(self) -> StageTime:
         recipe = self.recipe.evaluate
         images = recipe.seeds * (recipe.samples or self.facts["heldout"])
-        of_teacher = sum({*recipe.steps, teacher_steps(self.recipe)}) * images
-        students = 2 + (self.recipe.finish is not None) + has_baseline(self.recipe)
-        of_students = sum({*recipe.steps, 1}) * images * students
-        seconds = self.student_image_s * of_students
+        stages = ["slim", "distill", *(["finish"] if self.recipe.finish is not None else [])]
+        stages += ["baseline"] if has_baseline(self.recipe) else []
+        seconds = self.student_image_s * images * sum(sum(evaluated_steps(self.recipe, stage)) for stage in stages)
         if self.teacher_network is not None:
-            seconds += self.teacher_image_s * of_teacher
+            seconds += self.teacher_image_s * images * sum(evaluated_steps(self.recipe, "teacher"))
         without = ", without the features of other networks" if recipe.inception or recipe.dinov2 else ""
         return StageTime(seconds, f"measured: as pairs, and the student{without}")
 

@@ -18,7 +18,6 @@ from edgegen.pipeline.conditions import real_inputs
 from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.program.generator import Generator, save_program
 from edgegen.recipe import Recipe
-from edgegen.support.progress import Progress
 from edgegen.support.storage import read_json
 from edgegen.types import Artifact
 
@@ -33,11 +32,9 @@ def student_of(inputs: Mapping[str, Path]) -> Generator:
     return one_step_generator(loaded, decoder_in(folder), real=real_inputs(inputs, loaded.signature))
 
 
-def maker_of(
-    generator: Generator, recipe: Recipe, inputs: Mapping[str, Path], folder: Path, *, progress: Progress
-) -> Maker:
+def maker_of(context: Context, generator: Generator, folder: Path) -> Maker:
     """The maker of a recipe's files; programs of the stage `refine` are copied from its folder into `folder`."""
-    quantization = recipe.quantize
+    recipe, inputs, quantization = context.recipe, context.inputs, context.recipe.quantize
     refined: dict[str, BuildInput] = {}
 
     def refined_for(scheme: str) -> BuildInput | None:
@@ -59,8 +56,9 @@ def maker_of(
         options=recipe.export,
         quantization=quantization,
         refined=refined_for,
+        children=context.children,
         seed=stage_seed(recipe.seed, "quantize"),
-        progress=progress,
+        progress=context.progress,
     )
 
 

@@ -35,6 +35,7 @@ from edgegen.pipeline.methods import (
 from edgegen.pipeline.run_folder import StageResult
 from edgegen.quantize.schemes import GRIDS
 from edgegen.recipe import GUIDANCE, Recipe
+from edgegen.support.children import Children
 from edgegen.support.progress import Progress
 
 OF_CONDITIONS = ("pairs", "slim", "distill", "finish", "refine", "export", "quantize")  # what reads those of the data
@@ -64,7 +65,7 @@ class Stage:
 class Context:
     """What a stage gets: the folder to write to, the folders to read from, the progress to report to.
 
-    `earlier` finds folders of this stage's results with the same settings, from other inputs; none where it is forced.
+    `children` make files. `earlier` finds this stage's results of the same settings and other inputs, if not forced.
     """
 
     recipe: Recipe
@@ -74,6 +75,7 @@ class Context:
     base: Path
     progress: Progress
     results: Mapping[str, StageResult]
+    children: Children
     earlier: Callable[[], tuple[Path, ...]] = tuple
 
     @property
@@ -102,12 +104,8 @@ def _part(table: BaseModel, *, only: set[str] | None = None) -> dict[str, Any]:
 
 def _baseline(recipe: Recipe) -> dict[str, Any]:
     regression = baseline_objective(recipe)
-    loop = _slim(recipe, "method", "objective")
-    settings = {
-        "slim": {**loop, "flip": regression.flip},
-        "distance": regression.distance,
-        "steps": student_steps(recipe),
-    }
+    slim = {**_slim(recipe, "method", "objective"), "flip": regression.flip}
+    settings = {"slim": slim, "distance": regression.distance, "steps": student_steps(recipe)}
     return settings | further_inputs(recipe, *STUDENT_STAGES) | _compute(recipe)
 
 
@@ -202,7 +200,7 @@ STAGES = (
         },
         "edgegen.pipeline.stages.evaluate:evaluate",
         everywhere=True,
-        version=4,
+        version=5,
     ),
     Stage(
         "choose",

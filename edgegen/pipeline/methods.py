@@ -214,6 +214,18 @@ def teacher_steps(recipe: Recipe) -> int:
     return max(made_in, *recipe.evaluate.steps)
 
 
+def evaluated_steps(recipe: Recipe, stage: str) -> list[int]:
+    """The numbers of steps in which `evaluate` samples the network of a stage.
+
+    What is trained for one step alone is sampled in no others, the teacher also in its full number.
+    """
+    if stage == "teacher":
+        return sorted({*recipe.evaluate.steps, teacher_steps(recipe)})
+    if getattr(_objectives(recipe)[stage], "noise_alone", False):
+        return [1]
+    return sorted({*recipe.evaluate.steps, 1})
+
+
 def _tables(recipe: Recipe) -> dict[str, MethodTable]:
     """By stage, the recipe's tables whose method is used."""
     tables: dict[str, MethodTable] = {"slim": recipe.slim, "distill": recipe.distill}

@@ -18,6 +18,7 @@ from edgegen.pipeline.planning import plan
 from edgegen.pipeline.run_folder import RunFolder, StageResult
 from edgegen.pipeline.status import StatusFile
 from edgegen.recipe import Recipe, read
+from edgegen.support.children import Children
 from edgegen.support.progress import Progress, Silent
 from edgegen.support.storage import read_json
 
@@ -39,9 +40,18 @@ def run(
     """
     is_main = _is_main_process()
     names = [item.stage.name for item in planned]
-    with StatusFile(progress if is_main else Silent(), folder.path / STATUS, names, enabled=is_main) as status:
+    bar = progress if is_main else Silent()
+    with StatusFile(bar, folder.path / STATUS, names, enabled=is_main) as status, Children() as children:
         return _run_stages(
-            recipe, planned, base=base, folder=folder, status=status, force=force, expect=expect, is_main=is_main
+            recipe,
+            planned,
+            base=base,
+            folder=folder,
+            status=status,
+            children=children,
+            force=force,
+            expect=expect,
+            is_main=is_main,
         )
 
 
@@ -52,6 +62,7 @@ def _run_stages(
     base: Path,
     folder: RunFolder,
     status: StatusFile,
+    children: Children,
     force: Collection[str],
     expect: bool,
     is_main: bool,
@@ -83,7 +94,7 @@ def _run_stages(
             for result in needed.values() if is_main else ():
                 folder.check_content(result)
             earlier = tuple if name in force else functools.partial(folder.earlier, name, key, planned_stage.content)
-            context = Context(recipe, name, partial, inputs, base, status, results, earlier)
+            context = Context(recipe, name, partial, inputs, base, status, results, children, earlier)
             results[name] = _run_stage(context, planned_stage, folder, is_main=is_main, several=several)
             status.message(f"{name}: done in {results[name].seconds:.1f} s ({results[name].folder})")
             if forecast is not None:

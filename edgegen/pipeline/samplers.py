@@ -1,4 +1,4 @@
-"""The rows of the stage `evaluate`: every network of a run at every number of steps, and how it is sampled."""
+"""The rows of the stage `evaluate`: every network of a run at its numbers of steps, and how it is sampled."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from edgegen.models.macs import macs
 from edgegen.models.verifier import load as load_verifier
 from edgegen.pipeline.graph import STUDENT_STAGES, Context
 from edgegen.pipeline.guided_teacher import network_of
-from edgegen.pipeline.methods import teacher_steps
+from edgegen.pipeline.methods import evaluated_steps, teacher_steps
 from edgegen.support.storage import read_json
 from edgegen.training.distributed import state
 
@@ -59,10 +59,9 @@ class Sampler:
 
 
 def samplers(context: Context) -> list[Sampler]:
-    """Every network at every number of steps, and a brought teacher by its own scheduler at the most steps.
+    """Every network at its numbers of steps, and a brought teacher by its own scheduler at the most steps.
 
-    The teacher also at its full steps, the others also in one: those are compared. The last student also with the
-    choice of its verifier, where it has one.
+    The last student also with the choice of its verifier, where it has one.
     """
     from edgegen.models.diffusers.schedule import scheduler_for
     from edgegen.models.diffusers.velocity import ScheduledVelocity
@@ -82,7 +81,7 @@ def samplers(context: Context) -> list[Sampler]:
         teachers_macs = teachers_macs or network_macs
         network, cost = loaded.net.to(device), network_macs / max(teachers_macs, 1)
         verifier = context.inputs[stage] / VERIFIER
-        counts = sorted({*context.recipe.evaluate.steps, full if role == "teacher" else 1})
+        counts = evaluated_steps(context.recipe, stage)
         rows += [Sampler(role, stage, count, network, cost, _by_euler(network, count, device)) for count in counts]
         if stage == last and verifier.is_dir():
             best = _by_verifier(network, verifier, device)

@@ -22,7 +22,9 @@ class Evaluate(Table):
     """Quality of every network: distances of its images to real images, at several numbers of steps."""
 
     steps: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
-        (1, 2, 4, 20), description="numbers of solver steps; the largest is the teacher's in the headline"
+        (1, 2, 4, 20),
+        description="numbers of solver steps; the largest is the teacher's in the headline; a network that is trained "
+        "for one step alone is sampled in one",
     )
     seeds: Annotated[int, Field(ge=2, le=20)] = Field(3, description="noise seeds; figures are mean and sd over them")
     samples: Annotated[int, Field(ge=4)] | None = Field(

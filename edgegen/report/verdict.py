@@ -97,16 +97,21 @@ def _advice(report: Report) -> str:
     if report.quality.teacher is None:
         if slimmed is not None and strong is not None and slimmed >= NEAR * strong:
             return (
-                f"The network is far from the real images at any number of steps (fd_local {number(slimmed)}): more "
+                f"The network is far from the real images {_steps_of(report)} (fd_local {number(slimmed)}): more "
                 "[slim] steps, or a larger [slim] model."
             )
         return "One step is what costs: more [distill] steps, or another learning_rate."
     if teacher is not None and teacher.fd_local and slimmed is not None and slimmed > USABLE_TIMES * teacher.fd_local:
         return (
-            f"The smaller network is far from the teacher at any number of steps (fd_local {number(slimmed)}): more "
+            f"The smaller network is far from the teacher {_steps_of(report)} (fd_local {number(slimmed)}): more "
             "[slim] steps, more [pairs] count, or a larger [slim] keep."
         )
     return "One step is what costs: more [distill] steps, or another learning_rate; more [pairs] count."
+
+
+def _steps_of(report: Report) -> str:
+    """In which steps the network of `slim` was judged: in one, where its method trains it for that alone."""
+    return "in one step" if set(report.quality.slimmed or {}) == {"1"} else "at any number of steps"
 
 
 def _best(report: Report, network: str) -> float | None:

@@ -32,6 +32,7 @@ from edgegen.search.selection import Search, ShapeLatency
 from edgegen.search.space import shapes
 from edgegen.search.trials import AT_ONCE, Trial, Trials, shape_label
 from edgegen.support.bounded_files import user_path
+from edgegen.support.children import Children
 from edgegen.support.progress import Progress
 from edgegen.support.storage import read_json, write_bytes, write_json
 
@@ -68,10 +69,18 @@ def search_students(request: Request, *, progress: Progress) -> SearchResult:
     outputs = _outputs(request, recipe, path, text)
     data, largest = _bounds(request, recipe, path, progress)
     target, about_device = _target(request, recipe)
-    with RunFolder(request.runs / recipe.name).open(recipe.name):
+    with RunFolder(request.runs / recipe.name).open(recipe.name), Children() as children:
         folder = request.runs / recipe.name / "plan"
         trials = Trials(
-            recipe, data, target, request.device, about_device, request.threads, folder=folder, progress=progress
+            recipe,
+            data,
+            target,
+            request.device,
+            about_device,
+            request.threads,
+            folder=folder,
+            children=children,
+            progress=progress,
         )
         students = shapes(largest, sliced=recipe.slim.init == "teacher")
         search = Search({shape: complexity_of(shape, data) for shape in students})

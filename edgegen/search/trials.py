@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgegen.artifacts.build import lowering
 from edgegen.artifacts.target import Target
 from edgegen.errors import DataError, ExportError, UsageError
 from edgegen.formats.manifest import MANIFEST, tool_versions
@@ -25,6 +26,7 @@ from edgegen.profilers.schema import MeasuredFile
 from edgegen.recipe import Architecture, Recipe
 from edgegen.search.complexity import DataSpec
 from edgegen.support import isolation
+from edgegen.support.children import Children
 from edgegen.support.progress import Progress
 from edgegen.support.storage import read_json, sha256_of, write_json
 
@@ -50,7 +52,10 @@ def shape_label(shape: Architecture) -> str:
 
 @dataclass
 class Trials:
-    """Trials of one recipe's shapes as one artifact on one device; `about_device` is what that reports about itself."""
+    """Trials of one recipe's shapes as one artifact on one device; `about_device` is what that reports about itself.
+
+    Files are made in processes of `children`.
+    """
 
     recipe: Recipe
     data: DataSpec
@@ -59,6 +64,7 @@ class Trials:
     about_device: Mapping[str, Any]
     threads: int
     folder: Path
+    children: Children
     progress: Progress
     tools: Mapping[str, str] = field(default_factory=tool_versions)
 
@@ -104,7 +110,9 @@ class Trials:
             return complete
         try:
             arguments = {**self._arguments(shape), "name": shape_label(shape), "folder": str(folder)}
-            return folder / str(isolation.call("edgegen.search.untrained:make_file", arguments).value)
+            with lowering(self.children, self.target) as child:
+                name = isolation.call("edgegen.search.untrained:make_file", arguments, child=child).value
+            return folder / str(name)
         except (ExportError, UsageError) as e:  # of this shape; any other, such as a full disk, ends the search
             return e
 

@@ -1,11 +1,12 @@
-"""Runs a function in a child process, so that a native crash or too much memory becomes an exception.
+"""Runs functions in a child process, so that a native crash or too much memory becomes an exception.
 
     parent                                              child
     call("edgegen.artifacts.lower:lower", {...})   -- job.json -->  python -m edgegen.support.isolation JOB RESULT
                                          <-- result.json  {"value": ...} or {"error": "ExportError", "message": ...}
 
-The last lines of the child's output are part of the message when it dies. It ends with its parent: by the guardian,
-which kills it, and where that was killed, too, by the pipe that is its stdin, as soon as a vendor's code lets it.
+A child waits for the next function then (edgegen.support.children keeps it). The last lines of its output are part of
+the message when it dies. It ends with its parent: by the guardian, which kills it, and where that was killed, too, by
+the pipe that is its stdin, as soon as a vendor's code lets it.
 """
 
 import contextlib
@@ -13,31 +14,27 @@ import importlib
 import json
 import os
 import queue
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from edgegen import errors
 from edgegen.errors import EdgegenError, ExportError, StorageError
 from edgegen.support import guardian, processes, scratch
+from edgegen.support.memory import forget_peak, over_limit, peak_rss_bytes, resident_bytes
 from edgegen.support.printable import printable
 
 REASON_LINES, REASON_LENGTH = 3, 400
 POLL_S = 0.1  # between two readings of the child's memory
 BLOCK = 1 << 16
-# Of a process that opens and runs an exported file. A runtime with torch takes 0.7 GB; the evaluator unpacks weights of
-# 4 bits into float32, eight times the bytes of the file; the rest is for what a network computes on the way.
-LEAST_LIMIT, LIMIT_BY_SIZE = 4_000_000_000, 16
 DEADLINE = "deadline.json"  # in the folder of a child: what it does with a limit of time, and from when
 
 
@@ -51,7 +48,7 @@ class Outcome:
 
 
 class Child:
-    """A process that waits for what it shall run, and may import meanwhile; used once, by `call`.
+    """A process that waits for what it shall run, and may import meanwhile.
 
     `preload` ("module:name") is called with `arguments` before it waits. Raises nothing: what fails there fails again
     where it is needed. Ended when nothing uses it.
@@ -70,6 +67,7 @@ class Child:
         )
         assert self.process.stdout is not None, "a pipe"
         self.log = processes.Tail(self.process.stdout)
+        self._end = weakref.finalize(self, _end, self.process, self.log, self.folder)
 
     def run(self, function: str, arguments: Mapping[str, Any], memory_limit: int | None, doing: str) -> dict[str, Any]:
         """The answer that the process wrote. Raises ExportError where it ended without one."""
@@ -85,27 +83,31 @@ class Child:
         if not self.result.exists():
             raise ExportError(f"the process that {doing} {ending(self.process.returncode, self.log.close())}")
         answer: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
+        self.result.unlink()
+        self.log.clear()  # it explains nothing of the next call
         return {**answer, "peak_rss_bytes": answer["peak_rss_bytes"] or peak}
 
     def close(self) -> None:
-        """Ends the process, if it still waits or runs, and removes its folder."""
-        processes.end(self.process)
-        self.log.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Ends the process, if it still waits or runs, and removes its folder; may be called twice."""
+        self._end()
 
     def _watch(self, limit: int | None) -> int:
-        """Waits for the end; returns the peak memory. Raises ExportError when it exceeds `limit`, or a `deadline`."""
+        """Waits for the result or the end of the process; returns the peak memory.
+
+        Raises ExportError when it exceeds `limit`, or a `deadline`.
+        """
         peak = 0
-        while True:
+        while not self.result.exists():
             try:
                 self.process.wait(POLL_S)
-                return peak
+                break
             except subprocess.TimeoutExpired:
                 peak = max(peak, resident_bytes(self.process.pid))
             if reason := over_limit(self.process, limit):
                 raise ExportError(f"it {reason}. Raise --memory-limit")
             if reason := self._late():
                 raise ExportError(reason)
+        return peak
 
     def _late(self) -> str:
         """That what the child is doing takes longer than it may, "" where it does not."""
@@ -116,6 +118,12 @@ class Child:
         return late(order["doing"], order["seconds"]) if time.monotonic() > order["until"] else ""
 
 
+def _end(process: "subprocess.Popen[bytes]", log: processes.Tail, folder: Path) -> None:
+    processes.end(process)
+    log.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def call(
     function: str,
     arguments: Mapping[str, Any],
@@ -124,9 +132,10 @@ def call(
     child: Child | None = None,
     doing: str = "",
 ) -> Outcome:
-    """`function` is "module:name"; its arguments (keywords) and its result are JSON. `child` is one that waits for it.
+    """`function` is "module:name"; its arguments (keywords) and its result are JSON.
 
-    `doing` is a word for messages, such as "made net.onnx".
+    `child` is a process that waits for work, and afterwards for more; it is ended where this raises. Default: one for
+    this call alone. `doing` is a word for messages, such as "made net.onnx".
 
     Raises the function's exception where that is an EdgegenError, else ExportError: with the end of the log when the
     process died, and with both sizes when it was ended because it held more than `memory_limit` bytes. Raises
@@ -135,15 +144,21 @@ def call(
     from edgegen.support.storage import disk_full, is_disk_full
 
     began = time.monotonic()
+    if _folder is not None:  # of a child, which is isolated already
+        return Outcome(load(function)(**arguments), time.monotonic() - began, None)
     process = child or Child()
     try:
         answer = process.run(function, arguments, memory_limit, doing or f"ran {function}")
         value = value_of(answer)
-    except ExportError as e:
-        if is_disk_full(process.folder):  # each vendor has other words for it, or none
-            raise StorageError(disk_full(process.folder / "temporary files")) from e
+    except BaseException as e:
+        full, place = "", process.folder.parent
+        if isinstance(e, ExportError) and is_disk_full(place):  # each vendor has other words for it, or none
+            full = disk_full(place / "temporary files")
+        process.close()  # what it did not end stays behind in it
+        if full:
+            raise StorageError(full) from e
         raise
-    finally:
+    if process is not child:
         process.close()
     return Outcome(value, time.monotonic() - began, answer["peak_rss_bytes"])
 
@@ -203,30 +218,6 @@ def late(doing: str, seconds: float) -> str:
     return f"{doing} did not end within {seconds:g} s: stopped; does its runtime hang, or is this machine too busy?"
 
 
-def memory_limit_of(path: Path) -> int:
-    """How many bytes a process may hold to open and run an exported file, where no option says it."""
-    from edgegen.support.storage import nbytes_of
-
-    weights = path.with_name(f"{path.name}.data")  # those above 2 GB lie beside the file
-    return LEAST_LIMIT + LIMIT_BY_SIZE * sum(nbytes_of(file) for file in (path, weights) if file.exists())
-
-
-def over_limit(process: subprocess.Popen[bytes], limit: int | None) -> str:
-    """In words, that the process holds more than `limit` bytes of memory; "" where it does not."""
-    nbytes = resident_bytes(process.pid) if limit is not None else 0
-    if limit is None or nbytes <= limit:
-        return ""
-    return f"held {nbytes / 1e9:.2f} GB of memory, {limit / 1e9:.2f} GB are allowed: stopped"
-
-
-def resident_bytes(pid: int) -> int:
-    """The memory that a process holds; 0 where it has just ended."""
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return 0
-
-
 def answer_of(error: EdgegenError) -> dict[str, Any]:
     """An exception as a child answers with it: by the nearest class of edgegen.errors, whatever package raised it."""
     kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
@@ -241,23 +232,6 @@ def value_of(answer: Mapping[str, Any]) -> Any:
     error = kind.__new__(kind)  # without the constructor, which in some classes makes the message
     Exception.__init__(error, answer["message"])
     raise error
-
-
-def peak_rss_bytes() -> int | None:
-    """Peak memory of this process, Python and the runtime included; None where it is unknown.
-
-    On Linux VmHWM, because ru_maxrss keeps the size of the parent across fork and exec (measured: 611 MB for a child
-    that used 11 MB). Elsewhere ru_maxrss: bytes on macOS, KiB on the BSDs.
-    """
-    if sys.platform == "linux":
-        peak_kib = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-        return int(peak_kib[1]) * 1024 if peak_kib else None
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def lines_of_parent() -> "queue.SimpleQueue[bytes]":
@@ -297,15 +271,18 @@ def main() -> None:
     if ahead["function"] is not None:
         with contextlib.suppress(Exception):  # raised again by the job that needs it
             load(ahead["function"])(**ahead["arguments"])
-    lines.get()
-    order = json.loads(job.read_text(encoding="utf-8"))
-    try:
-        answer: dict[str, Any] = {"value": load(order["function"])(**order["arguments"])}
-    except EdgegenError as e:
-        answer = answer_of(e)
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps({**answer, "peak_rss_bytes": peak_rss_bytes()}), encoding="utf-8")
-    partial.replace(target)
+    partial, peak_is_of_this = target.with_suffix(".partial"), True
+    while True:
+        lines.get()
+        order = json.loads(job.read_text(encoding="utf-8"))
+        try:
+            answer: dict[str, Any] = {"value": load(order["function"])(**order["arguments"])}
+        except EdgegenError as e:
+            answer = answer_of(e)
+        peak = peak_rss_bytes() if peak_is_of_this else None
+        partial.write_text(json.dumps({**answer, "peak_rss_bytes": peak}), encoding="utf-8")
+        partial.replace(target)
+        peak_is_of_this = forget_peak()
 
 
 if __name__ == "__main__":

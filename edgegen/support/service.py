@@ -4,7 +4,7 @@
     Service("module:Class").call("open", {...})   -- stdin -->   {"method": "open", "arguments": {...}}
                                                  <-- stdout --   {"value": ...} or {"error": ..., "message": ...}
 
-For work that comes in several calls, as a file that is opened once and run many times; `isolation.call` is for one.
+For what is kept between the calls, as a file that is opened once and run many times; `isolation.call` keeps nothing.
 """
 
 import json
@@ -21,6 +21,7 @@ from typing import Any
 
 from edgegen.errors import EdgegenError, ExportError
 from edgegen.support import isolation, processes, scratch
+from edgegen.support.memory import over_limit
 
 
 class Service:
@@ -85,7 +86,7 @@ class Service:
             try:
                 line = self.lines.line(isolation.POLL_S)
             except TimeoutError:
-                reason = isolation.over_limit(self.process, memory_limit)
+                reason = over_limit(self.process, memory_limit)
                 if time.monotonic() > until:
                     raise ExportError(isolation.late(f"the process that {doing}", time_limit_s)) from None
             else:

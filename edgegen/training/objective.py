@@ -54,10 +54,12 @@ class Objective(Protocol):
     Its fields are the hyperparameters of the method: the only place of their defaults and their documentation, and the
     keys that the recipe's table takes beside those of the loop. `paper` is the source, with the equation.
 
-    Four attributes more are not needed; edgegen.training.figures reads the first two:
+    Five attributes more are not needed; edgegen.training.figures reads the first and the third:
 
     `one_step = True` where the student is to make an image of noise in one step: then the spread of its images is
     watched.
+
+    `noise_alone = True` where it is trained to start at noise alone: the steps that start elsewhere are not evaluated.
 
     `warnings(figures: Mapping[str, float]) -> Sequence[str]` tells of faults, from the losses and figures by their
     names, each the mean of the last lines of the log: "the fake network lags: its loss is 1.8 times the teacher's".

@@ -16,7 +16,7 @@ from edgegen import registry
 from edgegen.errors import ExportError
 from edgegen.exporters.base import Session, further
 from edgegen.inspection.integer_kernels import arithmetic
-from edgegen.support.isolation import memory_limit_of
+from edgegen.support.memory import memory_limit_of
 from edgegen.support.service import Service
 from edgegen.support.storage import storage_errors
 

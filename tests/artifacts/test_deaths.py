@@ -13,6 +13,7 @@ from edgegen.errors import ExportError
 from edgegen.program.generator import Generator
 from edgegen.quantize.schemes import DEFAULT_OPTIONS
 from edgegen.recipe import Export
+from edgegen.support.children import Children
 from edgegen.support.progress import Silent
 
 MESSAGES = {
@@ -24,18 +25,20 @@ MESSAGES = {
 def test_the_others_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deadly_package.install(tmp_path, monkeypatch)
     generator = Generator(nn.Tanh().eval(), deadly_package.SIGNATURE)
-    maker = Maker(
-        generator,
-        name="net",
-        metadata={},
-        options=Export(),
-        quantization=DEFAULT_OPTIONS,
-        refined=lambda scheme: None,
-        seed=0,
-        progress=Silent(),
-    )
     targets = [Target.parse(text) for text in (*MESSAGES, "deadly-fp32")]
-    results = {str(target): result for target, result in maker.make(targets, tmp_path / "out")}
+    with Children() as children:
+        maker = Maker(
+            generator,
+            name="net",
+            metadata={},
+            options=Export(),
+            quantization=DEFAULT_OPTIONS,
+            refined=lambda scheme: None,
+            children=children,
+            seed=0,
+            progress=Silent(),
+        )
+        results = {str(target): result for target, result in maker.make(targets, tmp_path / "out")}
     for target, message in MESSAGES.items():
         assert isinstance(results[target], ExportError)
         assert re.match(message, str(results[target]))

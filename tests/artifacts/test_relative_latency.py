@@ -19,6 +19,7 @@ from edgegen.profilers.schema import Profile
 from edgegen.program.generator import Generator
 from edgegen.program.one_step import OneStep
 from edgegen.recipe import Quantize
+from edgegen.support.children import Children
 from edgegen.support.progress import Silent
 from edgegen.types import Signature
 
@@ -60,7 +61,9 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def latency_in(folder: Path) -> RelativeLatency:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 1, 3, padding=1))
-    return RelativeLatency(Generator(OneStep(net).eval(), SIGNATURE), folder=folder, seed=3, progress=Silent())
+    return RelativeLatency(
+        Generator(OneStep(net).eval(), SIGNATURE), folder=folder, children=Children(), seed=3, progress=Silent()
+    )
 
 
 def test_the_float_file_is_built_once_for_a_runtime(tmp_path: Path, timed: list[list[str]], in_process: None) -> None:

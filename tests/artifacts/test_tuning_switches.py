@@ -10,6 +10,7 @@ from edgegen.artifacts.tuning_switches import Switches, rewrites_of
 from edgegen.errors import ExportError
 from edgegen.program.generator import Generator
 from edgegen.recipe import Export, Quantize
+from edgegen.support.children import Children
 from edgegen.support.progress import Silent
 from edgegen.types import Signature
 
@@ -40,6 +41,7 @@ def maker() -> Maker:
         options=options,
         quantization=quantization,
         refined=lambda scheme: None,
+        children=Children(),
         seed=0,
         progress=Silent(),
     )

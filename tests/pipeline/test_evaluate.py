@@ -23,6 +23,7 @@ from edgegen.pipeline.samplers import Sampler, samplers
 from edgegen.pipeline.stages import evaluate as stage
 from edgegen.pipeline.stages.report import _trained_on_features
 from edgegen.recipe import Recipe, parse, read
+from edgegen.support.children import Children
 from edgegen.support.progress import Silent
 
 RECIPE = TINY.replace("seeds = 2", "seeds = 2\nsamples = 90").replace("steps = [1, 2]", "steps = [1]")
@@ -41,7 +42,7 @@ def context_in(folder: Path, trained: tuple[Recipe, dict[str, StageResult]]) -> 
     folder.mkdir(exist_ok=True)
     recipe, results = trained
     inputs = {name: result.folder for name, result in results.items()}
-    return Context(recipe, "evaluate", folder, inputs, folder, Silent(), results)
+    return Context(recipe, "evaluate", folder, inputs, folder, Silent(), results, Children())
 
 
 @dataclasses.dataclass

@@ -29,6 +29,7 @@ from edgegen.pipeline.run_folder import RunFolder
 from edgegen.pipeline.samplers import samplers
 from edgegen.pipeline.stages.pairs import read_pairs
 from edgegen.recipe import Recipe, parse, read
+from edgegen.support.children import Children
 from edgegen.support.progress import Silent
 
 GUIDED = TINY.replace("[teacher]\n", "[teacher]\nlabel_dropout = 0.2\nguidance = 1.5\nguidance_interval = [0.1, 0.9]\n")
@@ -87,7 +88,7 @@ def test_pairs_and_methods_get_the_guided_velocity_and_another_scale_keeps_the_t
     assert teacher.guidance == Guidance(1.5, (0.1, 0.9))
     assert isinstance(unguided(teacher), EdgeUNet)
     recipe, inputs = read(tmp_path / "tiny.toml"), {stage: results[stage].folder for stage in ("data", "teacher")}
-    rows = samplers(Context(recipe, "evaluate", tmp_path, inputs, tmp_path, Silent(), {}))
+    rows = samplers(Context(recipe, "evaluate", tmp_path, inputs, tmp_path, Silent(), {}, Children()))
     assert {type(row.network) for row in rows} == {GuidedVelocity}
     student = load(results["distill"].folder / "generator").net
     assert student.config.to_dict().keys().isdisjoint({"unconditional", "second_time"}), "it stays u(x, t, class)"

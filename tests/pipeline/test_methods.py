@@ -175,7 +175,8 @@ def test_a_last_training_goes_on_from_the_student_and_can_have_paths_and_real_im
     about = json.loads((results["finish"].folder / "generator" / "edgegen.json").read_text())
     assert (about["role"], about["lineage"]) == ("finished", {"distill": results["distill"].key})
     quality = json.loads((results["evaluate"].folder / "quality.json").read_text())["quality"]
-    assert quality["finished"].keys() == quality["student"].keys()
+    assert quality["finished"].keys() == quality["slimmed"].keys() == quality["teacher"].keys() == {"1", "2"}
+    assert quality["student"].keys() == quality["baseline"].keys() == {"1"}, "trained for one step alone"
     choice = json.loads((results["choose"].folder / "choice.json").read_text())
     assert [row["role"] for row in choice["candidates"]] == ["finished", "student", "baseline", "slimmed"]
 

@@ -96,6 +96,8 @@ def test_without_a_teacher_images_are_judged_by_real_ones_with_noise(made: Any, 
     if level == "weak":
         assert judged.reason.endswith("held-out real images have 18.7, and with noise of standard deviation 0.4 400")
         assert judged.advice == "One step is what costs: more [distill] steps, or another learning_rate."
-    far = {"slimmed": alone.quality.student}
-    further = alone.model_copy(update={"quality": alone.quality.model_copy(update=far)})
-    assert ("at any number of steps" in verdict(further).advice) == (level != "usable")
+    assert alone.quality.student is not None
+    in_one = {"1": alone.quality.student["1"]}
+    for slimmed, where in ((in_one, "in one step"), ({**in_one, "4": in_one["1"]}, "at any number of steps")):
+        further = alone.model_copy(update={"quality": alone.quality.model_copy(update={"slimmed": slimmed})})
+        assert (f"far from the real images {where}" in verdict(further).advice) == (level != "usable")

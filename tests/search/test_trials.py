@@ -14,6 +14,7 @@ from edgegen.search import trials
 from edgegen.search.complexity import DataSpec, complexity_of
 from edgegen.search.trials import Trials, shape_label
 from edgegen.support import isolation
+from edgegen.support.children import Children
 from edgegen.support.progress import Silent
 
 SHAPE, DATA = Architecture(channels=(8, 16), blocks=1, attention=(1,), embedding=16), DataSpec(1, 8, 10)
@@ -22,7 +23,13 @@ RECIPE = parse({"name": "x", "slim": {"keep": 0.5}, "export": {"license": "MIT"}
 
 def trials_in(folder: Path, **changes: object) -> Trials:
     arguments = {"recipe": RECIPE, "data": DATA, "target": Target.parse("onnx-fp32"), "device": "host"}
-    arguments |= {"about_device": DEVICE.probe(), "threads": 1, "folder": folder, "progress": Silent()}
+    arguments |= {
+        "about_device": DEVICE.probe(),
+        "threads": 1,
+        "folder": folder,
+        "children": Children(),
+        "progress": Silent(),
+    }
     return Trials(**{**arguments, **changes})  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgegen.errors import DataError, ExportError, MissingExtraError
-from edgegen.support import isolation
+from edgegen.support import isolation, memory
 
 HERE = "children"  # children.py in tmp_path, which the child finds by the sys.path of the parent
 
@@ -90,9 +90,9 @@ def test_modules_in_the_current_folder_are_not_imported(tmp_path: Path, monkeypa
 def test_a_limit_follows_the_size_of_the_file_and_of_the_weights_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(b"x" * 1000)
-    assert isolation.memory_limit_of(path) == isolation.LEAST_LIMIT + 16_000
+    assert memory.memory_limit_of(path) == memory.LEAST_LIMIT + 16_000
     (tmp_path / "net.onnx.data").write_bytes(b"x" * 5000)
-    assert isolation.memory_limit_of(path) == isolation.LEAST_LIMIT + 96_000
+    assert memory.memory_limit_of(path) == memory.LEAST_LIMIT + 96_000
 
 
 def test_a_full_disk_is_said_whatever_a_vendor_makes_of_it(tmp_path: Path) -> None:

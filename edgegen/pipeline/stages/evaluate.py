@@ -113,7 +113,7 @@ class Judge:
 
 @torch.no_grad()
 def evaluate(context: Context) -> None:
-    """Figures of every network's images at every number of steps; what is there of an interrupted run is kept.
+    """Figures of every network's images at its numbers of steps; what is there of an interrupted run is kept.
 
     Every process samples and observes its share of the images, and the first one makes the figures.
     """

@@ -12,6 +12,6 @@ def export(context: Context) -> None:
     """The float files, manifest.json, and fold.json: what folding the time removed, and its relative error."""
     recipe, generator = context.recipe, student_of(context.inputs)
     with temporary_folder() as temporary:
-        maker = maker_of(generator, recipe, context.inputs, Path(temporary), progress=context.progress)
+        maker = maker_of(context, generator, Path(temporary))
         make_files(context, maker, recipe.export.targets(floating=True))
     write_json(context.folder / "fold.json", generator.folded().facts())

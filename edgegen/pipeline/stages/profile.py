@@ -30,6 +30,7 @@ def profile(context: Context) -> None:
     every warm run of PyTorch, in blocks. Networks and files are timed in turn, so that a slow period of the
     machine affects all of them alike.
     """
+    context.children.close()  # the last files are made: nothing waits beside those that are timed
     settings = context.recipe.profile
     statuses = {
         row["file"]: row["parity"]["status"] for row in read_json(context.inputs["verify"] / "parity.json")["artifacts"]

@@ -11,5 +11,5 @@ def quantize(context: Context) -> None:
     """The compressed files and manifest.json."""
     recipe, generator = context.recipe, student_of(context.inputs)
     with temporary_folder() as temporary:
-        maker = maker_of(generator, recipe, context.inputs, Path(temporary), progress=context.progress)
+        maker = maker_of(context, generator, Path(temporary))
         make_files(context, maker, recipe.export.targets(floating=False))

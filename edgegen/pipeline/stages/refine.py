@@ -40,7 +40,12 @@ def refine(context: Context) -> None:
                 options=recipe.quantize,
                 recover=recipe.recover,
                 relative_latency=RelativeLatency(
-                    generator, folder=Path(temporary), options=recipe.export, seed=seed, progress=context.progress
+                    generator,
+                    folder=Path(temporary),
+                    options=recipe.export,
+                    children=context.children,
+                    seed=seed,
+                    progress=context.progress,
                 ),
                 backends=backends_of(scheme, targets),
                 seed=seed,

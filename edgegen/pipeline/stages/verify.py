@@ -150,8 +150,11 @@ def _inputs(signature: Signature, judge: Judge) -> dict[str, NDArray[Any]]:
 
 def _budgeted(context: Context, generator: Generator, budget: Budget, temporary: Path) -> BudgetCheck:
     recipe, seed = context.recipe, stage_seed(context.recipe.seed, "quantize")
-    race = RelativeLatency(generator, folder=temporary, options=recipe.export, seed=seed, progress=context.progress)
-    maker = maker_of(generator, recipe, context.inputs, temporary, progress=context.progress)
+    children, progress = context.children, context.progress
+    race = RelativeLatency(
+        generator, folder=temporary, options=recipe.export, children=children, seed=seed, progress=progress
+    )
+    maker = maker_of(context, generator, temporary)
     return BudgetCheck(budget, maker, relative_latency=race, progress=context.progress)
 
 

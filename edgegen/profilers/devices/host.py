@@ -17,6 +17,7 @@ from edgegen.profilers.runners.programs import CPU
 from edgegen.profilers.runners.toolchain import NoProgramError, this_system
 from edgegen.profilers.timing.process import Pipes
 from edgegen.support import isolation
+from edgegen.support.memory import memory_limit_of
 from edgegen.support.processes import finish
 from edgegen.support.scratch import new_folder
 
@@ -51,7 +52,7 @@ class HostDevice:
     def runner(self, form: str, model: str, provider: str = CPU) -> Command:
         if form == "mlpackage" and sys.platform != "darwin":
             raise DeviceError(NO_CORE_ML)
-        limit = isolation.memory_limit_of(Path(model))
+        limit = memory_limit_of(Path(model))
         in_python = Command((sys.executable, "-P", str(PYTHON_RUNNER), NONCE, model), memory_limit=limit)
         if form == "mlpackage":
             programs.check_provider(form, provider)

@@ -17,6 +17,7 @@ from edgegen.profilers.timing.process import Worker
 from edgegen.profilers.trace.operators import read_trace
 from edgegen.support import isolation
 from edgegen.support.extras import version_of
+from edgegen.support.memory import memory_limit_of
 from edgegen.support.progress import Progress
 from edgegen.support.vendor_logs import EXECUTORCH, quiet
 
@@ -117,7 +118,7 @@ def _compare(checks: Sequence[Check], temporary: Path) -> list[Check]:
     compared = list(checks)
     if not rows:
         return compared
-    limit = max(isolation.memory_limit_of(Path(row["path"])) for row in rows)
+    limit = max(memory_limit_of(Path(row["path"])) for row in rows)
     function = "edgegen.profilers.files.check:reference_outputs"
     references = isolation.call(function, {"rows": rows}, memory_limit=limit).value
     for index, row, reference in zip(indices, rows, references, strict=True):

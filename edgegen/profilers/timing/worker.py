@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgegen.profilers.runners.python_runner import Facts, serve, timed_open
-from edgegen.support.isolation import peak_rss_bytes
+from edgegen.support.memory import peak_rss_bytes
 
 
 class Opened:

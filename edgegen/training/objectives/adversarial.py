@@ -41,6 +41,7 @@ class Adversarial(Table):
         "(approximated R1); arXiv:2501.05441, Eq. 2 (relativistic loss with R1 and R2)"
     )
     one_step: ClassVar[bool] = True
+    noise_alone: ClassVar[bool] = True
 
     critic: Literal["teacher", "small"] = Field(
         "teacher", description="heads on the frozen features of an EdgeUNet teacher, or a small network of its own"

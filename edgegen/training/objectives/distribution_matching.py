@@ -42,6 +42,7 @@ class DistributionMatching(NoisyTimes):
         "score_distance: SIM, arXiv:2410.16794"
     )
     one_step: ClassVar[bool] = True
+    noise_alone: ClassVar[bool] = True
 
     divergence: Literal["kl", "fisher", "f", "score_distance"] = Field("kl", description="what the student makes small")
     alpha: Annotated[float, Field(ge=0.0, le=2.0)] = Field(

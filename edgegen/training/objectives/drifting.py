@@ -30,6 +30,7 @@ class Drifting(Table):
 
     paper: ClassVar[str] = "arXiv:2602.04770 (drifting; the form of the authors' code); marked as an experiment"
     one_step: ClassVar[bool] = True
+    noise_alone: ClassVar[bool] = True
     within_condition: ClassVar[str] = "another method"
 
     features: Literal["pixels", "teacher"] = Field(

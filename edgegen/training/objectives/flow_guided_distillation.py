@@ -30,6 +30,7 @@ class FlowGuidedDistillation(Table):
 
     paper: ClassVar[str] = "arXiv:2407.12718, Eq. 8, 11-13 (first step by the student, section 4.1)"
     one_step: ClassVar[bool] = True
+    noise_alone: ClassVar[bool] = True
 
     distance: Distance = Field("pseudo_huber", description=f"D, {DISTANCE_HELP}")
     two_step_weight: Annotated[float, Field(ge=0.0)] = Field(

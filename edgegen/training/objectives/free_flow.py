@@ -46,6 +46,7 @@ class FreeFlow(Table):
 
     paper: ClassVar[str] = "arXiv:2511.19428 (prediction and correction)"
     one_step: ClassVar[bool] = True
+    noise_alone: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({"teacher", "second_time"})
 
     derivative: Literal["jvp", "central"] = Field(

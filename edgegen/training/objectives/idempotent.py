@@ -33,6 +33,7 @@ class Idempotent(Table):
 
     paper: ClassVar[str] = "arXiv:2311.01462 (IGN), section 2 and the code of its appendix; marked as an experiment"
     one_step: ClassVar[bool] = True
+    noise_alone: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({"real_images", "trained_student"})
 
     # The paper's 20, 20 and 2.5, over 20; its ratio of the clamp.

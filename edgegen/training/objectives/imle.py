@@ -30,6 +30,7 @@ class Imle(Table):
 
     paper: ClassVar[str] = "arXiv:1809.09087, Algorithm 1; arXiv:2409.17439 (RS-IMLE's rejection)"
     one_step: ClassVar[bool] = True
+    noise_alone: ClassVar[bool] = True
 
     images: Literal["teacher", "real"] = Field(
         "teacher", description="what is to be covered: the teacher's images of the pairs, or the data set's"

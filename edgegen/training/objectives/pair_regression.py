@@ -22,6 +22,7 @@ class PairRegression(Table):
 
     paper: ClassVar[str] = "arXiv:2101.02388 (knowledge distillation of the sampler in one step)"
     one_step: ClassVar[bool] = True
+    noise_alone: ClassVar[bool] = True
 
     distance: Distance = Field("pseudo_huber", description=f"D, {DISTANCE_HELP}")
     flip: bool = Field(False, description="joint horizontal flip of noise and images: for photographs, not for digits")
