@@ -1,10 +1,11 @@
 """Adversarial training: a critic tells real images from the student's, and the student learns to be taken for real."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from edgegen.flow.condition import repeated
 from edgegen.flow.path import interpolate, one_step
 from edgegen.flow.time_sampling import uniform
 from edgegen.support.tables import Table
@@ -103,20 +104,23 @@ class Adversarial(Table):
         z, e, n, m = (torch.randn(x.shape, generator=rng, device=x.device) for _ in range(4))
         t = uniform(len(x), rng, high=self.latest)
         g, of_pairs = self._generated(networks["student"], z, condition, batch)
-        view = self._view(networks, e, t, condition)
-
-        image = g.detach().requires_grad_()
-        view_g = view(image)
+        image, critic = g.detach().requires_grad_(), networks["critic"]
+        view_g = self._view(networks, image, e, t, condition)
         with torch.no_grad():
-            view_x, near_x, near_g = view(x), view(x + self.penalty_noise * n), view(g + self.penalty_noise * m)
-        critic = networks["critic"]
-        adversarial = self._student_loss(critic(*view_x), critic(*view_g))
+            fixed = torch.cat([x, x + self.penalty_noise * n, g + self.penalty_noise * m])
+            view = self._view(networks, fixed, torch.cat([e] * 3), torch.cat([t] * 3), repeated(condition, 3))
+        # All in one pass: small images do not keep the cores of a CPU busy.
+        pairs = zip(view, view_g, strict=True)
+        together = [None if one is None or other is None else torch.cat([one, other.detach()]) for one, other in pairs]
+        d_x, d_near_x, d_near_g, d_g = critic(*together).chunk(4)
+        adversarial = self._student_loss(d_x.detach(), critic(*view_g))
         # The gradient in the images is taken here, for its size is a figure; the student gets it by the chain rule.
         (slope,) = torch.autograd.grad(adversarial, image)
         weight = float(batch.step >= self.critic_warmup)
         product = (slope * g).sum()
         loss = weight * (adversarial.detach() + product - product.detach())
-        figures = {"adversarial": adversarial, "batch_recall": recall(_rows(view_x, x), _rows(view_g, g).detach())}
+        rows_x, rows_g = _rows(view, fixed)[: len(x)], _rows(view_g, g).detach()
+        figures = {"adversarial": adversarial, "batch_recall": recall(rows_x, rows_g)}
         if of_pairs is not None:
             regression = distance_of(self.distance, networks)(of_pairs, pair(batch)[1]).mean()
             (pull,) = torch.autograd.grad(regression, of_pairs, retain_graph=True)
@@ -124,8 +128,7 @@ class Adversarial(Table):
             figures["regression"] = regression
             figures["gradient_ratio"] = slope.norm() / (self.regression_weight * pull.norm())
 
-        d_x, d_g = critic(*view_x), critic(*(None if part is None else part.detach() for part in view_g))
-        penalty = (critic(*near_x) - d_x).square().mean() + (critic(*near_g) - d_g).square().mean()
+        penalty = (d_near_x - d_x).square().mean() + (d_near_g - d_g).square().mean()
         figures["critic_accuracy"] = (d_x > d_g).float().mean()
         return {"student": loss, "critic": self._critic_loss(d_x, d_g) + self.penalty * penalty, **figures}
 
@@ -156,15 +159,14 @@ class Adversarial(Table):
         images = one_step(student, torch.cat([z, pair(batch)[0]]), both)
         return images[: len(z)], images[len(z) :]
 
-    def _view(
-        self, networks: Networks, e: "Tensor", t: "Tensor", condition: "Tensor | None"
-    ) -> "Callable[[Tensor], View]":
+    def _view(self, networks: Networks, images: "Tensor", e: "Tensor", t: "Tensor", condition: "Tensor | None") -> View:
         """What the critic is given of images, mixed with this noise up to these times."""
         from edgegen.training.critics import features
 
-        if self.critic == "small":
-            return lambda images: (interpolate(images, e, t), t, condition)
-        return lambda images: tuple(features(networks["teacher"], interpolate(images, e, t), t, condition))
+        x_t = interpolate(images, e, t)
+        return (
+            (x_t, t, condition) if self.critic == "small" else tuple(features(networks["teacher"], x_t, t, condition))
+        )
 
     def _student_loss(self, d_x: "Tensor", d_g: "Tensor") -> "Tensor":
         import torch.nn.functional as F
