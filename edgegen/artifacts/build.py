@@ -102,16 +102,17 @@ def build(
             "rewrites": _rewrites(target) if rewrites is None else list(rewrites),
             **_calibration(inputs, target, quantization, Path(temporary) / "calibration.safetensors"),
         }
-        with nullcontext() if children is None else lowering(children, target) as child:
+        keep = memory_limit is None  # what one file leaves behind in the process must not count for the next one
+        with nullcontext() if children is None else lowering(children, target, keep=keep) as child:
             outcome = isolation.call(LOWER, job, memory_limit=memory_limit, child=child, doing=f"made {file}")
         extra = _move_files(output, folder, file)
     facts = _file_facts(target, options, job["quantization"]["samples"] or 0, inputs, outcome.value)
     return BuildResult(_artifact(folder, target, file, extra, facts), outcome.seconds, outcome.peak_rss_bytes)
 
 
-def lowering(children: Children, target: Target) -> AbstractContextManager[Child]:
+def lowering(children: Children, target: Target, *, keep: bool = True) -> AbstractContextManager[Child]:
     """A process that has the tools of the target's vendor; one that is taken and not used imports them meanwhile."""
-    return children.child(PRELOAD, name=target.backend)
+    return children.child(PRELOAD, keep=keep, name=target.backend)
 
 
 def _calibration_samples(inputs: InputSource, target: Target, quantization: Quantize) -> int:

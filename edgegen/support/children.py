@@ -28,13 +28,13 @@ class Children:
         self._busy: list[tuple[Hashable, Child]] = []
 
     @contextlib.contextmanager
-    def child(self, preload: str, **arguments: Any) -> Iterator[Child]:
-        """One that waits, or a new one, which works for this block alone."""
+    def child(self, preload: str, *, keep: bool = True, **arguments: Any) -> Iterator[Child]:
+        """One that waits, or a new one, which works for this block alone; without `keep` it is ended then."""
         child = self._take((preload, *sorted(arguments.items())), preload, arguments)
         try:
             yield child
         finally:
-            self._give(child)
+            self._give(child, keep=keep)
 
     def _take(self, key: Hashable, preload: str, arguments: Mapping[str, Any]) -> Child:
         with self._lock:
@@ -46,13 +46,13 @@ class Children:
             self._busy.append(row)
         return row[1]
 
-    def _give(self, child: Child) -> None:
-        """It is ended where it died, has grown, or where others need its memory."""
+    def _give(self, child: Child, *, keep: bool) -> None:
+        """It is ended, too, where it died, has grown, or where others need its memory."""
         with self._lock:
             row = next((row for row in self._busy if row[1] is child), None)
             if row is not None:
                 self._busy.remove(row)
-                if child.process.poll() is None and _is_small(child):
+                if keep and child.process.poll() is None and _is_small(child):
                     self._idle.append(row)
                     return
         child.close()

@@ -85,6 +85,13 @@ def test_one_that_has_grown_is_ended(children: Children, monkeypatch: pytest.Mon
     assert call(children, "work").value["pid"] != first
 
 
+def test_one_that_is_not_to_be_kept_is_ended(children: Children) -> None:
+    first = call(children, "work").value["pid"]
+    with children.child("kept:imports", keep=False, of="a") as child:
+        assert child.process.pid == first
+    assert not psutil.pid_exists(first)
+
+
 def test_the_peak_of_memory_is_that_of_one_call(children: Children) -> None:
     """VmHWM is begun anew on Linux; elsewhere the second is unknown."""
     before, large, small = (call(children, "grows", nbytes=nbytes).peak_rss_bytes for nbytes in (0, 300_000_000, 0))
