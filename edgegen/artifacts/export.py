@@ -103,9 +103,9 @@ def export_source(
             with storage_errors(folder):  # before minutes of work
                 folder.mkdir(parents=True, exist_ok=True)
             try:
-                with temporary_folder() as place:
-                    result = _export(component, generator, facts, folder, Path(place), settings, children, progress)
-                results.append(result)
+                with temporary_folder() as temporary:
+                    about = (component, generator, facts, folder, Path(temporary))
+                    results.append(_export(*about, settings, children, progress))
             finally:
                 with contextlib.suppress(OSError):  # a folder with files stays
                     folder.rmdir()
@@ -173,7 +173,6 @@ def _export(
         lineage = {"source": source.name, **source_facts}
         classes: dict[str, Any] = {"class_names": source.class_names, "serves": source.serves, "units": source.units}
         write_manifest(folder, artifacts, source.signature, lineage=lineage, parity=parity, **classes)
-    children.close()  # nothing waits beside files that are timed
     latency = _measure(artifacts, folder, parity, progress) if settings.measure else {}
     over_budget = _over_budget(artifacts, folder, parity, maker, relative_latency, settings, progress)
     result = ExportResult(

@@ -109,9 +109,10 @@ class Trials:
         if complete is not None:
             return complete
         try:
-            arguments = {**self._arguments(shape), "name": shape_label(shape), "folder": str(folder)}
+            label, function = shape_label(shape), "edgegen.search.untrained:make_file"
+            arguments = {**self._arguments(shape), "name": label, "folder": str(folder)}
             with lowering(self.children, self.target) as child:
-                name = isolation.call("edgegen.search.untrained:make_file", arguments, child=child).value
+                name = isolation.call(function, arguments, child=child, doing=f"made the file of {label}").value
             return folder / str(name)
         except (ExportError, UsageError) as e:  # of this shape; any other, such as a full disk, ends the search
             return e

@@ -38,12 +38,16 @@ class Children:
 
     def _take(self, key: Hashable, preload: str, arguments: Mapping[str, Any]) -> Child:
         with self._lock:
+            ended = [row for row in self._idle if row[1].process.poll() is not None]  # killed while it waited
+            self._idle = [row for row in self._idle if row not in ended]
             row = next((row for row in self._idle if row[0] == key), None)
             if row is None:
                 row = (key, Child(preload, arguments))
             else:
                 self._idle.remove(row)
             self._busy.append(row)
+        for _, child in ended:
+            child.close()
         return row[1]
 
     def _give(self, child: Child, *, keep: bool) -> None:

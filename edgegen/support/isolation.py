@@ -85,7 +85,7 @@ class Child:
         answer: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
         self.result.unlink()
         self.log.clear()  # it explains nothing of the next call
-        return {**answer, "peak_rss_bytes": answer["peak_rss_bytes"] or peak}
+        return {**answer, "peak_rss_bytes": answer["peak_rss_bytes"] or peak or None}
 
     def close(self) -> None:
         """Ends the process, if it still waits or runs, and removes its folder; may be called twice."""
@@ -135,7 +135,8 @@ def call(
     """`function` is "module:name"; its arguments (keywords) and its result are JSON.
 
     `child` is a process that waits for work, and afterwards for more; it is ended where this raises. Default: one for
-    this call alone. `doing` is a word for messages, such as "made net.onnx".
+    this call alone; in a child, which is isolated already, the child itself. `doing` is a word for messages, such as
+    "made net.onnx".
 
     Raises the function's exception where that is an EdgegenError, else ExportError: with the end of the log when the
     process died, and with both sizes when it was ended because it held more than `memory_limit` bytes. Raises
@@ -144,7 +145,7 @@ def call(
     from edgegen.support.storage import disk_full, is_disk_full
 
     began = time.monotonic()
-    if _folder is not None:  # of a child, which is isolated already
+    if _folder is not None:  # of a child
         return Outcome(load(function)(**arguments), time.monotonic() - began, None)
     process = child or Child()
     try:

@@ -1,6 +1,7 @@
 """Processes that are kept for the next piece of work: which is taken again, and which is not."""
 
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,6 +78,13 @@ def test_after_an_error_or_a_death_there_is_a_new_one(children: Children) -> Non
     assert call(children, "work").value["pid"] not in (first, second)
 
 
+def test_one_that_was_killed_while_it_waited_is_not_taken(children: Children) -> None:
+    process = psutil.Process(call(children, "work").value["pid"])
+    process.kill()
+    children._idle[0][1].process.wait(60)
+    assert call(children, "work").value["pid"] != process.pid
+
+
 def test_one_that_has_grown_is_ended(children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHILD_BYTES", 200_000_000)
     first = call(children, "work").value["pid"]
@@ -93,7 +101,7 @@ def test_one_that_is_not_to_be_kept_is_ended(children: Children) -> None:
 
 
 def test_the_peak_of_memory_is_that_of_one_call(children: Children) -> None:
-    """VmHWM is begun anew on Linux; elsewhere the second is unknown."""
+    """VmHWM is begun anew on Linux; elsewhere later ones are read from outside, now and then."""
     before, large, small = (call(children, "grows", nbytes=nbytes).peak_rss_bytes for nbytes in (0, 300_000_000, 0))
     assert before is not None
     if sys.platform == "linux":
@@ -110,8 +118,10 @@ def test_what_a_child_calls_runs_in_it(children: Children) -> None:
 def test_the_end_reaches_those_that_work(children: Children) -> None:
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(call, children, "sleeps")
-        while not children._busy:
-            pass
+        until = time.monotonic() + 60
+        while not (children._busy and children._busy[0][1].job.exists()):  # it has its order
+            assert time.monotonic() < until
+            time.sleep(0.01)
         children.close()
         with pytest.raises(ExportError, match="ended by SIGKILL"):
             future.result(20)
