@@ -17,6 +17,7 @@ from edgegen.formats.manifest import write_manifest
 from edgegen.pipeline.stages.verify import gather
 from edgegen.program.one_step import OneStep
 from edgegen.recipe import Export, Quantize
+from edgegen.support.children import Children
 from edgegen.types import Artifact, Parity, Signature
 
 SIGNATURE = Signature.of(channels=1, size=8, num_classes=0)
@@ -27,7 +28,7 @@ def module() -> OneStep:
     return OneStep(torch.nn.Conv2d(1, 1, 3, padding=1))
 
 
-def build(folder: Path, *, scheme: str = "fp32", backend: str = "onnx") -> Artifact:
+def build(folder: Path, *, scheme: str = "fp32", backend: str = "onnx", children: Children | None = None) -> Artifact:
     return builder.build(
         module(),
         SIGNATURE,
@@ -37,6 +38,7 @@ def build(folder: Path, *, scheme: str = "fp32", backend: str = "onnx") -> Artif
         quantization=Quantize(samples=40),
         seed=3,
         metadata={"recipe_sha256": "abc"},
+        children=children,
     ).artifact
 
 
@@ -52,7 +54,11 @@ def test_the_artifact_says_what_lies_in_the_folder(tmp_path: Path) -> None:
     expected = {"name": "tiny", "backend": "onnx", "scheme": "w8a8", "recipe_sha256": "abc"}
     assert stamped.items() >= {f"edgegen.{key}": value for key, value in expected.items()}.items()
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == [artifact.file]
-    assert build(tmp_path / "again", scheme="w8a8") == artifact
+    with Children() as children:
+        build(tmp_path / "other", children=children)
+        assert build(tmp_path / "again", scheme="w8a8", children=children) == artifact, "also after another file"
+        (kept,) = children._idle
+        assert kept[1].process.poll() is None
 
 
 def test_a_failed_build_leaves_the_older_artifact(tmp_path: Path) -> None:

@@ -57,7 +57,12 @@ def test_every_objective_names_its_paper_and_has_a_finite_loss_with_gradient(nam
                 weight += 0.1 * torch.randn_like(weight)
     own = {name: network for name, network in networks.items() if trained[name].every <= batch.steps}
     batch = replace(batch, due=frozenset(own))
-    losses = objective.losses({**frozen, **networks}, copy.deepcopy(networks), batch, generator(0))
+    averages, at_noise = copy.deepcopy(networks), []
+    student.register_forward_pre_hook(lambda _, arguments: at_noise.append(bool((arguments[1] == 1).all())))
+    losses = objective.losses({**frozen, **networks}, averages, batch, generator(0))
+    if getattr(objective, "one_step", False):  # `evaluate` samples it in further steps where it knows other times
+        assert at_noise, "the student runs"
+        assert all(at_noise) == getattr(objective, "noise_alone", False)
     assert losses.keys() >= own.keys(), "others are figures"
     for trained_name, network in own.items():
         loss = losses[trained_name]
