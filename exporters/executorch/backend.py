@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +12,7 @@ from edgegen.errors import ExportError
 from edgegen.exporters.base import DEFAULTS, Precision, Variant, pixels, refusal
 from edgegen.exporters.executorch.cells import CELLS
 from edgegen.exporters.executorch.memory_layout import contiguous_layout
+from edgegen.exporters.executorch.needless_work import without_needless_work
 from edgegen.exporters.executorch.session import METADATA, ExecuTorchSession, open_program
 from edgegen.exporters.executorch.xnnpack_layout import channels_last_views
 from edgegen.recipe import Export
@@ -99,7 +99,7 @@ class ExecuTorchBackend:
         if precision != "fp32":
             raise ExportError(f"the executorch backend writes fp32, not {precision}")
         require("executorch", purpose="writing an ExecuTorch file")
-        with quiet(EXECUTORCH), _shared_history():
+        with quiet(EXECUTORCH), without_needless_work():
             partitioner = _partitioner(variant)
             try:
                 from executorch.exir import to_edge_transform_and_lower
@@ -180,22 +180,6 @@ def _qualcomm(sdk: str | None) -> PartitionerFactory:
     except Exception as e:
         raise ExportError(f"Qualcomm's delegate cannot be used with the SDK in {sdk}: {e}") from e
     return lambda: QnnPartitioner(specs)
-
-
-@contextmanager
-def _shared_history() -> Iterator[None]:
-    """Lets copies of a node share its record of origin, which nothing changes once it is written.
-
-    torch copies it whole for every node in each of some twenty passes, longer every time: a fifth of the lowering of a
-    network of 15.7 M parameters. The file is the same byte by byte.
-    """
-    from torch.fx.traceback import NodeSource
-
-    NodeSource.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        del NodeSource.__deepcopy__  # type: ignore[attr-defined]
 
 
 def _add_generate(edge: Any, signature: Signature) -> None:
