@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --maxprocesses 4 --dist loadscope
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-devices test-apps test-swift test-slow lint docs install install-test cuda-wheels clean
+.PHONY: demo test test-long test-devices test-apps test-swift test-slow lint docs install install-test cuda-wheels clean
 
 demo: install  ## images -> six phone files -> report, in minutes
 	$(BIN)/edgegen run examples/digits.toml
 
 test: install-test lint docs  ## lint, types, import contracts, the manual, quick tests
-	$(BIN)/python -m pytest -m "not slow and not devices and not apps" $(PARALLEL)
+	$(BIN)/python -m pytest -m "not long and not slow and not devices and not apps" $(PARALLEL)
+
+test-long: install-test  ## tests of 8 seconds and more: every cell of scheme and runtime, brought teachers, damaged runs
+	$(BIN)/python -m pytest -m "long and not slow and not devices and not apps" $(PARALLEL)
 
 test-devices: install-test  ## a phone's daemon, an emulated ARM64, a browser: what apt, pip and npm give, and why the rest is not run
 	$(BIN)/python tests/device_parts.py

@@ -165,6 +165,7 @@ def python_blocks() -> dict[str, list[str]]:
     return {name: codes for name, codes in pages.items() if codes}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", python_blocks())
 def test_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's blocks in turn. The recipe `digits` is a file of that name here, which trains for seconds."""

@@ -14,6 +14,8 @@ import pytest
 from families import TINY as SOURCES
 from helpers import TINY, command, environment
 
+pytestmark = pytest.mark.long
+
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -75,6 +75,7 @@ def test_the_wheel_holds_one_package_with_its_data_and_a_file_for_optimum(wheel:
     assert {name for name in names if name.endswith(".py")} == sources
 
 
+@pytest.mark.long
 def test_the_wheel_runs_in_another_environment_and_folder(wheel: Path, tmp_path: Path) -> None:
     """Its dependencies are those of this environment, which saves a gigabyte of downloads."""
     # pip, too, takes an edgegen on PYTHONPATH for an installed one.

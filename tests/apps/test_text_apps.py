@@ -15,7 +15,7 @@ from edgegen.apps.web import web_plan
 from edgegen.errors import UsageError
 from edgegen.formats.bundle_folder import read_bundle
 
-pytestmark = pytest.mark.usefixtures("in_process_of_module")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("in_process_of_module")]
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from edgegen.registry import load
 from edgegen.support.vendor_logs import EXECUTORCH, quiet
 from edgegen.types import Signature
 
+pytestmark = pytest.mark.long
+
 SIGNATURE = Signature.of(channels=3, size=8, num_classes=0)
 KINDS = {"rewrites": ["a", "b", "c", "quantized_cat"], "passes": ["d", "e"]}
 NAMES = [name for kind in KINDS.values() for name in kind]

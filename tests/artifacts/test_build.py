@@ -42,6 +42,7 @@ def build(folder: Path, *, scheme: str = "fp32", backend: str = "onnx", children
     ).artifact
 
 
+@pytest.mark.long
 def test_the_artifact_says_what_lies_in_the_folder(tmp_path: Path) -> None:
     artifact = build(tmp_path / "new" / "folder", scheme="w8a8")
     content = (tmp_path / "new" / "folder" / "tiny_onnx_w8a8.onnx").read_bytes()
@@ -61,6 +62,7 @@ def test_the_artifact_says_what_lies_in_the_folder(tmp_path: Path) -> None:
         assert kept[1].process.poll() is None
 
 
+@pytest.mark.long
 def test_a_failed_build_leaves_the_older_artifact(tmp_path: Path) -> None:
     older = build(tmp_path)
     with pytest.raises(ExportError, match=r"torch.export could not capture Conv2d: .*3 channels"):

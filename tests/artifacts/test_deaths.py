@@ -22,6 +22,7 @@ MESSAGES = {
 }
 
 
+@pytest.mark.long
 def test_the_others_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deadly_package.install(tmp_path, monkeypatch)
     generator = Generator(nn.Tanh().eval(), deadly_package.SIGNATURE)

@@ -31,6 +31,7 @@ METHODS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("scheme", "backend"), sorted(matrix()))
 def test_a_cell_gives_a_file_that_is_small_and_true(
     scheme: str,

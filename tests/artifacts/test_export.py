@@ -35,6 +35,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_folder_of_files_a_manifest_and_a_card(net: Path, tmp_path: Path, in_process: None) -> None:
     targets = ("onnx", "onnx-fp16", "onnx:generate", "onnx:any_size", "coreml-fp32")
     (done,) = export_source(str(net), tmp_path / "out", settings(*targets), progress=Silent())
@@ -76,6 +77,7 @@ def test_one_target_that_fails_does_not_stop_the_others(net: Path, tmp_path: Pat
         raise_failures([done])
 
 
+@pytest.mark.long
 def test_a_budget_that_is_not_kept_names_the_layers(net: Path, tmp_path: Path, in_process: None) -> None:
     quantize = Quantize(samples=16, budget="psnr>=90,size<=0.9")
     wanted = settings("onnx", "onnx-w8", "onnx-w8a8", quantize=quantize)
@@ -119,6 +121,7 @@ def test_a_network_of_one_size_has_no_file_for_any(tmp_path: Path, in_process: N
     assert "for any size (perhaps it takes only its own)" in str(done.failures["onnx-fp32:any_size"])
 
 
+@pytest.mark.long
 def test_a_size_that_the_network_does_not_take_is_told_before_a_file_is_made(tmp_path: Path) -> None:
     folder = TINY["unet2d"](tmp_path / "net")
     files = Export(heights_widths=((9, 9),))
@@ -126,6 +129,7 @@ def test_a_size_that_the_network_does_not_take_is_told_before_a_file_is_made(tmp
     assert str(done.failures["coreml-fp16:sizes"]).startswith("the network does not take 9x9: ")
 
 
+@pytest.mark.long
 def test_an_input_may_be_called_image(tmp_path: Path, in_process: None) -> None:
     folder = TINY["unet2d_image_conditional"](tmp_path / "net")
     (done,) = export_source(str(folder), tmp_path / "out", settings("onnx:generate"), progress=Silent())
@@ -133,6 +137,7 @@ def test_an_input_may_be_called_image(tmp_path: Path, in_process: None) -> None:
     assert [spec.name for spec in done.signature.inputs] == ["sample", "image"]
 
 
+@pytest.mark.long
 def test_the_uint8_image_is_the_float_image(net: Path, tmp_path: Path, in_process: None) -> None:
     from edgegen.exporters.executorch.backend import BACKEND
     from edgegen.program.capture import reference
@@ -215,6 +220,7 @@ def test_the_file_of_options_may_be_a_whole_recipe(net: Path, tmp_path: Path) ->
     assert json.loads(done.stdout)["targets"] == ["onnx-fp32", "coreml-fp16:generate"]
 
 
+@pytest.mark.long
 def test_the_options_of_a_file_reach_the_files(net: Path, tmp_path: Path) -> None:
     path, out = tmp_path / "files.toml", tmp_path / "out"
     path.write_text("[export]\nopset = 20\nlicense = 'mit'\n")

@@ -79,6 +79,7 @@ LONG = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "family", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in NETWORKS]
 )
@@ -142,6 +143,7 @@ def test_the_manual_says_so() -> None:
     assert found[1] == table(), "run: python tests/support_table.py"
 
 
+@pytest.mark.long
 def test_the_same_source_gives_the_same_bytes(tmp_path: Path, in_process: None) -> None:
     source = NETWORKS["autoencoder_tiny"](tmp_path / "tiny")
     first, second = (export(source, tmp_path / name, *RUNTIMES) for name in ("first", "second"))

@@ -124,6 +124,7 @@ def test_squares_inside_a_norm_are_seen(verifiers: dict[str, Verifier], tmp_path
     assert [op.outputs[0].type.tensorType.dataType for op in convolutions] == [10, 10], "MIL's FLOAT16"
 
 
+@pytest.mark.long
 def test_a_quiet_network_gives_the_same_file_either_way(verifiers: dict[str, Verifier], tmp_path: Path) -> None:
     for target in ("onnx-fp16", "coreml-fp16"):
         (plain, _), (safe, parity) = (checked(verifiers["Quiet"], target, fp16, tmp_path) for fp16 in ("plain", "safe"))

@@ -32,6 +32,8 @@ from edgegen.support.extras import missing
 from edgegen.support.progress import Silent
 from edgegen.verification.verify import SIMULATED
 
+pytestmark = pytest.mark.long
+
 needs_qnn = pytest.mark.skipif(
     bool(missing("qnn")), reason="onnxruntime-qnn is not installed: pip install 'edgegen[qnn]' (Linux on x86-64)"
 )

@@ -96,6 +96,7 @@ def test_bias_correction_removes_the_mean_error(module: nn.Module) -> None:
     assert abs(after - expected) <= max(1e-6, 0.05 * abs(before - expected))
 
 
+@pytest.mark.long
 def test_a_mixed_file_keeps_its_budget(module: nn.Module, tmp_path: Path, in_process: None) -> None:
     inputs = example_inputs(SIGNATURE, 64, 11)
     expected = reference(module, inputs)

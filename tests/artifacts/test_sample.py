@@ -24,6 +24,8 @@ from edgegen.formats.manifest import write_manifest
 from edgegen.support.storage import save_tensors
 from edgegen.types import Signature, TensorSpec
 
+pytestmark = pytest.mark.long
+
 TILE = 32
 TARGETS = ("onnx", "onnx:any_size", "onnx:generate", "executorch", "coreml-fp32", "coreml-fp32:generate")
 # Names that are Python's words, and those of a loop over outputs.

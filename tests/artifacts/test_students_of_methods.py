@@ -70,6 +70,7 @@ def check_files(method: str, folder: Path, targets: list[str]) -> None:
         np.testing.assert_allclose(image, expected, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", sorted(QUICK))
 def test_a_student_with_one_or_two_times_becomes_a_file(method: str, tmp_path: Path) -> None:
     check_files(method, tmp_path, ["onnx"])

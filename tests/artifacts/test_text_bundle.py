@@ -41,7 +41,7 @@ from edgegen.noise import normal
 from edgegen.support.progress import Silent
 from edgegen.verification.parity import psnr_db
 
-pytestmark = pytest.mark.usefixtures("in_process_of_module")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("in_process_of_module")]
 ENCODER, GENERATOR = "text_encoder_onnx_fp32.onnx", "sdxs_onnx_fp32.onnx"
 Change = Callable[[dict[str, Any]], object]
 

@@ -54,6 +54,7 @@ def test_of_a_float_file_what_changes_its_program(maker: Maker) -> None:
     assert not any(name.startswith("float ") for name in switches)
 
 
+@pytest.mark.long
 def test_of_a_rounded_file_what_changes_it_after_it_was_rounded(maker: Maker) -> None:
     """A convolution in 8 bits is no longer joined to the upsampling before it, which is a concatenation then."""
     all_switches = Switches(maker)
@@ -68,6 +69,7 @@ def test_of_a_rounded_file_what_changes_it_after_it_was_rounded(maker: Maker) ->
     assert rewrites_of(changes) == {"upsample_cat": False}
 
 
+@pytest.mark.long
 def test_a_file_of_8_bits_without_any_is_not_made(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups may be all layers together, and one may be what the recipe left."""
     all_switches, target = Switches(maker), Target("executorch", "w8a8")

@@ -90,6 +90,7 @@ def test_ctrl_c_says_how_to_resume(tiny: Path) -> None:
     assert "Traceback" not in rest
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["teacher", "pairs"])
 def test_a_run_folder_that_is_removed_meanwhile(tiny: Path, stage: str) -> None:
     """In training, with its log and TensorBoard's; and in a stage whose files make their folders again."""

@@ -67,6 +67,7 @@ def test_unknown_options_and_commands_are_usage_errors(edgegen: Edgegen) -> None
     assert edgegen("run", "digits", "--to", "slimm").returncode == 2
 
 
+@pytest.mark.long
 def test_dry_run_prints_the_resolved_recipe_and_runs_nothing(edgegen: Edgegen, tiny: Path) -> None:
     done = edgegen("run", tiny.name, "--dry-run", "--json", "--to", "slim")
     plan = json.loads(done.stdout)
@@ -77,6 +78,7 @@ def test_dry_run_prints_the_resolved_recipe_and_runs_nothing(edgegen: Edgegen, t
     assert "teacher" in edgegen("run", tiny.name, "--dry-run").stdout
 
 
+@pytest.mark.long
 def test_stages_run_once_and_an_unchanged_recipe_runs_nothing(edgegen: Edgegen, tiny: Path) -> None:
     first = edgegen("pairs", tiny.name, "--json")
     assert first.returncode == 0, first.stderr

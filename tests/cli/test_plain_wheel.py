@@ -10,6 +10,8 @@ from helpers import environment
 
 from edgegen.support.extras import EXTRAS
 
+pytestmark = pytest.mark.long
+
 # Finders that know neither the packages of the extras nor their versions, as in a fresh environment.
 BLOCK = """
 import sys

@@ -21,6 +21,7 @@ def bench_faults() -> Any:
         sys.path.remove(str(EXAMPLES))
 
 
+@pytest.mark.long
 def test_no_input_ends_badly(bench_faults: Any, tmp_path: Path) -> None:
     cases = [
         case

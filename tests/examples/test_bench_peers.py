@@ -34,6 +34,7 @@ class Tiny(nn.Module):
         return out
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch.jit's, torch.onnx's own
 def test_a_race_has_a_row_for_each_file_and_for_each_peer_that_fails(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

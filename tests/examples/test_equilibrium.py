@@ -14,6 +14,8 @@ from edgegen.artifacts.library import export
 from edgegen.models.load import load
 from edgegen.pipeline.run import run_recipe
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECIPE = """
 name = "fixed"

@@ -99,6 +99,7 @@ def exported(folder: Path, targets: list[str], **fields: object) -> dict[str, fl
     return {file: parity.psnr_db or 0.0 for file, parity in result.parity.items()}
 
 
+@pytest.mark.long
 def test_a_file_computes_the_signals_of_one_step(tmp_path: Path) -> None:
     import onnxruntime
 

@@ -25,6 +25,7 @@ def without(table: str, text: str) -> str:
     return head + bracket.lstrip("\n") + later
 
 
+@pytest.mark.long
 def test_images_without_labels_make_an_unconditional_generator(edgegen: Edgegen, tiny: Path) -> None:
     rng = np.random.default_rng(0)
     (tiny.parent / "photos").mkdir()
@@ -51,6 +52,7 @@ def diffusers_teacher(tiny: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # diffusers' own imports
 def test_a_diffusers_teacher_is_distilled(edgegen: Edgegen, tiny: Path, diffusers_teacher: Path) -> None:
     text = without("teacher", TINY).replace("keep = 0.9", SLIM_MODEL) + '[teacher]\nfolder = "teacher"\n'
@@ -92,6 +94,7 @@ def test_what_cannot_end_well_is_told_before_training(
     assert not list((tiny.parent / "runs").rglob("checkpoint.safetensors"))
 
 
+@pytest.mark.long
 def test_a_damaged_shard_of_an_interrupted_try_is_made_again(edgegen: Edgegen, tiny: Path) -> None:
     assert edgegen("pairs", tiny.name).returncode == 0
     folder = (tiny.parent / "runs" / "tiny" / "pairs" / "latest").resolve()
@@ -104,6 +107,7 @@ def test_a_damaged_shard_of_an_interrupted_try_is_made_again(edgegen: Edgegen, t
     assert shard.read_bytes() == whole
 
 
+@pytest.mark.long
 def test_a_class_without_held_out_images(edgegen: Edgegen, tiny: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(
@@ -118,6 +122,7 @@ def test_a_class_without_held_out_images(edgegen: Edgegen, tiny: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_images_need_not_be_square(edgegen: Edgegen, tiny: Path) -> None:
     """From images of 8x12 pixels and one class to a file and the report."""
     images = np.random.default_rng(0).integers(0, 255, (40, 8, 12, 3), dtype=np.uint8)

@@ -144,6 +144,7 @@ def test_a_dry_run_says_that_it_measures_and_how_long_the_run_takes(edgegen: Edg
     assert "a step" in rows["teacher"]["how"]
 
 
+@pytest.mark.long
 def test_a_dry_run_without_any_extra_prints_the_plan(tmp_path: Path) -> None:
     """The packages of all extras are hidden, as where the plain wheel alone is installed."""
     (tmp_path / "tiny.toml").write_text(TINY)

@@ -80,6 +80,7 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_blocks")
 def test_three_processes_and_one_write_the_same_bytes(
     tmp_path: Path, trained: tuple[Recipe, dict[str, StageResult]], monkeypatch: pytest.MonkeyPatch
@@ -190,6 +191,7 @@ def test_which_stages_trained_on_the_features(tmp_path: Path, trained: tuple[Rec
     assert _trained_on_features(leaky) == ["distill", "baseline"]
 
 
+@pytest.mark.long
 def test_a_network_that_an_earlier_evaluation_measured_is_not_sampled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def test_the_whole_run_killed_in_every_stage(tmp_path: Path) -> None:
     assert [row["sha256"] for row in reports[0]["artifacts"]] == [row["sha256"] for row in reports[1]["artifacts"]]
 
 
+@pytest.mark.long
 def test_the_end_of_a_killed_run_is_the_checkpoint_and_not_the_start(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()

@@ -27,6 +27,7 @@ def test_every_method_is_listed_with_its_cost() -> None:
     assert rows["self_distillation"].stages == ("recover",)
 
 
+@pytest.mark.long
 def test_the_command_prints_them() -> None:
     done = subprocess.run(
         [*command("methods", "--json")], capture_output=True, text=True, env=environment(), check=True

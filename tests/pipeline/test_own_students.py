@@ -106,6 +106,7 @@ def test_a_student_of_another_kind_is_trained_judged_and_loaded_again(base: Path
     torch.testing.assert_close(source.module(INPUTS[0], INPUTS[2]), one_step, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("network", ["nets.py:Net", "diffusers:config.json"])
 def test_a_student_of_another_kind_is_exported(base: Path, network: str) -> None:
     student = new_student(recipe(network), None, DIGITS, base=base)

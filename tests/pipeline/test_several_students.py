@@ -20,6 +20,8 @@ from edgegen.pipeline.run import run_recipe
 from edgegen.recipe import parse
 from edgegen.support.storage import read_json
 
+pytestmark = pytest.mark.long
+
 FINISH = """
 [finish]
 method = "density_ratio"

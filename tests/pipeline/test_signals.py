@@ -29,6 +29,8 @@ from edgegen.support.progress import Silent
 from edgegen.support.storage import read_json, sha256_of
 from edgegen.support.tables import read_toml
 
+pytestmark = pytest.mark.long
+
 SET = 'name = "tiny"\n[data]\nsource = "waves.npz"\n'
 
 

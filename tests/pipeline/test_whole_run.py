@@ -179,6 +179,7 @@ def test_a_flipped_bit_in_any_kind_of_file_is_refused_by_its_name(
     assert {item.state for item in dry_run("tiny.toml")[1]} == {"unchanged"}
 
 
+@pytest.mark.long
 def test_sensitivity_of_a_recipe_tells_pictures_and_distribution_apart(place: Path) -> None:
     done = edgegen(place, "sensitivity", "tiny.toml", "--json")
     assert done.returncode == 0, done.stderr
@@ -285,6 +286,7 @@ def test_samples_that_cannot_be_made(
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.long
 def test_a_file_that_is_wrong_fails_the_run_with_its_own_exit_code(place: Path) -> None:
     """A floor that nothing reaches stands for a wrong file: the report is written, and the exit code is 4."""
     copy = place.parent / "strict"

@@ -136,6 +136,7 @@ def test_what_pt2e_refuses_is_an_export_error(monkeypatch: pytest.MonkeyPatch) -
         quantize(program, "w8a8", calibration_batches(InputSource(PICTURE, 3), samples=1, batch=1), Quantize())
 
 
+@pytest.mark.long
 def test_three_runtimes_make_the_same_picture(tiny: "Tiny", tmp_path: Path, in_process: None) -> None:
     found = {}
     for backend in ("onnx", "executorch", "coreml"):

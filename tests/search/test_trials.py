@@ -17,6 +17,8 @@ from edgegen.support import isolation
 from edgegen.support.children import Children
 from edgegen.support.progress import Silent
 
+pytestmark = pytest.mark.long
+
 SHAPE, DATA = Architecture(channels=(8, 16), blocks=1, attention=(1,), embedding=16), DataSpec(1, 8, 10)
 RECIPE = parse({"name": "x", "slim": {"keep": 0.5}, "export": {"license": "MIT"}}, where="here")
 

@@ -25,6 +25,7 @@ LAUNCHERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate", marks=pytest.mark.slow)])
 def test_two_processes_give_the_curve_of_one(tmp_path: Path, launcher: str) -> None:
     variables = {**environment(), "PYTHONPATH": os.pathsep.join([str(SCRIPT.parent), *sys.path])}

@@ -38,6 +38,7 @@ def process() -> Iterator[SessionProcess]:
     process.close()
 
 
+@pytest.mark.long
 def test_every_runtime_gives_the_numbers_that_it_gives_here(
     tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch, process: SessionProcess
 ) -> None:

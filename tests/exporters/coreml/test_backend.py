@@ -158,6 +158,7 @@ def make(folder: Path) -> None:
     BACKEND.open(folder / "b.mlpackage")
 
 
+@pytest.mark.long
 def test_another_process_gives_the_same_bytes_and_prints_nothing(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()

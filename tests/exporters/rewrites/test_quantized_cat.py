@@ -115,6 +115,7 @@ def trained_like(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("net", [DenseBlock(2), DenseBlock(6), PlainUNet()], ids=["dense", "many parts", "unet"])
 def test_networks_that_concatenate_8_bit_numbers(net: nn.Module, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -151,6 +151,7 @@ def test_upfirdn_is_a_convolution(up: int, down: int, padding: tuple[int, int], 
     torch.testing.assert_close(graph(x), net(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_unet_of_skip_blocks_to_core_ml(tmp_path: Path, in_process: None) -> None:
     """upfirdn between all levels, and an image that is resampled beside the features; other runtimes: families."""
     (source,) = load_sources(str(NETWORKS["unet2d_skip"](tmp_path / "net")))

@@ -327,6 +327,7 @@ def test_without_transformers_the_text_encoder_is_left_out(
     assert "needs 'transformers', which is not installed" in sources[0].about["notes"][-1]
 
 
+@pytest.mark.long
 def test_reading_a_pipeline_prints_nothing(folders: Callable[[str], Path]) -> None:
     code = "import sys; from edgegen.models.sources.load import load_sources; load_sources(sys.argv[1])"
     done = subprocess.run(

@@ -237,6 +237,7 @@ def test_a_place_that_ssh_would_read_as_an_option_is_refused() -> None:
             SshDevice(host)
 
 
+@pytest.mark.long
 def test_files_with_weights_beside_them_keep_their_own(device: Device, tmp_path: Path, in_process: None) -> None:
     """As above 2 GB: candidates of a tuning share a name, and a file knows its weights by their name."""
     measured = profile_files(

@@ -33,6 +33,8 @@ from edgegen.support.progress import Silent
 from edgegen.support.storage import nbytes_of, read_json, sha256_of, write_json
 from edgegen.types import Artifact, Signature, TensorSpec
 
+pytestmark = pytest.mark.long
+
 FEW = ProfileOptions(min_runs=3, max_seconds=0.05, timeout_seconds=60.0, warm_seconds=0.0)
 
 

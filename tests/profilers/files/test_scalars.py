@@ -59,6 +59,7 @@ class Scale(nn.Module):
         return strength * sample
 
 
+@pytest.mark.long
 @needs_compiler
 @pytest.mark.parametrize("compiled", [True, False])
 def test_measured_and_inspected(
