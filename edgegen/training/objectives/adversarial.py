@@ -39,7 +39,8 @@ class Adversarial(Table):
 
     paper: ClassVar[str] = (
         "arXiv:2403.12015, section 3 (critic on the teacher's features of noisy images); arXiv:2501.08316, Eq. 4 "
-        "(approximated R1); arXiv:2501.05441, Eq. 2 (relativistic loss with R1 and R2)"
+        "(approximated R1); arXiv:2501.05441, Eq. 2 (relativistic loss with R1 and R2); arXiv:1912.04958, section 3.1 "
+        "(penalty_every)"
     )
     one_step: ClassVar[bool] = True
     noise_alone: ClassVar[bool] = True
@@ -59,6 +60,9 @@ class Adversarial(Table):
         10.0, description="gamma; with a = 0.1 a weight of 0.1 on the squared gradient. APT and FastGen: 100 to 1000"
     )
     penalty_noise: Annotated[float, Field(gt=0.0)] = Field(0.1, description="a, standard deviation; FastGen's")
+    penalty_every: Annotated[int, Field(ge=1)] = Field(
+        1, description="k: the penalty is part of each k-th step, k times as large; it is a third of a step's work"
+    )
     critic_learning_rate: Annotated[float, Field(gt=0.0)] = Field(2e-3, description="largest learning rate of Adam")
     critic_width: Annotated[int, Field(ge=1)] = Field(32, description="channels of the critic's layers")
     critic_warmup: Annotated[int, Field(ge=0)] = Field(
@@ -107,12 +111,14 @@ class Adversarial(Table):
         image, critic = g.detach().requires_grad_(), networks["critic"]
         view_g = self._view(networks, image, e, t, condition)
         with torch.no_grad():
-            fixed = torch.cat([x, x + self.penalty_noise * n, g + self.penalty_noise * m])
-            view = self._view(networks, fixed, torch.cat([e] * 3), torch.cat([t] * 3), repeated(condition, 3))
+            near = [x + self.penalty_noise * n, g + self.penalty_noise * m] if self._is_penalized(batch.step) else []
+            fixed, count = torch.cat([x, *near]), 1 + len(near)
+            mixed = torch.cat([e] * count), torch.cat([t] * count), repeated(condition, count)
+            view = self._view(networks, fixed, *mixed)
         # All in one pass: small images do not keep the cores of a CPU busy.
         pairs = zip(view, view_g, strict=True)
         together = [None if one is None or other is None else torch.cat([one, other.detach()]) for one, other in pairs]
-        d_x, d_near_x, d_near_g, d_g = critic(*together).chunk(4)
+        d_x, *d_near, d_g = critic(*together).chunk(count + 1)
         adversarial = self._student_loss(d_x.detach(), critic(*view_g))
         # The gradient in the images is taken here, for its size is a figure; the student gets it by the chain rule.
         (slope,) = torch.autograd.grad(adversarial, image)
@@ -128,9 +134,11 @@ class Adversarial(Table):
             figures["regression"] = regression
             figures["gradient_ratio"] = slope.norm() / (self.regression_weight * pull.norm())
 
-        penalty = (d_near_x - d_x).square().mean() + (d_near_g - d_g).square().mean()
+        of_critic = self._critic_loss(d_x, d_g)
+        for d, d_of_near in zip((d_x, d_g), d_near, strict=bool(near)):
+            of_critic = of_critic + self.penalty_every * self.penalty * (d_of_near - d).square().mean()
         figures["critic_accuracy"] = (d_x > d_g).float().mean()
-        return {"student": loss, "critic": self._critic_loss(d_x, d_g) + self.penalty * penalty, **figures}
+        return {"student": loss, "critic": of_critic, **figures}
 
     def warnings(self, figures: Mapping[str, float]) -> list[str]:
         faults = []
@@ -146,6 +154,9 @@ class Adversarial(Table):
                 "lower learning_rate, and look at the recall that the stage evaluate finds"
             )
         return faults
+
+    def _is_penalized(self, step: int) -> bool:
+        return self.penalty > 0 and step % self.penalty_every == 0
 
     def _generated(
         self, student: "nn.Module", z: "Tensor", condition: "Tensor | None", batch: "Batch"

@@ -81,6 +81,20 @@ def test_losses_and_gradients_are_those_of_the_formula(loss: str) -> None:
     assert float(slope) == pytest.approx((high - low) / (2 * h), rel=1e-3)
 
 
+@pytest.mark.parametrize(("step", "share"), [(1, 0), (3, 0), (4, 4), (8, 4)])
+def test_a_penalty_of_each_fourth_step_is_four_times_as_large(step: int, share: int) -> None:
+    batch, networks = make_batch(step=step), {"student": Field(0.3), "critic": Judge(0.8)}
+
+    def losses(**keys: Any) -> dict[str, Tensor]:
+        return method(**keys).losses(networks, {}, batch, generator(7))
+
+    every_fourth, always, never = losses(penalty_every=4), losses(), losses(penalty=0.0)
+    penalty = (always["critic"] - never["critic"]).item()
+    assert penalty > 1e-3
+    assert (every_fourth["critic"] - never["critic"]).item() == pytest.approx(share * penalty, rel=1e-4)
+    assert every_fourth["student"] == always["student"] == never["student"]
+
+
 def test_no_loss_moves_the_other_ones_network() -> None:
     networks = {"student": Field(0.3), "critic": Judge(0.8)}
     values = method().losses(networks, {}, make_batch(), generator(7))
