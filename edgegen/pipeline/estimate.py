@@ -58,7 +58,7 @@ READ_S = 5.0  # of reading the images
 PIECES = 7  # five trainings and the sampling of two networks share the time
 SHARE, MOST_STEPS = 50, 20  # a fiftieth of a training's steps is timed, so that a short run does not become longer
 # Of the demo, whose seconds are in docs/run.md: of a file's making, of its comparison, of a measurement, of the report.
-FILE_S, VERIFY_S, MEASURE_S, REPORT_S = 9.0, 1.2, 3.5, 4.5
+FILE_S, VERIFY_S, MEASURE_S, REPORT_S = 6.5, 1.2, 3.5, 2.5
 
 
 def estimate(
