@@ -1,4 +1,4 @@
-"""Leaves out work of ExecuTorch's lowering that no file depends on: a third of its time, and the bytes stay the same.
+"""Leaves out work of ExecuTorch's lowering that no file depends on: a quarter of its time, and the bytes stay the same.
 
 A lowering runs some sixty passes over a graph. After each, torch.fx writes and compiles Python source of the graph,
 which hardly anything runs; the passes over the method `generate` run the whole delegated network for the shape of its
@@ -38,7 +38,7 @@ def _shared_history() -> Iterator[None]:
 
 @contextmanager
 def _source_on_demand() -> Iterator[None]:
-    """Lets a graph write its source when something runs or prints it: 57 of 1,095 times with the demo's student.
+    """Lets a graph write its source when something runs or prints it: 5 of 309 times with the demo's student.
 
     A graph has a class of its own, and that gets a `forward` and a `_code` which write the source and then are gone,
     so that a graph made here is complete after the block, too.
@@ -78,7 +78,7 @@ def _source_on_demand() -> Iterator[None]:
 def _remembered_outputs() -> Iterator[None]:
     """Lets a delegate remember what its outputs look like, in place of running its network without numbers again.
 
-    A file has static shapes, so they are the same at each of the thirteen times.
+    A file has static shapes, so they are the same at each of some fifteen times.
     """
     import torch
     from torch._higher_order_ops import executorch_call_delegate

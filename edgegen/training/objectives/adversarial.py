@@ -135,8 +135,9 @@ class Adversarial(Table):
             figures["gradient_ratio"] = slope.norm() / (self.regression_weight * pull.norm())
 
         of_critic = self._critic_loss(d_x, d_g)
-        for d, d_of_near in zip((d_x, d_g), d_near, strict=bool(near)):
-            of_critic = of_critic + self.penalty_every * self.penalty * (d_of_near - d).square().mean()
+        if d_near:
+            penalty = (d_near[0] - d_x).square().mean() + (d_near[1] - d_g).square().mean()
+            of_critic = of_critic + self.penalty_every * self.penalty * penalty
         figures["critic_accuracy"] = (d_x > d_g).float().mean()
         return {"student": loss, "critic": of_critic, **figures}
 
