@@ -55,7 +55,7 @@ def sizes(chosen: tuple[Target, ...], source: Path) -> tuple[tuple[int, int], ..
 
 # 13 to 60 seconds each, nearly all of it in the vendors' converters; the others, or shorter tests of one runtime, have
 # the same operators.
-LONG = (
+SLOW = (
     "edge_unet",
     "edge_unet_class",
     "sd3",
@@ -81,7 +81,7 @@ LONG = (
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in NETWORKS]
+    "family", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NETWORKS]
 )
 def test_a_family_runs_true_in_every_runtime(family: str, tmp_path: Path, in_process: None) -> None:
     run_true(family, list(RUNTIMES), tmp_path)

@@ -39,8 +39,8 @@ class Adversarial(Table):
 
     paper: ClassVar[str] = (
         "arXiv:2403.12015, section 3 (critic on the teacher's features of noisy images); arXiv:2501.08316, Eq. 4 "
-        "(approximated R1); arXiv:2501.05441, Eq. 2 (relativistic loss with R1 and R2); arXiv:1912.04958, section 3.1 "
-        "(penalty_every)"
+        "(approximated R1); arXiv:2501.05441, Eq. 2 (relativistic loss with R1 and R2); arXiv:1912.04958, "
+        "lazy regularization (penalty_every)"
     )
     one_step: ClassVar[bool] = True
     noise_alone: ClassVar[bool] = True
