@@ -14,8 +14,9 @@ from edgegen.support.progress import Silent
 from edgegen.support.rng import generator
 from edgegen.training.batch import Examples, FreshInputs, PairsAndImages, TrainingSet
 from edgegen.training.distributed import accelerator
-from edgegen.training.loop import Stopping, fit
+from edgegen.training.loop import fit
 from edgegen.training.networks import Fitted
+from edgegen.training.stopping import Stopping
 
 CONFIG = EdgeUNetConfig(sample_size=4, channels=(8, 8), blocks=1, num_classes=3, embedding=16)
 

@@ -10,6 +10,7 @@ RUN = "run.json"  # at the root of a run folder: whose it is
 STATUS = ".status.json"  # beside it: what the run is doing
 STAGE = "stage.json"  # of a finished stage: every file with its SHA-256
 CHECKPOINT = "checkpoint.safetensors"  # of a training stage under way
+GOOD = "checkpoint-good.safetensors"  # beside it, of one that watches a figure: while that was good
 CHOICE = "choice.json"  # of the stage choose: which generator a run ships, and why
 GENERATOR = "generator"  # the sub-folder that is a generator folder
 VERIFIER = "verifier"  # beside it, of methods that train one: what chooses the best of several images

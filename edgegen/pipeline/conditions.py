@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgegen.flow.condition import condition_spec
+from edgegen.flow.condition import condition_spec, unpacked
 from edgegen.program.inputs import RealInputs
 from edgegen.support.pixels import scaled
 from edgegen.support.rng import generator
@@ -39,6 +39,16 @@ def heldout_rows(tensors: Mapping[str, Tensor], count: int) -> Tensor:
     """
     order = torch.randperm(len(tensors["heldout_images"]), generator=generator(0))
     return order[torch.arange(count) % len(order)]
+
+
+def of_samples(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], count: int, *, seed: int) -> Tensor | None:
+    """Of samples that are compared with real images, as networks take them: classes as often as the training set has
+    them, a seeded draw; or small copies of held-out images, in the order of `heldout_rows`; None: neither.
+    """
+    if facts["num_classes"]:
+        return training_rows(tensors["train_labels"], 0, count, seed=seed)
+    small = conditions_of(tensors, facts, "heldout")
+    return None if small is None else unpacked(small[heldout_rows(tensors, count)])
 
 
 def training_rows(conditions: Tensor, first: int, count: int, *, seed: int) -> Tensor:

@@ -307,7 +307,8 @@ def _needs(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
         return (*(["data"] if recipe.data.autoencoder else []), student_stage(recipe))  # nothing is compared
     if stage.name == "slim" and not has_teacher(recipe):
         return ("data",)  # where the student's images and classes are then known from
-    if recipe.data.upscale and stage.name in OF_CONDITIONS:
+    is_watched = stage.name == "finish" and recipe.finish is not None and recipe.finish.largest_recall_drop > 0
+    if is_watched or (recipe.data.upscale and stage.name in OF_CONDITIONS):
         return ("data", *stage.needs)
     return stage.needs
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from edgegen.errors import DataError, EdgegenError, StorageError, UsageError
 from edgegen.formats.file_hashes import FileHashes
-from edgegen.formats.stage_folder import CHECKPOINT, RUN, STAGE, STATUS, check_files
+from edgegen.formats.stage_folder import CHECKPOINT, GOOD, RUN, STAGE, STATUS, check_files
 from edgegen.support.bounded_files import read_errors, tree
 from edgegen.support.storage import read_json, sha256_of, storage_errors, write_json
 
@@ -219,7 +219,7 @@ class RunFolder:
         files = {
             str(p.relative_to(partial)): {"nbytes": p.stat().st_size, "sha256": sha256_of(p)}
             for p in sorted(partial.rglob("*"))
-            if p.is_file() and p.name not in (STAGE, CHECKPOINT)
+            if p.is_file() and p.name not in (STAGE, CHECKPOINT, GOOD)
         }
         digest = digest_of(files)
         facts = {"key": key, "digest": digest, "made_from": dict(inputs), "seconds": round(seconds, 3), "files": files}
@@ -232,7 +232,8 @@ class RunFolder:
                 shutil.rmtree(retired)
             else:
                 partial.rename(folder)
-            for checkpoint in folder.rglob(CHECKPOINT):  # last: a run killed before this line continues from it
+            # Last: a run killed before these lines continues from them.
+            for checkpoint in [*folder.rglob(CHECKPOINT), *folder.rglob(GOOD)]:
                 checkpoint.unlink(missing_ok=True)
         return StageResult(stage, key, folder, seconds, reused=False, digest=digest)
 

@@ -14,7 +14,7 @@ from edgegen.pipeline.run_folder import RunFolder
 from edgegen.support.progress import Progress, Task
 from edgegen.support.schema import utc_now
 from edgegen.support.storage import load_metadata, read_json, write_json
-from edgegen.training.log import LOG, WARNINGS, read
+from edgegen.training.log import LOG, last_warnings, read
 
 EVERY_S = 2.0  # seconds between writes
 SCHEMA = "edgegen.status/1"
@@ -151,8 +151,8 @@ def _warnings(folder: Path, facts: dict[str, Any]) -> dict[str, list[str]]:
         places[facts["stage"]] = folder / facts["folder"]
     faults = {}
     for stage, place in places.items():
-        lines = [read(log) for log in sorted(place.rglob(LOG))] if place.is_dir() else []
-        texts = [text for rows in lines for text in (rows[-1].get(WARNINGS, ()) if rows else ())]
+        logs = sorted(place.rglob(LOG)) if place.is_dir() else []
+        texts = [text for log in logs for text in last_warnings(log)]
         if texts:
             faults[stage] = texts
     return faults

@@ -28,6 +28,7 @@ from edgegen.training.distributed import accelerator, state
 from edgegen.training.loop import fit
 from edgegen.training.networks import Fitted
 from edgegen.training.objective import Objective, VerifierNetwork
+from edgegen.training.stopping import Stopping
 
 RAW = "raw.safetensors"  # the weights of the last step, for further training
 FROZEN = {"teacher": ("teacher", "teacher"), "slimmed_network": ("slimmed", "slim")}  # need: name in networks, stage
@@ -43,7 +44,9 @@ def first_student(context: Context, seed: int) -> Loaded:
     return new_student(context.recipe, teacher, signature, base=context.base, seed=seed)
 
 
-def train(context: Context, objective: Objective, student: Loaded, settings: Training) -> Fitted:
+def train(
+    context: Context, objective: Objective, student: Loaded, settings: Training, *, stopping: Stopping | None = None
+) -> Fitted:
     """Trains the student in place, by a method on the examples that it needs; keeps the verifier of one that has it."""
     compute = context.recipe.compute
     networks = fit(
@@ -58,6 +61,7 @@ def train(context: Context, objective: Objective, student: Loaded, settings: Tra
         progress=context.progress,
         label=context.stage,
         compile=compute.compile,
+        stopping=stopping,
     )
     verifier: VerifierNetwork | None = getattr(objective, "verifier", None)
     if verifier is not None and state().is_main_process:
@@ -65,12 +69,12 @@ def train(context: Context, objective: Objective, student: Loaded, settings: Tra
     return networks["student"]
 
 
-def train_further(context: Context, settings: Distill | Finish, *, role: str) -> None:
+def train_further(context: Context, settings: Distill | Finish, *, role: str, stopping: Stopping | None = None) -> None:
     """Trains the network of the stage before, from its raw weights, and saves it."""
     after = BEFORE[context.stage]
     folder = context.inputs[after]
     student = student_to_train(context.recipe, folder / GENERATOR, folder / RAW, base=context.base)
-    fitted = train(context, settings.objective, student, settings)
+    fitted = train(context, settings.objective, student, settings, stopping=stopping)
     save(context, fitted, role=role, lineage={after: context.inputs[after].name})
 
 

@@ -115,6 +115,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def last_warnings(path: Path) -> list[str]:
+    """The faults in the last line of a log, in words."""
+    lines = read(path)
+    return list(lines[-1].get(WARNINGS, ())) if lines else []
+
+
 def curve(lines: Sequence[Mapping[str, Any]], name: str = "student") -> list[tuple[int, float]]:
     """(step, loss) of one network."""
     return [(int(line["step"]), float(line[name])) for line in lines if name in line]

@@ -5,8 +5,7 @@ whole; so a run that was killed ends with the same weights as one that was not (
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,17 @@ from edgegen.recipe import Training
 from edgegen.support.progress import Progress
 from edgegen.training import checkpoint
 from edgegen.training.batch import Examples
-from edgegen.training.distributed import take_from_first, wait_for_all
+from edgegen.training.distributed import wait_for_all
 from edgegen.training.figures import CollapseCheck, FaultWatch
-from edgegen.training.log import HELDOUT, LOG, TrainingLog, read
+from edgegen.training.log import LOG, TrainingLog, read
 from edgegen.training.networks import Fitted, NetworkState
 from edgegen.training.objective import Objective
+from edgegen.training.stopping import Measurements, Stopping
 from edgegen.training.trainer import Trainer, learning_rate
 
 RECENT = 100  # steps, of which a tenth may be skipped
 SKIPPED = "skipped"  # in a line of the log: the steps so far whose loss or gradient was not finite
 LOG_EVERY = 10  # steps between looks at the loss: each look waits for the device
-
-
-@dataclass(frozen=True)
-class Stopping:
-    """Ends a training early: when `loss` of the averaged student, on images kept from training, has become flat.
-
-    It is measured in every `every`-th step. Flat: the least of the last `patience` measurements is not below `gain`
-    times the least before them.
-    """
-
-    loss: Callable[[nn.Module], float]
-    every: int
-    patience: int
-    gain: float
-
-    def is_flat(self, losses: Sequence[float]) -> bool:
-        before, last = losses[: -self.patience], losses[-self.patience :]
-        return bool(before) and min(last) >= self.gain * min(before)
 
 
 def fit(
@@ -84,31 +66,31 @@ def fit(
     )
     first = checkpoint.restore(folder / CHECKPOINT, trainer.states, label)
     before = [line for line in read(folder / LOG) if line["step"] <= first]
-    heldout = [float(line[HELDOUT]) for line in before if HELDOUT in line]
     watch = _Watch(label, settings, folder, trainer.device, before)
     faults = FaultWatch(objective, before, lambda text: progress.message(f"{label}: warning: {text}"))
     collapse = CollapseCheck(objective, seed)
+    measurements = Measurements(stopping, trainer, folder, before)
     log = TrainingLog(folder, first, enabled=accelerator.is_main_process)
+    done = first
     with contextlib.closing(log), progress.task(label, settings.steps, start=first) as task:
-        for step in range(first, settings.steps):
-            if stopping is not None and stopping.is_flat(heldout):
-                progress.message(f"{label}: the loss on held-out images is flat: stopped at {step} of {settings.steps}")
-                break
-            result, done = trainer.step(step), step + 1
+        if not first and (measured := measurements.after(0, settings.steps)):
+            log.add(0, {}, learning_rate(settings, 0), figures=measured)
+        while done < settings.steps and not measurements.reason:
+            step, done = done, done + 1
+            result = trainer.step(step)
             watch.look(result.finite, step)
-            measured = _measured(stopping, trainer, done)
-            heldout += measured.values()
-            is_last = done == settings.steps or (stopping is not None and stopping.is_flat(heldout))
-            save = is_last or done % settings.checkpoint_every == 0
+            measured = measurements.after(done, settings.steps)
+            save = done == settings.steps or bool(measurements.reason) or done % settings.checkpoint_every == 0
             if done % LOG_EVERY == 0 or save or measured:
                 losses, figures = result.values()
                 figures |= collapse.figures(trainer.averages["student"], result.batch, done) | watch.check(done)
-                warnings = faults.after(losses | figures, watch.faults())
-                log.add(done, losses | measured, learning_rate(settings, step), figures=figures, warnings=warnings)
+                warnings = faults.after(losses | figures, [*watch.faults(), *measurements.warnings])
+                log.add(done, losses, learning_rate(settings, step), figures=figures | measured, warnings=warnings)
                 task.update(done, "  ".join(f"loss {losses[name]:.4g}" for name in losses))
             if save:
                 watch.check_weights(trainer.states, done)
                 _save(trainer, log, folder / CHECKPOINT, done)
+    measurements.end(done, settings.steps, lambda text: progress.message(f"{label}: {text}"))
     return {name: state.fitted() for name, state in trainer.states.items()}
 
 
@@ -117,17 +99,6 @@ def _save(trainer: Trainer, log: TrainingLog, path: Path, done: int) -> None:
         log.flush()
         checkpoint.save(path, trainer.states, done)
     wait_for_all()
-
-
-def _measured(stopping: Stopping | None, trainer: Trainer, done: int) -> dict[str, float]:
-    """The loss on held-out images after `done` steps, where it is due."""
-    if stopping is None or done % stopping.every:
-        return {}
-    # Of the first process: were it another one elsewhere by a bit, the processes could end at different steps.
-    is_first = trainer.accelerator.is_main_process
-    loss = torch.tensor(stopping.loss(trainer.averages["student"]) if is_first else 0.0, device=trainer.device)
-    take_from_first([loss])
-    return {HELDOUT: float(loss)}
 
 
 class _Watch:

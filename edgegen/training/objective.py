@@ -54,7 +54,7 @@ class Objective(Protocol):
     Its fields are the hyperparameters of the method: the only place of their defaults and their documentation, and the
     keys that the recipe's table takes beside those of the loop. `paper` is the source, with the equation.
 
-    Five attributes more are not needed; edgegen.training.figures reads the first and the third:
+    Six attributes more are not needed; edgegen.training.figures reads the first and the third:
 
     `one_step = True` where the student is to make an image of noise in one step: then the spread of its images is
     watched.
@@ -67,6 +67,9 @@ class Objective(Protocol):
 
     `within_condition` says how to do without, where samples of one condition are compared or exchanged with each other:
     a method is refused so for images as conditions, of which no two samples share one. "": it does none of that.
+
+    `recall_drop`, for a recipe that gives none: how far below its best the recall of held-out images may be in the
+    stage `finish` (edgegen.recipe.Finish).
 
     `verifier`, a VerifierNetwork or None.
     """

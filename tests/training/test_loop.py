@@ -9,11 +9,8 @@ from training_runs import Stop, StopAt, train
 from edgegen.errors import TrainingError
 from edgegen.formats.stage_folder import CHECKPOINT
 from edgegen.recipe import Training
-from edgegen.support.progress import Silent
 from edgegen.training.batch import epoch_rows
-from edgegen.training.log import HELDOUT, LOG, curve, read
-from edgegen.training.loop import Stopping
-from edgegen.training.networks import Fitted
+from edgegen.training.log import curve, read
 from edgegen.training.trainer import learning_rate
 
 
@@ -72,31 +69,3 @@ def test_cosine_decay_starts_at_the_rate_and_ends_near_zero() -> None:
     assert learning_rate(settings, 0) == pytest.approx(0.01)
     assert learning_rate(settings, 500) == pytest.approx(0.05)
     assert learning_rate(settings, 999) < 1e-6
-
-
-def test_a_training_ends_where_its_held_out_loss_is_flat_with_or_without_a_kill(tmp_path: Path) -> None:
-    """The losses are a function of the weights' step, as a held-out loss is; flat from step 20 on."""
-    seen = {10: 3.0, 20: 2.0, 30: 2.0, 40: 2.0}
-
-    def run(folder: Path, progress: Silent) -> Fitted:
-        asked = iter(sorted(seen)[len([line for line in read(folder / LOG) if HELDOUT in line]) :])
-        stopping = Stopping(lambda network: seen[next(asked)], every=10, patience=2, gain=0.98)
-        return train(folder, progress=progress, stopping=stopping)
-
-    whole = run(tmp_path / "whole", Silent())
-    assert [line["step"] for line in read(tmp_path / "whole" / LOG) if HELDOUT in line] == [10, 20, 30, 40]
-    assert read(tmp_path / "whole" / LOG)[-1]["step"] == 40, "of 45"
-    with pytest.raises(Stop):
-        run(tmp_path / "killed", StopAt(30))
-    again = run(tmp_path / "killed", Silent())
-    for one, other in ((whole.raw, again.raw), (whole.ema, again.ema)):
-        for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
-            assert torch.equal(a, b)
-
-
-def test_flat_is_no_gain_over_the_best_before() -> None:
-    stopping = Stopping(lambda network: 0.0, every=1, patience=2, gain=0.9)
-    assert not stopping.is_flat([])
-    assert not stopping.is_flat([1.0, 1.0])
-    assert stopping.is_flat([1.0, 0.95, 0.95])
-    assert not stopping.is_flat([1.0, 0.95, 0.89])

@@ -17,7 +17,7 @@ from edgegen.metrics.distances import frechet
 from edgegen.metrics.observation import Observation
 from edgegen.metrics.quality import LOCAL, measure
 from edgegen.noise import normal
-from edgegen.pipeline.conditions import conditions_of, heldout_rows
+from edgegen.pipeline.conditions import conditions_of, heldout_rows, of_samples
 from edgegen.pipeline.feature_spaces import RANDOM, feature_spaces
 from edgegen.pipeline.graph import Context, stage_seed
 from edgegen.pipeline.latents import read_latents
@@ -80,14 +80,7 @@ class Judge:
         """Of n samples: classes as often as the training set has them, a seeded draw; or small copies of held-out
         images, those of `truth`; None where nothing is conditional.
         """
-        small = conditions_of(self.images, self.about, "heldout")
-        if small is None:
-            return None
-        if not self.about["num_classes"]:
-            return unpacked(small[heldout_rows(self.images, self.n if count is None else count)])
-        train = self.images["train_labels"]
-        order = torch.randperm(len(train), generator=generator(self.seed))
-        return train[order[torch.arange(self.n if count is None else count) % len(train)]]
+        return of_samples(self.images, self.about, self.n if count is None else count, seed=self.seed)
 
     def shown_rows(self) -> Tensor:
         """Of a few held-out images: of the classes 0, 1, 2, ..., or those that the shown ones are to be."""

@@ -29,7 +29,9 @@ from edgegen.support.rng import generator
 from edgegen.support.storage import load_tensors, read_json, save_tensors, write_json
 from edgegen.training.batch import TrainingSet
 from edgegen.training.distributed import accelerator
-from edgegen.training.loop import Stopping, fit
+from edgegen.training.log import HELDOUT
+from edgegen.training.loop import fit
+from edgegen.training.stopping import Stopping, flat
 
 WEIGHTS = "extractor.safetensors"
 JUDGED = 2_000  # most held-out images that are damaged: enough to see the distance grow
@@ -87,7 +89,10 @@ def _stopping(pixels: Tensor, labels: Tensor, seed: int) -> Stopping:
     """Ends the training where cross entropy on held-out images has not fallen by 2 % in 200 steps."""
     rows = torch.randperm(len(pixels), generator=generator(seed))[:JUDGED]
     return Stopping(
-        lambda network: cross_entropy(network, floats(pixels[rows]), labels[rows]), every=50, patience=4, gain=0.98
+        HELDOUT,
+        lambda network: cross_entropy(network, floats(pixels[rows]), labels[rows]),
+        every=50,
+        reason=flat(patience=4, gain=0.98),
     )
 
 

@@ -21,7 +21,7 @@ from edgegen.report import write
 from edgegen.report.schema import Report
 from edgegen.support.schema import utc_now
 from edgegen.support.storage import load_tensors, read_json
-from edgegen.training.log import LOG, curve, read
+from edgegen.training.log import LOG, curve, last_warnings, read
 
 TRAINED = ("teacher", "slim", "distill", "finish", "baseline", "extractor")
 
@@ -120,6 +120,8 @@ def _notes(context: Context) -> list[str]:
             f"baseline: the student's net by plain regression on the same pairs for {sum(steps.values())} steps "
             f"({' + '.join(steps)})."
         )
+    trained = [stage for stage in TRAINED if stage in context.inputs]
+    notes += [f"Training {stage}: {text}." for stage in trained for text in last_warnings(context.inputs[stage] / LOG)]
     notes += _of_latents(context)
     rows = read_json(context.inputs["verify"] / "parity.json")["artifacts"]
     notes += [f"{row['file']}: {row['details']['caution']}." for row in rows if "caution" in row["details"]]
