@@ -40,10 +40,22 @@ def slowest_teacher(report: Report) -> TorchLatency | None:
     return max(rows, key=lambda row: row.steps, default=None)
 
 
-def full_teacher(report: Report) -> tuple[int, QualityFigure | None]:
-    """The teacher's most steps, and its figure there: what everything is compared with."""
+@dataclass(frozen=True)
+class FullTeacher:
+    """The teacher at its most steps, and its figure there: what everything is compared with."""
+
+    figure: QualityFigure | None
+    how: str  # "at 20 steps"
+
+
+def full_teacher(report: Report) -> FullTeacher:
+    """A teacher that was brought along by its own scheduler, where that brings it nearer to the real images."""
     steps = max((int(steps) for steps in report.quality.teacher or {}), default=0)
-    return steps, quality_of(report, "teacher", steps)
+    own, scheduled = (quality_of(report, row, steps) for row in ("teacher", "scheduler"))
+    at = f"at {plural(steps, 'step')}"
+    if own is None or scheduled is None or scheduled.fd_local is None or scheduled.fd_local >= (own.fd_local or 0.0):
+        return FullTeacher(own, at)
+    return FullTeacher(scheduled, f"{at} of its own scheduler")
 
 
 def quality_of(report: Report, network: str, steps: int) -> QualityFigure | None:
@@ -90,7 +102,8 @@ def _file(report: Report) -> Figure | None:
 
 
 def _quality(report: Report) -> Figure | None:
-    steps, before = full_teacher(report)
+    teacher = full_teacher(report)
+    before = teacher.figure
     row, student = chosen(report), quality_of(report, report.ships, 1)
     after, name = None, ""
     if row is not None and row.fd_local is not None:
@@ -108,5 +121,5 @@ def _quality(report: Report) -> Figure | None:
         "fd_local (lower is better)",
         f"{number(before.fd_local)} → {number(after)}",
         f"real images: {number(real)}" if real is not None else "",
-        f"distance to the real images; teacher at {plural(steps, 'step')} → {name}",
+        f"distance to the real images; teacher {teacher.how} → {name}",
     )

@@ -4,7 +4,7 @@ The thresholds were tried on the demo (usable), on a short run from a brought te
 has their figures.
 """
 
-from edgegen.report.formats import number, plural, ratio, worded
+from edgegen.report.formats import number, ratio, worded
 from edgegen.report.headline import full_teacher, quality_of
 from edgegen.report.schema import QualityFigure, Report, Verdict
 
@@ -38,8 +38,8 @@ def _judged(report: Report) -> Verdict:
     if shipped is None or shipped.fd_local is None:
         reason = report.extractor.fault or "there is no figure of the shipped generator in one step"
         return Verdict(level="not judged", reason=reason, advice="Look at the images.", warnings=warnings)
-    steps, teacher = full_teacher(report)
-    strong = _strong(report)
+    full, strong = full_teacher(report), _strong(report)
+    teacher = full.figure
     if strong is not None and shipped.fd_local >= strong:
         reason = (
             f"fd_local {number(shipped.fd_local)} is beyond {number(strong)}, that of real images with noise of "
@@ -52,7 +52,7 @@ def _judged(report: Report) -> Verdict:
         return Verdict(level="not judged", reason="there is no figure of the teacher", warnings=warnings)
     times = shipped.fd_local / teacher.fd_local
     reason = (
-        f"fd_local {number(shipped.fd_local)} is {ratio(times)} times the teacher's at {plural(steps, 'step')}, "
+        f"fd_local {number(shipped.fd_local)} is {ratio(times)} times the teacher's {full.how}, "
         f"{number(teacher.fd_local)}"
     )
     if times > USABLE_TIMES:
@@ -84,15 +84,18 @@ def _strong(report: Report) -> float | None:
 
 def _advice(report: Report) -> str:
     """What to try next: the first stage after which the images are bad."""
-    steps, teacher = full_teacher(report)
-    strong, at = _strong(report), f"at {plural(steps, 'step')}"
+    full, strong = full_teacher(report), _strong(report)
+    teacher, at = full.figure, full.how
     if teacher is not None and _pixel_fault(report, teacher, most_saturated=SATURATED, least_spread=COLLAPSED):
         return f"The teacher's own images {at} are no better: look at them, and at its loss."
     if teacher is not None and teacher.fd_local and strong is not None and teacher.fd_local >= NEAR * strong:
-        return (
-            f"The teacher {at} is far from the real images itself (fd_local {number(teacher.fd_local)}): more "
-            "[teacher] steps, or a larger [teacher] size or model."
+        brought = report.recipe.get("teacher", {}).get("folder") is not None
+        what = (
+            "bring one that was trained longer"
+            if brought
+            else "more [teacher] steps, or a larger [teacher] size or model"
         )
+        return f"The teacher {at} is far from the real images itself (fd_local {number(teacher.fd_local)}): {what}."
     slimmed = _best(report, "slimmed")
     if report.quality.teacher is None:
         if slimmed is not None and strong is not None and slimmed >= NEAR * strong:
@@ -142,7 +145,7 @@ def _warnings(report: Report) -> list[str]:
     mildly = _pixel_fault(report, shipped, most_saturated=SOME_SATURATED, least_spread=SOME_COLLAPSED)
     if mildly and not strictly:
         warnings.append(f"{mildly[0].upper()}{mildly[1:]}.")
-    _, teacher = full_teacher(report)
+    teacher = full_teacher(report).figure
     recall = None if shipped is None else shipped.recall
     if recall is not None and teacher is not None and teacher.recall and recall < SOME_RECALL * teacher.recall:
         warnings.append(
@@ -174,9 +177,9 @@ def _copies(report: Report) -> str:
     """Whether what is shipped copies training images; where it does not, whether the teacher does."""
     real = quality_of(report, "floor", 0)
     usual = 0.0 if real is None or real.copied is None else real.copied
-    steps, teacher = full_teacher(report)
+    teacher = full_teacher(report)
     shipped = (f"The {report.ships}", quality_of(report, report.ships, 1))
-    for name, figure in (shipped, (f"The teacher at {plural(steps, 'step')}", teacher)):
+    for name, figure in (shipped, (f"The teacher {teacher.how}", teacher.figure)):
         if figure is not None and figure.copied is not None and figure.copied - usual > SOME_COPIED:
             return (
                 f"{name} copies: {figure.copied:.0%} of its images are training images or nearly so (of real held-out "

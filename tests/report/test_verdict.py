@@ -49,6 +49,36 @@ def test_images_near_the_teachers_are_usable(made: Any) -> None:
     assert judged.reason == "fd_local 60.0 is 1.1 times the teacher's at 20 steps, 52.3"
 
 
+@pytest.mark.parametrize(("scheduler", "level"), [(20.0, "weak"), (50.0, "usable"), (60.0, "usable"), (None, "usable")])
+def test_a_brought_teacher_is_what_its_own_scheduler_makes_of_it(
+    made: Any, scheduler: float | None, level: str
+) -> None:
+    """60 is 3 times its 20, though 1.1 times the 52.3 of uniform steps; a scheduler that is no nearer is left out."""
+    report = made()
+    row = report.quality.teacher["20"].model_copy(update={"fd_local": scheduler})
+    judged = verdict(
+        report.model_copy(update={"quality": report.quality.model_copy(update={"scheduler": {"20": row}})})
+    )
+    assert judged.level == level
+    nearer = {20.0: "3.0 times the teacher's at 20 steps of its own scheduler, 20.0", 50.0: "1.2 times the teacher's"}
+    assert nearer.get(scheduler or 0.0, "1.1 times the teacher's at 20 steps, 52.3") in judged.reason
+
+
+@pytest.mark.parametrize(
+    ("folder", "advice"), [(None, "more [teacher] steps"), ("ddpm", "one that was trained longer")]
+)
+def test_a_teacher_that_is_far_itself_is_trained_on_or_another_is_brought(
+    made: Any, folder: str | None, advice: str
+) -> None:
+    report = made(300.0)
+    far = report.quality.teacher["20"].model_copy(update={"fd_local": 300.0})
+    quality = report.quality.model_copy(update={"teacher": {"20": far}})
+    recipe = {**report.recipe, "teacher": {"folder": folder}}
+    judged = verdict(report.model_copy(update={"quality": quality, "recipe": recipe}))
+    assert judged.level == "weak"
+    assert advice in judged.advice
+
+
 @pytest.mark.parametrize(
     ("fd_local", "level"),
     [(104.0, "usable"), (105.0, "weak"), (399.0, "weak"), (400.0, "not usable"), (None, "not judged")],
