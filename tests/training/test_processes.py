@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import training_processes
 from helpers import TINY, command, environment
-from training_processes import BAD_STEP, METHODS, STEPS
+from training_processes import BAD_STEP, METHODS, STEPS, STOPPED
 
 from edgegen.errors import UsageError
-from edgegen.support.storage import load_metadata
+from edgegen.support.storage import load_metadata, load_tensors
 from edgegen.training.distributed import accelerator
 from edgegen.training.log import read
 
@@ -48,6 +49,13 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path, launcher: str) -> N
     assert one[-1]["skipped"] == 1, f"step {BAD_STEP}, which only the last process found bad"
     metadata = load_metadata(tmp_path / "two" / "with_critic" / "checkpoint.safetensors")
     assert metadata == {"step": str(STEPS), "updates.critic": str(STEPS - 1), "updates.student": str(STEPS // 2)}
+    both = [tmp_path / "two" / STOPPED, tmp_path / "one" / STOPPED]
+    assert [[line["step"] for line in read(folder / "log.jsonl")] for folder in both] == [[0, 10, 20, 30]] * 2
+    good = load_tensors(both[0] / "checkpoint-good.safetensors")  # of step 20
+    ends = [load_tensors(both[0] / f"{process}.safetensors") for process in (0, 1)]
+    for name, value in ends[0].items():
+        assert torch.equal(value, good[f"net.student.{name}"])
+        assert torch.equal(value, ends[1][name]), "the second process has gone back, too"
 
 
 @pytest.mark.slow
