@@ -11,7 +11,7 @@ from edgegen.support.tables import MethodTable, Table
 GUIDANCE = frozenset({"guidance", "guidance_interval", "guidance_network"})  # keys of [teacher] beside its training's
 UNCONDITIONAL = "unconditional_class"  # what a method needs that trains without a class, too
 INITS = ("random", "teacher")  # words of slim.init; anything else is a folder
-RECALL_DROP = 0.3  # of a finish whose method says nothing of its own
+RECALL_DROP = 0.4  # of a finish whose method says nothing of its own
 METHOD = "name of the training method, whose own keys stand in the same table"
 
 
@@ -292,8 +292,8 @@ class Finish(MethodTable, Training):
     method: str = Field(description=METHOD)
     recall_drop: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
         None,
-        description="the training ends, and goes back, when the recall of held-out images is so far below its best; "
-        "0: never; default: 0.1 with adversarial and density_ratio, 0.3 with other methods",
+        description="share of its best by which the recall of held-out images may fall: beyond it the training ends, "
+        "with the weights from before; 0: never; default: 0.15 with adversarial and density_ratio, 0.4 with others",
     )
 
     @property

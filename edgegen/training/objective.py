@@ -68,8 +68,8 @@ class Objective(Protocol):
     `within_condition` says how to do without, where samples of one condition are compared or exchanged with each other:
     a method is refused so for images as conditions, of which no two samples share one. "": it does none of that.
 
-    `recall_drop`, for a recipe that gives none: how far below its best the recall of held-out images may be in the
-    stage `finish` (edgegen.recipe.Finish).
+    `recall_drop`, for a recipe that gives none: the share of its best by which the recall of held-out images may fall
+    in the stage `finish` (edgegen.recipe.Finish).
 
     `verifier`, a VerifierNetwork or None.
     """

@@ -13,6 +13,7 @@ from edgegen.training import checkpoint
 from edgegen.training.distributed import take_from_first, wait_for_all
 from edgegen.training.trainer import Trainer
 
+CHANCE = 0.02  # about two standard deviations of a share of 1,000 images, such as a recall, where it is small
 Reason = Callable[[Sequence[float]], str]
 
 
@@ -43,11 +44,11 @@ def flat(*, patience: int, gain: float) -> Reason:
 
 
 def fallen(what: str, *, most: float, advice: str) -> Reason:
-    """The last figure is more than `most` below the highest before it."""
+    """The last figure is below the highest before it by more than `most` times that, and by more than chance."""
 
     def reason(figures: Sequence[float]) -> str:
-        best = max(figures[:-1], default=-torch.inf)
-        if best - figures[-1] <= most:
+        best = max(figures[:-1], default=0.0)
+        if best - figures[-1] <= max(most * best, CHANCE):
             return ""
         return f"{what} has fallen: it was {best:.2f} and is {figures[-1]:.2f}; {advice}"
 

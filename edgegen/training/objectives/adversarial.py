@@ -44,7 +44,7 @@ class Adversarial(Table):
     )
     one_step: ClassVar[bool] = True
     noise_alone: ClassVar[bool] = True
-    recall_drop: ClassVar[float] = 0.1
+    recall_drop: ClassVar[float] = 0.15
 
     critic: Literal["teacher", "small"] = Field(
         "teacher", description="heads on the frozen features of an EdgeUNet teacher, or a small network of its own"

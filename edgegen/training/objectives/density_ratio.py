@@ -33,7 +33,7 @@ class DensityRatio(NoisyTimes):
     paper: ClassVar[str] = "arXiv:2502.08005, DiKL and DiJS (the non-saturating loss: arXiv:1406.2661, section 3)"
     one_step: ClassVar[bool] = True
     noise_alone: ClassVar[bool] = True
-    recall_drop: ClassVar[float] = 0.1
+    recall_drop: ClassVar[float] = 0.15
 
     high: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.6, description="largest such time: near 1 noisy images are all alike, and the logit is noise"
