@@ -164,7 +164,10 @@ INITIALISATION: Mapping[str, Way] = {
 # The same teacher, which knows its classes and none; pairs, and what else asks it, have its guidance baked in.
 GUIDANCE: Mapping[str, Way] = {
     f"{name}, guidance = {scale:g}": replace(WAYS[name], teacher={"label_dropout": 0.1, "guidance": scale})
-    for name in ("slimflow", "slimflow, then adversarial", "pair_regression, then adversarial")
+    for name in (
+        *("slimflow", "slimflow, then adversarial", "pair_regression, then adversarial"),
+        "pair_regression, init = teacher, then adversarial",
+    )
     for scale in (1.0, 1.5)
 }
 # One network, and two of half its size, each for half of the classes and with half of the images.
