@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgegen.errors import TrainingError
 from edgegen.formats.stage_folder import GOOD
 from edgegen.training import checkpoint
 from edgegen.training.distributed import take_from_first, wait_for_all
@@ -95,11 +96,16 @@ class Measurements:
         return [self.reason] if self.stopping and self.stopping.goes_back and self.reason else []
 
     def end(self, done: int, steps: int, say: Callable[[str], None]) -> None:
-        """After the last step: goes back where there is a reason to; `say` gets how the training has ended."""
+        """After the last step: goes back where there is a reason to; `say` gets how the training has ended.
+
+        Raises TrainingError where the weights to go back to are gone.
+        """
         if self.stopping is None or not self.reason:
             return
         if self.stopping.goes_back:
-            good = checkpoint.restore(self.good, self.trainer.states, "training")
+            if not self.good.is_file():
+                raise TrainingError(f"{self.good} is missing; delete its folder and run the same command again")
+            good = checkpoint.restore(self.good, self.trainer.states, self.trainer.label)
             say(f"ended after {done} of {steps} steps, with the weights of step {good}")
         elif done < steps:
             say(f"{self.reason}: stopped at {done} of {steps}")

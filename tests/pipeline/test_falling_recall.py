@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from helpers import TINY
-from torch import Tensor, nn
+from small_nets import Gives
+from torch import Tensor
 
 from edgegen.pipeline import falling_recall
 from edgegen.pipeline.graph import Context, select
@@ -27,19 +28,6 @@ steps = 20
 batch = 16
 decay = "none"
 """
-
-
-class Gives(nn.Module):
-    """A velocity network whose one-step images are these, one after another."""
-
-    def __init__(self, images: Tensor) -> None:
-        super().__init__()
-        self.images, self.given = images, 0
-
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        rows = torch.arange(self.given, self.given + len(x)) % len(self.images)
-        self.given += len(x)
-        return x - self.images[rows]
 
 
 def watched(folder: Path, text: str) -> tuple[falling_recall.Stopping, Tensor]:

@@ -1,6 +1,7 @@
 """Training on latents: the scale of what is encoded, what is decoded for whoever looks, and what does not fit."""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import TINY
+from safetensors.torch import load_file
 from small_autoencoders import new_autoencoder, trained_autoencoder
+from small_nets import Gives
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -22,11 +25,13 @@ from edgegen.models.load import load
 from edgegen.models.observed import decoder_in, one_step_generator
 from edgegen.models.sources.load import load_sources
 from edgegen.models.zero_layers import randomize_zero_layers
-from edgegen.pipeline.graph import check, select
+from edgegen.pipeline import falling_recall
+from edgegen.pipeline.graph import Context, check, select
 from edgegen.pipeline.run import dry_run, run_recipe
 from edgegen.pipeline.sample_space import SampleSpace
 from edgegen.pipeline.stages.data import read_training_images
 from edgegen.recipe import parse
+from edgegen.support.children import Children
 from edgegen.support.progress import Silent
 from edgegen.support.storage import read_json
 
@@ -135,12 +140,24 @@ def test_training_sees_latents_of_deviation_one_and_the_decoder_gives_the_images
     assert float(training.images.float().std()) == pytest.approx(1.0, abs=1e-3)
     assert about["autoencoder"]["deviation"] == pytest.approx(1.0, abs=1e-3)
     space = SampleSpace.of(finished_data)
-    from safetensors.torch import load_file
 
     pixels = load_file(finished_data / "images.safetensors")["train_images"].permute(0, 3, 1, 2).float() / 127.5 - 1
     decoded = space.images(training.images)
     assert decoded.shape == pixels.shape
     assert float((decoded - pixels).square().mean()) < 0.1 * float(pixels.var())  # it was trained for seconds
+
+
+def test_recall_of_latents_is_of_the_images_that_are_decoded(finished_data: Path) -> None:
+    """Of the latents of the held-out images themselves, and of one of them alone."""
+    recipe = parse(tomllib.loads(TINY + '[finish]\nmethod = "pair_regression"\n'), where="test")
+    assert recipe.finish is not None
+    context = Context(recipe, "finish", finished_data, {"data": finished_data}, finished_data, Silent(), {}, Children())
+    stopping = falling_recall.stopping(context, recipe.finish)
+    assert stopping is not None
+    pixels = load_file(finished_data / "images.safetensors")["heldout_images"].permute(0, 3, 1, 2).float() / 127.5 - 1
+    latents = load_autoencoder(finished_data / "autoencoder").encode(pixels)
+    assert stopping.figure(Gives(latents)) > 0.5
+    assert stopping.figure(Gives(latents[:1])) < 0.3
 
 
 def test_decoding_in_batches_is_decoding(finished_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from training_runs import Stop, StopAt, train
 
-from edgegen.formats.stage_folder import CHECKPOINT
+from edgegen.errors import TrainingError
+from edgegen.formats.stage_folder import CHECKPOINT, GOOD
 from edgegen.support.progress import Silent
 from edgegen.support.storage import load_tensors
 from edgegen.training.log import HELDOUT, LOG, last_warnings, read
@@ -84,6 +85,20 @@ def test_a_training_whose_recall_falls_ends_with_the_weights_before(tmp_path: Pa
     kept = load_tensors(tmp_path / "short" / CHECKPOINT)  # of step 20
     for prefix, network in (("net.student.", result.raw), ("ema.student.", result.ema)):
         assert all(torch.equal(kept[prefix + name], value) for name, value in network.state_dict().items())
+
+
+def test_fallen_weights_are_not_taken_where_those_before_are_gone(tmp_path: Path) -> None:
+    figures = iter((0.7, 0.2))
+
+    def figure(network: torch.nn.Module) -> float:
+        value = next(figures)
+        if value < 0.5:
+            (tmp_path / GOOD).unlink()
+        return value
+
+    stopping = Stopping(RECALL, figure, every=10, reason=fallen("it", most=0.1, advice=""), goes_back=True)
+    with pytest.raises(TrainingError, match=r"checkpoint-good.safetensors is missing; delete its folder"):
+        train(tmp_path, stopping=stopping)
 
 
 def test_a_figure_that_never_falls_changes_nothing(tmp_path: Path) -> None:
